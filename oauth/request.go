@@ -1,0 +1,156 @@
+package oauth
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxParameters = 1000
+	maxState      = 4 << 10
+	maxBasic      = 8 << 10
+)
+
+// singleValued are the request parameters that mean something to an endpoint.
+// None may occur twice (OAuth 2.1 §3.1). All others are ignored, so they may.
+var singleValued = []string{
+	"client_id", "redirect_uri", "client_secret", "client_assertion", "client_assertion_type",
+	"response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "resource",
+	"prompt", "max_age", "login_hint", "id_token_hint", "display", "ui_locales", "claims", "acr_values", "request", "request_uri", "dpop_jkt",
+	"grant_type", "code", "code_verifier", "refresh_token", "assertion", "token", "token_type_hint",
+	"username", "password", "decision", "post_logout_redirect_uri",
+}
+
+// Form reads the parameters in the body of a POST of at most limit bytes; those in
+// the URL do not count. It is strict where net/http is not: another content type
+// (415), a longer body (413), a malformed escape, a semicolon, text that is not
+// UTF-8, more than 1,000 parameters, and a known parameter that occurs twice are
+// refused with invalid_request; resource twice is invalid_target, since a token has
+// one audience. Unknown parameters are left in, even twice. A parameter
+// without a value counts as omitted (OAuth 2.1 §3.1).
+func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, error) {
+	const form = "application/x-www-form-urlencoded"
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != form {
+		return nil, Errorf(InvalidRequest, "Content-Type must be %s", form).WithStatus(http.StatusUnsupportedMediaType)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return nil, Errorf(InvalidRequest, "body is longer than %d bytes", limit).WithStatus(http.StatusRequestEntityTooLarge)
+	case err != nil:
+		return nil, Errorf(InvalidRequest, "body could not be read").Because(err)
+	}
+	v, err := parse(string(body))
+	if err != nil {
+		return nil, err
+	}
+	return v, CheckDuplicates(v)
+}
+
+// Query reads the parameters of an authorization request with Form's strictness,
+// but leaves duplicates to the caller, who must not redirect when it is client_id
+// or redirect_uri that occurs twice ([Duplicated]) and may do so for the others
+// ([CheckDuplicates]). An error of Query itself is never redirected either: the
+// parameters that say where to are among what could not be read.
+func Query(r *http.Request) (url.Values, error) { return parse(r.URL.RawQuery) }
+
+func parse(encoded string) (url.Values, error) {
+	if strings.Count(encoded, "&") >= maxParameters {
+		return nil, Errorf(InvalidRequest, "more than %d parameters", maxParameters)
+	}
+	v, err := url.ParseQuery(encoded)
+	if err != nil {
+		// The parser's error repeats the value, which may be a secret.
+		return nil, Errorf(InvalidRequest, "parameters are malformed: bad escape or semicolon")
+	}
+	for name, values := range v {
+		for _, value := range append(values, name) {
+			if !utf8.ValidString(value) {
+				return nil, Errorf(InvalidRequest, "parameters are not UTF-8") // RFC 6749 Appendix B
+			}
+		}
+		if len(values) == 1 && values[0] == "" {
+			delete(v, name)
+		}
+	}
+	return v, nil
+}
+
+// Duplicated returns the first of names that occurs more than once in v, or "".
+func Duplicated(v url.Values, names ...string) string {
+	for _, name := range names {
+		if len(v[name]) > 1 {
+			return name
+		}
+	}
+	return ""
+}
+
+// CheckDuplicates refuses a known parameter that occurs twice, with the same or
+// with another value.
+func CheckDuplicates(v url.Values) error {
+	switch name := Duplicated(v, singleValued...); name {
+	case "":
+		return nil
+	case "resource":
+		// RFC 8707 §2 allows several; a token here has exactly one audience.
+		return Errorf(InvalidTarget, "more than one resource")
+	default:
+		return Errorf(InvalidRequest, "%s occurs more than once", name)
+	}
+}
+
+// CheckState refuses a state that is too long to travel through login and back.
+// Shorter ones come back byte for byte.
+func CheckState(state string) error {
+	if len(state) > maxState {
+		return Errorf(InvalidRequest, "state is longer than %d bytes", maxState)
+	}
+	return nil
+}
+
+// BasicCredentials are what a Basic header says: as sent, and form-decoded.
+// RFC 6749 §2.3.1 wants them form-encoded, most clients send them raw, so the
+// reader has to try both. Where they do not decode, both are the same.
+type BasicCredentials struct{ ID, Secret, DecodedID, DecodedSecret string }
+
+// Basic reads client credentials from an Authorization header (RFC 7617 §2). ok
+// is false if the header has no or another scheme; err is invalid_client for a
+// Basic header that cannot be read.
+func Basic(header string) (c BasicCredentials, ok bool, err error) {
+	scheme, encoded, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return c, false, nil
+	}
+	refused := Errorf(InvalidClient, "malformed Basic credentials")
+	// The decoder skips line breaks.
+	if len(encoded) > maxBasic || strings.ContainsAny(encoded, "\r\n") {
+		return c, true, refused
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(strings.Trim(encoded, " "))
+	if err != nil || !utf8.Valid(b) || strings.ContainsFunc(string(b), control) {
+		return c, true, refused
+	}
+	if c.ID, c.Secret, ok = strings.Cut(string(b), ":"); !ok || c.ID == "" {
+		return BasicCredentials{}, true, refused
+	}
+	c.DecodedID, c.DecodedSecret = formDecoded(c.ID), formDecoded(c.Secret)
+	return c, true, nil
+}
+
+func formDecoded(s string) string {
+	decoded, err := url.QueryUnescape(s)
+	if err != nil || !utf8.ValidString(decoded) || strings.ContainsFunc(decoded, control) {
+		return s
+	}
+	return decoded
+}
+
+func control(r rune) bool { return r < 0x20 || r == 0x7f }

@@ -1,0 +1,58 @@
+package oauth
+
+import (
+	"slices"
+	"strings"
+)
+
+const (
+	maxScopes    = 50
+	maxScopeSize = 2 << 10
+)
+
+// ParseScope splits a scope parameter (RFC 6749 §3.3). Duplicates are dropped, the
+// order is kept, and "" is nil. No name is a wildcard. The error is invalid_scope:
+// for characters outside the RFC's set, for more than 50 names, for more than 2 KB.
+func ParseScope(s string) ([]string, error) {
+	if len(s) > maxScopeSize {
+		return nil, Errorf(InvalidScope, "scope is longer than %d bytes", maxScopeSize)
+	}
+	var scope []string
+	for name := range strings.SplitSeq(s, " ") {
+		if name == "" || slices.Contains(scope, name) {
+			continue // clients that join lists leave double spaces
+		}
+		if i := strings.IndexFunc(name, notScopeChar); i >= 0 {
+			return nil, Errorf(InvalidScope, "scope has a character that is not allowed: %q", name[i:i+1])
+		}
+		if len(scope) == maxScopes {
+			return nil, Errorf(InvalidScope, "more than %d scopes", maxScopes)
+		}
+		scope = append(scope, name)
+	}
+	return scope, nil
+}
+
+// notScopeChar is the complement of NQCHAR: %x21 / %x23-5B / %x5D-7E.
+func notScopeChar(r rune) bool {
+	return r <= 0x20 || r > 0x7e || r == '"' || r == '\\'
+}
+
+// FormatScope is the inverse of [ParseScope].
+func FormatScope(scope []string) string { return strings.Join(scope, " ") }
+
+// ScopeIsSubset reports whether every name in scope is in of.
+func ScopeIsSubset(scope, of []string) bool {
+	return !slices.ContainsFunc(scope, func(name string) bool { return !slices.Contains(of, name) })
+}
+
+// IntersectScope returns those names in scope that are allowed, in scope's order.
+func IntersectScope(scope, allowed []string) []string {
+	var both []string
+	for _, name := range scope {
+		if slices.Contains(allowed, name) {
+			both = append(both, name)
+		}
+	}
+	return both
+}
