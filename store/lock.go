@@ -1,0 +1,31 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// lock is the lock file that one server holds, and whoever makes or replaces the
+// store. The kernel gives it back when the process ends, however it ends.
+type lock struct{ f *os.File }
+
+func takeLock(path string) (*lock, error) {
+	path += ".lock"
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return &lock{f}, nil
+	}
+	f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w: %s is held (one server per SQLite file; PostgreSQL takes many)", ErrLocked, path)
+	}
+	return nil, fmt.Errorf("locking %s: %w", path, err)
+}
+
+func (l *lock) release() { l.f.Close() }
