@@ -1,0 +1,7 @@
+package mcp
+
+// Inspect is what the endpoint reads of a message, for the fuzz test.
+func Inspect(body []byte) (method, name string, ok bool) {
+	m, no := inspect(body)
+	return m.method, m.name, no == nil
+}

@@ -1,0 +1,226 @@
+package mcp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/auth"
+
+	"signet/jwt"
+	"signet/oauth"
+)
+
+// Guard lets requests with a valid access token for o.Resource that carries
+// all scopes of o.Required pass to next, and answers every other one, whatever
+// its method. Of o it reads Resource, Verifier, Required, Challenge and Log.
+//
+// Behind it [Caller] returns the claims, and tools of the go-sdk find them in
+// the TokenInfo of their request. It does not answer CORS preflights and does
+// not look at Origin or Host; [Handler] does.
+func Guard(o Options, next http.Handler) http.Handler {
+	g := newGuard(o)
+	admit := g.admit(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, err := g.authenticate(r)
+		if err != nil {
+			g.refuse(w, r, err, g.challenge)
+			return
+		}
+		if err := authorize(claims, g.required); err != nil {
+			g.refuse(w, r, err, stepUp(r, claims, g.required))
+			return
+		}
+		if isStream(r) {
+			ctx, cancel := context.WithDeadline(r.Context(), lastMoment(claims))
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		admit(w, r, claims)
+	})
+}
+
+// Caller returns the claims of the access token that the request behind ctx
+// came with. It works in handlers behind a [Guard] and in tools behind a
+// [Handler]; a tool of a server that keeps sessions gets its own request's
+// caller too, not that of the request which opened the session.
+func Caller(ctx context.Context) (jwt.Claims, bool) {
+	if claims, ok := ctx.Value(callerKey{}).(*jwt.Claims); ok {
+		return *claims, true
+	}
+	return jwt.Claims{}, false
+}
+
+type callerKey struct{}
+
+// claimsKey is where TokenInfo.Extra holds the claims.
+const claimsKey = "claims"
+
+type guard struct {
+	resource    string
+	metadataURL string
+	verifier    *jwt.Verifier
+	required    []string
+	challenge   []string
+	log         *slog.Logger
+}
+
+func newGuard(o Options) *guard {
+	return &guard{
+		resource:    o.Resource,
+		metadataURL: oauth.ResourceMetadataURL(o.Resource),
+		verifier:    o.Verifier,
+		required:    slices.Clone(o.Required),
+		challenge:   withoutOffline(o.Challenge),
+		log:         o.logger(),
+	}
+}
+
+// errNoCredentials is the one refusal whose challenge has no error in it
+// (RFC 6750 §3.1): some hosts start a login on this form only.
+var errNoCredentials = errors.New("no bearer token")
+
+// authenticate returns the claims of r's access token. Any error it returns is
+// errNoCredentials or an *oauth.Error.
+func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
+	rawToken, err := bearer(r.Header["Authorization"])
+	if err != nil {
+		return nil, err
+	}
+	claims, err := g.verifier.Verify(r.Context(), rawToken)
+	switch {
+	case err == nil:
+	case errors.Is(err, jwt.ErrExpired):
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token has expired").Because(err)
+	case errors.Is(err, jwt.ErrRevoked):
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token was revoked").Because(err)
+	case errors.Is(err, jwt.ErrInvalid):
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is not valid for this resource").Because(err)
+	default:
+		// On a 401 clients throw their tokens away. The token may be good, we
+		// cannot tell.
+		return nil, oauth.Errorf(oauth.TemporarilyUnavailable, "access tokens cannot be verified now").Because(err)
+	}
+	if claims.Audience != g.resource {
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is for another resource")
+	}
+	if claims.Confirm != nil {
+		// A bound token without proof is a stolen one (RFC 9449 §7.1).
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is bound to a key and needs a proof")
+	}
+	return claims, nil
+}
+
+// bearer returns the token in the Authorization header lines, the only place
+// that counts: a token in the query, the body or a cookie is not read at all
+// (OAuth 2.1 §5.1).
+func bearer(lines []string) (string, error) {
+	switch len(lines) {
+	case 0:
+		return "", errNoCredentials
+	case 1:
+	default:
+		return "", oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
+	}
+	scheme, rawToken, _ := strings.Cut(strings.TrimSpace(lines[0]), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", errNoCredentials
+	}
+	rawToken = strings.TrimLeft(rawToken, " ")
+	switch {
+	case strings.Contains(rawToken, ","):
+		// Two header lines, joined on the way.
+		return "", oauth.Errorf(oauth.InvalidRequest, "more than one credential in the Authorization header")
+	case rawToken == "" || strings.ContainsAny(rawToken, " \t"):
+		return "", oauth.Errorf(oauth.InvalidToken, "malformed bearer token")
+	}
+	return rawToken, nil
+}
+
+// authorize refuses claims that lack one of the needed scopes.
+func authorize(claims *jwt.Claims, needed []string) error {
+	if len(needed) == 0 || oauth.ScopeIsSubset(needed, claims.Scopes()) {
+		return nil
+	}
+	return oauth.Errorf(oauth.InsufficientScope, "the access token lacks a scope that this operation needs")
+}
+
+// stepUp lists the scopes of a 403: all that the operation needs. Clients of
+// the older protocol ask for exactly what the challenge says and would lose
+// the scopes they have, so those get them repeated.
+func stepUp(r *http.Request, claims *jwt.Claims, needed []string) []string {
+	if r.Header.Get("Mcp-Protocol-Version") >= modern {
+		return withoutOffline(needed)
+	}
+	scopes := withoutOffline(claims.Scopes())
+	for _, s := range withoutOffline(needed) {
+		if !slices.Contains(scopes, s) {
+			scopes = append(scopes, s)
+		}
+	}
+	return scopes
+}
+
+// refuse answers with err as JSON and, unless the fault is ours, with a
+// challenge that asks for scope (RFC 6750 §3, RFC 9728 §5.1).
+func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope []string) {
+	var e *oauth.Error // nil is the challenge without an error
+	if err != errNoCredentials {
+		e = oauth.AsError(err)
+	}
+	level := slog.LevelDebug
+	if e != nil && e.Status() >= http.StatusInternalServerError {
+		level = slog.LevelError
+	} else {
+		w.Header().Set("WWW-Authenticate", e.Challenge(g.metadataURL, scope))
+	}
+	g.log.Log(r.Context(), level, "request refused", "resource", g.resource, "error", err)
+	if e == nil {
+		e = oauth.Errorf(oauth.InvalidToken, "this resource needs a bearer access token")
+	}
+	e.WriteJSON(w, false)
+}
+
+// admit returns what calls next on behalf of verified claims. The SDK keeps
+// the context key of TokenInfo to itself, so its own middleware has to put it
+// there; by then we have decided, and it only fetches the result.
+func (g *guard) admit(next http.Handler) func(http.ResponseWriter, *http.Request, *jwt.Claims) {
+	fetch := func(ctx context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
+		claims := ctx.Value(callerKey{}).(*jwt.Claims)
+		return tokenInfo(claims), nil
+	}
+	// Twice the leeway: a token that expires between our check and the SDK's
+	// still counts as checked.
+	h := auth.RequireBearerToken(fetch, &auth.RequireBearerTokenOptions{ClockSkew: 2 * jwt.Leeway})(next)
+	return func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) {
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, claims)))
+	}
+}
+
+func tokenInfo(claims *jwt.Claims) *auth.TokenInfo {
+	return &auth.TokenInfo{
+		UserID:     claims.Subject,
+		Scopes:     claims.Scopes(),
+		Expiration: claims.Expires(),
+		Extra: map[string]any{
+			"client_id": claims.ClientID,
+			"gid":       claims.GrantID,
+			claimsKey:   claims,
+		},
+	}
+}
+
+// isStream reports whether r opens a stream that lasts until one side hangs up.
+func isStream(r *http.Request) bool {
+	return r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
+
+// lastMoment is when the verifier stops accepting claims, and so when a stream
+// that was opened with them ends.
+func lastMoment(claims *jwt.Claims) time.Time {
+	return claims.Expires().Add(jwt.Leeway)
+}

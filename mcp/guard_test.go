@@ -1,0 +1,297 @@
+package mcp_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/modelcontextprotocol/go-sdk/auth"
+
+	"signet/jwt"
+	"signet/mcp"
+)
+
+// Every method meets the bearer check first: clients probe with GET and need
+// the challenge there, not a 405.
+func TestJ01_Challenge(t *testing.T) {
+	w := newWorld(t)
+	expired := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 1000; c.ExpiresAt = c.IssuedAt + 300 })
+	w.revoked["gone"] = true
+	plain := map[string]string{"resource_metadata": metadataURL, "scope": "read"}
+	withError := func(description string) map[string]string {
+		return map[string]string{"resource_metadata": metadataURL, "scope": "read", "error": "invalid_token", "error_description": description}
+	}
+	const wrong = "the access token is not valid for this resource"
+	good := w.token(t, nil)
+	tests := []struct {
+		name, header string
+		want         map[string]string
+	}{
+		{"no header", "", plain},
+		{"other scheme", "Basic YTpi", plain},
+		{"DPoP", "DPoP " + good, plain},
+		{"token without scheme", good, plain},
+		{"no token", "Bearer", withError("malformed bearer token")},
+		{"empty token", "Bearer  ", withError("malformed bearer token")},
+		{"two words", "Bearer a b", withError("malformed bearer token")},
+		{"a tab", "Bearer a\tb", withError("malformed bearer token")},
+		{"garbage", "Bearer garbage", withError(wrong)},
+		{"bad signature", "Bearer " + good[:len(good)-8] + "AAAAAAAA", withError(wrong)},
+		{"expired", "Bearer " + expired, withError("the access token has expired")},
+		{"revoked", "Bearer " + w.token(t, func(c *jwt.Claims) { c.GrantID = "gone" }), withError("the access token was revoked")},
+		{"bound to a key", "Bearer " + w.token(t, func(c *jwt.Claims) { c.Confirm = &jwt.Confirmation{Thumbprint: strings.Repeat("x", 43)} }), withError(wrong)},
+	}
+	handlers := map[string]http.Handler{"Handler": w.handler(t), "Guard": mcp.Guard(w.options, unreachable(t))}
+	for name, h := range handlers {
+		for _, tt := range tests {
+			for _, method := range []string{"POST", "GET", "DELETE", "HEAD", "PUT"} {
+				r := w.call(t, "whoami", "{}")
+				r.Method = method
+				r.Header.Del("Authorization")
+				if tt.header != "" {
+					r.Header.Set("Authorization", tt.header)
+				}
+				got := serve(h, r)
+				if got.Code != http.StatusUnauthorized {
+					t.Errorf("%s: %s: %s: status %d, want 401", name, tt.name, method, got.Code)
+					continue
+				}
+				if diff := cmp.Diff(tt.want, challenge(t, got)); diff != "" {
+					t.Errorf("%s: %s: %s: challenge (-want +got):\n%s", name, tt.name, method, diff)
+				}
+				if body := decode(t, got); string(body.Error) != `"invalid_token"` {
+					t.Errorf("%s: %s: %s: error %s, want invalid_token", name, tt.name, method, body.Error)
+				}
+				if got.Header().Get("Cache-Control") != "no-store" {
+					t.Errorf("%s: %s: %s: may be stored", name, tt.name, method)
+				}
+			}
+		}
+	}
+	// The scheme is case-insensitive (RFC 9110 §11.1), space around is not ours to judge.
+	for _, header := range []string{"bearer " + good, "BEARER   " + good, " Bearer " + good + " "} {
+		r := w.call(t, "whoami", "{}")
+		r.Header.Set("Authorization", header)
+		if got := serve(handlers["Handler"], r); got.Code != http.StatusOK {
+			t.Errorf("%.10q...: status %d, want 200: %s", header, got.Code, got.Body)
+		}
+	}
+}
+
+// A 403 names all scopes of the operation, and for clients of the older
+// protocol, which forget the scopes they have, also those.
+func TestJ02_InsufficientScope(t *testing.T) {
+	w := newWorld(t)
+	w.options.Required = []string{"read", "admin"}
+	for name, h := range map[string]http.Handler{"Handler": w.handler(t), "Guard": mcp.Guard(w.options, unreachable(t))} {
+		for _, tt := range []struct {
+			era  string
+			edit func(*http.Request)
+			want string
+		}{
+			{"sessionless", func(*http.Request) {}, "read admin"},
+			{"sessions", legacy, "write admin read"},
+		} {
+			r := w.call(t, "whoami", "{}")
+			tt.edit(r)
+			r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Scope = "write offline_access admin" }))
+			got := serve(h, r)
+			if got.Code != http.StatusForbidden {
+				t.Errorf("%s: %s: status %d, want 403", name, tt.era, got.Code)
+				continue
+			}
+			want := map[string]string{
+				"error": "insufficient_scope", "scope": tt.want, "resource_metadata": metadataURL,
+				"error_description": "the access token lacks a scope that this operation needs",
+			}
+			if diff := cmp.Diff(want, challenge(t, got)); diff != "" {
+				t.Errorf("%s: %s: challenge (-want +got):\n%s", name, tt.era, diff)
+			}
+			if body := decode(t, got); string(body.Error) != `"insufficient_scope"` {
+				t.Errorf("%s: %s: error %s", name, tt.era, body.Error)
+			}
+		}
+	}
+	r := w.call(t, "echo", `{"message":"hi"}`)
+	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Scope = "admin write read" }))
+	if got := serve(w.handler(t), r); got.Code != http.StatusOK {
+		t.Errorf("with more than the required scopes: status %d, want 200", got.Code)
+	}
+}
+
+// The Authorization header is the only place for a token, and holds one.
+func TestJ03_TokenLocation(t *testing.T) {
+	w := newWorld(t)
+	good := w.token(t, nil)
+	h := w.handler(t)
+	tests := []struct {
+		name   string
+		edit   func(*http.Request)
+		status int
+		code   string
+	}{
+		{"query", func(r *http.Request) { r.URL.RawQuery = "access_token=" + good }, 401, ""},
+		{"cookie", func(r *http.Request) { r.AddCookie(&http.Cookie{Name: "access_token", Value: good}) }, 401, ""},
+		{"form body", func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			setBody(r, "access_token="+good)
+		}, 401, ""},
+		{"two headers", func(r *http.Request) { r.Header["Authorization"] = []string{"Bearer " + good, "Bearer " + good} }, 400, "invalid_request"},
+		{"comma list", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+good+", Bearer "+good) }, 400, "invalid_request"},
+		{"comma list without space", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+good+",Basic") }, 400, "invalid_request"},
+	}
+	for _, tt := range tests {
+		r := w.call(t, "whoami", "{}")
+		r.Header.Del("Authorization")
+		tt.edit(r)
+		got := serve(h, r)
+		if got.Code != tt.status {
+			t.Errorf("%s: status %d, want %d", tt.name, got.Code, tt.status)
+			continue
+		}
+		if code := challenge(t, got)["error"]; code != tt.code {
+			t.Errorf("%s: error %q, want %q", tt.name, code, tt.code)
+		}
+		decode(t, got)
+	}
+}
+
+// A token for another resource is refused, also by a guard whose verifier
+// serves several resources.
+func TestJ04_Audience(t *testing.T) {
+	w := newWorld(t)
+	for _, other := range []string{
+		resource + "/", resource + "b", "http://mcp.example/mcp", "https://mcp.example", "https://mcp.example/MCP", "https://other.example/mcp",
+	} {
+		w.options.Verifier = w.verifier(t, resource, other)
+		r := w.call(t, "whoami", "{}")
+		r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Audience = other }))
+		got := serve(w.handler(t), r)
+		if got.Code != http.StatusUnauthorized || challenge(t, got)["error"] != "invalid_token" {
+			t.Errorf("audience %s: status %d, want 401 invalid_token", other, got.Code)
+		}
+	}
+}
+
+// The issuer and the audience are compared as whole strings; each row changes
+// one claim of a good token that is signed all the same.
+func TestF10_ClaimConfusion(t *testing.T) {
+	w := newWorld(t)
+	h := w.handler(t)
+	for name, edit := range map[string]func(*jwt.Claims){
+		"issuer prefix": func(c *jwt.Claims) { c.Issuer = "https://auth.exampl" },
+		"issuer suffix": func(c *jwt.Claims) { c.Issuer = issuer + ".evil.example" },
+		"issuer slash":  func(c *jwt.Claims) { c.Issuer = issuer + "/" },
+		"issuer scheme": func(c *jwt.Claims) { c.Issuer = "http://auth.example" },
+		"issuer case":   func(c *jwt.Claims) { c.Issuer = "https://Auth.example" },
+		"audience":      func(c *jwt.Claims) { c.Audience = issuer },
+		"not yet":       func(c *jwt.Claims) { c.IssuedAt += 1000; c.ExpiresAt += 1000 },
+	} {
+		r := w.call(t, "whoami", "{}")
+		r.Header.Set("Authorization", "Bearer "+w.token(t, edit))
+		got := serve(h, r)
+		if got.Code != http.StatusUnauthorized || challenge(t, got)["error"] != "invalid_token" {
+			t.Errorf("%s: status %d, want 401 invalid_token", name, got.Code)
+		}
+	}
+}
+
+// A refresh handle, or any other sealed artefact, is no access token.
+func TestE15_RefreshHandleAsBearer(t *testing.T) {
+	w := newWorld(t)
+	r := w.call(t, "whoami", "{}")
+	r.Header.Set("Authorization", "Bearer sr_"+strings.Repeat("Ab-_9", 40))
+	got := serve(w.handler(t), r)
+	if got.Code != http.StatusUnauthorized || challenge(t, got)["error"] != "invalid_token" {
+		t.Errorf("status %d, want 401 invalid_token", got.Code)
+	}
+}
+
+// Without keys nothing can be said about a token. A 401 would make clients
+// throw theirs away.
+func TestGuardWithoutKeys(t *testing.T) {
+	w := newWorld(t)
+	w.keys = nil
+	w.options.Verifier = w.verifier(t, resource)
+	got := serve(w.handler(t), w.call(t, "whoami", "{}"))
+	if got.Code != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", got.Code)
+	}
+	if got.Header().Get("Retry-After") == "" || got.Header().Get("WWW-Authenticate") != "" {
+		t.Errorf("Retry-After %q, WWW-Authenticate %q; want only the first", got.Header().Get("Retry-After"), got.Header().Get("WWW-Authenticate"))
+	}
+	if body := decode(t, got); string(body.Error) != `"temporarily_unavailable"` {
+		t.Errorf("error %s, want temporarily_unavailable", body.Error)
+	}
+	if !strings.Contains(w.log.String(), "no keys available") {
+		t.Errorf("the log does not say why: %s", w.log)
+	}
+}
+
+func TestGuardShowsCaller(t *testing.T) {
+	w := newWorld(t)
+	called := false
+	h := mcp.Guard(w.options, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		called = true
+		claims, ok := mcp.Caller(r.Context())
+		if !ok || claims.Subject != "alice" || claims.ClientID != "c1" || claims.GrantID != "g1" {
+			t.Errorf("Caller: %+v, %t", claims, ok)
+		}
+		info := auth.TokenInfoFromContext(r.Context())
+		if info == nil || info.UserID != "alice" || !cmp.Equal(info.Scopes, []string{"read"}) || !info.Expiration.Equal(claims.Expires()) {
+			t.Fatalf("TokenInfo: %+v", info)
+		}
+		if info.Extra["client_id"] != "c1" || info.Extra["gid"] != "g1" {
+			t.Errorf("Extra: %v", info.Extra)
+		}
+	}))
+	r := httptest.NewRequest("PATCH", resource, nil)
+	r.Header.Set("Authorization", "Bearer "+w.token(t, nil))
+	if serve(h, r); !called {
+		t.Error("the guarded handler was not called")
+	}
+	if _, ok := mcp.Caller(t.Context()); ok {
+		t.Error("a caller without a token")
+	}
+}
+
+// A token that the verifier takes because clocks differ is one for the SDK too.
+func TestGuardLeeway(t *testing.T) {
+	w := newWorld(t)
+	r := w.call(t, "whoami", "{}")
+	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 340; c.ExpiresAt = c.IssuedAt + 300 }))
+	if got := serve(w.handler(t), r); got.Code != http.StatusOK {
+		t.Errorf("40 s after expiry: status %d, want 200: %s", got.Code, got.Body)
+	}
+}
+
+// A stream ends when the token it was opened with does; an ordinary request is
+// not cut short.
+func TestGuardEndsStreams(t *testing.T) {
+	w := newWorld(t)
+	soon := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 358; c.ExpiresAt = c.IssuedAt + 300 })
+	h := mcp.Guard(w.options, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		deadline, ok := r.Context().Deadline()
+		if stream := r.Header.Get("Accept") == "text/event-stream"; ok != stream {
+			t.Errorf("Accept %q: deadline %t", r.Header.Get("Accept"), ok)
+		}
+		if ok && time.Until(deadline) > 3*time.Second {
+			t.Errorf("the stream ends in %v", time.Until(deadline))
+		}
+	}))
+	for _, accept := range []string{"text/event-stream", "application/json"} {
+		r := httptest.NewRequest("GET", resource, nil)
+		r.Header.Set("Authorization", "Bearer "+soon)
+		r.Header.Set("Accept", accept)
+		serve(h, r)
+	}
+}
+
+func unreachable(t *testing.T) http.Handler {
+	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s reached the guarded handler", r.Method)
+	})
+}

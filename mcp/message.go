@@ -1,0 +1,264 @@
+package mcp
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+)
+
+// message is what we need to know of a JSON-RPC message before it runs.
+type message struct {
+	id     jsonrpc.ID
+	method string // empty for a response
+	name   string // of the tool or prompt, or the URI of the resource; else empty
+}
+
+// refusal is an HTTP request that the SDK does not get to see, or a JSON-RPC
+// message that it does not get to run.
+type refusal struct {
+	status int
+	id     jsonrpc.ID
+	reason jsonrpc.Error
+}
+
+func refused(status int, code int64, format string, args ...any) *refusal {
+	return &refusal{status: status, reason: jsonrpc.Error{Code: code, Message: fmt.Sprintf(format, args...)}}
+}
+
+func badMessage(format string, args ...any) *refusal {
+	return refused(http.StatusBadRequest, jsonrpc.CodeInvalidRequest, format, args...)
+}
+
+// write answers with a JSON-RPC error, which has no id if none was read yet.
+func (e *refusal) write(w http.ResponseWriter) {
+	body, err := jsonrpc.EncodeMessage(&jsonrpc.Response{ID: e.id, Error: &e.reason})
+	if err != nil { // cannot be: every part of it is ours, or was decoded from JSON
+		http.Error(w, http.StatusText(e.status), e.status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(e.status)
+	w.Write(body)
+}
+
+// maxMembers of one JSON object that we look into, so that looking for
+// duplicates stays cheap.
+const maxMembers = 256
+
+// inspect reads what is needed to authorize the JSON-RPC message in body.
+//
+// Whoever decides about a message and whoever runs it must read the same one.
+// JSON parsers differ: of two equal keys the SDK takes the last, a proxy maybe
+// the first; the SDK tells method from Method, most Go programs do not; the
+// SDK ignores what follows the first value. So a body about which two parsers
+// could disagree is refused, and with it the batch, which no version that we
+// speak has.
+func inspect(body []byte) (message, *refusal) {
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return message{}, refused(http.StatusBadRequest, jsonrpc.CodeParseError, "the body is not one JSON value in UTF-8")
+	}
+	top, err := members(body, "message", "jsonrpc", "id", "method", "params", "result", "error")
+	if err != nil {
+		return message{}, err
+	}
+	var m message
+	if raw, ok := top.get("id"); ok {
+		if m.id, err = decodeID(raw); err != nil {
+			return message{}, err
+		}
+	}
+	if err := m.read(top); err != nil {
+		err.id = m.id
+		return message{}, err
+	}
+	return m, nil
+}
+
+// read takes method and name from the members of a message.
+func (m *message) read(top object) *refusal {
+	rawMethod, isRequest := top.get("method")
+	if !isRequest {
+		return nil
+	}
+	if _, both := top.get("result"); both {
+		return badMessage("a message has a method or a result, not both")
+	}
+	if _, both := top.get("error"); both {
+		return badMessage("a message has a method or an error, not both")
+	}
+	var ok bool
+	if m.method, ok = decodeString(rawMethod); !ok {
+		return badMessage("method is not a string")
+	}
+	rawParams, ok := top.get("params")
+	if !ok || string(rawParams) == "null" {
+		return nil
+	}
+	key := nameKey(m.method)
+	params, err := members(rawParams, "params", "_meta", "arguments", key)
+	if err != nil {
+		return err
+	}
+	if meta, ok := params.get("_meta"); ok && meta[0] == '{' {
+		if _, err := members(meta, "_meta"); err != nil {
+			return err
+		}
+	}
+	if rawName, found := params.get(key); key != "" && found {
+		if m.name, ok = decodeString(rawName); !ok {
+			return refused(http.StatusBadRequest, jsonrpc.CodeInvalidParams, "%s is not a string", key)
+		}
+	}
+	return nil
+}
+
+// nameKey is the member of params that says what method acts on.
+func nameKey(method string) string {
+	switch method {
+	case "tools/call", "prompts/get":
+		return "name"
+	case "resources/read", "resources/subscribe", "resources/unsubscribe":
+		return "uri"
+	}
+	return ""
+}
+
+func decodeString(raw []byte) (string, bool) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), true
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err == nil
+}
+
+func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return jsonrpc.ID{}, badMessage("id is out of range")
+	}
+	id, err := jsonrpc.MakeID(v)
+	if err != nil {
+		return jsonrpc.ID{}, badMessage("id is neither a string nor a number")
+	}
+	return id, nil
+}
+
+// object is a JSON object, its values undecoded.
+type object []member
+
+type member struct{ key, value []byte }
+
+func (o object) get(key string) ([]byte, bool) {
+	for _, m := range o {
+		if string(m.key) == key {
+			return m.value, true
+		}
+	}
+	return nil, false
+}
+
+// members splits a JSON object. data must be valid JSON. An object is refused
+// if two of its keys, or a key and a known one, differ in letter case at most.
+func members(data []byte, what string, known ...string) (object, *refusal) {
+	s := scanner{data: data}
+	if s.peek() != '{' {
+		return nil, badMessage("%s is not a JSON object", what)
+	}
+	s.pos++
+	o := make(object, 0, 8)
+	for s.peek() != '}' {
+		if s.data[s.pos] == ',' {
+			s.pos++
+			s.peek()
+		}
+		key, ok := decodeString(s.value())
+		if !ok {
+			return nil, badMessage("%s has a malformed key", what)
+		}
+		s.peek()
+		s.pos++ // the colon
+		s.peek()
+		m := member{key: []byte(key), value: s.value()}
+		if slices.ContainsFunc(o, func(other member) bool { return bytes.EqualFold(other.key, m.key) }) {
+			return nil, badMessage("%s has the key %q twice", what, key)
+		}
+		for _, k := range known {
+			if key != k && bytes.EqualFold(m.key, []byte(k)) {
+				return nil, badMessage("%s has the key %q, which must be written %q", what, key, k)
+			}
+		}
+		if len(o) == maxMembers {
+			return nil, badMessage("%s has more than %d members", what, maxMembers)
+		}
+		o = append(o, m)
+	}
+	return o, nil
+}
+
+// scanner steps through valid JSON.
+type scanner struct {
+	data []byte
+	pos  int
+}
+
+// peek skips white space and returns the byte there.
+func (s *scanner) peek() byte {
+	for {
+		switch c := s.data[s.pos]; c {
+		case ' ', '\t', '\r', '\n':
+			s.pos++
+		default:
+			return c
+		}
+	}
+}
+
+// value steps over the value at pos and returns it.
+func (s *scanner) value() []byte {
+	start := s.pos
+	for depth := 0; s.pos < len(s.data); {
+		switch c := s.data[s.pos]; c {
+		case '"':
+			s.skipString()
+			if depth == 0 {
+				return s.data[start:s.pos]
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // the end of what encloses a number or a literal
+				return s.data[start:s.pos]
+			}
+			if depth--; depth == 0 {
+				s.pos++
+				return s.data[start:s.pos]
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return s.data[start:s.pos]
+			}
+		}
+		s.pos++
+	}
+	return s.data[start:s.pos]
+}
+
+func (s *scanner) skipString() {
+	for s.pos++; s.data[s.pos] != '"'; s.pos++ {
+		if s.data[s.pos] == '\\' {
+			s.pos++
+		}
+	}
+	s.pos++
+}

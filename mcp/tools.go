@@ -1,0 +1,94 @@
+package mcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// AddSampleTools adds whoami, echo, greet and get_time, with which one can see
+// that login, tokens and calls work. None of them changes anything.
+func AddSampleTools(s *sdk.Server) {
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "whoami",
+		Title:       "Who am I?",
+		Description: "Tells which user and which client the access token of this call was issued to, what it allows and when it expires.",
+		Annotations: readOnly(),
+	}, whoami)
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "echo",
+		Title:       "Echo",
+		Description: "Returns the given message, to check that a call and its arguments arrive unchanged.",
+		Annotations: readOnly(),
+	}, echo)
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "greet",
+		Title:       "Greet",
+		Description: "Returns a greeting for the given name, or for the world if there is none.",
+		Annotations: readOnly(),
+	}, greet)
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "get_time",
+		Title:       "Current time",
+		Description: "Returns the server's current time in RFC 3339 format, in UTC or in the given time zone.",
+		Annotations: readOnly(),
+	}, getTime)
+}
+
+func readOnly() *sdk.ToolAnnotations {
+	closed := false
+	return &sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &closed}
+}
+
+type identity struct {
+	Subject  string    `json:"sub" jsonschema:"the user, or the client itself if it acts on its own behalf"`
+	ClientID string    `json:"client_id" jsonschema:"the client that was given the token"`
+	Scope    string    `json:"scope" jsonschema:"what the token allows, separated by spaces"`
+	Expires  time.Time `json:"expires" jsonschema:"when the token expires"`
+}
+
+func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, identity, error) {
+	c, ok := Caller(ctx)
+	if !ok {
+		return nil, identity{}, errors.New("this call came without an access token")
+	}
+	return nil, identity{Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Expires: c.Expires().UTC()}, nil
+}
+
+type echoInput struct {
+	Message string `json:"message" jsonschema:"the text to return"`
+}
+
+func echo(_ context.Context, _ *sdk.CallToolRequest, in echoInput) (*sdk.CallToolResult, any, error) {
+	return text("Echo: " + in.Message), nil, nil
+}
+
+type greetInput struct {
+	Name string `json:"name,omitempty" jsonschema:"whom to greet; World if absent"`
+}
+
+func greet(_ context.Context, _ *sdk.CallToolRequest, in greetInput) (*sdk.CallToolResult, any, error) {
+	if in.Name == "" {
+		in.Name = "World"
+	}
+	return text("Hello, " + in.Name + "!"), nil, nil
+}
+
+type timeInput struct {
+	Timezone string `json:"timezone,omitempty" jsonschema:"IANA name of a time zone, like Europe/Berlin; UTC if absent"`
+}
+
+func getTime(_ context.Context, _ *sdk.CallToolRequest, in timeInput) (*sdk.CallToolResult, any, error) {
+	zone, err := time.LoadLocation(in.Timezone)
+	if err != nil || in.Timezone == "Local" { // where the server stands is nobody's business
+		return nil, nil, fmt.Errorf("unknown time zone %q", in.Timezone)
+	}
+	return text(time.Now().In(zone).Format(time.RFC3339)), nil, nil
+}
+
+func text(s string) *sdk.CallToolResult {
+	return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: s}}}
+}
