@@ -51,7 +51,7 @@ func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abando
 // not run; one that has begun is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return unavailable(s.o.Path, err)
 	}
 	if err := s.sound(); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	case <-r.done:
 	case <-ctx.Done():
 		if r.abandon() {
-			return ctx.Err()
+			return unavailable(s.o.Path, ctx.Err())
 		}
 		<-r.done
 	case <-late.C:
@@ -226,8 +226,8 @@ func (s *Store) transact(fn func() error) error {
 		return nil
 	}
 	var commits, seen int64
-	err := w.QueryRow("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen",
-		s.Now().UnixMilli()).Scan(&commits, &seen)
+	err := w.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen",
+		[]any{s.Now().UnixMilli()}, &commits, &seen)
 	if err == nil {
 		err = w.commit()
 	}
@@ -236,7 +236,7 @@ func (s *Store) transact(fn func() error) error {
 		return err
 	}
 	w.commits = commits
-	w.pages += 2*w.writes + 1
+	w.pages += 2*w.writes + 1 // the row's page, an index's, meta's
 	s.mirrorCommit(seen)
 	return nil
 }
@@ -266,7 +266,7 @@ func (s *Store) checkpoint(mode string) {
 	w := s.writer
 	w.pages = 0
 	var busy, logged, moved int
-	err := w.QueryRow("PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &logged, &moved)
+	err := w.one("PRAGMA wal_checkpoint("+mode+")", nil, &busy, &logged, &moved)
 	if err != nil || busy != 0 || logged != moved {
 		return // readers hold a part of it; the next one gets it
 	}

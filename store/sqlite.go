@@ -103,7 +103,7 @@ func openConn(ctx context.Context, o Options, u use) (*conn, error) {
 	}
 	c := &conn{db: db, c: sc, stmts: map[string]*sql.Stmt{}, fault: o.fault}
 	var n int
-	if err := c.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&n); err != nil {
+	if err := c.one("SELECT count(*) FROM sqlite_schema", nil, &n); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -116,8 +116,8 @@ type conn struct {
 	db     *sql.DB
 	c      *sql.Conn
 	stmts  map[string]*sql.Stmt // by the text as the caller wrote it
-	writes int                  // Exec calls in this transaction
-	err    error                // the first statement that failed in it
+	writes int                  // statements of this transaction that changed rows
+	err    error                // the first one that failed
 	fault  func(query string) error
 }
 
@@ -149,7 +149,6 @@ func (c *conn) failed(err error) {
 
 // Exec runs a statement that writes.
 func (c *conn) Exec(query string, args ...any) (sql.Result, error) {
-	c.writes++
 	st, err := c.prepare(query)
 	if err != nil {
 		c.failed(err)
@@ -158,12 +157,24 @@ func (c *conn) Exec(query string, args ...any) (sql.Result, error) {
 	res, err := st.Exec(args...)
 	if err != nil {
 		c.failed(err)
+		return nil, err
 	}
-	return res, err
+	if n, err := res.RowsAffected(); err != nil || n > 0 {
+		c.writes++
+	}
+	return res, nil
+}
+
+// returning notes a query that may write (INSERT ... RETURNING).
+func (c *conn) returning(query string) {
+	if !strings.HasPrefix(strings.TrimSpace(query), "SELECT") {
+		c.writes++
+	}
 }
 
 // QueryRow reads one row.
 func (c *conn) QueryRow(query string, args ...any) *sql.Row {
+	c.returning(query)
 	st, err := c.prepare(query)
 	if err != nil {
 		c.failed(err)
@@ -180,6 +191,7 @@ func (c *conn) QueryRow(query string, args ...any) *sql.Row {
 
 // Query reads rows.
 func (c *conn) Query(query string, args ...any) (*sql.Rows, error) {
+	c.returning(query)
 	st, err := c.prepare(query)
 	if err != nil {
 		c.failed(err)
@@ -190,6 +202,16 @@ func (c *conn) Query(query string, args ...any) (*sql.Rows, error) {
 		c.failed(err)
 	}
 	return rows, err
+}
+
+// one reads one row, of a statement of our own.
+func (c *conn) one(query string, args []any, dest ...any) error {
+	c.err = nil
+	err := c.QueryRow(query, args...).Scan(dest...)
+	if c.err != nil {
+		return c.err
+	}
+	return err
 }
 
 // failure is the engine's part in a transaction that returned err.
@@ -243,9 +265,9 @@ type meta struct {
 	schema, commits, lastSeen int64
 }
 
-func readMeta(tx Tx) (m meta, err error) {
-	err = tx.QueryRow("SELECT epoch, schema, commits, fingerprint, last_seen FROM meta WHERE one = 1").
-		Scan(&m.epoch, &m.schema, &m.commits, &m.fingerprint, &m.lastSeen)
+func readMeta(c *conn) (m meta, err error) {
+	err = c.one("SELECT epoch, schema, commits, fingerprint, last_seen FROM meta WHERE one = 1", nil,
+		&m.epoch, &m.schema, &m.commits, &m.fingerprint, &m.lastSeen)
 	return m, err
 }
 
@@ -254,7 +276,7 @@ func readMeta(tx Tx) (m meta, err error) {
 // the store, because a running server may write both meanwhile.
 func inspect(ctx context.Context, o Options) (small bool, err error) {
 	seen, mirrorErr := readMirror(o.Mirror)
-	small, err = inspectFile(o.Path)
+	small, err = inspectFile(o)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, missing(o, seen, mirrorErr)
 	}
@@ -283,7 +305,8 @@ func missing(o Options, seen mark, mirrorErr error) error {
 // inspectFile checks what can be seen without the engine, which would take an
 // empty file for an empty database. It does not open the file: closing it would
 // drop the locks that the engine may hold for others in this process.
-func inspectFile(path string) (small bool, err error) {
+func inspectFile(o Options) (small bool, err error) {
+	path := o.Path
 	fi, err := os.Stat(path)
 	if err != nil {
 		return false, err
@@ -294,7 +317,7 @@ func inspectFile(path string) (small bool, err error) {
 	if fi.Size() == 0 {
 		return false, damaged(path, errors.New("empty"))
 	}
-	return fi.Size() < smallFile, nil
+	return fi.Size() < o.small, nil
 }
 
 func inspectContent(ctx context.Context, o Options, seen mark, small bool) error {

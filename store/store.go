@@ -49,6 +49,7 @@ type Options struct {
 
 	steps []string                 // the schema's, in tests others
 	fault func(query string) error // in tests: makes statements fail
+	small int64                    // in tests: another smallFile
 }
 
 func (o Options) check() (Options, error) {
@@ -60,6 +61,9 @@ func (o Options) check() (Options, error) {
 	}
 	if o.steps == nil {
 		o.steps = sqliteSchema
+	}
+	if o.small == 0 {
+		o.small = smallFile
 	}
 	return o, nil
 }

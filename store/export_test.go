@@ -1,0 +1,13 @@
+package store
+
+// WithSteps gives a store another history of its schema.
+func (o Options) WithSteps(steps ...string) Options { o.steps = steps; return o }
+
+// WithFault calls fault before every statement; its error is the engine's.
+func (o Options) WithFault(fault func(query string) error) Options { o.fault = fault; return o }
+
+// WithSmall sets the size from which a file is checked in the background.
+func (o Options) WithSmall(size int64) Options { o.small = size; return o }
+
+// Schema is the history of the real schema.
+func Schema() []string { return sqliteSchema }
