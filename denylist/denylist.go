@@ -1,0 +1,150 @@
+// Package denylist remembers what was spent and what was revoked: one row per
+// grant, and the ids of login transactions, assertions and ended sessions.
+//
+// A grant (one user, one client, one consent) is a family. Its authorization code
+// is generation 0, each refresh handle the next, and the row holds the highest
+// generation issued. That one number is the single use of codes (OAuth 2.1
+// §4.1.3), the rotation of refresh handles and the detection of their reuse
+// (§4.3.1). The family never forks: whoever repeats the last refresh within the
+// replay window is given the same successor again, never a sibling.
+//
+// A row lives as long as anything it speaks of could still be accepted, and no
+// longer. Revoked grants are also kept in memory, so that access tokens of a
+// grant can be refused without asking the store.
+package denylist
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"signet/store"
+)
+
+// The verdicts. Any other error is the store's ([store.ErrUnavailable]) and no
+// verdict at all.
+var (
+	ErrEpoch      = errors.New("issued by another store")
+	ErrRevoked    = errors.New("grant revoked or expired")
+	ErrRolledBack = errors.New("a generation that the store has not seen: the store was rolled back")
+	ErrReused     = errors.New("already used: the grant is revoked now") // of several calls exactly one gets it, for the audit
+	ErrSpent      = errors.New("already spent")
+	ErrUnknown    = errors.New("no such grant")
+)
+
+// Options are the store and the times that the rule depends on.
+type Options struct {
+	Store  *store.Store
+	Window time.Duration // the replay window of the last refresh; 0 is strict
+	Skew   time.Duration // by which clocks may differ: rows are kept that long after their expiry, plus Window
+	Keep   time.Duration // how long access tokens of a revoked grant may still live: longest lifetime plus leeway
+	Log    *slog.Logger  // nil logs nothing
+}
+
+// List is the denylist. It is safe for concurrent use.
+type List struct {
+	store   *store.Store
+	o       Options
+	log     *slog.Logger
+	revoked revokedSet
+	polled  int64 // when the last poll began, Unix milliseconds; used by poll alone
+
+	reused, rolledBack, pruned atomic.Int64
+}
+
+// Grant is one row: what the store remembers of a grant.
+type Grant struct {
+	ID          string // sorts by the time until which it must be remembered, which is not before Expires + Skew + Window
+	Subject     string
+	ClientHash  string
+	ClientName  string
+	ConsentHash string
+	Scope       string
+	Resource    string
+	Created     int64 // Unix seconds
+	Expires     int64 // Unix seconds; no rotation moves it
+	Gen         int64 // highest generation issued; 0 if the grant was revoked before its code was used
+	RotatedAt   int64 // Unix milliseconds
+	RevokedAt   int64 // Unix milliseconds, 0 while it is not
+}
+
+// Stats count since the start what an operator should see.
+type Stats struct {
+	Reused     int64 // grants revoked because something was used again
+	RolledBack int64 // handles that prove that the store was rolled back
+	Pruned     int64 // rows forgotten after their time
+	Revoked    int   // grants in memory
+}
+
+// New returns the list after filling the set of revoked grants.
+func New(ctx context.Context, o Options) (*List, error) {
+	if o.Store == nil || o.Window < 0 || o.Skew < 0 || o.Keep < 0 {
+		return nil, errors.New("denylist: a store is needed, and durations of 0 or more")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &List{store: o.Store, o: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}}
+	if err := l.poll(ctx, o.Store.Now()); err != nil {
+		return nil, fmt.Errorf("reading the revoked grants: %w", err)
+	}
+	return l, nil
+}
+
+// Stats returns the counters.
+func (l *List) Stats() Stats {
+	return Stats{Reused: l.reused.Load(), RolledBack: l.rolledBack.Load(), Pruned: l.pruned.Load(), Revoked: l.revoked.len()}
+}
+
+const grantColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at"
+
+type scanner interface{ Scan(...any) error }
+
+func scanGrant(row scanner) (g Grant, err error) {
+	err = row.Scan(&g.ID, &g.Gen, &g.RotatedAt, &g.RevokedAt, &g.Subject, &g.ClientHash, &g.ClientName, &g.ConsentHash,
+		&g.Scope, &g.Resource, &g.Created, &g.Expires)
+	return g, err
+}
+
+// Find returns a grant, for introspection: with nil if it is live, with
+// [ErrRevoked] if it was revoked or has expired. One that never came to a token,
+// or that was pruned, is [ErrUnknown].
+func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
+	err = l.store.Read(ctx, func(tx store.Tx) error {
+		g, err = scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE id = $1", id))
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrUnknown
+		}
+		return err
+	})
+	if err == nil && (g.RevokedAt != 0 || expired(g.Expires, l.store.Now().UnixMilli())) {
+		err = ErrRevoked
+	}
+	return g, err
+}
+
+// Grants lists a user's live grants, newest first.
+func (l *List) Grants(ctx context.Context, subject string, now time.Time) (grants []Grant, err error) {
+	err = l.store.Read(ctx, func(tx store.Tx) error {
+		grants = nil
+		rows, err := tx.Query("SELECT "+grantColumns+` FROM grants
+			WHERE sub = $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY created_at DESC, id DESC`, subject, now.Unix())
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			g, err := scanGrant(rows)
+			if err != nil {
+				return err
+			}
+			grants = append(grants, g)
+		}
+		return rows.Err()
+	})
+	return grants, err
+}
