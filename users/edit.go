@@ -1,0 +1,194 @@
+package users
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// lockWait is how long an edit waits for another one to end.
+const lockWait = 10 * time.Second
+
+// Account is a user as its administrator sees it.
+type Account struct {
+	User
+	Disabled bool
+}
+
+// List returns all users in the order of the file.
+func (f *File) List() []Account {
+	var list []Account
+	for _, l := range f.current(time.Now()).lines {
+		if r := l.user; r != nil {
+			list = append(list, Account{r.user(), r.Disabled})
+		}
+	}
+	return list
+}
+
+// Add writes a new user: its name, e-mail, display name and scopes come from u. It
+// returns the user as it can sign in from now on.
+func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
+	name, err := Normalize(u.Name)
+	if err != nil {
+		return User{}, err
+	}
+	if f.current(time.Now()).find(name) != nil { // before the hash; again under the lock
+		return User{}, alreadyThere(name)
+	}
+	hash, err := f.hashNew(ctx, password)
+	if err != nil {
+		return User{}, err
+	}
+	r := &record{Name: name, Hash: hash, Email: u.Email, DisplayName: u.DisplayName, Scopes: u.Scopes, Version: rand.Text()}
+	err = f.edit(ctx, lockWait, func(t *table) error {
+		if t.find(name) != nil {
+			return alreadyThere(name)
+		}
+		return t.put(r)
+	})
+	return r.user(), err
+}
+
+func alreadyThere(name string) error { return fmt.Errorf("there is a user %s already", name) }
+
+// Passwd sets another password. Sessions and grants that began with the old one end.
+func (f *File) Passwd(ctx context.Context, name, password string) error {
+	if f.lookup(name) == nil {
+		return fmt.Errorf("%w: %q", ErrUnknown, name)
+	}
+	hash, err := f.hashNew(ctx, password)
+	if err != nil {
+		return err
+	}
+	return f.change(ctx, name, func(r *record) error {
+		r.Hash, r.Version = hash, rand.Text()
+		return nil
+	})
+}
+
+// SetDisabled disables a user, whose sessions and grants end, or lets it in again.
+func (f *File) SetDisabled(ctx context.Context, name string, disabled bool) error {
+	return f.change(ctx, name, func(r *record) error {
+		if r.Disabled == disabled {
+			return errUnchanged
+		}
+		r.Disabled, r.Version = disabled, rand.Text()
+		return nil
+	})
+}
+
+// Remove takes a user out of the file. A user added later under the same name has
+// none of its sessions and grants.
+func (f *File) Remove(ctx context.Context, name string) error {
+	key, err := Normalize(name)
+	if err != nil {
+		return err
+	}
+	return f.edit(ctx, lockWait, func(t *table) error {
+		if t.find(key) == nil {
+			return fmt.Errorf("%w: %q", ErrUnknown, name)
+		}
+		t.remove(key)
+		return nil
+	})
+}
+
+func (f *File) hashNew(ctx context.Context, password string) (hash string, err error) {
+	if err := checkPassword(password); err != nil {
+		return "", err
+	}
+	busy := f.limit.do(ctx, func() { hash, err = f.hash(password) })
+	return hash, errors.Join(busy, err)
+}
+
+// rehash replaces the hash that r had, if nobody did so meanwhile. The version
+// stays: it is the same password. The login succeeded, so whether this does matters
+// to nobody; a file that cannot be written is not tried again until it changes.
+func (f *File) rehash(ctx context.Context, r *record, hash string) {
+	err := f.edit(ctx, 0, func(t *table) error {
+		now := t.find(r.Name)
+		if now == nil || now.Hash != r.Hash {
+			return errUnchanged
+		}
+		changed := *now
+		changed.Hash = hash
+		return t.put(&changed)
+	})
+	if err != nil && !errors.Is(err, errLocked) {
+		f.readOnly.Store(true)
+	}
+}
+
+func (f *File) change(ctx context.Context, name string, fn func(*record) error) error {
+	key, err := Normalize(name)
+	if err != nil {
+		return err
+	}
+	return f.edit(ctx, lockWait, func(t *table) error {
+		r := t.find(key)
+		if r == nil {
+			return fmt.Errorf("%w: %q", ErrUnknown, name)
+		}
+		changed := *r
+		if err := fn(&changed); err != nil {
+			return err
+		}
+		return t.put(&changed)
+	})
+}
+
+var (
+	errUnchanged = errors.New("nothing to change") // of an edit: nothing is written
+	errLocked    = errors.New("somebody else is editing the users file")
+)
+
+// edit applies fn to the file as it is now and writes the result whole. Other edits,
+// also of other processes, come before or after, never between.
+func (f *File) edit(ctx context.Context, wait time.Duration, fn func(*table) error) error {
+	target, err := filepath.EvalSymlinks(f.path) // a link stays one
+	if errors.Is(err, fs.ErrNotExist) {
+		target = f.path
+	} else if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, target+".lock", wait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	t, err := readAny(target)
+	if err != nil {
+		return err
+	}
+	if err := fn(t); errors.Is(err, errUnchanged) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if err := replace(target, t.encode()); err != nil {
+		return fmt.Errorf("writing %s: %w", f.path, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = nil
+	f.reload(time.Now())
+	return nil
+}
+
+// readAny returns what the file says, or nothing if there is none.
+func readAny(path string) (*table, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &table{byName: map[string]int{}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return read(path, info)
+}

@@ -1,0 +1,48 @@
+package users
+
+import "github.com/alexedwards/argon2id"
+
+// UseParams makes hashes with other parameters, cheap ones for most tests.
+func (f *File) UseParams(memory, iterations uint32) {
+	f.useParams(argon2id.Params{Memory: memory, Iterations: iterations, Parallelism: 1, SaltLength: 16, KeyLength: 32})
+}
+
+// SetLimit lets n hashes run at once.
+func (f *File) SetLimit(n int) { f.limit = newLimiter(n) }
+
+// Occupy takes a slot of the limiter until release is called.
+func (f *File) Occupy() (release func()) {
+	f.limit.slots <- struct{}{}
+	return func() { <-f.limit.slots }
+}
+
+// RoundTrip parses a users file and returns its users, and those of the text that it
+// encodes to.
+func RoundTrip(b []byte) (got, again []Account, err error) {
+	list := func(t *table) (all []Account) {
+		for _, l := range t.lines {
+			if l.user != nil {
+				all = append(all, Account{l.user.user(), l.user.Disabled})
+			}
+		}
+		return all
+	}
+	t, err := parse(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	got = list(t)
+	for _, a := range got {
+		if err := t.put(t.find(a.Name)); err != nil {
+			return got, nil, nil
+		}
+	}
+	u, err := parse(t.encode())
+	if err != nil {
+		return got, nil, nil
+	}
+	return got, list(u), nil
+}
+
+// ParseHash returns the parameters of a PHC string.
+func ParseHash(s string) (argon2id.Params, error) { return parseHash(s) }

@@ -1,0 +1,261 @@
+package users
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/alexedwards/argon2id"
+)
+
+const (
+	maxFile = 256 << 20 // bytes
+	maxLine = 16 << 10
+)
+
+// record is a user as a line of the file has it.
+type record struct {
+	Name        string   `json:"name"`
+	Hash        string   `json:"hash"` // argon2id, PHC string format
+	Email       string   `json:"email,omitempty"`
+	DisplayName string   `json:"display_name,omitempty"`
+	Scopes      []string `json:"scopes,omitempty"`
+	Disabled    bool     `json:"disabled,omitempty"`
+	Version     string   `json:"version,omitempty"`
+
+	params argon2id.Params // of the hash
+}
+
+// fields are the record's, in the spelling that counts.
+var fields = []string{"name", "hash", "email", "display_name", "scopes", "disabled", "version"}
+
+// user is what others see of r: everything but the hash.
+func (r *record) user() User {
+	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: slices.Clone(r.Scopes), Version: r.Version}
+}
+
+// table is what a file says. Lines keeps comments and the order of the lines, so that
+// an edit changes one line.
+type table struct {
+	lines  []line
+	byName map[string]int // index into lines
+	memory uint32         // KiB, the most that a hash in it takes
+}
+
+type line struct {
+	text string
+	user *record // nil for a comment or a blank line
+}
+
+// lineError is a fault of one line of the file.
+type lineError struct {
+	line int
+	what error
+}
+
+func (e lineError) Error() string { return fmt.Sprintf("%d: %v", e.line, e.what) }
+func (e lineError) Unwrap() error { return e.what }
+
+// parse reads a users file. Its errors quote nothing of the file but field names:
+// the line may hold a password.
+func parse(b []byte) (*table, error) {
+	t := &table{byName: map[string]int{}}
+	n := 0
+	for text := range bytes.Lines(b) {
+		n++
+		text = bytes.TrimRight(text, "\r\n")
+		l := line{text: string(text)}
+		if body := bytes.TrimSpace(text); len(body) > 0 && body[0] != '#' {
+			r, err := parseLine(body)
+			if err != nil {
+				return nil, lineError{n, err}
+			}
+			if first, dup := t.byName[r.Name]; dup {
+				return nil, lineError{n, fmt.Errorf("the same user as in line %d", first+1)}
+			}
+			t.byName[r.Name] = len(t.lines)
+			t.memory = max(t.memory, r.params.Memory)
+			l.user = r
+		}
+		t.lines = append(t.lines, l)
+	}
+	return t, nil
+}
+
+var errClearText = errors.New("not a line of a users file; if passwords stand here in clear, as in name:password, hash them with `signet user import`")
+
+func parseLine(b []byte) (*record, error) {
+	if len(b) > maxLine {
+		return nil, fmt.Errorf("the line is longer than %d bytes", maxLine)
+	}
+	if b[0] != '{' {
+		return nil, errClearText
+	}
+	if !utf8.Valid(b) {
+		return nil, errors.New("not UTF-8")
+	}
+	if err := checkFields(b); err != nil {
+		return nil, err
+	}
+	r := &record{}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, withoutValues(err)
+	}
+	var err error
+	if r.Name, err = Normalize(r.Name); err != nil {
+		return nil, err
+	}
+	if r.params, err = parseHash(r.Hash); err != nil {
+		return nil, err
+	}
+	if r.Version == "" {
+		// A line written by hand: a password changed by hand moves it.
+		sum := sha256.Sum256([]byte(r.Hash))
+		r.Version = hex.EncodeToString(sum[:8])
+	}
+	return r, r.checkText()
+}
+
+// checkFields refuses what [json.Unmarshal] lets pass: fields it does not know, in
+// other spellings, or twice. A misspelt "disabled" must not be a user who may sign in.
+func checkFields(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if _, err := d.Token(); err != nil {
+		return withoutValues(err)
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return withoutValues(err)
+		}
+		name, _ := key.(string)
+		switch {
+		case !slices.Contains(fields, name):
+			return fmt.Errorf("unknown field; there are %s", strings.Join(fields, ", "))
+		case seen[name]:
+			return fmt.Errorf("%s stands there twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return withoutValues(err)
+		}
+	}
+	return nil
+}
+
+// withoutValues restates an error of encoding/json, which may quote the text.
+func withoutValues(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return fmt.Errorf("%s has the wrong type", wrongType.Field)
+	}
+	return errors.New("not one JSON object")
+}
+
+// checkText looks at what ends up in tokens and on pages.
+func (r *record) checkText() error {
+	for name, text := range map[string]string{"email": r.Email, "display_name": r.DisplayName, "version": r.Version} {
+		if len(text) > 256 {
+			return fmt.Errorf("%s is longer than 256 bytes", name)
+		}
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			return fmt.Errorf("%s has control characters", name)
+		}
+	}
+	for _, s := range r.Scopes {
+		if s == "" || strings.ContainsFunc(s, notScope) {
+			return errors.New("a scope is empty, or has characters that a scope cannot have")
+		}
+	}
+	return nil
+}
+
+// notScope reports a character that no scope has (RFC 6749 §3.3).
+func notScope(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' }
+
+// parseHash returns the parameters of a PHC string. They come from outside and
+// decide what a login costs, so they have bounds.
+func parseHash(phc string) (argon2id.Params, error) {
+	p, salt, key, err := argon2id.DecodeHash(phc)
+	if err != nil || phc != formatHash(p, salt, key) { // the library takes trailing text
+		return argon2id.Params{}, errors.New("hash is not argon2id in PHC string format")
+	}
+	for _, b := range []struct {
+		name          string
+		value, lo, hi uint32
+	}{
+		{"p", uint32(p.Parallelism), 1, 16},
+		{"m", p.Memory, 8 * uint32(p.Parallelism), 1 << 20}, // KiB; RFC 9106 §3.1
+		{"t", p.Iterations, 1, 16},
+		{"the salt's length", p.SaltLength, 8, 64},
+		{"the key's length", p.KeyLength, 16, 64},
+	} {
+		if b.value < b.lo || b.value > b.hi {
+			return argon2id.Params{}, fmt.Errorf("hash: %s is %d, not between %d and %d", b.name, b.value, b.lo, b.hi)
+		}
+	}
+	return *p, nil
+}
+
+// encode is the text of the file.
+func (t *table) encode() []byte {
+	var b bytes.Buffer
+	for _, l := range t.lines {
+		b.WriteString(l.text)
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+func (t *table) find(name string) *record {
+	if i, ok := t.byName[name]; ok {
+		return t.lines[i].user
+	}
+	return nil
+}
+
+// put adds r or replaces the line of that name.
+func (t *table) put(r *record) error {
+	text, err := r.encode()
+	if err != nil {
+		return err
+	}
+	i, ok := t.byName[r.Name]
+	if !ok {
+		i = len(t.lines)
+		t.byName[r.Name] = i
+		t.lines = append(t.lines, line{})
+	}
+	t.lines[i] = line{text, r}
+	return nil
+}
+
+func (r *record) encode() (string, error) {
+	if err := r.checkText(); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(r); err != nil {
+		return "", err
+	}
+	if b.Len() > maxLine {
+		return "", fmt.Errorf("the user takes more than %d bytes", maxLine)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// remove takes the user out; t has to be parsed again before it is used further.
+func (t *table) remove(name string) {
+	t.lines = slices.Delete(t.lines, t.byName[name], t.byName[name]+1)
+}
