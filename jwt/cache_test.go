@@ -1,0 +1,112 @@
+package jwt_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/jwt"
+)
+
+// A remembered token is refused as soon as a new one would be.
+func TestCacheForgets(t *testing.T) {
+	other := newKey(t)
+	var revoked atomic.Bool
+	for name, tc := range map[string]struct {
+		change func(w *world)
+		want   error
+	}{
+		"expiry":    {func(*world) { time.Sleep(6 * time.Minute) }, jwt.ErrExpired},
+		"withdrawn": {func(w *world) { w.source.keys.Store(&map[string]*ecdsa.PublicKey{}) }, jwt.ErrInvalid},
+		"replaced":  {func(w *world) { w.source.keys.Store(publish(keyID, other).keys.Load()) }, jwt.ErrInvalid},
+		"revoked":   {func(*world) { revoked.Store(true) }, jwt.ErrRevoked},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			revoked.Store(false)
+			w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(string) bool { return revoked.Load() }})
+			raw := w.token(t, nil)
+			w.accepts(t, name, raw)
+			w.accepts(t, name+" again", raw)
+			if n := w.verifier.Remembered(); n != 1 {
+				t.Errorf("%s: %d remembered, want 1", name, n)
+			}
+			tc.change(w)
+			if _, err := w.verifier.Verify(t.Context(), raw); !errors.Is(err, tc.want) || !errors.Is(err, jwt.ErrInvalid) {
+				t.Errorf("%s: %v, want %v", name, err, tc.want)
+			}
+			if n := w.verifier.Remembered(); n != 0 {
+				t.Errorf("%s: %d still remembered", name, n)
+			}
+		})
+	}
+}
+
+func TestCacheKeepsAnEqualKey(t *testing.T) {
+	w := newWorld(t)
+	raw := w.token(t, nil)
+	w.accepts(t, "first", raw)
+	same := w.key.PublicKey
+	w.source.keys.Store(&map[string]*ecdsa.PublicKey{keyID: &same})
+	w.accepts(t, "same key, another pointer", raw)
+}
+
+// Claims belong to the caller: changing them changes no later answer.
+func TestCacheIsNotShared(t *testing.T) {
+	w := newWorld(t)
+	raw := w.token(t, func(c *jwt.Claims) { c.Actor = &jwt.Actor{Subject: "bot"} })
+	for range 3 {
+		c, err := w.verifier.Verify(t.Context(), raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Subject != "alice" || c.Actor.Subject != "bot" {
+			t.Fatalf("got %s acting as %s", c.Actor.Subject, c.Subject)
+		}
+		c.Subject, c.Actor.Subject = "admin", "admin"
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	for _, size := range []int{1, 5, 100} {
+		w := newWorld(t)
+		w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: size})
+		for range 3*size + 20 {
+			raw := w.token(t, nil)
+			w.accepts(t, "new", raw)
+			w.accepts(t, "again", raw)
+		}
+		if n := w.verifier.Remembered(); n > size || n == 0 {
+			t.Errorf("%d remembered of at most %d", n, size)
+		}
+	}
+	w := newWorld(t)
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: -1})
+	w.accepts(t, "without a cache", w.token(t, nil))
+}
+
+func TestVerifierIsConcurrent(t *testing.T) {
+	w := newWorld(t)
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: 20})
+	raws := make([]string, 40)
+	for i := range raws {
+		raws[i] = w.token(t, nil)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				if _, err := w.verifier.Verify(context.Background(), raws[i%len(raws)]); err != nil {
+					t.Error(err)
+				}
+				w.verifier.Verify(context.Background(), raws[i%len(raws)]+"x")
+			}
+		})
+	}
+	wg.Wait()
+}

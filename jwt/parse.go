@@ -1,0 +1,201 @@
+package jwt
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// unverifiedToken is a token of the right form whose signature nobody checked yet.
+type unverifiedToken struct {
+	keyID     string
+	claims    Claims
+	notBefore int64
+	signed    string // what the signature is over (RFC 7515 §5.2)
+	signature [signatureSize]byte
+}
+
+// maxKeyID bounds the key ID. Thumbprints have 43 characters.
+const maxKeyID = 128
+
+// parse reads a token in the compact serialisation (RFC 7515 §7.1) by the profile
+// in the package comment.
+func parse(rawToken string) (*unverifiedToken, error) {
+	header, payload, signature, err := split(rawToken)
+	if err != nil {
+		return nil, err
+	}
+	t := &unverifiedToken{signed: rawToken[:len(header)+1+len(payload)]}
+	if len(signature) != encoding.EncodedLen(signatureSize) {
+		return nil, refusal("signature of another size")
+	}
+	b, err := decode(signature)
+	if err != nil {
+		return nil, err
+	}
+	copy(t.signature[:], b)
+	if b, err = decode(header); err != nil {
+		return nil, err
+	}
+	if t.keyID, err = parseHeader(b); err != nil {
+		return nil, err
+	}
+	if b, err = decode(payload); err != nil {
+		return nil, err
+	}
+	return t, t.parseClaims(b)
+}
+
+func split(rawToken string) (header, payload, signature string, err error) {
+	if len(rawToken) > MaxSize {
+		return "", "", "", refusal("too long")
+	}
+	header, rest, _ := strings.Cut(rawToken, ".")
+	payload, signature, ok := strings.Cut(rest, ".")
+	if !ok || strings.Contains(signature, ".") {
+		return "", "", "", refusal("not three parts")
+	}
+	return header, payload, signature, nil
+}
+
+// decode refuses every spelling but one: no padding, no other alphabet, no line
+// breaks (which encoding/base64 skips), no bits left over (RFC 7515 §2).
+func decode(part string) ([]byte, error) {
+	if strings.ContainsAny(part, "\r\n") {
+		return nil, refusal("not base64url")
+	}
+	b, err := encoding.DecodeString(part)
+	if err != nil {
+		return nil, refusal("not base64url") // err would quote the token
+	}
+	return b, nil
+}
+
+// parseHeader returns the key ID. The header says exactly what ours say: the
+// algorithm is not the token's choice (RFC 8725 §3.1), and no member that points
+// to a key or changes how the rest is read is ever looked at (§3.10).
+func parseHeader(text []byte) (keyID string, err error) {
+	var alg, typ string
+	err = scanObject(text, func(s *scanner, name string) (err error) {
+		switch name {
+		case "alg":
+			alg, err = s.string()
+		case "typ":
+			typ, err = s.string()
+		case "kid":
+			keyID, err = s.string()
+		default:
+			err = refusal("a header member other than alg, typ and kid")
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case alg != algorithm:
+		return "", refusal("algorithm is not " + algorithm)
+	case typ != tokenType:
+		return "", refusal("type is not " + tokenType)
+	case keyID == "" || len(keyID) > maxKeyID:
+		return "", refusal("no usable key ID")
+	}
+	return keyID, nil
+}
+
+// claimNames are those whose meaning is known here.
+var claimNames = []string{
+	"iss", "sub", "aud", "client_id", "scope", "jti", "gid",
+	"iat", "exp", "auth_time", "nbf", "act", "cnf",
+}
+
+func (t *unverifiedToken) parseClaims(text []byte) error {
+	c := &t.claims
+	hasScope := false
+	err := scanObject(text, func(s *scanner, name string) (err error) {
+		switch name {
+		case "iss":
+			c.Issuer, err = s.string()
+		case "sub":
+			c.Subject, err = s.string()
+		case "aud":
+			c.Audience, err = s.string()
+		case "client_id":
+			c.ClientID, err = s.string()
+		case "scope":
+			hasScope = true
+			c.Scope, err = s.string()
+		case "jti":
+			c.ID, err = s.string()
+		case "gid":
+			c.GrantID, err = s.string()
+		case "iat":
+			c.IssuedAt, err = s.seconds()
+		case "exp":
+			c.ExpiresAt, err = s.seconds()
+		case "auth_time":
+			c.AuthTime, err = s.seconds()
+		case "nbf":
+			t.notBefore, err = s.seconds()
+		case "act":
+			c.Actor, err = s.actor()
+		case "cnf":
+			// RFC 9449 §7.1: a bound token is worth nothing without a proof, and
+			// there is no place for a proof here yet.
+			err = refusal("bound to a key, presented as a bearer token")
+		default:
+			for _, known := range claimNames {
+				if strings.EqualFold(name, known) {
+					return refusal("a claim in another case")
+				}
+			}
+			err = s.skip()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// RFC 9068 §2.2: all of these are required.
+	if c.Issuer == "" || c.Subject == "" || c.Audience == "" || c.ClientID == "" || c.ID == "" ||
+		c.IssuedAt == 0 || c.ExpiresAt == 0 || !hasScope {
+		return refusal("a required claim is missing")
+	}
+	return nil
+}
+
+// actor reads the claim act, whose one meaningful member here is sub.
+func (s *scanner) actor() (*Actor, error) {
+	a := &Actor{}
+	err := s.object(func(s *scanner, name string) (err error) {
+		if name == "sub" {
+			a.Subject, err = s.string()
+			return err
+		}
+		if strings.EqualFold(name, "sub") {
+			return refusal("a claim in another case")
+		}
+		return s.skip()
+	})
+	if err == nil && a.Subject == "" {
+		err = refusal("an actor without a subject")
+	}
+	return a, err
+}
+
+// UnsafeClaims returns the JSON of header and payload without verifying anything,
+// for showing a token to a person. No decision may rest on it.
+func UnsafeClaims(rawToken string) (header, payload []byte, err error) {
+	h, p, _, err := split(rawToken)
+	if err != nil {
+		return nil, nil, err
+	}
+	if header, err = decode(h); err != nil {
+		return nil, nil, err
+	}
+	if payload, err = decode(p); err != nil {
+		return nil, nil, err
+	}
+	if !json.Valid(header) || !json.Valid(payload) {
+		return nil, nil, errJSON
+	}
+	return header, payload, nil
+}

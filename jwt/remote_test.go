@@ -1,0 +1,313 @@
+package jwt_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/jwt"
+)
+
+func jwkOf(kid string, key *ecdsa.PrivateKey, more string) string {
+	point, err := key.PublicKey.Bytes()
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q%s}`, kid, b64(point[1:33]), b64(point[33:]), more)
+}
+
+func setOf(kid string, key *ecdsa.PrivateKey) []byte {
+	return []byte(`{"keys":[` + jwkOf(kid, key, `,"use":"sig","alg":"ES256"`) + `]}`)
+}
+
+// fakeIssuer answers without a network, so that time in a bubble can pass.
+type fakeIssuer struct {
+	mu     sync.Mutex
+	asked  int
+	delay  time.Duration
+	status int
+	header http.Header
+	body   string
+	last   *http.Request
+}
+
+func (f *fakeIssuer) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	f.asked++
+	f.last = r
+	delay, status, header, body := f.delay, f.status, f.header.Clone(), f.body
+	f.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	if status == 0 {
+		return nil, errors.New("connection refused")
+	}
+	return &http.Response{
+		StatusCode: status, Status: http.StatusText(status), Header: header,
+		Body: io.NopCloser(strings.NewReader(body)), Request: r,
+	}, nil
+}
+
+func (f *fakeIssuer) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *fakeIssuer) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+func newIssuer(body string) (*fakeIssuer, *jwt.RemoteKeys) {
+	f := &fakeIssuer{status: 200, header: http.Header{"Cache-Control": {"public, max-age=100"}}, body: body}
+	return f, jwt.NewRemoteKeys("https://auth.test/jwks", &http.Client{Transport: f})
+}
+
+func mustKey(t *testing.T, r *jwt.RemoteKeys, kid string, want error) {
+	t.Helper()
+	key, err := r.Key(t.Context(), kid)
+	if !errors.Is(err, want) || (err == nil) != (key != nil) {
+		t.Errorf("Key(%s) = %v, want %v", kid, err, want)
+	}
+}
+
+func mustCount(t *testing.T, f *fakeIssuer, want int) {
+	t.Helper()
+	synctest.Wait()
+	if n := f.count(); n != want {
+		t.Errorf("issuer was asked %d times, want %d", n, want)
+	}
+}
+
+func TestRemoteKeysRefresh(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.header.Set("ETag", `"1"`)
+		mustKey(t, r, "a", nil)
+		time.Sleep(70 * time.Second)
+		mustKey(t, r, "a", nil)
+		mustCount(t, f, 1)
+		time.Sleep(10 * time.Second) // 80: refreshed beside the call
+		mustKey(t, r, "a", nil)
+		mustCount(t, f, 2)
+		if got := f.last.Header.Get("If-None-Match"); got != `"1"` {
+			t.Errorf("If-None-Match %q", got)
+		}
+		f.set(func() { f.status, f.body = 304, "" })
+		time.Sleep(2 * time.Minute)
+		mustKey(t, r, "a", nil)
+		mustCount(t, f, 3)
+		f.set(func() { f.status, f.body = 200, string(setOf("b", b)) })
+		time.Sleep(2 * time.Minute) // stale: waits for the new set
+		mustKey(t, r, "a", jwt.ErrUnknownKey)
+		mustKey(t, r, "b", nil)
+	})
+}
+
+func TestRemoteKeysUnknownKeyID(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.header.Set("Cache-Control", "max-age=3600")
+		mustKey(t, r, "a", nil)
+		f.set(func() { f.body = `{"keys":[` + jwkOf("a", a, "") + "," + jwkOf("b", b, "") + "]}" })
+		mustKey(t, r, "b", nil) // at once
+		mustCount(t, f, 2)
+		for range 5 {
+			mustKey(t, r, "c", jwt.ErrUnknownKey)
+		}
+		mustCount(t, f, 2)
+		time.Sleep(time.Minute)
+		for range 5 {
+			mustKey(t, r, "c", jwt.ErrUnknownKey)
+		}
+		mustCount(t, f, 3)
+	})
+}
+
+// Many callers share one fetch, and one of them may give up waiting.
+func TestRemoteKeysCoalesce(t *testing.T) {
+	a := newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.delay = time.Second
+		for range 50 {
+			go mustKey(t, r, "a", nil)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := r.Key(ctx, "a"); !errors.Is(err, jwt.ErrKeysUnavailable) {
+			t.Errorf("impatient caller: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		mustCount(t, f, 1)
+	})
+}
+
+func TestRemoteKeysIssuerDown(t *testing.T) {
+	a := newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.set(func() { f.status = 0 })
+		if err := r.Prefetch(t.Context()); !errors.Is(err, jwt.ErrKeysUnavailable) || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("Prefetch = %v", err)
+		}
+		for range 10 {
+			mustKey(t, r, "a", jwt.ErrKeysUnavailable) // within the pause
+		}
+		mustCount(t, f, 1)
+		time.Sleep(time.Second)
+		mustKey(t, r, "a", jwt.ErrKeysUnavailable)
+		mustCount(t, f, 2)
+		for range 600 { // ten minutes of a request a second
+			time.Sleep(time.Second)
+			mustKey(t, r, "a", jwt.ErrKeysUnavailable)
+		}
+		if n := f.count(); n > 130 {
+			t.Errorf("asked %d times in ten minutes", n)
+		}
+		f.set(func() { f.status = 200 })
+		time.Sleep(5 * time.Second)
+		mustKey(t, r, "a", nil)
+
+		before := f.count()
+		f.set(func() { f.status, f.delay = 0, 4*time.Second })
+		start := time.Now()
+		time.Sleep(200 * time.Second)
+		mustKey(t, r, "a", nil) // waits once
+		for range 600 {
+			time.Sleep(time.Second)
+			mustKey(t, r, "a", nil) // goes on with what it has
+		}
+		if waited := time.Since(start) - 800*time.Second; waited > 5*time.Second {
+			t.Errorf("callers waited %v", waited)
+		}
+		if n := f.count() - before; n > 20 {
+			t.Errorf("asked %d times in ten minutes", n)
+		}
+		// An unknown key ID may be one that signs by now: no verdict.
+		mustKey(t, r, "b", jwt.ErrKeysUnavailable)
+		f.set(func() { f.status, f.delay = 200, 0 })
+		time.Sleep(time.Minute)
+		mustKey(t, r, "a", nil)
+		synctest.Wait()
+		mustKey(t, r, "b", jwt.ErrUnknownKey)
+	})
+}
+
+// An answer that is no set of keys leaves the old one in use.
+func TestRemoteKeysBadAnswer(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	for name, spoil := range map[string]func(f *fakeIssuer){
+		"500":      func(f *fakeIssuer) { f.status = 500 },
+		"404":      func(f *fakeIssuer) { f.status = 404 },
+		"redirect": func(f *fakeIssuer) { f.status = 302; f.header.Set("Location", "https://evil.test/jwks") },
+		"HTML":     func(f *fakeIssuer) { f.body = "<html>" },
+		"empty":    func(f *fakeIssuer) { f.body = "" },
+		"no keys":  func(f *fakeIssuer) { f.body = `{"keys":[]}` },
+		"twins":    func(f *fakeIssuer) { f.body = `{"keys":[` + jwkOf("a", a, "") + "," + jwkOf("a", b, "") + "]}" },
+		"too long": func(f *fakeIssuer) { f.body = strings.Repeat(" ", 1<<20) + f.body },
+		"hanging":  func(f *fakeIssuer) { f.delay = time.Hour },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r := newIssuer(string(setOf("a", a)))
+				mustKey(t, r, "a", nil)
+				f.set(func() { spoil(f) })
+				time.Sleep(101 * time.Second)
+				start := time.Now()
+				mustKey(t, r, "a", nil)
+				if waited := time.Since(start); waited > 5*time.Second {
+					t.Errorf("waited %v", waited)
+				}
+				mustCount(t, f, 2)
+			})
+		})
+	}
+}
+
+// Only what can verify ES256 is taken of a set.
+func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
+	a, other := newKey(t), newKey(t)
+	off := strings.Replace(jwkOf("off curve", other, ""), `"y":"`, `"y":"AAAA`, 1)
+	off = off[:strings.LastIndex(off, `"`)-4] + `"}`
+	for name, jwk := range map[string]string{
+		"encryption":  jwkOf("x", other, `,"use":"enc"`),
+		"ES384":       jwkOf("x", other, `,"alg":"ES384"`),
+		"ECDH":        jwkOf("x", other, `,"alg":"ECDH-ES"`),
+		"private":     jwkOf("x", other, `,"d":"`+b64(must(other.Bytes()))+`"`),
+		"nameless":    jwkOf("", other, ""),
+		"symmetric":   `{"kty":"oct","kid":"x","k":"AAAA"}`,
+		"RSA":         `{"kty":"RSA","kid":"x","n":"AQAB","e":"AQAB"}`,
+		"Ed25519":     `{"kty":"OKP","crv":"Ed25519","kid":"x","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
+		"unheard of":  `{"kty":"PQ","kid":"x"}`,
+		"broken":      `{"kty":"EC","crv":"P-256","kid":"x","x":"AA"}`,
+		"off curve":   off,
+		"not a key":   `7`,
+		"wrong curve": strings.Replace(jwkOf("x", other, ""), "P-256", "secp256k1", 1),
+	} {
+		keys, err := jwt.ParseSet([]byte(`{"keys":[` + jwk + "," + jwkOf("a", a, "") + "]}"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if len(keys) != 1 || !keys["a"].Equal(&a.PublicKey) {
+			t.Errorf("%s: took %v", name, keys)
+		}
+	}
+}
+
+func TestRemoteKeysFreshness(t *testing.T) {
+	a := newKey(t)
+	for _, tc := range []struct {
+		control, age string
+		want         time.Duration
+	}{
+		{"", "", 5 * time.Minute},
+		{"max-age=60", "", time.Minute},
+		{"public, MAX-AGE=60, must-revalidate", "", time.Minute},
+		{"max-age=60", "20", 40 * time.Second},
+		{"max-age=60", "100", time.Second},
+		{"max-age=0", "", time.Second},
+		{"no-store", "", time.Second},
+		{"max-age=99999999", "", time.Hour},
+		{"max-age=-5", "", 5 * time.Minute},
+		{"max-age=x", "x", 5 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, r := newIssuer(string(setOf("a", a)))
+			f.header = http.Header{"Cache-Control": {tc.control}, "Age": {tc.age}}
+			mustKey(t, r, "a", nil)
+			f.set(func() { f.status = 500 })
+			time.Sleep(tc.want - 1)
+			synctest.Wait()
+			n := f.count()
+			time.Sleep(1)
+			mustKey(t, r, "a", nil)
+			if n != 1 || f.count() != 2 {
+				t.Errorf("%+v: asked %d times before and %d after", tc, n, f.count())
+			}
+		})
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

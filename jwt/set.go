@@ -1,0 +1,61 @@
+package jwt
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+)
+
+// parseSet reads the keys of a JWK Set (RFC 7517 §5) that can verify an ES256
+// signature and have a name. Other keys are for others. A key whose private half
+// is published with it proves nothing and is left out. A set without any key of
+// ours is an error, so that a mistake at the issuer does not undo the last good
+// set; so are two keys of one name.
+func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
+	set, err := jwk.Parse(body, jwk.WithIgnoreParseError(true))
+	if err != nil {
+		return nil, errors.New("not a JWK Set") // err would quote the body
+	}
+	keys := map[string]*ecdsa.PublicKey{}
+	for i := range set.Len() {
+		key, _ := set.Key(i)
+		public, ok := usable(key)
+		if !ok {
+			continue
+		}
+		if keys[key.KeyID()] != nil {
+			return nil, fmt.Errorf("two keys are named %q", key.KeyID())
+		}
+		keys[key.KeyID()] = public
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no usable key in the JWK Set")
+	}
+	return keys, nil
+}
+
+func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
+	public, ok := key.(jwk.ECDSAPublicKey)
+	if !ok || public.Crv() != jwa.P256 || key.KeyID() == "" {
+		return nil, false
+	}
+	if use := key.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
+		return nil, false
+	}
+	if alg := key.Algorithm().String(); alg != "" && alg != algorithm {
+		return nil, false
+	}
+	var k ecdsa.PublicKey
+	if err := public.Raw(&k); err != nil || k.Curve != elliptic.P256() {
+		return nil, false
+	}
+	// jwx does not look whether the point is on the curve.
+	if _, err := k.ECDH(); err != nil {
+		return nil, false
+	}
+	return &k, true
+}

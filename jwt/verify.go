@@ -1,0 +1,183 @@
+package jwt
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+)
+
+const defaultCacheSize = 10_000
+
+// VerifierOptions say which tokens are good here.
+type VerifierOptions struct {
+	Issuer    string                    // iss must be this very string
+	Audiences []string                  // aud must be one of these very strings
+	Keys      KeySource                 // the issuer's published keys
+	Revoked   func(grantID string) bool // must not block; nil: nothing is revoked
+	CacheSize int                       // verified tokens remembered; 0 is 10,000, negative none
+}
+
+// Verifier checks access tokens. It is safe for concurrent use.
+type Verifier struct {
+	options VerifierOptions
+	cache   *cache // nil: none
+}
+
+// NewVerifier returns a Verifier, or an error that names the missing option.
+func NewVerifier(o VerifierOptions) (*Verifier, error) {
+	switch {
+	case o.Issuer == "":
+		return nil, errors.New("jwt: verifier without an issuer")
+	case len(o.Audiences) == 0 || slices.Contains(o.Audiences, ""):
+		return nil, errors.New("jwt: verifier without an audience")
+	case o.Keys == nil:
+		return nil, errors.New("jwt: verifier without keys")
+	}
+	o.Audiences = slices.Clone(o.Audiences)
+	if o.CacheSize == 0 {
+		o.CacheSize = defaultCacheSize
+	}
+	v := &Verifier{options: o}
+	if o.CacheSize > 0 {
+		v.cache = newCache(o.CacheSize)
+	}
+	return v, nil
+}
+
+// Verify returns the claims of an access token that this issuer made for one of
+// our audiences, that is neither expired nor revoked, and whose key is published
+// now. Refusals wrap [ErrInvalid]; [ErrKeysUnavailable] and other errors of the
+// key source are no verdict on the token. The claims are the caller's own.
+//
+// A token that was accepted is remembered by its hash until it expires. That
+// saves its signature from being checked again, nothing else: time, key and
+// revocation are looked at every time.
+func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error) {
+	if len(rawToken) > MaxSize {
+		return nil, refusal("too long")
+	}
+	now := time.Now()
+	if v.cache == nil {
+		t, err := v.verify(ctx, rawToken, now)
+		if err != nil {
+			return nil, err
+		}
+		return &t.claims, nil
+	}
+	hash := sha256.Sum256([]byte(rawToken))
+	t := v.cache.get(hash)
+	if t == nil {
+		var err error
+		if t, err = v.verify(ctx, rawToken, now); err != nil {
+			return nil, err
+		}
+		v.cache.put(hash, t, now)
+	} else if err := v.recheck(ctx, t, now); err != nil {
+		v.cache.forget(hash)
+		return nil, err
+	}
+	return t.claims.clone(), nil
+}
+
+// verifiedToken is what is remembered of a token.
+type verifiedToken struct {
+	claims    Claims
+	notBefore int64
+	keyID     string
+	key       *ecdsa.PublicKey
+}
+
+func (c *Claims) clone() *Claims {
+	d := *c
+	if c.Actor != nil {
+		a := *c.Actor
+		d.Actor = &a
+	}
+	return &d
+}
+
+// verify does the cheap checks first: a forger learns nothing from claims that he
+// wrote himself, and the key source is not bothered with other issuers' tokens.
+func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (*verifiedToken, error) {
+	u, err := parse(rawToken)
+	if err != nil {
+		return nil, err
+	}
+	// RFC 9068 §4; RFC 8725 §3.8, §3.9: whole strings.
+	if u.claims.Issuer != v.options.Issuer {
+		return nil, refusal("another issuer")
+	}
+	if !slices.Contains(v.options.Audiences, u.claims.Audience) {
+		return nil, refusal("another audience")
+	}
+	t := &verifiedToken{claims: u.claims, notBefore: max(u.claims.IssuedAt, u.notBefore), keyID: u.keyID}
+	if err := t.checkTime(now); err != nil {
+		return nil, err
+	}
+	if t.key, err = v.key(ctx, t.keyID); err != nil {
+		return nil, err
+	}
+	if !verifySignature(t.key, u.signed, u.signature) {
+		return nil, refusal("wrong signature")
+	}
+	return t, v.checkRevoked(t)
+}
+
+// recheck looks at what may have changed since t was verified.
+func (v *Verifier) recheck(ctx context.Context, t *verifiedToken, now time.Time) error {
+	if err := t.checkTime(now); err != nil {
+		return err
+	}
+	key, err := v.key(ctx, t.keyID)
+	if err != nil {
+		return err
+	}
+	if key != t.key && !key.Equal(t.key) {
+		return refusal("its key was replaced")
+	}
+	return v.checkRevoked(t)
+}
+
+func (v *Verifier) key(ctx context.Context, keyID string) (*ecdsa.PublicKey, error) {
+	key, err := v.options.Keys.Key(ctx, keyID)
+	if errors.Is(err, ErrUnknownKey) {
+		return nil, refusal("unknown key ID")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("jwt: verifying: %w", err)
+	}
+	return key, nil
+}
+
+func (v *Verifier) checkRevoked(t *verifiedToken) error {
+	if v.options.Revoked != nil && t.claims.GrantID != "" && v.options.Revoked(t.claims.GrantID) {
+		return ErrRevoked
+	}
+	return nil
+}
+
+// checkTime enforces exp, iat and nbf (RFC 7519 §4.1.4-6) within [Leeway].
+func (t *verifiedToken) checkTime(now time.Time) error {
+	const leeway = int64(Leeway / time.Second)
+	if now.Unix() >= t.claims.ExpiresAt+leeway {
+		return ErrExpired
+	}
+	if t.notBefore > now.Unix()+leeway {
+		return refusal("not valid yet")
+	}
+	return nil
+}
+
+// verifySignature checks an ES256 signature (RFC 7518 §3.4). ecdsa.Verify refuses
+// r and s outside of [1, n-1].
+func verifySignature(key *ecdsa.PublicKey, signed string, signature [signatureSize]byte) bool {
+	hash := sha256.Sum256([]byte(signed))
+	r := new(big.Int).SetBytes(signature[:signatureSize/2])
+	s := new(big.Int).SetBytes(signature[signatureSize/2:])
+	return ecdsa.Verify(key, hash[:], r, s)
+}

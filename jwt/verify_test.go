@@ -1,0 +1,594 @@
+package jwt_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet/jwt"
+)
+
+func (w *world) refuses(t *testing.T, name, raw string) {
+	t.Helper()
+	c, err := w.verifier.Verify(t.Context(), raw)
+	if !errors.Is(err, jwt.ErrInvalid) || c != nil {
+		t.Errorf("%s: Verify = %v, %v; want ErrInvalid", name, c, err)
+	}
+}
+
+func (w *world) accepts(t *testing.T, name, raw string) {
+	t.Helper()
+	if _, err := w.verifier.Verify(t.Context(), raw); err != nil {
+		t.Errorf("%s: Verify = %v", name, err)
+	}
+}
+
+// The token has exactly the members of the profile, and verifies.
+func TestF01_TokenProfile(t *testing.T) {
+	w := newWorld(t)
+	raw := w.token(t, nil)
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	header, payload, err := jwt.UnsafeClaims(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(header), `{"alg":"ES256","typ":"at+jwt","kid":"`+keyID+`"}`; got != want {
+		t.Errorf("header %s, want %s", got, want)
+	}
+	var members map[string]any
+	if err := json.Unmarshal(payload, &members); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"iss", "sub", "aud", "client_id", "scope", "iat", "exp", "jti", "auth_time", "gid"} {
+		if members[name] == nil {
+			t.Errorf("no %s", name)
+		}
+		delete(members, name)
+	}
+	if len(members) > 0 {
+		t.Errorf("also has %v", members)
+	}
+	if sig, err := base64.RawURLEncoding.DecodeString(parts[2]); err != nil || len(sig) != 64 {
+		t.Errorf("signature of %d bytes, %v", len(sig), err)
+	}
+	got, err := w.verifier.Verify(t.Context(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := goodClaims()
+	want.ID, want.IssuedAt, want.ExpiresAt, want.AuthTime = got.ID, got.IssuedAt, got.ExpiresAt, got.AuthTime
+	if diff := cmp.Diff(&want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"read", "write"}, got.Scopes()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestF01_IDsDiffer(t *testing.T) {
+	w := newWorld(t)
+	seen := map[string]bool{}
+	for range 1000 {
+		c, err := w.verifier.Verify(t.Context(), w.token(t, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[c.ID] {
+			t.Fatal("two tokens share a jti")
+		}
+		seen[c.ID] = true
+	}
+}
+
+func TestSignRefusesWhatNobodyAccepts(t *testing.T) {
+	w := newWorld(t)
+	for name, change := range map[string]func(*jwt.Claims){
+		"no issuer":       func(c *jwt.Claims) { c.Issuer = "" },
+		"no subject":      func(c *jwt.Claims) { c.Subject = "" },
+		"no audience":     func(c *jwt.Claims) { c.Audience = "" },
+		"no client":       func(c *jwt.Claims) { c.ClientID = "" },
+		"not UTF-8":       func(c *jwt.Claims) { c.Subject = "al\xffce" },
+		"no time":         func(c *jwt.Claims) { c.IssuedAt = 0 },
+		"born expired":    func(c *jwt.Claims) { c.ExpiresAt = c.IssuedAt },
+		"negative":        func(c *jwt.Claims) { c.AuthTime = -1 },
+		"too far":         func(c *jwt.Claims) { c.ExpiresAt = 1 << 50 },
+		"longer than 8 K": func(c *jwt.Claims) { c.Subject = strings.Repeat("x", 9000) },
+	} {
+		c := goodClaims()
+		change(&c)
+		if raw, err := w.signer.Sign(c, time.Now()); err == nil {
+			t.Errorf("%s: signed %s", name, raw)
+		}
+	}
+	failing := jwt.NewSigner(func(time.Time) (jwt.SigningKey, error) { return jwt.SigningKey{}, jwt.ErrKeysUnavailable })
+	if _, err := failing.Sign(goodClaims(), time.Now()); !errors.Is(err, jwt.ErrKeysUnavailable) {
+		t.Errorf("no key: %v", err)
+	}
+}
+
+// A subject that JSON must escape comes back as it was.
+func TestSubjectsSurvive(t *testing.T) {
+	w := newWorld(t)
+	for _, sub := range []string{`a"b\c`, "a<b>&c", "tab\t", "Zoë", "😀", "\u2028", "\x7f", "\x00"} {
+		c, err := w.verifier.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.Subject = sub }))
+		if err != nil || c.Subject != sub {
+			t.Errorf("%q: got %v, %v", sub, c, err)
+		}
+	}
+}
+
+// No spelling of "none" is an algorithm, with or without a signature.
+func TestF02_AlgNone(t *testing.T) {
+	w := newWorld(t)
+	for _, alg := range []any{"none", "None", "nOnE", "NONE", "", nil, []string{"ES256"}, 0, true, "es256", "ES256 ", "missing"} {
+		h := goodHeader()
+		if h["alg"] = alg; alg == "missing" {
+			delete(h, "alg")
+		}
+		signed := handmade(t, w.key, marshal(t, h), marshal(t, goodPayload()))
+		w.refuses(t, marshal(t, alg), signed)
+		w.refuses(t, marshal(t, alg)+" unsigned", signed[:strings.LastIndex(signed, ".")+1])
+	}
+	good := w.token(t, nil)
+	w.refuses(t, "signature cut off", good[:strings.LastIndex(good, ".")+1])
+}
+
+// The public key is no HMAC secret, in none of its forms.
+func TestF03_PublicKeyAsSecret(t *testing.T) {
+	w := newWorld(t)
+	der, err := x509.MarshalPKIXPublicKey(&w.key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := w.key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk := `{"kty":"EC","crv":"P-256","x":"` + b64(point[1:33]) + `","y":"` + b64(point[33:]) + `"}`
+	secrets := map[string][]byte{
+		"PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
+		"DER": der, "JWK": []byte(jwk), "raw": point[1:], "kid": []byte(keyID), "empty": nil,
+	}
+	h := goodHeader()
+	h["alg"] = "HS256"
+	hs256, es256 := marshal(t, h), marshal(t, goodHeader())
+	for name, secret := range secrets {
+		for _, header := range []string{hs256, es256} {
+			signed := b64([]byte(header)) + "." + b64([]byte(marshal(t, goodPayload())))
+			mac := hmac.New(sha256.New, secret)
+			mac.Write([]byte(signed))
+			w.refuses(t, name, signed+"."+b64(mac.Sum(nil)))
+		}
+	}
+}
+
+// A correct signature by another algorithm or another key is worth nothing.
+func TestF04_OtherAlgorithm(t *testing.T) {
+	w := newWorld(t)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := map[string]func(msg string) []byte{
+		"RS256": func(msg string) []byte {
+			h := sha256.Sum256([]byte(msg))
+			sig, _ := rsa.SignPKCS1v15(nil, rsaKey, crypto.SHA256, h[:])
+			return sig
+		},
+		"PS256": func(msg string) []byte {
+			h := sha256.Sum256([]byte(msg))
+			sig, _ := rsa.SignPSS(rand.Reader, rsaKey, crypto.SHA256, h[:], nil)
+			return sig
+		},
+		"ES384": func(msg string) []byte {
+			h := sha512.Sum384([]byte(msg))
+			r, s, _ := ecdsa.Sign(rand.Reader, p384, h[:])
+			return append(r.FillBytes(make([]byte, 48)), s.FillBytes(make([]byte, 48))...)
+		},
+		"EdDSA":  func(msg string) []byte { return ed25519.Sign(edKey, []byte(msg)) },
+		"ES256K": func(msg string) []byte { return rawSignature(t, w.key, msg) },
+		"ES256":  func(msg string) []byte { return rawSignature(t, newKey(t), msg) }, // foreign key, our kid
+	}
+	for alg, f := range sign {
+		h := goodHeader()
+		h["alg"] = alg
+		signed := b64([]byte(marshal(t, h))) + "." + b64([]byte(marshal(t, goodPayload())))
+		w.refuses(t, alg, signed+"."+b64(f(signed)))
+	}
+}
+
+// A key ID is looked up, never interpreted.
+func TestF05_KeyID(t *testing.T) {
+	w := newWorld(t)
+	payload := marshal(t, goodPayload())
+	for _, kid := range []any{"../../../dev/null", "' OR 1=1--", strings.Repeat("k", 5000), 7, nil, "", []string{keyID}, keyID + " ", strings.ToLower(keyID)} {
+		h := goodHeader()
+		h["kid"] = kid
+		w.refuses(t, marshal(t, kid), handmade(t, w.key, marshal(t, h), payload))
+	}
+	h := goodHeader()
+	delete(h, "kid")
+	w.refuses(t, "missing", handmade(t, w.key, marshal(t, h), payload))
+	w.refuses(t, "duplicate", handmade(t, w.key, `{"alg":"ES256","typ":"at+jwt","kid":"x","kid":"`+keyID+`"}`, payload))
+	h["kid"] = strings.Repeat("k", 64<<10)
+	before := w.source.calls.Load()
+	w.refuses(t, "64 KB", handmade(t, w.key, marshal(t, h), payload))
+	if w.source.calls.Load() != before {
+		t.Error("the key source was asked for a key ID of 64 KB")
+	}
+}
+
+// However many unknown key IDs come in, the issuer is asked once a minute.
+func TestF05_UnknownKeyIDsFetchOnce(t *testing.T) {
+	w := newWorld(t)
+	var asked atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		rw.Write(setOf(keyID, w.key))
+	}))
+	defer srv.Close()
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: jwt.NewRemoteKeys(srv.URL, nil)})
+	w.accepts(t, "good", w.token(t, nil))
+	for range 100 {
+		h := goodHeader()
+		h["kid"] = rand.Text()
+		w.refuses(t, "unknown", handmade(t, newKey(t), marshal(t, h), marshal(t, goodPayload())))
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("issuer asked %d times, want 2: at first and for the unknown", n)
+	}
+}
+
+// Headers that carry or point to a key are refused, not followed.
+func TestF06_KeyInHeader(t *testing.T) {
+	w := newWorld(t)
+	var hits atomic.Int64
+	canary := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
+	defer canary.Close()
+	evil := newKey(t)
+	jwk := json.RawMessage(bytes.TrimSuffix(bytes.TrimPrefix(setOf("evil", evil), []byte(`{"keys":[`)), []byte(`]}`)))
+	for name, value := range map[string]any{
+		"jku": canary.URL, "x5u": canary.URL, "jwk": jwk, "x5c": []string{"MIIB"}, "x5t": "x", "x5t#S256": "x",
+		"crit": []string{"exp"}, "b64": true, "zip": "DEF", "enc": "A256GCM", "cty": "JWT", "p2c": 1000000000, "epk": jwk, "url": canary.URL, "Alg": "ES256",
+	} {
+		h := goodHeader()
+		h[name] = value
+		w.refuses(t, name+" by a foreign key", handmade(t, evil, marshal(t, h), marshal(t, goodPayload())))
+		w.refuses(t, name+" by our key", handmade(t, w.key, marshal(t, h), marshal(t, goodPayload())))
+	}
+	if hits.Load() != 0 {
+		t.Errorf("%d connections to the canary", hits.Load())
+	}
+}
+
+// bombs are inputs that cost others time or memory, or mean two things.
+func bombs(t testing.TB, w *world) map[string]string {
+	t.Helper()
+	good := w.token(t, nil)
+	part := strings.Split(good, ".")
+	header, payload := marshal(t, goodHeader()), marshal(t, goodPayload())
+	sign := func(h, p string) string { return handmade(t, w.key, h, p) }
+	last := part[2][len(part[2])-1]
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	loose := part[2][:len(part[2])-1] + string(alphabet[strings.IndexByte(alphabet, last)|1])
+	utf16 := make([]byte, 0, 2*len(payload))
+	for i := range len(payload) {
+		utf16 = append(utf16, payload[i], 0)
+	}
+	member := func(m string) string { return payload[:len(payload)-1] + "," + m + "}" }
+	return map[string]string{
+		"empty":               "",
+		"million dots":        strings.Repeat(".", 1_000_000),
+		"8000 dots":           strings.Repeat(".", 8000),
+		"JWE":                 b64([]byte(`{"alg":"PBES2-HS256+A128KW","enc":"A128GCM","p2c":1000000000,"zip":"DEF"}`)) + ".a.b.c.d",
+		"JSON serialisation":  `{"payload":"` + part[1] + `","protected":"` + part[0] + `","signature":"` + part[2] + `"}`,
+		"detached":            part[0] + ".." + part[2],
+		"two parts":           part[0] + "." + part[1],
+		"four parts":          good + ".",
+		"four parts, filled":  good + "." + part[2],
+		"leading dot":         "." + good,
+		"64 KB header":        sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 64<<10)+`"}`, payload),
+		"4 KB header":         sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 4<<10)+`"}`, payload),
+		"padded":              good + "==",
+		"padded header":       part[0] + "=." + part[1] + "." + part[2],
+		"standard base64":     strings.NewReplacer("-", "+", "_", "/").Replace(good) + "+",
+		"leading space":       " " + good,
+		"trailing newline":    good + "\n",
+		"line break inside":   part[0][:8] + "\r\n" + part[0][8:] + "." + part[1] + "." + part[2],
+		"line break in sig":   part[0] + "." + part[1] + "." + part[2][:20] + "\n" + part[2][20:],
+		"non-canonical bits":  part[0] + "." + part[1] + "." + loose,
+		"NUL":                 good + "\x00",
+		"duplicate alg":       sign(`{"alg":"none","alg":"ES256","typ":"at+jwt","kid":"`+keyID+`"}`, payload),
+		"duplicate sub":       sign(header, `{"sub":"admin",`+payload[1:]),
+		"duplicate unknown":   sign(header, member(`"x":1,"x":2`)),
+		"duplicate nested":    sign(header, member(`"x":{"a":1,"a":2}`)),
+		"escaped duplicate":   sign(header, member(`"\u0073ub":"admin"`)),
+		"escaped new name":    sign(header, member(`"\u0078":1`)),
+		"Exp":                 sign(header, member(`"Exp":9999999999`)),
+		"SUB":                 sign(header, member(`"SUB":"admin"`)),
+		"long s":              sign(header, member(`"ſub":"admin"`)),
+		"Kelvin sign":         sign(header, member(`"Cnf":{}`)),
+		"BOM":                 sign(header, "\ufeff"+payload),
+		"BOM header":          sign("\ufeff"+header, payload),
+		"UTF-16":              sign(header, string(utf16)),
+		"10 k nesting":        sign(header, member(`"x":`+strings.Repeat("[", 10_000)+strings.Repeat("]", 10_000))),
+		"2 k nesting":         sign(header, member(`"x":`+strings.Repeat("[", 2000)+strings.Repeat("]", 2000))),
+		"2 k object nesting":  sign(header, member(`"x":`+strings.Repeat(`{"a":`, 500)+"1"+strings.Repeat("}", 500))),
+		"1000 members":        sign(header, member(`"x":{`+strings.Repeat(`"a":1,`, 700)+`"b":2}`)),
+		"trailing data":       sign(header, payload+"{}"),
+		"trailing comma":      sign(header, payload[:len(payload)-1]+",}"),
+		"comment":             sign(header, "/**/"+payload),
+		"payload array":       sign(header, "["+payload+"]"),
+		"payload null":        sign(header, "null"),
+		"payload empty":       sign(header, ""),
+		"header null":         sign("null", payload),
+		"header string":       sign(`"ES256"`, payload),
+		"invalid UTF-8":       sign(header, member("\"x\":\"\xff\"")),
+		"lone surrogate":      sign(header, member(`"x":"\ud800"`)),
+		"control character":   sign(header, member("\"x\":\"\x01\"")),
+		"number of 4 k":       sign(header, strings.Replace(payload, `"exp":`, `"exp":1`+strings.Repeat("0", 4000), 1)),
+		"leading zero":        sign(header, member(`"x":01`)),
+		"NaN":                 sign(header, member(`"x":NaN`)),
+		"half a header":       sign(header[:20], payload),
+		"signature of others": part[0] + "." + part[1] + "." + strings.Split(w.token(t, nil), ".")[2],
+	}
+}
+
+// Structure bombs are refused in less than 5 ms and 1 MiB each.
+func TestF08_Structure(t *testing.T) {
+	w := newWorld(t)
+	for name, raw := range bombs(t, w) {
+		w.refuses(t, name, raw)
+		const runs = 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		for range runs {
+			w.verifier.Verify(context.Background(), raw)
+		}
+		took := time.Since(start) / runs
+		runtime.ReadMemStats(&after)
+		if bytes := (after.TotalAlloc - before.TotalAlloc) / runs; bytes > 1<<20 || took > 5*time.Millisecond {
+			t.Errorf("%s: %v and %d bytes", name, took, bytes)
+		}
+	}
+	if n := w.verifier.Remembered(); n != 0 {
+		t.Errorf("%d refused tokens are remembered", n)
+	}
+	w.accepts(t, "white space in the JSON", handmade(t, w.key, " "+marshal(t, goodHeader())+"\n", marshal(t, goodPayload())))
+	p := goodPayload()
+	p["future"] = map[string]any{"a": []any{1.5e10, "é\u2028", nil, true, false, map[string]any{}}, "b": []any{}}
+	w.accepts(t, "unknown member", handmade(t, w.key, marshal(t, goodHeader()), marshal(t, p)))
+}
+
+// Edge values of r and s, and signatures of another form or size.
+func TestF09_SignatureEdges(t *testing.T) {
+	w := newWorld(t)
+	signed := b64([]byte(marshal(t, goodHeader()))) + "." + b64([]byte(marshal(t, goodPayload())))
+	good := rawSignature(t, w.key, signed)
+	w.accepts(t, "good", signed+"."+b64(good))
+	r, s := new(big.Int).SetBytes(good[:32]), new(big.Int).SetBytes(good[32:])
+	n, p := elliptic.P256().Params().N, elliptic.P256().Params().P
+	zero, one := new(big.Int), big.NewInt(1)
+	all := new(big.Int).Sub(new(big.Int).Lsh(one, 256), one)
+	edges := map[string]*big.Int{"0": zero, "1": one, "n-1": new(big.Int).Sub(n, one), "n": n, "n+1": new(big.Int).Add(n, one), "p": p, "2^256-1": all}
+	for rn, rv := range edges {
+		w.refuses(t, "r="+rn, signed+"."+b64(concat(rv, s)))
+		w.refuses(t, "s="+rn, signed+"."+b64(concat(r, rv)))
+		for sn, sv := range edges {
+			w.refuses(t, "r="+rn+" s="+sn, signed+"."+b64(concat(rv, sv)))
+		}
+	}
+	hash := sha256.Sum256([]byte(signed))
+	der, err := ecdsa.SignASN1(rand.Reader, w.key, hash[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(good)
+	flipped[40] ^= 1
+	for name, sig := range map[string][]byte{
+		"DER": der, "63 bytes": good[:63], "62 bytes": good[:62], "65 bytes": append(bytes.Clone(good), 0),
+		"leading zero": append([]byte{0}, good...), "r alone": good[:32], "empty": {}, "twice": append(bytes.Clone(good), good...),
+		"swapped": concat(s, r), "bit flipped": flipped,
+	} {
+		w.refuses(t, name, signed+"."+b64(sig))
+	}
+	// r+n would be the same signature to a verifier that reduces.
+	if rn := new(big.Int).Add(r, n); rn.BitLen() <= 256 {
+		w.refuses(t, "r+n", signed+"."+b64(concat(rn, s)))
+	}
+}
+
+// The signature of RFC 7515, Appendix A.3, over a token of another profile.
+func TestRFC7515_A3(t *testing.T) {
+	raw, err := os.ReadFile("testdata/rfc7515-a3.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"
+	y := "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"
+	keys, err := jwt.ParseSet([]byte(`{"keys":[{"kty":"EC","crv":"P-256","kid":"a3","x":"` + x + `","y":"` + y + `"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(string(raw))
+	dot := strings.LastIndex(token, ".")
+	sig, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !jwt.VerifySignature(keys["a3"], token[:dot], [64]byte(sig)) {
+		t.Error("refused")
+	}
+	if sig[0] ^= 1; jwt.VerifySignature(keys["a3"], token[:dot], [64]byte(sig)) {
+		t.Error("accepted with a bit flipped")
+	}
+}
+
+// Every claim must be there, of its type, and of the very value.
+func TestF10_Claims(t *testing.T) {
+	w := newWorld(t)
+	header := marshal(t, goodHeader())
+	w.accepts(t, "good", handmade(t, w.key, header, marshal(t, goodPayload())))
+	now := time.Now().Unix()
+	bad := map[string][]any{
+		"iss":       {nil, 1, "", "https://auth.tes", issuer + "/", issuer + ".evil.example", "https://AUTH.test", "http://auth.test", []string{issuer}},
+		"aud":       {nil, 1, "", []string{}, []string{resource}, []string{resource, "https://other.test"}, "https://other.test", "https://mcp.test/ab", resource + "/", "http://mcp.test/a", "https://MCP.test/a", "https://mcp.test"},
+		"sub":       {nil, 1, "", []string{"alice"}},
+		"client_id": {nil, 1, ""},
+		"jti":       {nil, 1, ""},
+		"scope":     {nil, 1, []string{"read"}},
+		"exp":       {nil, "1", "9999999999", json.RawMessage("1e309"), json.RawMessage("9.9e11"), json.RawMessage("1e10"), json.RawMessage("99999999999999999999"), -1, 0, now + 300, 1 << 50},
+		"iat":       {nil, "1", json.RawMessage("1e309"), -1, 0, json.RawMessage("1.5")},
+		"nbf":       {nil, "1", -1, now + 300},
+		"auth_time": {nil, "1", -1, json.RawMessage("1.5")},
+		"gid":       {nil, 1},
+		"act":       {nil, 1, "alice", []string{}, map[string]any{}, map[string]any{"sub": 1}, map[string]any{"sub": "a", "Sub": "b"}},
+		"cnf":       {nil, map[string]any{"jkt": "x"}, map[string]any{}},
+	}
+	for name, values := range bad {
+		for _, value := range values {
+			p := goodPayload()
+			if p[name] = value; name == "exp" && value == now+300 {
+				p[name] = json.RawMessage(marshal(t, value) + ".0")
+			}
+			w.refuses(t, name+"="+marshal(t, value), handmade(t, w.key, header, marshal(t, p)))
+		}
+	}
+	for _, name := range []string{"iss", "sub", "aud", "client_id", "scope", "iat", "exp", "jti"} {
+		p := goodPayload()
+		delete(p, name)
+		w.refuses(t, "no "+name, handmade(t, w.key, header, marshal(t, p)))
+	}
+	p := goodPayload()
+	delete(p, "gid")
+	p["scope"], p["nbf"], p["act"] = "", now, map[string]any{"sub": "bot"}
+	w.accepts(t, "optional members", handmade(t, w.key, header, marshal(t, p)))
+}
+
+// A token of another kind by the same key is none of ours.
+func TestF10_Type(t *testing.T) {
+	w := newWorld(t)
+	for _, typ := range []any{"JWT", "jwt", "AT+JWT", "application/at+jwt", "at+jwt ", "", nil, 1, "dpop+jwt", "oauth-id-jag+jwt"} {
+		h := goodHeader()
+		h["typ"] = typ
+		w.refuses(t, marshal(t, typ), handmade(t, w.key, marshal(t, h), marshal(t, goodPayload())))
+	}
+	h := goodHeader()
+	delete(h, "typ")
+	w.refuses(t, "missing", handmade(t, w.key, marshal(t, h), marshal(t, goodPayload())))
+	now := time.Now().Unix()
+	idToken := map[string]any{"iss": issuer, "sub": "alice", "aud": "client", "iat": now, "exp": now + 300, "nonce": "n"}
+	assertion := map[string]any{"iss": "client", "sub": "client", "aud": issuer, "iat": now, "exp": now + 300, "jti": "1"}
+	h["typ"] = "JWT"
+	for _, p := range []map[string]any{idToken, assertion} {
+		w.refuses(t, "other kind", handmade(t, w.key, marshal(t, h), marshal(t, p)))
+		w.refuses(t, "other kind, our type", handmade(t, w.key, marshal(t, goodHeader()), marshal(t, p)))
+	}
+}
+
+// A token bound to a key is not accepted without a proof.
+func TestF10_BoundToken(t *testing.T) {
+	w := newWorld(t)
+	w.refuses(t, "cnf", w.token(t, func(c *jwt.Claims) { c.Confirm = &jwt.Confirmation{Thumbprint: "x"} }))
+}
+
+// Clocks may differ by a minute and no more.
+func TestF11_ClockSkew(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().Unix()
+	for _, tc := range []struct {
+		name   string
+		change func(map[string]any)
+		want   error
+	}{
+		{"expired 30 s ago", func(p map[string]any) { p["iat"], p["exp"] = now-330, now-30 }, nil},
+		{"expired 61 s ago", func(p map[string]any) { p["iat"], p["exp"] = now-361, now-61 }, jwt.ErrExpired},
+		{"expired an hour ago", func(p map[string]any) { p["iat"], p["exp"] = now-3900, now-3600 }, jwt.ErrExpired},
+		{"iat 30 s ahead", func(p map[string]any) { p["iat"] = now + 30 }, nil},
+		{"iat 5 min ahead", func(p map[string]any) { p["iat"], p["exp"] = now+300, now+600 }, jwt.ErrInvalid},
+		{"nbf 30 s ahead", func(p map[string]any) { p["nbf"] = now + 30 }, nil},
+		{"nbf 5 min ahead", func(p map[string]any) { p["nbf"] = now + 300 }, jwt.ErrInvalid},
+	} {
+		p := goodPayload()
+		tc.change(p)
+		_, err := w.verifier.Verify(t.Context(), handmade(t, w.key, marshal(t, goodHeader()), marshal(t, p)))
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+		if tc.want == jwt.ErrExpired && !errors.Is(err, jwt.ErrInvalid) {
+			t.Errorf("%s: %v is not ErrInvalid", tc.name, err)
+		}
+	}
+}
+
+func TestKeysUnavailableIsNoVerdict(t *testing.T) {
+	w := newWorld(t)
+	raw := w.token(t, nil)
+	w.accepts(t, "at first", raw)
+	w.source.err = jwt.ErrKeysUnavailable
+	for _, raw := range []string{raw, w.token(t, nil)} {
+		if _, err := w.verifier.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrKeysUnavailable) || errors.Is(err, jwt.ErrInvalid) {
+			t.Errorf("Verify = %v, want ErrKeysUnavailable alone", err)
+		}
+	}
+	w.refuses(t, "not a token", "x.y.z") // needs no key to be refused
+}
+
+func TestNewVerifierNamesWhatIsMissing(t *testing.T) {
+	w := newWorld(t)
+	for want, o := range map[string]jwt.VerifierOptions{
+		"issuer":   {Audiences: []string{resource}, Keys: w.source},
+		"audience": {Issuer: issuer, Keys: w.source},
+		"keys":     {Issuer: issuer, Audiences: []string{resource}},
+	} {
+		if _, err := jwt.NewVerifier(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %s: %v", want, err)
+		}
+	}
+}
+
+func TestErrorsHoldNoToken(t *testing.T) {
+	w := newWorld(t)
+	for name, raw := range bombs(t, w) {
+		_, err := w.verifier.Verify(t.Context(), raw)
+		if err == nil || len(err.Error()) > 100 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
