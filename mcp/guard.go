@@ -24,15 +24,16 @@ import (
 // not look at Origin or Host; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
-	admit := g.admit(next)
+	admit := newAdmit(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, err := g.authenticate(r)
 		if err != nil {
 			g.refuse(w, r, err, g.challenge)
 			return
 		}
-		if err := authorize(claims, g.required); err != nil {
-			g.refuse(w, r, err, stepUp(r, claims, g.required))
+		granted := claims.Scopes()
+		if err := authorize(granted, g.required); err != nil {
+			g.refuse(w, r, err, stepUp(r, granted, g.required))
 			return
 		}
 		if isStream(r) {
@@ -40,24 +41,26 @@ func Guard(o Options, next http.Handler) http.Handler {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
-		admit(w, r, claims)
+		admit(w, r, claims, granted)
 	})
 }
 
 // Caller returns the claims of the access token that the request behind ctx
-// came with. It works in handlers behind a [Guard] and in tools behind a
-// [Handler]; a tool of a server that keeps sessions gets its own request's
-// caller too, not that of the request which opened the session.
+// came with. It works in handlers behind a [Guard], in tools behind a [Handler],
+// and in tools of a [NewServer] behind a Guard.
 func Caller(ctx context.Context) (jwt.Claims, bool) {
-	if claims, ok := ctx.Value(callerKey{}).(*jwt.Claims); ok {
-		return *claims, true
+	if info, ok := ctx.Value(infoKey{}).(*auth.TokenInfo); ok && info != nil {
+		if claims, ok := info.Extra[claimsKey].(*jwt.Claims); ok {
+			return *claims, true
+		}
 	}
 	return jwt.Claims{}, false
 }
 
-type callerKey struct{}
+// infoKey is where a context holds the *auth.TokenInfo of its request.
+type infoKey struct{}
 
-// claimsKey is where TokenInfo.Extra holds the claims.
+// claimsKey is where TokenInfo.Extra holds the *jwt.Claims.
 const claimsKey = "claims"
 
 type guard struct {
@@ -141,9 +144,9 @@ func bearer(lines []string) (string, error) {
 	return rawToken, nil
 }
 
-// authorize refuses claims that lack one of the needed scopes.
-func authorize(claims *jwt.Claims, needed []string) error {
-	if len(needed) == 0 || oauth.ScopeIsSubset(needed, claims.Scopes()) {
+// authorize refuses a token that was not granted one of the needed scopes.
+func authorize(granted, needed []string) error {
+	if oauth.ScopeIsSubset(needed, granted) {
 		return nil
 	}
 	return oauth.Errorf(oauth.InsufficientScope, "the access token lacks a scope that this operation needs")
@@ -152,11 +155,11 @@ func authorize(claims *jwt.Claims, needed []string) error {
 // stepUp lists the scopes of a 403: all that the operation needs. Clients of
 // the older protocol ask for exactly what the challenge says and would lose
 // the scopes they have, so those get them repeated.
-func stepUp(r *http.Request, claims *jwt.Claims, needed []string) []string {
+func stepUp(r *http.Request, granted, needed []string) []string {
 	if r.Header.Get("Mcp-Protocol-Version") >= modern {
 		return withoutOffline(needed)
 	}
-	scopes := withoutOffline(claims.Scopes())
+	scopes := withoutOffline(granted)
 	for _, s := range withoutOffline(needed) {
 		if !slices.Contains(scopes, s) {
 			scopes = append(scopes, s)
@@ -185,32 +188,31 @@ func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope 
 	e.WriteJSON(w, false)
 }
 
-// admit returns what calls next on behalf of verified claims. The SDK keeps
-// the context key of TokenInfo to itself, so its own middleware has to put it
-// there; by then we have decided, and it only fetches the result.
-func (g *guard) admit(next http.Handler) func(http.ResponseWriter, *http.Request, *jwt.Claims) {
+// admit is a handler to which a request is passed on behalf of verified claims.
+type admit func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string)
+
+// newAdmit returns what calls next. The SDK keeps the context key of TokenInfo
+// to itself, so its own middleware has to put it there; by then we have decided,
+// and it only fetches the result.
+func newAdmit(next http.Handler) admit {
 	fetch := func(ctx context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
-		claims := ctx.Value(callerKey{}).(*jwt.Claims)
-		return tokenInfo(claims), nil
+		return ctx.Value(infoKey{}).(*auth.TokenInfo), nil
 	}
 	// Twice the leeway: a token that expires between our check and the SDK's
 	// still counts as checked.
 	h := auth.RequireBearerToken(fetch, &auth.RequireBearerTokenOptions{ClockSkew: 2 * jwt.Leeway})(next)
-	return func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) {
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, claims)))
-	}
-}
-
-func tokenInfo(claims *jwt.Claims) *auth.TokenInfo {
-	return &auth.TokenInfo{
-		UserID:     claims.Subject,
-		Scopes:     claims.Scopes(),
-		Expiration: claims.Expires(),
-		Extra: map[string]any{
-			"client_id": claims.ClientID,
-			"gid":       claims.GrantID,
-			claimsKey:   claims,
-		},
+	return func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
+		info := &auth.TokenInfo{
+			UserID:     claims.Subject,
+			Scopes:     granted,
+			Expiration: claims.Expires(),
+			Extra: map[string]any{
+				"client_id": claims.ClientID,
+				"gid":       claims.GrantID,
+				claimsKey:   claims,
+			},
+		}
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), infoKey{}, info)))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/modelcontextprotocol/go-sdk/auth"
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/jwt"
 	"signet/mcp"
@@ -255,6 +256,42 @@ func TestGuardShowsCaller(t *testing.T) {
 	}
 	if _, ok := mcp.Caller(t.Context()); ok {
 		t.Error("a caller without a token")
+	}
+}
+
+// In a session each call has its own caller, not that of the call which opened
+// the session; and nobody but the user who opened it may use it.
+func TestGuardAroundSessions(t *testing.T) {
+	w := newWorld(t)
+	h := mcp.Guard(w.options, sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return w.options.Server },
+		&sdk.StreamableHTTPOptions{JSONResponse: true}))
+	call := func(session, body string, edit func(*jwt.Claims)) *httptest.ResponseRecorder {
+		r := w.call(t, "echo", "{}")
+		legacy(r)
+		setBody(r, body)
+		r.Header.Set("Mcp-Session-Id", session)
+		r.Header.Set("Authorization", "Bearer "+w.token(t, edit))
+		return serve(h, r)
+	}
+	const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","clientInfo":{"name":"c","version":"1"},"capabilities":{}}}`
+	const initialized = `{"jsonrpc":"2.0","method":"notifications/initialized"}`
+	const whoami = `{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami"}}`
+	session := call("", initialize, nil).Header().Get("Mcp-Session-Id")
+	if got := call(session, initialized, nil); got.Code != http.StatusAccepted {
+		t.Fatalf("initialized: status %d: %s", got.Code, got.Body)
+	}
+	got := call(session, whoami, func(c *jwt.Claims) { c.ClientID, c.Scope = "c2", "read write" })
+	if !strings.Contains(got.Body.String(), `"client_id":"c2"`) || !strings.Contains(got.Body.String(), `"read write"`) {
+		t.Errorf("status %d: %s; want the second token's client and scope", got.Code, got.Body)
+	}
+	if got := call(session, whoami, func(c *jwt.Claims) { c.Subject = "mallory" }); got.Code != http.StatusForbidden {
+		t.Errorf("another user in the session: status %d, want 403: %s", got.Code, got.Body)
+	}
+	r := httptest.NewRequest("DELETE", resource, nil)
+	r.Header.Set("Authorization", "Bearer "+w.token(t, nil))
+	r.Header.Set("Mcp-Session-Id", session)
+	if got := serve(h, r); got.Code != http.StatusNoContent {
+		t.Errorf("ending the session: status %d: %s", got.Code, got.Body)
 	}
 }
 

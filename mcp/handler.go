@@ -18,8 +18,6 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
-
-	"signet/jwt"
 )
 
 // maxBody is the largest request body, in bytes.
@@ -60,8 +58,8 @@ func Handler(o Options) (http.Handler, error) {
 		return nil, err
 	}
 	e := &endpoint{guard: newGuard(o), door: door}
-	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(contain(o.logger())) })
-	e.run = e.guard.admit(sdk.NewStreamableHTTPHandler(
+	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(Contain(o.logger())) })
+	e.run = newAdmit(sdk.NewStreamableHTTPHandler(
 		func(*http.Request) *sdk.Server { protect(); return o.Server },
 		&sdk.StreamableHTTPOptions{
 			Stateless:    true,
@@ -79,7 +77,7 @@ func Handler(o Options) (http.Handler, error) {
 type endpoint struct {
 	guard *guard
 	door  *doorkeeper
-	run   func(http.ResponseWriter, *http.Request, *jwt.Claims)
+	run   admit
 }
 
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -103,8 +101,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	needed := e.scopes(m.method, m.name)
-	if err := authorize(claims, needed); err != nil {
-		e.guard.refuse(w, r, err, stepUp(r, claims, needed))
+	granted := claims.Scopes()
+	if err := authorize(granted, needed); err != nil {
+		e.guard.refuse(w, r, err, stepUp(r, granted, needed))
 		return
 	}
 	if m.method == "subscriptions/listen" {
@@ -112,7 +111,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
-	e.run(w, r, claims)
+	e.run(w, r, claims, granted)
 }
 
 // scopes are all that calling method for name needs.

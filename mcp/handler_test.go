@@ -95,6 +95,27 @@ func TestWhoami(t *testing.T) {
 	}
 }
 
+// Over a transport without tokens there is no caller, and no panic either.
+func TestWhoamiWithoutToken(t *testing.T) {
+	server := mcp.NewServer("test", "1")
+	mcp.AddSampleTools(server)
+	here, there := sdk.NewInMemoryTransports()
+	ss, err := server.Connect(t.Context(), here, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ss.Wait()
+	session, err := sdk.NewClient(&sdk.Implementation{Name: "c", Version: "1"}, nil).Connect(t.Context(), there, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "whoami"})
+	if err != nil || !res.IsError {
+		t.Errorf("result %+v, error %v; want a tool error", res, err)
+	}
+}
+
 // What a list holds may depend on the token, so no cache may share it.
 func TestListsArePrivate(t *testing.T) {
 	w := newWorld(t)
@@ -209,6 +230,11 @@ func TestJ09_Smuggling(t *testing.T) {
 		t.Errorf("%d refused messages ran", ran.Load())
 	}
 
+	r := w.call(t, "echo", "{}")
+	old(`{"jsonrpc":"2.0","id":1,"method":"ping","params":null}`)(r)
+	if got := serve(h, r); got.Code != http.StatusOK {
+		t.Errorf("params is null: status %d, want 200: %s", got.Code, got.Body)
+	}
 	for name, edit := range map[string]func(*http.Request){
 		"as it is":         func(*http.Request) {},
 		"older protocol":   legacy,
@@ -290,7 +316,7 @@ func TestRequestForm(t *testing.T) {
 		{"J10: text", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 415},
 		{"J10: no type", func(r *http.Request) { r.Header.Del("Content-Type") }, 415},
 		{"J10: form", func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }, 415},
-		{"declared too large", func(r *http.Request) { setBody(r, huge) }, 413},
+		{"declared too large", func(r *http.Request) { setBody(r, huge); r.Body = unread{t} }, 413},
 		{"chunked too large", func(r *http.Request) { setBody(r, huge); r.ContentLength = -1 }, 413},
 		{"ends early", func(r *http.Request) { r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{"), failing{})) }, 400},
 	} {
@@ -306,6 +332,12 @@ func TestRequestForm(t *testing.T) {
 		decode(t, got)
 	}
 }
+
+// unread is a body that nobody should bother to read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) { u.t.Error("the body was read"); return 0, io.EOF }
+func (u unread) Close() error             { return nil }
 
 type failing struct{}
 
@@ -380,6 +412,82 @@ func TestJ10_OriginAndHost(t *testing.T) {
 				t.Errorf("%s: credentials allowed", tt.name)
 			}
 		}
+	}
+}
+
+// A proxy on the same machine passes the public Host on.
+func TestBehindLocalProxy(t *testing.T) {
+	w := newWorld(t)
+	srv := httptest.NewServer(w.handler(t))
+	defer srv.Close()
+	r := w.call(t, "greet", "{}")
+	req, err := http.NewRequest(http.MethodPost, srv.URL, r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header, req.Host = r.Header, "mcp.example"
+	res, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("status %d, want 200", res.StatusCode)
+	}
+}
+
+// A tool learns that its caller hung up.
+func TestCancellation(t *testing.T) {
+	w := newWorld(t)
+	started, ended := make(chan bool), make(chan bool, 1)
+	w.options.Server.AddTool(&sdk.Tool{Name: "waits", InputSchema: json.RawMessage(`{"type":"object"}`)},
+		func(ctx context.Context, _ *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+			close(started)
+			select {
+			case <-ctx.Done():
+				ended <- true
+			case <-time.After(10 * time.Second):
+				ended <- false
+			}
+			return nil, ctx.Err()
+		})
+	ctx, hangUp := context.WithCancel(t.Context())
+	go func() {
+		<-started
+		hangUp()
+	}()
+	serve(w.handler(t), w.call(t, "waits", "{}").WithContext(ctx))
+	if !<-ended {
+		t.Error("the tool was not told")
+	}
+}
+
+// A client of a version that we do not speak is offered one that we do, and
+// nothing is offered that needs a session.
+func TestInitialize(t *testing.T) {
+	w := newWorld(t)
+	r := w.call(t, "echo", "{}")
+	legacy(r)
+	r.Header.Del("Mcp-Protocol-Version")
+	setBody(r, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","clientInfo":{"name":"c","version":"1"},"capabilities":{}}}`)
+	got := serve(w.handler(t), r)
+	var answer struct {
+		Result struct {
+			ProtocolVersion string
+			Capabilities    map[string]any
+		}
+	}
+	if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil {
+		t.Fatalf("status %d: %s", got.Code, got.Body)
+	}
+	if v := answer.Result.ProtocolVersion; v != "2025-11-25" {
+		t.Errorf("version %q, want 2025-11-25", v)
+	}
+	if _, ok := answer.Result.Capabilities["logging"]; ok || answer.Result.Capabilities["tools"] == nil {
+		t.Errorf("capabilities %v, want tools and no logging", answer.Result.Capabilities)
+	}
+	if id := got.Header().Get("Mcp-Session-Id"); id != "" {
+		t.Errorf("session %q", id)
 	}
 }
 

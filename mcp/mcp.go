@@ -35,8 +35,8 @@ type Options struct {
 	// If Resource is on a loopback host, loopback origins may call as well.
 	Origins []string
 
-	// Server has the tools. Handler adds a middleware to it, so one Server
-	// belongs to one Handler.
+	// Server has the tools, usually one of [NewServer]. Handler adds [Contain]
+	// to it.
 	Server *sdk.Server
 	Log    *slog.Logger // nil: nothing is logged
 }

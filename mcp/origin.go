@@ -15,15 +15,13 @@ import (
 // pages that may call it grants what CORS wants granted.
 type doorkeeper struct {
 	origins  map[string]bool
-	loopback bool   // Resource is on this machine: no other host may be named
-	host     string // of Resource
+	loopback bool // Resource is on this machine: no other host may be named
 }
 
 func newDoorkeeper(resource *url.URL, origins []string) (*doorkeeper, error) {
 	d := &doorkeeper{
 		origins:  make(map[string]bool, len(origins)),
 		loopback: oauth.IsLoopbackHost(resource.Hostname()),
-		host:     resource.Host,
 	}
 	for _, origin := range origins {
 		u, err := url.Parse(origin)
@@ -37,11 +35,12 @@ func newDoorkeeper(resource *url.URL, origins []string) (*doorkeeper, error) {
 
 // check refuses a foreign Host or Origin.
 //
-// Host is checked only if Resource is on a loopback host, where it tells a
-// rebound name. In front of a public resource stands a proxy that may send any
-// Host it likes, and rebinding gains nothing: the token is in no cookie.
+// Host is checked only if Resource is on a loopback host, where any name but a
+// loopback one is a rebound one. In front of a public resource stands a proxy
+// that may send any Host it likes, and rebinding gains nothing: the token is in
+// no cookie.
 func (d *doorkeeper) check(r *http.Request) *refusal {
-	if d.loopback && !strings.EqualFold(r.Host, d.host) && !oauth.IsLoopbackHost(hostname(r.Host)) {
+	if d.loopback && !oauth.IsLoopbackHost(hostname(r.Host)) {
 		return refused(http.StatusForbidden, codeForbidden, "host %q is not served here", r.Host)
 	}
 	for _, origin := range r.Header["Origin"] {

@@ -8,17 +8,15 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
-
-	"signet/jwt"
 )
 
 // NewServer returns an SDK server without tools, set up for a [Handler]: it
 // speaks the protocol versions that Handler lets through, does not offer
 // logging, which needs a session, and marks what it lists as private, because
 // what a list holds may depend on the token. A resource handler may mark its
-// own result as public.
+// own result as public. In its tools [Caller] is right whatever serves it.
 func NewServer(name, version string) *sdk.Server {
-	return sdk.NewServer(&sdk.Implementation{Name: name, Version: version}, &sdk.ServerOptions{
+	s := sdk.NewServer(&sdk.Implementation{Name: name, Version: version}, &sdk.ServerOptions{
 		Capabilities:              &sdk.ServerCapabilities{},
 		SupportedProtocolVersions: versions,
 		SetCacheable: func(_ context.Context, _ sdk.Request, c *sdk.Cacheable) {
@@ -28,15 +26,29 @@ func NewServer(name, version string) *sdk.Server {
 			}
 		},
 	})
+	s.AddReceivingMiddleware(ownCaller)
+	return s
 }
 
-// contain keeps one call's failure to that call. The SDK runs tools on
+// ownCaller makes the token of this very request the one that Caller sees. In a
+// server that keeps sessions the context is that of the request which opened
+// the session, maybe with another token.
+func ownCaller(next sdk.MethodHandler) sdk.MethodHandler {
+	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
+		if extra := req.GetExtra(); extra != nil && ctx.Value(infoKey{}) != extra.TokenInfo {
+			ctx = context.WithValue(ctx, infoKey{}, extra.TokenInfo)
+		}
+		return next(ctx, method, req)
+	}
+}
+
+// Contain keeps one call's failure to that call. The SDK runs tools on
 // goroutines of its own and has no recover, so a panic there ends the process;
 // a result that is a nil pointer panics there too, after the tool is done.
 //
-// It also gives a tool its own caller. In a server that keeps sessions, ctx is
-// that of the request which opened the session.
-func contain(log *slog.Logger) sdk.Middleware {
+// [Handler] adds it to its server. One that is served otherwise should be given
+// it last, because it covers the middleware that was there before.
+func Contain(log *slog.Logger) sdk.Middleware {
 	internal := &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: "internal error"}
 	return func(next sdk.MethodHandler) sdk.MethodHandler {
 		return func(ctx context.Context, method string, req sdk.Request) (res sdk.Result, err error) {
@@ -46,7 +58,7 @@ func contain(log *slog.Logger) sdk.Middleware {
 					res, err = nil, internal
 				}
 			}()
-			res, err = next(withCaller(ctx, req.GetExtra()), method, req)
+			res, err = next(ctx, method, req)
 			if err == nil && isNil(res) {
 				log.ErrorContext(ctx, "an MCP method returned neither a result nor an error", "method", method)
 				return nil, internal
@@ -54,18 +66,6 @@ func contain(log *slog.Logger) sdk.Middleware {
 			return res, err
 		}
 	}
-}
-
-// withCaller makes the token of this very request the one that Caller sees.
-func withCaller(ctx context.Context, extra *sdk.RequestExtra) context.Context {
-	if extra == nil || extra.TokenInfo == nil {
-		return ctx
-	}
-	claims, ok := extra.TokenInfo.Extra[claimsKey].(*jwt.Claims)
-	if !ok || ctx.Value(callerKey{}) == claims {
-		return ctx
-	}
-	return context.WithValue(ctx, callerKey{}, claims)
 }
 
 // isNil reports whether a handler that was registered with the SDK returned a
