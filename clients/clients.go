@@ -52,7 +52,7 @@ type Client struct {
 	Name         string // for people; may be empty
 	RedirectURIs []string
 	Method       string   // none, client_secret_basic or client_secret_post
-	Scopes       []string // what it may ask for at most; never nil
+	Scopes       []string // what it may ask for; nil, for a demo client, is all that is supported
 	GrantTypes   []string
 	Registered   bool  // by itself: nobody vouches for its name
 	Issued       int64 // Unix seconds
@@ -92,7 +92,7 @@ type Options struct {
 	Schemes      []string // private-use redirect schemes for registrations; nil: Cursor's
 
 	// Demo clients exist in memory only. One that has an entry in DemoSecrets is
-	// confidential, one without Scopes may ask for all that are supported.
+	// confidential.
 	Demo        []Client
 	DemoSecrets map[string]string
 }
@@ -145,9 +145,6 @@ func Open(o Options) (*Registry, error) {
 
 func (o *Options) demo(c Client) known {
 	c.GrantTypes = grantTypes
-	if len(c.Scopes) == 0 {
-		c.Scopes = slices.Concat(o.Scopes, alwaysKnown)
-	}
 	secret := o.DemoSecrets[c.ID]
 	if secret == "" {
 		c.Method = methodNone

@@ -267,7 +267,7 @@ func (m *metadata) checkKeys() error {
 func isWebPage(uri string) bool {
 	u, err := url.Parse(uri)
 	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil &&
-		!strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' })
+		!strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == '\\' })
 }
 
 func (r *Registry) registeredScope(requested string) ([]string, error) {

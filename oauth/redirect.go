@@ -32,10 +32,10 @@ func CheckRedirectURI(uri string, schemes []string) error {
 	if why := checkURI(uri); why != "" {
 		return refuse(why)
 	}
-	scheme, _, _ := strings.Cut(uri, ":")
+	scheme, _, absolute := strings.Cut(uri, ":")
 	u, err := url.Parse(uri)
-	if err != nil {
-		return refuse("is not a URI")
+	if err != nil || !absolute {
+		return refuse("is not an absolute URI")
 	}
 	switch {
 	case scheme == "https":

@@ -37,7 +37,7 @@ func TestH01_DangerousRedirectURIs(t *testing.T) {
 		"//app.test/cb", "/cb", "cb", "app.test/cb", "HTTPS://app.test/cb", "https://app.test/%zz", "https://app.test/cb?a;b", "https://[::1/cb",
 		"https://app.test/?code=x", "https://app.test/?a=b&state=x", "https://app.test/?iss=x", "https://app.test/?%63ode=x", "cursor://h/?error=x",
 		"https://app.test/" + strings.Repeat("a", 2<<10),
-		"vscode://x/cb", "cursor2://h/cb", "cursor:", "cursor:x", "Cursor://h/cb", "cursor://u:p@h/cb", "urn:ietf:wg:oauth:2.0:oob",
+		"vscode://x/cb", "cursor2://h/cb", "cursor", "cursor/", "cursor:", "cursor:x", "Cursor://h/cb", "cursor://u:p@h/cb", "urn:ietf:wg:oauth:2.0:oob",
 	} {
 		if err := oauth.CheckRedirectURI(uri, cursor); err == nil {
 			t.Errorf("%q was accepted", uri)
@@ -141,7 +141,7 @@ func FuzzRedirectURIMatches(f *testing.F) {
 
 // What may be registered parses to what it says.
 func FuzzCheckRedirectURI(f *testing.F) {
-	for _, uri := range []string{"https://app.test/cb?x=1", "javascript:alert(1)", "https://u@app.test/", "http://localhost:1/", "cursor://a/b", `https:\\a`, "https://a#"} {
+	for _, uri := range []string{"https://app.test/cb?x=1", "javascript:alert(1)", "https://u@app.test/", "http://localhost:1/", "cursor://a/b", "cursor", `https:\\a`, "https://a#"} {
 		f.Add(uri)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
@@ -158,7 +158,7 @@ func FuzzCheckRedirectURI(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: the response is no URI: %v", uri, err)
 		}
-		if u.User != nil || u.Scheme == "https" && u.Hostname() == "" || u.Scheme == "http" && !oauth.IsLoopbackRedirect(uri) {
+		if u.User != nil || u.Scheme == "" || u.Scheme == "https" && u.Hostname() == "" || u.Scheme == "http" && !oauth.IsLoopbackRedirect(uri) {
 			t.Errorf("%q was accepted", uri)
 		}
 		if q := u.Query(); len(q["code"]) != 1 || len(q["state"]) != 1 || len(q["iss"]) != 1 {
