@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -143,8 +145,17 @@ func decodeString(raw []byte) (string, bool) {
 
 func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
 	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return jsonrpc.ID{}, badMessage("id is out of range")
+	switch c := raw[0]; {
+	case c == '"':
+		v, _ = decodeString(raw)
+	case c == '-' || '0' <= c && c <= '9':
+		n, err := strconv.ParseFloat(string(raw), 64)
+		if err != nil {
+			return jsonrpc.ID{}, badMessage("id is out of range")
+		}
+		v = n
+	case c != 'n': // null is no id
+		return jsonrpc.ID{}, badMessage("id is neither a string nor a number")
 	}
 	id, err := jsonrpc.MakeID(v)
 	if err != nil {
@@ -156,11 +167,14 @@ func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
 // object is a JSON object, its values undecoded.
 type object []member
 
-type member struct{ key, value []byte }
+type member struct {
+	key   string
+	value []byte
+}
 
 func (o object) get(key string) ([]byte, bool) {
 	for _, m := range o {
-		if string(m.key) == key {
+		if m.key == key {
 			return m.value, true
 		}
 	}
@@ -188,12 +202,12 @@ func members(data []byte, what string, known ...string) (object, *refusal) {
 		s.peek()
 		s.pos++ // the colon
 		s.peek()
-		m := member{key: []byte(key), value: s.value()}
-		if slices.ContainsFunc(o, func(other member) bool { return bytes.EqualFold(other.key, m.key) }) {
+		m := member{key: key, value: s.value()}
+		if slices.ContainsFunc(o, func(other member) bool { return strings.EqualFold(other.key, key) }) {
 			return nil, badMessage("%s has the key %q twice", what, key)
 		}
 		for _, k := range known {
-			if key != k && bytes.EqualFold(m.key, []byte(k)) {
+			if key != k && strings.EqualFold(key, k) {
 				return nil, badMessage("%s has the key %q, which must be written %q", what, key, k)
 			}
 		}
