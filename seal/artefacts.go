@@ -75,12 +75,13 @@ type Login struct {
 
 // Session is a login session: the cookie that lets a user skip the password.
 type Session struct {
-	ID          string `json:"i"`
-	Epoch       string `json:"e"`
-	Subject     string `json:"u"`
-	UserVersion string `json:"v,omitempty"`
-	AuthTime    int64  `json:"t"`
-	Expires     int64  `json:"x"`
+	ID          string   `json:"i"`
+	Epoch       string   `json:"e"`
+	Subject     string   `json:"u"`
+	UserVersion string   `json:"v,omitempty"`
+	Scope       []string `json:"o,omitempty"` // what the user may grant, where only the login can tell
+	AuthTime    int64    `json:"t"`
+	Expires     int64    `json:"x"`
 }
 
 // Client is a registered client (RFC 7591): its sealed form is the client id, so a

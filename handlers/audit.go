@@ -1,0 +1,61 @@
+package handlers
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"signet/clients"
+	"signet/oauth"
+)
+
+// event is one decision for the audit log. An endpoint fills in what it learns.
+type event struct {
+	name    string
+	subject string
+	client  *clients.Client
+	grantID string
+	reason  string
+}
+
+// audit writes one line about a decision. err says how it ended: nil is done, an
+// oauth.Error that blames nobody else is a refusal, the rest is our failure.
+// Client ids are long and names are foreign, so a client is named by its hash.
+func (s *server) audit(r *http.Request, ev event, err error) {
+	level, outcome, reason := slog.LevelInfo, "ok", ev.reason
+	if err != nil {
+		outcome = "refused"
+		e := oauth.AsError(unanswered(err))
+		if e.Status() >= 500 {
+			outcome = "failed"
+		}
+		if reason == "" {
+			reason = e.Error()
+		}
+	}
+	if ev.name == "refresh_rollback" {
+		level = slog.LevelError
+	} else if ev.name == "refresh_reuse" || ev.name == "code_reuse" {
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", s.o.ClientIP(r))}
+	if ev.subject != "" {
+		attrs = append(attrs, slog.String("sub", ev.subject))
+	}
+	if ev.client != nil {
+		attrs = append(attrs, slog.String("client", ev.client.Hash()), slog.String("client_name", plain(ev.client.Name, maxName)))
+	}
+	if ev.grantID != "" {
+		attrs = append(attrs, slog.String("gid", ev.grantID))
+	}
+	if reason != "" {
+		attrs = append(attrs, slog.String("reason", reason))
+	}
+	s.o.Log.LogAttrs(r.Context(), level, "audit", attrs...)
+}
+
+// is reports whether err is an oauth.Error with the given code.
+func is(err error, code oauth.Code) bool {
+	var e *oauth.Error
+	return errors.As(err, &e) && e.Code == code
+}

@@ -1,0 +1,313 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"signet/clients"
+	"signet/jwt"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+const maxNonce = 512
+
+// authorize serves the authorization endpoint (OAuth 2.1 §4.1.1). Client and
+// redirect URI come first: before both are verified nothing is redirected
+// anywhere. A good request becomes a sealed transaction that the browser carries
+// through the login and consent pages; nothing is stored for it.
+func (s *server) authorize(r *http.Request) (any, error) {
+	params, err := authorizationParams(r)
+	if err != nil {
+		return nil, err
+	}
+	if name := oauth.Duplicated(params, "client_id", "redirect_uri"); name != "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "%s occurs more than once", name)
+	}
+	client, err := s.client(r.Context(), params.Get("client_id"))
+	if err != nil {
+		return nil, err
+	}
+	redirectURI, err := client.RedirectURI(params.Get("redirect_uri"))
+	if err != nil {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "Invalid redirect_uri: it is not one that this client has registered").Because(err)
+	}
+	now := time.Now()
+	tx, err := s.newLogin(client, redirectURI, params, now)
+	if err == nil {
+		_, err = s.sealLogin(tx)
+	}
+	if err != nil {
+		state := params.Get("state")
+		if oauth.Duplicated(params, "state") != "" {
+			state = ""
+		}
+		return nil, s.tellClient(client, redirectURI, state, false, err)
+	}
+	var set []*http.Cookie
+	tx.Browser, set = s.bindBrowser(r)
+	return s.begin(r, client, tx, set, now)
+}
+
+// authorizationParams reads the request from the query, or from the body of a
+// POST (OAuth 2.1 §3.1 allows both).
+func authorizationParams(r *http.Request) (url.Values, error) {
+	if r.Method == http.MethodPost {
+		return r.PostForm, nil
+	}
+	return oauth.Query(r)
+}
+
+// client finds a client for a page. An unknown one is the user's dead end.
+func (s *server) client(ctx context.Context, id string) (*clients.Client, error) {
+	if id == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "client_id is required")
+	}
+	client, err := s.o.Clients.Find(ctx, id)
+	switch {
+	case errors.Is(err, clients.ErrUnknown):
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
+	case err != nil:
+		return nil, unavailable(err)
+	}
+	return client, nil
+}
+
+// tellClient chooses who learns of an error once client and redirect URI are
+// verified. Before the user has signed in, only a client that the operator
+// configured, or one on the user's own machine, gets it by redirect; everybody
+// can register, and would have an open redirector here (OAuth 2.1 §7.12.2). For
+// the rest the user is told, and where the browser was to go.
+func (s *server) tellClient(client *clients.Client, redirectURI, state string, userActed bool, err error) error {
+	if is(err, oauth.TemporarilyUnavailable) {
+		return err // the user can try again here; the client could not do better
+	}
+	if userActed || !client.Registered || oauth.IsLoopbackRedirect(redirectURI) {
+		return &redirectError{redirectURI: redirectURI, state: state, err: err}
+	}
+	return &userError{host: hostOf(redirectURI), err: err}
+}
+
+// newLogin checks everything in an authorization request that is neither client
+// nor redirect URI.
+func (s *server) newLogin(client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
+	if err := checkUnsupported(params); err != nil {
+		return seal.Login{}, err
+	}
+	if err := oauth.CheckDuplicates(params); err != nil {
+		return seal.Login{}, err
+	}
+	if err := oauth.CheckState(params.Get("state")); err != nil {
+		return seal.Login{}, err
+	}
+	challenge, nonce := params.Get("code_challenge"), params.Get("nonce")
+	if err := oauth.CheckChallenge(challenge, params.Get("code_challenge_method")); err != nil {
+		return seal.Login{}, err
+	}
+	if len(nonce) > maxNonce {
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "nonce is longer than %d bytes", maxNonce)
+	}
+	resource, err := s.resource(params.Get("resource"))
+	if err != nil {
+		return seal.Login{}, err
+	}
+	scope, err := s.scope(params.Get("scope"), client)
+	if err != nil {
+		return seal.Login{}, err
+	}
+	prompt, maxAge, err := prompting(params)
+	if err != nil {
+		return seal.Login{}, err
+	}
+	expires := now.Add(loginTTL)
+	// The grant may be made until expires, and its code redeemed a code's life later.
+	remember := expires.Add(s.o.CodeTTL + s.o.RefreshTTL + s.o.Window + jwt.Leeway)
+	return seal.Login{
+		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: s.o.Store.Epoch(),
+		ClientID: client.ID, RedirectURI: redirectURI, State: packState(params.Get("state")),
+		Scope: scope, Resource: resource, Challenge: challenge, Nonce: nonce,
+		Prompt: prompt, MaxAge: maxAge, Expires: expires.Unix(),
+	}, nil
+}
+
+// checkUnsupported refuses what would change the meaning of the request and is
+// not there: request objects (RFC 9101), the implicit grant, other response modes.
+func checkUnsupported(params url.Values) error {
+	switch {
+	case params.Has("request"):
+		return oauth.Errorf(oauth.RequestNotSupported, "request objects are not supported")
+	case params.Has("request_uri"):
+		return oauth.Errorf(oauth.RequestURINotSupported, "request objects are not supported")
+	case oauth.Duplicated(params, "response_type", "response_mode") != "":
+		return nil // refused as duplicates
+	case params.Get("response_type") == "":
+		return oauth.Errorf(oauth.InvalidRequest, "response_type is required")
+	case params.Get("response_type") != "code":
+		return oauth.Errorf(oauth.UnsupportedResponseType, "response_type must be code")
+	case params.Has("response_mode") && params.Get("response_mode") != "query":
+		return oauth.Errorf(oauth.InvalidRequest, "response_mode must be query")
+	}
+	return nil
+}
+
+// resource returns the one audience of the grant (RFC 8707 §2): the requested
+// resource, which must be configured, or the only one there is.
+func (s *server) resource(requested string) (string, error) {
+	if requested == "" {
+		if len(s.o.Resources) > 1 {
+			return "", oauth.Errorf(oauth.InvalidTarget, "resource is required: this server has several")
+		}
+		return s.o.Resources[0], nil
+	}
+	resource, err := oauth.CanonicalResource(requested)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(s.o.Resources, resource) {
+		return "", oauth.Errorf(oauth.InvalidTarget, "resource is not one of this server's: %s", resource)
+	}
+	return resource, nil
+}
+
+// scope returns what of the requested scope exists and is allowed to the client.
+// Names that are not are left out rather than refused, unless nothing remains
+// (RFC 6749 §3.3 allows both).
+func (s *server) scope(requested string, client *clients.Client) ([]string, error) {
+	asked, err := oauth.ParseScope(requested)
+	if err != nil {
+		return nil, err
+	}
+	if len(asked) == 0 {
+		asked = s.defaultScope(client)
+	}
+	scope := oauth.IntersectScope(asked, s.o.knownScopes())
+	if len(client.Scopes) > 0 {
+		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
+	}
+	if len(scope) == 0 {
+		return nil, oauth.Errorf(oauth.InvalidScope, "none of the requested scopes can be granted to this client")
+	}
+	return scope, nil
+}
+
+// defaultScope is what a request that names no scope asks for: all that the client
+// may, but for the standard scopes, which change what the answer is and so have to
+// be asked for.
+func (s *server) defaultScope(client *clients.Client) []string {
+	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(standardScopes, name) })
+	switch {
+	case len(scope) > 0:
+		return scope
+	case len(client.Scopes) > 0:
+		return client.Scopes
+	}
+	return s.o.DefaultScopes
+}
+
+// userScope returns what of scope the user may grant.
+func (s *server) userScope(scope []string, user users.User) []string {
+	allowed := user.Scopes
+	if len(allowed) == 0 {
+		allowed = s.o.DefaultScopes
+	}
+	return oauth.IntersectScope(scope, slices.Concat(allowed, standardScopes))
+}
+
+// prompting reads prompt and max_age (OpenID Connect Core §3.1.2.1), which say how
+// much the user is to be asked.
+func prompting(params url.Values) (prompt string, maxAge *int64, err error) {
+	values := strings.Fields(params.Get("prompt"))
+	for _, v := range values {
+		switch v {
+		case "login", "consent", "select_account":
+		case "none":
+			if len(values) > 1 {
+				return "", nil, oauth.Errorf(oauth.InvalidRequest, "prompt=none excludes every other value")
+			}
+		default:
+			return "", nil, oauth.Errorf(oauth.InvalidRequest, "prompt must be none, login or consent")
+		}
+	}
+	if raw := params.Get("max_age"); raw != "" {
+		age, err := strconv.ParseUint(raw, 10, 31)
+		if err != nil {
+			return "", nil, oauth.Errorf(oauth.InvalidRequest, "max_age must be a number of seconds")
+		}
+		seconds := int64(age)
+		maxAge = &seconds
+	}
+	return strings.Join(values, " "), maxAge, nil
+}
+
+func prompts(tx seal.Login, value string) bool {
+	return slices.Contains(strings.Fields(tx.Prompt), value)
+}
+
+// begin sends the browser to the page that comes next: the login page, or with a
+// live session the consent page, or straight back with a code if this very
+// consent was given before.
+func (s *server) begin(r *http.Request, client *clients.Client, tx seal.Login, set []*http.Cookie, now time.Time) (any, error) {
+	who, err := s.session(r, now)
+	if err != nil && !errors.Is(err, errNoSession) {
+		return nil, err
+	}
+	if err == nil && mayReuse(who.session, tx, now) {
+		// A user whose scopes do not suffice may have another account that does.
+		if scope := s.userScope(tx.Scope, who.user); len(scope) > 0 {
+			tx.Scope = scope
+			return s.goOn(r, client, tx, who, set, now)
+		}
+	}
+	if prompts(tx, "none") {
+		err := oauth.Errorf(oauth.LoginRequired, "the user has to sign in")
+		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), false, err)
+	}
+	return s.toPage("/login", tx, set)
+}
+
+// mayReuse reports whether the client lets the user skip the password.
+func mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
+	if prompts(tx, "login") || prompts(tx, "select_account") {
+		return false
+	}
+	return tx.MaxAge == nil || now.Unix()-sess.AuthTime <= *tx.MaxAge
+}
+
+// goOn continues a transaction for a user who is signed in.
+func (s *server) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
+	tx.Subject, tx.UserVersion, tx.AuthTime = who.user.Subject, who.user.Version, who.session.AuthTime
+	remembered, err := s.remembered(r.Context(), tx, now)
+	switch {
+	case err != nil:
+		return nil, err
+	case remembered:
+		if err := s.answer(r.Context(), tx); err != nil {
+			return nil, err
+		}
+		to, err := s.approve(r, client, tx, now, "remembered")
+		if err != nil {
+			return nil, err
+		}
+		return redirect{to: to, cookies: set}, nil
+	case prompts(tx, "none"):
+		err := oauth.Errorf(oauth.ConsentRequired, "the user has to consent")
+		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+	}
+	return s.toPage("/consent", tx, set)
+}
+
+// toPage redirects to a page of ours with the transaction.
+func (s *server) toPage(path string, tx seal.Login, set []*http.Cookie) (any, error) {
+	raw, err := s.sealLogin(tx)
+	if err != nil {
+		return nil, err
+	}
+	return redirect{to: s.path + path + "?state=" + raw, cookies: set}, nil
+}

@@ -1,0 +1,160 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"signet/clients"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// consentData is what the user decides on.
+type consentData struct {
+	State      string
+	Client     string
+	ClientHost string // of a client id that is a URL
+	Unverified bool   // the client's name is its own claim
+	Host       string // where the browser goes on approval
+	Loopback   bool
+	Scopes     []scopeText
+	Resource   string
+	Account    string
+	Other      string // link to sign in as somebody else
+}
+
+// consentPage serves the page.
+func (s *server) consentPage(r *http.Request) (any, error) {
+	query, err := oauth.Query(r)
+	if err != nil {
+		return nil, err
+	}
+	raw := query.Get("state")
+	tx, client, user, err := s.openConsent(r, raw, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	data := consentData{
+		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
+		Scopes: describeScopes(tx.Scope), Resource: tx.Resource, Account: accountName(user), Other: s.path + "/login?state=" + raw,
+	}
+	if strings.HasPrefix(client.ID, "https://") {
+		data.ClientHost = hostOf(client.ID)
+	}
+	return page{name: "consent", status: http.StatusOK, data: data}, nil
+}
+
+// openConsent opens a transaction whose user has signed in, and checks again what
+// may have changed since it began: client, redirect URI, user.
+func (s *server) openConsent(r *http.Request, raw string, now time.Time) (seal.Login, *clients.Client, users.User, error) {
+	fail := func(err error) (seal.Login, *clients.Client, users.User, error) {
+		return seal.Login{}, nil, users.User{}, err
+	}
+	tx, err := s.openLogin(r, raw, now)
+	if err != nil {
+		return fail(err)
+	}
+	if tx.Subject == "" {
+		return fail(oauth.Errorf(oauth.InvalidRequest, "nobody has signed in for this authorization request"))
+	}
+	client, err := s.client(r.Context(), tx.ClientID)
+	if err != nil {
+		return fail(err)
+	}
+	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
+		return fail(oauth.Errorf(oauth.InvalidRequest, "the application has changed; begin again there").Because(err))
+	}
+	user, err := s.lookup(r.Context(), tx.Subject, tx.UserVersion)
+	if errors.Is(err, users.ErrUnknown) {
+		return fail(oauth.Errorf(oauth.InvalidRequest, "your account has changed; begin again in the application"))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return tx, client, user, nil
+}
+
+// consent takes the decision. The transaction is spent by either, before anything
+// is issued. After it the browser goes back to the client in any case.
+func (s *server) consent(r *http.Request) (any, error) {
+	now := time.Now()
+	tx, client, _, err := s.openConsent(r, r.PostForm.Get("state"), now)
+	if err != nil {
+		return nil, err
+	}
+	decision := r.PostForm.Get("decision")
+	if decision != "approve" && decision != "deny" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "decision must be approve or deny")
+	}
+	if err := s.answer(r.Context(), tx); err != nil {
+		return nil, err
+	}
+	if decision == "deny" {
+		err := oauth.Errorf(oauth.AccessDenied, "the user denied the request")
+		s.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
+		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+	}
+	to, err := s.approve(r, client, tx, now, "")
+	if err != nil {
+		return nil, err
+	}
+	return redirect{to: to}, nil
+}
+
+// approve makes the grant and its code, and returns where the browser takes it
+// (OAuth 2.1 §4.1.2). Nothing is stored: the code is generation 0 of the grant.
+func (s *server) approve(r *http.Request, client *clients.Client, tx seal.Login, now time.Time, how string) (string, error) {
+	expires := now.Add(s.o.CodeTTL)
+	code, err := seal.Seal(s.o.Ring, seal.Code{
+		Grant: seal.Grant{
+			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
+			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx),
+			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
+			// The bound until the code is redeemed, which sets the end.
+			Expires: expires.Add(s.o.RefreshTTL).Unix(),
+		},
+		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
+	})
+	if err != nil {
+		return "", err
+	}
+	s.audit(r, event{name: "consent", subject: tx.Subject, client: client, grantID: tx.GrantID, reason: how}, nil)
+	return oauth.AuthorizationResponse(tx.RedirectURI, code, unpackState(tx.State), s.o.Issuer), nil
+}
+
+// consentHash names what was consented to. A list in JSON is unambiguous.
+func consentHash(tx seal.Login) string {
+	scope := slices.Sorted(slices.Values(tx.Scope))
+	b, err := json.Marshal([]any{tx.Subject, tx.ClientID, tx.RedirectURI, scope, tx.Resource})
+	if err != nil {
+		return "" // strings always marshal; and "" is never remembered
+	}
+	return hashText(string(b))
+}
+
+// remembered reports whether the user has consented to exactly this before, in a
+// grant that still lives. Only an https redirect URI shows that it is the same
+// application: on loopback and for private-use schemes any program on the machine
+// could have asked (RFC 8252 §8.6).
+func (s *server) remembered(ctx context.Context, tx seal.Login, now time.Time) (bool, error) {
+	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") {
+		return false, nil
+	}
+	grants, err := s.o.Denylist.Grants(ctx, tx.Subject, now)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	hash := consentHash(tx)
+	for _, g := range grants {
+		if hash != "" && g.ConsentHash == hash {
+			return true, nil
+		}
+	}
+	return false, nil
+}

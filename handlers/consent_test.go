@@ -1,0 +1,223 @@
+package handlers_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/internal/authtest"
+	"signet/seal"
+)
+
+// C05: the transaction is sealed, bound to the browser, and answered once.
+func TestC05_Transaction(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	page := b.SignIn(t, "alice", s.PUB)
+	action, fields := page.Form(t)
+	bob := s.NewBrowser()
+	_, bobs := bob.SignIn(t, "bob", s.PUB).Form(t)
+	unsigned := s.NewBrowser()
+	_, before := unsigned.Get(t, s.AuthorizeURL(s.PUB)).Form(t)
+
+	state := fields.Get("state")
+	flipped := []byte(state)
+	flipped[len(flipped)-20] ^= 1
+	cases := []struct {
+		name   string
+		b      *authtest.Browser
+		state  string
+		status int
+	}{
+		{"bob's transaction", b, bobs.Get("state"), 403},
+		{"in bob's browser", bob, state, 403},
+		{"flipped", b, string(flipped), 400},
+		{"cut", b, state[:len(state)-1], 400},
+		{"a client id", b, s.PUB.ID, 400},
+		{"nobody signed in", unsigned, before.Get("state"), 400},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			wantPage(t, c.b.Post(t, action, url.Values{"state": {c.state}, "decision": {"approve"}}), c.status)
+			if c.state != before.Get("state") {
+				wantPage(t, c.b.Get(t, action+"?state="+c.state), c.status)
+			}
+		})
+	}
+	wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {"maybe"}}), 400)
+	wantPage(t, b.Post(t, action, url.Values{"state": {state}}), 400)
+	for _, site := range []string{"cross-site", "same-site", ""} {
+		b.Header = http.Header{"Sec-Fetch-Site": {site}, "Origin": {"https://app.test"}}
+		wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}}), 403)
+	}
+	b.Header = http.Header{"Sec-Fetch-Site": {"same-origin"}}
+	// Other fields say nothing: what is granted is in the transaction.
+	r := b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}, "client_id": {s.PUB2.ID}, "redirect_uri": {"https://evil.test/"}, "scope": {"admin"}, "resource": {"https://x.test"}})
+	if to := r.Header.Get("Location"); !strings.HasPrefix(to, s.PUB.RedirectURI+"?code=") {
+		t.Fatalf("redirect to %s", to)
+	}
+	if tok := s.Redeem(t, s.PUB, r.Sent().Get("code")).Tokens(t); tok.Scope != "mcp:read" {
+		t.Errorf("scope %s", tok.Scope)
+	}
+	for _, decision := range []string{"approve", "deny"} {
+		wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {decision}}), 400)
+	}
+	wantPage(t, b.Get(t, "/consent?state="+state), 400)
+	s.Restart(t)
+	wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}}), 400)
+}
+
+// One transaction makes one grant, also when both buttons are pressed at once and
+// when another user signs in on it.
+func TestTransactionAnsweredOnce(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	login := b.Get(t, s.AuthorizeURL(s.PUB))
+	alice := b.Submit(t, login, aliceLogin)
+	bob := b.Submit(t, login, set("username", "bob", "password", "correct horse bob"))
+	if r := b.Submit(t, bob, set("decision", "approve")); r.Sent().Get("code") == "" {
+		t.Fatalf("%d %s", r.StatusCode, r.Body)
+	}
+	wantPage(t, b.Submit(t, alice, set("decision", "approve")), 400)
+	wantPage(t, b.Submit(t, login, aliceLogin), 400)
+}
+
+// C06, row 32: a consent is remembered for the same again, and for nothing else.
+func TestC06_RememberedConsent(t *testing.T) {
+	s := authtest.New(t, several)
+	b := s.NewBrowser()
+	code := b.Code(t, "alice", s.PUB)
+	asks := func(c authtest.Client, edits ...edit) bool {
+		t.Helper()
+		r := b.Get(t, s.AuthorizeURL(c, edits...))
+		if r.Sent().Get("code") == "" && !strings.Contains(r.Body, `value="approve"`) {
+			t.Fatalf("neither code nor consent page: %d %s", r.StatusCode, text(r))
+		}
+		return r.Sent().Get("code") == ""
+	}
+	if !asks(s.PUB) {
+		t.Error("an unused code counts as consent")
+	}
+	tok := s.Redeem(t, s.PUB, code).Tokens(t)
+	if asks(s.PUB) || asks(s.PUB, set("prompt", "none")) {
+		t.Error("the same again asks again")
+	}
+	if !asks(s.PUB, set("prompt", "consent")) {
+		t.Error("prompt=consent does not ask")
+	}
+	if !asks(s.PUB2) {
+		t.Error("another registration with the same name and redirect URI does not ask")
+	}
+	if !asks(s.PUB, set("scope", "mcp:read mcp:write")) || !asks(s.PUB, set("scope", "mcp:read openid")) {
+		t.Error("a wider scope does not ask")
+	}
+	if !asks(s.PUB, set("resource", authtest.ResourceB)) {
+		t.Error("another resource does not ask")
+	}
+	bob := s.NewBrowser()
+	if r := bob.SignIn(t, "bob", s.PUB); !strings.Contains(r.Body, `value="approve"`) {
+		t.Error("another user is not asked")
+	}
+	// Skipped after a login as well, and then the transaction is spent.
+	fresh := s.NewBrowser()
+	login := fresh.Get(t, s.AuthorizeURL(s.PUB))
+	if r := fresh.Submit(t, login, aliceLogin); r.Sent().Get("code") == "" {
+		t.Errorf("asks after a login: %s", text(r))
+	}
+	wantPage(t, fresh.Submit(t, login, aliceLogin), 400)
+
+	two := s.Register(t, "https://app.test/one", "https://app.test/two")
+	s.Redeem(t, two, b.Code(t, "alice", two, set("redirect_uri", "https://app.test/one")), set("redirect_uri", "https://app.test/one")).Tokens(t)
+	if !asks(two, set("redirect_uri", "https://app.test/two")) {
+		t.Error("another redirect URI does not ask")
+	}
+	for _, local := range []authtest.Client{s.NAT, s.LOC, s.Register(t, "cursor://anysphere.cursor-mcp/oauth/callback")} {
+		s.Redeem(t, local, b.Code(t, "alice", local)).Tokens(t)
+		if !asks(local) {
+			t.Errorf("a program on the machine is approved silently: %s", local.RedirectURI)
+		}
+	}
+	s.Revoke(t, s.PUB, tok.Refresh)
+	if !asks(s.PUB) {
+		t.Error("a revoked grant counts as consent")
+	}
+}
+
+// C07: the page says who asks for what, and foreign text stays text.
+func TestC07_ConsentPage(t *testing.T) {
+	s := authtest.New(t)
+	page := s.NewBrowser().SignIn(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))
+	for _, want := range []string{"App &lt;b&gt;One&lt;/b&gt;", "unverified", "app.test", "mcp:read", "mcp:write", authtest.ResourceA, "alice", "use another account", `value="deny"`} {
+		if !strings.Contains(page.Body, want) {
+			t.Errorf("the page does not show %s: %s", want, text(page))
+		}
+	}
+	if page := s.NewBrowser().SignIn(t, "alice", s.PRE); strings.Contains(page.Body, "unverified") || !strings.Contains(page.Body, "Preregistered") {
+		t.Errorf("a configured client: %s", text(page))
+	}
+	for name, bad := range map[string]string{
+		`<img src=x onerror=alert(1)>`:      "<img",
+		"safe\u202Eexe.evil":                "\u202E",
+		"zero\u200Bwidth\u2060\uFEFF":       "\u200B",
+		"isolate\u2066x\u2069":              "\u2066",
+		"two\nlines\x00\x1b[31m":            "\x1b",
+		strings.Repeat("N", 500):            strings.Repeat("N", 100),
+		"Z" + strings.Repeat("\u0301", 100): strings.Repeat("\u0301", 5),
+	} {
+		raw, err := seal.Seal(s.Ring, seal.Client{Name: name, RedirectURIs: []string{"https://app.test/cb"}, Method: "none", Scope: []string{"mcp:read"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		page := s.NewBrowser().SignIn(t, "alice", authtest.Client{ID: raw, RedirectURI: "https://app.test/cb"})
+		if !strings.Contains(page.Body, `value="approve"`) || strings.Contains(page.Body, bad) {
+			t.Errorf("name %q: %s", name, text(page))
+		}
+	}
+}
+
+// "use another account" leads to the login page of the same request.
+func TestUseAnotherAccount(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	page := b.SignIn(t, "alice", s.PUB)
+	_, link, _ := strings.Cut(page.Body, `<a href="`)
+	link, _, _ = strings.Cut(link, `"`)
+	login := b.Get(t, link)
+	wantLogin(t, login)
+	if r := b.Submit(t, login, set("username", "bob", "password", "correct horse bob")); !strings.Contains(r.Body, "bob") {
+		t.Errorf("not bob: %s", text(r))
+	}
+}
+
+// E13, before the code exists: a user who is disabled between login and consent
+// gives nothing, and a session ends with the password.
+func TestE13_ConsentAndSession(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	page := b.SignIn(t, "alice", s.PUB)
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Version = "2"; return true })
+	wantPage(t, b.Submit(t, page, set("decision", "approve")), 400)
+	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+	b.Code(t, "alice", s.PUB)
+	s.Users.Change("alice", func(*authtest.Account) bool { return false })
+	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+}
+
+// A session lasts twelve hours.
+func TestSessionLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		b := s.NewBrowser()
+		b.Code(t, "alice", s.LOC)
+		time.Sleep(12*time.Hour - time.Second)
+		if r := b.Get(t, s.AuthorizeURL(s.LOC)); !strings.Contains(r.Body, `value="approve"`) {
+			t.Errorf("after 12 h less a second: %s", text(r))
+		}
+		wantLogin(t, b.Get(t, s.AuthorizeURL(s.LOC, set("max_age", "3600"))))
+		time.Sleep(2 * time.Second)
+		wantLogin(t, b.Get(t, s.AuthorizeURL(s.LOC)))
+	})
+}

@@ -1,0 +1,197 @@
+// Package handlers is the authorization server on the wire: discovery,
+// registration, the authorization endpoint with its login and consent pages, the
+// token endpoint, revocation and introspection.
+//
+// An endpoint is a method that reads a request and returns a value or an error;
+// one adapter (route) renders both, so that headers, caching, CORS and the form of
+// an error exist once. The endpoints hold no state of their own: what a browser
+// or a client has to bring back travels sealed, and what was spent is in package
+// denylist, asked last and before anything is signed.
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"signet/clients"
+	"signet/denylist"
+	"signet/jwt"
+	"signet/keys"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// Users is where resource owners come from. Both methods are safe for concurrent
+// use.
+type Users interface {
+	// Check returns the user of a name and a password, users.ErrInvalid if there is
+	// none, or users.ErrBusy if it cannot say at the moment.
+	Check(ctx context.Context, name, password string) (users.User, error)
+	// Lookup returns a user who signed in earlier, or users.ErrUnknown if there is
+	// no such user any more. Any other error means that it cannot say.
+	Lookup(ctx context.Context, subject string) (users.User, error)
+}
+
+// Store is what the endpoints ask the store itself. What is spent they ask
+// package denylist.
+type Store interface {
+	// Epoch names the store's life: nothing issued in another one is accepted.
+	Epoch() string
+	// Check returns nil if the store answers.
+	Check(ctx context.Context) error
+}
+
+// Options are the parts and settings of the endpoints. All are needed but the
+// ones marked optional.
+type Options struct {
+	Issuer string // oauth.CheckIssuer
+	App    string // name on the pages
+
+	Ring     *seal.Keyring
+	Store    Store
+	Keys     *keys.Set
+	Denylist *denylist.List
+	Clients  *clients.Registry
+	Users    Users
+	Signer   *jwt.Signer
+	Verifier *jwt.Verifier // for all Resources
+
+	Resources     []string // that tokens may name, in canonical form; the first is the default
+	Scopes        []string // that exist
+	DefaultScopes []string // of a request, a client or a user that names none
+
+	CodeTTL        time.Duration
+	AccessTTL      time.Duration
+	RefreshTTL     time.Duration // absolute: from the first handle of a grant to the end of its last
+	RefreshIdleTTL time.Duration // of a handle that is not used
+	Window         time.Duration // the denylist's replay window
+
+	Draining func() bool                // optional: whether the server is about to stop
+	Stale    func() error               // optional: why a file on disk is not the one in use
+	ClientIP func(*http.Request) string // optional: the caller's address; as the connection has it
+	Log      *slog.Logger
+}
+
+// server has the endpoints as methods.
+type server struct {
+	o       Options
+	path    string // of the issuer, "" for most
+	origin  string // of the issuer, as browsers send it
+	cookies cookies
+	pages   *pages
+	served  document // the metadata: it never changes
+}
+
+// New returns the authorization server. Its paths are below the path of the
+// issuer, but for the well-known ones, which RFC 8414 §3.1 puts before it.
+func New(o Options) (http.Handler, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("handlers: %w", err)
+	}
+	u, err := url.Parse(o.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("handlers: issuer: %w", err)
+	}
+	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer)}
+	if s.pages, err = newPages(o.App, s.path); err != nil {
+		return nil, fmt.Errorf("handlers: %w", err)
+	}
+	if s.served, err = s.newMetadata(); err != nil {
+		return nil, fmt.Errorf("handlers: %w", err)
+	}
+	return s.routes(), nil
+}
+
+func (o *Options) check() error {
+	if err := oauth.CheckIssuer(o.Issuer); err != nil {
+		return err
+	}
+	if o.Ring == nil || o.Store == nil || o.Keys == nil || o.Denylist == nil || o.Clients == nil || o.Users == nil || o.Signer == nil || o.Verifier == nil || o.Log == nil {
+		return errors.New("a part is missing: Ring, Store, Keys, Denylist, Clients, Users, Signer, Verifier and Log are needed")
+	}
+	if o.App == "" || len(o.Resources) == 0 || len(o.DefaultScopes) == 0 {
+		return errors.New("App, Resources and DefaultScopes must not be empty")
+	}
+	if !oauth.ScopeIsSubset(o.DefaultScopes, o.knownScopes()) {
+		return errors.New("DefaultScopes must be among Scopes")
+	}
+	for _, ttl := range []time.Duration{o.CodeTTL, o.AccessTTL, o.RefreshTTL, o.RefreshIdleTTL} {
+		if ttl < time.Second {
+			return errors.New("CodeTTL, AccessTTL, RefreshTTL and RefreshIdleTTL must be a second or more")
+		}
+	}
+	for _, r := range o.Resources {
+		if canonical, err := oauth.CanonicalResource(r); err != nil || canonical != r {
+			return fmt.Errorf("resource %s is not in canonical form", r)
+		}
+	}
+	if o.Draining == nil {
+		o.Draining = func() bool { return false }
+	}
+	if o.Stale == nil {
+		o.Stale = func() error { return nil }
+	}
+	if o.ClientIP == nil {
+		o.ClientIP = remoteIP
+	}
+	return nil
+}
+
+func remoteIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// standardScopes are known whatever is configured: common clients ask for them
+// unasked, and must not fail for it.
+var standardScopes = []string{"openid", "profile", "email", "offline_access"}
+
+func (o *Options) knownScopes() []string { return slices.Concat(o.Scopes, standardScopes) }
+
+// Limits of request bodies.
+const (
+	maxForm     = 64 << 10
+	maxDocument = 16 << 10
+)
+
+func (s *server) routes() http.Handler {
+	r := chi.NewRouter()
+	handle := func(rt route, paths ...string) {
+		rt.s = s
+		for _, p := range paths {
+			r.Handle(p, rt)
+		}
+	}
+	p := s.path
+	handle(route{api: true, get: s.metadata}, s.metadataPaths()...)
+	handle(route{api: true, get: s.jwks}, p+"/.well-known/jwks.json")
+	handle(route{api: true, post: s.register, limit: maxDocument, document: true}, p+"/register", p+"/oauth/register")
+	handle(route{api: true, post: s.token, limit: maxForm}, p+"/token", p+"/oauth/token")
+	handle(route{api: true, post: s.revoke, limit: maxForm}, p+"/revoke", p+"/oauth/revoke")
+	handle(route{api: true, post: s.introspect, limit: maxForm}, p+"/introspect", p+"/oauth/introspect")
+	handle(route{api: true, get: s.livez}, p+"/livez")
+	handle(route{api: true, get: s.readyz}, p+"/readyz")
+
+	handle(route{get: s.authorize, post: s.authorize, limit: maxForm}, p+"/authorize", p+"/oauth/authorize")
+	handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true}, p+"/login", p+"/oauth/login")
+	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true}, p+"/consent")
+	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, ownPages: true}, p+"/logout")
+	handle(route{get: noIcon}, p+"/favicon.ico")
+
+	r.NotFound(s.absent)
+	r.MethodNotAllowed(route{s: s}.ServeHTTP)
+	return r
+}

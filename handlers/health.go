@@ -1,0 +1,54 @@
+package handlers
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+const storeCheckTimeout = 2 * time.Second
+
+// livez says that the process runs, and nothing about anything it depends on: a
+// store that is down must not have the whole fleet restarted.
+func (s *server) livez(*http.Request) (any, error) { return health{Status: "ok"}, nil }
+
+// health is what the probes answer. It is public, so it says what, not why: the
+// log has the reasons.
+type health struct {
+	Status string `json:"status"`
+	Keys   string `json:"keys,omitempty"`
+	Store  string `json:"store,omitempty"`
+	Config string `json:"config,omitempty"`
+}
+
+// readyz says whether requests should come here: keys are there and the process
+// is not stopping. The store is reported, but decides only with ?require=store,
+// since JWKS, metadata and MCP calls go on without it.
+func (s *server) readyz(r *http.Request) (any, error) {
+	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok"}
+	if err := s.o.Stale(); err != nil {
+		h.Config = "stale"
+	}
+	if err := s.o.Clients.Stale(); err != nil {
+		h.Config = "stale"
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
+	defer cancel()
+	if err := s.o.Store.Check(ctx); err != nil {
+		h.Store = "unavailable"
+		if r.URL.Query().Get("require") == "store" {
+			h.Status = "waiting for the store"
+		}
+	}
+	if _, err := s.o.Keys.Signing(time.Now()); err != nil {
+		h.Keys, h.Status = "unavailable", "waiting for signing keys"
+	}
+	if s.o.Draining() {
+		h.Status = "draining"
+	}
+	status := http.StatusOK
+	if h.Status != "ok" {
+		status = http.StatusServiceUnavailable
+	}
+	return reply{status: status, body: h}, nil
+}

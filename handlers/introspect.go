@@ -1,0 +1,119 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"signet/clients"
+	"signet/denylist"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// introspection is the answer about a token (RFC 7662 §2.2). About every token
+// that is not live, or not the caller's, it is active=false and nothing else.
+type introspection struct {
+	Active    bool   `json:"active"`
+	Scope     string `json:"scope,omitempty"`
+	ClientID  string `json:"client_id,omitempty"`
+	Username  string `json:"username,omitempty"`
+	TokenType string `json:"token_type,omitempty"`
+	Expires   int64  `json:"exp,omitempty"`
+	IssuedAt  int64  `json:"iat,omitempty"`
+	Subject   string `json:"sub,omitempty"`
+	Audience  string `json:"aud,omitempty"`
+	Issuer    string `json:"iss,omitempty"`
+	ID        string `json:"jti,omitempty"`
+	Use       string `json:"use,omitempty"` // access or refresh
+}
+
+// introspect serves token introspection. Clients ask about their own tokens only.
+// It looks at the store every time: this is the endpoint for who wants to know
+// now, whatever a verifier still accepts.
+func (s *server) introspect(r *http.Request) (any, error) {
+	ev := event{name: "introspect"}
+	client, err := s.authenticate(r, &ev)
+	if err != nil {
+		s.audit(r, ev, err)
+		return nil, err
+	}
+	raw := r.PostForm.Get("token")
+	if raw == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "Missing token parameter")
+	}
+	var answer introspection
+	if handle, openErr := seal.Open[seal.Refresh](s.o.Ring, raw); openErr == nil {
+		answer, err = s.introspectHandle(r.Context(), client, handle, time.Now())
+	} else {
+		answer, err = s.introspectAccess(r.Context(), client, raw)
+	}
+	if errors.Is(err, errNotLive) || errors.Is(err, users.ErrUnknown) {
+		return introspection{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (s *server) introspectAccess(ctx context.Context, client *clients.Client, raw string) (introspection, error) {
+	claims, err := s.accessToken(ctx, client, raw)
+	if err != nil {
+		return introspection{}, err
+	}
+	if _, err := s.liveGrant(ctx, claims.GrantID); err != nil {
+		return introspection{}, err
+	}
+	user, err := s.o.Users.Lookup(ctx, claims.Subject)
+	if errors.Is(err, users.ErrUnknown) {
+		return introspection{}, err
+	}
+	if err != nil {
+		return introspection{}, unavailable(err)
+	}
+	return introspection{
+		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, Username: user.Name, TokenType: "Bearer",
+		Expires: claims.ExpiresAt, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID, Use: "access",
+	}, nil
+}
+
+// introspectHandle answers about a refresh handle. It is not called Bearer: a
+// resource server that looks no further than that must not take it for an access
+// token.
+func (s *server) introspectHandle(ctx context.Context, client *clients.Client, handle seal.Refresh, now time.Time) (introspection, error) {
+	g := handle.Grant
+	if g.ClientHash != client.Hash() || g.Epoch != s.o.Store.Epoch() || now.Unix() >= handle.Expires || now.Unix() >= g.Expires {
+		return introspection{}, errNotLive
+	}
+	found, err := s.liveGrant(ctx, g.ID)
+	if err != nil {
+		return introspection{}, err
+	}
+	if found.Gen != handle.Gen {
+		return introspection{}, errNotLive // rotated; or of a store that was rolled back
+	}
+	user, err := s.lookup(ctx, g.Subject, g.UserVersion)
+	if err != nil {
+		return introspection{}, err
+	}
+	return introspection{
+		Active: true, Scope: oauth.FormatScope(g.Scope), ClientID: client.ID, Username: user.Name, TokenType: "refresh_token",
+		Expires: handle.Expires, IssuedAt: found.RotatedAt / 1000, Subject: g.Subject, Issuer: s.o.Issuer, Use: "refresh",
+	}, nil
+}
+
+// liveGrant asks the store about a grant. One that it does not know was never
+// redeemed here, or is long over.
+func (s *server) liveGrant(ctx context.Context, id string) (denylist.Grant, error) {
+	grant, err := s.o.Denylist.Find(ctx, id)
+	switch {
+	case errors.Is(err, denylist.ErrRevoked), errors.Is(err, denylist.ErrUnknown):
+		return denylist.Grant{}, errNotLive
+	case err != nil:
+		return denylist.Grant{}, unavailable(err)
+	}
+	return grant, nil
+}

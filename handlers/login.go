@@ -1,0 +1,95 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// loginData is what the login page shows. State is the sealed transaction, not
+// the client's state.
+type loginData struct {
+	State, Username, Error string
+	Client, Host           string
+}
+
+// loginPage serves the form.
+func (s *server) loginPage(r *http.Request) (any, error) {
+	query, err := oauth.Query(r)
+	if err != nil {
+		return nil, err
+	}
+	raw := query.Get("state")
+	tx, err := s.openLogin(r, raw, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return s.loginForm(r, tx, raw, "", "", http.StatusOK)
+}
+
+func (s *server) loginForm(r *http.Request, tx seal.Login, raw, name, problem string, status int) (any, error) {
+	client, err := s.client(r.Context(), tx.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	data := loginData{State: raw, Username: name, Error: problem, Client: clientName(client), Host: hostOf(tx.RedirectURI)}
+	return page{name: "login", status: status, data: data}, nil
+}
+
+// login checks the password. The form has three fields, state, username and
+// password; that it was sent from a page of ours, by the browser that began, the
+// route and the transaction's cookie have to show.
+func (s *server) login(r *http.Request) (any, error) {
+	form, now := r.PostForm, time.Now()
+	raw, name, password := form.Get("state"), form.Get("username"), form.Get("password")
+	tx, err := s.openLogin(r, raw, now)
+	if err != nil {
+		return nil, err
+	}
+	if len(password) > users.MaxPassword || len(name) > users.MaxPassword {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "user name or password is longer than %d bytes", users.MaxPassword)
+	}
+	if name == "" || password == "" {
+		return s.loginForm(r, tx, raw, name, "Missing required fields", http.StatusBadRequest)
+	}
+	user, err := s.o.Users.Check(r.Context(), name, password)
+	ev := event{name: "login", subject: user.Subject}
+	switch {
+	case errors.Is(err, users.ErrInvalid):
+		// The name is not logged: it may be a password typed into the wrong field.
+		s.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))
+		return s.loginForm(r, tx, raw, name, "Invalid credentials", http.StatusUnauthorized)
+	case err != nil:
+		s.audit(r, ev, unavailable(err))
+		return nil, unavailable(err)
+	case user.Subject == "":
+		return nil, errors.New("the user check returned a user without a subject")
+	}
+	s.audit(r, ev, nil)
+	return s.welcome(r, tx, user, now)
+}
+
+// welcome goes on with a user who has just signed in: a new session, and the
+// transaction from here on carries the user.
+func (s *server) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
+	client, err := s.client(r.Context(), tx.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	who, cookie, err := s.newSession(user, now)
+	if err != nil {
+		return nil, err
+	}
+	if tx.Scope = s.userScope(tx.Scope, user); len(tx.Scope) == 0 {
+		if err := s.answer(r.Context(), tx); err != nil {
+			return nil, err
+		}
+		err := oauth.Errorf(oauth.InvalidScope, "the user may not grant any of the requested scopes")
+		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+	}
+	return s.goOn(r, client, tx, who, []*http.Cookie{cookie}, now)
+}

@@ -1,0 +1,71 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"signet/oauth"
+)
+
+const metadataMaxAge = time.Hour
+
+// metadataPaths are where clients look for the metadata of an issuer: RFC 8414
+// §3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery
+// after it, and MCP clients try all three.
+func (s *server) metadataPaths() []string {
+	const rfc8414, discovery = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
+	if s.path == "" {
+		return []string{rfc8414, discovery}
+	}
+	return []string{rfc8414 + s.path, discovery + s.path, s.path + discovery}
+}
+
+// newMetadata builds the one document that is served at every well-known path
+// (RFC 8414 §2), from the issuer alone: no header of a request has a say. It
+// lists what works and nothing else. subject_types_supported and
+// id_token_signing_alg_values_supported are what OpenID Connect Discovery §3
+// requires of it; clients that find the document under its OpenID name refuse
+// one without them.
+func (s *server) newMetadata() (document, error) {
+	i := s.o.Issuer
+	methods := []string{"none", "client_secret_post", "client_secret_basic"} // some clients take the first
+	body, err := json.Marshal(oauth.ServerMetadata{
+		Issuer:                                     i,
+		AuthorizationEndpoint:                      i + "/authorize",
+		TokenEndpoint:                              i + "/token",
+		RegistrationEndpoint:                       i + "/register",
+		RevocationEndpoint:                         i + "/revoke",
+		IntrospectionEndpoint:                      i + "/introspect",
+		JWKSURI:                                    i + "/.well-known/jwks.json",
+		ScopesSupported:                            s.o.Scopes,
+		ResponseTypesSupported:                     []string{"code"},
+		ResponseModesSupported:                     []string{"query"},
+		GrantTypesSupported:                        []string{"authorization_code", "refresh_token"},
+		TokenEndpointAuthMethodsSupported:          methods,
+		RevocationEndpointAuthMethodsSupported:     methods,
+		IntrospectionEndpointAuthMethodsSupported:  methods,
+		CodeChallengeMethodsSupported:              []string{"S256"},
+		AuthorizationResponseIssParameterSupported: true,
+		SubjectTypesSupported:                      []string{"public"},
+		IDTokenSigningAlgValuesSupported:           []string{"ES256"},
+		PromptValuesSupported:                      []string{"none", "login", "consent"},
+	})
+	if err != nil {
+		return document{}, err
+	}
+	hash := sha256.Sum256(body)
+	etag := `"` + base64.RawURLEncoding.EncodeToString(hash[:12]) + `"`
+	return document{body: body, etag: etag, maxAge: metadataMaxAge}, nil
+}
+
+func (s *server) metadata(*http.Request) (any, error) { return s.served, nil }
+
+// jwks serves the public keys (RFC 7517 §5). How long they may be cached follows
+// from the key schedule.
+func (s *server) jwks(*http.Request) (any, error) {
+	body, etag, maxAge := s.o.Keys.JWKS(time.Now())
+	return document{body: body, etag: etag, maxAge: maxAge}, nil
+}

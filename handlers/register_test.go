@@ -1,0 +1,129 @@
+package handlers_test
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+	"testing"
+
+	"signet/internal/authtest"
+)
+
+// Row 6: registration in the form that clients send it, at both paths.
+func TestRow06_Registration(t *testing.T) {
+	s := authtest.New(t, func(c *authtest.Config) {
+		c.Scopes, c.DefaultScopes = []string{"read", "write", "admin"}, []string{"read"}
+	})
+	post := func(path, body string) *authtest.Response {
+		t.Helper()
+		return s.Post(t, path, "application/json; charset=utf-8", body)
+	}
+	for _, path := range []string{"/register", "/oauth/register"} {
+		r := post(path, `{"redirect_uris":["http://localhost:5000/callback"],"client_name":"My App","scope":"read write","client_uri":"https://app.test/"}`)
+		if r.StatusCode != 201 || r.Header.Get("Cache-Control") != "no-store" {
+			t.Fatalf("%d %s", r.StatusCode, r.Body)
+		}
+		v := r.JSON(t)
+		for name, want := range map[string]any{
+			"client_name": "My App", "scope": "read write", "token_endpoint_auth_method": "client_secret_basic", "client_secret_expires_at": 0.0, "client_uri": "https://app.test/",
+		} {
+			if v[name] != want {
+				t.Errorf("%s = %v, want %v", name, v[name], want)
+			}
+		}
+		id, _ := v["client_id"].(string)
+		secret, _ := v["client_secret"].(string)
+		if id == "" || secret == "" || v["client_id_issued_at"] == nil {
+			t.Errorf("%s", r.Body)
+		}
+		c := authtest.Client{ID: id, Secret: secret, RedirectURI: "http://localhost:5000/callback"}
+		if tok := s.Tokens(t, "bob", c); tok.Scope != "read" {
+			t.Errorf("scope %s", tok.Scope)
+		}
+	}
+	if v := post("/register", `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none"}`).JSON(t); v["client_secret"] != nil || v["scope"] != "read" {
+		t.Errorf("a public client: %v", v)
+	}
+	for body, code := range map[string]string{
+		`{}`: "", `{"redirect_uris":[]}`: "", `not json`: "invalid_client_metadata", ``: "invalid_client_metadata",
+		`{"redirect_uris":["https://app.test/cb"],"scope":"root"}`:                                    "invalid_client_metadata",
+		`{"redirect_uris":["javascript:alert(1)"]}`:                                                   "invalid_redirect_uri",
+		`{"redirect_uris":["http://app.test/cb"]}`:                                                    "invalid_redirect_uri",
+		`{"redirect_uris":["https://app.test/cb#"]}`:                                                  "invalid_redirect_uri",
+		`{"redirect_uris":["https://app.test/cb"],"grant_types":["password"]}`:                        "invalid_client_metadata",
+		`{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"client_secret_jwt2"}`: "invalid_client_metadata",
+	} {
+		r := post("/register", body)
+		if r.StatusCode != 400 || code != "" && r.Error() != code || code == "" && r.Error() != "invalid_redirect_uri" && r.Error() != "invalid_client_metadata" {
+			t.Errorf("%s: %d %s", body, r.StatusCode, r.Body)
+		}
+	}
+	if r := post("/register", `{"redirect_uris":["https://app.test/cb"],"scope":"openid profile email offline_access read"}`); r.StatusCode != 201 {
+		t.Errorf("standard scopes: %d %s", r.StatusCode, r.Body)
+	}
+}
+
+// H04: an id is what we made it, and only for us.
+func TestH04_ClientID(t *testing.T) {
+	s := authtest.New(t)
+	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"client_id":"alice","client_secret":"mine"}`)
+	id, _ := r.JSON(t)["client_id"].(string)
+	if r.StatusCode != 201 || id == "alice" || strings.HasPrefix(id, "https://") || strings.Contains(r.Body, "mine") {
+		t.Errorf("%d %s", r.StatusCode, r.Body)
+	}
+}
+
+// H06: bounds of a registration.
+func TestH06_Size(t *testing.T) {
+	s := authtest.New(t)
+	wantError(t, s.Post(t, "/register", "application/json", `{"client_name":"`+strings.Repeat("x", 16<<10)+`"}`), 413, "invalid_client_metadata")
+	uris, err := json.Marshal([]string{"https://app.test/" + strings.Repeat("a", 1500)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := s.Post(t, "/register", "application/json", `{"redirect_uris":`+string(uris)+`}`); r.StatusCode != 400 {
+		t.Errorf("%d %s", r.StatusCode, r.Body)
+	}
+	wantError(t, s.Post(t, "/register", formType, "redirect_uris=x"), 415, "invalid_client_metadata")
+	wantError(t, s.Post(t, "/register", "", `{"redirect_uris":["https://app.test/cb"]}`), 415, "invalid_client_metadata")
+}
+
+// H07: a header that means nothing here is no failure.
+func TestH07_Authorization(t *testing.T) {
+	s := authtest.New(t)
+	for _, header := range []string{"Bearer", "Bearer  ", "Basic", "Basic %", "Bearer " + strings.Repeat("x", 64<<10)} {
+		r := request("POST", authtest.Issuer+"/register", `{"redirect_uris":["https://app.test/cb"]}`, "Content-Type", "application/json", "Authorization", header)
+		if res := s.Do(t, r); res.StatusCode != 201 {
+			t.Errorf("%.20s: %d", header, res.StatusCode)
+		}
+	}
+}
+
+// Rows 9 and 10: an unknown client, and redirect URIs of all kinds, end to end.
+func TestRow09_Row10_Redirects(t *testing.T) {
+	s := authtest.New(t)
+	wantPage(t, s.NewBrowser().Get(t, "/authorize?client_id=made-up"), 400)
+	c := s.Register(t, "cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:8787/callback")
+	for _, uri := range []string{"cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:50002/callback"} {
+		b := s.NewBrowser()
+		page := b.SignIn(t, "alice", c, set("redirect_uri", uri))
+		r := b.Submit(t, page, set("decision", "approve"))
+		if !strings.HasPrefix(r.Header.Get("Location"), uri+"?code=") {
+			t.Errorf("%s: redirect to %s", uri, r.Header.Get("Location"))
+		}
+		s.Redeem(t, c, r.Sent().Get("code"), set("redirect_uri", uri)).Tokens(t)
+	}
+}
+
+// The short paths and their aliases are the same endpoints.
+func TestAliases(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	page := b.Get(t, strings.Replace(s.AuthorizeURL(s.PUB), "/authorize?", "/oauth/authorize?", 1))
+	wantLogin(t, page)
+	code := b.Submit(t, b.Submit(t, page, aliceLogin), set("decision", "approve")).Sent().Get("code")
+	tok := s.PostForm(t, "/oauth/token", s.PUB, s.CodeForm(s.PUB, code)).Tokens(t)
+	if r := s.PostForm(t, "/oauth/introspect", s.PUB, url.Values{"token": {tok.Access}}); r.JSON(t)["active"] != true {
+		t.Errorf("%s", r.Body)
+	}
+}

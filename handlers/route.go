@@ -1,0 +1,321 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"signet/oauth"
+)
+
+// handlerTimeout bounds the work on one request, store included.
+const handlerTimeout = 10 * time.Second
+
+// endpoint reads a request and returns what to answer: one of the result types
+// below, or a struct to be sent as JSON. It never writes.
+type endpoint func(*http.Request) (any, error)
+
+// The results that are not simply JSON with status 200. A nil result is an empty
+// 200.
+type (
+	// document is a public JSON document that may be cached.
+	document struct {
+		body   []byte
+		etag   string
+		maxAge time.Duration
+	}
+	// reply is JSON with another status than 200; without a body if that is nil.
+	reply struct {
+		status int
+		body   any
+	}
+	// page is an HTML page for the user.
+	page struct {
+		name    string
+		status  int
+		data    any
+		cookies []*http.Cookie
+	}
+	// redirect sends the browser on: to a path of ours, or to the redirect URI of a
+	// client that this request has verified.
+	redirect struct {
+		to      string
+		cookies []*http.Cookie
+	}
+)
+
+// redirectError is an error that the client learns through the browser. Only
+// [server.tellClient] makes one.
+type redirectError struct {
+	redirectURI, state string
+	err                error
+}
+
+func (e *redirectError) Error() string { return e.err.Error() }
+func (e *redirectError) Unwrap() error { return e.err }
+
+// userError is a client's error that the user is told in its place, because
+// nobody vouches for the client. host is where it wanted the browser to go.
+type userError struct {
+	host string
+	err  error
+}
+
+func (e *userError) Error() string { return e.err.Error() }
+func (e *userError) Unwrap() error { return e.err }
+
+// route is what is served at one path.
+type route struct {
+	s         *server
+	get, post endpoint
+	api       bool  // for programs, of any origin: JSON errors and CORS; else for browsers
+	ownPages  bool  // posts are accepted from our own pages only
+	document  bool  // the body is a document that the endpoint reads, not a form
+	limit     int64 // of the body
+}
+
+func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
+	defer cancel()
+	r = r.WithContext(ctx)
+	rt.setHeaders(w.Header())
+	if rt.api && r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	e := rt.endpoint(r.Method)
+	if e == nil {
+		w.Header().Set("Allow", rt.allowed())
+		rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "method %s is not allowed here", r.Method).WithStatus(http.StatusMethodNotAllowed))
+		return
+	}
+	result, err := rt.run(w, r, e)
+	if err != nil {
+		rt.fail(w, r, err)
+		return
+	}
+	rt.render(w, r, result)
+}
+
+func (rt route) endpoint(method string) endpoint {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return rt.get
+	case http.MethodPost:
+		return rt.post
+	}
+	return nil
+}
+
+func (rt route) allowed() string {
+	var methods []string
+	if rt.get != nil {
+		methods = append(methods, "GET", "HEAD")
+	}
+	if rt.post != nil {
+		methods = append(methods, "POST")
+	}
+	if rt.api {
+		methods = append(methods, "OPTIONS")
+	}
+	return strings.Join(methods, ", ")
+}
+
+// setHeaders sets what every answer has. A document that may be cached says so
+// later.
+func (rt route) setHeaders(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	if rt.api {
+		rt.allowOrigins(h)
+	}
+}
+
+// allowOrigins lets scripts of any origin call, as they must to be OAuth clients
+// in a browser (OAuth 2.1 §3.2). Without credentials: no cookie counts here.
+func (rt route) allowOrigins(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After")
+	h.Set("Access-Control-Allow-Methods", rt.allowed())
+	h.Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, dpop")
+	h.Set("Access-Control-Max-Age", "86400")
+}
+
+// run calls the endpoint with the body parsed into PostForm. An endpoint that
+// panics has failed like one that returned an error.
+func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			rt.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			err = errors.New("panic")
+		}
+	}()
+	if r.Method == http.MethodPost {
+		if rt.ownPages {
+			if err := rt.s.checkOwnPage(r); err != nil {
+				return nil, err
+			}
+		}
+		if rt.document {
+			r.Body = http.MaxBytesReader(w, r.Body, rt.limit)
+		} else if r.PostForm, err = oauth.Form(w, r, rt.limit); err != nil {
+			return nil, err
+		}
+	}
+	return e(r)
+}
+
+func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
+	switch v := result.(type) {
+	case nil:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusOK)
+	case document:
+		writeDocument(w, r, v)
+	case reply:
+		rt.writeJSON(w, r, v.status, v.body)
+	case page:
+		setCookies(w, v.cookies)
+		rt.writePage(w, r, v)
+	case redirect:
+		setCookies(w, v.cookies)
+		// Never 307: it would send the password along (RFC 9700 §4.12).
+		w.Header().Set("Location", v.to)
+		w.WriteHeader(http.StatusSeeOther)
+	default:
+		rt.writeJSON(w, r, http.StatusOK, v)
+	}
+}
+
+func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
+	for _, c := range cookies {
+		http.SetCookie(w, c)
+	}
+}
+
+func writeDocument(w http.ResponseWriter, r *http.Request, d document) {
+	h := w.Header()
+	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(d.maxAge.Seconds())))
+	h.Set("ETag", d.etag)
+	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(d.body)))
+	_, _ = w.Write(d.body) // fails when nobody listens any more
+}
+
+// etagMatches compares weakly, as If-None-Match is compared (RFC 9110 §13.1.2).
+func etagMatches(header, etag string) bool {
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
+
+func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+	if v == nil {
+		w.WriteHeader(status)
+		return
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		rt.fail(w, r, fmt.Errorf("encoding the answer: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// writePage renders into memory first: a page that fails half way is an error, not
+// half a page.
+func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
+	var body bytes.Buffer
+	if err := rt.s.pages.render(&body, p.name, p.data); err != nil {
+		rt.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", p.name), slog.Any("cause", err))
+		http.Error(w, "Something went wrong.", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", rt.s.pages.policy)
+	h.Set("X-Frame-Options", "DENY")
+	if p.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
+	}
+	w.WriteHeader(p.status)
+	_, _ = w.Write(body.Bytes())
+}
+
+// fail renders an error: as a redirect where one is allowed, else as JSON for
+// programs and as a page for users.
+func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := oauth.AsError(unanswered(err))
+	rt.log(r, e)
+	var toClient *redirectError
+	switch {
+	case errors.As(err, &toClient):
+		rt.render(w, r, redirect{to: e.RedirectTo(toClient.redirectURI, toClient.state, rt.s.o.Issuer)})
+	case rt.api:
+		e.WriteJSON(w, usedBasic(r))
+	default:
+		rt.writePage(w, r, errorPage(e, err))
+	}
+}
+
+// unanswered turns a passed deadline into temporarily_unavailable: we do not know,
+// which is not a verdict on the request.
+func unanswered(err error) error {
+	var e *oauth.Error
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &e) {
+		return unavailable(err)
+	}
+	return err
+}
+
+func (rt route) log(r *http.Request, e *oauth.Error) {
+	level := slog.LevelDebug
+	switch {
+	case e.Code == oauth.TemporarilyUnavailable:
+		level = slog.LevelWarn
+	case e.Status() >= 500:
+		level = slog.LevelError
+	}
+	rt.s.o.Log.LogAttrs(r.Context(), level, "request refused", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("error", e.Error()))
+}
+
+func usedBasic(r *http.Request) bool {
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.EqualFold(scheme, "Basic")
+}
+
+// unavailable is the answer when a part that has to be asked cannot say. Clients
+// keep their tokens on it, as they do not on invalid_grant.
+func unavailable(cause error) error {
+	return oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause)
+}
+
+// absent answers for every path that is not there: as JSON, or as a page when a
+// browser asks. Never a redirect: clients probe paths in their discovery.
+func (s *server) absent(w http.ResponseWriter, r *http.Request) {
+	rt := route{s: s, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
+	rt.setHeaders(w.Header())
+	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
+}
+
+func noIcon(*http.Request) (any, error) { return reply{status: http.StatusNoContent}, nil }

@@ -1,0 +1,183 @@
+package handlers
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"signet/denylist"
+	"signet/jwt"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// sessionTTL is how long a login lets a user skip the password.
+const sessionTTL = 12 * time.Hour
+
+// spentSession is the denylist's kind of sessions that were ended.
+const spentSession = "session"
+
+// cookies names and makes the two cookies: the login session, and a random value
+// that ties a login transaction to the browser that began it.
+type cookies struct {
+	session, browser string
+	secure           bool
+}
+
+// newCookies puts the issuer's hash into the names: cookies do not care for ports,
+// and several issuers may share a host. On https the __Host- prefix makes the
+// browser refuse such a cookie from another host or without Secure. On http, where
+// only a loopback issuer gets to, Safari would drop it.
+func newCookies(issuer string) cookies {
+	hash := sha256.Sum256([]byte(issuer))
+	suffix := "_" + hex.EncodeToString(hash[:4])
+	if strings.HasPrefix(issuer, "https://") {
+		return cookies{session: "__Host-signet_session" + suffix, browser: "__Host-signet_browser" + suffix, secure: true}
+	}
+	return cookies{session: "signet_session" + suffix, browser: "signet_browser" + suffix}
+}
+
+// make returns a cookie; a negative age deletes it, 0 keeps it as long as the
+// browser runs.
+func (c cookies) make(name, value string, age time.Duration) *http.Cookie {
+	return &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age.Seconds()), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+}
+
+var base64url = base64.RawURLEncoding.Strict()
+
+const browserSize = 32
+
+// browserOf returns the hash of the browser's binding cookie, or "".
+func (s *server) browserOf(r *http.Request) string {
+	c, err := r.Cookie(s.cookies.browser)
+	if err != nil {
+		return ""
+	}
+	if b, err := base64url.DecodeString(c.Value); err != nil || len(b) != browserSize {
+		return ""
+	}
+	return hashText(c.Value)
+}
+
+// bindBrowser returns the hash of the binding cookie, and the cookie if it has to
+// be set first. A browser keeps one value, so that parallel logins do not disturb
+// each other.
+func (s *server) bindBrowser(r *http.Request) (string, []*http.Cookie) {
+	if hash := s.browserOf(r); hash != "" {
+		return hash, nil
+	}
+	b := make([]byte, browserSize)
+	rand.Read(b)
+	value := base64url.EncodeToString(b)
+	return hashText(value), []*http.Cookie{s.cookies.make(s.cookies.browser, value, 0)}
+}
+
+func hashText(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return base64url.EncodeToString(h[:])
+}
+
+// checkOwnPage refuses a POST that does not come from one of our own pages. Every
+// current browser says where a request comes from; where one does not, its Origin
+// must be ours. Under our Referrer-Policy a page of ours sends `Origin: null`, so
+// Origin counts only then.
+func (s *server) checkOwnPage(r *http.Request) error {
+	switch site := r.Header.Get("Sec-Fetch-Site"); {
+	case site == "same-origin":
+		return nil
+	case site == "" && r.Header.Get("Origin") == s.origin:
+		return nil
+	}
+	return oauth.Errorf(oauth.InvalidRequest, "this form was not sent from a page of this server").WithStatus(http.StatusForbidden)
+}
+
+// signedIn is a user with a live session, or one who has just signed in.
+type signedIn struct {
+	session seal.Session
+	user    users.User
+}
+
+// errNoSession means that the user has to sign in.
+var errNoSession = errors.New("no live session")
+
+// session returns who is signed in in this browser, or errNoSession. It asks every
+// time whether the session was ended and whether the user is still the same.
+func (s *server) session(r *http.Request, now time.Time) (signedIn, error) {
+	sess, err := s.openSession(r, now)
+	if err != nil {
+		return signedIn{}, err
+	}
+	ended, err := s.o.Denylist.Spent(r.Context(), spentSession, sess.ID)
+	switch {
+	case err != nil:
+		return signedIn{}, unavailable(err)
+	case ended:
+		return signedIn{}, errNoSession
+	}
+	user, err := s.lookup(r.Context(), sess.Subject, sess.UserVersion)
+	if errors.Is(err, users.ErrUnknown) {
+		return signedIn{}, errNoSession
+	}
+	if user.Version == "" {
+		user.Scopes = sess.Scope // nobody but the login knows them
+	}
+	return signedIn{session: sess, user: user}, err
+}
+
+func (s *server) openSession(r *http.Request, now time.Time) (seal.Session, error) {
+	c, err := r.Cookie(s.cookies.session)
+	if err != nil {
+		return seal.Session{}, errNoSession
+	}
+	sess, err := seal.Open[seal.Session](s.o.Ring, c.Value)
+	if err != nil || sess.Epoch != s.o.Store.Epoch() || now.Unix() >= sess.Expires {
+		return seal.Session{}, errNoSession
+	}
+	return sess, nil
+}
+
+// newSession is the session of a user who has just given the password.
+func (s *server) newSession(user users.User, now time.Time) (signedIn, *http.Cookie, error) {
+	expires := now.Add(sessionTTL)
+	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: s.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: now.Unix(), Expires: expires.Unix()}
+	if user.Version == "" {
+		sess.Scope = user.Scopes
+	}
+	raw, err := seal.Seal(s.o.Ring, sess)
+	if err != nil {
+		return signedIn{}, nil, err
+	}
+	return signedIn{session: sess, user: user}, s.cookies.make(s.cookies.session, raw, sessionTTL), nil
+}
+
+// lookup returns the user of subject, or users.ErrUnknown also when the user has
+// changed since version was sealed: a new password or a disable ends what was
+// issued before.
+func (s *server) lookup(ctx context.Context, subject, version string) (users.User, error) {
+	user, err := s.o.Users.Lookup(ctx, subject)
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		return users.User{}, users.ErrUnknown
+	case err != nil:
+		return users.User{}, unavailable(err)
+	case user.Subject != subject || user.Version != version:
+		return users.User{}, users.ErrUnknown
+	}
+	return user, nil
+}
+
+// endSession makes sess unusable for good, whoever still has the cookie.
+func (s *server) endSession(ctx context.Context, sess seal.Session) error {
+	err := s.o.Denylist.SpendID(ctx, spentSession, sess.ID, time.Unix(sess.Expires, 0).Add(jwt.Leeway))
+	if err != nil && !errors.Is(err, denylist.ErrSpent) {
+		return unavailable(err)
+	}
+	return nil
+}

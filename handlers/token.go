@@ -1,0 +1,245 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"signet/clients"
+	"signet/denylist"
+	"signet/jwt"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// tokenResponse is the successful answer of the token endpoint (OAuth 2.1 §3.2.3).
+type tokenResponse struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Scope        string `json:"scope"`
+}
+
+// token serves the token endpoint (OAuth 2.1 §3.2).
+func (s *server) token(r *http.Request) (any, error) {
+	var rule func(context.Context, *clients.Client, url.Values, time.Time, *event) (*tokenResponse, error)
+	grantType := r.PostForm.Get("grant_type")
+	switch grantType {
+	case "":
+		return nil, oauth.Errorf(oauth.InvalidRequest, "grant_type is required")
+	case "authorization_code":
+		rule = s.redeemCode
+	case "refresh_token":
+		rule = s.refresh
+	default:
+		return nil, oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", grantType)
+	}
+	ev := event{name: "token"}
+	if grantType == "refresh_token" {
+		ev.name = "refresh"
+	}
+	client, err := s.authenticate(r, &ev)
+	if err != nil {
+		s.audit(r, ev, err)
+		return nil, err
+	}
+	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, grantType) {
+		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grantType)
+	}
+	response, err := rule(r.Context(), client, r.PostForm, time.Now(), &ev)
+	s.audit(r, ev, err)
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// authenticate identifies the client of a form request. A request that names
+// nobody is a failed authentication (OAuth 2.1 §3.2.4), also where a public client
+// would have had to give nothing but its id.
+func (s *server) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
+	if r.Header.Get("Authorization") == "" && !r.PostForm.Has("client_id") {
+		return nil, oauth.Errorf(oauth.InvalidClient, "Client authentication required")
+	}
+	client, _, err := s.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
+	if err != nil {
+		var e *oauth.Error
+		if !errors.As(err, &e) {
+			err = unavailable(err)
+		}
+		return nil, err
+	}
+	ev.client = client
+	return client, nil
+}
+
+// redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that
+// fails any check leaves the code as it was: otherwise whoever saw a code could end
+// the login by presenting it. The one that passes them all spends it, last.
+func (s *server) redeemCode(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
+	if form.Get("code") == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "code is required")
+	}
+	code, err := seal.Open[seal.Code](s.o.Ring, form.Get("code"))
+	if err != nil {
+		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is not valid")
+	}
+	g := code.Grant
+	ev.subject, ev.grantID = g.Subject, g.ID
+	switch {
+	case g.ClientHash != client.Hash():
+		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code was issued to another client")
+	case g.Epoch != s.o.Store.Epoch():
+		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is not valid any more")
+	case now.Unix() >= code.Expires:
+		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code has expired")
+	}
+	// The parameter is gone from OAuth 2.1 (§10.2), but enforced when it is sent.
+	if uri := form.Get("redirect_uri"); uri != "" && uri != code.RedirectURI {
+		return nil, oauth.Errorf(oauth.InvalidGrant, "Invalid redirect_uri: not the one of the authorization request")
+	}
+	if err := oauth.CheckVerifier(form.Get("code_verifier"), code.Challenge); err != nil {
+		return nil, err
+	}
+	if _, err := s.checkGrant(ctx, g, form.Get("resource")); err != nil {
+		return nil, err
+	}
+	g.Expires = now.Add(s.o.RefreshTTL).Unix()
+	return s.issue(ctx, client, g, 0, g.Scope, now, ev)
+}
+
+// refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The access token may be
+// narrower than the grant; the next handle never is (§4.3.3).
+func (s *server) refresh(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
+	if form.Get("refresh_token") == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "refresh_token is required")
+	}
+	handle, err := seal.Open[seal.Refresh](s.o.Ring, form.Get("refresh_token"))
+	if err != nil {
+		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is not valid")
+	}
+	g := handle.Grant
+	ev.subject, ev.grantID = g.Subject, g.ID
+	switch {
+	case g.ClientHash != client.Hash():
+		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token was issued to another client")
+	case g.Epoch != s.o.Store.Epoch():
+		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is not valid any more")
+	case handle.Gen < 1 || now.Unix() >= handle.Expires || now.Unix() >= g.Expires:
+		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
+	}
+	user, err := s.checkGrant(ctx, g, form.Get("resource"))
+	if err != nil {
+		return nil, err
+	}
+	scope, err := oauth.ParseScope(form.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	if len(scope) == 0 {
+		scope = g.Scope
+	}
+	if !oauth.ScopeIsSubset(scope, g.Scope) {
+		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
+	}
+	if scope = s.stillAllowed(scope, client, user); len(scope) == 0 {
+		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is allowed any more")
+	}
+	return s.issue(ctx, client, g, handle.Gen, scope, now, ev)
+}
+
+// checkGrant checks what may have changed since the grant was made: the user and
+// the configured resources. resource, if it is sent, must be the grant's: there
+// is one per grant (RFC 8707 §2.2).
+func (s *server) checkGrant(ctx context.Context, g seal.Grant, resource string) (users.User, error) {
+	if resource != "" {
+		canonical, err := oauth.CanonicalResource(resource)
+		if err != nil {
+			return users.User{}, err
+		}
+		if canonical != g.Resource {
+			return users.User{}, oauth.Errorf(oauth.InvalidTarget, "resource is not the one that was granted")
+		}
+	}
+	if !slices.Contains(s.o.Resources, g.Resource) {
+		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is not served any more")
+	}
+	user, err := s.lookup(ctx, g.Subject, g.UserVersion)
+	if errors.Is(err, users.ErrUnknown) {
+		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the user's account has changed").Because(err)
+	}
+	return user, err
+}
+
+// stillAllowed is scope without what client and user have lost since the grant. Of
+// a user without a version only the login knew the scopes.
+func (s *server) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
+	scope = oauth.IntersectScope(scope, s.o.knownScopes())
+	if len(client.Scopes) > 0 {
+		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
+	}
+	if user.Version != "" {
+		scope = s.userScope(scope, user)
+	}
+	return scope
+}
+
+// issue spends generation gen of a grant and then makes its tokens: the one write
+// is durable before anything is signed. All checks are behind it.
+func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, scope []string, now time.Time, ev *event) (*tokenResponse, error) {
+	if _, err := s.o.Keys.Signing(now); err != nil {
+		return nil, unavailable(err) // before the code is spent in vain
+	}
+	next, err := s.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
+	if err != nil {
+		return nil, s.refused(err, gen, ev)
+	}
+	expires := min(now.Add(s.o.AccessTTL).Unix(), g.Expires)
+	access, err := s.o.Signer.Sign(jwt.Claims{
+		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: oauth.FormatScope(scope),
+		IssuedAt: now.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
+	}, now)
+	if err != nil {
+		return nil, err
+	}
+	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - now.Unix(), Scope: oauth.FormatScope(scope)}
+	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
+		return response, nil
+	}
+	idle := min(now.Add(s.o.RefreshIdleTTL).Unix(), g.Expires)
+	response.RefreshToken, err = seal.Seal(s.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
+	return response, err
+}
+
+// row is what the denylist remembers of a grant.
+func row(g seal.Grant, now time.Time) denylist.Grant {
+	return denylist.Grant{
+		ID: g.ID, Subject: g.Subject, ClientHash: g.ClientHash, ClientName: g.ClientName, ConsentHash: g.ConsentHash,
+		Scope: oauth.FormatScope(g.Scope), Resource: g.Resource, Created: now.Unix(), Expires: g.Expires,
+	}
+}
+
+// refused puts the denylist's verdict into words. Whatever is not one of its
+// verdicts means that it could not say, and clients keep their tokens.
+func (s *server) refused(err error, gen int64, ev *event) error {
+	verdict := oauth.Errorf(oauth.InvalidGrant, "the grant has ended").Because(err)
+	switch {
+	case errors.Is(err, denylist.ErrReused) && gen == 0:
+		ev.name = "code_reuse"
+		return oauth.Errorf(oauth.InvalidGrant, "authorization code was used before").Because(err)
+	case errors.Is(err, denylist.ErrReused):
+		ev.name = "refresh_reuse"
+		return oauth.Errorf(oauth.InvalidGrant, "refresh token was used before").Because(err)
+	case errors.Is(err, denylist.ErrRolledBack):
+		ev.name = "refresh_rollback"
+		return verdict
+	case errors.Is(err, denylist.ErrEpoch), errors.Is(err, denylist.ErrRevoked):
+		return verdict
+	}
+	return unavailable(err)
+}

@@ -1,0 +1,87 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"signet/denylist"
+	"signet/jwt"
+	"signet/oauth"
+	"signet/seal"
+)
+
+// loginTTL is how long a user may take from the authorization request to the
+// decision.
+const loginTTL = 10 * time.Minute
+
+// spentLogin is the denylist's kind of login transactions that were answered.
+const spentLogin = "login"
+
+var errExpired = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
+
+// sealLogin seals a transaction for its way through the browser. The client's
+// state is the one part without a tight bound, so it may be what makes a
+// transaction too long to come back.
+func (s *server) sealLogin(tx seal.Login) (string, error) {
+	raw, err := seal.Seal(s.o.Ring, tx)
+	if err != nil {
+		return "", err
+	}
+	if len(raw) > seal.MaxSize {
+		return "", oauth.Errorf(oauth.InvalidRequest, "the authorization request is too long")
+	}
+	return raw, nil
+}
+
+// openLogin returns the transaction that the browser brings back. It must be this
+// browser's own, not expired, and not answered yet.
+func (s *server) openLogin(r *http.Request, raw string, now time.Time) (seal.Login, error) {
+	if raw == "" {
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "there is no authorization request to go on with; begin again in the application")
+	}
+	tx, err := seal.Open[seal.Login](s.o.Ring, raw)
+	switch {
+	case err != nil:
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; begin again in the application")
+	case tx.Browser != s.browserOf(r):
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request was begun in another browser").WithStatus(http.StatusForbidden)
+	case tx.Epoch != s.o.Store.Epoch() || now.Unix() >= tx.Expires:
+		return seal.Login{}, errExpired
+	}
+	answered, err := s.o.Denylist.Spent(r.Context(), spentLogin, tx.ID)
+	switch {
+	case err != nil:
+		return seal.Login{}, unavailable(err)
+	case answered:
+		return seal.Login{}, errAnswered
+	}
+	return tx, nil
+}
+
+var errAnswered = oauth.Errorf(oauth.InvalidRequest, "this authorization request was answered already; begin again in the application")
+
+// answer spends a transaction: of several answers, in whatever tab, one counts.
+func (s *server) answer(ctx context.Context, tx seal.Login) error {
+	err := s.o.Denylist.SpendID(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
+	switch {
+	case errors.Is(err, denylist.ErrSpent):
+		return errAnswered
+	case err != nil:
+		return unavailable(err)
+	}
+	return nil
+}
+
+// packState keeps a client's state at a third above its size in the sealed JSON,
+// where quotes and ampersands would take up to six bytes each.
+func packState(state string) string { return base64url.EncodeToString([]byte(state)) }
+
+func unpackState(packed string) string {
+	state, err := base64url.DecodeString(packed)
+	if err != nil {
+		return "" // sealed by us: cannot be
+	}
+	return string(state)
+}
