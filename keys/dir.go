@@ -1,0 +1,349 @@
+package keys
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lestrrat-go/jwx/v2/jwk"
+
+	"signet/jwt"
+)
+
+const (
+	dirPoll    = 5 * time.Second
+	dirMaxAge  = 5 * time.Minute
+	maxFiles   = 64
+	maxKeyFile = 16 << 10
+	maxKeyID   = 128 // as long as verifiers of package jwt take
+)
+
+// ReadDir reads the operator's keys: every file in dir whose name does not begin
+// with a dot is one EC key on P-256, in PEM (SEC 1, PKCS #8, or a public key) or as
+// a JWK, with mode 0600 if it is private. All are published. Of the private ones
+// that with the latest not-before in the past signs; not-before is the beginning of
+// the file's name (2026-12-01T00:00:00Z-name.pem, 20261201T000000Z-name.pem or
+// 2026-12-01-name.pem) or the member nbf of the JWK, and without one long ago.
+// The key ID is the JWK's kid, else the thumbprint.
+//
+// [Set.Run] reads the folder again every few seconds. If something in it is wrong,
+// all that was read before stays in force ([Set.Stale]). Nothing is ever written. A
+// file that is taken away withdraws its key at once, so it should stay for tokenTTL
+// and [jwt.Leeway] after another key began to sign; the log warns when it did not.
+func ReadDir(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	f := &folder{dir: dir, keep: tokenTTL + jwt.Leeway, log: log}
+	s := &Set{log: log}
+	f.set = s
+	s.refresh = f.refresh
+	if _, err := s.update(context.Background()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// folder is a directory of key files.
+type folder struct {
+	dir  string
+	keep time.Duration
+	log  *slog.Logger
+	set  *Set
+}
+
+func (f *folder) refresh(context.Context) (time.Duration, error) {
+	keys, err := readFiles(f.dir)
+	if err != nil {
+		return dirPoll, fmt.Errorf("signing keys in %s: %w", f.dir, err)
+	}
+	now := time.Now()
+	next := newSnapshot(keys)
+	next.maxAge = dirMaxAge
+	if next.signing(now) == nil {
+		return dirPoll, fmt.Errorf("signing keys in %s: no private key may sign at this time", f.dir)
+	}
+	old := f.set.current.Load()
+	if old == nil {
+		f.set.current.Store(next)
+		return dirPoll, nil
+	}
+	if f.compare(old, next, now) {
+		f.set.current.Store(next)
+	}
+	return dirPoll, nil
+}
+
+// compare reports whether next differs from old, and tells the log of changes that
+// make verifiers refuse good tokens. Equal keys stay the same pointers.
+func (f *folder) compare(old, next *snapshot, now time.Time) (changed bool) {
+	for i := range next.keys {
+		k := &next.keys[i]
+		was := old.byID[k.id]
+		if was == nil {
+			changed = true
+			f.log.Info("signing key added", "kid", k.id, "from", k.from)
+			if k.private != nil && k.from.Before(now.Add(2*dirMaxAge)) && next.signing(now.Add(2*dirMaxAge)).id == k.id {
+				f.log.Warn("a key signs before all verifiers can know it: give it a later not-before", "kid", k.id, "max-age", dirMaxAge)
+			}
+			continue
+		}
+		if !was.public.Equal(k.public) || !was.from.Equal(k.from) || (was.private == nil) != (k.private == nil) {
+			changed = true
+		} else {
+			k.public = was.public
+		}
+	}
+	for _, was := range old.keys {
+		if next.byID[was.id] != nil {
+			continue
+		}
+		changed = true
+		f.log.Info("signing key withdrawn", "kid", was.id)
+		if k := old.signing(now); k != nil && (k.id == was.id || k.from.After(now.Add(-f.keep))) {
+			f.log.Warn("tokens of a withdrawn key have not expired yet and are refused", "kid", was.id)
+		}
+	}
+	return changed
+}
+
+func readFiles(dir string) ([]publishedKey, error) {
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	// Names with a dot are not keys: editors' and Kubernetes' own (..data).
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
+	if len(entries) > maxFiles {
+		return nil, fmt.Errorf("%d files, more than %d", len(entries), maxFiles)
+	}
+	keys := make([]publishedKey, 0, len(entries))
+	for _, e := range entries {
+		k, err := readFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
+		}
+		for i, other := range keys {
+			if other.id == k.id || other.public.Equal(k.public) {
+				return nil, fmt.Errorf("%s: the same key or key ID as in %s", e.Name(), entries[i].Name())
+			}
+		}
+		keys = append(keys, k)
+	}
+	slices.SortStableFunc(keys, func(a, b publishedKey) int {
+		return cmp.Or(a.from.Compare(b.from), strings.Compare(a.id, b.id))
+	})
+	return keys, nil
+}
+
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return errors.New("not a directory")
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("the directory has mode %04o, so others can put keys in it: want 0700", mode)
+	}
+	return checkOwner(info)
+}
+
+func checkOwner(info os.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("belongs to user %d: want mode 0600 and user %d, who runs this", st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// checkAccess refuses a file that others can write, or read if it is private. info
+// is of the opened file, so a symbolic link stands for what it points to.
+func checkAccess(info os.FileInfo, private *ecdsa.PrivateKey) error {
+	forbidden := os.FileMode(0o022)
+	if private != nil {
+		forbidden = 0o077
+	}
+	if mode := info.Mode().Perm(); mode&forbidden != 0 {
+		return fmt.Errorf("has mode %04o, others have access to it: want 0600", mode)
+	}
+	return checkOwner(info)
+}
+
+func readFile(path string) (k publishedKey, err error) {
+	// A pipe would block: it is opened without waiting, and refused below.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return k, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return k, err
+	}
+	if !info.Mode().IsRegular() {
+		return k, errors.New("not a regular file")
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return k, err
+	}
+	if len(text) > maxKeyFile {
+		return k, fmt.Errorf("longer than %d bytes: not one key", maxKeyFile)
+	}
+	if k, err = parseFile(filepath.Base(path), text); err != nil {
+		return k, err
+	}
+	return k, checkAccess(info, k.private)
+}
+
+// parseFile reads one key. Its errors say what is wrong, and quote nothing.
+func parseFile(name string, text []byte) (k publishedKey, err error) {
+	dated, err := parseName(name)
+	if err != nil {
+		return k, err
+	}
+	text = bytes.TrimLeft(text, " \t\n")
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return k, errors.New("empty")
+	case bytes.ContainsRune(text, '\r'):
+		return k, errors.New("has Windows line ends (CRLF): convert it to LF")
+	case text[0] == '{':
+		k, err = parseJWKFile(text)
+	default:
+		k.public, k.private, err = parsePEM(text)
+	}
+	if err != nil {
+		return k, err
+	}
+	if !dated.IsZero() {
+		if !k.from.IsZero() && !k.from.Equal(dated) {
+			return k, errors.New("its name and its nbf say different times")
+		}
+		k.from = dated
+	}
+	if k.id == "" {
+		k.id, err = thumbprint(k.public)
+	}
+	return k, err
+}
+
+var looksDated = regexp.MustCompile(`^[0-9]{4}-?[0-9]{2}-?[0-9]{2}(T[0-9:]*Z?)?`)
+
+// parseName returns the time with which a file name begins, zero if with none.
+func parseName(name string) (time.Time, error) {
+	date := looksDated.FindString(name)
+	if date == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339, "20060102T150405Z", time.DateOnly} {
+		if t, err := time.Parse(layout, date); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errors.New("its name begins like a time but is none of 2006-01-02T15:04:05Z, 20060102T150405Z, 2006-01-02")
+}
+
+func parseJWKFile(text []byte) (k publishedKey, err error) {
+	var key jwk.Key
+	if bytes.Contains(text, []byte(`"keys"`)) {
+		return k, errors.New("a JWK Set: want one key per file")
+	}
+	if k.public, k.private, key, err = parseJWK(text); err != nil {
+		return k, err
+	}
+	k.id = key.KeyID()
+	if len(k.id) > maxKeyID {
+		return k, fmt.Errorf("its kid is longer than %d bytes", maxKeyID)
+	}
+	if nbf, ok := key.Get("nbf"); ok {
+		seconds, ok := nbf.(float64)
+		if !ok || seconds != float64(int64(seconds)) || seconds < 0 || seconds > 1<<40 {
+			return k, errors.New("its nbf is not a whole number of seconds")
+		}
+		k.from = time.Unix(int64(seconds), 0)
+	}
+	return k, nil
+}
+
+func parsePEM(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, err error) {
+	block, rest, err := nextBlock(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	if block.Type == "EC PARAMETERS" { // openssl ecparam -genkey writes the curve first
+		if block, rest, err = nextBlock(rest); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, nil, errors.New("more than one key, or something after the key: want one key per file")
+	}
+	if strings.Contains(block.Type, "ENCRYPTED") || len(block.Headers) > 0 {
+		return nil, nil, errors.New("an encrypted key: decrypt it, and let its mode of 0600 protect it")
+	}
+	var key any
+	switch block.Type {
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "CERTIFICATE":
+		return nil, nil, errors.New("a certificate, not a key")
+	default:
+		return nil, nil, fmt.Errorf("a %.40q, %w", block.Type, errNotP256)
+	}
+	if err != nil {
+		return nil, nil, errDamaged
+	}
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		public, private = &k.PublicKey, k
+	case *ecdsa.PublicKey:
+		public = k
+	default:
+		return nil, nil, errNotP256
+	}
+	return public, private, checkPair(public, private)
+}
+
+// nextBlock decodes a PEM block that text begins with; encoding/pem would skip
+// whatever stands before one, also a damaged one.
+func nextBlock(text []byte) (*pem.Block, []byte, error) {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
+		return nil, nil, errors.New("no key in it")
+	}
+	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
+		return nil, nil, errors.New("neither PEM nor a JWK")
+	}
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return nil, nil, errors.New("damaged or cut off PEM")
+	}
+	// Decode skips a damaged block too: what it took must have begun with ours.
+	if bytes.Count(text[:len(text)-len(rest)], []byte("-----BEGIN ")) != 1 {
+		return nil, nil, errors.New("damaged or cut off PEM")
+	}
+	return block, rest, nil
+}

@@ -1,0 +1,239 @@
+// Package keys keeps the signing keys: which one signs now, which are published
+// as the JWK Set (RFC 7517 §5), and which private half no longer exists.
+//
+// With [Open] they follow a schedule that the replicas share through the store
+// without talking to each other. Every period has a random P-256 key of its own,
+// made one period ahead by whichever replica comes first. A key signs when its
+// period has begun and it has been published for two max-ages, so that every
+// verifier which caches by the headers knows it before its first token; until then
+// its predecessor goes on. Once the successor signs, the private half is erased; the
+// public half stays published until the last token has expired everywhere. A store
+// that is down changes none of this: the last key goes on signing, and all that was
+// published stays published.
+//
+// With [ReadDir] the keys are files that the operator owns.
+//
+// A key is named by its RFC 7638 thumbprint, so a key ID never names two keys.
+package keys
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"signet/jwt"
+)
+
+// Set is a set of signing keys. It is a [jwt.KeySource] for verifiers in this
+// process, safe for concurrent use, and answers from memory.
+type Set struct {
+	current atomic.Pointer[snapshot]
+	view    atomic.Pointer[view]
+	stale   atomic.Pointer[error]
+
+	refresh func(ctx context.Context) (next time.Duration, err error)
+	log     *slog.Logger
+	alarm   alarm // of Run alone
+}
+
+// snapshot is what the set was when it was last read. It is never written.
+type snapshot struct {
+	keys    []publishedKey // oldest first
+	byID    map[string]*publishedKey
+	changes func(now time.Time) time.Time // when the set will next gain a key
+	maxAge  time.Duration
+	// mustBegin: when no key may sign yet, the oldest does, because nothing else
+	// can. A store's first key is one; an operator's dates are obeyed.
+	mustBegin bool
+}
+
+// publishedKey is a key and when it does what.
+type publishedKey struct {
+	id      string
+	public  *ecdsa.PublicKey
+	private *ecdsa.PrivateKey // nil: erased, or never here
+	from    time.Time         // signs from here on, until a later one does
+	until   time.Time         // is published before this; zero: no end is known
+}
+
+func (k *publishedKey) published(now time.Time) bool { return k.until.IsZero() || now.Before(k.until) }
+
+func newSnapshot(keys []publishedKey) *snapshot {
+	s := &snapshot{keys: keys, byID: make(map[string]*publishedKey, len(keys))}
+	for i := range keys {
+		s.byID[keys[i].id] = &keys[i]
+	}
+	return s
+}
+
+// signing returns the key that signs at now, or nil.
+func (s *snapshot) signing(now time.Time) *publishedKey {
+	var first *publishedKey
+	for i := len(s.keys) - 1; i >= 0; i-- {
+		k := &s.keys[i]
+		if k.private == nil {
+			continue
+		}
+		if !now.Before(k.from) {
+			return k
+		}
+		first = k
+	}
+	if s.mustBegin {
+		return first
+	}
+	return nil
+}
+
+// Signing returns the key that signs at now. It asks no store and takes no lock.
+// Without any key the error is [jwt.ErrKeysUnavailable].
+func (s *Set) Signing(now time.Time) (jwt.SigningKey, error) {
+	current := s.current.Load()
+	if current == nil {
+		return jwt.SigningKey{}, jwt.ErrKeysUnavailable
+	}
+	k := current.signing(now)
+	if k == nil {
+		return jwt.SigningKey{}, jwt.ErrKeysUnavailable
+	}
+	return jwt.SigningKey{ID: k.id, Private: k.private}, nil
+}
+
+// Key implements [jwt.KeySource]: it returns what the JWK Set has under kid now.
+func (s *Set) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
+	current := s.current.Load()
+	if current == nil {
+		return nil, jwt.ErrKeysUnavailable
+	}
+	k := current.byID[kid]
+	if k == nil || !k.until.IsZero() && !k.published(time.Now()) {
+		return nil, jwt.ErrUnknownKey
+	}
+	return k.public, nil
+}
+
+// Stale returns why the set could not be read lately, or nil. What was read before
+// stays in force.
+func (s *Set) Stale() error {
+	if err := s.stale.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// view is the JWK Set as it is on the wire for a while.
+type view struct {
+	of   *snapshot
+	from time.Time
+	til  time.Time // the next key leaves the set; zero: none does
+	body []byte
+	etag string
+}
+
+// JWKS returns the JWK Set at now: the body, its strong entity tag (quoted, RFC
+// 9110 §8.8.3), and for how long it may be cached. That is never beyond the next
+// planned change of the set. The body is nil while there is no set, which is a
+// case for 503; it must not be modified.
+func (s *Set) JWKS(now time.Time) (body []byte, etag string, maxAge time.Duration) {
+	current := s.current.Load()
+	if current == nil {
+		return nil, "", 0
+	}
+	v := s.view.Load()
+	if v == nil || v.of != current || now.Before(v.from) || !v.til.IsZero() && !now.Before(v.til) {
+		v = render(current, now)
+		s.view.Store(v)
+	}
+	maxAge = current.maxAge
+	if !v.til.IsZero() {
+		maxAge = min(maxAge, v.til.Sub(now))
+	}
+	if current.changes != nil {
+		maxAge = min(maxAge, current.changes(now).Sub(now))
+	}
+	return v.body, v.etag, maxAge.Truncate(time.Second)
+}
+
+func render(s *snapshot, now time.Time) *view {
+	v := &view{of: s, from: now}
+	var list []publishedKey
+	for _, k := range s.keys {
+		if !k.published(now) {
+			continue
+		}
+		list = append(list, k)
+		if !k.until.IsZero() && (v.til.IsZero() || k.until.Before(v.til)) {
+			v.til = k.until
+		}
+	}
+	v.body = marshalSet(list)
+	hash := sha256.Sum256(v.body)
+	v.etag = `"` + base64.RawURLEncoding.EncodeToString(hash[:16]) + `"`
+	return v
+}
+
+// Run keeps the set up to date until ctx ends: it reads it again every few seconds,
+// and makes, retires and erases keys when their time comes.
+func (s *Set) Run(ctx context.Context) {
+	for {
+		next, err := s.update(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.alarm.report(s.log, err)
+		timer := time.NewTimer(s.alarm.pause(next))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// update refreshes once and notes how that went.
+func (s *Set) update(ctx context.Context) (next time.Duration, err error) {
+	if next, err = s.refresh(ctx); ctx.Err() == nil {
+		s.stale.Store(&err)
+	}
+	return next, err
+}
+
+const (
+	maxPause    = 10 * time.Second // between tries while the store is down
+	alarmPeriod = time.Minute      // between log lines about one failure
+)
+
+// alarm tells the log about failures, but not at every try, and spaces the tries.
+type alarm struct {
+	failures int
+	said     time.Time
+	text     string
+}
+
+func (a *alarm) report(log *slog.Logger, err error) {
+	now := time.Now()
+	switch {
+	case err == nil && a.failures > 0:
+		log.Info("signing keys are up to date again", "tries", a.failures)
+		*a = alarm{}
+	case err != nil:
+		a.failures++
+		if a.text != err.Error() || now.Sub(a.said) >= alarmPeriod {
+			log.Error("signing keys could not be brought up to date, going on with those at hand", "err", err, "tries", a.failures)
+			a.said, a.text = now, err.Error()
+		}
+	}
+}
+
+// pause is how long to wait for the next try.
+func (a *alarm) pause(next time.Duration) time.Duration {
+	if a.failures < 2 {
+		return next
+	}
+	return max(next, min(next<<min(a.failures-1, 10), maxPause))
+}

@@ -1,0 +1,255 @@
+package keys
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"signet/jwt"
+	"signet/seal"
+	"signet/store"
+)
+
+const (
+	minPoll = 200 * time.Millisecond
+	maxPoll = 5 * time.Second
+)
+
+// minRotation keeps two max-ages and a poll within the lead.
+const minRotation = time.Second
+
+// Options say where the schedule is kept and how long its periods are.
+type Options struct {
+	Store    *store.Store
+	Ring     *seal.Keyring // seals private halves at rest
+	Rotation time.Duration // the signing period, at least a second
+	TokenTTL time.Duration // the longest that a token lives
+	Log      *slog.Logger
+}
+
+// Open reads the schedule and makes what is missing of it. A store that is down is
+// no error: the set goes on with what could be read, at worst without a key
+// ([jwt.ErrKeysUnavailable]), and [Set.Run] tries again. A private half that was
+// sealed under another root secret, or a damaged row, is one.
+func Open(ctx context.Context, o Options) (*Set, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Rotation < minRotation || o.TokenTTL <= 0 {
+		return nil, fmt.Errorf("signing keys: rotation %v (at least %v) and token lifetime %v must be positive", o.Rotation, minRotation, o.TokenTTL)
+	}
+	b := &book{Options: o, schedule: schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}}
+	s := &Set{log: o.Log}
+	b.set = s
+	s.refresh = b.refresh
+	if _, err := s.update(ctx); err != nil {
+		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged) {
+			return nil, err
+		}
+		s.alarm.report(o.Log, err)
+	}
+	return s, nil
+}
+
+// book is the schedule in the store.
+type book struct {
+	Options
+	schedule
+	set  *Set
+	rows []row // as read last; of refresh alone
+}
+
+// refresh reads the rows, does what the plan says, and puts the result in force.
+func (b *book) refresh(ctx context.Context) (time.Duration, error) {
+	poll := min(max(b.Rotation/20, minPoll), maxPoll)
+	now := time.Now()
+	rows, err := b.read(ctx)
+	if err != nil {
+		return poll, fmt.Errorf("reading signing keys: %w", err)
+	}
+	// What can be read is in force whether or not it can be changed.
+	if len(rows) > 0 {
+		if err := b.use(rows, now); err != nil {
+			return poll, err
+		}
+	}
+	if !b.plan(rows, now).empty() {
+		if rows, err = b.write(ctx, now); err != nil {
+			return poll, fmt.Errorf("writing signing keys: %w", err)
+		}
+		if err := b.use(rows, now); err != nil {
+			return poll, err
+		}
+	}
+	return min(poll, max(time.Until(b.next(rows, now)), time.Millisecond)), nil
+}
+
+func (b *book) read(ctx context.Context) (rows []row, err error) {
+	err = b.Store.Read(ctx, func(tx store.Tx) error {
+		rows, err = query(tx)
+		return err
+	})
+	return rows, err
+}
+
+// write carries out the plan. It is made again inside the transaction: another
+// replica may have been faster.
+func (b *book) write(ctx context.Context, now time.Time) (rows []row, err error) {
+	var done plan
+	err = b.Store.Write(ctx, func(tx store.Tx) error {
+		if rows, err = query(tx); err != nil {
+			return err
+		}
+		done = b.plan(rows, now)
+		for _, n := range done.create {
+			if err := b.create(tx, n, now); err != nil {
+				return err
+			}
+		}
+		for _, n := range done.erase {
+			if _, err := tx.Exec("UPDATE signing_keys SET sealed_private = NULL WHERE period = $1", n); err != nil {
+				return err
+			}
+		}
+		for _, n := range done.remove {
+			if _, err := tx.Exec("DELETE FROM signing_keys WHERE period = $1", n); err != nil {
+				return err
+			}
+		}
+		rows, err = query(tx)
+		return err
+	})
+	if err == nil && !done.empty() {
+		b.Log.Info("signing keys changed", "made", done.create, "erased", done.erase, "removed", done.remove)
+	}
+	return rows, err
+}
+
+func query(tx store.Tx) (rows []row, err error) {
+	list, err := tx.Query(`SELECT period, kid, public, sealed_private, starts_at, published_at
+		FROM signing_keys ORDER BY starts_at, period`)
+	if err != nil {
+		return nil, err
+	}
+	defer list.Close()
+	for list.Next() {
+		var r row
+		var startsAt, publishedAt int64 // Unix milliseconds
+		if err := list.Scan(&r.period, &r.id, &r.public, &r.sealed, &startsAt, &publishedAt); err != nil {
+			return nil, err
+		}
+		r.startsAt, r.publishedAt = time.UnixMilli(startsAt), time.UnixMilli(publishedAt)
+		rows = append(rows, r)
+	}
+	return rows, list.Err()
+}
+
+// create makes the key of period n, unless somebody else does first.
+func (b *book) create(tx store.Tx, n int64, now time.Time) error {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	id, err := thumbprint(&private.PublicKey)
+	if err != nil {
+		return err
+	}
+	public, err := newPublicJWK(id, &private.PublicKey)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(public)
+	if err != nil {
+		return err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return err
+	}
+	sealed, err := seal.Seal(b.Ring, seal.SigningKey{KeyID: id, Private: pkcs8})
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO signing_keys (period, kid, public, sealed_private, starts_at, published_at)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		n, id, string(text), sealed, b.start(n).UnixMilli(), now.UnixMilli())
+	return err
+}
+
+// use puts rows in force, all or none of them.
+func (b *book) use(rows []row, now time.Time) error {
+	old := b.set.current.Load()
+	if old != nil && slices.Equal(rows, b.rows) {
+		return nil
+	}
+	keys := make([]publishedKey, len(rows))
+	for i, r := range rows {
+		k, err := b.open(r, old)
+		if err != nil {
+			return fmt.Errorf("signing key %s of period %d: %w", r.id, r.period, err)
+		}
+		k.from, k.until = b.signsFrom(r), b.publishedUntil(rows, i)
+		keys[i] = k
+	}
+	next := newSnapshot(keys)
+	next.mustBegin = true
+	next.maxAge = b.maxAge()
+	next.changes = func(now time.Time) time.Time { return b.start(b.period(now) + 1) }
+	if k := next.signing(now); old != nil && k != nil && now.Before(k.from) && old.signing(now) != nil && old.signing(now).id != k.id {
+		b.Log.Warn("no older private key is left: a key signs before all verifiers can know it", "kid", k.id)
+	}
+	b.rows = rows
+	b.set.current.Store(next)
+	return nil
+}
+
+// open reads what r holds, or takes it from old: equal keys stay the same pointers,
+// by which a verifier's cache compares them.
+func (b *book) open(r row, old *snapshot) (publishedKey, error) {
+	if old != nil {
+		if k := old.byID[r.id]; k != nil && (k.private != nil) == r.sealed.Valid {
+			return publishedKey{id: k.id, public: k.public, private: k.private}, nil
+		}
+	}
+	public, private, _, err := parseJWK([]byte(r.public))
+	if err != nil {
+		return publishedKey{}, err
+	}
+	if id, err := thumbprint(public); err != nil || id != r.id || private != nil {
+		return publishedKey{}, errDamaged
+	}
+	if old != nil && old.byID[r.id] != nil {
+		public = old.byID[r.id].public
+	}
+	k := publishedKey{id: r.id, public: public}
+	if r.sealed.Valid {
+		k.private, err = unseal(b.Ring, r, public)
+	}
+	return k, err
+}
+
+func unseal(ring *seal.Keyring, r row, public *ecdsa.PublicKey) (*ecdsa.PrivateKey, error) {
+	sealed, err := seal.Open[seal.SigningKey](ring, r.sealed.String)
+	if err != nil || sealed.KeyID != r.id {
+		return nil, errors.New("its private half was not sealed under this root secret (SIGNET_SECRET)")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(sealed.Private)
+	if err != nil {
+		return nil, errDamaged
+	}
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errNotP256
+	}
+	return private, checkPair(public, private)
+}
+
+var _ jwt.KeySource = (*Set)(nil)

@@ -1,0 +1,152 @@
+package keys
+
+import (
+	"database/sql"
+	"slices"
+	"time"
+
+	"signet/jwt"
+)
+
+// maxMaxAge bounds the JWK Set's max-age when periods are long.
+const maxMaxAge = 15 * time.Minute
+
+// schedule says what is to be done, from what the store has and the time alone, so
+// all replicas come to the same answer.
+type schedule struct {
+	rotation time.Duration
+	tokenTTL time.Duration
+}
+
+// row is a key as the store has it.
+type row struct {
+	period      int64
+	id          string
+	public      string         // JWK
+	sealed      sql.NullString // NULL once erased
+	startsAt    time.Time      // when its period begins
+	publishedAt time.Time      // when it was made
+}
+
+// maxAge is the longest max-age of the JWK Set: a quarter of the lead, which is one
+// period. Two of them, and the time in which replicas learn of a new row, fit into
+// the lead.
+func (s schedule) maxAge() time.Duration { return min(s.rotation/4, maxMaxAge) }
+
+// period is the number of the period at t.
+func (s schedule) period(t time.Time) int64 {
+	n := t.UnixMilli() / s.rotation.Milliseconds()
+	if t.UnixMilli() < 0 {
+		n--
+	}
+	return n
+}
+
+func (s schedule) start(period int64) time.Time {
+	return time.UnixMilli(period * s.rotation.Milliseconds())
+}
+
+// signsFrom is when r may sign: its period has begun and all caches know it.
+func (s schedule) signsFrom(r row) time.Time {
+	known := r.publishedAt.Add(2 * s.maxAge())
+	if known.After(r.startsAt) {
+		return known
+	}
+	return r.startsAt
+}
+
+// successorSigns is when rows[i] stops signing because a later key begins to; ok is
+// false while there is no later key.
+func (s schedule) successorSigns(rows []row, i int) (at time.Time, ok bool) {
+	for _, r := range rows[i+1:] {
+		if from := s.signsFrom(r); !ok || from.Before(at) {
+			at, ok = from, true
+		}
+	}
+	return at, ok
+}
+
+// publishedUntil is when the last token of rows[i] has expired for every verifier;
+// zero while it has no successor.
+func (s schedule) publishedUntil(rows []row, i int) time.Time {
+	at, ok := s.successorSigns(rows, i)
+	if !ok {
+		return time.Time{}
+	}
+	return at.Add(s.tokenTTL + jwt.Leeway)
+}
+
+// signing is the index of the key that signs at now, -1 if no row has a private
+// half. When none may sign yet the oldest does: either the store is new, or the
+// private halves of all others are gone.
+func (s schedule) signing(rows []row, now time.Time) int {
+	first := -1
+	for i, r := range slices.Backward(rows) {
+		if !r.sealed.Valid {
+			continue
+		}
+		if !now.Before(s.signsFrom(r)) {
+			return i
+		}
+		first = i
+	}
+	return first
+}
+
+// plan is what the store is to be told.
+type plan struct {
+	create []int64 // periods to make a key for
+	erase  []int64 // periods whose private half is to go
+	remove []int64 // periods to forget
+}
+
+func (p plan) empty() bool { return len(p.create)+len(p.erase)+len(p.remove) == 0 }
+
+// plan decides from rows, oldest first.
+func (s schedule) plan(rows []row, now time.Time) plan {
+	var p plan
+	signing := s.signing(rows, now)
+	current := s.period(now)
+	for _, n := range []int64{current, current + 1} {
+		// Nothing is made older than what signs: a replica whose clock is behind
+		// would turn the order of keys around.
+		if signing >= 0 && !rows[signing].startsAt.Before(s.start(n)) {
+			continue
+		}
+		if !slices.ContainsFunc(rows, func(r row) bool { return s.covers(r, n) }) {
+			p.create = append(p.create, n)
+		}
+	}
+	for i, r := range rows {
+		at, ok := s.successorSigns(rows, i)
+		if !ok || now.Before(at) {
+			continue
+		}
+		if r.sealed.Valid {
+			p.erase = append(p.erase, r.period)
+		}
+		if !now.Before(s.publishedUntil(rows, i)) {
+			p.remove = append(p.remove, r.period)
+		}
+	}
+	return p
+}
+
+// covers reports whether r is period n's key, also if it was made when periods
+// had another length.
+func (s schedule) covers(r row, n int64) bool {
+	return r.period == n || !r.startsAt.Before(s.start(n)) && r.startsAt.Before(s.start(n+1))
+}
+
+// next is the time after now at which plan, or the key that signs, will be another.
+func (s schedule) next(rows []row, now time.Time) time.Time {
+	next := s.start(s.period(now) + 1)
+	for i, r := range rows {
+		for _, t := range []time.Time{s.signsFrom(r), s.publishedUntil(rows, i)} {
+			if t.After(now) && t.Before(next) {
+				next = t
+			}
+		}
+	}
+	return next
+}
