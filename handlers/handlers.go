@@ -120,14 +120,14 @@ func (o *Options) check() error {
 		return errors.New("a part is missing: Ring, Store, Keys, Denylist, Clients, Users, Signer, Verifier and Log are needed")
 	}
 	if o.App == "" || len(o.Resources) == 0 || len(o.DefaultScopes) == 0 {
-		return errors.New("App, Resources and DefaultScopes must not be empty")
+		return errors.New("the fields App, Resources and DefaultScopes must not be empty")
 	}
 	if !oauth.ScopeIsSubset(o.DefaultScopes, o.knownScopes()) {
-		return errors.New("DefaultScopes must be among Scopes")
+		return errors.New("a default scope is not among Scopes")
 	}
 	for _, ttl := range []time.Duration{o.CodeTTL, o.AccessTTL, o.RefreshTTL, o.RefreshIdleTTL} {
 		if ttl < time.Second {
-			return errors.New("CodeTTL, AccessTTL, RefreshTTL and RefreshIdleTTL must be a second or more")
+			return errors.New("lifetimes CodeTTL, AccessTTL, RefreshTTL and RefreshIdleTTL must be a second or more")
 		}
 	}
 	for _, r := range o.Resources {

@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"signet/seal"
 )
 
 // Verifier is the code verifier of every flow unless a test sets another.
@@ -375,4 +377,21 @@ func (s *Server) Failing(t testing.TB, r *http.Request) *Response {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return &Response{Response: w.Result(), Body: w.Body.String()}
+}
+
+// ShownName returns how the login page shows the name of a registered client, as
+// HTML.
+func (s *Server) ShownName(t testing.TB, name string) string {
+	t.Helper()
+	id, err := seal.Seal(s.Ring, seal.Client{Name: name, RedirectURIs: []string{"https://app.test/cb"}, Method: "none", Scope: s.Config.DefaultScopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := s.NewBrowser().Get(t, s.AuthorizeURL(Client{ID: id, RedirectURI: "https://app.test/cb"}))
+	_, shown, ok := strings.Cut(page.Body, `<strong class="name">`)
+	if !ok {
+		t.Fatalf("no name on the page: %d %s", page.StatusCode, page.Body)
+	}
+	shown, _, _ = strings.Cut(shown, "</strong>")
+	return shown
 }
