@@ -62,6 +62,7 @@ const (
 	forClientSecret purpose = "registered client secret"
 	forSecretHash   purpose = "configured client secret"
 	forFingerprint  purpose = "fingerprint"
+	forUpstream     purpose = "upstream credential"
 )
 
 var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey}
@@ -77,7 +78,7 @@ type root struct {
 	fingerprint string
 	clientsOnly bool // opens registered client ids and their secrets, nothing else
 	aeads       map[purpose]cipher.AEAD
-	macs        map[purpose][]byte
+	macs        map[purpose][]byte // and keys that are handed out
 }
 
 // LogValue keeps keys out of logs.
@@ -134,7 +135,7 @@ func newRoot(secret []byte, clientsOnly bool) (root, error) {
 			return root{}, err
 		}
 	}
-	for _, p := range []purpose{forClientSecret, forSecretHash} {
+	for _, p := range []purpose{forClientSecret, forSecretHash, forUpstream} {
 		key, err := derive(p)
 		if err != nil {
 			return root{}, err
@@ -162,6 +163,12 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 		}
 	}
 	return false
+}
+
+// UpstreamKey is the one derived key that a process without the root secret may be
+// given: it opens upstream credentials and nothing else.
+func (k *Keyring) UpstreamKey() string {
+	return encoding.EncodeToString(k.roots[0].macs[forUpstream])
 }
 
 // Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3).

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the generated files that tests compare with")
+
+// envExample renders the variables, their defaults and meanings.
+func envExample() string {
+	var b strings.Builder
+	b.WriteString("# Settings of Signet, with their defaults. An empty variable counts as unset.\n" +
+		"# Lists are comma-separated; lists of scopes take spaces or commas. Signet reads\n" +
+		"# the environment only: load this file with your service manager or shell.\n")
+	t := reflect.TypeFor[config]()
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		if name := tag.Get("env"); name != "" {
+			fmt.Fprintf(&b, "\n# %s\n%s%s=%s\n", tag.Get("doc"), envPrefix, name, tag.Get("envDefault"))
+		}
+	}
+	return b.String()
+}
+
+func TestEnvExampleListsEveryVariable(t *testing.T) {
+	want := envExample()
+	if *update {
+		if err := os.WriteFile(".env.example", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(".env.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("run go test -run %s -update . (-want +got):\n%s", t.Name(), diff)
+	}
+}
+
+func TestEnvExampleIsAValidConfiguration(t *testing.T) {
+	b, err := os.ReadFile(".env.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromFile, err := readConfig(strings.Split(string(b), "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults, err := readConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromFile.environ, defaults.environ = nil, nil
+	if !reflect.DeepEqual(fromFile, defaults) {
+		t.Errorf("the file says\n%+v\nbut the defaults are\n%+v", fromFile, defaults)
+	}
+}
+
+// A wrong value stops the start and names its variable, never its value where that
+// is a secret.
+func TestWrongValueNamesTheVariable(t *testing.T) {
+	for setting, want := range map[string]string{
+		"SIGNET_ISSUER=http://as.example.com":         "SIGNET_ISSUER",
+		"SIGNET_ISSUER=https://as.example.com/":       "SIGNET_ISSUER",
+		"SIGNET_ISSUER=http://0.0.0.0:8080":           "SIGNET_ISSUER",
+		"SIGNET_ISSUER=as.example.com":                "SIGNET_ISSUER",
+		"SIGNET_ROLE=both":                            "SIGNET_ROLE",
+		"SIGNET_LISTEN=8080":                          "SIGNET_LISTEN",
+		"SIGNET_METRICS_LISTEN=none":                  "SIGNET_METRICS_LISTEN",
+		"SIGNET_TLS_CERT=cert.pem":                    "SIGNET_TLS_KEY",
+		"SIGNET_RESOURCES=/mcp":                       "SIGNET_RESOURCES",
+		"SIGNET_RESOURCES=https://a.example/mcp#x":    "SIGNET_RESOURCES",
+		"SIGNET_STORE=postgres://localhost/x":         "SIGNET_STORE",
+		"SIGNET_SCOPES=rea\"d":                        "SIGNET_SCOPES",
+		"SIGNET_DEFAULT_SCOPES=reed":                  "SIGNET_DEFAULT_SCOPES",
+		"SIGNET_REQUIRED_SCOPES=root":                 "SIGNET_REQUIRED_SCOPES",
+		"SIGNET_CODE_TTL=60":                          "SIGNET_CODE_TTL: must be a duration",
+		"SIGNET_CODE_TTL=11m":                         "SIGNET_CODE_TTL",
+		"SIGNET_ACCESS_TTL=0s":                        "SIGNET_ACCESS_TTL",
+		"SIGNET_REFRESH_TTL=-1h":                      "SIGNET_REFRESH_TTL",
+		"SIGNET_REFRESH_IDLE_TTL=soon":                "SIGNET_REFRESH_IDLE_TTL",
+		"SIGNET_REPLAY_WINDOW=2h":                     "SIGNET_REPLAY_WINDOW",
+		"SIGNET_KEY_ROTATION=1s":                      "SIGNET_KEY_ROTATION",
+		"SIGNET_TRUSTED_PROXIES=10.0.0.1":             "SIGNET_TRUSTED_PROXIES",
+		"SIGNET_MCP_ORIGINS=https://app.example.com/": "SIGNET_MCP_ORIGINS",
+		"SIGNET_LOG_FORMAT=xml":                       "SIGNET_LOG_FORMAT",
+		"SIGNET_LOG_LEVEL=loud":                       "SIGNET_LOG_LEVEL: must be debug",
+		"SIGNET_DRAIN_DELAY=1h":                       "SIGNET_DRAIN_DELAY",
+	} {
+		_, err := readConfig([]string{setting})
+		if err == nil {
+			t.Errorf("%s: accepted", setting)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error %q does not name %s", setting, err, want)
+		}
+	}
+}
+
+func TestAllFaultsAreNamedAtOnce(t *testing.T) {
+	_, err := readConfig([]string{"SIGNET_ROLE=both", "SIGNET_CODE_TTL=1h"})
+	if err == nil || !strings.Contains(err.Error(), "SIGNET_ROLE") || !strings.Contains(err.Error(), "SIGNET_CODE_TTL") {
+		t.Errorf("error %v does not name both variables", err)
+	}
+}
+
+func TestUnknownVariableIsNoticed(t *testing.T) {
+	c, err := readConfig([]string{"SIGNET_ISUER=https://as.example.com", "SIGNET_TEST_ALL=1", "PATH=/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.unknown(); len(got) != 1 || got[0] != "SIGNET_ISUER" {
+		t.Errorf("unknown variables: %q, want SIGNET_ISUER alone", got)
+	}
+}
+
+func TestSettingsReachTheServer(t *testing.T) {
+	c, err := readConfig([]string{"SIGNET_SCOPES=norman.read,norman.write mcp:tools", "SIGNET_DEFAULT_SCOPES=norman.read", "SIGNET_REPLAY_WINDOW=0",
+		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.options(nil)
+	if diff := cmp.Diff([]string{"norman.read", "norman.write", "mcp:tools"}, o.Scopes); diff != "" {
+		t.Errorf("scopes (-want +got):\n%s", diff)
+	}
+	if o.ReplayWindow >= 0 {
+		t.Errorf("replay window %s, want the strict one", o.ReplayWindow)
+	}
+	if o.AccessTTL != time.Hour || o.UsersFile != "d/users" || o.MetricsListen != "" || o.TrustedProxies[0].String() != "10.0.0.0/8" {
+		t.Errorf("options: %+v", o)
+	}
+}

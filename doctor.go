@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+
+	"signet/clients"
+	"signet/keys"
+	"signet/server"
+	"signet/users"
+)
+
+// finding is one thing that the doctor looked at.
+type finding struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message"`
+}
+
+var errUnwell = errors.New("something is wrong: see above")
+
+func doctorCommand(p process) *cobra.Command {
+	var asJSON, acceptLoss bool
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
+		Long: "Check settings and data, and change nothing.\n\n" +
+			"With --accept-loss make a data directory usable again from which something was\n" +
+			"lost: what is damaged is moved aside, what is missing is made, and nothing that\n" +
+			"was issued before is accepted any more. Everybody signs in again.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := readConfig(p.environ)
+			if err != nil {
+				return err
+			}
+			if acceptLoss {
+				did, err := server.AcceptLoss(cmd.Context(), cfg.data())
+				for _, line := range did {
+					fmt.Fprintln(p.stdout, line)
+				}
+				return err
+			}
+			return reportFindings(p, examine(cmd.Context(), cfg), asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
+	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "begin anew where something was lost")
+	return cmd
+}
+
+func reportFindings(p process, all []finding, asJSON bool) error {
+	var unwell error
+	for _, f := range all {
+		if !f.OK {
+			unwell = errUnwell
+		}
+	}
+	if asJSON {
+		return errors.Join(printJSON(p.stdout, all), unwell)
+	}
+	for _, f := range all {
+		verdict := "ok   "
+		if !f.OK {
+			verdict = "WRONG"
+		}
+		fmt.Fprintf(p.stdout, "%s  %-12s %s\n", verdict, f.What, f.Message)
+	}
+	return unwell
+}
+
+func examine(ctx context.Context, cfg *config) []finding {
+	var all []finding
+	add := func(what string, err error, fine string) {
+		if err != nil {
+			fine = err.Error()
+		}
+		all = append(all, finding{what, err == nil, fine})
+	}
+	add("settings", nil, "issuer "+cfg.Issuer+", role "+cfg.Role)
+	for _, name := range cfg.unknown() {
+		add("settings", errors.New("unknown variable "+name), "")
+	}
+	if cfg.Role != "mcp" {
+		fresh, err := server.Inspect(ctx, cfg.data())
+		if fresh {
+			add("data", nil, cfg.DataDir+": nothing there yet, the first start makes it")
+		} else {
+			add("data", err, cfg.DataDir+": secret, store and mirror belong together")
+		}
+		_, err = users.OpenFile(cfg.usersFile())
+		add("users", err, cfg.usersFile())
+		if ring, err := cfg.data().Ring(); err == nil {
+			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes)})
+			add("clients", err, cfg.clientsFile())
+		}
+		if cfg.KeysDir != "" {
+			_, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, cfg.logger())
+			add("keys", err, cfg.KeysDir)
+		}
+	}
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err == nil {
+		l.Close()
+	}
+	add("listen", err, cfg.Listen+" is free")
+	return all
+}

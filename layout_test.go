@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// imports lists, for each of our packages, which of ours it may import. A request
+// flows downward only; what is not listed may not be imported.
+var imports = map[string][]string{
+	"signet":          {"*"},
+	"signet/server":   {"*"},
+	"signet/handlers": {"clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
+	"signet/mcp":      {"jwt", "oauth"},
+	"signet/clients":  {"oauth", "jwt", "seal"},
+	"signet/keys":     {"jwt", "store", "seal"},
+	"signet/denylist": {"store"},
+	"signet/users":    {"store"},
+	"signet/jwt":      {"oauth"},
+	"signet/seal":     {},
+	"signet/store":    {},
+	"signet/oauth":    {},
+}
+
+// kept lists libraries that only the named packages may import.
+var kept = map[string][]string{
+	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
+	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet"},
+	"github.com/alexedwards/argon2id":         {"signet/users"},
+	"modernc.org/sqlite":                      {"signet/store"},
+	"github.com/jackc/pgx/":                   {"signet/store"},
+	"golang.org/x/crypto/chacha20poly1305":    {"signet/seal"},
+	"github.com/caarlos0/env/":                {"signet"},
+	"github.com/spf13/cobra":                  {"signet"},
+	"github.com/prometheus/client_golang/":    {"signet/server"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T, patterns ...string) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, patterns...)...).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	for _, p := range packages(t, "./...") {
+		if strings.HasPrefix(p.ImportPath, "signet/internal/") || strings.HasPrefix(p.ImportPath, "signet/examples/") {
+			continue // test support and samples may import anything
+		}
+		allowed, known := imports[p.ImportPath]
+		if !known {
+			t.Errorf("%s is a new room: give it a line here, and in the README's map", p.ImportPath)
+			continue
+		}
+		for _, dep := range p.Imports {
+			if ours, ok := strings.CutPrefix(dep, "signet/"); ok && !slices.Contains(allowed, ours) && !slices.Contains(allowed, "*") {
+				t.Errorf("%s imports %s", p.ImportPath, dep)
+			}
+			for library, users := range kept {
+				if strings.HasPrefix(dep, library) && !slices.Contains(users, p.ImportPath) {
+					t.Errorf("%s imports %s, which only %s may", p.ImportPath, dep, strings.Join(users, ", "))
+				}
+			}
+		}
+	}
+}
+
+// A program that only verifies has no SQL driver, no secret and no password hash in
+// its build.
+func TestVerifierIsSmall(t *testing.T) {
+	for _, p := range packages(t, "./jwt", "./mcp") {
+		for _, dep := range p.Deps {
+			for _, banned := range []string{"database/sql", "modernc.org/", "github.com/jackc/", "github.com/alexedwards/argon2id",
+				"signet/seal", "signet/store", "signet/keys", "signet/users", "signet/denylist", "signet/clients", "signet/handlers"} {
+				if strings.HasPrefix(dep, banned) {
+					t.Errorf("%s depends on %s", p.ImportPath, dep)
+				}
+			}
+		}
+	}
+}

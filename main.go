@@ -1,0 +1,153 @@
+// Signet is an authorization server and a protected MCP server in one program: login,
+// consent, short-lived signed tokens, discovery, rotation and revocation, with one
+// small file of state. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"signet/mcp"
+	"signet/server"
+)
+
+// Exit statuses.
+const (
+	exitFailed   = 1
+	exitWrongUse = 2
+)
+
+// process is what a command gets of the process it runs in, so that a test can run
+// one without any.
+type process struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	p := process{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(run(ctx, p, os.Args[1:]))
+}
+
+// run carries out one command line and returns the exit status.
+func run(ctx context.Context, p process, args []string) int {
+	root := rootCommand(p)
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(p.stderr, "signet:", strings.ReplaceAll(err.Error(), "\n", "\nsignet: "))
+	var wrong wrongUse
+	if errors.As(err, &wrong) || !cmd.Runnable() || isUsage(err) {
+		fmt.Fprintf(p.stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
+		return exitWrongUse
+	}
+	return exitFailed
+}
+
+// wrongUse is an error in the command line rather than in what it asked for.
+type wrongUse struct{ error }
+
+func (w wrongUse) Unwrap() error { return w.error }
+
+// isUsage recognises the errors that cobra returns untyped.
+func isUsage(err error) bool {
+	for _, prefix := range []string{"unknown command", "unknown flag", "unknown shorthand", "required flag", "invalid argument", "flag needs an argument", "accepts ", "requires at least"} {
+		if strings.HasPrefix(err.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func rootCommand(p process) *cobra.Command {
+	root := &cobra.Command{
+		Use: "signet", Short: "The authorization layer for MCP servers", Version: server.Version,
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
+	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p))
+	for _, group := range root.Commands() {
+		if group.HasSubCommands() {
+			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success
+			group.RunE = func(cmd *cobra.Command, _ []string) error { return wrongUse{errors.New("a command is missing")} }
+		}
+	}
+	return root
+}
+
+func serveCommand(p process) *cobra.Command {
+	var demo bool
+	var role string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
+		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
+			"Settings come from the environment: .env.example lists them.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("role") {
+				p.environ = append(p.environ, envPrefix+"ROLE="+role)
+			}
+			cfg, err := readConfig(p.environ)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), p, cfg, demo)
+		},
+	}
+	cmd.Flags().BoolVar(&demo, "demo", false, "add a demo user and a demo client, in memory only")
+	cmd.Flags().StringVar(&role, "role", "", "all, auth or mcp; overrides SIGNET_ROLE")
+	return cmd
+}
+
+func serve(ctx context.Context, p process, cfg *config, demo bool) error {
+	log := cfg.logger()
+	for _, name := range cfg.unknown() {
+		log.Warn("unknown variable is not used", "name", name)
+	}
+	o := cfg.options(log)
+	o.Demo = demo
+	srv, err := server.New(o)
+	if err != nil {
+		return err
+	}
+	mcp.AddSampleTools(srv.MCP)
+	l, err := srv.Listen()
+	if err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	if demo {
+		printDemo(p.stdout, srv.Resources()[0])
+	}
+	return srv.Serve(ctx, l)
+}
+
+func printDemo(w io.Writer, resource string) {
+	fmt.Fprintf(w, `
+  Signet is running, with a demo user and a demo client.
+
+    MCP server   %s
+    sign in as   %s / %s
+    OAuth client %s / %s   (or let yours register itself)
+
+  Try it from another terminal:
+
+    ./signet call greet --server %s name=World
+
+`, resource, server.DemoUser, server.DemoPassword, server.DemoClient, server.DemoClientSecret, resource)
+}

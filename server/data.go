@@ -1,0 +1,293 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"signet/seal"
+	"signet/store"
+)
+
+// acceptLoss is the command that begins anew where something of a data directory
+// is gone: nothing issued before is accepted after it.
+const acceptLoss = "signet doctor --accept-loss"
+
+// Data says where the state of a server lives.
+type Data struct {
+	Dir    string // of secret and mirror
+	Secret string // root secrets; empty: the file secret in Dir
+	Store  string // path of the SQLite store; empty: signet.db in Dir
+}
+
+func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
+func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }
+
+// marker exists from the first step of a first start to its last: what is found
+// beside it was made by a start that did not finish, and nobody was served from it.
+func (d Data) marker() string { return filepath.Join(d.Dir, "first-start") }
+
+func (d Data) storeOptions() store.Options {
+	path := d.Store
+	if path == "" {
+		path = filepath.Join(d.Dir, "signet.db")
+	}
+	return store.Options{Path: path, Mirror: d.mirrorFile()}
+}
+
+// Prepare returns the root secrets after making sure that secret, store and mirror
+// belong together. On a first start, where none of the three exists, it makes them;
+// a first start that was interrupted is completed. Where only some exist it changes
+// nothing and returns an error that names what is missing.
+func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
+	if err := makeDir(d.Dir); err != nil {
+		return nil, err
+	}
+	first, err := d.firstStart()
+	if err != nil {
+		return nil, err
+	}
+	if first {
+		if err := d.begin(ctx); err != nil {
+			return nil, fmt.Errorf("first start in %s: %w", d.Dir, err)
+		}
+	}
+	return d.Ring()
+}
+
+// firstStart reports whether there is nothing yet, or only the beginnings of it.
+func (d Data) firstStart() (bool, error) {
+	opts := d.storeOptions()
+	if exists(d.marker()) {
+		return true, nil
+	}
+	parts := []string{opts.Path, opts.Mirror}
+	if d.Secret == "" {
+		parts = append(parts, d.secretFile())
+	}
+	var have, missing []string
+	for _, p := range parts {
+		if exists(p) {
+			have = append(have, p)
+		} else {
+			missing = append(missing, p)
+		}
+	}
+	switch {
+	case len(have) == 0:
+		return true, nil
+	case len(missing) == 0:
+		return false, nil
+	}
+	return false, fmt.Errorf("%s: missing, although %s exists: put it back, or run `%s` to begin anew (everybody signs in again)",
+		strings.Join(missing, " and "), strings.Join(have, " and "), acceptLoss)
+}
+
+func (d Data) begin(ctx context.Context) error {
+	if err := writeFile(d.marker(), nil); err != nil {
+		return err
+	}
+	if d.Secret == "" && !exists(d.secretFile()) {
+		if err := writeFile(d.secretFile(), []byte(seal.NewSecret()+"\n")); err != nil {
+			return err
+		}
+	}
+	ring, err := d.Ring()
+	if err != nil {
+		return err
+	}
+	opts := d.storeOptions()
+	if !exists(opts.Path) || !exists(opts.Mirror) {
+		for _, p := range []string{opts.Path, opts.Path + "-wal", opts.Path + "-shm", opts.Mirror} {
+			if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := store.Create(ctx, opts, ring.Fingerprint()); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(d.marker()); err != nil {
+		return err
+	}
+	return syncDir(d.Dir)
+}
+
+// Ring reads the root secrets from the setting or the file.
+func (d Data) Ring() (*seal.Keyring, error) {
+	if d.Secret != "" {
+		ring, err := seal.Parse(d.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("SIGNET_SECRET: %w", err)
+		}
+		return ring, nil
+	}
+	path := d.secretFile()
+	if err := private(path); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the root secret: %w", err)
+	}
+	ring, err := seal.Parse(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; put the right file back, or run `%s` to begin anew", path, err, acceptLoss)
+	}
+	return ring, nil
+}
+
+// open opens the store and checks that it was made under one of ring's roots.
+func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) (*store.Store, error) {
+	st, err := store.Open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	if !ring.HasFingerprint(st.Fingerprint()) {
+		st.Close()
+		return nil, fmt.Errorf("%s was made under another root secret: give the right one, or run `%s` to begin anew", opts.Path, acceptLoss)
+	}
+	return st, nil
+}
+
+// Inspect checks what Prepare and New would find, and makes nothing. fresh means
+// that there is nothing yet and a first start will make it.
+func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
+	if !exists(d.Dir) {
+		return true, nil
+	}
+	if err := makeDir(d.Dir); err != nil {
+		return false, err
+	}
+	if fresh, err := d.firstStart(); fresh || err != nil {
+		return fresh, err
+	}
+	ring, err := d.Ring()
+	if err != nil {
+		return false, err
+	}
+	st, err := d.open(ctx, ring, d.storeOptions())
+	if err != nil {
+		return false, err
+	}
+	return false, st.Close()
+}
+
+// AcceptLoss makes a data directory usable again after something of it was lost:
+// what is missing is made, what is damaged or was made under another secret is set
+// aside under another name, and a new epoch sees to it that nothing issued before is
+// accepted. It refuses while a server runs. It returns what it did, a line each.
+func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
+	if err := makeDir(d.Dir); err != nil {
+		return nil, err
+	}
+	ring, err := d.Ring()
+	secret := ""
+	if err != nil {
+		if d.Secret != "" {
+			return nil, err // a wrong setting is not a loss
+		}
+		secret = seal.NewSecret()
+		if ring, err = seal.Parse(secret); err != nil {
+			return nil, err
+		}
+	}
+	opts := d.storeOptions()
+	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
+		return nil, err
+	}
+	did = append(did, "gave "+opts.Path+" a new epoch; what could not be kept of it is beside it under another name")
+	if secret != "" {
+		path := d.secretFile()
+		if exists(path) {
+			aside := path + time.Now().UTC().Format(".lost-20060102-150405.000")
+			if err := os.Rename(path, aside); err != nil {
+				return did, err
+			}
+			did = append(did, "moved "+path+" to "+aside)
+		}
+		if err := writeFile(path, []byte(secret+"\n")); err != nil {
+			return did, err
+		}
+		did = append(did, "made a new secret in "+path)
+	}
+	if err := os.Remove(d.marker()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return did, err
+	}
+	return did, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || !errors.Is(err, fs.ErrNotExist)
+}
+
+// makeDir makes dir for us alone, or refuses one that others can write to.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("data directory: %s is not a directory", dir)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("data directory: %s has mode %04o, so others can replace its files: chmod 0700 %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
+}
+
+// private refuses a file that others can read: its content is a secret.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s has mode %04o, so others can read it: chmod 0600 %s", path, info.Mode().Perm(), path)
+	}
+	if !ownedByUs(info) {
+		return fmt.Errorf("%s belongs to another user: chown it to the one Signet runs as", path)
+	}
+	return nil
+}
+
+// writeFile makes path whole or not at all, and durable before it returns. It never
+// replaces an existing file.
+func writeFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

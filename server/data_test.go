@@ -1,0 +1,245 @@
+package server_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"signet/seal"
+	"signet/server"
+)
+
+// snapshot is the content of every file below dir.
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		files[strings.TrimPrefix(path, dir+"/")] = fmt.Sprintf("%x", sha256.Sum256(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func prepared(t *testing.T) server.Data {
+	t.Helper()
+	d := server.Data{Dir: filepath.Join(t.TempDir(), "data")}
+	if _, err := server.Prepare(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestFirstStartMakesSecretStoreAndMirror(t *testing.T) {
+	d := prepared(t)
+	for _, name := range []string{"secret", "signet.db", "mirror"} {
+		info, err := os.Stat(filepath.Join(d.Dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %04o, want 0600", name, info.Mode().Perm())
+		}
+	}
+	if info, err := os.Stat(d.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("data directory: %v, %v; want mode 0700", info.Mode(), err)
+	}
+	before := snapshot(t, d.Dir)
+	first, err := server.Prepare(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := server.Prepare(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Fingerprint() != second.Fingerprint() {
+		t.Error("the secret changed between two starts")
+	}
+	if got := snapshot(t, d.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("a later start changed files:\n%v\n%v", before, got)
+	}
+}
+
+// Users and clients may be there before the first start.
+func TestFirstStartBesideUsersAndClients(t *testing.T) {
+	d := server.Data{Dir: t.TempDir()}
+	os.Chmod(d.Dir, 0o700)
+	for _, name := range []string{"users", "clients.json"} {
+		if err := os.WriteFile(filepath.Join(d.Dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := server.Prepare(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever step a first start was killed at, the next start completes it.
+func TestL02_InterruptedFirstStartIsCompleted(t *testing.T) {
+	for name, spoil := range map[string]func(d server.Data) error{
+		"nothing made":    func(d server.Data) error { return removeAll(d.Dir, "secret", "signet.db", "mirror") },
+		"secret made":     func(d server.Data) error { return removeAll(d.Dir, "signet.db", "mirror") },
+		"store made":      func(d server.Data) error { return removeAll(d.Dir, "mirror") },
+		"all made":        func(server.Data) error { return nil },
+		"half of a store": func(d server.Data) error { return os.Truncate(filepath.Join(d.Dir, "signet.db"), 100) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := prepared(t)
+			if err := os.WriteFile(filepath.Join(d.Dir, "first-start"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(d); err != nil {
+				t.Fatal(err)
+			}
+			if name == "half of a store" { // the store is renamed into place before the mirror is made
+				removeAll(d.Dir, "mirror")
+			}
+			if _, err := server.Prepare(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			if fresh, err := server.Inspect(t.Context(), d); fresh || err != nil {
+				t.Errorf("after the second try: fresh %t, %v", fresh, err)
+			}
+		})
+	}
+}
+
+func removeAll(dir string, names ...string) error {
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(dir, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Anything half there stops the start, names the file and what would accept the
+// loss, and stays as it was.
+func TestL02_L08_HalfThereIsRefused(t *testing.T) {
+	write := func(name, content string) func(d server.Data) error {
+		return func(d server.Data) error { return os.WriteFile(filepath.Join(d.Dir, name), []byte(content), 0o600) }
+	}
+	remove := func(names ...string) func(d server.Data) error {
+		return func(d server.Data) error { return removeAll(d.Dir, names...) }
+	}
+	for name, c := range map[string]struct {
+		spoil func(d server.Data) error
+		file  string
+	}{
+		"no secret":              {remove("secret"), "secret"},
+		"no store":               {remove("signet.db"), "signet.db"},
+		"no mirror":              {remove("mirror"), "mirror"},
+		"secret alone":           {remove("signet.db", "mirror"), "signet.db"},
+		"store alone":            {remove("secret", "mirror"), "secret"},
+		"empty secret":           {write("secret", ""), "secret"},
+		"cut secret":             {write("secret", "abc"), "secret"},
+		"another secret":         {write("secret", seal.NewSecret()), "signet.db"},
+		"empty store":            {write("signet.db", ""), "signet.db"},
+		"text in place of store": {write("signet.db", strings.Repeat("text\n", 1000)), "signet.db"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := prepared(t)
+			if err := c.spoil(d); err != nil {
+				t.Fatal(err)
+			}
+			before := snapshot(t, d.Dir)
+			_, err := server.New(server.Options{DataDir: d.Dir})
+			if err == nil {
+				t.Fatal("started")
+			}
+			if !strings.Contains(err.Error(), filepath.Join(d.Dir, c.file)) || !strings.Contains(err.Error(), "signet doctor --accept-loss") {
+				t.Errorf("error %q does not name %s and the command that accepts the loss", err, c.file)
+			}
+			after := snapshot(t, d.Dir)
+			delete(after, "signet.db.lock")
+			delete(before, "signet.db.lock")
+			if fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("the refused start changed files:\n%v\n%v", before, after)
+			}
+
+			did, err := server.AcceptLoss(t.Context(), d)
+			if err != nil || len(did) == 0 {
+				t.Fatalf("accepting the loss: %q, %v", did, err)
+			}
+			srv, err := server.New(server.Options{DataDir: d.Dir})
+			if err != nil {
+				t.Fatalf("after accepting the loss: %v", err)
+			}
+			srv.Close()
+		})
+	}
+}
+
+func TestL01_ReadableByOthersIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		mode fs.FileMode
+	}{
+		"secret for all":         {"secret", 0o644},
+		"secret for the group":   {"secret", 0o640},
+		"store for all":          {"signet.db", 0o644},
+		"directory for everyone": {"", 0o777},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := prepared(t)
+			if err := os.Chmod(filepath.Join(d.Dir, c.file), c.mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := server.New(server.Options{DataDir: d.Dir})
+			if err == nil {
+				t.Fatal("started")
+			}
+			if !strings.Contains(err.Error(), filepath.Join(d.Dir, c.file)) || !strings.Contains(err.Error(), "0") {
+				t.Errorf("error %q does not name the file and the mode", err)
+			}
+		})
+	}
+	t.Run("link to a file for all", func(t *testing.T) {
+		d := prepared(t)
+		secret, open := filepath.Join(d.Dir, "secret"), filepath.Join(t.TempDir(), "open")
+		if err := os.Rename(secret, open); err != nil {
+			t.Fatal(err)
+		}
+		os.Chmod(open, 0o644)
+		if err := os.Symlink(open, secret); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.New(server.Options{DataDir: d.Dir}); err == nil {
+			t.Error("started")
+		}
+	})
+}
+
+func TestSecretFromTheSetting(t *testing.T) {
+	d := server.Data{Dir: filepath.Join(t.TempDir(), "data"), Secret: seal.NewSecret()}
+	if _, err := server.Prepare(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(d.Dir, "secret")); !os.IsNotExist(err) {
+		t.Errorf("a secret file was made although the setting has one: %v", err)
+	}
+	old := d.Secret
+	d.Secret = seal.NewSecret() + "," + old
+	if fresh, err := server.Inspect(context.Background(), d); fresh || err != nil {
+		t.Errorf("with a new root before the old one: fresh %t, %v", fresh, err)
+	}
+	d.Secret = seal.NewSecret()
+	if _, err := server.Inspect(context.Background(), d); err == nil {
+		t.Error("a store made under another root was accepted")
+	}
+	d.Secret = "short"
+	if _, err := server.Prepare(t.Context(), d); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
+		t.Errorf("error %v does not name SIGNET_SECRET", err)
+	}
+}

@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+	"crypto/subtle"
+
+	"signet/clients"
+	"signet/users"
+)
+
+// The demo's names and passwords are public: `signet serve --demo` prints them.
+const (
+	DemoUser         = "demo_user"
+	DemoPassword     = "demo_password"
+	DemoClient       = "demo_client"
+	DemoClientSecret = "demo_secret"
+)
+
+// demoUsers is the users file plus the demo user, who is in no file: without
+// --demo the next refresh of one of its grants finds nobody.
+type demoUsers struct {
+	*users.File
+}
+
+var demo = users.User{Subject: DemoUser, Name: DemoUser, Email: "demo_user@example.com", DisplayName: "Demo User", Scopes: []string{"read", "write", "admin"}}
+
+func (d demoUsers) Check(ctx context.Context, name, password string) (users.User, error) {
+	if name == DemoUser && subtle.ConstantTimeCompare([]byte(password), []byte(DemoPassword)) == 1 {
+		return demo, nil
+	}
+	return d.File.Check(ctx, name, password)
+}
+
+func (d demoUsers) Lookup(ctx context.Context, subject string) (users.User, error) {
+	if subject == DemoUser {
+		return demo, nil
+	}
+	return d.File.Lookup(ctx, subject)
+}
+
+func demoClients() ([]clients.Client, map[string]string) {
+	return []clients.Client{{
+		ID: DemoClient, Name: "Demo client", RedirectURIs: []string{"http://localhost:3000/callback", "http://127.0.0.1:3000/callback"},
+		Method: "client_secret_post", GrantTypes: []string{"authorization_code", "refresh_token"},
+	}}, map[string]string{DemoClient: DemoClientSecret}
+}

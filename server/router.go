@@ -1,0 +1,162 @@
+package server
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"signet/jwt"
+	"signet/mcp"
+	"signet/oauth"
+)
+
+// route builds the handler: the authorization server, if the role has one, and the
+// resources that are served here.
+func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked func(string) bool) error {
+	r := chi.NewRouter()
+	r.Use(s.measure, s.tellDrain, requestID)
+	if len(s.o.TrustedProxies) > 0 {
+		var cidrs []string
+		for _, p := range s.o.TrustedProxies {
+			cidrs = append(cidrs, p.String())
+		}
+		r.Use(middleware.ClientIPFromXFF(cidrs...))
+	}
+	if s.o.Role != "auth" {
+		if err := s.routeResources(r, source, revoked); err != nil {
+			return err
+		}
+	}
+	if authorization != nil {
+		r.Mount("/", authorization)
+	} else {
+		s.routeHealth(r)
+		r.NotFound(notFound)
+	}
+	s.handler = r
+	return nil
+}
+
+// routeResources serves the resources that live on the issuer's origin, or, in a
+// process that is nothing else, every one it is given. The first answers at the root
+// metadata path as well.
+func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func(string) bool) error {
+	for i, resource := range s.o.Resources {
+		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
+			continue
+		}
+		verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: s.o.Issuer, Audiences: []string{resource}, Keys: source, Revoked: revoked})
+		if err != nil {
+			return err
+		}
+		o := mcp.Options{
+			Resource: resource, Issuer: s.o.Issuer, Name: s.o.App, Verifier: verifier, Server: s.MCP,
+			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
+			Origins: s.origins(), Log: s.o.Log,
+		}
+		h, err := mcp.Handler(o)
+		if err != nil {
+			return err
+		}
+		u, err := url.Parse(resource)
+		if err != nil {
+			return err
+		}
+		metadata := mcp.Metadata(o)
+		r.Handle(u.EscapedPath(), h)
+		r.Handle("/.well-known/oauth-protected-resource"+u.EscapedPath(), metadata)
+		if i == 0 {
+			r.Handle("/.well-known/oauth-protected-resource", metadata)
+		}
+	}
+	return nil
+}
+
+func (s *Server) origins() []string {
+	if len(s.o.MCPOrigins) > 0 {
+		return s.o.MCPOrigins
+	}
+	u, err := url.Parse(s.o.Issuer)
+	if err != nil {
+		return nil
+	}
+	return []string{u.Scheme + "://" + u.Host}
+}
+
+// routeHealth answers the probes of a process without an authorization server. It
+// is ready when it has keys to verify with.
+func (s *Server) routeHealth(r chi.Router) {
+	answer := func(w http.ResponseWriter, status int, text string) {
+		writeJSON(w, status, struct {
+			Status string `json:"status"`
+		}{text})
+	}
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	r.Get("/readyz", func(w http.ResponseWriter, req *http.Request) {
+		err := s.remote.Prefetch(req.Context())
+		switch {
+		case s.draining.Load():
+			answer(w, http.StatusServiceUnavailable, "draining")
+		case err != nil:
+			answer(w, http.StatusServiceUnavailable, "waiting for the issuer's keys")
+		default:
+			answer(w, http.StatusOK, "ok")
+		}
+	})
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusNotFound, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path"))
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // the connection is gone if this fails: nobody to tell
+}
+
+// clientIP is the address that counts for limits and the audit log: that of the
+// connection, or what a trusted proxy says.
+func clientIP(r *http.Request) string {
+	if ip := middleware.GetClientIP(r.Context()); ip != "" {
+		return ip
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// tellDrain asks clients to go elsewhere while the server stops: a connection that
+// is closed by agreement loses no request (RFC 9112 §9.6).
+func (s *Server) tellDrain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func sameOrigin(a, b string) bool {
+	u, errA := url.Parse(a)
+	v, errB := url.Parse(b)
+	return errA == nil && errB == nil && u.Scheme == v.Scheme && u.Host == v.Host
+}
+
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

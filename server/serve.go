@@ -1,0 +1,129 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Deadlines of a connection. Handlers of the authorization server have a shorter one
+// of their own; MCP streams may last as long as their token.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	idleTimeout       = 90 * time.Second
+	maxHeaderBytes    = 32 << 10
+	shutdownTimeout   = 25 * time.Second
+)
+
+// ListenAndServe serves until ctx ends, stops without dropping a request, and
+// closes s. It returns nil after such a stop.
+//
+// The stop has three steps: for DrainDelay the server still answers, while /readyz
+// says no and every answer asks the client to open its next connection elsewhere;
+// then it takes no more connections and waits for the requests in hand; then the
+// store is closed.
+func (s *Server) ListenAndServe(ctx context.Context) error {
+	l, err := s.Listen()
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return s.Serve(ctx, l)
+}
+
+// Listen opens the listener of Options.Listen, with TLS if that is configured. A
+// caller that needs the address before serving passes it to Serve.
+func (s *Server) Listen() (net.Listener, error) {
+	l, err := net.Listen("tcp", s.o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	return l, nil
+}
+
+// Serve is ListenAndServe on a listener that is there already.
+func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
+	defer func() { err = errors.Join(err, s.Close()) }()
+	for _, w := range s.o.warnings() {
+		s.o.Log.Warn(w)
+	}
+	stopMetrics, err := s.serveMetrics()
+	if err != nil {
+		l.Close()
+		return err
+	}
+	defer stopMetrics()
+
+	srv := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+	}
+	serve := srv.Serve
+	if s.o.TLSCert != "" {
+		if srv.TLSConfig, err = s.tlsConfig(); err != nil {
+			l.Close()
+			return err
+		}
+		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
+	s.o.Log.Info("serving", "issuer", s.o.Issuer, "listen", l.Addr().String(), "role", s.o.Role)
+	failed := make(chan error, 1)
+	go func() { failed <- serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	err = s.shutdown(srv)
+	<-failed
+	return err
+}
+
+func (s *Server) shutdown(srv *http.Server) error {
+	s.o.Log.Info("stopping", "drain", s.o.DrainDelay.String())
+	s.draining.Store(true)
+	time.Sleep(s.o.DrainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		srv.Close()
+		return fmt.Errorf("stopping: requests were still running after %s", shutdownTimeout)
+	}
+	return nil
+}
+
+func (s *Server) tlsConfig() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("SIGNET_TLS_CERT, SIGNET_TLS_KEY: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// serveMetrics serves metrics and pprof on their own listener until the returned
+// function is called.
+func (s *Server) serveMetrics() (stop func(), err error) {
+	if s.o.MetricsListen == "" {
+		return func() {}, nil
+	}
+	l, err := net.Listen("tcp", s.o.MetricsListen)
+	if err != nil {
+		if s.o.MetricsOptional {
+			s.o.Log.Warn("no metrics: their port is busy; SIGNET_METRICS_LISTEN names another", "listen", s.o.MetricsListen)
+			return func() {}, nil
+		}
+		return nil, fmt.Errorf("SIGNET_METRICS_LISTEN: %w", err)
+	}
+	srv := &http.Server{Handler: s.metrics.handler(), ReadHeaderTimeout: readHeaderTimeout}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv.Serve(l) // ends with ErrServerClosed when it is told to
+	}()
+	return func() { srv.Close(); <-done }, nil
+}

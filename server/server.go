@@ -1,0 +1,355 @@
+// Package server puts the parts together: the authorization server, the MCP
+// endpoint, or both in one process. It is what `signet serve` runs, and what a Go
+// program imports that has a user check and wants the rest.
+//
+//	srv, err := server.New(server.Options{App: "my-app", Check: check})
+//	...
+//	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "echo"}, echo)
+//	err = srv.ListenAndServe(ctx)
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/clients"
+	"signet/denylist"
+	"signet/handlers"
+	"signet/jwt"
+	"signet/keys"
+	"signet/mcp"
+	"signet/oauth"
+	"signet/seal"
+	"signet/store"
+	"signet/users"
+)
+
+// Roles are what a process may be: everything, the authorization server alone, or
+// the resource server alone, which needs an issuer and holds no secret.
+var Roles = []string{"all", "auth", "mcp"}
+
+// Strict, as Options.ReplayWindow, makes refresh handles single use without exception.
+const Strict time.Duration = -1
+
+// Version is what the program says it is.
+const Version = "0.1.0"
+
+// Options say what to serve. The zero value of every field is a sensible default.
+type Options struct {
+	App   string          // name on pages and in the MCP handshake; Signet
+	Check users.CheckFunc // who may sign in; nil: the users file
+
+	Issuer          string // public base URL; http://localhost:8080
+	Listen          string // 127.0.0.1:8080
+	TLSCert, TLSKey string // PEM files; empty: plain HTTP, for a proxy or loopback
+	Role            string // one of Roles; all
+
+	Resources []string // identifiers that tokens may name, the first is the default; <issuer>/mcp
+
+	DataDir     string // secret, mirror and, unless named below, the rest; data
+	Secret      string // root secrets in place of the file (see seal.Parse)
+	Store       string // SQLite file; signet.db in DataDir
+	UsersFile   string // users in DataDir
+	ClientsFile string // clients.json in DataDir
+
+	Scopes         []string // that exist; read write admin
+	DefaultScopes  []string // of who names none; the first of Scopes
+	RequiredScopes []string // of every MCP request; none
+
+	CodeTTL        time.Duration // 60 s
+	AccessTTL      time.Duration // 5 min
+	RefreshTTL     time.Duration // absolute; 720 h
+	RefreshIdleTTL time.Duration // 336 h
+	ReplayWindow   time.Duration // 60 s; Strict for none
+
+	KeyRotation time.Duration // 24 h
+	KeysDir     string        // the operator's own signing keys; empty: made in the store
+
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts; none
+	MCPOrigins     []string       // browser origins that may call the MCP endpoint; the issuer's
+
+	MetricsListen   string // metrics and pprof; empty: none
+	MetricsOptional bool   // a busy MetricsListen is a warning, not an error
+
+	DrainDelay time.Duration // see ListenAndServe; 5 s, 500 ms when the issuer is loopback
+	Demo       bool          // adds demo_user and demo_client, in memory only, for a loopback issuer
+	Log        *slog.Logger  // nil: none
+}
+
+// Server is a running set of parts. Make it with New, end it with Close.
+type Server struct {
+	// MCP takes the tools, before or while the server runs. A process of role auth
+	// does not serve it.
+	MCP *sdk.Server
+
+	o        Options
+	handler  http.Handler
+	draining atomic.Bool
+	metrics  *metrics
+
+	remote *jwt.RemoteKeys // of role mcp
+
+	// What role all and auth have.
+	store    *store.Store
+	ring     *seal.Keyring
+	keys     *keys.Set
+	denylist *denylist.List
+	clients  *clients.Registry
+	users    handlers.Users
+	// usersFile is users when they come from the file.
+	usersFile *users.File
+
+	stop context.CancelFunc
+	runs sync.WaitGroup
+}
+
+// New opens what the role needs and starts the work that goes on behind the
+// requests. It makes the data directory's content on a first start (see Prepare).
+func New(o Options) (*Server, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Server{o: o, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics()}
+	if err := s.build(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) build(ctx context.Context) error {
+	if s.o.Role == "mcp" {
+		s.remote = jwt.NewRemoteKeys(s.o.Issuer+"/.well-known/jwks.json", nil)
+		return s.route(nil, s.remote, nil)
+	}
+	if err := s.openState(ctx); err != nil {
+		return err
+	}
+	authorization, err := s.authorizationServer()
+	if err != nil {
+		return err
+	}
+	return s.route(authorization, s.keys, s.denylist.Revoked)
+}
+
+// openState opens, in import order, what the authorization server keeps.
+func (s *Server) openState(ctx context.Context) (err error) {
+	o := &s.o
+	data := Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
+	if s.ring, err = Prepare(ctx, data); err != nil {
+		return err
+	}
+	opts := data.storeOptions()
+	opts.Serve = true
+	if s.store, err = data.open(ctx, s.ring, opts); err != nil {
+		return err
+	}
+	if o.KeysDir != "" {
+		s.keys, err = keys.ReadDir(o.KeysDir, o.AccessTTL, o.Log)
+	} else {
+		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.AccessTTL, Log: o.Log})
+	}
+	if err != nil {
+		return err
+	}
+	s.run(ctx, s.keys.Run)
+	s.denylist, err = denylist.New(ctx, denylist.Options{Store: s.store, Window: o.window(), Skew: jwt.Leeway, Keep: o.AccessTTL + jwt.Leeway, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	s.run(ctx, s.denylist.Run)
+	if err := s.openUsers(); err != nil {
+		return err
+	}
+	if s.clients, err = clients.Open(o.clientOptions(s.ring)); err != nil {
+		return err
+	}
+	s.publishGauges()
+	return nil
+}
+
+// openUsers takes the program's own check, or the users file, to which a demo adds
+// its user.
+func (s *Server) openUsers() (err error) {
+	if s.o.Check != nil {
+		s.users = s.o.Check
+		return nil
+	}
+	if s.usersFile, err = users.OpenFile(s.o.UsersFile); err != nil {
+		return err
+	}
+	s.users = s.usersFile
+	if s.o.Demo {
+		s.users = demoUsers{s.usersFile}
+	}
+	return nil
+}
+
+// stale says which file was changed into something that cannot be used, while the
+// earlier content stays in force.
+func (s *Server) stale() error {
+	errs := []error{s.clients.Stale(), s.keys.Stale()}
+	if s.usersFile != nil {
+		errs = append(errs, s.usersFile.Stale())
+	}
+	return errors.Join(errs...)
+}
+
+// publishGauges shows operators what the parts count.
+func (s *Server) publishGauges() {
+	gauge := s.metrics.gauge
+	gauge("signet_grants_reused", "Grants revoked because a code or a refresh handle was used again.", func() float64 { return float64(s.denylist.Stats().Reused) })
+	gauge("signet_grants_rolled_back", "Handles that prove that the store was rolled back.", func() float64 { return float64(s.denylist.Stats().RolledBack) })
+	gauge("signet_rows_pruned", "Rows forgotten after their time.", func() float64 { return float64(s.denylist.Stats().Pruned) })
+	gauge("signet_config_stale", "1 while a changed file cannot be used.", func() float64 {
+		if s.stale() != nil {
+			return 1
+		}
+		return 0
+	})
+	if f := s.usersFile; f != nil {
+		gauge("signet_password_hashes", "Password hashes computed.", func() float64 { return float64(f.Stats().Hashes) })
+		gauge("signet_password_hashes_running", "Password hashes being computed.", func() float64 { return float64(f.Stats().Running) })
+		gauge("signet_password_hashes_waiting", "Logins waiting for a hash.", func() float64 { return float64(f.Stats().Waiting) })
+	}
+}
+
+func (s *Server) authorizationServer() (http.Handler, error) {
+	o := &s.o
+	verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: o.Issuer, Audiences: o.Resources, Keys: s.keys, Revoked: s.denylist.Revoked})
+	if err != nil {
+		return nil, err
+	}
+	return handlers.New(handlers.Options{
+		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Clients: s.clients, Users: s.users,
+		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
+		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
+		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(),
+		Draining: s.draining.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
+	})
+}
+
+// run starts work that Close ends and waits for.
+func (s *Server) run(ctx context.Context, f func(context.Context)) {
+	s.runs.Go(func() { f(ctx) })
+}
+
+// Close ends the background work and closes the store. The server must not be
+// serving any more. Closing twice is fine.
+func (s *Server) Close() error {
+	s.stop()
+	s.runs.Wait()
+	if s.store == nil {
+		return nil
+	}
+	st := s.store
+	s.store = nil
+	return st.Close()
+}
+
+// Handler serves everything of the role, for a program that has a server of its
+// own. Paths are those of the issuer's root.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Issuer is the public base URL, without a trailing slash.
+func (s *Server) Issuer() string { return s.o.Issuer }
+
+// Resources are the identifiers that tokens may name, the default first.
+func (s *Server) Resources() []string { return slices.Clone(s.o.Resources) }
+
+func (o *Options) setDefaults() error {
+	or(&o.App, "Signet")
+	or(&o.Issuer, "http://localhost:8080")
+	or(&o.Listen, "127.0.0.1:8080")
+	or(&o.Role, "all")
+	or(&o.DataDir, "data")
+	or(&o.Store, filepath.Join(o.DataDir, "signet.db"))
+	or(&o.UsersFile, filepath.Join(o.DataDir, "users"))
+	or(&o.ClientsFile, filepath.Join(o.DataDir, "clients.json"))
+	or(&o.CodeTTL, time.Minute)
+	or(&o.AccessTTL, 5*time.Minute)
+	or(&o.RefreshTTL, 720*time.Hour)
+	or(&o.RefreshIdleTTL, 336*time.Hour)
+	or(&o.ReplayWindow, time.Minute)
+	or(&o.KeyRotation, 24*time.Hour)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Scopes) == 0 {
+		o.Scopes = []string{"read", "write", "admin"}
+	}
+	if len(o.DefaultScopes) == 0 {
+		o.DefaultScopes = o.Scopes[:1]
+	}
+	if len(o.Resources) == 0 {
+		o.Resources = []string{o.Issuer + "/mcp"}
+	}
+	if err := oauth.CheckIssuer(o.Issuer); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	if !slices.Contains(Roles, o.Role) {
+		return fmt.Errorf("role: %q is not one of %s", o.Role, strings.Join(Roles, ", "))
+	}
+	if o.DrainDelay == 0 {
+		o.DrainDelay = 5 * time.Second
+		if o.loopback() {
+			o.DrainDelay = 500 * time.Millisecond
+		}
+	}
+	if o.Demo && !o.loopback() {
+		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
+	}
+	for i, r := range o.Resources {
+		canonical, err := oauth.CanonicalResource(r)
+		if err != nil {
+			return fmt.Errorf("resource %s: %w", r, err)
+		}
+		o.Resources[i] = canonical
+	}
+	return nil
+}
+
+func or[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) window() time.Duration { return max(o.ReplayWindow, 0) }
+
+// loopback reports whether the issuer can be reached from this machine only.
+func (o *Options) loopback() bool {
+	u, err := url.Parse(o.Issuer)
+	return err == nil && oauth.IsLoopbackHost(u.Hostname())
+}
+
+func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
+	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes}
+	if o.Demo {
+		c.Demo, c.DemoSecrets = demoClients()
+	}
+	return c
+}
+
+// warnings names settings that are legal and seldom meant.
+func (o *Options) warnings() []string {
+	var list []string
+	if host, err := netip.ParseAddrPort(o.Listen); err == nil && !host.Addr().IsLoopback() && o.loopback() && o.TLSCert == "" {
+		list = append(list, fmt.Sprintf("listening on %s, beyond this machine, while the issuer %s is loopback: clients elsewhere cannot use it", o.Listen, o.Issuer))
+	}
+	return list
+}

@@ -1,0 +1,376 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signet/server"
+	"signet/users"
+)
+
+func check(_ context.Context, name, password string) (users.User, error) {
+	if name == "alice" && password == "cows" {
+		return users.User{Subject: "1", Name: name}, nil
+	}
+	return users.User{}, users.ErrInvalid
+}
+
+func newServer(t *testing.T, change func(*server.Options)) *server.Server {
+	t.Helper()
+	o := server.Options{App: "my-app", Check: check, DataDir: filepath.Join(t.TempDir(), "data")}
+	if change != nil {
+		change(&o)
+	}
+	srv, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { srv.Close() })
+	return srv
+}
+
+func get(t *testing.T, srv *server.Server, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest("GET", srv.Issuer()+path, nil)
+	w := httptest.NewRecorder()
+	srv.Handler().ServeHTTP(w, r)
+	return w
+}
+
+func TestAllServesBothSides(t *testing.T) {
+	srv := newServer(t, nil)
+	for path, want := range map[string]int{
+		"/.well-known/oauth-authorization-server":       200,
+		"/.well-known/openid-configuration":             200,
+		"/.well-known/jwks.json":                        200,
+		"/.well-known/oauth-protected-resource":         200,
+		"/.well-known/oauth-protected-resource/mcp":     200,
+		"/.well-known/oauth-protected-resource/unknown": 404,
+		"/livez":       200,
+		"/readyz":      200,
+		"/mcp":         401,
+		"/favicon.ico": 204,
+	} {
+		if got := get(t, srv, path).Code; got != want {
+			t.Errorf("GET %s: %d, want %d", path, got, want)
+		}
+	}
+}
+
+func TestRoleAuthServesNoResource(t *testing.T) {
+	srv := newServer(t, func(o *server.Options) { o.Role = "auth" })
+	if got := get(t, srv, "/.well-known/jwks.json").Code; got != 200 {
+		t.Errorf("JWKS: %d, want 200", got)
+	}
+	for _, path := range []string{"/mcp", "/.well-known/oauth-protected-resource"} {
+		if got := get(t, srv, path).Code; got != 404 {
+			t.Errorf("%s: %d, want 404", path, got)
+		}
+	}
+}
+
+// A resource server alone makes no file, and is not ready before it has keys.
+func TestRoleMCPHoldsNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	down := httptest.NewServer(http.NotFoundHandler())
+	issuer := down.URL
+	down.Close()
+	srv := newServer(t, func(o *server.Options) { o.Role, o.DataDir, o.Issuer, o.Check = "mcp", dir, issuer, nil })
+	if got := get(t, srv, "/livez").Code; got != 200 {
+		t.Errorf("livez: %d, want 200", got)
+	}
+	if got := get(t, srv, "/readyz"); got.Code != 503 {
+		t.Errorf("readyz without keys: %d %s, want 503", got.Code, got.Body)
+	}
+	for _, path := range []string{"/authorize", "/token", "/.well-known/jwks.json", "/login"} {
+		if got := get(t, srv, path); got.Code != 404 || got.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %s, want a 404 in JSON", path, got.Code, got.Header().Get("Content-Type"))
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a data directory was made: %v", err)
+	}
+}
+
+// Several resources: each token is good at the one it names.
+func TestSeveralResources(t *testing.T) {
+	srv := newServer(t, func(o *server.Options) {
+		o.Resources = []string{"http://localhost:8080/a", "http://localhost:8080/b", "https://elsewhere.example/mcp"}
+	})
+	for path, want := range map[string]string{
+		"/.well-known/oauth-protected-resource":   "http://localhost:8080/a",
+		"/.well-known/oauth-protected-resource/a": "http://localhost:8080/a",
+		"/.well-known/oauth-protected-resource/b": "http://localhost:8080/b",
+	} {
+		var doc struct{ Resource string }
+		if err := json.Unmarshal(get(t, srv, path).Body.Bytes(), &doc); err != nil || doc.Resource != want {
+			t.Errorf("%s names %q, want %q (%v)", path, doc.Resource, want, err)
+		}
+	}
+	if got := get(t, srv, "/mcp").Code; got != 404 {
+		t.Errorf("/mcp: %d, want 404: it is not among the resources", got)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*server.Options)
+		want   string
+	}{
+		"http issuer beyond loopback": {func(o *server.Options) { o.Issuer = "http://as.example" }, "issuer"},
+		"relative resource":           {func(o *server.Options) { o.Resources = []string{"/mcp"} }, "resource"},
+		"demo for the world":          {func(o *server.Options) { o.Issuer, o.Demo = "https://as.example", true }, "demo"},
+		"unknown role":                {func(o *server.Options) { o.Role = "both" }, "role"},
+		"wrong secret":                {func(o *server.Options) { o.Secret = "x" }, "SIGNET_SECRET"},
+	} {
+		o := server.Options{Check: check, DataDir: filepath.Join(t.TempDir(), "data")}
+		c.change(&o)
+		srv, err := server.New(o)
+		if err == nil {
+			srv.Close()
+			t.Errorf("%s: started", name)
+		} else if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %q does not name %s", name, err, c.want)
+		}
+	}
+}
+
+// One server per store: the second is refused, with the reason.
+func TestM04_SecondServerOnOneStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	newServer(t, func(o *server.Options) { o.DataDir = dir })
+	second, err := server.New(server.Options{Check: check, DataDir: dir})
+	if err == nil {
+		second.Close()
+		t.Fatal("a second server took the same store")
+	}
+	if !strings.Contains(err.Error(), "signet.db") {
+		t.Errorf("error %q does not name the store", err)
+	}
+}
+
+// What is for operators is not on the public listener.
+func TestL13_DebugSurface(t *testing.T) {
+	metrics, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics.Close()
+	srv := newServer(t, func(o *server.Options) { o.MetricsListen = metrics.Addr().String() })
+	for _, path := range []string{"/debug/pprof/", "/debug/vars", "/metrics", "/healthz?verbose"} {
+		if got := get(t, srv, path).Code; got != 404 {
+			t.Errorf("%s on the public listener: %d, want 404", path, got)
+		}
+	}
+	base, stop := serving(t, srv)
+	defer stop()
+	for range 50 { // paths that strangers choose do not become labels
+		resp, err := http.Get(base + "/nothing/" + rand.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	resp, err := http.Get("http://" + metrics.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if !bytes.Contains(body, []byte(`signet_http_requests_total{code="404",route="none"} 5`)) {
+		t.Errorf("unknown paths are not counted together:\n%s", grep(string(body), "signet_http_requests_total"))
+	}
+	if lines := strings.Count(string(body), "\n"); lines > 500 {
+		t.Errorf("%d lines of metrics, want fewer than 500", lines)
+	}
+}
+
+func grep(s, word string) string {
+	var out []string
+	for line := range strings.Lines(s) {
+		if strings.Contains(line, word) {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "")
+}
+
+// serving runs srv on a free port; stop ends it and returns what Serve returned.
+func serving(t *testing.T, srv *server.Server) (base string, stop func() error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx, l) }()
+	return "http://" + l.Addr().String(), sync.OnceValue(func() error { cancel(); return <-done })
+}
+
+// A stop under load breaks no request of clients that go elsewhere when an answer
+// asks them to, as a load balancer does.
+func TestStopDropsNothing(t *testing.T) {
+	srv := newServer(t, nil)
+	base, stop := serving(t, srv)
+	var answered, broken atomic.Int64
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			tr := &http.Transport{}
+			defer tr.CloseIdleConnections()
+			c := &http.Client{Transport: tr}
+			for {
+				resp, err := c.Post(base+"/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=none"))
+				if err != nil {
+					t.Error(err)
+					broken.Add(1)
+					return
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Error(err)
+					broken.Add(1)
+				}
+				resp.Body.Close()
+				answered.Add(1)
+				if resp.Close {
+					return
+				}
+			}
+		})
+	}
+	for answered.Load() < 500 {
+		runtime.Gosched()
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+	clients.Wait()
+	if broken.Load() > 0 {
+		t.Errorf("%d requests broken, %d answered", broken.Load(), answered.Load())
+	}
+}
+
+func TestDrainTellsClientsAndProbes(t *testing.T) {
+	srv := newServer(t, func(o *server.Options) { o.DrainDelay = time.Second })
+	base, stop := serving(t, srv)
+	if resp, err := http.Get(base + "/readyz"); err != nil || resp.StatusCode != 200 || resp.Close {
+		t.Fatalf("before the stop: %v, %v", resp, err)
+	}
+	go stop()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		resp, err := http.Get(base + "/readyz")
+		if err != nil {
+			t.Fatalf("while draining: %v", err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == 503 {
+			if !resp.Close {
+				t.Error("a draining server does not ask to close the connection")
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("readiness never said no")
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TLS 1.0 and 1.1 fail on the socket; 1.2 works and speaks HTTP/2.
+func TestA05_TLS(t *testing.T) {
+	cert, key := selfSigned(t)
+	srv := newServer(t, func(o *server.Options) { o.Issuer, o.TLSCert, o.TLSKey = "https://localhost:8443", cert, key })
+	base, stop := serving(t, srv)
+	defer stop()
+	addr := strings.TrimPrefix(base, "http://")
+	for version, ok := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2"}})
+		if (err == nil) != ok {
+			t.Errorf("%s: error %v", tls.VersionName(version), err)
+		}
+		if err == nil {
+			if got := c.ConnectionState().NegotiatedProtocol; got != "h2" {
+				t.Errorf("%s speaks %q, want h2", tls.VersionName(version), got)
+			}
+			c.Close()
+		}
+	}
+}
+
+func selfSigned(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+func TestLogCarriesTheRequestID(t *testing.T) {
+	var out bytes.Buffer
+	var mu sync.Mutex
+	log := slog.New(server.WithRequestID(slog.NewJSONHandler(lockedWriter{&mu, &out}, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	srv := newServer(t, func(o *server.Options) { o.Log = log })
+	id := get(t, srv, "/readyz?secret=canary").Header().Get("X-Request-Id")
+	mu.Lock()
+	defer mu.Unlock()
+	if id == "" || !strings.Contains(out.String(), id) {
+		t.Errorf("request id %q is not in the log:\n%s", id, out.String())
+	}
+	if strings.Contains(out.String(), "canary") {
+		t.Error("the query is in the log")
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
