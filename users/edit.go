@@ -31,6 +31,9 @@ func (f *File) List() []Account {
 	return list
 }
 
+// Has reports whether there is a user of that name, disabled or not.
+func (f *File) Has(name string) bool { return f.lookup(name) != nil }
+
 // Add writes a new user: its name, e-mail, display name and scopes come from u. It
 // returns the user as it can sign in from now on.
 func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
@@ -59,7 +62,7 @@ func alreadyThere(name string) error { return fmt.Errorf("there is a user %s alr
 
 // Passwd sets another password. Sessions and grants that began with the old one end.
 func (f *File) Passwd(ctx context.Context, name, password string) error {
-	if f.lookup(name) == nil {
+	if !f.Has(name) {
 		return fmt.Errorf("%w: %q", ErrUnknown, name)
 	}
 	hash, err := f.hashNew(ctx, password)

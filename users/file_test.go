@@ -132,26 +132,30 @@ func TestC08_UnknownUserCostsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := []string{"alice", "nobody", "carol", "not\x00a name"}
-	took := map[string][]time.Duration{}
-	before := f.Stats().Hashes
-	const rounds = 60
-	for range rounds {
-		for _, name := range names {
-			begin := time.Now()
-			check(t, f, name, "dogs", users.ErrInvalid)
-			took[name] = append(took[name], time.Since(begin))
+	for try := 1; ; try++ {
+		took := map[string]time.Duration{} // the shortest: what else the machine does only adds
+		before := f.Stats().Hashes
+		const rounds = 100
+		for range rounds {
+			for _, name := range names {
+				begin := time.Now()
+				check(t, f, name, "dogs", users.ErrInvalid)
+				if d := time.Since(begin); took[name] == 0 || d < took[name] {
+					took[name] = d
+				}
+			}
 		}
-	}
-	if got := f.Stats().Hashes - before; got != rounds*uint64(len(names)) {
-		t.Errorf("%d checks made %d hashes", rounds*len(names), got)
-	}
-	median := func(name string) time.Duration {
-		slices.Sort(took[name])
-		return took[name][rounds/2]
-	}
-	for _, name := range names[1:] {
-		if a, b := median("alice"), median(name); b < a*3/4 || b > a*4/3 {
-			t.Errorf("wrong password %v, %q %v: tells them apart", a, name, b)
+		if got := f.Stats().Hashes - before; got != rounds*uint64(len(names)) {
+			t.Errorf("%d checks made %d hashes", rounds*len(names), got)
+		}
+		apart := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			return took[name] > took["alice"]*4/5 && took[name] < took["alice"]*5/4
+		})
+		if len(apart) == 0 {
+			return
+		}
+		if try == 3 {
+			t.Fatalf("times tell %q apart from alice: %v", apart, took)
 		}
 	}
 }
