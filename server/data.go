@@ -142,17 +142,10 @@ func (d Data) Ring() (*seal.Keyring, error) {
 	return ring, nil
 }
 
-// open opens the store and checks that it was made under one of ring's roots.
+// open opens the store, which must have been made under one of ring's roots.
 func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) (*store.Store, error) {
-	st, err := store.Open(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	if !ring.HasFingerprint(st.Fingerprint()) {
-		st.Close()
-		return nil, fmt.Errorf("%s was made under another root secret: give the right one, or run `%s` to begin anew", opts.Path, acceptLoss)
-	}
-	return st, nil
+	opts.Root = ring.HasFingerprint
+	return store.Open(ctx, opts)
 }
 
 // Inspect checks what Prepare and New would find, and makes nothing. fresh means
@@ -198,6 +191,7 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 		}
 	}
 	opts := d.storeOptions()
+	opts.Root = ring.HasFingerprint
 	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
 		return nil, err
 	}

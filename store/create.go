@@ -103,8 +103,9 @@ func removeFiles(path string) {
 
 // NewEpoch accepts that a store was lost, damaged, restored or replaced. A whole
 // one stays and gets a new epoch, so nothing that was issued before is accepted.
-// What is no whole store is set aside under another name, never removed, and a
-// new one is made. It refuses while a server runs.
+// What is no whole store, or was made under a root secret that o.Root does not
+// know, is set aside under another name, never removed, and a new one is made. It
+// refuses while a server runs.
 func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
 	o, err := o.check()
 	if err != nil {
@@ -116,7 +117,7 @@ func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
 	}
 	defer l.release()
 	switch _, err := inspect(ctx, o); {
-	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNoStore):
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNoStore), errors.Is(err, ErrOtherRoot):
 		if err := setAside(o); err != nil {
 			return err
 		}
@@ -139,7 +140,7 @@ func renewUnknown(ctx context.Context, o Options, fingerprint string) error {
 	switch _, err := inspect(ctx, o); {
 	case errors.Is(err, ErrOtherStore):
 		return renew(ctx, o, fingerprint)
-	case errors.Is(err, ErrDamaged):
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrOtherRoot):
 		if err := setAside(o); err != nil {
 			return err
 		}

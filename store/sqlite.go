@@ -338,6 +338,8 @@ func inspectContent(ctx context.Context, o Options, seen mark, small bool) error
 	switch {
 	case m.schema > int64(len(o.steps)):
 		return fmt.Errorf("%w: %s has schema %d, this one knows %d", ErrNewer, o.Path, m.schema, len(o.steps))
+	case !o.Root(m.fingerprint):
+		return fmt.Errorf("%w: %s: give the right one back (%s)", ErrOtherRoot, o.Path, acceptLoss)
 	case m.epoch != seen.epoch:
 		return fmt.Errorf("%w: %s and its mirror %s have different epochs (%s)", ErrOtherStore, o.Path, o.Mirror, acceptLoss)
 	case m.commits < seen.commits:

@@ -30,6 +30,7 @@ var (
 	ErrHalf        = errors.New("store half there")               // a part of it is missing: data, mirror
 	ErrNewer       = errors.New("store made by a newer version of this program")
 	ErrNoStore     = errors.New("no such store") // without ErrHalf: nothing was ever there, Create may make it
+	ErrOtherRoot   = errors.New("store made under another root secret")
 	ErrLocked      = errors.New("store in use by another server")
 )
 
@@ -42,10 +43,15 @@ const backwards = time.Minute
 
 // Options says where a store is and how it is used.
 type Options struct {
-	Path   string       // the SQLite file
-	Mirror string       // a small file that copies epoch and commit counter; it belongs beside the root secret, in no backup
-	Serve  bool         // hold the lock file that only one server may hold
-	Log    *slog.Logger // nil logs nothing
+	Path   string // the SQLite file
+	Mirror string // a small file that copies epoch and commit counter; it belongs beside the root secret, in no backup
+	Serve  bool   // hold the lock file that only one server may hold
+
+	// Root says whether the store may have been made under the root secret of that
+	// fingerprint; nil: any. A store of another one is left as it is.
+	Root func(fingerprint string) bool
+
+	Log *slog.Logger // nil logs nothing
 
 	steps []string                 // the schema's, in tests others
 	fault func(query string) error // in tests: makes statements fail
@@ -58,6 +64,9 @@ func (o Options) check() (Options, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Root == nil {
+		o.Root = func(string) bool { return true }
 	}
 	if o.steps == nil {
 		o.steps = sqliteSchema
