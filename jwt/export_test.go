@@ -5,10 +5,10 @@ var (
 	VerifySignature = verifySignature
 	ParseSet        = parseSet
 	ScanObject      = func(text []byte) error {
-		return scanObject(text, func(s *scanner, _ string) error { return s.skip() })
+		return scanObject(string(text), func(s *scanner, _ string) error { return s.skip() })
 	}
 	ScanString = func(text []byte) (value string, err error) {
-		err = scanObject(text, func(s *scanner, _ string) error {
+		err = scanObject(string(text), func(s *scanner, _ string) error {
 			value, err = s.string()
 			return err
 		})

@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -20,14 +21,14 @@ const errJSON = refusal("malformed JSON")
 // cases, mends invalid UTF-8 and reads any depth: two readers of one token could
 // then see two different tokens (RFC 8725 §3.8; draft-ietf-oauth-rfc8725bis §2.13).
 type scanner struct {
-	text  []byte
+	text  string
 	at    int
 	depth int
 }
 
 // scanObject reads text, which must be one object and nothing else. member is
 // called for each name, with the scanner before the value, and must read it.
-func scanObject(text []byte, member func(s *scanner, name string) error) error {
+func scanObject(text string, member func(s *scanner, name string) error) error {
 	s := &scanner{text: text}
 	s.space()
 	if err := s.object(member); err != nil {
@@ -165,7 +166,7 @@ func (s *scanner) skip() error {
 }
 
 func (s *scanner) literal(word string) error {
-	if len(s.text)-s.at < len(word) || string(s.text[s.at:s.at+len(word)]) != word {
+	if !strings.HasPrefix(s.text[s.at:], word) {
 		return errJSON
 	}
 	s.at += len(word)
@@ -214,7 +215,7 @@ func (s *scanner) seconds() (int64, error) {
 	if err := s.number(); err != nil {
 		return 0, refusal("a time that is no number")
 	}
-	n, err := strconv.ParseInt(string(s.text[start:s.at]), 10, 64)
+	n, err := strconv.ParseInt(s.text[start:s.at], 10, 64)
 	if err != nil || n <= 0 || n > maxTime {
 		return 0, refusal("a time that is no whole number of seconds")
 	}
@@ -229,12 +230,12 @@ func (s *scanner) string() (string, error) {
 	for start := s.at; s.at < len(s.text); s.at++ {
 		switch c := s.text[s.at]; {
 		case c == '"':
-			b := s.text[start:s.at]
+			value := s.text[start:s.at]
 			s.at++
-			if !utf8.Valid(b) {
+			if !utf8.ValidString(value) {
 				return "", errJSON
 			}
-			return string(b), nil
+			return value, nil
 		case c == '\\':
 			return s.escaped(start)
 		case c < ' ':
@@ -312,7 +313,7 @@ func (s *scanner) hex4() (rune, bool) {
 		return 0, false
 	}
 	var r rune
-	for _, c := range s.text[s.at : s.at+4] {
+	for _, c := range []byte(s.text[s.at : s.at+4]) {
 		switch {
 		case c-'0' <= 9:
 			c -= '0'

@@ -36,13 +36,13 @@ func parse(rawToken string) (*unverifiedToken, error) {
 	if b, err = decode(header); err != nil {
 		return nil, err
 	}
-	if t.keyID, err = parseHeader(b); err != nil {
+	if t.keyID, err = parseHeader(string(b)); err != nil {
 		return nil, err
 	}
 	if b, err = decode(payload); err != nil {
 		return nil, err
 	}
-	return t, t.parseClaims(b)
+	return t, t.parseClaims(string(b))
 }
 
 func split(rawToken string) (header, payload, signature string, err error) {
@@ -73,7 +73,7 @@ func decode(part string) ([]byte, error) {
 // parseHeader returns the key ID. The header says exactly what ours say: the
 // algorithm is not the token's choice (RFC 8725 §3.1), and no member that points
 // to a key or changes how the rest is read is ever looked at (§3.10).
-func parseHeader(text []byte) (keyID string, err error) {
+func parseHeader(text string) (keyID string, err error) {
 	var alg, typ string
 	err = scanObject(text, func(s *scanner, name string) (err error) {
 		switch name {
@@ -107,7 +107,7 @@ var claimNames = []string{
 	"iat", "exp", "auth_time", "nbf", "act", "cnf",
 }
 
-func (t *unverifiedToken) parseClaims(text []byte) error {
+func (t *unverifiedToken) parseClaims(text string) error {
 	c := &t.claims
 	hasScope := false
 	err := scanObject(text, func(s *scanner, name string) (err error) {

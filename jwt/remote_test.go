@@ -243,8 +243,9 @@ func TestRemoteKeysBadAnswer(t *testing.T) {
 // Only what can verify ES256 is taken of a set.
 func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
 	a, other := newKey(t), newKey(t)
-	off := strings.Replace(jwkOf("off curve", other, ""), `"y":"`, `"y":"AAAA`, 1)
-	off = off[:strings.LastIndex(off, `"`)-4] + `"}`
+	mixed := func(kid string) string { // x of one key, y of another
+		return strings.Replace(jwkOf(kid, other, ""), `"y":"`+b64(must(other.PublicKey.Bytes())[33:]), `"y":"`+b64(must(a.PublicKey.Bytes())[33:]), 1)
+	}
 	for name, jwk := range map[string]string{
 		"encryption":  jwkOf("x", other, `,"use":"enc"`),
 		"ES384":       jwkOf("x", other, `,"alg":"ES384"`),
@@ -256,7 +257,8 @@ func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
 		"Ed25519":     `{"kty":"OKP","crv":"Ed25519","kid":"x","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
 		"unheard of":  `{"kty":"PQ","kid":"x"}`,
 		"broken":      `{"kty":"EC","crv":"P-256","kid":"x","x":"AA"}`,
-		"off curve":   off,
+		"off curve":   mixed("x"),
+		"long y":      strings.Replace(jwkOf("x", other, ""), `"y":"`, `"y":"AAAA`, 1),
 		"not a key":   `7`,
 		"wrong curve": strings.Replace(jwkOf("x", other, ""), "P-256", "secp256k1", 1),
 	} {
@@ -293,10 +295,10 @@ func TestRemoteKeysFreshness(t *testing.T) {
 			f.header = http.Header{"Cache-Control": {tc.control}, "Age": {tc.age}}
 			mustKey(t, r, "a", nil)
 			f.set(func() { f.status = 500 })
-			time.Sleep(tc.want - 1)
+			time.Sleep(tc.want - time.Nanosecond)
 			synctest.Wait()
 			n := f.count()
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			mustKey(t, r, "a", nil)
 			if n != 1 || f.count() != 2 {
 				t.Errorf("%+v: asked %d times before and %d after", tc, n, f.count())

@@ -40,7 +40,7 @@ func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
 
 func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
 	public, ok := key.(jwk.ECDSAPublicKey)
-	if !ok || public.Crv() != jwa.P256 || key.KeyID() == "" {
+	if _, private := key.(jwk.ECDSAPrivateKey); private || !ok || public.Crv() != jwa.P256 || key.KeyID() == "" {
 		return nil, false
 	}
 	if use := key.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
@@ -51,6 +51,9 @@ func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
 	}
 	var k ecdsa.PublicKey
 	if err := public.Raw(&k); err != nil || k.Curve != elliptic.P256() {
+		return nil, false
+	}
+	if len(public.X()) != 32 || len(public.Y()) != 32 { // RFC 7518 §6.2.1.2
 		return nil, false
 	}
 	// jwx does not look whether the point is on the curve.

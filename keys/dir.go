@@ -224,6 +224,8 @@ func parseFile(name string, text []byte) (k publishedKey, err error) {
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return k, errors.New("empty")
+	case text[0] != '{' && !bytes.HasPrefix(text, []byte("-----BEGIN ")):
+		return k, errors.New("neither PEM nor a JWK")
 	case bytes.ContainsRune(text, '\r'):
 		return k, errors.New("has Windows line ends (CRLF): convert it to LF")
 	case text[0] == '{':
@@ -327,22 +329,17 @@ func parsePEM(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 	return public, private, checkPair(public, private)
 }
 
-// nextBlock decodes a PEM block that text begins with; encoding/pem would skip
-// whatever stands before one, also a damaged one.
+// nextBlock decodes the PEM block that text begins with; encoding/pem would skip
+// whatever stands before one.
 func nextBlock(text []byte) (*pem.Block, []byte, error) {
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 {
 		return nil, nil, errors.New("no key in it")
 	}
-	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
-		return nil, nil, errors.New("neither PEM nor a JWK")
-	}
 	block, rest := pem.Decode(text)
-	if block == nil {
-		return nil, nil, errors.New("damaged or cut off PEM")
-	}
 	// Decode skips a damaged block too: what it took must have begun with ours.
-	if bytes.Count(text[:len(text)-len(rest)], []byte("-----BEGIN ")) != 1 {
+	if block == nil || !bytes.HasPrefix(text, []byte("-----BEGIN ")) ||
+		bytes.Count(text[:len(text)-len(rest)], []byte("-----BEGIN ")) != 1 {
 		return nil, nil, errors.New("damaged or cut off PEM")
 	}
 	return block, rest, nil

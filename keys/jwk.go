@@ -91,7 +91,7 @@ func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 		if k.Crv() != jwa.P256 {
 			return nil, nil, nil, errNotP256
 		}
-		if k.Raw(&raw) != nil {
+		if k.Raw(&raw) != nil || len(k.X()) != 32 || len(k.Y()) != 32 || len(k.D()) != 32 { // RFC 7518 §6.2.1.2
 			return nil, nil, nil, errDamaged
 		}
 		private, public = &raw, &raw.PublicKey
@@ -100,7 +100,7 @@ func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 		if k.Crv() != jwa.P256 {
 			return nil, nil, nil, errNotP256
 		}
-		if k.Raw(&raw) != nil {
+		if k.Raw(&raw) != nil || len(k.X()) != 32 || len(k.Y()) != 32 {
 			return nil, nil, nil, errDamaged
 		}
 		public = &raw

@@ -1,0 +1,134 @@
+package jwt_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"signet/jwt"
+)
+
+// What Verify accepts, go-jose accepts with the same payload, and it says in every
+// claim what a plain JSON reader sees: the signature is by the one key, over just
+// what was read.
+func FuzzVerify(f *testing.F) {
+	w := newWorld(f)
+	good := w.token(f, nil)
+	f.Add(good)
+	for _, raw := range bombs(f, w) {
+		if len(raw) < 10_000 {
+			f.Add(raw)
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		c, err := w.verifier.Verify(context.Background(), raw)
+		if err != nil {
+			if c != nil {
+				t.Error("claims with an error")
+			}
+			return
+		}
+		jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
+		if err != nil {
+			t.Fatalf("go-jose refuses: %v", err)
+		}
+		payload, err := jws.Verify(&w.key.PublicKey)
+		if err != nil {
+			t.Fatalf("go-jose refuses: %v", err)
+		}
+		var plain jwt.Claims
+		if err := json.Unmarshal(payload, &plain); err != nil || plain != *c {
+			t.Errorf("read as %+v, by others as %+v, %v", *c, plain, err)
+		}
+	})
+}
+
+// FuzzSigned signs whatever header and payload come in, so that the checks behind
+// the signature are reached.
+func FuzzSigned(f *testing.F) {
+	w := newWorld(f)
+	f.Add(marshal(f, goodHeader()), marshal(f, goodPayload()))
+	for _, raw := range bombs(f, w) {
+		if header, payload, err := jwt.UnsafeClaims(raw); err == nil {
+			f.Add(string(header), string(payload))
+		}
+	}
+	f.Fuzz(func(t *testing.T, header, payload string) {
+		raw := handmade(t, w.key, header, payload)
+		c, err := w.verifier.Verify(context.Background(), raw)
+		if err != nil {
+			return
+		}
+		jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
+		if err != nil {
+			t.Fatalf("go-jose refuses: %v", err)
+		}
+		if _, err := jws.Verify(&w.key.PublicKey); err != nil {
+			t.Fatalf("go-jose refuses: %v", err)
+		}
+		var plain map[string]any
+		if err := json.Unmarshal([]byte(payload), &plain); err != nil {
+			t.Fatal(err)
+		}
+		if plain["iss"] != issuer || plain["aud"] != c.Audience || plain["sub"] != c.Subject || plain["cnf"] != nil || c.Subject == "" {
+			t.Errorf("%s read as %+v", payload, c)
+		}
+	})
+}
+
+// The scanner accepts no text that is not JSON, and reads strings as others do.
+func FuzzScan(f *testing.F) {
+	for _, s := range []string{
+		`{}`, ` { "a" : [ 1 , -0.5e+10 , true , false , null , "x" , {} ] } `, `{"a":"\u0061\ud83d\ude00\n\/"}`, `{"a":"\ud800"}`,
+		`{"a":1,"a":2}`, `{"a":01}`, `{"a":1.}`, `{"a":.1}`, `{"a":-}`, `{"a":1e}`, `{"a"}`, `{"a":}`, `{,}`, `[`, `"`, `{"a":"\x"}`, "{\"a\":\"\xff\"}", "{\"a\":\"\t\"}", `{"a":nul}`, `{"a":truex}`, "\x00", `{"a":"\u12`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if jwt.ScanObject(text) == nil {
+			if !json.Valid(text) || !utf8.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
+				t.Errorf("took %q", text)
+			}
+			var m map[string]any
+			if err := json.Unmarshal(text, &m); err != nil && !bytes.ContainsAny(text, "eE") { // 1e999 is JSON but no float
+				t.Errorf("took %q: %v", text, err)
+			}
+		}
+		if value, err := jwt.ScanString(text); err == nil && value != "" {
+			var m map[string]string
+			if err := json.Unmarshal(text, &m); err != nil {
+				t.Errorf("took %q: %v", text, err)
+			}
+			for _, other := range m {
+				if len(m) == 1 && other != value {
+					t.Errorf("%q read as %q, by others as %q", text, value, other)
+				}
+			}
+		}
+	})
+}
+
+// No body makes parseSet panic, or take what cannot verify.
+func FuzzParseSet(f *testing.F) {
+	key := newKey(f)
+	f.Add(setOf("a", key))
+	f.Add([]byte(`{"keys":[` + jwkOf("x", key, `,"d":"AAAA"`) + "," + jwkOf("y", key, `,"use":"enc"`) + `]}`))
+	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"},7,null,[]]}`))
+	f.Add([]byte(jwkOf("a", key, "")))
+	f.Add([]byte(`{"keys":null}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		keys, err := jwt.ParseSet(body)
+		if (err == nil) != (len(keys) > 0) {
+			t.Errorf("%d keys and %v", len(keys), err)
+		}
+		for kid, key := range keys {
+			if _, err := key.ECDH(); err != nil || kid == "" {
+				t.Errorf("took %q: %v", kid, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package keys
+
+import (
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Simulation is the schedule over rows that are only numbers.
+type Simulation struct {
+	schedule
+	rows []row
+}
+
+func NewSimulation(rotation, ttl time.Duration) *Simulation {
+	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: ttl}}
+}
+
+func (s *Simulation) MaxAge() time.Duration { return s.maxAge() }
+
+// View is what a replica has read.
+type View []row
+
+func (s *Simulation) Read() View { return slices.Clone(s.rows) }
+
+// Update lets a replica whose clock says now carry out the plan.
+func (s *Simulation) Update(now time.Time) (created []string) {
+	p := s.plan(s.rows, now)
+	for _, n := range p.create {
+		if !slices.ContainsFunc(s.rows, func(r row) bool { return r.period == n }) {
+			id := fmt.Sprint("key", n)
+			s.rows = append(s.rows, row{period: n, id: id, sealed: sql.NullString{String: "x", Valid: true}, startsAt: s.start(n), publishedAt: now})
+			created = append(created, id)
+		}
+	}
+	for i, r := range s.rows {
+		if slices.Contains(p.erase, r.period) {
+			s.rows[i].sealed = sql.NullString{}
+		}
+	}
+	s.rows = slices.DeleteFunc(s.rows, func(r row) bool { return slices.Contains(p.remove, r.period) })
+	slices.SortFunc(s.rows, func(a, b row) int { return a.startsAt.Compare(b.startsAt) })
+	return created
+}
+
+// Signing is the name of the key with which a replica that read v signs at now.
+func (s *Simulation) Signing(v View, now time.Time) string {
+	if i := s.signing(v, now); i >= 0 {
+		return v[i].id
+	}
+	return ""
+}
+
+// Private are the names of the keys in v that have a private half.
+func (v View) Private() (ids []string) {
+	for _, r := range v {
+		if r.sealed.Valid {
+			ids = append(ids, r.id)
+		}
+	}
+	return ids
+}
+
+func (s *Simulation) Published(v View, now time.Time) (ids []string) {
+	for i, r := range v {
+		if until := s.publishedUntil(v, i); until.IsZero() || now.Before(until) {
+			ids = append(ids, r.id)
+		}
+	}
+	return ids
+}
+
+// ParseFile reads a key file's content.
+func ParseFile(name string, text []byte) (private bool, err error) {
+	k, err := parseFile(name, text)
+	return k.private != nil, err
+}
+
+// With is the same store read under another rotation.
+func (s *Simulation) With(rotation time.Duration) *Simulation {
+	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: s.tokenTTL}, rows: s.rows}
+}
