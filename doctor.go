@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,10 +103,30 @@ func examine(ctx context.Context, cfg *config) []finding {
 			add("keys", err, cfg.KeysDir)
 		}
 	}
+	fine, err := examineListener(ctx, cfg)
+	add("listen", err, fine)
+	return all
+}
+
+// examineListener says whether a server could listen, or does.
+func examineListener(ctx context.Context, cfg *config) (fine string, err error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err == nil {
-		l.Close()
+		return cfg.Listen + " is free", l.Close()
 	}
-	add("listen", err, cfg.Listen+" is free")
-	return all
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, e := http.NewRequestWithContext(ctx, http.MethodGet, cfg.Issuer+"/livez", nil)
+	if e != nil {
+		return "", e
+	}
+	resp, e := http.DefaultClient.Do(req)
+	if e != nil {
+		return "", err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", err
+	}
+	return cfg.Listen + ": a server answers there", nil
 }

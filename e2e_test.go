@@ -384,7 +384,9 @@ func TestCommandLine(t *testing.T) {
 		{tok.AccessToken, []string{"token", "verify", "--resource", d.issuer + "/other"}, 1, "invalid"},
 		{tok.AccessToken, []string{"token", "inspect"}, 0, `"at+jwt"`},
 		{tok.RefreshToken, []string{"token", "inspect"}, 1, ""},
-		{"", []string{"doctor"}, 1, "in use"},
+		{"", []string{"doctor"}, 0, "a server answers there"},
+		{"", []string{"doctor", "--json"}, 0, `"ok": true`},
+		{"", []string{"doctor", "--accept-loss"}, 1, "in use by another server"},
 	} {
 		out, errOut, status := d.signet(c.stdin, c.args...)
 		if status != c.status || !strings.Contains(out+errOut, c.want) {
@@ -395,6 +397,16 @@ func TestCommandLine(t *testing.T) {
 	if out, errOut, status := d.signet("", "doctor"); status != 0 {
 		t.Errorf("doctor after a clean stop: %d\n%s%s", status, out, errOut)
 	}
+	if err := os.Remove(filepath.Join(d.dir, "mirror")); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, status := d.signet("", "doctor"); status != 1 || !strings.Contains(out, "--accept-loss") {
+		t.Errorf("doctor without the mirror: %d\n%s", status, out)
+	}
+	if out, errOut, status := d.signet("", "doctor", "--accept-loss"); status != 0 {
+		t.Errorf("accepting the loss: %d\n%s%s", status, out, errOut)
+	}
+	d.start()
 }
 
 // No password, code, verifier, handle, token, secret or cookie reaches the log, even

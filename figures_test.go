@@ -34,7 +34,7 @@ func TestFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("binary                        %.1f MiB", float64(info.Size())/(1<<20))
-	d := startDaemon(t, []string{"SIGNET_LOG_LEVEL=warn"}, "--demo")
+	d := startDaemon(t, []string{"SIGNET_LOG_LEVEL=info"}, "--demo")
 	d.stop()
 	d.prefix = []string{need(t, "taskset"), "--cpu-list", "0"}
 	if out, err := exec.Command("taskset", "--all-tasks", "--cpu-list", "--pid", "1", strconv.Itoa(os.Getpid())).CombinedOutput(); err != nil {
