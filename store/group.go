@@ -20,7 +20,7 @@ const (
 
 	// checkpointAt is how many pages may be in the log, by estimate, before they
 	// are moved into the file.
-	checkpointAt = 2000
+	checkpointAt = 4000
 )
 
 // request is one call of Write on its way through the queue.
@@ -236,7 +236,7 @@ func (s *Store) transact(fn func() error) error {
 		return err
 	}
 	w.commits = commits
-	w.pages += 2*w.writes + 1 // the row's page, an index's, meta's
+	w.pages += w.writes + 2 // a page for each row at most, and meta's
 	s.mirrorCommit(seen)
 	return nil
 }

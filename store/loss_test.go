@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -244,6 +245,32 @@ func TestCrashedStoreOpens(t *testing.T) {
 	rows := strings.Join(spent(t, s), " ")
 	if !strings.Contains(rows, "today") || !strings.Contains(rows, "last9") {
 		t.Error("acknowledged rows are gone")
+	}
+}
+
+// A store of another root secret is refused before it is touched; accepting the
+// loss sets it aside, because its keys open for nobody.
+func TestStoreOfAnotherRoot(t *testing.T) {
+	o := options(t)
+	create(t, o)
+	o.Root = func(fingerprint string) bool { return fingerprint == "another" }
+	before := sum(t, o.Path)
+	_, err := store.Open(t.Context(), o)
+	if !errors.Is(err, store.ErrOtherRoot) || !strings.Contains(err.Error(), o.Path) || !strings.Contains(err.Error(), "--accept-loss") {
+		t.Errorf("got %v, want ErrOtherRoot naming file and way out", err)
+	}
+	if sum(t, o.Path) != before {
+		t.Error("the file was changed")
+	}
+	if err := store.NewEpoch(t.Context(), o, "another"); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, o); s.Fingerprint() != "another" {
+		t.Errorf("fingerprint %q, want another", s.Fingerprint())
+	}
+	aside, err := filepath.Glob(filepath.Join(filepath.Dir(o.Path), "*.lost-*"))
+	if err != nil || !slices.ContainsFunc(aside, func(path string) bool { return sum(t, path) == before }) {
+		t.Errorf("set aside: %q, %v; want the store as it was among them", aside, err)
 	}
 }
 
