@@ -41,6 +41,7 @@ type config struct {
 	Scopes         string `env:"SCOPES" envDefault:"read write admin" doc:"scopes that exist (spaces or commas)"`
 	DefaultScopes  string `env:"DEFAULT_SCOPES" envDefault:"read" doc:"scopes of a request, user or client that names none"`
 	RequiredScopes string `env:"REQUIRED_SCOPES" doc:"scopes that every MCP request needs"`
+	ScopeHierarchy string `env:"SCOPE_HIERARCHY" envDefault:"admin>write>read" doc:"chains of scopes, the broadest first: each implies those after it at the MCP endpoint; off for none. The default counts as far as its scopes exist"`
 
 	CodeTTL        time.Duration `env:"CODE_TTL" envDefault:"60s" doc:"life of an authorization code"`
 	AccessTTL      time.Duration `env:"ACCESS_TTL" envDefault:"5m" doc:"life of an access token"`
@@ -53,6 +54,7 @@ type config struct {
 
 	TrustedProxies []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
 	MCPOrigins     []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
+	PublicTools    string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
 	AppName        string   `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
 
 	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090" doc:"address of the metrics and pprof listener; off turns it off"`
@@ -160,6 +162,9 @@ func (c *config) checkScopes(wrong func(name, format string, args ...any)) {
 			wrong(name, "%q has a scope that SIGNET_SCOPES does not name", list)
 		}
 	}
+	if _, err := oauth.ParseHierarchy(c.ScopeHierarchy, known); err != nil {
+		wrong("SCOPE_HIERARCHY", "%v", err)
+	}
 }
 
 func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
@@ -234,6 +239,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		App: c.AppName, Issuer: c.Issuer, Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Role: c.Role, Resources: c.Resources,
 		DataDir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), UsersFile: c.usersFile(), ClientsFile: c.clientsFile(),
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
+		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
 		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, ReplayWindow: c.ReplayWindow,
 		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,

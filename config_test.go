@@ -83,6 +83,9 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_SCOPES=rea\"d":                        "SIGNET_SCOPES",
 		"SIGNET_DEFAULT_SCOPES=reed":                  "SIGNET_DEFAULT_SCOPES",
 		"SIGNET_REQUIRED_SCOPES=root":                 "SIGNET_REQUIRED_SCOPES",
+		"SIGNET_SCOPE_HIERARCHY=admin>root":           "SIGNET_SCOPE_HIERARCHY",
+		"SIGNET_SCOPE_HIERARCHY=admin>read>admin":     "SIGNET_SCOPE_HIERARCHY",
+		"SIGNET_SCOPE_HIERARCHY=admin read":           "SIGNET_SCOPE_HIERARCHY",
 		"SIGNET_CODE_TTL=60":                          "SIGNET_CODE_TTL: must be a duration",
 		"SIGNET_CODE_TTL=11m":                         "SIGNET_CODE_TTL",
 		"SIGNET_ACCESS_TTL=0s":                        "SIGNET_ACCESS_TTL",
@@ -124,13 +127,16 @@ func TestUnknownVariableIsNoticed(t *testing.T) {
 
 func TestSettingsReachTheServer(t *testing.T) {
 	c, err := readConfig([]string{"SIGNET_SCOPES=norman.read,norman.write mcp:tools", "SIGNET_DEFAULT_SCOPES=norman.read", "SIGNET_REPLAY_WINDOW=0",
-		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8"})
+		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8", "SIGNET_PUBLIC_TOOLS=greet, echo"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := c.options(nil)
 	if diff := cmp.Diff([]string{"norman.read", "norman.write", "mcp:tools"}, o.Scopes); diff != "" {
 		t.Errorf("scopes (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"greet", "echo"}, o.PublicTools); diff != "" {
+		t.Errorf("tools without login (-want +got):\n%s", diff)
 	}
 	if o.ReplayWindow >= 0 {
 		t.Errorf("replay window %s, want the strict one", o.ReplayWindow)

@@ -126,7 +126,7 @@ func serve(ctx context.Context, p process, cfg *config, demo bool) error {
 	if err != nil {
 		return err
 	}
-	mcp.AddSampleTools(srv.MCP)
+	mcp.AddSampleTools(srv.MCP, srv.Require)
 	l, err := srv.Listen()
 	if err != nil {
 		return errors.Join(err, srv.Close())

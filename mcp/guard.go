@@ -17,10 +17,11 @@ import (
 
 // Guard lets requests with a valid access token for o.Resource that carries
 // all scopes of o.Required pass to next, and answers every other one, whatever
-// its method. Of o it reads Resource, Verifier, Required, Challenge and Log.
+// its method. Of o it reads Resource, Verifier, Required, Challenge, Hierarchy and
+// Log.
 //
 // Behind it [Caller] returns the claims, and tools of the go-sdk find them in
-// the TokenInfo of their request. It does not answer CORS preflights and does
+// the TokenInfo of their request, whose Scopes have the implied ones as well. It does not answer CORS preflights and does
 // not look at Origin or Host; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
@@ -31,9 +32,9 @@ func Guard(o Options, next http.Handler) http.Handler {
 			g.refuse(w, r, err, g.challenge)
 			return
 		}
-		granted := claims.Scopes()
+		granted := g.hierarchy.Expand(claims.Scopes())
 		if err := authorize(granted, g.required); err != nil {
-			g.refuse(w, r, err, stepUp(r, granted, g.required))
+			g.refuse(w, r, err, stepUp(r, claims.Scopes(), g.required))
 			return
 		}
 		if isStream(r) {
@@ -69,6 +70,7 @@ type guard struct {
 	verifier    *jwt.Verifier
 	required    []string
 	challenge   []string
+	hierarchy   oauth.Hierarchy
 	log         *slog.Logger
 }
 
@@ -79,6 +81,7 @@ func newGuard(o Options) *guard {
 		verifier:    o.Verifier,
 		required:    slices.Clone(o.Required),
 		challenge:   withoutOffline(o.Challenge),
+		hierarchy:   o.Hierarchy,
 		log:         o.logger(),
 	}
 }
@@ -159,13 +162,7 @@ func stepUp(r *http.Request, granted, needed []string) []string {
 	if r.Header.Get("Mcp-Protocol-Version") >= modern {
 		return withoutOffline(needed)
 	}
-	scopes := withoutOffline(granted)
-	for _, s := range withoutOffline(needed) {
-		if !slices.Contains(scopes, s) {
-			scopes = append(scopes, s)
-		}
-	}
-	return scopes
+	return union(withoutOffline(granted), withoutOffline(needed))
 }
 
 // refuse answers with err as JSON and, unless the fault is ours, with a

@@ -18,6 +18,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/jwt"
 )
 
 // maxBody is the largest request body, in bytes.
@@ -36,12 +38,14 @@ const maxBody = sdk.DefaultMaxRequestBodyBytes
 //   - lacks a scope: 403 with a challenge.
 //
 // Refusals of the bearer check have the JSON body of RFC 6750 servers, the
-// others a JSON-RPC error. A CORS preflight needs no token.
+// others a JSON-RPC error. A CORS preflight needs no token. If o.Access lets
+// strangers call a tool, a request without token is refused with 401 unless it
+// is a message that they may send.
 //
 // A panic in a tool is logged, and its caller gets an internal error. Handler
-// sees to that from the first request on, so it covers every middleware which
-// o.Server was given until then.
-func Handler(o Options) (http.Handler, error) {
+// sees to that, and to o.Access, from the first request on, so it covers every
+// middleware which o.Server was given until then.
+func Handler(o Options) (*Endpoint, error) {
 	if o.Verifier == nil || o.Server == nil {
 		return nil, errors.New("mcp: a Handler needs a Verifier and a Server")
 	}
@@ -57,9 +61,12 @@ func Handler(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{guard: newGuard(o), door: door}
-	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(Contain(o.logger())) })
-	e.run = newAdmit(sdk.NewStreamableHTTPHandler(
+	access := o.Access
+	if access == nil {
+		access = new(Access)
+	}
+	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(Contain(o.logger()), access.Middleware) })
+	stranger := sdk.NewStreamableHTTPHandler(
 		func(*http.Request) *sdk.Server { protect(); return o.Server },
 		&sdk.StreamableHTTPOptions{
 			Stateless:    true,
@@ -70,40 +77,85 @@ func Handler(o Options) (http.Handler, error) {
 			DisableLocalhostProtection:   true,
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
-		}))
-	return e, nil
+		})
+	return &Endpoint{guard: newGuard(o), door: door, access: access, stranger: stranger, caller: newAdmit(stranger)}, nil
 }
 
-type endpoint struct {
-	guard *guard
-	door  *doorkeeper
-	run   admit
+// Endpoint is a protected MCP endpoint, made by [Handler].
+type Endpoint struct {
+	guard  *guard
+	door   *doorkeeper
+	access *Access
+
+	stranger http.Handler // runs a message without token
+	caller   admit        // runs one with a token
 }
 
-func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	claims, ok := e.enter(w, r)
+	if !ok {
+		return
+	}
+	r, m, no := receive(w, r)
+	switch {
+	case no != nil && claims == nil:
+		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
+	case no != nil:
+		no.write(w)
+	case e.allows(w, r, m, claims):
+		e.run(w, r, m, claims)
+	}
+}
+
+// enter decides what does not depend on the message, and answers unless ok. The
+// claims are nil if there is no token, which only strangers' messages may lack.
+func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Claims, ok bool) {
 	if no := e.door.check(r); no != nil {
 		no.write(w)
-		return
+		return nil, false
 	}
 	e.door.grant(w, r)
 	if r.Method == http.MethodOptions {
 		preflight(w, r)
-		return
+		return nil, false
 	}
 	claims, err := e.guard.authenticate(r)
+	if err == errNoCredentials && e.access.admitsStrangers() {
+		return nil, true
+	}
 	if err != nil {
 		e.guard.refuse(w, r, err, e.guard.challenge)
-		return
+		return nil, false
 	}
-	r, m, no := receive(w, r)
-	if no != nil {
-		no.write(w)
-		return
+	return claims, true
+}
+
+// allows reports whether m may run on behalf of claims, and answers if not. It
+// decides here, because a tool cannot answer 403, and the SDK runs Access's
+// middleware later, which decides for itself.
+func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) bool {
+	if claims == nil {
+		if !e.access.public(m.method, m.name) {
+			e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
+			return false
+		}
+		return true
 	}
-	needed := e.scopes(m.method, m.name)
-	granted := claims.Scopes()
-	if err := authorize(granted, needed); err != nil {
-		e.guard.refuse(w, r, err, stepUp(r, granted, needed))
+	needed := e.guard.required
+	if m.method == callTool {
+		needed = union(needed, e.access.needed(m.name))
+	}
+	if err := authorize(e.guard.hierarchy.Expand(claims.Scopes()), needed); err != nil {
+		e.guard.refuse(w, r, err, stepUp(r, claims.Scopes(), needed))
+		return false
+	}
+	return true
+}
+
+// run passes an allowed message to the SDK.
+func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) {
+	if claims == nil {
+		e.stranger.ServeHTTP(w, r)
 		return
 	}
 	if m.method == "subscriptions/listen" {
@@ -111,12 +163,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
-	e.run(w, r, claims, granted)
-}
-
-// scopes are all that calling method for name needs.
-func (e *endpoint) scopes(method, name string) []string {
-	return e.guard.required
+	e.caller(w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
 }
 
 // receive reads the one message in r. The request it returns is the one to
@@ -161,20 +208,23 @@ func checkForm(r *http.Request) *refusal {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	tooLarge := refused(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the body is larger than %d bytes", maxBody)
 	if r.ContentLength > maxBody {
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	var b bytes.Buffer
 	b.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
 	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	switch _, over := errors.AsType[*http.MaxBytesError](err); {
 	case over:
-		return nil, tooLarge
+		return nil, tooLarge()
 	case err != nil:
 		return nil, badMessage("the body ended early")
 	}
 	return b.Bytes(), nil
+}
+
+func tooLarge() *refusal {
+	return refused(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the body is larger than %d bytes", maxBody)
 }
 
 // checkVersion refuses a message of a protocol version that we do not speak.

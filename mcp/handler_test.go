@@ -45,7 +45,7 @@ func TestTools(t *testing.T) {
 					t.Errorf("%s lacks a description, a schema or the read-only hint", tool.Name)
 				}
 			}
-			if diff := cmp.Diff([]string{"echo", "get_time", "greet", "whoami"}, names); diff != "" {
+			if diff := cmp.Diff([]string{"echo", "get_secret", "get_time", "greet", "whoami"}, names); diff != "" {
 				t.Errorf("tools (-want +got):\n%s", diff)
 			}
 			for _, tt := range []struct {
@@ -98,7 +98,7 @@ func TestWhoami(t *testing.T) {
 // Over a transport without tokens there is no caller, and no panic either.
 func TestWhoamiWithoutToken(t *testing.T) {
 	server := mcp.NewServer("test", "1")
-	mcp.AddSampleTools(server)
+	mcp.AddSampleTools(server, new(mcp.Access).Require)
 	here, there := sdk.NewInMemoryTransports()
 	ss, err := server.Connect(t.Context(), here, nil)
 	if err != nil {
@@ -351,7 +351,7 @@ func TestJ10_OriginAndHost(t *testing.T) {
 	w.options.Resource = "http://localhost:8080/mcp"
 	w.options.Verifier = w.verifier(t, w.options.Resource)
 	w.options.Server = mcp.NewServer("test", "1")
-	mcp.AddSampleTools(w.options.Server)
+	mcp.AddSampleTools(w.options.Server, w.options.Access.Require)
 	local := w.handler(t)
 	for _, tt := range []struct {
 		name, resource string

@@ -3,7 +3,7 @@
 // clients where such tokens come from, and runs the go-sdk in the one mode in
 // which any request may land on any replica.
 //
-// [Handler] is the whole endpoint. [Guard] is its bearer check alone, for a
+// [Handler] is the whole endpoint, [Access] what its tools ask of callers. [Guard] is its bearer check alone, for a
 // program that has a handler of its own. Both need public keys only (package
 // jwt): a process that imports this package cannot mint a token, and keeps
 // nothing between two requests.
@@ -16,6 +16,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/jwt"
+	"signet/oauth"
 )
 
 // Options describe one protected MCP server.
@@ -31,12 +32,15 @@ type Options struct {
 	Challenge []string // scopes that a 401 asks for: the required and the default ones
 	Scopes    []string // scopes_supported of the metadata
 
+	Hierarchy oauth.Hierarchy // scopes that imply others wherever this server decides
+	Access    *Access         // what single tools need; nil: nothing more
+
 	// Origins of browser applications that may call, as "https://app.example".
 	// If Resource is on a loopback host, loopback origins may call as well.
 	Origins []string
 
 	// Server has the tools, usually one of [NewServer]. Handler adds [Contain]
-	// to it.
+	// and the middleware of Access to it.
 	Server *sdk.Server
 	Log    *slog.Logger // nil: nothing is logged
 }

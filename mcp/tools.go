@@ -9,9 +9,15 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// AddSampleTools adds whoami, echo, greet and get_time, with which one can see
-// that login, tokens and calls work. None of them changes anything.
-func AddSampleTools(s *sdk.Server) {
+// AddSampleTools adds whoami, echo, greet, get_time, get_secret and
+// admin_action, with which one can see that login, tokens, scopes and calls work.
+// None of them changes anything, and the secret is none.
+//
+// It declares with require, which is [Access.Require] or calls it, that
+// get_secret needs the scope read and admin_action the scope admin.
+func AddSampleTools(s *sdk.Server, require func(tool string, scopes ...string)) {
+	require("get_secret", "read")
+	require("admin_action", "admin")
 	sdk.AddTool(s, &sdk.Tool{
 		Name:        "whoami",
 		Title:       "Who am I?",
@@ -36,6 +42,18 @@ func AddSampleTools(s *sdk.Server) {
 		Description: "Returns the server's current time in RFC 3339 format, in UTC or in the given time zone.",
 		Annotations: readOnly(),
 	}, getTime)
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "get_secret",
+		Title:       "Sample secret",
+		Description: "Returns the sample secret that is kept under the given key, to show a tool that needs the scope read.",
+		Annotations: readOnly(),
+	}, getSecret)
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "admin_action",
+		Title:       "Sample admin action",
+		Description: "Says who asked for it and does nothing else, to show a tool that needs the scope admin.",
+		Annotations: readOnly(),
+	}, adminAction)
 }
 
 func readOnly() *sdk.ToolAnnotations {
@@ -87,6 +105,28 @@ func getTime(_ context.Context, _ *sdk.CallToolRequest, in timeInput) (*sdk.Call
 		return nil, nil, fmt.Errorf("unknown time zone %q", in.Timezone)
 	}
 	return text(time.Now().In(zone).Format(time.RFC3339)), nil, nil
+}
+
+type secretInput struct {
+	Key string `json:"key" jsonschema:"api_key or database"`
+}
+
+func getSecret(_ context.Context, _ *sdk.CallToolRequest, in secretInput) (*sdk.CallToolResult, any, error) {
+	switch in.Key {
+	case "api_key":
+		return text("sk-secret-key-12345"), nil, nil
+	case "database":
+		return text("postgresql://user:pass@localhost/db"), nil, nil
+	}
+	return text("Secret not found"), nil, nil
+}
+
+func adminAction(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {
+	c, ok := Caller(ctx)
+	if !ok {
+		return nil, nil, errors.New("this call came without an access token")
+	}
+	return text("Admin action done for " + c.Subject), nil, nil
 }
 
 func text(s string) *sdk.CallToolResult {

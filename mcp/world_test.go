@@ -65,7 +65,8 @@ func newWorld(t testing.TB) *world {
 		return jwt.SigningKey{ID: "k1", Private: private}, nil
 	})
 	server := mcp.NewServer("test", "1")
-	mcp.AddSampleTools(server)
+	access := new(mcp.Access)
+	mcp.AddSampleTools(server, access.Require)
 	w.options = mcp.Options{
 		Resource:  resource,
 		Issuer:    issuer,
@@ -75,6 +76,7 @@ func newWorld(t testing.TB) *world {
 		Challenge: []string{"read", "offline_access"},
 		Scopes:    []string{"read", "write", "offline_access"},
 		Origins:   []string{"https://app.example"},
+		Access:    access,
 		Server:    server,
 		Log:       slog.New(slog.NewTextHandler(w.log, nil)),
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -44,7 +45,7 @@ func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked
 
 // routeResources serves the resources that live on the issuer's origin, or, in a
 // process that is nothing else, every one it is given. The first answers at the root
-// metadata path as well.
+// metadata path as well, and has the paths for programs that do not speak MCP.
 func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func(string) bool) error {
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
@@ -56,6 +57,7 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		}
 		o := mcp.Options{
 			Resource: resource, Issuer: s.o.Issuer, Name: s.o.App, Verifier: verifier, Server: s.MCP,
+			Hierarchy: s.hierarchy, Access: &s.access,
 			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
 			Origins: s.origins(), Log: s.o.Log,
 		}
@@ -72,6 +74,8 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		r.Handle("/.well-known/oauth-protected-resource"+u.EscapedPath(), metadata)
 		if i == 0 {
 			r.Handle("/.well-known/oauth-protected-resource", metadata)
+			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o))
+			r.Handle("/tools/*", h.Tools())
 		}
 	}
 	return nil

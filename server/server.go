@@ -68,6 +68,8 @@ type Options struct {
 	Scopes         []string // that exist; read write admin
 	DefaultScopes  []string // of who names none; the first of Scopes
 	RequiredScopes []string // of every MCP request; none
+	ScopeHierarchy string   // which scopes imply which (see oauth.ParseHierarchy); oauth.DefaultHierarchy
+	PublicTools    []string // tools that need no login, unless they need a scope; none
 
 	CodeTTL        time.Duration // 60 s
 	AccessTTL      time.Duration // 5 min
@@ -95,10 +97,12 @@ type Server struct {
 	// does not serve it.
 	MCP *sdk.Server
 
-	o        Options
-	handler  http.Handler
-	draining atomic.Bool
-	metrics  *metrics
+	o         Options
+	hierarchy oauth.Hierarchy
+	access    mcp.Access
+	handler   http.Handler
+	draining  atomic.Bool
+	metrics   *metrics
 
 	remote *jwt.RemoteKeys // of role mcp
 
@@ -122,8 +126,13 @@ func New(o Options) (*Server, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
+	hierarchy, err := oauth.ParseHierarchy(o.ScopeHierarchy, o.Scopes)
+	if err != nil {
+		return nil, fmt.Errorf("scope hierarchy: %w", err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{o: o, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics()}
+	s := &Server{o: o, hierarchy: hierarchy, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics()}
+	s.access.WithoutLogin(o.PublicTools...)
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -264,6 +273,20 @@ func (s *Server) Close() error {
 // own. Paths are those of the issuer's root.
 func (s *Server) Handler() http.Handler { return s.handler }
 
+// Require makes a tool need all of scopes, besides those that every request needs.
+// Call it before you add the tool.
+//
+//	srv.Require("admin_action", "admin")
+//	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "admin_action"}, adminAction)
+func (s *Server) Require(tool string, scopes ...string) {
+	for _, scope := range scopes {
+		if !slices.Contains(s.o.Scopes, scope) {
+			s.o.Log.Warn("nobody can call this tool: it needs a scope that does not exist", "tool", tool, "scope", scope)
+		}
+	}
+	s.access.Require(tool, scopes...)
+}
+
 // Issuer is the public base URL, without a trailing slash.
 func (s *Server) Issuer() string { return s.o.Issuer }
 
@@ -285,6 +308,7 @@ func (o *Options) setDefaults() error {
 	or(&o.RefreshIdleTTL, 336*time.Hour)
 	or(&o.ReplayWindow, time.Minute)
 	or(&o.KeyRotation, 24*time.Hour)
+	or(&o.ScopeHierarchy, oauth.DefaultHierarchy)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -1,0 +1,222 @@
+package mcp
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+
+	"signet/jwt"
+	"signet/oauth"
+)
+
+// toolsPath is before the name of a tool.
+const toolsPath = "/tools/"
+
+// Tools calls one tool per request for programs that do not speak MCP: a POST
+// to /tools/ and the tool's name, with an object of arguments as JSON (or with no
+// body), is answered with the result of tools/call. It lets the same requests pass
+// as the endpoint, with the same 401 and 403; an unknown tool is 404, arguments
+// that are not an object are 400. Like over MCP, a tool that fails has the
+// status 200 and isError in its result. Mount it at /tools/.
+func (e *Endpoint) Tools() http.Handler { return http.HandlerFunc(e.serveTool) }
+
+func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
+	claims, ok := e.enter(w, r)
+	if !ok {
+		return
+	}
+	call, m, err := toolCall(w, r)
+	switch {
+	case err != nil && claims == nil:
+		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
+		return
+	case err != nil:
+		if err.Status() == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", "POST, OPTIONS")
+		}
+		err.WriteJSON(w, false)
+		return
+	case !e.allows(w, call, m, claims):
+		return
+	}
+	result, err := e.result(call, m, claims)
+	switch {
+	case r.Context().Err() != nil: // nobody reads the answer
+	case err != nil:
+		err.WriteJSON(w, false)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Write(result)
+	}
+}
+
+// toolCall turns r into the request that an MCP client would send. What is
+// decided about it is decided about what is run.
+//
+// It is one of the older protocol: the newer one wants some arguments repeated
+// in headers that only the tool's schema names.
+func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *oauth.Error) {
+	if r.Method != http.MethodPost {
+		return nil, message{}, oauth.Errorf(oauth.InvalidRequest, "%s is not allowed here: tools are called with POST", r.Method).WithStatus(http.StatusMethodNotAllowed)
+	}
+	name, ok := strings.CutPrefix(r.URL.Path, toolsPath)
+	if !ok || name == "" || !utf8.ValidString(name) {
+		return nil, message{}, unknownTool(name)
+	}
+	arguments, err := readArguments(w, r)
+	if err != nil {
+		return nil, message{}, err
+	}
+	body, _ := json.Marshal(rpcCall{Version: "2.0", ID: 1, Method: callTool, Params: rpcParams{Name: name, Arguments: arguments}})
+	m, no := inspect(body)
+	if no == nil && len(body) > maxBody {
+		no = tooLarge()
+	}
+	if no != nil {
+		return nil, message{}, no.oauth()
+	}
+	call := *r
+	call.Body = io.NopCloser(bytes.NewReader(body))
+	call.ContentLength = int64(len(body))
+	call.Header = r.Header.Clone()
+	for name := range call.Header {
+		if strings.HasPrefix(name, "Mcp-") || name == "Last-Event-Id" {
+			delete(call.Header, name)
+		}
+	}
+	call.Header.Set("Content-Type", "application/json")
+	call.Header.Set("Accept", "application/json, text/event-stream")
+	call.Header.Set("Mcp-Protocol-Version", versions[1])
+	return &call, m, nil
+}
+
+// rpcCall is a request for a tool, rpcAnswer what the SDK answers.
+type (
+	rpcCall struct {
+		Version string    `json:"jsonrpc"`
+		ID      int       `json:"id"`
+		Method  string    `json:"method"`
+		Params  rpcParams `json:"params"`
+	}
+	rpcParams struct {
+		Name      string          `json:"name"`
+		Arguments json.RawMessage `json:"arguments"`
+	}
+	rpcAnswer struct {
+		Result json.RawMessage `json:"result"`
+		Error  *jsonrpc.Error  `json:"error"`
+	}
+)
+
+// readArguments returns the JSON object in r's body.
+func readArguments(w http.ResponseWriter, r *http.Request) ([]byte, *oauth.Error) {
+	body, no := readBody(w, r)
+	if no != nil {
+		return nil, no.oauth()
+	}
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 {
+		return []byte("{}"), nil
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "Content-Type must be application/json").WithStatus(http.StatusUnsupportedMediaType)
+	}
+	if body[0] != '{' || !utf8.Valid(body) || !json.Valid(body) {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the body is not one JSON object, the tool's arguments")
+	}
+	return body, nil
+}
+
+// result runs an allowed call of a tool and returns its result.
+func (e *Endpoint) result(call *http.Request, m message, claims *jwt.Claims) ([]byte, *oauth.Error) {
+	rec := recorder{header: http.Header{}, status: http.StatusOK}
+	e.run(&rec, call, m, claims)
+	answer, ok := rec.answer()
+	switch {
+	case !ok:
+		e.guard.log.ErrorContext(call.Context(), "the MCP SDK did not answer the call of a tool", "tool", m.name, "status", rec.status)
+		return nil, oauth.Errorf(oauth.ServerError, "the tool was not run")
+	case answer.Error == nil:
+		return answer.Result, nil
+	case answer.Error.Code == jsonrpc.CodeInvalidParams && strings.HasPrefix(answer.Error.Message, "unknown tool"):
+		return nil, unknownTool(m.name)
+	case answer.Error.Code == jsonrpc.CodeInvalidParams:
+		return nil, oauth.Errorf(oauth.InvalidRequest, "%s", answer.Error.Message)
+	case answer.Error.Code == codeForbidden: // scopes changed since we looked
+		return nil, oauth.Errorf(oauth.AccessDenied, "%s", answer.Error.Message)
+	}
+	return nil, oauth.Errorf(oauth.ServerError, "%s", answer.Error.Message)
+}
+
+func unknownTool(name string) *oauth.Error {
+	return oauth.Errorf(oauth.InvalidRequest, "unknown tool %q", name).WithStatus(http.StatusNotFound)
+}
+
+// oauth is e for a client that does not speak JSON-RPC.
+func (e *refusal) oauth() *oauth.Error {
+	return oauth.Errorf(oauth.InvalidRequest, "%s", e.reason.Message).WithStatus(e.status)
+}
+
+// recorder keeps the SDK's answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+// answer returns the response. Notifications that the tool sent are before it,
+// in an array.
+func (r *recorder) answer() (answer rpcAnswer, ok bool) {
+	all := []json.RawMessage{r.body.Bytes()}
+	if bytes.HasPrefix(r.body.Bytes(), []byte("[")) {
+		if json.Unmarshal(r.body.Bytes(), &all) != nil || len(all) == 0 {
+			return rpcAnswer{}, false
+		}
+	}
+	err := json.Unmarshal(all[len(all)-1], &answer)
+	return answer, err == nil && (answer.Result != nil || answer.Error != nil)
+}
+
+// Connect answers every request with 401 and where to begin: for programs that
+// ask how to log in before they do, at the path of the endpoint and /connect. Of o
+// it reads Resource, Issuer and Challenge.
+func Connect(o Options) http.Handler {
+	hint, _ := json.Marshal(struct {
+		Error         string `json:"error"`
+		Description   string `json:"error_description"`
+		Configuration string `json:"oauth_metadata_url"`
+		Registration  string `json:"registration_endpoint"`
+	}{
+		"authentication_required", "This MCP server requires OAuth authentication",
+		o.Issuer + "/.well-known/openid-configuration", o.Issuer + "/register",
+	})
+	var none *oauth.Error
+	challenge := none.Challenge(oauth.ResourceMetadataURL(o.Resource), withoutOffline(o.Challenge))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		if r.Method == http.MethodOptions {
+			h.Set("Access-Control-Allow-Methods", "POST")
+			h.Set("Access-Control-Allow-Headers", allowedHeaders)
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		h.Set("Access-Control-Expose-Headers", "WWW-Authenticate")
+		h.Set("WWW-Authenticate", challenge)
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusUnauthorized)
+		w.Write(hint)
+	})
+}
