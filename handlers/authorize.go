@@ -42,7 +42,7 @@ func (s *server) authorize(r *http.Request) (any, error) {
 	now := time.Now()
 	tx, err := s.newLogin(client, redirectURI, params, now)
 	if err == nil {
-		_, err = s.sealLogin(tx)
+		_, err = s.sealLogin(tx, seal.MaxSize-spare)
 	}
 	if err != nil {
 		state := params.Get("state")
@@ -305,7 +305,7 @@ func (s *server) goOn(r *http.Request, client *clients.Client, tx seal.Login, wh
 
 // toPage redirects to a page of ours with the transaction.
 func (s *server) toPage(path string, tx seal.Login, set []*http.Cookie) (any, error) {
-	raw, err := s.sealLogin(tx)
+	raw, err := s.sealLogin(tx, seal.MaxSize)
 	if err != nil {
 		return nil, err
 	}

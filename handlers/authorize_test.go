@@ -238,9 +238,9 @@ func TestB11_Duplicates(t *testing.T) {
 // B14, row 12: state comes back byte for byte, once, whatever is in it.
 func TestB14_State(t *testing.T) {
 	s := authtest.New(t)
-	long := strings.Repeat(`%+&"'<>😀\`, 64) + "é="
+	mixed := strings.Repeat(`%+&"'<>😀\`, 64) + "é="
 	for _, c := range []authtest.Client{s.PUB, s.PRE, s.LOC} {
-		for _, state := range []string{`a b&c=%#"+`, long, strings.Repeat("&", 1024), "\x00\n", "S"} {
+		for _, state := range []string{`a b&c=%#"+`, mixed, strings.Repeat("&", 1024), "\x00\n", "S"} {
 			b := s.NewBrowser()
 			page := b.SignIn(t, "alice", c, set("state", state))
 			got := b.Submit(t, page, set("decision", "approve")).Sent()["state"]
@@ -251,6 +251,18 @@ func TestB14_State(t *testing.T) {
 	}
 	r := s.NewBrowser().Get(t, s.AuthorizeURL(s.PRE, set("state", strings.Repeat("s", 8<<10))))
 	wantRedirect(t, r, s.PRE.RedirectURI, "invalid_request", strings.Repeat("s", 8<<10))
+	// A state is echoed whole or refused at once, never lost on the way.
+	long := s.Register(t, "http://localhost:1455/"+strings.Repeat("p", 700))
+	for size := 1 << 10; size <= 5<<10; size += 256 {
+		state := strings.Repeat("s", size)
+		b := s.NewBrowser()
+		page := b.SignIn(t, "alice", long, set("state", state))
+		if page.StatusCode == http.StatusSeeOther {
+			wantRedirect(t, page, long.RedirectURI, "invalid_request", state)
+		} else if got := b.Submit(t, page, set("decision", "approve")).Sent().Get("state"); got != state {
+			t.Errorf("a state of %d bytes came back with %d", size, len(got))
+		}
+	}
 	for _, none := range []edit{del("state"), set("state", "")} {
 		b := s.NewBrowser()
 		page := b.SignIn(t, "alice", s.PUB, none)

@@ -83,6 +83,48 @@ func TestTransactionAnsweredOnce(t *testing.T) {
 	}
 	wantPage(t, b.Submit(t, alice, set("decision", "approve")), 400)
 	wantPage(t, b.Submit(t, login, aliceLogin), 400)
+
+	// Pressed twenty times at once.
+	page := s.NewBrowser()
+	consent := page.SignIn(t, "alice", s.PUB)
+	action, fields := consent.Form(t)
+	fields.Set("decision", "approve")
+	codes := 0
+	for _, r := range parallel(20, func() *authtest.Response {
+		r := request("POST", authtest.Issuer+action, fields.Encode(), "Content-Type", formType, "Sec-Fetch-Site", "same-origin")
+		for _, c := range page.Cookies {
+			r.AddCookie(c)
+		}
+		return s.Do(t, r)
+	}) {
+		if r.Sent().Get("code") != "" {
+			codes++
+		} else {
+			wantPage(t, r, 400)
+		}
+	}
+	if codes != 1 {
+		t.Errorf("%d codes, want 1", codes)
+	}
+}
+
+// What changes about the client between login and consent counts.
+func TestClientChanges(t *testing.T) {
+	s := authtest.New(t)
+	old := s.PRE
+	tok := s.Tokens(t, "alice", old)
+	b := s.NewBrowser()
+	page := b.SignIn(t, "alice", old, set("prompt", "consent"))
+	s.PRE.RedirectURI = "https://pre.test/new"
+	s.Restart(t)
+	wantPage(t, b.Submit(t, page, set("decision", "approve")), 400)
+	wantPage(t, b.Submit(t, page, set("decision", "deny")), 400)
+	tok = s.Refresh(t, old, tok.Refresh).Tokens(t)
+	s.PRE.ID = "another"
+	s.Restart(t)
+	wantPage(t, b.Submit(t, page, set("decision", "approve")), 400)
+	wantError(t, s.Refresh(t, old, tok.Refresh), 401, "invalid_client")
+	wantError(t, s.Refresh(t, s.PRE, tok.Refresh), 400, "invalid_grant")
 }
 
 // C06, row 32: a consent is remembered for the same again, and for nothing else.

@@ -62,13 +62,13 @@ func wantError(t *testing.T, r *authtest.Response, status int, code string) {
 func wantDead(t *testing.T, s *authtest.Server, c authtest.Client, tokens ...authtest.Tokens) {
 	t.Helper()
 	for _, tok := range tokens {
-		if r := s.Introspect(t, c, tok.Access); strings.TrimSpace(r.Body) != `{"active":false}` {
+		if r := s.Introspect(t, c, tok.Access); strings.TrimSpace(r.Body) != inactive {
 			t.Errorf("access token of a dead grant: %s", r.Body)
 		}
 		if _, err := s.Verifier.Verify(context.Background(), tok.Access); err == nil {
 			t.Error("the verifier takes an access token of a dead grant")
 		}
-		if r := s.Introspect(t, c, tok.Refresh); strings.TrimSpace(r.Body) != `{"active":false}` {
+		if r := s.Introspect(t, c, tok.Refresh); strings.TrimSpace(r.Body) != inactive {
 			t.Errorf("refresh handle of a dead grant: %s", r.Body)
 		}
 		wantError(t, s.Refresh(t, c, tok.Refresh), 400, "invalid_grant")

@@ -248,6 +248,11 @@ func TestCheckFunc(t *testing.T) {
 			t.Errorf("scope %q", tok.Scope)
 		}
 	}
+	// It believes every subject, so nobody must not become one.
+	fresh := s.NewBrowser()
+	_, fields := fresh.Get(t, s.AuthorizeURL(s.PRE)).Form(t)
+	wantPage(t, fresh.Get(t, "/consent?state="+fields.Get("state")), 400)
+	wantPage(t, fresh.Post(t, "/consent", url.Values{"state": fields["state"], "decision": {"approve"}}), 400)
 }
 
 // The users file is a source like any other: no user in it, nobody gets in; a new

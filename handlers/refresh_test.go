@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/denylist"
 	"signet/internal/authtest"
 	"signet/users"
 )
@@ -186,6 +187,9 @@ func TestE12_Lifetimes(t *testing.T) {
 			tok = s.Refresh(t, s.PUB, one.Refresh).Tokens(t) // in the window
 		}
 		wantError(t, s.Refresh(t, s.PUB, idle.Refresh), 400, "invalid_grant")
+		if r := s.Introspect(t, s.PUB, idle.Refresh); strings.TrimSpace(r.Body) != inactive {
+			t.Errorf("idle for too long: %s", r.Body)
+		}
 		time.Sleep(time.Until(began.Add(10*time.Hour - 2*time.Second)))
 		last := s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
 		if last.ExpiresIn > 2 {
@@ -193,7 +197,7 @@ func TestE12_Lifetimes(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		wantError(t, s.Refresh(t, s.PUB, last.Refresh), 400, "invalid_grant")
-		if r := s.Introspect(t, s.PUB, last.Refresh); strings.TrimSpace(r.Body) != `{"active":false}` {
+		if r := s.Introspect(t, s.PUB, last.Refresh); strings.TrimSpace(r.Body) != inactive {
 			t.Errorf("expired: %s", r.Body)
 		}
 	})
@@ -219,7 +223,7 @@ func TestE13_UserChanges(t *testing.T) {
 			s.Users.Change("alice", change)
 			wantError(t, s.Redeem(t, s.PUB, code), 400, "invalid_grant")
 			wantError(t, s.Refresh(t, s.PUB, tok.Refresh), 400, "invalid_grant")
-			if r := s.Introspect(t, s.PUB, tok.Refresh); strings.TrimSpace(r.Body) != `{"active":false}` {
+			if r := s.Introspect(t, s.PUB, tok.Refresh); strings.TrimSpace(r.Body) != inactive {
 				t.Errorf("introspection: %s", r.Body)
 			}
 			s.Refresh(t, s.PUB, bob.Refresh).Tokens(t)
@@ -279,13 +283,21 @@ func TestOtherEpoch(t *testing.T) {
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
 	tok, code := s.Tokens(t, "alice", s.PUB), s.Code(t, "alice", s.PUB)
+	claims, err := s.Verifier.Verify(t.Context(), tok.Access)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.NewStore(t)
 	wantError(t, s.Redeem(t, s.PUB, code), 400, "invalid_grant")
 	wantError(t, s.Refresh(t, s.PUB, tok.Refresh), 400, "invalid_grant")
 	wantPage(t, b.Submit(t, page, set("decision", "approve")), 400)
 	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+	s.Revoke(t, s.PUB, tok.Refresh)
+	if _, err := s.Denylist.Find(t.Context(), claims.GrantID); !errors.Is(err, denylist.ErrUnknown) {
+		t.Errorf("a handle of another store made a row: %v", err)
+	}
 	for _, token := range []string{tok.Refresh, tok.Access} {
-		if r := s.Introspect(t, s.PUB, token); strings.TrimSpace(r.Body) != `{"active":false}` {
+		if r := s.Introspect(t, s.PUB, token); strings.TrimSpace(r.Body) != inactive {
 			t.Errorf("introspection: %s", r.Body)
 		}
 	}

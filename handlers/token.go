@@ -59,13 +59,10 @@ func (s *server) token(r *http.Request) (any, error) {
 	return response, nil
 }
 
-// authenticate identifies the client of a form request. A request that names
-// nobody is a failed authentication (OAuth 2.1 §3.2.4), also where a public client
-// would have had to give nothing but its id.
+// authenticate identifies and authenticates the client of a form request. One that
+// names nobody has failed to (OAuth 2.1 §3.2.4), also where a public client would
+// have had to give nothing but its id.
 func (s *server) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
-	if r.Header.Get("Authorization") == "" && !r.PostForm.Has("client_id") {
-		return nil, oauth.Errorf(oauth.InvalidClient, "Client authentication required")
-	}
 	client, _, err := s.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
 	if err != nil {
 		var e *oauth.Error

@@ -21,15 +21,18 @@ const spentLogin = "login"
 
 var errExpired = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
 
+// spare is what a transaction may grow by on its way: it gets a browser and a user.
+const spare = 1 << 10
+
 // sealLogin seals a transaction for its way through the browser. The client's
 // state is the one part without a tight bound, so it may be what makes a
 // transaction too long to come back.
-func (s *server) sealLogin(tx seal.Login) (string, error) {
+func (s *server) sealLogin(tx seal.Login, limit int) (string, error) {
 	raw, err := seal.Seal(s.o.Ring, tx)
 	if err != nil {
 		return "", err
 	}
-	if len(raw) > seal.MaxSize {
+	if len(raw) > limit {
 		return "", oauth.Errorf(oauth.InvalidRequest, "the authorization request is too long")
 	}
 	return raw, nil
