@@ -29,9 +29,6 @@ func (s *server) readyz(r *http.Request) (any, error) {
 	if err := s.o.Stale(); err != nil {
 		h.Config = "stale"
 	}
-	if err := s.o.Clients.Stale(); err != nil {
-		h.Config = "stale"
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
 	defer cancel()
 	if err := s.o.Store.Check(ctx); err != nil {
