@@ -47,6 +47,18 @@ func TestCacheForgets(t *testing.T) {
 	}
 }
 
+func TestRevokedBeforeItWasSeen(t *testing.T) {
+	w := newWorld(t)
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(id string) bool { return id == "grant" }})
+	for range 2 {
+		if _, err := w.verifier.Verify(t.Context(), w.token(t, nil)); !errors.Is(err, jwt.ErrRevoked) {
+			t.Errorf("Verify = %v, want ErrRevoked", err)
+		}
+	}
+	w.accepts(t, "another grant", w.token(t, func(c *jwt.Claims) { c.GrantID = "other" }))
+	w.accepts(t, "no grant", w.token(t, func(c *jwt.Claims) { c.GrantID = "" }))
+}
+
 func TestCacheKeepsAnEqualKey(t *testing.T) {
 	w := newWorld(t)
 	raw := w.token(t, nil)

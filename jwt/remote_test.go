@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -220,7 +222,7 @@ func TestRemoteKeysBadAnswer(t *testing.T) {
 		"empty":    func(f *fakeIssuer) { f.body = "" },
 		"no keys":  func(f *fakeIssuer) { f.body = `{"keys":[]}` },
 		"twins":    func(f *fakeIssuer) { f.body = `{"keys":[` + jwkOf("a", a, "") + "," + jwkOf("a", b, "") + "]}" },
-		"too long": func(f *fakeIssuer) { f.body = strings.Repeat(" ", 1<<20) + f.body },
+		"too long": func(f *fakeIssuer) { f.body = string(setOf("b", b)) + strings.Repeat(" ", 1<<20) },
 		"hanging":  func(f *fakeIssuer) { f.delay = time.Hour },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -271,6 +273,59 @@ func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
 			t.Errorf("%s: took %v", name, keys)
 		}
 	}
+}
+
+func TestRemoteKeysRefusesSets(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	for name, body := range map[string]string{
+		"two of one name": `{"keys":[` + jwkOf("a", a, "") + "," + jwkOf("a", b, "") + "]}",
+		"none":            `{"keys":[]}`,
+		"none of ours":    `{"keys":[` + jwkOf("a", a, `,"use":"enc"`) + "]}",
+		"trailing data":   string(setOf("a", a)) + "x",
+		"empty":           "",
+	} {
+		if keys, err := jwt.ParseSet([]byte(body)); err == nil {
+			t.Errorf("%s: took %v", name, keys)
+		}
+	}
+}
+
+// Cookies, a proxy's or anybody's, have no part in keys.
+func TestRemoteKeysKeepsNoCookies(t *testing.T) {
+	key := newKey(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Cookies()) > 0 {
+			t.Errorf("cookies %v", r.Cookies())
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		http.SetCookie(w, &http.Cookie{Name: "a", Value: "b"})
+		w.Write(setOf("a", key))
+	}))
+	defer srv.Close()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := jwt.NewRemoteKeys(srv.URL, &http.Client{Jar: jar})
+	for range 2 {
+		mustKey(t, r, "a", nil)
+		mustKey(t, r, "b", jwt.ErrUnknownKey) // asks again
+	}
+}
+
+// An issuer that forbids caching is still asked at most once a second.
+func TestRemoteKeysNoStore(t *testing.T) {
+	key := newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		for _, control := range []string{"max-age=0", "no-store", "no-cache"} {
+			f, r := newIssuer(string(setOf("a", key)))
+			f.header.Set("Cache-Control", control)
+			for range 100 {
+				mustKey(t, r, "a", nil)
+			}
+			mustCount(t, f, 1)
+		}
+	})
 }
 
 func TestRemoteKeysFreshness(t *testing.T) {

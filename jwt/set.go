@@ -3,6 +3,7 @@ package jwt
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -16,6 +17,9 @@ import (
 // ours is an error, so that a mistake at the issuer does not undo the last good
 // set; so are two keys of one name.
 func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
+	if !json.Valid(body) { // jwx stops reading after the first value
+		return nil, errors.New("not a JWK Set")
+	}
 	set, err := jwk.Parse(body, jwk.WithIgnoreParseError(true))
 	if err != nil {
 		return nil, errors.New("not a JWK Set") // err would quote the body

@@ -163,6 +163,7 @@ func TestL02_KeyFiles(t *testing.T) {
 		"text":               {"password", "neither"},
 		"JWK Set":            {`{"keys":[` + privateJWK(key, "") + `]}`, "JWK Set"},
 		"truncated JWK":      {privateJWK(key, "")[:100], "JWK"},
+		"two JWKs":           {privateJWK(key, "") + privateJWK(other, ""), "JWK"},
 		"JWK P-384":          {strings.Replace(privateJWK(key, ""), "P-256", "P-384", 1), "P-256"},
 		"JWK symmetric":      {`{"kty":"oct","k":"AAAA"}`, "P-256"},
 		"JWK encryption":     {privateJWK(key, `,"use":"enc"`), "use"},

@@ -75,8 +75,10 @@ func marshalSet(keys []publishedKey) []byte {
 // parseJWK reads one EC key that is good for ES256. private is nil when there is
 // no private half. No error quotes the text, which may be secret.
 func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, key jwk.Key, err error) {
-	key, err = jwk.ParseKey(text)
-	if err != nil {
+	if json.Valid(text) { // jwx stops reading after the first value
+		key, err = jwk.ParseKey(text)
+	}
+	if key == nil || err != nil {
 		return nil, nil, nil, errors.New("not a JWK, or a damaged one")
 	}
 	if use := key.KeyUsage(); use != "" && use != string(jwk.ForSignature) {

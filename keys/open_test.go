@@ -352,6 +352,26 @@ func TestJWKSMaxAge(t *testing.T) {
 	})
 }
 
+// A set that nobody runs still retires its keys in time: nothing depends on the
+// store's row being gone.
+func TestKeysRetireByTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+		first := signingID(t, s)
+		time.Sleep(62 * time.Minute)
+		if _, _, maxAge := s.JWKS(time.Now()); maxAge != 4*time.Minute {
+			t.Errorf("max-age %v, want the 4 minutes until a key goes", maxAge)
+		}
+		if _, err := s.Key(t.Context(), first); err != nil || published(t, s)[first] == "" {
+			t.Errorf("the key is gone too early: %v", err)
+		}
+		time.Sleep(4 * time.Minute)
+		if _, err := s.Key(t.Context(), first); !errors.Is(err, jwt.ErrUnknownKey) || published(t, s)[first] != "" {
+			t.Errorf("the key is still there: %v", err)
+		}
+	})
+}
+
 // logs collects what a set says.
 type logs struct {
 	mu sync.Mutex
