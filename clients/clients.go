@@ -52,7 +52,7 @@ type Client struct {
 	Name         string // for people; may be empty
 	RedirectURIs []string
 	Method       string   // none, client_secret_basic or client_secret_post
-	Scopes       []string // what it may ask for; nil, for a demo client, is all that is supported
+	Scopes       []string // what it may ask for, or, if Registered, asks for by default; nil, for a demo client, is all that is supported
 	GrantTypes   []string
 	Registered   bool  // by itself: nobody vouches for its name
 	Issued       int64 // Unix seconds

@@ -39,7 +39,7 @@ func (s *server) authorize(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "Invalid redirect_uri: it is not one that this client has registered").Because(err)
 	}
-	now := time.Now()
+	now := s.o.Store.Now()
 	tx, err := s.newLogin(client, redirectURI, params, now)
 	if err == nil {
 		_, err = s.sealLogin(tx, seal.MaxSize-spare)
@@ -188,7 +188,10 @@ func (s *server) scope(requested string, client *clients.Client) ([]string, erro
 		asked = s.defaultScope(client)
 	}
 	scope := oauth.IntersectScope(asked, s.o.knownScopes())
-	if len(client.Scopes) > 0 {
+	// What a client registered by itself is its default and no bound: it could register
+	// again for more, and those that step up ask with the id they have. The user
+	// decides.
+	if !client.Registered && len(client.Scopes) > 0 {
 		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
 	}
 	if len(scope) == 0 {

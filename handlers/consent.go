@@ -36,7 +36,7 @@ func (s *server) consentPage(r *http.Request) (any, error) {
 		return nil, err
 	}
 	raw := query.Get("state")
-	tx, client, user, err := s.openConsent(r, raw, time.Now())
+	tx, client, user, err := s.openConsent(r, raw, s.o.Store.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s *server) openConsent(r *http.Request, raw string, now time.Time) (seal.L
 // consent takes the decision. The transaction is spent by either, before anything
 // is issued. After it the browser goes back to the client in any case.
 func (s *server) consent(r *http.Request) (any, error) {
-	now := time.Now()
+	now := s.o.Store.Now()
 	tx, client, _, err := s.openConsent(r, r.PostForm.Get("state"), now)
 	if err != nil {
 		return nil, err

@@ -49,6 +49,9 @@ type Store interface {
 	Epoch() string
 	// Check returns nil if the store answers.
 	Check(ctx context.Context) error
+	// Now is the wall clock, but never before a time that the store has seen: what
+	// was refused as expired stays refused when the clock is set back.
+	Now() time.Time
 }
 
 // Options are the parts and settings of the endpoints. All are needed but the

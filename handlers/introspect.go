@@ -46,7 +46,7 @@ func (s *server) introspect(r *http.Request) (any, error) {
 	}
 	var answer introspection
 	if handle, openErr := seal.Open[seal.Refresh](s.o.Ring, raw); openErr == nil {
-		answer, err = s.introspectHandle(r.Context(), client, handle, time.Now())
+		answer, err = s.introspectHandle(r.Context(), client, handle, s.o.Store.Now())
 	} else {
 		answer, err = s.introspectAccess(r.Context(), client, raw)
 	}

@@ -24,7 +24,7 @@ func (s *server) loginPage(r *http.Request) (any, error) {
 		return nil, err
 	}
 	raw := query.Get("state")
-	tx, err := s.openLogin(r, raw, time.Now())
+	tx, err := s.openLogin(r, raw, s.o.Store.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (s *server) loginForm(r *http.Request, tx seal.Login, raw, name, problem st
 // password; that it was sent from a page of ours, by the browser that began, the
 // route and the transaction's cookie have to show.
 func (s *server) login(r *http.Request) (any, error) {
-	form, now := r.PostForm, time.Now()
+	form, now := r.PostForm, s.o.Store.Now()
 	raw, name, password := form.Get("state"), form.Get("username"), form.Get("password")
 	tx, err := s.openLogin(r, raw, now)
 	if err != nil {

@@ -11,7 +11,7 @@ type logoutData struct{ Account string }
 // logoutPage asks whether to sign out: a link alone must not (principle of every
 // change of state by POST).
 func (s *server) logoutPage(r *http.Request) (any, error) {
-	who, err := s.session(r, time.Now())
+	who, err := s.session(r, s.o.Store.Now())
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func (s *server) logoutPage(r *http.Request) (any, error) {
 // consent page left open in it cannot be answered by whoever sits there next.
 func (s *server) logout(r *http.Request) (any, error) {
 	gone := []*http.Cookie{s.cookies.make(s.cookies.session, "", -time.Second), s.cookies.make(s.cookies.browser, "", -time.Second)}
-	sess, err := s.openSession(r, time.Now())
+	sess, err := s.openSession(r, s.o.Store.Now())
 	if err == nil {
 		if err := s.endSession(r.Context(), sess); err != nil {
 			return nil, err

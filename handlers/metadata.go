@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -67,5 +68,8 @@ func (s *server) metadata(*http.Request) (any, error) { return s.served, nil }
 // from the key schedule.
 func (s *server) jwks(*http.Request) (any, error) {
 	body, etag, maxAge := s.o.Keys.JWKS(time.Now())
+	if body == nil {
+		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
+	}
 	return document{body: body, etag: etag, maxAge: maxAge}, nil
 }

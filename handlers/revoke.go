@@ -28,7 +28,7 @@ func (s *server) revoke(r *http.Request) (any, error) {
 	if raw == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "Missing token parameter")
 	}
-	now := time.Now()
+	now := s.o.Store.Now()
 	grant, err := s.grantOf(r.Context(), client, raw, now)
 	if errors.Is(err, errNotLive) {
 		return nil, nil

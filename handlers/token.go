@@ -51,7 +51,7 @@ func (s *server) token(r *http.Request) (any, error) {
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, grantType) {
 		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grantType)
 	}
-	response, err := rule(r.Context(), client, r.PostForm, time.Now(), &ev)
+	response, err := rule(r.Context(), client, r.PostForm, s.o.Store.Now(), &ev)
 	s.audit(r, ev, err)
 	if err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (s *server) checkGrant(ctx context.Context, g seal.Grant, resource string) 
 // a user without a version only the login knew the scopes.
 func (s *server) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
 	scope = oauth.IntersectScope(scope, s.o.knownScopes())
-	if len(client.Scopes) > 0 {
+	if !client.Registered && len(client.Scopes) > 0 {
 		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
 	}
 	if user.Version != "" {
@@ -189,22 +189,23 @@ func (s *server) stillAllowed(scope []string, client *clients.Client, user users
 // issue spends generation gen of a grant and then makes its tokens: the one write
 // is durable before anything is signed. All checks are behind it.
 func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, scope []string, now time.Time, ev *event) (*tokenResponse, error) {
-	if _, err := s.o.Keys.Signing(now); err != nil {
+	wall := time.Now() // what verifiers compare with; now may be ahead of it
+	if _, err := s.o.Keys.Signing(wall); err != nil {
 		return nil, unavailable(err) // before the code is spent in vain
 	}
 	next, err := s.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
 	if err != nil {
 		return nil, s.refused(err, gen, ev)
 	}
-	expires := min(now.Add(s.o.AccessTTL).Unix(), g.Expires)
+	expires := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires)
 	access, err := s.o.Signer.Sign(jwt.Claims{
 		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: oauth.FormatScope(scope),
-		IssuedAt: now.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
-	}, now)
+		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
+	}, wall)
 	if err != nil {
 		return nil, err
 	}
-	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - now.Unix(), Scope: oauth.FormatScope(scope)}
+	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), Scope: oauth.FormatScope(scope)}
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
 		return response, nil
 	}
