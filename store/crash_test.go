@@ -122,10 +122,10 @@ func longHistory() []string {
 	return steps
 }
 
-// A migration that is killed leaves the old or the new schema, never neither.
+// A migration that is killed leaves the old or the new schema, never neither. It
+// begins with the store of the oldest release.
 func TestL16_MigrationKilled(t *testing.T) {
-	template := jobOptions(t.TempDir())
-	create(t, template)
+	template := released(t, "schema1")
 	seen := map[int64]int{}
 	for range cycles(100) {
 		o := jobOptions(t.TempDir())
@@ -146,7 +146,7 @@ func TestL16_MigrationKilled(t *testing.T) {
 			for i, table := range []string{"one", "two"} {
 				var n int
 				err := s.Read(t.Context(), func(tx store.Tx) error { return tx.QueryRow("SELECT count(*) FROM " + table).Scan(&n) })
-				if there := known > i+1; there != (err == nil) || there && n != 300 {
+				if there := known > len(store.Schema())+i; there != (err == nil) || there && n != 300 {
 					t.Errorf("schema %d, table %s: %d rows, error %v", known, table, n, err)
 				}
 			}
@@ -161,6 +161,97 @@ func TestL16_MigrationKilled(t *testing.T) {
 		closeStore(t, s)
 	}
 	t.Logf("schema after the kill: %v", seen)
+}
+
+// released is a copy of a store that a released program made.
+func released(t *testing.T, name string) store.Options {
+	t.Helper()
+	o := jobOptions(t.TempDir())
+	copyFile(t, filepath.Join("testdata", name+".db"), o.Path)
+	copyFile(t, filepath.Join("testdata", name+".mirror"), o.Mirror)
+	return o
+}
+
+// The store of every release opens, with all that it remembers, as the schema that
+// a new store has; and a program of that release does not open it any more.
+func TestL16_StoreOfEveryRelease(t *testing.T) {
+	fresh := options(t)
+	create(t, fresh)
+	for i, name := range []string{"schema1"} {
+		o := released(t, name)
+		old := store.Schema()[:i+1]
+		s := open(t, o.WithSteps(old...)) // it is what its name says
+		epoch, before := s.Epoch(), commits(t, s)
+		closeStore(t, s)
+		for i := range 2 { // the second time there is nothing to do
+			s = open(t, o)
+			if s.Epoch() != epoch || s.Fingerprint() != "fixture" || commits(t, s) <= before {
+				t.Errorf("%s: epoch %q, want %q; fingerprint %q, %d commits, want more than %d", name, s.Epoch(), epoch, s.Fingerprint(), commits(t, s), before)
+			}
+			if got := contents(t, s); got != releasedContent {
+				t.Errorf("%s: got\n%s\nwant\n%s", name, got, releasedContent)
+			}
+			if err := spend(s, fmt.Sprint("later", i)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			closeStore(t, s)
+		}
+		if got, want := tables(t, open(t, o)), tables(t, open(t, fresh)); got != want {
+			t.Errorf("%s migrated is not what is made today: got\n%s\nwant\n%s", name, got, want)
+		}
+		o.Serve = false
+		if _, err := store.Open(t.Context(), o.WithSteps(old...)); !errors.Is(err, store.ErrNewer) {
+			t.Errorf("%s: the old program opens the migrated store: %v, want ErrNewer", name, err)
+		}
+	}
+}
+
+// releasedContent is what the released program left in its store.
+const releasedContent = `grant live gen 3 revoked 0 alice client App consent read write https://mcp.test/mcp 4102444800 replays 0
+grant revoked gen 1 revoked 1748779200000 alice client App consent read write https://mcp.test/mcp 4102444800 replays 0
+spent login transaction 4102444800
+key 1 kid
+attempts 0`
+
+func contents(t *testing.T, s *store.Store) string {
+	t.Helper()
+	return column(t, s, `SELECT 'grant ' || id || ' gen ' || gen || ' revoked ' || revoked_at || ' ' || sub || ' ' || client_hash || ' ' || client_name || ' ' ||
+			consent_hash || ' ' || scope || ' ' || resource || ' ' || expires_at || ' replays ' || replays FROM grants
+		UNION ALL SELECT 'spent ' || kind || ' ' || id || ' ' || expires_at FROM spent WHERE kind = 'login'
+		UNION ALL SELECT 'key ' || period || ' ' || kid FROM signing_keys
+		UNION ALL SELECT 'attempts ' || count(*) FROM attempts`)
+}
+
+// tables is every column of every table, and every index.
+func tables(t *testing.T, s *store.Store) string {
+	t.Helper()
+	return column(t, s, `SELECT m.type || ' ' || m.name || ' ' || m.tbl_name || ' ' || coalesce(c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk, '')
+		FROM sqlite_schema m LEFT JOIN pragma_table_info(m.name) c ORDER BY m.name, c.cid`)
+}
+
+// column reads a query of one text column, a line for each row.
+func column(t *testing.T, s *store.Store, query string) string {
+	t.Helper()
+	var lines []string
+	err := s.Read(t.Context(), func(tx store.Tx) error {
+		rows, err := tx.Query(query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var line string
+			if err := rows.Scan(&line); err != nil {
+				return err
+			}
+			lines = append(lines, line)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // A newer store is refused by name, and not touched.

@@ -161,7 +161,7 @@ func TestL08_LostStore(t *testing.T) {
 			os.WriteFile(o.Path, []byte("hello, this is no database\n"), 0o600)
 		}, store.ErrDamaged},
 		{"a database of somebody else", func(t *testing.T, o store.Options, _ string) {
-			other := options(t).WithSteps("CREATE TABLE meta (one, epoch, schema, commits, fingerprint, last_seen)", "CREATE TABLE t (x)")
+			other := options(t).WithSteps("CREATE TABLE meta (one, epoch, schema, commits, fingerprint, last_seen)", "CREATE TABLE t (x)", "CREATE TABLE u (x)")
 			create(t, other)
 			copyFile(t, other.Path, o.Path)
 			remove(t, o.Path+"-wal")

@@ -69,6 +69,16 @@ var sqliteSchema = []string{`
 		PRIMARY KEY (kind, id)
 	) WITHOUT ROWID;
 	CREATE INDEX spent_expires ON spent (expires_at);
+`, `
+	ALTER TABLE grants ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
+	CREATE TABLE attempts (
+		key        BLOB    PRIMARY KEY,
+		failures   INTEGER NOT NULL,
+		since      INTEGER NOT NULL, -- Unix milliseconds, as latest
+		latest     INTEGER NOT NULL,
+		expires_at INTEGER NOT NULL  -- Unix seconds
+	) WITHOUT ROWID;
+	CREATE INDEX attempts_expires ON attempts (expires_at);
 `}
 
 // use is what a connection is for. None of them creates a file.
