@@ -71,13 +71,22 @@ func readConfig(environ []string) (*config, error) {
 	c := &config{environ: map[string]string{}}
 	for _, kv := range environ {
 		if k, v, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(k, envPrefix) && v != "" {
-			c.environ[k] = v // an empty variable counts as unset
+			c.environ[k] = unquote(v) // an empty variable counts as unset
 		}
 	}
 	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
 		return nil, parseFaults(err)
 	}
 	return c, c.check()
+}
+
+// unquote undoes the quotes that a shell needs around some values of .env.example,
+// and that Docker takes for a part of them.
+func unquote(v string) string {
+	if n := len(v); n > 2 && v[0] == '\'' && v[n-1] == '\'' {
+		return v[1 : n-1]
+	}
+	return v
 }
 
 // parseFaults restates the library's errors, which name the struct's fields, with

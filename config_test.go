@@ -24,7 +24,11 @@ func envExample() string {
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
 		if name := tag.Get("env"); name != "" {
-			fmt.Fprintf(&b, "\n# %s\n%s%s=%s\n", tag.Get("doc"), envPrefix, name, tag.Get("envDefault"))
+			value := tag.Get("envDefault")
+			if strings.ContainsAny(value, " >") {
+				value = "'" + value + "'" // for shells, which would split or redirect
+			}
+			fmt.Fprintf(&b, "\n# %s\n%s%s=%s\n", tag.Get("doc"), envPrefix, name, value)
 		}
 	}
 	return b.String()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -525,6 +526,69 @@ func TestPreflight(t *testing.T) {
 	r.Header.Del("Origin")
 	if got := serve(h, r); got.Code != http.StatusNoContent || got.Header().Get("Access-Control-Allow-Headers") != "" {
 		t.Errorf("no page: status %d, %v", got.Code, got.Header())
+	}
+}
+
+// A web client on this machine, as the MCP Inspector is, can do everything with
+// an endpoint on this machine: ask, send what either protocol era needs, and read
+// what it has to. With a public one it can only if it is configured.
+func TestRow20_BrowserClients(t *testing.T) {
+	w := newWorld(t)
+	public := w.endpoint(t)
+	w.options.Resource = "http://localhost:8080/mcp"
+	w.options.Verifier = w.verifier(t, w.options.Resource)
+	w.options.Origins = []string{"http://localhost:8080"}
+	local := w.endpoint(t)
+	const asked = "authorization,content-type,accept,mcp-protocol-version,mcp-method,mcp-name,mcp-param-region,mcp-session-id,last-event-id"
+	for _, tt := range []struct {
+		name, origin string
+		e            *mcp.Endpoint
+		host         string
+		allowed      bool
+	}{
+		{"Inspector", "http://localhost:6274", local, "localhost:8080", true},
+		{"Inspector by address", "http://127.0.0.1:6274", local, "127.0.0.1:8080", true},
+		{"Inspector by IPv6", "http://[::1]:6274", local, "localhost:8080", true},
+		{"the issuer's pages", "http://localhost:8080", local, "localhost:8080", true},
+		{"a public page", "https://app.example", local, "localhost:8080", false},
+		{"a page named like Inspector's", "http://localhost.evil.example:6274", local, "localhost:8080", false},
+		{"Inspector and a public server", "http://localhost:6274", public, "mcp.example", false},
+		{"a configured page and a public server", "https://app.example", public, "mcp.example", true},
+	} {
+		for path, h := range map[string]http.Handler{"/mcp": tt.e, "/tools/greet": tt.e.Tools()} {
+			r := httptest.NewRequest(http.MethodOptions, path, nil)
+			r.Host = tt.host
+			r.Header.Set("Origin", tt.origin)
+			r.Header.Set("Access-Control-Request-Method", "POST")
+			r.Header.Set("Access-Control-Request-Headers", asked)
+			got := serve(h, r)
+			if !tt.allowed {
+				if got.Code != http.StatusForbidden || got.Header().Get("Access-Control-Allow-Origin") != "" {
+					t.Errorf("%s: %s: status %d, %v", tt.name, path, got.Code, got.Header())
+				}
+				continue
+			}
+			if got.Code != http.StatusNoContent || got.Header().Get("Access-Control-Allow-Origin") != tt.origin {
+				t.Errorf("%s: %s: preflight: status %d, %v", tt.name, path, got.Code, got.Header())
+			}
+			allowed := strings.Split(got.Header().Get("Access-Control-Allow-Headers"), ", ")
+			for name := range strings.SplitSeq(asked, ",") {
+				if !slices.Contains(allowed, name) {
+					t.Errorf("%s: %s: %s is not among the allowed %q", tt.name, path, name, allowed)
+				}
+			}
+			r.Method = http.MethodPost // without a token: the page must see where to get one
+			got = serve(h, r)
+			exposed := strings.Split(got.Header().Get("Access-Control-Expose-Headers"), ", ")
+			for _, name := range []string{"WWW-Authenticate", "Retry-After", "Mcp-Session-Id", "MCP-Protocol-Version"} {
+				if got.Code != http.StatusUnauthorized || got.Header().Get("Access-Control-Allow-Origin") != tt.origin || !slices.Contains(exposed, name) {
+					t.Errorf("%s: %s: status %d, exposed %q, want %s", tt.name, path, got.Code, exposed, name)
+				}
+			}
+			if got.Header().Get("Access-Control-Allow-Credentials") != "" {
+				t.Errorf("%s: %s: credentials allowed", tt.name, path)
+			}
+		}
 	}
 }
 

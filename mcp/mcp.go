@@ -33,7 +33,7 @@ type Options struct {
 	Scopes    []string // scopes_supported of the metadata
 
 	Hierarchy oauth.Hierarchy // scopes that imply others wherever this server decides
-	Access    *Access         // what single tools need; nil: nothing more
+	Access    *Access         // what single tools need, shared by Handlers of one Server; nil: nothing more
 
 	// Origins of browser applications that may call, as "https://app.example".
 	// If Resource is on a loopback host, loopback origins may call as well.

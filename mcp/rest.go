@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
@@ -47,10 +46,9 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	}
 	result, err := e.result(call, m, claims)
 	switch {
-	case r.Context().Err() != nil: // nobody reads the answer
 	case err != nil:
 		err.WriteJSON(w, false)
-	default:
+	case result != nil:
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Write(result)
@@ -67,14 +65,17 @@ func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *
 		return nil, message{}, oauth.Errorf(oauth.InvalidRequest, "%s is not allowed here: tools are called with POST", r.Method).WithStatus(http.StatusMethodNotAllowed)
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, toolsPath)
-	if !ok || name == "" || !utf8.ValidString(name) {
+	if !ok {
 		return nil, message{}, unknownTool(name)
 	}
 	arguments, err := readArguments(w, r)
 	if err != nil {
 		return nil, message{}, err
 	}
-	body, _ := json.Marshal(rpcCall{Version: "2.0", ID: 1, Method: callTool, Params: rpcParams{Name: name, Arguments: arguments}})
+	body, jsonErr := json.Marshal(rpcCall{Version: "2.0", ID: 1, Method: callTool, Params: rpcParams{Name: name, Arguments: arguments}})
+	if jsonErr != nil {
+		return nil, message{}, notArguments()
+	}
 	m, no := inspect(body)
 	if no == nil && len(body) > maxBody {
 		no = tooLarge()
@@ -115,7 +116,7 @@ type (
 	}
 )
 
-// readArguments returns the JSON object in r's body.
+// readArguments returns r's body, which begins like a JSON object.
 func readArguments(w http.ResponseWriter, r *http.Request) ([]byte, *oauth.Error) {
 	body, no := readBody(w, r)
 	if no != nil {
@@ -128,18 +129,25 @@ func readArguments(w http.ResponseWriter, r *http.Request) ([]byte, *oauth.Error
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "Content-Type must be application/json").WithStatus(http.StatusUnsupportedMediaType)
 	}
-	if body[0] != '{' || !utf8.Valid(body) || !json.Valid(body) {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the body is not one JSON object, the tool's arguments")
+	if body[0] != '{' {
+		return nil, notArguments()
 	}
 	return body, nil
 }
 
-// result runs an allowed call of a tool and returns its result.
+func notArguments() *oauth.Error {
+	return oauth.Errorf(oauth.InvalidRequest, "the body is not one JSON object, the tool's arguments")
+}
+
+// result runs an allowed call of a tool and returns its result, or nothing if the
+// caller hung up.
 func (e *Endpoint) result(call *http.Request, m message, claims *jwt.Claims) ([]byte, *oauth.Error) {
 	rec := recorder{header: http.Header{}, status: http.StatusOK}
 	e.run(&rec, call, m, claims)
 	answer, ok := rec.answer()
 	switch {
+	case !ok && call.Context().Err() != nil:
+		return nil, nil // nobody waits for it
 	case !ok:
 		e.guard.log.ErrorContext(call.Context(), "the MCP SDK did not answer the call of a tool", "tool", m.name, "status", rec.status)
 		return nil, oauth.Errorf(oauth.ServerError, "the tool was not run")
@@ -175,16 +183,8 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-// answer returns the response. Notifications that the tool sent are before it,
-// in an array.
 func (r *recorder) answer() (answer rpcAnswer, ok bool) {
-	all := []json.RawMessage{r.body.Bytes()}
-	if bytes.HasPrefix(r.body.Bytes(), []byte("[")) {
-		if json.Unmarshal(r.body.Bytes(), &all) != nil || len(all) == 0 {
-			return rpcAnswer{}, false
-		}
-	}
-	err := json.Unmarshal(all[len(all)-1], &answer)
+	err := json.Unmarshal(r.body.Bytes(), &answer)
 	return answer, err == nil && (answer.Result != nil || answer.Error != nil)
 }
 

@@ -69,11 +69,17 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		if err != nil {
 			return err
 		}
+		const wellKnown = "/.well-known/oauth-protected-resource"
 		metadata := mcp.Metadata(o)
-		r.Handle(u.EscapedPath(), h)
-		r.Handle("/.well-known/oauth-protected-resource"+u.EscapedPath(), metadata)
+		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
+			r.Handle("/", h)
+			r.Handle(wellKnown, metadata)
+		} else {
+			r.Handle(path, h)
+			r.Handle(wellKnown+path, metadata)
+		}
 		if i == 0 {
-			r.Handle("/.well-known/oauth-protected-resource", metadata)
+			r.Handle(wellKnown, metadata)
 			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o))
 			r.Handle("/tools/*", h.Tools())
 		}

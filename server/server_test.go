@@ -143,6 +143,7 @@ func TestNewRefuses(t *testing.T) {
 		"relative resource":           {func(o *server.Options) { o.Resources = []string{"/mcp"} }, "resource"},
 		"demo for the world":          {func(o *server.Options) { o.Issuer, o.Demo = "https://as.example", true }, "demo"},
 		"unknown role":                {func(o *server.Options) { o.Role = "both" }, "role"},
+		"unknown scope implies":       {func(o *server.Options) { o.ScopeHierarchy = "root>read" }, "scope hierarchy"},
 		"wrong secret":                {func(o *server.Options) { o.Secret = "x" }, "SIGNET_SECRET"},
 	} {
 		o := server.Options{Check: check, DataDir: filepath.Join(t.TempDir(), "data")}

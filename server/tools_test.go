@@ -1,0 +1,190 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/jwt"
+	"signet/mcp"
+	"signet/server"
+)
+
+// issuer is an authorization server's key: enough for a process of role mcp.
+type issuer struct {
+	url string
+	key *ecdsa.PrivateKey
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	jwks := fmt.Sprintf(`{"keys":[{"kty":"EC","crv":"P-256","kid":"k","alg":"ES256","use":"sig","x":%q,"y":%q}]}`, b64(point[1:33]), b64(point[33:]))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, jwks)
+	}))
+	t.Cleanup(srv.Close)
+	return &issuer{url: srv.URL, key: key}
+}
+
+func (i *issuer) token(t *testing.T, resource, scope string) string {
+	t.Helper()
+	now := time.Now()
+	signer := jwt.NewSigner(func(time.Time) (jwt.SigningKey, error) { return jwt.SigningKey{ID: "k", Private: i.key}, nil })
+	token, err := signer.Sign(jwt.Claims{
+		Issuer: i.url, Subject: "alice", Audience: resource, ClientID: "c", Scope: scope,
+		IssuedAt: now.Unix(), ExpiresAt: now.Add(time.Minute).Unix(), GrantID: "g",
+	}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// post sends a JSON body with a token, if there is one.
+func post(srv *server.Server, url, token, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", url, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	w := httptest.NewRecorder()
+	srv.Handler().ServeHTTP(w, r)
+	return w
+}
+
+type none struct{}
+
+func done(context.Context, *sdk.CallToolRequest, none) (*sdk.CallToolResult, any, error) {
+	return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "done"}}}, nil, nil
+}
+
+// One line beside AddTool is all that a tool with a scope takes.
+func TestRow50_ToolsOfTheFirstResource(t *testing.T) {
+	is := newIssuer(t)
+	var log bytes.Buffer
+	srv := newServer(t, func(o *server.Options) {
+		o.Role, o.Issuer, o.Check = "mcp", is.url, nil
+		o.Resources = []string{"https://mcp.example/a", "https://mcp.example/b"}
+		o.Scopes = []string{"read", "write", "admin"}
+		o.PublicTools = []string{"greet", "get_secret"}
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	mcp.AddSampleTools(srv.MCP, srv.Require)
+	if log.Len() > 0 {
+		t.Errorf("log: %s", &log)
+	}
+	srv.Require("wipe", "write")
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "wipe"}, done)
+	srv.Require("never", "root")
+	if !strings.Contains(log.String(), "tool=never scope=root") {
+		t.Errorf("nobody is told that a scope does not exist: %s", &log)
+	}
+	a := func(scope string) string { return is.token(t, "https://mcp.example/a", scope) }
+	for _, tt := range []struct {
+		path, token, want string
+		status            int
+	}{
+		{"/tools/wipe", a("write"), "done", 200},
+		{"/tools/wipe", a("admin"), "done", 200},
+		{"/tools/wipe", a("read"), "insufficient_scope", 403},
+		{"/tools/wipe", "", "invalid_token", 401},
+		{"/tools/wipe", is.token(t, "https://mcp.example/b", "write"), "invalid_token", 401},
+		{"/tools/greet", "", "Hello, World!", 200},
+		{"/tools/get_secret", "", "invalid_token", 401},
+		{"/tools/nothing", a("read"), "unknown tool", 404},
+		{"/tools/", a("read"), "unknown tool", 404},
+		{"/tools", a("read"), "nothing is served", 404},
+	} {
+		if got := post(srv, "https://mcp.example"+tt.path, tt.token, "{}"); got.Code != tt.status || !strings.Contains(got.Body.String(), tt.want) {
+			t.Errorf("%s: status %d, want %d with %q: %s", tt.path, got.Code, tt.status, tt.want, got.Body)
+		}
+	}
+}
+
+// The hint is at the first resource's path, and what it names is served.
+func TestRow05_ConnectHint(t *testing.T) {
+	for resource, path := range map[string]string{"": "/mcp/connect", "http://localhost:8080/a": "/a/connect", "http://localhost:8080/a/": "/a/connect"} {
+		srv := newServer(t, func(o *server.Options) {
+			if resource != "" {
+				o.Resources = []string{resource}
+			}
+		})
+		got := post(srv, srv.Issuer()+path, "", "")
+		for _, want := range []string{"http://localhost:8080/.well-known/openid-configuration", "http://localhost:8080/register", "authentication_required"} {
+			if got.Code != 401 || !strings.Contains(got.Body.String(), want) {
+				t.Errorf("%s: status %d, %s; want 401 with %s", path, got.Code, got.Body, want)
+			}
+		}
+		for _, url := range []string{"/.well-known/openid-configuration", "/register"} {
+			if got := get(t, srv, url).Code; got == 404 || got >= 500 {
+				t.Errorf("GET %s, which the hint names: %d", url, got)
+			}
+		}
+	}
+}
+
+func TestScopeHierarchyOption(t *testing.T) {
+	is := newIssuer(t)
+	for _, tt := range []struct {
+		hierarchy, scope string
+		status           int
+	}{
+		{"", "admin", 200},
+		{"admin>read", "admin", 403},
+		{"off", "admin", 403},
+		{"off", "write", 200},
+	} {
+		srv := newServer(t, func(o *server.Options) {
+			o.Role, o.Issuer, o.Check, o.ScopeHierarchy, o.RequiredScopes = "mcp", is.url, nil, tt.hierarchy, []string{"write"}
+		})
+		sdk.AddTool(srv.MCP, &sdk.Tool{Name: "wipe"}, done)
+		token := is.token(t, srv.Resources()[0], tt.scope)
+		if got := post(srv, srv.Issuer()+"/tools/wipe", token, "{}"); got.Code != tt.status {
+			t.Errorf("%q: a token of %s: status %d, want %d: %s", tt.hierarchy, tt.scope, got.Code, tt.status, got.Body)
+		}
+	}
+}
+
+// A resource may be a whole host, also the one of the authorization server.
+func TestResourceWithoutPath(t *testing.T) {
+	is := newIssuer(t)
+	for _, role := range []string{"all", "mcp"} {
+		for _, resource := range []string{"http://localhost:8080", "http://localhost:8080/"} {
+			srv := newServer(t, func(o *server.Options) {
+				o.Role, o.Resources = role, []string{resource}
+				if role == "mcp" {
+					o.Issuer, o.Check = is.url, nil
+				}
+			})
+			for path, want := range map[string]int{"/": 401, "/connect": 401, "/.well-known/oauth-protected-resource": 200, "/mcp": 404} {
+				r := httptest.NewRequest("GET", "http://localhost:8080"+path, nil)
+				w := httptest.NewRecorder()
+				if srv.Handler().ServeHTTP(w, r); w.Code != want {
+					t.Errorf("%s: %s: %s: status %d, want %d", role, resource, path, w.Code, want)
+				}
+			}
+		}
+	}
+}
