@@ -32,6 +32,8 @@ var kept = map[string][]string{
 	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
 	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet"},
 	"github.com/alexedwards/argon2id":         {"signet/users"},
+	"golang.org/x/crypto/bcrypt":              {"signet/users"},
+	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},
 	"modernc.org/sqlite":                      {"signet/store"},
 	"github.com/jackc/pgx/":                   {"signet/store"},
 	"golang.org/x/crypto/chacha20poly1305":    {"signet/seal"},

@@ -37,7 +37,7 @@ func userCommand(p process) *cobra.Command {
 			"server notices the change within a second.",
 		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(userAddCommand(p), userListCommand(p), userPasswdCommand(p),
+	cmd.AddCommand(userAddCommand(p), userImportCommand(p), userListCommand(p), userPasswdCommand(p),
 		userEditCommand(p, "disable", "Keep a user from signing in, and end what was granted", "is disabled", func(ctx context.Context, f *users.File, name string) error {
 			return f.SetDisabled(ctx, name, true)
 		}),
@@ -63,21 +63,21 @@ func userAddCommand(p process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u.Name, u.Scopes = args[0], scopeList(strings.Join(scopes, " "))
+			u.Name = args[0]
 			if _, err := users.Normalize(u.Name); err != nil {
 				return wrongUse{err}
 			}
-			if known := scopeList(cfg.Scopes); !oauth.ScopeIsSubset(u.Scopes, known) {
-				return wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(u.Scopes, " "), strings.Join(known, ", "))}
+			if u.Scopes, err = knownScopes(cfg, scopes); err != nil {
+				return err
 			}
 			file, err := openUsers(cfg)
 			if err != nil {
 				return err
 			}
-			if file.Has(u.Name) { // before the question
+			if _, ok := file.Find(u.Name); ok { // before the question
 				return fmt.Errorf("there is a user %s already", u.Name)
 			}
-			password, err := newPassword(cmd.Context(), p, fromStdin)
+			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u)
 			if err != nil {
 				return err
 			}
@@ -146,10 +146,11 @@ func userPasswdCommand(p process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !file.Has(args[0]) { // before the question
+			u, ok := file.Find(args[0])
+			if !ok { // before the question
 				return fmt.Errorf("%w: %q", users.ErrUnknown, args[0])
 			}
-			password, err := newPassword(cmd.Context(), p, fromStdin)
+			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u.User)
 			if err != nil {
 				return err
 			}
@@ -195,14 +196,31 @@ func openUsers(cfg *config) (*users.File, error) {
 	return users.OpenFile(cfg.usersFile())
 }
 
-// newPassword asks for a password twice, or reads it from stdin if it is told so.
-func newPassword(ctx context.Context, p process, fromStdin bool) (string, error) {
-	if fromStdin {
-		return readPassword(p.stdin)
+// knownScopes are the scopes that a flag gives, all of which must exist.
+func knownScopes(cfg *config, flag []string) ([]string, error) {
+	scopes, known := scopeList(strings.Join(flag, " ")), scopeList(cfg.Scopes)
+	if !oauth.ScopeIsSubset(scopes, known) {
+		return nil, wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(scopes, " "), strings.Join(known, ", "))}
 	}
-	password, err := askPassword(ctx, p, "Password: ")
+	return scopes, nil
+}
+
+// newPassword asks for a password for u twice, or reads it from stdin if it is told
+// so. It returns none that is easy to guess.
+func newPassword(ctx context.Context, p process, fromStdin bool, cfg *config, u users.User) (password string, err error) {
+	if fromStdin {
+		password, err = readPassword(p.stdin)
+	} else {
+		password, err = askPassword(ctx, p, "Password: ")
+	}
 	if err != nil {
 		return "", err
+	}
+	if err := users.CheckPassword(password, u.Name, u.Email, u.DisplayName, cfg.AppName); err != nil {
+		return "", err
+	}
+	if fromStdin {
+		return password, nil
 	}
 	again, err := askPassword(ctx, p, "Password, again: ")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -31,11 +32,18 @@ func (f *File) List() []Account {
 	return list
 }
 
-// Has reports whether there is a user of that name, disabled or not.
-func (f *File) Has(name string) bool { return f.lookup(name) != nil }
+// Find returns the user of that name, disabled or not.
+func (f *File) Find(name string) (Account, bool) {
+	r := f.lookup(name)
+	if r == nil {
+		return Account{}, false
+	}
+	return Account{r.user(), r.Disabled}, true
+}
 
 // Add writes a new user: its name, e-mail, display name and scopes come from u. It
-// returns the user as it can sign in from now on.
+// returns the user as it can sign in from now on. Whether the password is a good one
+// is for the caller to ask [CheckPassword].
 func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 	name, err := Normalize(u.Name)
 	if err != nil {
@@ -60,9 +68,10 @@ func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 
 func alreadyThere(name string) error { return fmt.Errorf("there is a user %s already", name) }
 
-// Passwd sets another password. Sessions and grants that began with the old one end.
+// Passwd sets another password, as an administrator does, who asks [CheckPassword]
+// before. Sessions and grants that began with the old one end.
 func (f *File) Passwd(ctx context.Context, name, password string) error {
-	if !f.Has(name) {
+	if f.lookup(name) == nil {
 		return fmt.Errorf("%w: %q", ErrUnknown, name)
 	}
 	hash, err := f.hashNew(ctx, password)
@@ -73,6 +82,62 @@ func (f *File) Passwd(ctx context.Context, name, password string) error {
 		r.Hash, r.Version = hash, rand.Text()
 		return nil
 	})
+}
+
+// ChangePassword sets another password for the user of that subject, who has to know
+// the one of now, and returns the user with the version that its sessions must have
+// from now on. Words are what [CheckPassword] should know besides what the file says.
+//
+// It returns [ErrInvalid] when old is wrong, a [PasswordError] when next is refused,
+// [ErrUnknown], [ErrBusy], or [ErrReadOnly] when the file cannot be written.
+func (f *File) ChangePassword(ctx context.Context, subject, old, next string, words ...string) (User, error) {
+	if len(old) > MaxPassword {
+		return User{}, ErrPasswordTooLong
+	}
+	r := f.current(time.Now()).find(subject)
+	if r == nil || r.Disabled {
+		return User{}, ErrUnknown
+	}
+	if err := CheckPassword(next, append(words, r.Name, r.Email, r.DisplayName)...); err != nil {
+		return User{}, err
+	}
+	hash, err := f.hashInstead(ctx, r, old, next)
+	if err != nil {
+		return User{}, err
+	}
+	var changed User
+	err = f.change(ctx, subject, func(now *record) error {
+		if now.Version != r.Version { // somebody changed or disabled it meanwhile
+			return ErrInvalid
+		}
+		now.Hash, now.Version = hash, rand.Text()
+		changed = now.user()
+		return nil
+	})
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	if err != nil {
+		return User{}, err
+	}
+	return changed, nil
+}
+
+// hashInstead returns a hash of next if old is the password of r. Both take one turn.
+func (f *File) hashInstead(ctx context.Context, r *record, old, next string) (hash string, err error) {
+	busy := f.limit.do(ctx, func() {
+		var match bool
+		switch match, err = compare(old, r.Hash); {
+		case err != nil:
+		case !match:
+			err = ErrInvalid
+		case old == next:
+			err = PasswordError("that is the password of now")
+		default:
+			hash, err = f.hash(next)
+		}
+	})
+	return hash, errors.Join(busy, err)
 }
 
 // SetDisabled disables a user, whose sessions and grants end, or lets it in again.
@@ -103,8 +168,11 @@ func (f *File) Remove(ctx context.Context, name string) error {
 }
 
 func (f *File) hashNew(ctx context.Context, password string) (hash string, err error) {
-	if err := checkPassword(password); err != nil {
-		return "", err
+	if password == "" {
+		return "", errors.New("the password is empty")
+	}
+	if len(password) > MaxPassword {
+		return "", ErrPasswordTooLong
 	}
 	busy := f.limit.do(ctx, func() { hash, err = f.hash(password) })
 	return hash, errors.Join(busy, err)
@@ -174,7 +242,11 @@ func (f *File) edit(ctx context.Context, wait time.Duration, fn func(*table) err
 	} else if err != nil {
 		return err
 	}
-	if err := replace(target, t.encode()); err != nil {
+	text := t.encode()
+	if len(text) > maxFile {
+		return fmt.Errorf("%s would be larger than %d MiB", f.path, maxFile>>20)
+	}
+	if err := replace(target, text); err != nil {
 		return fmt.Errorf("writing %s: %w", f.path, err)
 	}
 	f.mu.Lock()

@@ -46,3 +46,16 @@ func RoundTrip(b []byte) (got, again []Account, err error) {
 
 // ParseHash returns the parameters of a PHC string.
 func ParseHash(s string) (argon2id.Params, error) { return parseHash(s) }
+
+// ParseImport returns the users of a file to import and their passwords, which are
+// empty for those with hashes.
+func ParseImport(text []byte) (all []Imported, passwords []string, err error) {
+	entries, wrong := parseImport(text)
+	for _, e := range entries {
+		all, passwords = append(all, e.Imported), append(passwords, e.password)
+	}
+	if len(wrong) > 0 {
+		err = wrong.of("file")
+	}
+	return all, passwords, err
+}

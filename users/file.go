@@ -26,6 +26,8 @@ const recheck = time.Second
 // Every line is a user as a JSON object, blank, or a comment that begins with #:
 //
 //	{"name":"alice","hash":"$argon2id$v=19$…","scopes":["read"],"version":"…"}
+//
+// A hash is argon2id's, or bcrypt's from another system until its user signs in.
 type File struct {
 	path   string
 	params argon2id.Params // of the hashes we make
@@ -67,6 +69,9 @@ func (f *File) useParams(p argon2id.Params) {
 // Check returns the user that name and password belong to, else [ErrInvalid],
 // [ErrPasswordTooLong] or [ErrBusy]. A name that is unknown or disabled costs the same
 // as a wrong password. The password is compared byte by byte.
+//
+// A user with a bcrypt hash from elsewhere costs what that hash costs, so until its
+// first login, which replaces the hash, its time may tell that the name exists.
 func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	if len(password) > MaxPassword {
 		return User{}, ErrPasswordTooLong
@@ -78,10 +83,10 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	var (
 		match bool
 		err   error
-		fresh string // what to keep in place of a hash made with other parameters
+		fresh string // what to keep in place of bcrypt or a hash made with other parameters
 	)
 	if busy := f.limit.do(ctx, func() {
-		match, err = argon2id.ComparePasswordAndHash(password, hash)
+		match, err = compare(password, hash)
 		match = match && r != nil && !r.Disabled
 		if err == nil && match && r.params != f.params && !f.readOnly.Load() {
 			fresh, err = f.hash(password)

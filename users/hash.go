@@ -1,12 +1,21 @@
 package users
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/alexedwards/argon2id"
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	maxBcryptCost = 14 // about a second
+	maxBcrypt     = 72 // bytes of a password that bcrypt sees
 )
 
 // defaultParams are OWASP's first choice for argon2id: about 20 ms a core.
@@ -27,4 +36,35 @@ func dummyHash(p argon2id.Params) string {
 	rand.Read(salt)
 	rand.Read(key)
 	return formatHash(&p, salt, key)
+}
+
+// bcryptForm is a bcrypt hash as other systems write it. 2x marks the hashes of a
+// broken implementation, which nobody can check.
+var bcryptForm = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+
+// isBcrypt reports whether hash is bcrypt's, of whatever cost.
+func isBcrypt(hash string) bool { return bcryptForm.MatchString(hash) }
+
+// checkBcrypt bounds what a login with that hash costs.
+func checkBcrypt(hash string) error {
+	cost, err := bcrypt.Cost([]byte(hash))
+	if err != nil || cost > maxBcryptCost {
+		return fmt.Errorf("hash: the bcrypt cost is not between %d and %d", bcrypt.MinCost, maxBcryptCost)
+	}
+	return nil
+}
+
+// compare reports whether password is the one of hash. Bcrypt knows only the first
+// 72 bytes and takes "a" and "a\x00a" for the same, so passwords of either kind are
+// wrong, after the same work.
+func compare(password, hash string) (bool, error) {
+	if !isBcrypt(hash) {
+		return argon2id.ComparePasswordAndHash(password, hash)
+	}
+	b := []byte(password)
+	err := bcrypt.CompareHashAndPassword([]byte(hash), b)
+	if errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		return false, nil
+	}
+	return err == nil && len(b) <= maxBcrypt && bytes.IndexByte(b, 0) < 0, err
 }

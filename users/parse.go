@@ -23,14 +23,14 @@ const (
 // record is a user as a line of the file has it.
 type record struct {
 	Name        string   `json:"name"`
-	Hash        string   `json:"hash"` // argon2id, PHC string format
+	Hash        string   `json:"hash"` // argon2id in PHC string format, or bcrypt
 	Email       string   `json:"email,omitempty"`
 	DisplayName string   `json:"display_name,omitempty"`
 	Scopes      []string `json:"scopes,omitempty"`
 	Disabled    bool     `json:"disabled,omitempty"`
 	Version     string   `json:"version,omitempty"`
 
-	params argon2id.Params // of the hash
+	params argon2id.Params // of the hash; none of bcrypt
 }
 
 // fields are the record's, in the spelling that counts.
@@ -112,7 +112,12 @@ func parseLine(b []byte) (*record, error) {
 	if r.Name, err = Normalize(r.Name); err != nil {
 		return nil, err
 	}
-	if r.params, err = parseHash(r.Hash); err != nil {
+	if isBcrypt(r.Hash) {
+		err = checkBcrypt(r.Hash)
+	} else {
+		r.params, err = parseHash(r.Hash)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if r.Version == "" {
@@ -187,7 +192,7 @@ func notScope(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\
 func parseHash(phc string) (argon2id.Params, error) {
 	p, salt, key, err := argon2id.DecodeHash(phc)
 	if err != nil || phc != formatHash(p, salt, key) { // the library takes trailing text
-		return argon2id.Params{}, errors.New("hash is not argon2id in PHC string format")
+		return argon2id.Params{}, errors.New("hash is neither argon2id in PHC string format nor bcrypt")
 	}
 	for _, b := range []struct {
 		name          string

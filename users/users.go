@@ -34,10 +34,13 @@ var (
 	ErrBusy = errors.New("too many logins at once")
 
 	// ErrPasswordTooLong says that the password exceeds [MaxPassword].
-	ErrPasswordTooLong = errors.New("the password is longer than 1024 bytes")
+	ErrPasswordTooLong error = PasswordError("the password is longer than 1024 bytes")
 
 	// ErrUnknown says that there is no such user any more, or that it is disabled.
 	ErrUnknown = errors.New("no such user")
+
+	// ErrReadOnly says that the program may not write the users file.
+	ErrReadOnly = errors.New("the users file cannot be written")
 )
 
 // User is a resource owner.
@@ -106,16 +109,4 @@ func Normalize(name string) (string, error) {
 // invisible reports whether r shows as nothing, or changes how its neighbours show.
 func invisible(r rune) bool {
 	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
-}
-
-// checkPassword holds the rules for a password that is about to be set. One that is
-// merely checked need not follow them.
-func checkPassword(password string) error {
-	switch {
-	case password == "":
-		return errors.New("the password is empty")
-	case len(password) > MaxPassword:
-		return ErrPasswordTooLong
-	}
-	return nil
 }
