@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,13 +24,17 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "signet")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
 })
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(bareServer); addr != "" {
+		fmt.Fprintln(os.Stderr, serveBare(addr))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if path, err := binary(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
@@ -204,20 +207,4 @@ func (d *daemon) signet(stdin string, args ...string) (stdout, stderr string, st
 		d.t.Fatal(err)
 	}
 	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
-}
-
-// getJSON reads a document of the daemon.
-func (d *daemon) getJSON(path string, v any) *http.Response {
-	d.t.Helper()
-	resp, err := http.Get(d.issuer + path)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if v != nil {
-		if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
-			d.t.Fatalf("%s: %d: %v", path, resp.StatusCode, err)
-		}
-	}
-	return resp
 }
