@@ -17,12 +17,13 @@ import (
 
 // Guard lets requests with a valid access token for o.Resource that carries
 // all scopes of o.Required pass to next, and answers every other one, whatever
-// its method. Of o it reads Resource, Verifier, Required, Challenge, Hierarchy and
-// Log.
+// its method. Of o it reads Resource, Verifier, Required, Challenge, Hierarchy
+// and Log.
 //
 // Behind it [Caller] returns the claims, and tools of the go-sdk find them in
-// the TokenInfo of their request, whose Scopes have the implied ones as well. It does not answer CORS preflights and does
-// not look at Origin or Host; [Handler] does.
+// the TokenInfo of their request, whose Scopes have the implied ones as well.
+// It does not answer CORS preflights, does not look at Origin or Host, and knows
+// nothing of single tools; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
 	admit := newAdmit(next)
