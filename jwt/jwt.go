@@ -1,4 +1,5 @@
-// Package jwt signs and verifies the access tokens of RFC 9068.
+// Package jwt signs and verifies the access tokens of RFC 9068, and signs the id
+// tokens of OpenID Connect.
 //
 // A [Signer] mints them with a key that the caller provides. A [Verifier] needs
 // public keys only, in process or from the issuer's JWK Set ([RemoteKeys]): a

@@ -17,32 +17,41 @@ type unverifiedToken struct {
 // maxKeyID bounds the key ID. Thumbprints have 43 characters.
 const maxKeyID = 128
 
-// parse reads a token in the compact serialisation (RFC 7515 §7.1) by the profile
-// in the package comment.
+// parse reads an access token by the profile in the package comment.
 func parse(rawToken string) (*unverifiedToken, error) {
-	header, payload, signature, err := split(rawToken)
+	t, payload, err := parseSigned(rawToken, tokenType)
 	if err != nil {
 		return nil, err
 	}
-	t := &unverifiedToken{signed: rawToken[:len(header)+1+len(payload)]}
+	return t, t.parseClaims(payload)
+}
+
+// parseSigned reads a token of type typ in the compact serialisation (RFC 7515
+// §7.1) and leaves its payload, the JSON of the claims, to the caller.
+func parseSigned(rawToken, typ string) (t *unverifiedToken, claims string, err error) {
+	header, payload, signature, err := split(rawToken)
+	if err != nil {
+		return nil, "", err
+	}
+	t = &unverifiedToken{signed: rawToken[:len(header)+1+len(payload)]}
 	if len(signature) != encoding.EncodedLen(signatureSize) {
-		return nil, refusal("signature of another size")
+		return nil, "", refusal("signature of another size")
 	}
 	b, err := decode(signature)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	copy(t.signature[:], b)
 	if b, err = decode(header); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if t.keyID, err = parseHeader(string(b)); err != nil {
-		return nil, err
+	if t.keyID, err = parseHeader(string(b), typ); err != nil {
+		return nil, "", err
 	}
 	if b, err = decode(payload); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return t, t.parseClaims(string(b))
+	return t, string(b), nil
 }
 
 func split(rawToken string) (header, payload, signature string, err error) {
@@ -73,7 +82,7 @@ func decode(part string) ([]byte, error) {
 // parseHeader returns the key ID. The header says exactly what ours say: the
 // algorithm is not the token's choice (RFC 8725 §3.1), and no member that points
 // to a key or changes how the rest is read is ever looked at (§3.10).
-func parseHeader(text string) (keyID string, err error) {
+func parseHeader(text, want string) (keyID string, err error) {
 	var alg, typ string
 	err = scanObject(text, func(s *scanner, name string) (err error) {
 		switch name {
@@ -93,8 +102,8 @@ func parseHeader(text string) (keyID string, err error) {
 		return "", err
 	case alg != algorithm:
 		return "", refusal("algorithm is not " + algorithm)
-	case typ != tokenType:
-		return "", refusal("type is not " + tokenType)
+	case typ != want:
+		return "", refusal("type is not " + want)
 	case keyID == "" || len(keyID) > maxKeyID:
 		return "", refusal("no usable key ID")
 	}

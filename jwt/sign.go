@@ -16,6 +16,7 @@ import (
 const (
 	algorithm = "ES256"
 	tokenType = "at+jwt" // RFC 9068 §2.1
+	idType    = "JWT"    // RFC 7519 §5.1
 )
 
 // signatureSize is that of r and s, 32 bytes each (RFC 7518 §3.4).
@@ -33,7 +34,7 @@ type SigningKey struct {
 // LogValue keeps the private half out of logs.
 func (k SigningKey) LogValue() slog.Value { return slog.StringValue("[signing key " + k.ID + "]") }
 
-// Signer mints access tokens. It is safe for concurrent use when its key function is.
+// Signer mints access tokens and id tokens. It is safe for concurrent use when its key function is.
 type Signer struct {
 	key func(now time.Time) (SigningKey, error)
 }
@@ -53,7 +54,12 @@ func (s *Signer) Sign(c Claims, now time.Time) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
 	}
-	payload, err := json.Marshal(&c)
+	return s.sign(tokenType, &c, now)
+}
+
+// sign signs claims, a pointer to a struct of them, as a token of type typ.
+func (s *Signer) sign(typ string, claims any, now time.Time) (string, error) {
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("jwt: signing: %w", err)
 	}
@@ -61,7 +67,7 @@ func (s *Signer) Sign(c Claims, now time.Time) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("jwt: signing: %w", err)
 	}
-	return sign(key, payload)
+	return sign(key, typ, payload)
 }
 
 func newID() string {
@@ -93,7 +99,7 @@ func (c *Claims) check() error {
 
 // sign uses the standard library rather than the JOSE library: a third of the
 // time of a token would go there.
-func sign(key SigningKey, payload []byte) (string, error) {
+func sign(key SigningKey, typ string, payload []byte) (string, error) {
 	if key.Private == nil {
 		return "", errors.New("jwt: signing: no private key")
 	}
@@ -101,7 +107,7 @@ func sign(key SigningKey, payload []byte) (string, error) {
 		Algorithm string `json:"alg"`
 		Type      string `json:"typ"`
 		KeyID     string `json:"kid"`
-	}{algorithm, tokenType, key.ID})
+	}{algorithm, typ, key.ID})
 	if err != nil {
 		return "", fmt.Errorf("jwt: signing: %w", err)
 	}
