@@ -51,9 +51,10 @@ type List struct {
 	o       Options
 	log     *slog.Logger
 	revoked revokedSet
+	replays replayCounts
 	polled  int64 // when the last poll began, Unix milliseconds; used by poll alone
 
-	reused, rolledBack, pruned atomic.Int64
+	reused, replayed, rolledBack, pruned atomic.Int64
 }
 
 // Grant is one row: what the store remembers of a grant.
@@ -70,11 +71,17 @@ type Grant struct {
 	Gen         int64 // highest generation issued; 0 if the grant was revoked before its code was used
 	RotatedAt   int64 // Unix milliseconds
 	RevokedAt   int64 // Unix milliseconds, 0 while it is not
+
+	// Replays counts how often the last refresh was repeated within the window, over
+	// the grant's life. It is written behind the requests: it lags by some seconds,
+	// and a crash loses those. Nothing is decided by it.
+	Replays int64
 }
 
 // Stats count since the start what an operator should see.
 type Stats struct {
 	Reused     int64 // grants revoked because something was used again
+	Replayed   int64 // refreshes repeated within the window, and answered again
 	RolledBack int64 // handles that prove that the store was rolled back
 	Pruned     int64 // rows forgotten after their time
 	Revoked    int   // grants in memory
@@ -88,7 +95,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &List{store: o.Store, o: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}}
+	l := &List{store: o.Store, o: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{n: map[string]int64{}}}
 	if err := l.poll(ctx, o.Store.Now()); err != nil {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
@@ -97,16 +104,20 @@ func New(ctx context.Context, o Options) (*List, error) {
 
 // Stats returns the counters.
 func (l *List) Stats() Stats {
-	return Stats{Reused: l.reused.Load(), RolledBack: l.rolledBack.Load(), Pruned: l.pruned.Load(), Revoked: l.revoked.len()}
+	return Stats{Reused: l.reused.Load(), Replayed: l.replayed.Load(), RolledBack: l.rolledBack.Load(), Pruned: l.pruned.Load(), Revoked: l.revoked.len()}
 }
 
-const grantColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at"
+// A grant is inserted without the count of its replays, which begins at 0.
+const (
+	insertColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at"
+	grantColumns  = insertColumns + ", replays"
+)
 
 type scanner interface{ Scan(...any) error }
 
 func scanGrant(row scanner) (g Grant, err error) {
 	err = row.Scan(&g.ID, &g.Gen, &g.RotatedAt, &g.RevokedAt, &g.Subject, &g.ClientHash, &g.ClientName, &g.ConsentHash,
-		&g.Scope, &g.Resource, &g.Created, &g.Expires)
+		&g.Scope, &g.Resource, &g.Created, &g.Expires, &g.Replays)
 	return g, err
 }
 
@@ -128,11 +139,26 @@ func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
 }
 
 // Grants lists a user's live grants, newest first.
-func (l *List) Grants(ctx context.Context, subject string, now time.Time) (grants []Grant, err error) {
+func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Grant, error) {
+	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
+		WHERE sub = $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY created_at DESC, id DESC`, subject, now.Unix())
+}
+
+// All lists the live grants of all users in the order of their ids, which is that
+// of their ends, a page of at most limit at a time: the first page comes after "",
+// the next one after the last id of the one before, and an empty one is the end.
+func (l *List) All(ctx context.Context, after string, limit int, now time.Time) ([]Grant, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("denylist: a page of %d grants", limit)
+	}
+	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
+		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY id LIMIT $3`, after, now.Unix(), limit)
+}
+
+func (l *List) list(ctx context.Context, query string, args ...any) (grants []Grant, err error) {
 	err = l.store.Read(ctx, func(tx store.Tx) error {
 		grants = nil
-		rows, err := tx.Query("SELECT "+grantColumns+` FROM grants
-			WHERE sub = $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY created_at DESC, id DESC`, subject, now.Unix())
+		rows, err := tx.Query(query, args...)
 		if err != nil {
 			return err
 		}

@@ -62,16 +62,18 @@ func (s *revokedSet) forget(before int64) {
 // while [List.Run] runs.
 func (l *List) Revoked(grantID string) bool { return l.revoked.has(grantID) }
 
-// Run follows the revocations of other processes and prunes, until ctx ends.
+// Run follows the revocations of other processes, writes down the replays and
+// prunes, until ctx ends.
 func (l *List) Run(ctx context.Context) {
-	var both sync.WaitGroup
-	both.Go(func() {
+	var all sync.WaitGroup
+	all.Go(func() {
 		every(ctx, pollEvery, "following revocations", l, func() error { return l.poll(ctx, l.store.Now()) })
 	})
-	both.Go(func() {
+	all.Go(func() {
 		every(ctx, pruneEvery, "pruning", l, func() error { return l.Prune(ctx, l.store.Now()) })
 	})
-	both.Wait()
+	all.Go(func() { l.countReplays(ctx) })
+	all.Wait()
 }
 
 // every calls do until ctx ends, and logs when it begins to fail and when it

@@ -134,7 +134,7 @@ func TestRevokedSet(t *testing.T) {
 
 // Rows go when nothing they speak of can be accepted any more, and not before;
 // requests do not wait for it.
-func TestL15_Prune(t *testing.T) {
+func TestL15_Row23_Prune(t *testing.T) {
 	l, s := list(t, window)
 	now := s.Now()
 	end := now.Add(life).Truncate(time.Second)

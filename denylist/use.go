@@ -108,7 +108,7 @@ func (v verdict) apply(tx store.Tx, g Grant, now int64) (err error) {
 }
 
 func insertGrant(tx store.Tx, g Grant, gen, rotatedAt, revokedAt int64) error {
-	_, err := tx.Exec("INSERT INTO grants ("+grantColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+	_, err := tx.Exec("INSERT INTO grants ("+insertColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
 		g.ID, gen, rotatedAt, revokedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires)
 	return err
 }
@@ -116,6 +116,11 @@ func insertGrant(tx store.Tx, g Grant, gen, rotatedAt, revokedAt int64) error {
 // note follows up a verdict that is on disk.
 func (l *List) note(id string, gen int64, v verdict, now int64) {
 	switch v.err {
+	case nil:
+		if v.write == nothing {
+			l.replayed.Add(1)
+			l.replays.add(id, 1)
+		}
 	case ErrReused:
 		l.reused.Add(1)
 		l.revoked.add(id, now)
@@ -148,4 +153,53 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 		l.revoked.add(g.ID, at)
 	}
 	return err
+}
+
+// revokeBatch is how many grants one transaction revokes, as pruneBatch.
+const revokeBatch = 200
+
+// RevokeAll ends all live grants of a user and returns how many. It goes in small
+// transactions between other writes; those that were committed before an error
+// stay. A code that was not used yet has no row and is not among them: it can be
+// used for the rest of its minute, unless the user's version moves too.
+func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
+	began := time.Now()
+	for after := ""; ; {
+		// Other processes look for what was revoked lately: each batch has its own time.
+		at := now.Add(time.Since(began)).UnixMilli()
+		ids, err := l.revokeSome(ctx, subject, after, now.Unix(), at)
+		if err != nil {
+			return n, err
+		}
+		for _, id := range ids {
+			l.revoked.add(id, at)
+			after = max(after, id)
+		}
+		n += len(ids)
+		if len(ids) < revokeBatch {
+			return n, nil
+		}
+	}
+}
+
+func (l *List) revokeSome(ctx context.Context, subject, after string, now, at int64) (ids []string, err error) {
+	err = l.store.Write(ctx, func(tx store.Tx) error {
+		ids = nil
+		rows, err := tx.Query(`UPDATE grants SET revoked_at = $1 WHERE id IN
+			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 ORDER BY id LIMIT $5)
+			RETURNING id`, at, subject, after, now, revokeBatch)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return rows.Err()
+	})
+	return ids, err
 }
