@@ -111,6 +111,21 @@ func TestRealClientThenReplicaThenThirdParty(t *testing.T) {
 	t.Run("third party", func(t *testing.T) { thirdPartyAccepts(t, d.issuer, token.AccessToken) })
 }
 
+// A tool that needs more than the token has: the client asks the user for it, with the
+// client id it has, and the call goes through.
+func TestRealClientStepsUp(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	login := sdkLogin(t, "demo_user", "demo_password")
+	session := connect(t, d.issuer+"/mcp", login, nil)
+	if got := callTool(t, session, "whoami", nil); strings.Contains(got, "admin") {
+		t.Fatalf("the first token has admin already: %s", got)
+	}
+	callTool(t, session, "admin_action", nil)
+	if got := callTool(t, session, "whoami", nil); !strings.Contains(got, "admin") || !strings.Contains(got, "read") {
+		t.Errorf("after stepping up whoami says %q, want both scopes", got)
+	}
+}
+
 func replicaAccepts(t *testing.T, d *daemon, token *oauth2.Token) {
 	replica := startDaemon(t, []string{"SIGNET_ISSUER=" + d.issuer}, "--role", "mcp")
 	port := replica.env[slices.IndexFunc(replica.env, func(s string) bool { return strings.HasPrefix(s, "SIGNET_LISTEN=") })]
@@ -177,11 +192,17 @@ func TestRow42_Restart(t *testing.T) {
 	}
 }
 
-// mcpStatus calls a tool with a token and returns the HTTP status.
+// mcpStatus calls a tool of the default resource and returns the HTTP status.
 func mcpStatus(t testing.TB, issuer, token string) int {
 	t.Helper()
+	return statusAt(t, issuer+"/mcp", token)
+}
+
+// statusAt calls a tool with a token and returns the HTTP status.
+func statusAt(t testing.TB, endpoint, token string) int {
+	t.Helper()
 	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"x"}}}`
-	r, _ := http.NewRequest("POST", issuer+"/mcp", strings.NewReader(body))
+	r, _ := http.NewRequest("POST", endpoint, strings.NewReader(body))
 	for k, v := range map[string]string{"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"} {
 		r.Header.Set(k, v)
 	}

@@ -129,7 +129,7 @@ func TestB06_OpenRedirector(t *testing.T) {
 
 // B08, B09: every client sends an S256 challenge; B12: request objects are not
 // looked at; B13: nothing but a code in the query; B17: scopes; B18: resources.
-func TestAuthorizeRefuses(t *testing.T) {
+func TestB08_B09_B12_B13_AuthorizeRefuses(t *testing.T) {
 	s := authtest.New(t)
 	canary := canaryServer(t)
 	cases := []struct {
