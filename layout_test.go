@@ -13,18 +13,19 @@ import (
 // imports lists, for each of our packages, which of ours it may import. A request
 // flows downward only; what is not listed may not be imported.
 var imports = map[string][]string{
-	"signet":          {"*"},
-	"signet/server":   {"*"},
-	"signet/handlers": {"clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
-	"signet/mcp":      {"jwt", "oauth"},
-	"signet/clients":  {"oauth", "jwt", "seal"},
-	"signet/keys":     {"jwt", "store", "seal"},
-	"signet/denylist": {"store"},
-	"signet/users":    {"store"},
-	"signet/jwt":      {"oauth"},
-	"signet/seal":     {},
-	"signet/store":    {},
-	"signet/oauth":    {},
+	"signet":                {"*"},
+	"signet/server":         {"*"},
+	"signet/handlers":       {"handlers/pages", "clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
+	"signet/handlers/pages": {},
+	"signet/mcp":            {"jwt", "oauth"},
+	"signet/clients":        {"oauth", "jwt", "seal"},
+	"signet/keys":           {"jwt", "store", "seal"},
+	"signet/denylist":       {"store"},
+	"signet/users":          {"store"},
+	"signet/jwt":            {"oauth"},
+	"signet/seal":           {},
+	"signet/store":          {},
+	"signet/oauth":          {},
 }
 
 // kept lists libraries that only the named packages may import.

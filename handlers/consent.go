@@ -23,7 +23,7 @@ type consentData struct {
 	Unverified bool   // the client's name is its own claim
 	Host       string // where the browser goes on approval
 	Loopback   bool
-	Scopes     []scopeText
+	Scopes     []string
 	Resource   string
 	Account    string
 	Other      string // link to sign in as somebody else
@@ -42,7 +42,7 @@ func (s *server) consentPage(r *http.Request) (any, error) {
 	}
 	data := consentData{
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
-		Scopes: describeScopes(tx.Scope), Resource: tx.Resource, Account: accountName(user), Other: s.path + "/login?state=" + raw,
+		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: s.path + "/login?state=" + raw,
 	}
 	if strings.HasPrefix(client.ID, "https://") {
 		data.ClientHost = hostOf(client.ID)

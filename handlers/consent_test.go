@@ -192,7 +192,7 @@ func TestC06_RememberedConsent(t *testing.T) {
 func TestC07_ConsentPage(t *testing.T) {
 	s := authtest.New(t)
 	page := s.NewBrowser().SignIn(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))
-	for _, want := range []string{"App &lt;b&gt;One&lt;/b&gt;", "unverified", "app.test", "mcp:read", "mcp:write", authtest.ResourceA, "alice", "use another account", `value="deny"`} {
+	for _, want := range []string{"App &lt;b&gt;One&lt;/b&gt;", "unverified", "app.test", "mcp:read", "mcp:write", authtest.ResourceA, "alice", "Use another account", `value="deny"`} {
 		if !strings.Contains(page.Body, want) {
 			t.Errorf("the page does not show %s: %s", want, text(page))
 		}
@@ -214,7 +214,7 @@ func TestC07_ConsentPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		page := s.NewBrowser().SignIn(t, "alice", authtest.Client{ID: raw, RedirectURI: "https://app.test/cb"})
-		if !strings.Contains(page.Body, `value="approve"`) || strings.Contains(page.Body, bad) {
+		if !strings.Contains(page.Body, `value="approve"`) || strings.Contains(text(page), bad) {
 			t.Errorf("name %q: %s", name, text(page))
 		}
 	}

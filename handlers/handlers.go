@@ -24,6 +24,7 @@ import (
 
 	"signet/clients"
 	"signet/denylist"
+	"signet/handlers/pages"
 	"signet/jwt"
 	"signet/keys"
 	"signet/oauth"
@@ -79,6 +80,8 @@ type Options struct {
 	RefreshIdleTTL time.Duration // of a handle that is not used
 	Window         time.Duration // the denylist's replay window
 
+	Pages pages.Options // optional: how the pages look; New sets App, Path and Scopes
+
 	Draining func() bool                // optional: whether the server is about to stop
 	Stale    func() error               // optional: why a file on disk is not the one in use
 	ClientIP func(*http.Request) string // optional: the caller's address; as the connection has it
@@ -91,7 +94,7 @@ type server struct {
 	path    string // of the issuer, "" for most
 	origin  string // of the issuer, as browsers send it
 	cookies cookies
-	pages   *pages
+	pages   *pages.Set
 	served  document // the metadata: it never changes
 }
 
@@ -106,8 +109,9 @@ func New(o Options) (http.Handler, error) {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
 	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer)}
-	if s.pages, err = newPages(o.App, s.path); err != nil {
-		return nil, fmt.Errorf("handlers: %w", err)
+	o.Pages.App, o.Pages.Path, o.Pages.Scopes = o.App, s.path, o.knownScopes()
+	if s.pages, err = pages.New(o.Pages); err != nil {
+		return nil, err // names the setting and its file
 	}
 	if s.served, err = s.newMetadata(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
@@ -192,6 +196,7 @@ func (s *server) routes() http.Handler {
 	handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true}, p+"/login", p+"/oauth/login")
 	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true}, p+"/consent")
 	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, ownPages: true}, p+"/logout")
+	handle(route{get: s.logo}, p+"/assets/logo")
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
 	r.NotFound(s.absent)

@@ -5,17 +5,11 @@ import (
 	"net/http"
 	"time"
 
+	"signet/handlers/pages"
 	"signet/oauth"
 	"signet/seal"
 	"signet/users"
 )
-
-// loginData is what the login page shows. State is the sealed transaction, not
-// the client's state.
-type loginData struct {
-	State, Username, Error string
-	Client, Host           string
-}
 
 // loginPage serves the form.
 func (s *server) loginPage(r *http.Request) (any, error) {
@@ -36,7 +30,7 @@ func (s *server) loginForm(r *http.Request, tx seal.Login, raw, name, problem st
 	if err != nil {
 		return nil, err
 	}
-	data := loginData{State: raw, Username: name, Error: problem, Client: clientName(client), Host: hostOf(tx.RedirectURI)}
+	data := pages.Login{State: raw, Username: name, Problem: problem, Client: clientName(client), Host: hostOf(tx.RedirectURI)}
 	return page{name: "login", status: status, data: data}, nil
 }
 
@@ -54,7 +48,7 @@ func (s *server) login(r *http.Request) (any, error) {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "user name or password is longer than %d bytes", users.MaxPassword)
 	}
 	if name == "" || password == "" {
-		return s.loginForm(r, tx, raw, name, "Missing required fields", http.StatusBadRequest)
+		return s.loginForm(r, tx, raw, name, "login.missing", http.StatusBadRequest)
 	}
 	user, err := s.o.Users.Check(r.Context(), name, password)
 	ev := event{name: "login", subject: user.Subject}
@@ -62,7 +56,7 @@ func (s *server) login(r *http.Request) (any, error) {
 	case errors.Is(err, users.ErrInvalid):
 		// The name is not logged: it may be a password typed into the wrong field.
 		s.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))
-		return s.loginForm(r, tx, raw, name, "Invalid credentials", http.StatusUnauthorized)
+		return s.loginForm(r, tx, raw, name, "login.invalid", http.StatusUnauthorized)
 	case err != nil:
 		s.audit(r, ev, unavailable(err))
 		return nil, unavailable(err)

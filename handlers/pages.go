@@ -1,13 +1,7 @@
 package handlers
 
 import (
-	"crypto/sha256"
-	"embed"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"html/template"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,55 +12,14 @@ import (
 	"signet/users"
 )
 
-//go:embed templates/*.html style.css
-var files embed.FS
-
-// pages are the parsed templates.
-type pages struct {
-	app, path string
-	style     template.CSS
-	policy    string // Content-Security-Policy
-	byName    map[string]*template.Template
-}
-
-// view is what the layout is given; Data is the page's own.
-type view struct {
-	App, Path string
-	Style     template.CSS
-	Data      any
-}
-
-// newPages parses the templates. The style is part of every page and allowed by
-// its hash, so a page is one response and nothing else may be loaded. There is no
-// form-action in the policy: Chromium applies it to the redirect that follows a
-// form, and the way back to a client is such a redirect.
-func newPages(app, path string) (*pages, error) {
-	css, err := files.ReadFile("style.css")
-	if err != nil {
-		return nil, err
-	}
-	hash := sha256.Sum256(css)
-	p := &pages{
-		app: app, path: path, style: template.CSS(css), byName: map[string]*template.Template{},
-		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'",
-	}
-	for _, name := range []string{"login", "consent", "logout", "error"} {
-		t, err := template.ParseFS(files, "templates/layout.html", "templates/"+name+".html")
-		if err != nil {
-			return nil, fmt.Errorf("reading page %s: %w", name, err)
-		}
-		p.byName[name] = t
-	}
-	return p, nil
-}
-
-func (p *pages) render(w io.Writer, name string, data any) error {
-	return p.byName[name].ExecuteTemplate(w, "layout.html", view{App: p.app, Path: p.path, Style: p.style, Data: data})
-}
-
+// errorData is what went wrong, in words that are chosen by kind; code and
+// description are data, for the developer of a client.
 type errorData struct {
-	Title, Text, Code, Host string
+	Kind, Description, Code, Host string
 }
+
+// errorKinds are the errors that a user can do something about.
+var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign"}
 
 // errorPage tells the user what went wrong. The status never asks for credentials:
 // a page has no use for 401.
@@ -75,15 +28,20 @@ func errorPage(e *oauth.Error, err error) page {
 	if status == http.StatusUnauthorized {
 		status = http.StatusBadRequest
 	}
-	data := errorData{Title: "This request cannot be completed", Text: e.Description, Code: string(e.Code)}
+	data := errorData{Kind: "request", Description: e.Description, Code: string(e.Code)}
 	switch {
 	case status == http.StatusNotFound:
-		data.Title = "Page not found"
+		data.Kind = "missing"
+	case status == http.StatusTooManyRequests:
+		data.Kind = "many"
 	case status == http.StatusServiceUnavailable:
-		data.Title = "Please try again in a moment"
-		data.Text = "The server is busy or being maintained. Reload this page in a few seconds."
+		data.Kind, data.Description = "busy", ""
 	case status >= 500:
-		data.Title, data.Text = "Something went wrong", "The server could not handle this request. The operator finds the reason in the log."
+		data.Kind, data.Description = "failed", ""
+	default:
+		if kind, ok := errorKinds[e]; ok {
+			data.Kind = kind
+		}
 	}
 	var aboutClient *userError
 	if errors.As(err, &aboutClient) {
@@ -132,14 +90,14 @@ func invisible(r rune) bool {
 	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp, unicode.Me, unicode.Variation_Selector)
 }
 
+// clientName is what a client is called, "" if it has chosen nothing that shows. One
+// that an operator wrote down, or that has a URL, is then called by its id.
 func clientName(c *clients.Client) string {
-	if name := plain(c.Name, maxName); name != "" {
-		return name
+	name := plain(c.Name, maxName)
+	if name == "" && !c.Registered {
+		return plain(c.ID, maxName)
 	}
-	if c.Registered {
-		return "An application without a name"
-	}
-	return plain(c.ID, maxName)
+	return name
 }
 
 func accountName(u users.User) string {
@@ -162,20 +120,4 @@ func hostOf(uri string) string {
 		return plain(u.Scheme+"://"+u.Host, maxHost)
 	}
 	return plain(u.Host, maxHost)
-}
-
-type scopeText struct{ Name, Text string }
-
-// describeScopes puts scopes into words, as far as their names mean the same
-// everywhere.
-func describeScopes(scope []string) []scopeText {
-	words := map[string]string{
-		"openid": "Know who you are", "profile": "See your name", "email": "See your e-mail address", "offline_access": "Stay connected while you are away",
-		"read": "Read your data", "write": "Change your data", "admin": "Administer",
-	}
-	var list []scopeText
-	for _, name := range scope {
-		list = append(list, scopeText{Name: name, Text: words[name]})
-	}
-	return list
 }

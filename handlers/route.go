@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/handlers/pages"
 	"signet/oauth"
 )
 
@@ -32,6 +33,10 @@ type (
 		body   []byte
 		etag   string
 		maxAge time.Duration
+	}
+	// asset is what a page shows besides its text.
+	asset struct {
+		pages.Asset
 	}
 	// reply is JSON with another status than 200; without a body if that is nil.
 	reply struct {
@@ -181,7 +186,12 @@ func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
 	case document:
+		w.Header().Set("Content-Type", "application/json")
 		writeDocument(w, r, v)
+	case asset:
+		w.Header().Set("Content-Type", v.Type)
+		w.Header().Set("Content-Security-Policy", v.Policy)
+		writeDocument(w, r, document{body: v.Body, etag: v.ETag, maxAge: time.Hour})
 	case reply:
 		rt.writeJSON(w, r, v.status, v.body)
 	case page:
@@ -211,7 +221,6 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(d.body)))
 	_, _ = w.Write(d.body) // fails when nobody listens any more
 }
@@ -246,15 +255,12 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 // half a page.
 func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	var body bytes.Buffer
-	if err := rt.s.pages.render(&body, p.name, p.data); err != nil {
+	h := w.Header()
+	if err := rt.s.pages.Render(h, &body, p.name, r.Header.Get("Accept-Language"), p.data); err != nil {
 		rt.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", p.name), slog.Any("cause", err))
 		http.Error(w, "Something went wrong.", http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", rt.s.pages.policy)
-	h.Set("X-Frame-Options", "DENY")
 	if p.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
 	}
@@ -317,5 +323,8 @@ func (s *server) absent(w http.ResponseWriter, r *http.Request) {
 	rt.setHeaders(w.Header())
 	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
 }
+
+// logo serves the logo: the operator's, or our mark.
+func (s *server) logo(*http.Request) (any, error) { return asset{s.pages.Logo()}, nil }
 
 func noIcon(*http.Request) (any, error) { return reply{status: http.StatusNoContent}, nil }

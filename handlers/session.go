@@ -95,8 +95,10 @@ func (s *server) checkOwnPage(r *http.Request) error {
 	case site == "" && r.Header.Get("Origin") == s.origin:
 		return nil
 	}
-	return oauth.Errorf(oauth.InvalidRequest, "this form was not sent from a page of this server").WithStatus(http.StatusForbidden)
+	return errForeignForm
 }
+
+var errForeignForm = oauth.Errorf(oauth.InvalidRequest, "this form was not sent from a page of this server").WithStatus(http.StatusForbidden)
 
 // signedIn is a user with a live session, or one who has just signed in.
 type signedIn struct {

@@ -19,7 +19,11 @@ const loginTTL = 10 * time.Minute
 // spentLogin is the denylist's kind of login transactions that were answered.
 const spentLogin = "login"
 
-var errExpired = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
+var (
+	errExpired      = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
+	errAnswered     = oauth.Errorf(oauth.InvalidRequest, "this authorization request was answered already; begin again in the application")
+	errOtherBrowser = oauth.Errorf(oauth.InvalidRequest, "this authorization request was begun in another browser").WithStatus(http.StatusForbidden)
+)
 
 // spare is what a transaction may grow by on its way: it gets a browser and a user.
 const spare = 1 << 10
@@ -49,7 +53,7 @@ func (s *server) openLogin(r *http.Request, raw string, now time.Time) (seal.Log
 	case err != nil:
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; begin again in the application")
 	case tx.Browser != s.browserOf(r):
-		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request was begun in another browser").WithStatus(http.StatusForbidden)
+		return seal.Login{}, errOtherBrowser
 	case tx.Epoch != s.o.Store.Epoch() || now.Unix() >= tx.Expires:
 		return seal.Login{}, errExpired
 	}
@@ -62,8 +66,6 @@ func (s *server) openLogin(r *http.Request, raw string, now time.Time) (seal.Log
 	}
 	return tx, nil
 }
-
-var errAnswered = oauth.Errorf(oauth.InvalidRequest, "this authorization request was answered already; begin again in the application")
 
 // answer spends a transaction: of several answers, in whatever tab, one counts.
 func (s *server) answer(ctx context.Context, tx seal.Login) error {

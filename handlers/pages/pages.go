@@ -1,0 +1,185 @@
+// Package pages is what users see: the login, consent, account, signed-out and
+// error pages, in their language and with the operator's logo, colour and words.
+//
+// A page is one response of plain HTML and CSS. It needs no script and loads
+// nothing but the logo, from our own origin. What was written elsewhere (names of
+// clients, what somebody typed) is escaped for the place where it stands.
+package pages
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"time"
+
+	"golang.org/x/text/language"
+)
+
+//go:embed templates/*.html style.css messages.json mark.svg
+var files embed.FS
+
+// names are the pages. Each has a template of its own, inside of layout.html.
+var names = []string{"login", "consent", "account", "logout", "error"}
+
+// Options are what an operator may change of the pages. The zero value of every
+// field but App is a sensible default.
+type Options struct {
+	App    string   // name on the pages
+	Path   string   // of the issuer, before every path of ours
+	Login  string   // path that the login form is sent to, without Path; /login
+	Scopes []string // that exist: their names may be put into words (see Messages)
+
+	Logo          string // file, SVG or PNG
+	Color         string // #rrggbb
+	Messages      string // JSON file with texts (see readMessages)
+	LoginTemplate string // HTML file in place of the login page (see parseLogin)
+}
+
+// Login is what the login page shows.
+type Login struct {
+	State    string // the hidden field
+	Username string // kept after a failure
+	Problem  string // key of a message, or ""
+	Account  bool   // no client asked: the user wants to see the account
+	Client   string // name of the client, "" if it has none
+	Host     string // where the client gets its answer
+}
+
+// Set are the pages, ready to be rendered. It is safe for concurrent use.
+type Set struct {
+	o         Options
+	style     template.CSS
+	policy    string // Content-Security-Policy
+	languages []*translation
+	matcher   language.Matcher
+	logo      Asset
+	login     *template.Template // the operator's, or nil
+}
+
+// translation is one language and the pages in it.
+type translation struct {
+	tag    language.Tag
+	dir    string // rtl, or empty
+	texts  texts
+	byName map[string]*template.Template
+}
+
+// view is what the layout is given; Data is the page's own.
+type view struct {
+	App, Path, Login, Lang, Dir string
+	Style                       template.CSS
+	Data                        any
+}
+
+// New reads the operator's files and parses the templates. An error names the file,
+// and what in it is wrong.
+func New(o Options) (*Set, error) {
+	if o.Login == "" {
+		o.Login = "/login"
+	}
+	s := &Set{o: o}
+	if err := s.setStyle(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.logo, err = readLogo(o.Logo, o.Color); err != nil {
+		return nil, fmt.Errorf("logo: %w", err)
+	}
+	if err := s.translate(); err != nil {
+		return nil, err
+	}
+	if o.LoginTemplate != "" {
+		if s.login, err = readLogin(o); err != nil {
+			return nil, fmt.Errorf("login template: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// setStyle makes the style with the operator's colour. It is part of every page and
+// allowed by its hash. There is no form-action in the policy: Chromium applies it to
+// the redirect that follows a form, and the way back to a client is such a redirect.
+func (s *Set) setStyle() error {
+	css, err := files.ReadFile("style.css")
+	if err != nil {
+		return err
+	}
+	accent, err := accentStyle(s.o.Color)
+	if err != nil {
+		return fmt.Errorf("colour: %w", err)
+	}
+	css = append(css, accent...)
+	hash := sha256.Sum256(css)
+	s.style = template.CSS(css)
+	s.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+	return nil
+}
+
+// translate parses the templates once for each language.
+func (s *Set) translate() error {
+	all, err := allTexts(s.o.Messages, s.o.Scopes)
+	if err != nil {
+		return fmt.Errorf("messages: %w", err)
+	}
+	var tags []language.Tag
+	for _, l := range all {
+		tags = append(tags, l.tag)
+		l.byName = map[string]*template.Template{}
+		for _, name := range names {
+			t, err := template.New("layout.html").Funcs(l.texts.functions()).ParseFS(files, "templates/layout.html", "templates/"+name+".html")
+			if err != nil {
+				return fmt.Errorf("reading page %s: %w", name, err)
+			}
+			l.byName[name] = t
+		}
+	}
+	s.languages, s.matcher = all, language.NewMatcher(tags)
+	return nil
+}
+
+// Render writes a page in the language that the reader prefers, and sets the headers
+// that belong to it.
+func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage string, data any) error {
+	l := s.match(acceptLanguage)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Vary", "Accept-Language")
+	if login, ok := data.(Login); ok && s.login != nil {
+		h.Set("Content-Security-Policy", LenientPolicy)
+		return s.renderOwn(body, l, login)
+	}
+	h.Set("Content-Security-Policy", s.policy)
+	h.Set("Content-Language", l.tag.String())
+	return l.byName[name].Execute(body, view{App: s.o.App, Path: s.o.Path, Login: s.o.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
+}
+
+// LenientPolicy is for pages that an operator wrote: styles as they like, images of
+// our origin, scripts never.
+const LenientPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
+
+// Logo is the operator's logo, or our mark.
+func (s *Set) Logo() Asset { return s.logo }
+
+// Text returns a message in the language that the reader prefers, for one that is
+// not shown on a page of ours.
+func (s *Set) Text(acceptLanguage, key string) string { return s.match(acceptLanguage).texts[key] }
+
+func (s *Set) match(acceptLanguage string) *translation {
+	const longest = 512 // longer lists take time and mean nothing
+	wanted, _, err := language.ParseAcceptLanguage(acceptLanguage[:min(len(acceptLanguage), longest)])
+	if err != nil {
+		return s.languages[0]
+	}
+	_, i, _ := s.matcher.Match(wanted...)
+	return s.languages[i]
+}
+
+// Moment is a time as the pages show it.
+type Moment struct{ time.Time }
+
+// Machine is the form for the datetime attribute.
+func (m Moment) Machine() string { return m.UTC().Format(time.RFC3339) }
