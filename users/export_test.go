@@ -59,3 +59,6 @@ func ParseImport(text []byte) (all []Imported, passwords []string, err error) {
 	}
 	return all, passwords, err
 }
+
+// KeepAtMost sets how many counts are kept.
+func (t *Throttle) KeepAtMost(n int64) { t.most = n }
