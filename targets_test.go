@@ -13,11 +13,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +39,7 @@ const bareServer = "SIGNET_TEST_BARE_SERVER"
 
 // serveBare serves the same bytes as the JWKS, and the same tools without a Guard.
 func serveBare(addr string) error {
+	debug.SetGCPercent(800) // as signet serve does
 	tools := mcp.NewServer("bare", "1")
 	mcp.AddSampleTools(tools, func(string, ...string) {})
 	mux := http.NewServeMux()
@@ -399,14 +402,45 @@ func (c *wire) do(method, path, headers, body string) ([]byte, error) {
 	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s", method, path, c.host, headers, len(body), body); err != nil {
 		return nil, err
 	}
-	resp, err := http.ReadResponse(c.r, nil)
+	status, err := c.r.ReadString('\n')
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != 200 {
-		err = fmt.Errorf("%d %s", resp.StatusCode, b)
+	// Reading a response as net/http does costs as much as serving it, and more for the
+	// side that sends more headers.
+	length, chunked := 0, false
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return nil, err
+		}
+		if len(line) == 2 {
+			break
+		}
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			length, err = strconv.Atoi(string(bytes.TrimSpace(value)))
+			if err != nil {
+				return nil, err
+			}
+		}
+		chunked = chunked || bytes.HasPrefix(line, []byte("Transfer-Encoding: chunked"))
 	}
+	b, err := c.body(length, chunked)
+	if err == nil && !strings.HasPrefix(status, "HTTP/1.1 200") {
+		err = fmt.Errorf("%s %s", status, b)
+	}
+	return b, err
+}
+
+func (c *wire) body(length int, chunked bool) ([]byte, error) {
+	if chunked {
+		b, err := io.ReadAll(httputil.NewChunkedReader(c.r))
+		if err == nil {
+			_, err = c.r.Discard(2) // the line after the last chunk
+		}
+		return b, err
+	}
+	b := make([]byte, length)
+	_, err := io.ReadFull(c.r, b)
 	return b, err
 }

@@ -94,7 +94,7 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	rt.setHeaders(w.Header())
 	if rt.api && r.Method == http.MethodOptions {
-		w.WriteHeader(http.StatusNoContent)
+		rt.answerPreflight(w)
 		return
 	}
 	e := rt.endpoint(r.Method)
@@ -135,25 +135,38 @@ func (rt route) allowed() string {
 	return strings.Join(methods, ", ")
 }
 
+// Header values that answers share. Headers are set as map entries, under their
+// canonical names, where an answer costs little else.
+var (
+	nosniff    = []string{"nosniff"}
+	noReferrer = []string{"no-referrer"}
+	noStore    = []string{"no-store"}
+	anyOrigin  = []string{"*"}
+	exposed    = []string{"WWW-Authenticate, Retry-After"}
+	isJSON     = []string{"application/json"}
+)
+
 // setHeaders sets what every answer has. A document that may be cached says so
-// later.
+// later. Scripts of any origin may read what programs are answered, as they must to
+// be OAuth clients in a browser (OAuth 2.1 §3.2): without credentials, no cookie
+// counts there.
 func (rt route) setHeaders(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
+	h["X-Content-Type-Options"] = nosniff
+	h["Referrer-Policy"] = noReferrer
+	h["Cache-Control"] = noStore
 	if rt.api {
-		rt.allowOrigins(h)
+		h["Access-Control-Allow-Origin"] = anyOrigin
+		h["Access-Control-Expose-Headers"] = exposed
 	}
 }
 
-// allowOrigins lets scripts of any origin call, as they must to be OAuth clients
-// in a browser (OAuth 2.1 §3.2). Without credentials: no cookie counts here.
-func (rt route) allowOrigins(h http.Header) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After")
+// answerPreflight tells a browser what a script of another origin may send.
+func (rt route) answerPreflight(w http.ResponseWriter) {
+	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", rt.allowed())
 	h.Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, dpop")
 	h.Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // run calls the endpoint with the body parsed into PostForm. An endpoint that
@@ -215,8 +228,8 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 
 func writeDocument(w http.ResponseWriter, r *http.Request, d document) {
 	h := w.Header()
-	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(d.maxAge.Seconds())))
-	h.Set("ETag", d.etag)
+	h["Cache-Control"] = []string{"public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds()))}
+	h["Etag"] = []string{d.etag}
 	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -227,6 +240,9 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) {
 
 // etagMatches compares weakly, as If-None-Match is compared (RFC 9110 §13.1.2).
 func etagMatches(header, etag string) bool {
+	if header == "" {
+		return false
+	}
 	for candidate := range strings.SplitSeq(header, ",") {
 		candidate = strings.TrimSpace(candidate)
 		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == etag {

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -19,6 +21,29 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	series   sync.Map // of served, *observed: looking the labels up takes longer
+}
+
+// served is a route and the status code that it answered with.
+type served struct {
+	route  string
+	status int
+}
+
+type observed struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+}
+
+// observe counts one answer.
+func (m *metrics) observe(s served, took time.Duration) {
+	v, ok := m.series.Load(s)
+	if !ok {
+		v, _ = m.series.LoadOrStore(s, &observed{m.requests.WithLabelValues(s.route, strconv.Itoa(s.status)), m.seconds.WithLabelValues(s.route)})
+	}
+	o := v.(*observed)
+	o.requests.Inc()
+	o.seconds.Observe(took.Seconds())
 }
 
 func newMetrics() *metrics {
@@ -60,10 +85,11 @@ func (s *Server) measure(next http.Handler) http.Handler {
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		next.ServeHTTP(ww, r)
 		took, route, status := time.Since(begin), routeOf(r), max(ww.Status(), http.StatusOK)
-		s.metrics.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
-		s.metrics.seconds.WithLabelValues(route).Observe(took.Seconds())
-		s.o.Log.DebugContext(r.Context(), "request", "method", r.Method, "route", route, "status", status, "ms", took.Milliseconds(),
-			"request_id", ww.Header().Get("X-Request-Id"))
+		s.metrics.observe(served{route, status}, took)
+		if s.o.Log.Enabled(r.Context(), slog.LevelDebug) {
+			s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("route", route), slog.Int("status", status),
+				slog.Int64("ms", took.Milliseconds()), slog.String("request_id", ww.Header().Get("X-Request-Id")))
+		}
 	})
 }
 
