@@ -16,6 +16,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"signet/handlers/pages"
 	"signet/oauth"
 	"signet/server"
 )
@@ -56,6 +57,11 @@ type config struct {
 	MCPOrigins     []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
 	PublicTools    string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
 	AppName        string   `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
+
+	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means a mark of Signet's"`
+	Color         string `env:"COLOR" envDefault:"#1f6f5c" doc:"colour of buttons and links on the pages, as #rrggbb"`
+	Messages      string `env:"MESSAGES" doc:"JSON file with texts of the pages in more languages or in other words, also for scopes; empty means English and German"`
+	LoginTemplate string `env:"LOGIN_TEMPLATE" doc:"HTML file in place of the login page, with {state} {username} {app_name} {error_message}; empty means the built-in page"`
 
 	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090" doc:"address of the metrics and pprof listener; off turns it off"`
 	LogFormat     string        `env:"LOG_FORMAT" envDefault:"json" doc:"json or text"`
@@ -151,6 +157,9 @@ func (c *config) check() error {
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
+	if _, err := pages.New(pages.Options{Color: c.Color}); err != nil {
+		wrong("COLOR", "%v", err)
+	}
 	c.checkScopes(wrong)
 	c.checkTimes(wrong)
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
@@ -193,6 +202,29 @@ func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
 			wrong(t.name, "%s is not between %s and %s", t.value, t.min, t.max)
 		}
 	}
+}
+
+// checkPages reads what changes the pages, so that an error names its variable. Only
+// a server needs those files.
+func (c *config) checkPages() error {
+	issuer, err := url.Parse(c.Issuer)
+	if err != nil || c.Role == "mcp" {
+		return err
+	}
+	var faults []error
+	for _, s := range []struct {
+		name string
+		o    pages.Options
+	}{
+		{"LOGO", pages.Options{Logo: c.Logo}},
+		{"MESSAGES", pages.Options{Messages: c.Messages, Scopes: scopeList(c.Scopes)}},
+		{"LOGIN_TEMPLATE", pages.Options{LoginTemplate: c.LoginTemplate, Path: issuer.EscapedPath()}},
+	} {
+		if _, err := pages.New(s.o); err != nil {
+			faults = append(faults, fmt.Errorf("%s%s: %w", envPrefix, s.name, err))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // unknown returns the variables that look like ours and are not, so that a typing
@@ -250,7 +282,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
 		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
 		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, ReplayWindow: c.ReplayWindow,
-		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
+		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	if c.ReplayWindow == 0 {

@@ -99,6 +99,8 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_KEY_ROTATION=1s":                      "SIGNET_KEY_ROTATION",
 		"SIGNET_TRUSTED_PROXIES=10.0.0.1":             "SIGNET_TRUSTED_PROXIES",
 		"SIGNET_MCP_ORIGINS=https://app.example.com/": "SIGNET_MCP_ORIGINS",
+		"SIGNET_COLOR=green":                          "SIGNET_COLOR",
+		"SIGNET_COLOR=#12345g":                        "SIGNET_COLOR",
 		"SIGNET_LOG_FORMAT=xml":                       "SIGNET_LOG_FORMAT",
 		"SIGNET_LOG_LEVEL=loud":                       "SIGNET_LOG_LEVEL: must be debug",
 		"SIGNET_DRAIN_DELAY=1h":                       "SIGNET_DRAIN_DELAY",

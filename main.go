@@ -138,6 +138,9 @@ func serve(ctx context.Context, p process, cfg *config, demo bool) error {
 	for _, name := range cfg.unknown() {
 		log.Warn("unknown variable is not used", "name", name)
 	}
+	if err := cfg.checkPages(); err != nil {
+		return err
+	}
 	o := cfg.options(log)
 	o.Demo = demo
 	srv, err := server.New(o)

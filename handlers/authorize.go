@@ -272,7 +272,7 @@ func (s *server) begin(r *http.Request, client *clients.Client, tx seal.Login, s
 		err := oauth.Errorf(oauth.LoginRequired, "the user has to sign in")
 		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), false, err)
 	}
-	return s.toPage("/login", tx, set)
+	return s.toPage(s.o.LoginPath, tx, set)
 }
 
 // mayReuse reports whether the client lets the user skip the password.

@@ -42,7 +42,7 @@ func (s *server) consentPage(r *http.Request) (any, error) {
 	}
 	data := consentData{
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
-		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: s.path + "/login?state=" + raw,
+		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: s.path + s.o.LoginPath + "?state=" + raw,
 	}
 	if strings.HasPrefix(client.ID, "https://") {
 		data.ClientHost = hostOf(client.ID)

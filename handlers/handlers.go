@@ -80,7 +80,16 @@ type Options struct {
 	RefreshIdleTTL time.Duration // of a handle that is not used
 	Window         time.Duration // the denylist's replay window
 
-	Pages pages.Options // optional: how the pages look; New sets App, Path and Scopes
+	Pages     pages.Options // optional: how the pages look; New sets App, Path, Login and Scopes
+	LoginPath string        // optional: where the login page is, below the issuer's path; /login
+
+	// LoginHandler, optional, serves the login page in place of ours.
+	LoginHandler LoginHandler
+
+	// What the source of the users can do for one who is signed in, both optional.
+	// They are asked only for users with a version, which they move.
+	ChangePassword func(ctx context.Context, subject, old, next string) (users.User, error)
+	EndSessions    func(ctx context.Context, subject string) error
 
 	Draining func() bool                // optional: whether the server is about to stop
 	Stale    func() error               // optional: why a file on disk is not the one in use
@@ -109,9 +118,9 @@ func New(o Options) (http.Handler, error) {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
 	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer)}
-	o.Pages.App, o.Pages.Path, o.Pages.Scopes = o.App, s.path, o.knownScopes()
+	o.Pages.App, o.Pages.Path, o.Pages.Login, o.Pages.Scopes = o.App, s.path, o.LoginPath, o.knownScopes()
 	if s.pages, err = pages.New(o.Pages); err != nil {
-		return nil, err // names the setting and its file
+		return nil, fmt.Errorf("handlers: pages: %w", err)
 	}
 	if s.served, err = s.newMetadata(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
@@ -147,6 +156,12 @@ func (o *Options) check() error {
 	}
 	if o.Stale == nil {
 		o.Stale = func() error { return nil }
+	}
+	if o.LoginPath == "" {
+		o.LoginPath = "/login"
+	}
+	if err := checkLoginPath(o.LoginPath); err != nil {
+		return err
 	}
 	if o.ClientIP == nil {
 		o.ClientIP = remoteIP
@@ -193,8 +208,9 @@ func (s *server) routes() http.Handler {
 	handle(route{api: true, get: s.readyz}, p+"/readyz")
 
 	handle(route{get: s.authorize, post: s.authorize, limit: maxForm}, p+"/authorize", p+"/oauth/authorize")
-	handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true}, p+"/login", p+"/oauth/login")
+	s.routeLogin(r, handle)
 	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true}, p+"/consent")
+	handle(route{get: s.accountPage, post: s.account, limit: maxForm, ownPages: true}, p+"/account")
 	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, ownPages: true}, p+"/logout")
 	handle(route{get: s.logo}, p+"/assets/logo")
 	handle(route{get: noIcon}, p+"/favicon.ico")

@@ -26,20 +26,43 @@ func (s *server) loginPage(r *http.Request) (any, error) {
 }
 
 func (s *server) loginForm(r *http.Request, tx seal.Login, raw, name, problem string, status int) (any, error) {
-	client, err := s.client(r.Context(), tx.ClientID)
-	if err != nil {
-		return nil, err
+	data := pages.Login{State: raw, Username: name, Problem: problem, Account: toAccount(tx)}
+	if !data.Account {
+		client, err := s.client(r.Context(), tx.ClientID)
+		if err != nil {
+			return nil, err
+		}
+		data.Client, data.Host = clientName(client), hostOf(tx.RedirectURI)
 	}
-	data := pages.Login{State: raw, Username: name, Problem: problem, Client: clientName(client), Host: hostOf(tx.RedirectURI)}
 	return page{name: "login", status: status, data: data}, nil
 }
+
+// loginProblem is what the user can mend on the login page.
+type loginProblem struct {
+	tx     seal.Login
+	key    string // of a message
+	status int
+}
+
+func (e *loginProblem) Error() string { return e.key }
 
 // login checks the password. The form has three fields, state, username and
 // password; that it was sent from a page of ours, by the browser that began, the
 // route and the transaction's cookie have to show.
 func (s *server) login(r *http.Request) (any, error) {
-	form, now := r.PostForm, s.o.Store.Now()
-	raw, name, password := form.Get("state"), form.Get("username"), form.Get("password")
+	raw, name := r.PostForm.Get("state"), r.PostForm.Get("username")
+	result, err := s.signIn(r, raw, name, r.PostForm.Get("password"))
+	var problem *loginProblem
+	if errors.As(err, &problem) {
+		return s.loginForm(r, problem.tx, raw, name, problem.key, problem.status)
+	}
+	return result, err
+}
+
+// signIn goes on with the transaction raw as the user whose name and password these
+// are.
+func (s *server) signIn(r *http.Request, raw, name, password string) (any, error) {
+	now := s.o.Store.Now()
 	tx, err := s.openLogin(r, raw, now)
 	if err != nil {
 		return nil, err
@@ -48,7 +71,7 @@ func (s *server) login(r *http.Request) (any, error) {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "user name or password is longer than %d bytes", users.MaxPassword)
 	}
 	if name == "" || password == "" {
-		return s.loginForm(r, tx, raw, name, "login.missing", http.StatusBadRequest)
+		return nil, &loginProblem{tx, "login.missing", http.StatusBadRequest}
 	}
 	user, err := s.o.Users.Check(r.Context(), name, password)
 	ev := event{name: "login", subject: user.Subject}
@@ -56,7 +79,7 @@ func (s *server) login(r *http.Request) (any, error) {
 	case errors.Is(err, users.ErrInvalid):
 		// The name is not logged: it may be a password typed into the wrong field.
 		s.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))
-		return s.loginForm(r, tx, raw, name, "login.invalid", http.StatusUnauthorized)
+		return nil, &loginProblem{tx, "login.invalid", http.StatusUnauthorized}
 	case err != nil:
 		s.audit(r, ev, unavailable(err))
 		return nil, unavailable(err)
@@ -70,11 +93,14 @@ func (s *server) login(r *http.Request) (any, error) {
 // welcome goes on with a user who has just signed in: a new session, and the
 // transaction from here on carries the user.
 func (s *server) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
-	client, err := s.client(r.Context(), tx.ClientID)
+	who, cookie, err := s.newSession(user, now)
 	if err != nil {
 		return nil, err
 	}
-	who, cookie, err := s.newSession(user, now)
+	if toAccount(tx) {
+		return redirect{to: s.path + "/account", cookies: []*http.Cookie{cookie}}, nil
+	}
+	client, err := s.client(r.Context(), tx.ClientID)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ import (
 	"signet/clients"
 	"signet/denylist"
 	"signet/handlers"
+	"signet/handlers/pages"
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
@@ -79,6 +80,13 @@ type Options struct {
 
 	KeyRotation time.Duration // 24 h
 	KeysDir     string        // the operator's own signing keys; empty: made in the store
+
+	Logo          string                // SVG or PNG file for the pages; a mark of ours
+	Color         string                // accent of the pages, #rrggbb
+	Messages      string                // JSON file with texts of the pages in more languages, or other words
+	LoginTemplate string                // HTML file in place of the login page
+	LoginPath     string                // where the login page is; /login
+	LoginHandler  handlers.LoginHandler // the program's own login page
 
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts; none
 	MCPOrigins     []string       // browser origins that may call the MCP endpoint; the issuer's
@@ -242,13 +250,22 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handlers.New(handlers.Options{
+	h := handlers.Options{
 		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(),
 		Draining: s.draining.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
-	})
+		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
+		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
+	}
+	if f := s.usersFile; f != nil {
+		h.EndSessions = f.SignOut
+		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
+			return f.ChangePassword(ctx, subject, old, next, o.App)
+		}
+	}
+	return handlers.New(h)
 }
 
 // run starts work that Close ends and waits for.

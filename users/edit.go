@@ -114,13 +114,27 @@ func (f *File) ChangePassword(ctx context.Context, subject, old, next string, wo
 		changed = now.user()
 		return nil
 	})
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		err = fmt.Errorf("%w: %w", ErrReadOnly, err)
-	}
 	if err != nil {
-		return User{}, err
+		return User{}, readOnly(err)
 	}
 	return changed, nil
+}
+
+// readOnly says so of an error that comes of a file that cannot be written.
+func readOnly(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return err
+}
+
+// SignOut ends every session and grant of the user of that subject, whose password
+// stays. It returns [ErrUnknown], or [ErrReadOnly] when the file cannot be written.
+func (f *File) SignOut(ctx context.Context, subject string) error {
+	return readOnly(f.change(ctx, subject, func(r *record) error {
+		r.Version = rand.Text()
+		return nil
+	}))
 }
 
 // hashInstead returns a hash of next if old is the password of r. Both take one turn.

@@ -31,10 +31,10 @@ func parseColor(s string) (color, error) {
 	}
 	var c color
 	if len(s) != 7 || s[0] != '#' {
-		return c, fmt.Errorf("%q is not of the form #rrggbb", s)
+		return c, fmt.Errorf("colour %q is not of the form #rrggbb", s)
 	}
 	if _, err := hex.Decode(c[:], []byte(s[1:])); err != nil {
-		return c, fmt.Errorf("%q is not of the form #rrggbb", s)
+		return c, fmt.Errorf("colour %q is not of the form #rrggbb", s)
 	}
 	return c, nil
 }

@@ -23,7 +23,7 @@ import (
 var files embed.FS
 
 // names are the pages. Each has a template of its own, inside of layout.html.
-var names = []string{"login", "consent", "account", "logout", "error"}
+var names = []string{"login", "consent", "account", "logout", "signed_out", "error"}
 
 // Options are what an operator may change of the pages. The zero value of every
 // field but App is a sensible default.
@@ -87,14 +87,14 @@ func New(o Options) (*Set, error) {
 	}
 	var err error
 	if s.logo, err = readLogo(o.Logo, o.Color); err != nil {
-		return nil, fmt.Errorf("logo: %w", err)
+		return nil, err
 	}
 	if err := s.translate(); err != nil {
 		return nil, err
 	}
 	if o.LoginTemplate != "" {
 		if s.login, err = readLogin(o); err != nil {
-			return nil, fmt.Errorf("login template: %w", err)
+			return nil, err
 		}
 	}
 	return s, nil
@@ -110,7 +110,7 @@ func (s *Set) setStyle() error {
 	}
 	accent, err := accentStyle(s.o.Color)
 	if err != nil {
-		return fmt.Errorf("colour: %w", err)
+		return err
 	}
 	css = append(css, accent...)
 	hash := sha256.Sum256(css)
@@ -123,7 +123,7 @@ func (s *Set) setStyle() error {
 func (s *Set) translate() error {
 	all, err := allTexts(s.o.Messages, s.o.Scopes)
 	if err != nil {
-		return fmt.Errorf("messages: %w", err)
+		return err
 	}
 	var tags []language.Tag
 	for _, l := range all {

@@ -1,0 +1,232 @@
+package handlers
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"signet/denylist"
+	"signet/handlers/pages"
+	"signet/jwt"
+	"signet/oauth"
+	"signet/seal"
+	"signet/users"
+)
+
+// accountData is what the account page shows.
+type accountData struct {
+	Token        string // of the page's forms
+	Account      string
+	Grants       []grantData
+	Password     bool   // the user may change it here
+	EndsSessions bool   // signing out everywhere ends every session
+	Done         string // what was just done: end of a message's key
+	Problem      string // with the password: key of a message
+	Reason       string // of the problem, in English
+}
+
+// grantData is one connected application.
+type grantData struct {
+	ID, Client  string
+	Scopes      []string
+	Resource    string
+	Since, Used pages.Moment // Used is zero before the first refresh
+	Until       pages.Moment
+	Replays     int64
+}
+
+// signedOutData is what the page says to whoever has signed out.
+type signedOutData struct{ Note string }
+
+var errForeignSession = oauth.Errorf(oauth.InvalidRequest, "this form belongs to another session; open the account page again").WithStatus(http.StatusForbidden)
+
+// accountPage shows a user which applications are connected, and what to do about
+// them. Without a session it asks for a login first.
+func (s *server) accountPage(r *http.Request) (any, error) {
+	query, err := oauth.Query(r)
+	if err != nil {
+		return nil, err
+	}
+	now := s.o.Store.Now()
+	who, err := s.session(r, now)
+	switch {
+	case errors.Is(err, errNoSession):
+		return s.signInToAccount(r, now)
+	case err != nil:
+		return nil, err
+	}
+	data := accountData{}
+	// Said only on the way back from our own form: a link could say anything.
+	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && (done == "disconnected" || done == "password") {
+		data.Done = done
+	}
+	return s.showAccount(r, who, data, http.StatusOK, now)
+}
+
+func (s *server) showAccount(r *http.Request, who signedIn, data accountData, status int, now time.Time) (any, error) {
+	grants, err := s.o.Denylist.Grants(r.Context(), who.user.Subject, now)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, g := range grants {
+		data.Grants = append(data.Grants, describeGrant(g))
+	}
+	data.Token, data.Account = formToken(who.session), accountName(who.user)
+	data.Password, data.EndsSessions = s.o.ChangePassword != nil && who.user.Version != "", s.o.EndSessions != nil && who.user.Version != ""
+	return page{name: "account", status: status, data: data}, nil
+}
+
+func describeGrant(g denylist.Grant) grantData {
+	d := grantData{
+		ID: g.ID, Client: plain(g.ClientName, maxName), Scopes: strings.Fields(g.Scope), Resource: g.Resource, Replays: g.Replays,
+		Since: pages.Moment{Time: time.Unix(g.Created, 0)}, Until: pages.Moment{Time: time.Unix(g.Expires, 0)},
+	}
+	if g.Gen > 1 { // the first generation is the code's
+		d.Used = pages.Moment{Time: time.UnixMilli(g.RotatedAt)}
+	}
+	return d
+}
+
+// formToken ties the account page's forms to the session they were made for, so that
+// one left open acts for nobody else. Nobody but us knows a session's id.
+func formToken(sess seal.Session) string { return hashText("account form " + sess.ID) }
+
+// signInToAccount begins a login that no client asked for: a transaction without a
+// client ends at the account page and nowhere else.
+func (s *server) signInToAccount(r *http.Request, now time.Time) (any, error) {
+	expires := now.Add(loginTTL)
+	tx := seal.Login{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: s.o.Store.Epoch(), Expires: expires.Unix()}
+	var set []*http.Cookie
+	tx.Browser, set = s.bindBrowser(r)
+	return s.toPage(s.o.LoginPath, tx, set)
+}
+
+// toAccount reports whether a login leads to the account page.
+func toAccount(tx seal.Login) bool { return tx.ClientID == "" }
+
+// account does what the user decided on the account page.
+func (s *server) account(r *http.Request) (any, error) {
+	now := s.o.Store.Now()
+	who, err := s.session(r, now)
+	switch {
+	case errors.Is(err, errNoSession):
+		return s.signInToAccount(r, now)
+	case err != nil:
+		return nil, err
+	case subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(formToken(who.session))) == 0:
+		return nil, errForeignSession
+	}
+	switch r.PostForm.Get("action") {
+	case "disconnect":
+		return s.disconnect(r, who, now)
+	case "password":
+		return s.changePassword(r, who, now)
+	case "sign_out":
+		return s.signOut(r, who, "")
+	case "sign_out_all":
+		return s.signOutEverywhere(r, who, now)
+	}
+	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, password, sign_out or sign_out_all")
+}
+
+// disconnect revokes one of the user's grants. That it is somebody else's, or is
+// over already, makes no difference that one could see.
+func (s *server) disconnect(r *http.Request, who signedIn, now time.Time) (any, error) {
+	done := redirect{to: s.path + "/account?done=disconnected"}
+	g, err := s.o.Denylist.Find(r.Context(), r.PostForm.Get("grant"))
+	switch {
+	case errors.Is(err, denylist.ErrUnknown), errors.Is(err, denylist.ErrRevoked):
+		return done, nil
+	case err != nil:
+		return nil, unavailable(err)
+	case g.Subject != who.user.Subject:
+		return done, nil
+	}
+	if err = s.o.Denylist.Revoke(r.Context(), g, now); err != nil {
+		err = unavailable(err)
+	}
+	s.audit(r, event{name: "revoke", subject: g.Subject, grantID: g.ID, reason: "by the user"}, err)
+	return done, err
+}
+
+// changePassword sets another password for a user who knows the one of now. All that
+// began with the old one ends, but for this session.
+func (s *server) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
+	if s.o.ChangePassword == nil || who.user.Version == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "passwords cannot be changed here")
+	}
+	old, next := r.PostForm.Get("old"), r.PostForm.Get("new")
+	if old == "" || next == "" {
+		return s.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
+	}
+	user, err := s.o.ChangePassword(r.Context(), who.user.Subject, old, next)
+	ev := event{name: "password", subject: who.user.Subject}
+	if err != nil {
+		problem, refused := passwordProblem(err)
+		if problem.Problem == "" {
+			s.audit(r, ev, unavailable(err))
+			return nil, unavailable(err)
+		}
+		s.audit(r, ev, refused)
+		return s.showAccount(r, who, problem, http.StatusBadRequest, now)
+	}
+	s.audit(r, ev, nil)
+	if err := s.revokeAll(r.Context(), who, now); err != nil {
+		return nil, err
+	}
+	_, cookie, err := s.newSession(user, now)
+	return redirect{to: s.path + "/account?done=password", cookies: []*http.Cookie{cookie}}, err
+}
+
+// passwordProblem says what the user can do about err; nothing if that is to wait.
+func passwordProblem(err error) (accountData, error) {
+	var rule users.PasswordError
+	switch {
+	case errors.Is(err, users.ErrInvalid):
+		return accountData{Problem: "account.password_invalid"}, oauth.Errorf(oauth.AccessDenied, "wrong password")
+	case errors.As(err, &rule):
+		return accountData{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "not a good password")
+	case errors.Is(err, users.ErrReadOnly):
+		return accountData{Problem: "account.password_readonly"}, err
+	}
+	return accountData{}, nil
+}
+
+func (s *server) revokeAll(ctx context.Context, who signedIn, now time.Time) error {
+	if _, err := s.o.Denylist.RevokeAll(ctx, who.user.Subject, now); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// signOut ends the session of this browser and forgets its binding: a consent page
+// left open in it is nobody's any more.
+func (s *server) signOut(r *http.Request, who signedIn, note string) (any, error) {
+	if err := s.endSession(r.Context(), who.session); err != nil {
+		return nil, err
+	}
+	s.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
+	gone := []*http.Cookie{s.cookies.make(s.cookies.session, "", -time.Second), s.cookies.make(s.cookies.browser, "", -time.Second)}
+	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: gone}, nil
+}
+
+// signOutEverywhere ends every grant and, where the source of users can say so, every
+// session of the user. Where it cannot, other sessions live out their time.
+func (s *server) signOutEverywhere(r *http.Request, who signedIn, now time.Time) (any, error) {
+	if err := s.revokeAll(r.Context(), who, now); err != nil {
+		return nil, err
+	}
+	note := "logout.disconnected"
+	if s.o.EndSessions != nil && who.user.Version != "" {
+		switch err := s.o.EndSessions(r.Context(), who.user.Subject); {
+		case err == nil:
+			note = "logout.everywhere"
+		case !errors.Is(err, users.ErrReadOnly) && !errors.Is(err, users.ErrUnknown):
+			return nil, unavailable(err)
+		}
+	}
+	return s.signOut(r, who, note)
+}

@@ -1,0 +1,132 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"signet/handlers/pages"
+	"signet/oauth"
+)
+
+// LoginHandler is a program's own login page. It is called for every GET and POST of
+// the login path with the parameter state, which its form has to bring back beside
+// what the user typed. That a POST comes from a page of this server is checked before
+// it is called, and its body is bounded.
+//
+// complete checks the state, that this browser began with it, and the password. It
+// sets the session's cookie, so call it before you write. On success send the browser
+// to redirect with status 303; an error's text is for the user.
+//
+// The headers are set to a policy without scripts, which a handler may replace.
+type LoginHandler func(w http.ResponseWriter, r *http.Request, complete Complete)
+
+// Complete ends a login. See [LoginHandler].
+type Complete func(state, username, password string) (redirect string, err error)
+
+// loginError is an error with a text for the user.
+type loginError struct {
+	text  string
+	cause error
+}
+
+func (e *loginError) Error() string { return e.text }
+func (e *loginError) Unwrap() error { return e.cause }
+
+// checkLoginPath refuses a path that means something else, or more than one path.
+func checkLoginPath(p string) error {
+	if !strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?#{}*\\ \"<>") || strings.HasSuffix(p, "/") {
+		return fmt.Errorf("login path %q is not of the form /login", p)
+	}
+	for _, taken := range []string{"/authorize", "/oauth/authorize", "/token", "/oauth/token", "/register", "/oauth/register", "/revoke", "/oauth/revoke",
+		"/introspect", "/oauth/introspect", "/userinfo", "/consent", "/account", "/logout", "/livez", "/readyz", "/mcp", "/tools", "/favicon.ico", "/assets/logo"} {
+		if p == taken {
+			return fmt.Errorf("login path %s is another page's", p)
+		}
+	}
+	return nil
+}
+
+// routeLogin serves the login page, ours or the program's, at its path and where
+// clients and templates expect it.
+func (s *server) routeLogin(r chi.Router, handle func(route, ...string)) {
+	paths := []string{s.path + "/login", s.path + "/oauth/login"}
+	if own := s.path + s.o.LoginPath; own != paths[0] && own != paths[1] {
+		paths = append(paths, own)
+	}
+	if s.o.LoginHandler == nil {
+		handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true}, paths...)
+		return
+	}
+	for _, p := range paths {
+		r.Get(p, s.ownLogin)
+		r.Post(p, s.ownLogin)
+		r.Head(p, s.ownLogin)
+	}
+}
+
+// ownLogin calls the program's login handler.
+func (s *server) ownLogin(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
+	defer cancel()
+	r = r.WithContext(ctx)
+	rt := route{s: s}
+	h := w.Header()
+	rt.setHeaders(h)
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Content-Security-Policy", pages.LenientPolicy)
+	if r.Method == http.MethodPost {
+		if err := s.checkOwnPage(r); err != nil {
+			rt.fail(w, r, err)
+			return
+		}
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			rt.fail(w, r, errors.New("panic in the login handler"))
+		}
+	}()
+	s.o.LoginHandler(w, r, func(state, username, password string) (string, error) {
+		return s.complete(w, r, state, username, password)
+	})
+}
+
+// complete is what our own form does, for a handler that has shown another one.
+func (s *server) complete(w http.ResponseWriter, r *http.Request, state, username, password string) (string, error) {
+	if r.Method != http.MethodPost {
+		return "", errors.New("a login is completed by a POST")
+	}
+	result, err := s.signIn(r, state, username, password)
+	var toClient *redirectError
+	if errors.As(err, &toClient) {
+		return oauth.AsError(err).RedirectTo(toClient.redirectURI, toClient.state, s.o.Issuer), nil
+	}
+	if err != nil {
+		return "", s.loginError(r, err)
+	}
+	to := result.(redirect)
+	setCookies(w, to.cookies)
+	return to.to, nil
+}
+
+// loginError puts err into words for the user. The cause is for the log.
+func (s *server) loginError(r *http.Request, err error) error {
+	var problem *loginProblem
+	key := ""
+	if errors.As(err, &problem) {
+		key = problem.key
+	} else {
+		e := oauth.AsError(unanswered(err))
+		route{s: s}.log(r, e)
+		key = "error." + errorPage(e, err).data.(errorData).Kind + "_title"
+	}
+	return &loginError{text: s.pages.Text(r.Header.Get("Accept-Language"), key), cause: err}
+}
