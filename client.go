@@ -60,6 +60,7 @@ func clientAddCommand(p process) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&spec.RedirectURIs, "redirect-uri", nil, "redirect URI; repeat for more")
+	f.StringArrayVar(&spec.PostLogoutRedirectURIs, "post-logout-redirect-uri", nil, "where the browser may go after a logout; repeat for more")
 	f.StringVar(&spec.Name, "name", "", "name that users are shown; default NAME")
 	f.StringArrayVar(&spec.Scopes, "scope", nil, "scope that it may ask for; repeat for more; default SIGNET_DEFAULT_SCOPES")
 	f.BoolVar(&spec.Public, "public", false, "a client that cannot keep a secret")

@@ -56,6 +56,8 @@ type Client struct {
 	GrantTypes   []string
 	Registered   bool  // by itself: nobody vouches for its name
 	Issued       int64 // Unix seconds
+
+	PostLogoutRedirectURIs []string // where the browser may go after a logout; each exactly so
 }
 
 // Hash is the short form of the id that grants carry.
@@ -190,8 +192,9 @@ func (r *Registry) registered(id string) (known, error) {
 		return known{}, ErrUnknown
 	}
 	uris := slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
+	logoutURIs := slices.DeleteFunc(c.PostLogoutRedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
 	k := known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: uris, Method: c.Method, Scopes: append([]string{}, c.Scope...),
-		GrantTypes: grantTypes, Registered: true, Issued: c.Issued}}
+		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: logoutURIs}}
 	if c.Method == methodNone {
 		return k, nil
 	}

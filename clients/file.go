@@ -35,6 +35,8 @@ type Configured struct {
 	Public       bool     `json:"public"`
 	Scopes       []string `json:"scopes,omitempty"`
 	Created      int64    `json:"created_at"` // Unix seconds
+
+	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 }
 
 // file is the form of clients.json.
@@ -48,7 +50,8 @@ type entry struct {
 }
 
 func (e *entry) known(o Options) known {
-	k := known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created}}
+	k := known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
+		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
@@ -75,7 +78,7 @@ func (e *entry) check() error {
 	case !e.Public && e.SecretHash == "":
 		return fmt.Errorf("client %s: neither public nor with a secret", e.ID)
 	}
-	for _, uri := range e.RedirectURIs {
+	for _, uri := range slices.Concat(e.RedirectURIs, e.PostLogoutRedirectURIs) {
 		if err := oauth.CheckRedirectURI(uri, configuredSchemes(uri)); err != nil {
 			return fmt.Errorf("client %s: %q: %s", e.ID, uri, oauth.AsError(err).Description)
 		}
@@ -201,13 +204,16 @@ type Spec struct {
 	Scopes       []string // none: the server's default scopes
 	Public       bool
 	Secret       string
+
+	PostLogoutRedirectURIs []string // where the browser may go after a logout
 }
 
 // Add puts a client into the file at path, which it makes if need be, and returns
 // it with its secret. The secret is kept as a hash and never seen again. A running
 // server notices within about a second.
 func Add(path string, ring *seal.Keyring, spec Spec) (Configured, string, error) {
-	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix()}
+	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix(),
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs}
 	if c.Name == "" {
 		c.Name = c.ID
 	}

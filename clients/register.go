@@ -47,6 +47,8 @@ type metadata struct {
 	Scope         string   `json:"scope,omitempty"`
 	Name          string   `json:"client_name,omitempty"`
 
+	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"` // OpenID Connect RP-Initiated Logout §3.1
+
 	URI             string   `json:"client_uri,omitempty"`
 	LogoURI         string   `json:"logo_uri,omitempty"`
 	TermsURI        string   `json:"tos_uri,omitempty"`
@@ -88,7 +90,7 @@ func (r *Registry) Register(_ context.Context, body []byte) (*Registration, erro
 
 // issue seals what will be enforced into an id, and derives the secret from it.
 func (r *Registry) issue(m *metadata, scope []string, now time.Time) (*Registration, error) {
-	sealed := seal.Client{Name: m.Name, RedirectURIs: m.RedirectURIs, Method: m.Method, Scope: scope, Issued: now.Unix()}
+	sealed := seal.Client{Name: m.Name, RedirectURIs: m.RedirectURIs, Method: m.Method, Scope: scope, Issued: now.Unix(), PostLogoutRedirectURIs: m.PostLogoutRedirectURIs}
 	id, err := seal.Seal(r.o.Ring, sealed)
 	if err != nil {
 		return nil, err
@@ -124,7 +126,7 @@ func parseMetadata(body []byte) (*metadata, error) {
 		"redirect_uris": &m.RedirectURIs, "token_endpoint_auth_method": &m.Method, "grant_types": &m.GrantTypes, "response_types": &m.ResponseTypes,
 		"scope": &m.Scope, "client_name": &m.Name, "client_uri": &m.URI, "logo_uri": &m.LogoURI, "tos_uri": &m.TermsURI, "policy_uri": &m.PolicyURI,
 		"jwks_uri": &m.KeysURI, "contacts": &m.Contacts, "software_id": &m.SoftwareID, "software_version": &m.SoftwareVersion,
-		"application_type": &m.ApplicationType, "jwks": &m.Keys,
+		"application_type": &m.ApplicationType, "jwks": &m.Keys, "post_logout_redirect_uris": &m.PostLogoutRedirectURIs,
 	} {
 		value, ok := members[name]
 		if !ok || string(value) == "null" {
@@ -178,6 +180,9 @@ func (m *metadata) check(schemes []string) error {
 	if err := m.checkRedirectURIs(schemes); err != nil {
 		return err
 	}
+	if err := m.checkPostLogoutRedirectURIs(schemes); err != nil {
+		return err
+	}
 	if err := m.checkCapabilities(); err != nil {
 		return err
 	}
@@ -206,6 +211,20 @@ func (m *metadata) checkRedirectURIs(schemes []string) error {
 		}
 	}
 	m.RedirectURIs = unique
+	return nil
+}
+
+// checkPostLogoutRedirectURIs holds them to the rule of redirect URIs: the browser
+// is sent to either.
+func (m *metadata) checkPostLogoutRedirectURIs(schemes []string) error {
+	if n := len(m.PostLogoutRedirectURIs); n > maxRedirectURIs {
+		return bad("post_logout_redirect_uris must have at most %d entries, not %d", maxRedirectURIs, n)
+	}
+	for i, uri := range m.PostLogoutRedirectURIs {
+		if err := oauth.CheckRedirectURI(uri, schemes); err != nil {
+			return bad("post_logout_redirect_uris[%d]: %s", i, oauth.AsError(err).Description)
+		}
+	}
 	return nil
 }
 

@@ -92,6 +92,8 @@ type Client struct {
 	Method       string   `json:"m"` // token_endpoint_auth_method
 	Scope        []string `json:"s,omitempty"`
 	Issued       int64    `json:"t"`
+
+	PostLogoutRedirectURIs []string `json:"l,omitempty"`
 }
 
 // SigningKey is the private half of a signing key at rest.
