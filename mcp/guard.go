@@ -94,9 +94,12 @@ var errNoCredentials = errors.New("no bearer token")
 // authenticate returns the claims of r's access token. Any error it returns is
 // errNoCredentials or an *oauth.Error.
 func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
-	rawToken, err := bearer(r.Header["Authorization"])
+	rawToken, ok, err := oauth.Bearer(r.Header["Authorization"])
 	if err != nil {
 		return nil, err
+	}
+	if !ok {
+		return nil, errNoCredentials
 	}
 	claims, err := g.verifier.Verify(r.Context(), rawToken)
 	switch {
@@ -120,32 +123,6 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is bound to a key and needs a proof")
 	}
 	return claims, nil
-}
-
-// bearer returns the token in the Authorization header lines, the only place
-// that counts: a token in the query, the body or a cookie is not read at all
-// (OAuth 2.1 §5.1).
-func bearer(lines []string) (string, error) {
-	switch len(lines) {
-	case 0:
-		return "", errNoCredentials
-	case 1:
-	default:
-		return "", oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
-	}
-	scheme, rawToken, _ := strings.Cut(strings.TrimSpace(lines[0]), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errNoCredentials
-	}
-	rawToken = strings.TrimLeft(rawToken, " ")
-	switch {
-	case strings.Contains(rawToken, ","):
-		// Two header lines, joined on the way.
-		return "", oauth.Errorf(oauth.InvalidRequest, "more than one credential in the Authorization header")
-	case rawToken == "" || strings.ContainsAny(rawToken, " \t"):
-		return "", oauth.Errorf(oauth.InvalidToken, "malformed bearer token")
-	}
-	return rawToken, nil
 }
 
 // authorize refuses a token that was not granted one of the needed scopes.

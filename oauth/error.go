@@ -157,6 +157,10 @@ func AuthorizationResponse(redirectURI, code, state, issuer string) string {
 	return respond(redirectURI, "code", code, "state", state, "iss", issuer)
 }
 
+// LogoutResponse is where the browser goes after a logout that a client asked for:
+// redirectURI with state (OpenID Connect RP-Initiated Logout §3).
+func LogoutResponse(redirectURI, state string) string { return respond(redirectURI, "state", state) }
+
 // respond appends the non-empty ones of the given parameters to a redirect URI.
 // Its own query is kept byte for byte: parsing and printing it would change it.
 func respond(redirectURI string, pairs ...string) string {

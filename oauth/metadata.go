@@ -29,8 +29,11 @@ type ServerMetadata struct {
 	SubjectTypesSupported                      []string `json:"subject_types_supported,omitempty"`
 	IDTokenSigningAlgValuesSupported           []string `json:"id_token_signing_alg_values_supported,omitempty"`
 	ClaimsSupported                            []string `json:"claims_supported,omitempty"`
-	PromptValuesSupported                      []string `json:"prompt_values_supported,omitempty"`
-	ServiceDocumentation                       string   `json:"service_documentation,omitempty"`
+	// OpenID Connect Discovery §3 takes it for true where it is not said.
+	RequestURIParameterSupported bool `json:"request_uri_parameter_supported"`
+
+	PromptValuesSupported []string `json:"prompt_values_supported,omitempty"`
+	ServiceDocumentation  string   `json:"service_documentation,omitempty"`
 }
 
 // ResourceMetadata describes a protected resource (RFC 9728 §2).

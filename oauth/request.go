@@ -145,6 +145,32 @@ func Basic(header string) (c BasicCredentials, ok bool, err error) {
 	return c, true, nil
 }
 
+// Bearer returns the token in the lines of an Authorization header, the only place
+// that counts: one in the query, the body or a cookie is not read at all (OAuth 2.1
+// §5.1). ok is false if there is no header or one of another scheme.
+func Bearer(lines []string) (rawToken string, ok bool, err error) {
+	switch len(lines) {
+	case 0:
+		return "", false, nil
+	case 1:
+	default:
+		return "", true, Errorf(InvalidRequest, "more than one Authorization header")
+	}
+	scheme, rawToken, _ := strings.Cut(strings.TrimSpace(lines[0]), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", false, nil
+	}
+	rawToken = strings.TrimLeft(rawToken, " ")
+	switch {
+	case strings.Contains(rawToken, ","):
+		// Two header lines, joined on the way.
+		return "", true, Errorf(InvalidRequest, "more than one credential in the Authorization header")
+	case rawToken == "" || strings.ContainsAny(rawToken, " \t"):
+		return "", true, Errorf(InvalidToken, "malformed bearer token")
+	}
+	return rawToken, true, nil
+}
+
 func formDecoded(s string) string {
 	decoded, err := url.QueryUnescape(s)
 	if err != nil || !utf8.ValidString(decoded) || strings.ContainsFunc(decoded, control) {

@@ -237,11 +237,39 @@ func FuzzForm(f *testing.F) {
 // Metadata has nothing in it that was not set, and never a wish for what is off.
 func TestA02_MetadataOmitsWhatIsNotSet(t *testing.T) {
 	got, err := json.Marshal(oauth.ServerMetadata{Issuer: "https://as.test"})
-	if want := `{"issuer":"https://as.test","client_id_metadata_document_supported":false}`; err != nil || string(got) != want {
+	if want := `{"issuer":"https://as.test","client_id_metadata_document_supported":false,"request_uri_parameter_supported":false}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}
 	got, err = json.Marshal(oauth.ResourceMetadata{Resource: "r", AuthorizationServers: []string{"i"}, BearerMethodsSupported: []string{"header"}})
 	if want := `{"resource":"r","authorization_servers":["i"],"bearer_methods_supported":["header"]}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+}
+
+func TestBearer(t *testing.T) {
+	for _, c := range []struct {
+		lines []string
+		token string
+		ok    bool
+		code  oauth.Code
+	}{
+		{nil, "", false, ""},
+		{[]string{"Basic abc"}, "", false, ""},
+		{[]string{"Bearer abc"}, "abc", true, ""},
+		{[]string{"bearer   abc "}, "abc", true, ""},
+		{[]string{"Bearer"}, "", true, oauth.InvalidToken},
+		{[]string{"Bearer  "}, "", true, oauth.InvalidToken},
+		{[]string{"Bearer a b"}, "", true, oauth.InvalidToken},
+		{[]string{"Bearer a, Bearer b"}, "", true, oauth.InvalidRequest},
+		{[]string{"Bearer a", "Bearer a"}, "", true, oauth.InvalidRequest},
+	} {
+		token, ok, err := oauth.Bearer(c.lines)
+		var code oauth.Code
+		if err != nil {
+			code = oauth.AsError(err).Code
+		}
+		if token != c.token || ok != c.ok || code != c.code {
+			t.Errorf("%q: %q, %t, %v", c.lines, token, ok, err)
+		}
 	}
 }
