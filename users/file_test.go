@@ -599,7 +599,7 @@ func TestCheckFunc(t *testing.T) {
 		t.Errorf("Check: %v, %v, want %v", got, err, want)
 	}
 	got, err = f.Lookup(t.Context(), "0")
-	if want := (users.User{Subject: "0", Name: "0"}); err != nil || !cmp.Equal(got, want) {
+	if want := (users.User{Subject: "0"}); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("Lookup: %v, %v, want %v", got, err, want)
 	}
 	for name, want := range map[string]error{"alice": users.ErrInvalid, "down": boom} {

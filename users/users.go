@@ -77,10 +77,10 @@ func (f CheckFunc) Check(ctx context.Context, name, password string) (User, erro
 	return u, nil
 }
 
-// Lookup believes the subject: a function that checks passwords cannot be asked
-// whether a user is still there.
+// Lookup believes the subject and knows no more: a function that checks passwords
+// cannot be asked whether a user is still there, nor under which name.
 func (f CheckFunc) Lookup(_ context.Context, subject string) (User, error) {
-	return User{Subject: subject, Name: subject}, nil
+	return User{Subject: subject}, nil
 }
 
 // Normalize returns the form of a login name under which it is looked up, counted
