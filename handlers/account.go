@@ -162,9 +162,18 @@ func (s *server) changePassword(r *http.Request, who signedIn, now time.Time) (a
 	if old == "" || next == "" {
 		return s.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
 	}
-	user, err := s.o.ChangePassword(r.Context(), who.user.Subject, old, next)
+	var user users.User
+	err := s.throttled(r, who.user.Name, now, func() (err error) {
+		user, err = s.o.ChangePassword(r.Context(), who.user.Subject, old, next)
+		return err
+	})
 	ev := event{name: "password", subject: who.user.Subject}
 	if err != nil {
+		var limited *limitError
+		if errors.As(err, &limited) {
+			s.audit(r, ev, err)
+			return nil, err
+		}
 		problem, refused := passwordProblem(err)
 		if problem.Problem == "" {
 			s.audit(r, ev, unavailable(err))

@@ -1,6 +1,6 @@
 // Package handlers is the authorization server on the wire: discovery,
 // registration, the authorization endpoint with its login and consent pages, the
-// token endpoint, revocation and introspection.
+// token endpoint, revocation, introspection, userinfo and logout.
 //
 // An endpoint is a method that reads a request and returns a value or an error;
 // one adapter (route) renders both, so that headers, caching, CORS and the form of
@@ -65,6 +65,7 @@ type Options struct {
 	Store    Store
 	Keys     *keys.Set
 	Denylist *denylist.List
+	Throttle *users.Throttle
 	Clients  *clients.Registry
 	Users    Users
 	Signer   *jwt.Signer
@@ -91,6 +92,8 @@ type Options struct {
 	ChangePassword func(ctx context.Context, subject, old, next string) (users.User, error)
 	EndSessions    func(ctx context.Context, subject string) error
 
+	Limits Limits // optional
+
 	Draining func() bool                // optional: whether the server is about to stop
 	Stale    func() error               // optional: why a file on disk is not the one in use
 	ClientIP func(*http.Request) string // optional: the caller's address; as the connection has it
@@ -104,6 +107,7 @@ type server struct {
 	origin  string // of the issuer, as browsers send it
 	cookies cookies
 	pages   *pages.Set
+	limits  limits
 	served  document // the metadata: it never changes
 }
 
@@ -117,7 +121,7 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
-	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer)}
+	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
 	o.Pages.App, o.Pages.Path, o.Pages.Login, o.Pages.Scopes = o.App, s.path, o.LoginPath, o.knownScopes()
 	if s.pages, err = pages.New(o.Pages); err != nil {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
@@ -132,8 +136,8 @@ func (o *Options) check() error {
 	if err := oauth.CheckIssuer(o.Issuer); err != nil {
 		return err
 	}
-	if o.Ring == nil || o.Store == nil || o.Keys == nil || o.Denylist == nil || o.Clients == nil || o.Users == nil || o.Signer == nil || o.Verifier == nil || o.Log == nil {
-		return errors.New("a part is missing: Ring, Store, Keys, Denylist, Clients, Users, Signer, Verifier and Log are needed")
+	if o.Ring == nil || o.Store == nil || o.Keys == nil || o.Denylist == nil || o.Throttle == nil || o.Clients == nil || o.Users == nil || o.Signer == nil || o.Verifier == nil || o.Log == nil {
+		return errors.New("a part is missing: Ring, Store, Keys, Denylist, Throttle, Clients, Users, Signer, Verifier and Log are needed")
 	}
 	if o.App == "" || len(o.Resources) == 0 || len(o.DefaultScopes) == 0 {
 		return errors.New("the fields App, Resources and DefaultScopes must not be empty")
@@ -200,19 +204,23 @@ func (s *server) routes() http.Handler {
 	p := s.path
 	handle(route{api: true, get: s.metadata}, s.metadataPaths()...)
 	handle(route{api: true, get: s.jwks}, p+"/.well-known/jwks.json")
-	handle(route{api: true, post: s.register, limit: maxDocument, document: true}, p+"/register", p+"/oauth/register")
+	handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
 	handle(route{api: true, post: s.token, limit: maxForm}, p+"/token", p+"/oauth/token")
 	handle(route{api: true, post: s.revoke, limit: maxForm}, p+"/revoke", p+"/oauth/revoke")
 	handle(route{api: true, post: s.introspect, limit: maxForm}, p+"/introspect", p+"/oauth/introspect")
+	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true}, p+"/userinfo")
 	handle(route{api: true, get: s.livez}, p+"/livez")
 	handle(route{api: true, get: s.readyz}, p+"/readyz")
 
-	handle(route{get: s.authorize, post: s.authorize, limit: maxForm}, p+"/authorize", p+"/oauth/authorize")
+	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize}, p+"/authorize", p+"/oauth/authorize")
 	s.routeLogin(r, handle)
 	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true}, p+"/consent")
 	handle(route{get: s.accountPage, post: s.account, limit: maxForm, ownPages: true}, p+"/account")
-	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, ownPages: true}, p+"/logout")
+	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm}, p+"/logout")
 	handle(route{get: s.logo}, p+"/assets/logo")
+	if s.hasHome() {
+		handle(route{get: s.home}, p+"/")
+	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
 	r.NotFound(s.absent)

@@ -73,9 +73,19 @@ func (s *server) signIn(r *http.Request, raw, name, password string) (any, error
 	if name == "" || password == "" {
 		return nil, &loginProblem{tx, "login.missing", http.StatusBadRequest}
 	}
-	user, err := s.o.Users.Check(r.Context(), name, password)
+	var user users.User
+	err = s.throttled(r, name, now, func() (err error) {
+		user, err = s.o.Users.Check(r.Context(), name, password)
+		return err
+	})
 	ev := event{name: "login", subject: user.Subject}
+	var limited *limitError
 	switch {
+	case errors.As(err, &limited):
+		s.audit(r, ev, err)
+		return nil, err
+	case errors.Is(err, users.ErrPasswordTooLong):
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the password is longer than %d bytes", users.MaxPassword)
 	case errors.Is(err, users.ErrInvalid):
 		// The name is not logged: it may be a password typed into the wrong field.
 		s.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))

@@ -1,21 +1,42 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
+
+	"signet/clients"
+	"signet/jwt"
+	"signet/oauth"
 )
 
-type logoutData struct{ Account string }
+// logoutData is what the page shows and its form sends back. Host is where the
+// browser goes afterwards, if anywhere.
+type logoutData struct {
+	Account, Client, Host        string
+	ClientID, RedirectURI, State string
+}
 
-// logoutPage asks whether to sign out: a link alone must not (principle of every
-// change of state by POST).
+// logoutPage asks whether to sign out; a link alone never does, whoever made it
+// (OpenID Connect RP-Initiated Logout §2 leaves that to us). A client that sends
+// the browser here may say where it is to go afterwards.
 func (s *server) logoutPage(r *http.Request) (any, error) {
+	query, err := oauth.Query(r)
+	if err != nil {
+		return nil, err
+	}
+	way, err := s.wayBack(r.Context(), query)
+	if err != nil {
+		return nil, err
+	}
 	who, err := s.session(r, s.o.Store.Now())
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
-	data := logoutData{}
+	data := way.data()
 	if err == nil {
 		data.Account = accountName(who.user)
 	}
@@ -24,14 +45,99 @@ func (s *server) logoutPage(r *http.Request) (any, error) {
 
 // logout ends the session for good and forgets the browser's binding, so that a
 // consent page left open in it cannot be answered by whoever sits there next.
+//
+// A client may post its request as well as link to it. That is no answer to our
+// question, so it is asked.
 func (s *server) logout(r *http.Request) (any, error) {
+	if err := s.checkOwnPage(r); err != nil {
+		if request := logoutRequest(r.PostForm); len(request) > 0 {
+			return redirect{to: s.path + "/logout?" + request.Encode()}, nil
+		}
+		return nil, err
+	}
+	way, err := s.wayBack(r.Context(), r.PostForm)
+	if err != nil {
+		return nil, err
+	}
 	gone := []*http.Cookie{s.cookies.make(s.cookies.session, "", -time.Second), s.cookies.make(s.cookies.browser, "", -time.Second)}
 	sess, err := s.openSession(r, s.o.Store.Now())
 	if err == nil {
 		if err := s.endSession(r.Context(), sess); err != nil {
 			return nil, err
 		}
-		s.audit(r, event{name: "logout", subject: sess.Subject}, nil)
+		s.audit(r, event{name: "logout", subject: sess.Subject, client: way.client}, nil)
+	}
+	if way.uri != "" {
+		return redirect{to: way.location(), cookies: gone}, nil
 	}
 	return page{name: "logout", status: http.StatusOK, data: logoutData{}, cookies: gone}, nil
+}
+
+// logoutRequest is what of a request for a logout is looked at.
+func logoutRequest(form url.Values) url.Values {
+	request := url.Values{}
+	for _, name := range []string{"id_token_hint", "client_id", "post_logout_redirect_uri", "state"} {
+		if v := form.Get(name); v != "" {
+			request.Set(name, v)
+		}
+	}
+	return request
+}
+
+// wayBack is where the browser goes after a logout, if uri is set.
+type wayBack struct {
+	client     *clients.Client
+	uri, state string
+}
+
+func (w wayBack) data() logoutData {
+	if w.uri == "" {
+		return logoutData{}
+	}
+	return logoutData{Client: clientName(w.client), Host: hostOf(w.uri), ClientID: w.client.ID, RedirectURI: w.uri, State: w.state}
+}
+
+func (w wayBack) location() string { return oauth.LogoutResponse(w.uri, w.state) }
+
+// wayBack checks a client's request for a logout (OpenID Connect RP-Initiated Logout
+// §2, §3). A request that cannot be answered with a redirect is answered without
+// one: it is still the user's logout. So the only error is that we cannot say.
+func (s *server) wayBack(ctx context.Context, request url.Values) (wayBack, error) {
+	uri, state := request.Get("post_logout_redirect_uri"), request.Get("state")
+	if uri == "" || oauth.CheckDuplicates(request) != nil || oauth.CheckState(state) != nil {
+		return wayBack{}, nil
+	}
+	id, err := s.logoutClient(ctx, request)
+	if err != nil || id == "" {
+		return wayBack{}, err
+	}
+	client, err := s.o.Clients.Find(ctx, id)
+	switch {
+	case errors.Is(err, clients.ErrUnknown):
+		return wayBack{}, nil
+	case err != nil:
+		return wayBack{}, unavailable(err)
+	case !slices.Contains(client.PostLogoutRedirectURIs, uri):
+		return wayBack{}, nil
+	}
+	return wayBack{client: client, uri: uri, state: state}, nil
+}
+
+// logoutClient is the client that asks for a logout, by client_id or by an id token
+// that was made for it, which must agree. A token whose key is gone says nothing.
+func (s *server) logoutClient(ctx context.Context, request url.Values) (string, error) {
+	id, hint := request.Get("client_id"), request.Get("id_token_hint")
+	if hint == "" {
+		return id, nil
+	}
+	claims, err := jwt.VerifyIDHint(ctx, s.o.Keys, s.o.Issuer, hint)
+	switch {
+	case errors.Is(err, jwt.ErrUnknownKey):
+		return id, nil
+	case errors.Is(err, jwt.ErrInvalid), err == nil && id != "" && id != claims.Audience:
+		return "", nil
+	case err != nil:
+		return "", unavailable(err)
+	}
+	return claims.Audience, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"signet/oauth"
@@ -40,8 +41,10 @@ func (s *server) newMetadata() (document, error) {
 		RegistrationEndpoint:                       i + "/register",
 		RevocationEndpoint:                         i + "/revoke",
 		IntrospectionEndpoint:                      i + "/introspect",
+		UserinfoEndpoint:                           i + "/userinfo",
+		EndSessionEndpoint:                         i + "/logout",
 		JWKSURI:                                    i + "/.well-known/jwks.json",
-		ScopesSupported:                            s.o.Scopes,
+		ScopesSupported:                            s.supportedScopes(),
 		ResponseTypesSupported:                     []string{"code"},
 		ResponseModesSupported:                     []string{"query"},
 		GrantTypesSupported:                        []string{"authorization_code", "refresh_token"},
@@ -52,6 +55,8 @@ func (s *server) newMetadata() (document, error) {
 		AuthorizationResponseIssParameterSupported: true,
 		SubjectTypesSupported:                      []string{"public"},
 		IDTokenSigningAlgValuesSupported:           []string{"ES256"},
+		ClaimsSupported:                            []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "email"},
+		ServiceDocumentation:                       s.documentation(),
 		PromptValuesSupported:                      []string{"none", "login", "consent"},
 	})
 	if err != nil {
@@ -60,6 +65,26 @@ func (s *server) newMetadata() (document, error) {
 	hash := sha256.Sum256(body)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(hash[:12]) + `"`
 	return document{body: body, etag: etag, maxAge: metadataMaxAge}, nil
+}
+
+// supportedScopes are what clients should know to ask for. offline_access is taken
+// and changes nothing, since every grant can be refreshed; listed, it would have
+// clients ask for consent each time.
+func (s *server) supportedScopes() []string {
+	scopes := slices.Clone(s.o.Scopes)
+	for _, name := range []string{"openid", "profile", "email"} {
+		if !slices.Contains(scopes, name) {
+			scopes = append(scopes, name)
+		}
+	}
+	return scopes
+}
+
+func (s *server) documentation() string {
+	if !s.hasHome() {
+		return ""
+	}
+	return s.o.Issuer + "/"
 }
 
 func (s *server) metadata(*http.Request) (any, error) { return s.served, nil }

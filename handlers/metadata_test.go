@@ -51,7 +51,7 @@ func TestA02_MetadataIsTrue(t *testing.T) {
 	s := authtest.New(t)
 	m := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)
 	for name, want := range map[string]any{
-		"issuer": authtest.Issuer, "authorization_response_iss_parameter_supported": true, "client_id_metadata_document_supported": false,
+		"issuer": authtest.Issuer, "authorization_response_iss_parameter_supported": true, "client_id_metadata_document_supported": false, "request_uri_parameter_supported": false,
 	} {
 		if m[name] != want {
 			t.Errorf("%s = %v, want %v", name, m[name], want)
@@ -59,7 +59,7 @@ func TestA02_MetadataIsTrue(t *testing.T) {
 	}
 	for name, want := range map[string][]string{
 		"response_types_supported": {"code"}, "code_challenge_methods_supported": {"S256"}, "grant_types_supported": {"authorization_code", "refresh_token"},
-		"token_endpoint_auth_methods_supported": {"none", "client_secret_post", "client_secret_basic"}, "scopes_supported": {"mcp:read", "mcp:write", "admin"},
+		"token_endpoint_auth_methods_supported": {"none", "client_secret_post", "client_secret_basic"}, "scopes_supported": {"mcp:read", "mcp:write", "admin", "openid", "profile", "email"},
 	} {
 		var got []string
 		list, _ := m[name].([]any)
@@ -118,7 +118,7 @@ func TestA04_JWKS(t *testing.T) {
 // call the pages.
 func TestA06_CORS(t *testing.T) {
 	s := authtest.New(t)
-	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/.well-known/jwks.json", "/token", "/register", "/revoke", "/introspect", "/oauth/token"} {
+	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/.well-known/jwks.json", "/token", "/register", "/revoke", "/introspect", "/userinfo", "/oauth/token"} {
 		for _, method := range []string{"GET", "POST", "OPTIONS"} {
 			r := s.Do(t, request(method, authtest.Issuer+path, "", "Origin", "https://x.test", "Access-Control-Request-Method", "POST"))
 			h := r.Header
@@ -180,7 +180,7 @@ func TestRow01_Row02_Metadata(t *testing.T) {
 		t.Error("the two documents differ")
 	}
 	m := o.JSON(t)
-	for _, name := range []string{"jwks_uri", "subject_types_supported", "id_token_signing_alg_values_supported", "revocation_endpoint", "introspection_endpoint", "registration_endpoint"} {
+	for _, name := range []string{"jwks_uri", "subject_types_supported", "id_token_signing_alg_values_supported", "revocation_endpoint", "introspection_endpoint", "registration_endpoint", "userinfo_endpoint", "end_session_endpoint", "claims_supported"} {
 		if m[name] == nil {
 			t.Errorf("%s is missing", name)
 		}
@@ -228,7 +228,7 @@ func TestHealth(t *testing.T) {
 // and neither is a redirect.
 func TestAbsent(t *testing.T) {
 	s := authtest.New(t)
-	for _, path := range []string{"/", "/authorize/", "/oauth/", "/.well-known/oauth-authorization-server/", "/files/upload", "/%2e%2e/token", "//token", "/oauth/consent"} {
+	for _, path := range []string{"/authorize/", "/oauth/", "/.well-known/oauth-authorization-server/", "/files/upload", "/%2e%2e/token", "//token", "/oauth/consent"} {
 		for _, method := range []string{"GET", "POST", "DELETE", "HEAD"} {
 			if r := s.Do(t, request(method, authtest.Issuer+path, "")); r.StatusCode != 404 {
 				t.Errorf("%s %s: %d", method, path, r.StatusCode)

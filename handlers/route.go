@@ -82,10 +82,11 @@ func (e *userError) Unwrap() error { return e.err }
 type route struct {
 	s         *server
 	get, post endpoint
-	api       bool  // for programs, of any origin: JSON errors and CORS; else for browsers
-	ownPages  bool  // posts are accepted from our own pages only
-	document  bool  // the body is a document that the endpoint reads, not a form
-	limit     int64 // of the body
+	api       bool                      // for programs, of any origin: JSON errors and CORS; else for browsers
+	ownPages  bool                      // posts are accepted from our own pages only
+	document  bool                      // the body is a document that the endpoint reads, not a form
+	limit     int64                     // of the body
+	rate      func(*http.Request) error // refuses what is too much; nil for what may be asked at will
 }
 
 func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -178,6 +179,11 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 			err = errors.New("panic")
 		}
 	}()
+	if rt.rate != nil {
+		if err := rt.rate(r); err != nil {
+			return nil, err
+		}
+	}
 	if r.Method == http.MethodPost {
 		if rt.ownPages {
 			if err := rt.s.checkOwnPage(r); err != nil {
@@ -289,10 +295,18 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := oauth.AsError(unanswered(err))
 	rt.log(r, e)
+	var limited *limitError
+	if errors.As(err, &limited) {
+		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
+	}
 	var toClient *redirectError
+	var challenged *bearerError
 	switch {
 	case errors.As(err, &toClient):
 		rt.render(w, r, redirect{to: e.RedirectTo(toClient.redirectURI, toClient.state, rt.s.o.Issuer)})
+	case errors.As(err, &challenged):
+		w.Header().Set("WWW-Authenticate", challenged.challenge())
+		e.WriteJSON(w, false)
 	case rt.api:
 		e.WriteJSON(w, usedBasic(r))
 	default:
@@ -313,6 +327,7 @@ func unanswered(err error) error {
 func (rt route) log(r *http.Request, e *oauth.Error) {
 	level := slog.LevelDebug
 	switch {
+	case e.Status() == http.StatusTooManyRequests: // a flood must not fill the log
 	case e.Code == oauth.TemporarilyUnavailable:
 		level = slog.LevelWarn
 	case e.Status() >= 500:

@@ -22,6 +22,7 @@ type tokenResponse struct {
 	TokenType    string `json:"token_type"`
 	ExpiresIn    int64  `json:"expires_in"`
 	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"` // OpenID Connect Core §3.1.3.3
 	Scope        string `json:"scope"`
 }
 
@@ -63,16 +64,31 @@ func (s *server) token(r *http.Request) (any, error) {
 // names nobody has failed to (OAuth 2.1 §3.2.4), also where a public client would
 // have had to give nothing but its id.
 func (s *server) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
+	key := s.byAddress(r) + " " + claimedClient(r)
+	if err := s.limits.wrongSecret.full(key); err != nil {
+		return nil, err
+	}
 	client, _, err := s.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
 	if err != nil {
 		var e *oauth.Error
 		if !errors.As(err, &e) {
 			err = unavailable(err)
 		}
+		if is(err, oauth.InvalidClient) {
+			_ = s.limits.wrongSecret.take(key) // this one has its answer; full refuses the next
+		}
 		return nil, err
 	}
 	ev.client = client
 	return client, nil
+}
+
+// claimedClient is the client that a request says it comes from.
+func claimedClient(r *http.Request) string {
+	if basic, ok, _ := oauth.Basic(r.Header.Get("Authorization")); ok {
+		return basic.DecodedID
+	}
+	return r.PostForm.Get("client_id")
 }
 
 // redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that
@@ -107,7 +123,7 @@ func (s *server) redeemCode(ctx context.Context, client *clients.Client, form ur
 		return nil, err
 	}
 	g.Expires = now.Add(s.o.RefreshTTL).Unix()
-	return s.issue(ctx, client, g, 0, g.Scope, now, ev)
+	return s.issue(ctx, client, g, issuance{scope: g.Scope, nonce: code.Nonce}, now, ev)
 }
 
 // refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The access token may be
@@ -147,7 +163,7 @@ func (s *server) refresh(ctx context.Context, client *clients.Client, form url.V
 	if scope = s.stillAllowed(scope, client, user); len(scope) == 0 {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is allowed any more")
 	}
-	return s.issue(ctx, client, g, handle.Gen, scope, now, ev)
+	return s.issue(ctx, client, g, issuance{gen: handle.Gen, scope: scope}, now, ev)
 }
 
 // checkGrant checks what may have changed since the grant was made: the user and
@@ -186,26 +202,45 @@ func (s *server) stillAllowed(scope []string, client *clients.Client, user users
 	return scope
 }
 
-// issue spends generation gen of a grant and then makes its tokens: the one write
+// issuance is what one token request may have of its grant.
+type issuance struct {
+	gen   int64 // that it spends
+	scope []string
+	nonce string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
+}
+
+// issue spends a generation of a grant and then makes its tokens: the one write
 // is durable before anything is signed. All checks are behind it.
-func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, scope []string, now time.Time, ev *event) (*tokenResponse, error) {
+func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant, what issuance, now time.Time, ev *event) (*tokenResponse, error) {
+	if err := s.limitTokens(g.ID, g.ClientHash); err != nil {
+		return nil, err
+	}
 	wall := time.Now() // what verifiers compare with; now may be ahead of it
 	if _, err := s.o.Keys.Signing(wall); err != nil {
 		return nil, unavailable(err) // before the code is spent in vain
 	}
-	next, err := s.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
+	next, err := s.o.Denylist.Use(ctx, g.Epoch, row(g, now), what.gen, now)
 	if err != nil {
-		return nil, s.refused(err, gen, ev)
+		return nil, s.refused(err, what.gen, ev)
 	}
-	expires := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires)
+	expires, scope := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires), oauth.FormatScope(what.scope)
 	access, err := s.o.Signer.Sign(jwt.Claims{
-		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: oauth.FormatScope(scope),
+		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
 		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
 	}, wall)
 	if err != nil {
 		return nil, err
 	}
-	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), Scope: oauth.FormatScope(scope)}
+	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), Scope: scope}
+	if slices.Contains(what.scope, "openid") {
+		response.IDToken, err = s.o.Signer.SignID(jwt.IDClaims{
+			Issuer: s.o.Issuer, Subject: g.Subject, Audience: client.ID, IssuedAt: wall.Unix(), ExpiresAt: expires,
+			AuthTime: g.AuthTime, Nonce: what.nonce, AccessTokenHash: jwt.AccessTokenHash(access),
+		}, wall)
+		if err != nil {
+			return nil, err
+		}
+	}
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
 		return response, nil
 	}

@@ -119,6 +119,7 @@ type Server struct {
 	ring     *seal.Keyring
 	keys     *keys.Set
 	denylist *denylist.List
+	throttle *users.Throttle
 	clients  *clients.Registry
 	users    handlers.Users
 	// usersFile is users when they come from the file.
@@ -188,6 +189,8 @@ func (s *Server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.run(ctx, s.denylist.Run)
+	s.throttle = users.NewThrottle(s.store, o.Log)
+	s.run(ctx, s.throttle.Run)
 	if err := s.openUsers(); err != nil {
 		return err
 	}
@@ -231,6 +234,7 @@ func (s *Server) publishGauges() {
 	gauge("signet_grants_reused", "Grants revoked because a code or a refresh handle was used again.", func() float64 { return float64(s.denylist.Stats().Reused) })
 	gauge("signet_grants_rolled_back", "Handles that prove that the store was rolled back.", func() float64 { return float64(s.denylist.Stats().RolledBack) })
 	gauge("signet_rows_pruned", "Rows forgotten after their time.", func() float64 { return float64(s.denylist.Stats().Pruned) })
+	gauge("signet_logins_throttled", "Logins refused because too many had failed.", func() float64 { return float64(s.throttle.Stats().Refused) })
 	gauge("signet_config_stale", "1 while a changed file cannot be used.", func() float64 {
 		if s.stale() != nil {
 			return 1
@@ -251,7 +255,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		return nil, err
 	}
 	h := handlers.Options{
-		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Clients: s.clients, Users: s.users,
+		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(),

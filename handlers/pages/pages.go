@@ -23,7 +23,7 @@ import (
 var files embed.FS
 
 // names are the pages. Each has a template of its own, inside of layout.html.
-var names = []string{"login", "consent", "account", "logout", "signed_out", "error"}
+var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home"}
 
 // Options are what an operator may change of the pages. The zero value of every
 // field but App is a sensible default.

@@ -48,6 +48,8 @@ type Config struct {
 	CodeTTL, AccessTTL, RefreshTTL, RefreshIdleTTL time.Duration
 
 	Window time.Duration // 60 s; Strict for none
+
+	Limits handlers.Limits // none
 }
 
 // Strict, as Config.Window, is a replay window of nothing.
@@ -68,6 +70,7 @@ type Server struct {
 	Denylist *denylist.List
 	Clients  *clients.Registry
 	Verifier *jwt.Verifier
+	Throttle *users.Throttle
 	Users    *Users // nil if Config.Users was set
 	Log      *Log
 
@@ -86,6 +89,7 @@ func New(t testing.TB, change ...func(*Config)) *Server {
 	c := Config{
 		Issuer: Issuer, Resources: []string{ResourceA}, Scopes: []string{"mcp:read", "mcp:write", "admin"}, DefaultScopes: []string{"mcp:read"},
 		CodeTTL: time.Minute, AccessTTL: 5 * time.Minute, RefreshTTL: 720 * time.Hour, RefreshIdleTTL: 336 * time.Hour, Window: time.Minute,
+		Limits: handlers.Limits{Authorize: -1, Login: -1, Register: -1, RegisterAll: -1, WrongSecret: -1, TokensGrant: -1, TokensClient: -1},
 	}
 	for _, f := range change {
 		f(&c)
@@ -149,10 +153,11 @@ func (s *Server) open(t testing.TB) {
 	fail(err)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked})
 	fail(err)
+	s.Throttle = users.NewThrottle(s.Store, log)
 	s.Handler, err = handlers.New(handlers.Options{
-		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Clients: s.Clients, Users: c.Users,
+		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Throttle: s.Throttle, Clients: s.Clients, Users: c.Users,
 		Signer: jwt.NewSigner(s.Keys.Signing), Verifier: s.Verifier, Resources: c.Resources, Scopes: c.Scopes, DefaultScopes: c.DefaultScopes,
-		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, Window: max(c.Window, 0),
+		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, Window: max(c.Window, 0), Limits: c.Limits,
 		Draining: func() bool { return s.draining }, Log: log,
 	})
 	fail(err)

@@ -1,0 +1,226 @@
+package handlers
+
+import (
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-chi/httprate"
+
+	"signet/oauth"
+	"signet/users"
+)
+
+// Limits are how many requests one replica takes a minute, by address (of IPv6 the
+// /64, which is what one customer has) or by what the name says. A field that is 0
+// has its default, a negative one is no limit.
+//
+// The token endpoint has none by address: the clients that run as a service are
+// many users behind few addresses.
+type Limits struct {
+	Authorize    int // authorization requests
+	Login        int // passwords, right or wrong; each costs a hash
+	Register     int // registrations
+	RegisterAll  int // registrations from everywhere
+	WrongSecret  int // failed authentications of one client from one address
+	TokensGrant  int // token requests with a handle of one grant
+	TokensClient int // token requests with handles of one client
+}
+
+// The defaults leave room for an office, or a test suite, behind one address, and
+// stop what only a loop or an attacker does.
+const (
+	authorizePerMinute    = 1200
+	loginPerMinute        = 300
+	registerPerMinute     = 300
+	registerAllPerMinute  = 1000
+	wrongSecretPerMinute  = 60
+	tokensGrantPerMinute  = 600     // a grant needs one in five minutes, for each process that shares it
+	tokensClientPerMinute = 300_000 // a third of what a core does: one client never has it all
+)
+
+// limits are the limiters in force; a nil one lets everything pass.
+type limits struct {
+	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient *limiter
+}
+
+func newLimits(l Limits) limits {
+	return limits{
+		authorize: newLimiter(l.Authorize, authorizePerMinute), login: newLimiter(l.Login, loginPerMinute),
+		register: newLimiter(l.Register, registerPerMinute), registerAll: newLimiter(l.RegisterAll, registerAllPerMinute),
+		wrongSecret: newLimiter(l.WrongSecret, wrongSecretPerMinute),
+		tokensGrant: newLimiter(l.TokensGrant, tokensGrantPerMinute), tokensClient: newLimiter(l.TokensClient, tokensClientPerMinute),
+	}
+}
+
+// window is the time that the limits are per.
+const window = time.Minute
+
+// limiter counts requests by key over the last minute.
+type limiter struct {
+	rate  *httprate.RateLimiter
+	limit int
+	none  *http.Request // what the library is told about requests: nothing
+}
+
+func newLimiter(limit, otherwise int) *limiter {
+	if limit < 0 {
+		return nil
+	}
+	if limit == 0 {
+		limit = otherwise
+	}
+	// No headers: how much is left is nobody's business.
+	rate := httprate.NewRateLimiter(limit, window, httprate.WithLimitCounter(newCounter()), httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
+	return &limiter{rate: rate, limit: limit, none: new(http.Request)}
+}
+
+// take counts a request, or refuses it.
+func (l *limiter) take(key string) error {
+	if l != nil && l.rate.OnLimit(nil, l.none, key) {
+		return tooMany(window)
+	}
+	return nil
+}
+
+// full refuses if take would, and counts nothing.
+func (l *limiter) full(key string) error {
+	if l == nil {
+		return nil
+	}
+	if _, rate, err := l.rate.Status(key); err == nil && int(math.Round(rate))+1 > l.limit {
+		return tooMany(window)
+	}
+	return nil
+}
+
+// counter is where a limiter keeps its numbers: in a table of one size, so that a
+// flood from ever new addresses takes no memory. Keys that fall into one place are
+// counted together, which is unlikely, and nobody can choose it.
+type counter struct {
+	seed maphash.Seed
+
+	mu                sync.Mutex
+	latest            time.Time // begin of the window that current counts
+	current, previous []uint32
+}
+
+const places = 1 << 16
+
+func newCounter() *counter {
+	return &counter{seed: maphash.MakeSeed(), current: make([]uint32, places), previous: make([]uint32, places)}
+}
+
+// Config is for counters that need to know the limit.
+func (c *counter) Config(int, time.Duration) {}
+
+// Increment counts one request.
+func (c *counter) Increment(key string, now time.Time) error { return c.IncrementBy(key, now, 1) }
+
+// IncrementBy counts n requests in the window that begins at now.
+func (c *counter) IncrementBy(key string, now time.Time, n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	c.current[c.place(key)] += uint32(n)
+	return nil
+}
+
+// Get returns the counts of the window that begins at now, and of the one before.
+func (c *counter) Get(key string, now, _ time.Time) (current, previous int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	i := c.place(key)
+	return int(c.current[i]), int(c.previous[i]), nil
+}
+
+func (c *counter) place(key string) uint64 { return maphash.String(c.seed, key) % places }
+
+// turn makes room for the window that begins at now. A clock that was set back
+// counts on in the latest one.
+func (c *counter) turn(now time.Time) {
+	if !now.After(c.latest) {
+		return
+	}
+	c.current, c.previous = c.previous, c.current
+	clear(c.current)
+	if now.Sub(c.latest) > window {
+		clear(c.previous)
+	}
+	c.latest = now
+}
+
+// limitError is a refusal for the number of requests. Its code is one on which
+// clients keep their tokens; one that is not registered they would take for our
+// failure.
+type limitError struct {
+	err        *oauth.Error
+	retryAfter int // seconds
+}
+
+func (e *limitError) Error() string { return e.err.Error() }
+func (e *limitError) Unwrap() error { return e.err }
+
+func tooMany(wait time.Duration) error {
+	seconds := max(1, int(math.Ceil(wait.Seconds())))
+	err := oauth.Errorf(oauth.TemporarilyUnavailable, "too many requests: try again in %d seconds", seconds)
+	return &limitError{err: err.WithStatus(http.StatusTooManyRequests), retryAfter: seconds}
+}
+
+// byAddress is the key of limits by address.
+func (s *server) byAddress(r *http.Request) string { return httprate.CanonicalizeIP(s.o.ClientIP(r)) }
+
+func (s *server) limitAuthorize(r *http.Request) error {
+	return s.limits.authorize.take(s.byAddress(r))
+}
+
+func (s *server) limitRegister(r *http.Request) error {
+	if err := s.limits.register.take(s.byAddress(r)); err != nil {
+		return err
+	}
+	return s.limits.registerAll.take("")
+}
+
+// throttled calls check, which is to say [users.ErrInvalid] of a wrong password for
+// the account name, unless too many have been wrong: that is found out first, since
+// the check is what costs.
+func (s *server) throttled(r *http.Request, name string, now time.Time, check func() error) error {
+	if err := s.limits.login.take(s.byAddress(r)); err != nil {
+		return err
+	}
+	address, _ := netip.ParseAddr(s.o.ClientIP(r)) // what is no address counts as one
+	attempt, err := s.o.Throttle.Begin(r.Context(), name, address, now)
+	var throttled *users.ThrottledError
+	switch {
+	case errors.As(err, &throttled):
+		return tooMany(throttled.RetryAfter)
+	case err != nil:
+		return err
+	}
+	var trouble error
+	switch err = check(); {
+	case err == nil:
+		trouble = attempt.Succeeded(r.Context())
+	case !errors.Is(err, users.ErrInvalid):
+		trouble = attempt.Withdraw(r.Context())
+	}
+	if trouble != nil {
+		s.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
+	}
+	return err
+}
+
+// limitTokens counts a token request whose handle is good so far. What somebody made
+// up counts for nobody, or a stranger could use up a client's requests.
+func (s *server) limitTokens(grantID, clientHash string) error {
+	if err := s.limits.tokensGrant.take(grantID); err != nil {
+		return err
+	}
+	return s.limits.tokensClient.take(clientHash)
+}

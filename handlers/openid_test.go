@@ -1,0 +1,372 @@
+package handlers_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/oauth2"
+
+	"signet/internal/authtest"
+	"signet/jwt"
+)
+
+// inProcess lets HTTP clients of other libraries talk to the server.
+type inProcess struct{ http.Handler }
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// idToken returns the id token of a token response, "" if there is none.
+func idToken(t *testing.T, r *authtest.Response) string {
+	t.Helper()
+	raw, _ := r.JSON(t)["id_token"].(string)
+	return raw
+}
+
+// A client of another library finds everything by discovery, and accepts the id
+// token with its nonce and the hash of the access token.
+func TestIDTokenByDiscovery(t *testing.T) {
+	s := authtest.New(t)
+	ctx := oidc.ClientContext(context.Background(), &http.Client{Transport: inProcess{s}})
+	provider, err := oidc.NewProvider(ctx, authtest.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []authtest.Client{s.PUB, s.CONF} {
+		begin := time.Now().Unix()
+		r := s.Redeem(t, c, s.Code(t, "alice", c, set("scope", "openid mcp:read", "nonce", "n-0S6_WzA2Mj")))
+		tok := r.Tokens(t)
+		id, err := provider.Verifier(&oidc.Config{ClientID: c.ID}).Verify(ctx, idToken(t, r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id.Subject != "alice" || id.Nonce != "n-0S6_WzA2Mj" || id.Issuer != authtest.Issuer || len(id.Audience) != 1 {
+			t.Errorf("id token %+v", id)
+		}
+		if err := id.VerifyAccessToken(tok.Access); err != nil {
+			t.Errorf("at_hash: %v", err)
+		}
+		var claims map[string]any
+		if err := id.Claims(&claims); err != nil {
+			t.Fatal(err)
+		}
+		if at, _ := claims["auth_time"].(float64); int64(at) < begin {
+			t.Errorf("auth_time %v, want %d or later", claims["auth_time"], begin)
+		}
+		for _, name := range []string{"email", "name", "scope", "gid", "jti"} {
+			if claims[name] != nil {
+				t.Errorf("the id token has %s", name)
+			}
+		}
+		info, err := provider.UserInfo(ctx, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: tok.Access, TokenType: "Bearer"}))
+		if err != nil || info.Subject != id.Subject {
+			t.Errorf("userinfo: %+v, %v", info, err)
+		}
+		if _, err := s.Verifier.Verify(ctx, idToken(t, r)); err == nil {
+			t.Error("the id token passes for an access token")
+		}
+	}
+}
+
+// Without the scope openid there is no id token, also where a refresh leaves it
+// out; a refreshed one has no nonce and tells the first login.
+func TestIDTokenFollowsScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		if r := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB)); idToken(t, r) != "" {
+			t.Errorf("id token without openid: %s", r.Body)
+		}
+		first := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB, set("scope", "openid mcp:read", "nonce", "n")))
+		time.Sleep(10 * time.Minute)
+		narrow := s.Refresh(t, s.PUB, first.Tokens(t).Refresh, set("scope", "mcp:read"))
+		if idToken(t, narrow) != "" {
+			t.Errorf("id token for a request without openid: %s", narrow.Body)
+		}
+		again := s.Refresh(t, s.PUB, narrow.Tokens(t).Refresh)
+		a, b := payload(t, idToken(t, first)), payload(t, idToken(t, again))
+		if a.Nonce != "n" || b.Nonce != "" {
+			t.Errorf("nonces %q and %q, want n and none", a.Nonce, b.Nonce)
+		}
+		if a.AuthTime != b.AuthTime || a.Subject != b.Subject || a.Audience != b.Audience || b.IssuedAt < a.IssuedAt+600 {
+			t.Errorf("refreshed id token %+v, first %+v", b, a)
+		}
+		if b.AccessTokenHash != jwt.AccessTokenHash(again.Tokens(t).Access) {
+			t.Error("at_hash is not of the access token beside it")
+		}
+	})
+}
+
+func payload(t *testing.T, raw string) (c jwt.IDClaims) {
+	t.Helper()
+	_, b, err := jwt.UnsafeClaims(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func userinfo(t *testing.T, s *authtest.Server, method string, header ...string) *authtest.Response {
+	t.Helper()
+	return s.Do(t, request(method, authtest.Issuer+"/userinfo", "", header...))
+}
+
+// Row 19: userinfo tells, by GET and POST, what the source of users knows and the
+// scopes allow, and nothing else.
+func TestRow19_Userinfo(t *testing.T) {
+	s := authtest.New(t)
+	s.Users.Change("bob", func(a *authtest.Account) bool { a.DisplayName, a.Email = "Bob B.", "bob@example.com"; return true })
+	for _, c := range []struct {
+		user, scope string
+		want        map[string]any
+	}{
+		{"alice", "mcp:read", map[string]any{"sub": "alice", "name": "alice", "preferred_username": "alice", "scope": "mcp:read"}},
+		{"alice", "openid email", map[string]any{"sub": "alice", "name": "alice", "preferred_username": "alice", "email": "alice@example.com", "scope": "openid email"}},
+		{"bob", "openid profile", map[string]any{"sub": "bob", "name": "Bob B.", "preferred_username": "bob", "scope": "openid profile"}},
+		{"bob", "profile email", map[string]any{"sub": "bob", "name": "Bob B.", "preferred_username": "bob", "email": "bob@example.com", "scope": "profile email"}},
+	} {
+		tok := s.Tokens(t, c.user, s.PUB, set("scope", c.scope))
+		for _, method := range []string{"GET", "POST"} {
+			r := userinfo(t, s, method, "Authorization", "Bearer "+tok.Access)
+			if r.StatusCode != 200 || r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s: %d %v", method, r.StatusCode, r.Header)
+			}
+			if diff := cmp.Diff(c.want, r.JSON(t)); diff != "" {
+				t.Errorf("%s %s with %s (-want +got):\n%s", method, c.user, c.scope, diff)
+			}
+		}
+	}
+}
+
+// Row 19: what is not a good access token gets a challenge, and a source of users
+// that cannot say gets nobody's token thrown away.
+func TestRow19_UserinfoRefuses(t *testing.T) {
+	s := authtest.New(t, several)
+	good := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB, set("scope", "openid mcp:read", "resource", authtest.ResourceB)))
+	tok := good.Tokens(t)
+	if r := userinfo(t, s, "GET", "Authorization", "bearer "+tok.Access); r.StatusCode != 200 {
+		t.Fatalf("a token for the other resource: %d %s", r.StatusCode, r.Body)
+	}
+	for name, c := range map[string]struct {
+		header    string
+		status    int
+		challenge string
+	}{
+		"no token":         {"", 401, `Bearer scope="openid"`},
+		"another scheme":   {"Basic YTpi", 401, `Bearer scope="openid"`},
+		"nothing":          {"Bearer", 401, `error="invalid_token"`},
+		"garbage":          {"Bearer x.y.z", 401, `error="invalid_token"`},
+		"changed":          {"Bearer " + tok.Access[:len(tok.Access)-4] + "AAAA", 401, `error="invalid_token"`},
+		"a refresh handle": {"Bearer " + tok.Refresh, 401, `error="invalid_token"`},
+		"the id token":     {"Bearer " + idToken(t, good), 401, `error="invalid_token"`},
+		"two tokens":       {"Bearer " + tok.Access + ", Bearer x", 400, `error="invalid_request"`},
+	} {
+		var header []string
+		if c.header != "" {
+			header = []string{"Authorization", c.header}
+		}
+		r := userinfo(t, s, "GET", header...)
+		if r.StatusCode != c.status || !strings.Contains(r.Header.Get("WWW-Authenticate"), c.challenge) || !strings.HasPrefix(r.Header.Get("WWW-Authenticate"), "Bearer ") || r.Error() == "" {
+			t.Errorf("%s: %d, %s, %s", name, r.StatusCode, r.Header.Get("WWW-Authenticate"), r.Body)
+		}
+	}
+	if r := s.Do(t, request("POST", authtest.Issuer+"/userinfo", "access_token="+tok.Access, "Content-Type", formType)); r.StatusCode != 401 {
+		t.Errorf("a token in the body: %d", r.StatusCode)
+	}
+	if r := s.Get(t, "/userinfo?access_token="+tok.Access); r.StatusCode != 401 {
+		t.Errorf("a token in the query: %d", r.StatusCode)
+	}
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Name = ""; return true })
+	if r := userinfo(t, s, "GET", "Authorization", "Bearer "+tok.Access); r.JSON(t)["preferred_username"] != nil || r.JSON(t)["name"] != nil {
+		t.Errorf("names were invented: %s", r.Body)
+	}
+	s.Revoke(t, s.PUB, tok.Refresh)
+	if r := userinfo(t, s, "GET", "Authorization", "Bearer "+tok.Access); r.StatusCode != 401 || !strings.Contains(r.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+		t.Errorf("a revoked grant: %d %s", r.StatusCode, r.Body)
+	}
+	gone := s.Tokens(t, "bob", s.PUB, set("resource", authtest.ResourceA))
+	s.Users.Change("bob", func(*authtest.Account) bool { return false })
+	if r := userinfo(t, s, "GET", "Authorization", "Bearer "+gone.Access); r.StatusCode != 401 {
+		t.Errorf("a user who is gone: %d %s", r.StatusCode, r.Body)
+	}
+}
+
+// Nothing ends by a link, from wherever and with whatever hint: the page asks.
+func TestLogoutByClient(t *testing.T) {
+	s := authtest.New(t)
+	bye := "https://app.test/bye?x=1"
+	c := registerLogout(t, s, bye)
+	b := s.NewBrowser()
+	r := s.Redeem(t, c, b.Code(t, "alice", c, set("scope", "openid")))
+	hint := idToken(t, r)
+	good := url.Values{"id_token_hint": {hint}, "client_id": {c.ID}, "post_logout_redirect_uri": {bye}, "state": {"S&1"}}
+	for name, link := range map[string]url.Values{
+		"all":       good,
+		"hint only": edit1(good, del("client_id")),
+		"id only":   edit1(good, del("id_token_hint")),
+		"no state":  edit1(good, del("state")),
+	} {
+		page := b.Get(t, "/logout?"+link.Encode())
+		if page.StatusCode != 200 || !strings.Contains(page.Body, "alice") || !strings.Contains(page.Body, "app.test") {
+			t.Errorf("%s: %d %s", name, page.StatusCode, text(page))
+		}
+	}
+	wantConsent(t, b, s)
+
+	// A client may post, too, and is asked the same question.
+	b.Header.Set("Sec-Fetch-Site", "cross-site")
+	page := b.Post(t, "/logout", good)
+	if !strings.Contains(page.Body, "alice") {
+		t.Fatalf("posted by the client: %d %s", page.StatusCode, text(page))
+	}
+	wantConsent(t, b, s)
+	b.Header.Set("Sec-Fetch-Site", "same-origin")
+	out := b.Submit(t, page)
+	if out.StatusCode != 303 || out.Header.Get("Location") != bye+"&state=S%261" {
+		t.Errorf("after the logout: %d to %s", out.StatusCode, out.Header.Get("Location"))
+	}
+	if len(b.Cookies) != 0 {
+		t.Errorf("cookies stay: %v", b.Cookies)
+	}
+	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+
+	// Nobody is signed in: the way back is there, and takes a click.
+	page = b.Get(t, "/logout?"+good.Encode())
+	if strings.Contains(page.Body, "alice") {
+		t.Errorf("signed in still: %s", text(page))
+	}
+	if out := b.Submit(t, page); out.Header.Get("Location") != bye+"&state=S%261" {
+		t.Errorf("back: %d to %s", out.StatusCode, out.Header.Get("Location"))
+	}
+}
+
+// Whatever is wrong with a request for a logout, the browser is sent nowhere, and
+// the user can sign out all the same.
+func TestLogoutGoesNowhereElse(t *testing.T) {
+	s := authtest.New(t)
+	bye := "https://app.test/bye"
+	c, other := registerLogout(t, s, bye), registerLogout(t, s, "https://other.test/bye")
+	r := s.Redeem(t, c, s.Code(t, "alice", c, set("scope", "openid")))
+	tok, hint := r.Tokens(t), idToken(t, r)
+	good := url.Values{"id_token_hint": {hint}, "client_id": {c.ID}, "post_logout_redirect_uri": {bye}, "state": {"S"}}
+	for name, change := range map[string]edit{
+		"not registered":          set("post_logout_redirect_uri", "https://evil.test/"),
+		"its redirect URI":        set("post_logout_redirect_uri", c.RedirectURI),
+		"another one's":           set("post_logout_redirect_uri", "https://other.test/bye"),
+		"longer":                  set("post_logout_redirect_uri", bye+"/x"),
+		"twice":                   add("post_logout_redirect_uri", bye),
+		"another client":          set("client_id", other.ID),
+		"unknown client":          func(v url.Values) { v.Del("id_token_hint"); v.Set("client_id", "nobody") },
+		"no client":               func(v url.Values) { v.Del("id_token_hint"); v.Del("client_id") },
+		"hint changed":            set("id_token_hint", hint[:len(hint)-4]+"AAAA"),
+		"hint is garbage":         set("id_token_hint", "x"),
+		"hint is an access token": set("id_token_hint", tok.Access),
+		"state too long":          set("state", strings.Repeat("s", 5000)),
+	} {
+		b := s.NewBrowser()
+		b.Code(t, "alice", s.PUB)
+		page := b.Get(t, "/logout?"+edit1(good, change).Encode())
+		if page.StatusCode != 200 || !strings.Contains(page.Body, "alice") || strings.Contains(page.Body, ".test/") {
+			t.Errorf("%s: %d %s", name, page.StatusCode, text(page))
+		}
+		if name != "twice" { // a form that says something twice is refused
+			if r := b.Post(t, "/logout", edit1(good, change)); r.StatusCode != 200 || r.Header.Get("Location") != "" {
+				t.Errorf("%s: %d to %q", name, r.StatusCode, r.Header.Get("Location"))
+			}
+			wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+		}
+	}
+}
+
+// A hint counts long after it has expired, as long as its key is known; then the
+// client has to say who it is.
+func TestLogoutWithOldHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		bye := "https://app.test/bye"
+		c := registerLogout(t, s, bye)
+		hint := idToken(t, s.Redeem(t, c, s.Code(t, "alice", c, set("scope", "openid"))))
+		form := url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {bye}}
+		time.Sleep(20 * time.Minute)
+		_, rest, _ := strings.Cut(hint, ".")
+		unknown := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"JWT","kid":"gone"}`)) + "." + rest
+		if r := s.NewBrowser().Post(t, "/logout", edit1(form, set("id_token_hint", unknown))); r.Header.Get("Location") != "" {
+			t.Errorf("hint of a key that is gone: to %q", r.Header.Get("Location"))
+		}
+		if r := s.NewBrowser().Post(t, "/logout", edit1(form, set("id_token_hint", unknown, "client_id", c.ID))); r.Header.Get("Location") != bye {
+			t.Errorf("the same with client_id: %d to %q", r.StatusCode, r.Header.Get("Location"))
+		}
+		if r := s.NewBrowser().Post(t, "/logout", form); r.Header.Get("Location") != bye {
+			t.Errorf("expired hint: %d to %q", r.StatusCode, r.Header.Get("Location"))
+		}
+	})
+}
+
+func edit1(v url.Values, change edit) url.Values {
+	c := url.Values{}
+	for name, values := range v {
+		c[name] = append([]string(nil), values...)
+	}
+	change(c)
+	return c
+}
+
+func wantConsent(t *testing.T, b *authtest.Browser, s *authtest.Server) {
+	t.Helper()
+	if r := b.Get(t, s.AuthorizeURL(s.LOC)); !strings.Contains(r.Body, `value="approve"`) {
+		t.Errorf("the session has ended: %d %s", r.StatusCode, text(r))
+	}
+}
+
+func registerLogout(t *testing.T, s *authtest.Server, uri string) authtest.Client {
+	t.Helper()
+	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none","post_logout_redirect_uris":["`+uri+`"]}`)
+	id, _ := r.JSON(t)["client_id"].(string)
+	if r.StatusCode != 201 || id == "" {
+		t.Fatalf("%d %s", r.StatusCode, r.Body)
+	}
+	return authtest.Client{ID: id, RedirectURI: "https://app.test/cb"}
+}
+
+// Row 52: the documentation that the metadata names is a page. A server whose one
+// resource is the whole host has none, and names none.
+func TestRow52_Documentation(t *testing.T) {
+	for _, issuer := range []string{authtest.Issuer, "https://as.test/t1"} {
+		s := authtest.New(t, func(c *authtest.Config) { c.Issuer = issuer })
+		u, err := url.Parse(issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := s.Do(t, request("GET", "https://as.test/.well-known/oauth-authorization-server"+u.Path, "")).JSON(t)
+		at, _ := m["service_documentation"].(string)
+		if at != issuer+"/" {
+			t.Fatalf("service_documentation %q", at)
+		}
+		r := s.Do(t, request("GET", at, ""))
+		if r.StatusCode != 200 || !strings.Contains(r.Body, authtest.ResourceA) || !strings.Contains(r.Body, "/.well-known/oauth-authorization-server"+u.Path) {
+			t.Errorf("%s: %d %s", at, r.StatusCode, text(r))
+		}
+	}
+	s := authtest.New(t, func(c *authtest.Config) { c.Resources = []string{authtest.Issuer + "/"} })
+	if m := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t); m["service_documentation"] != nil {
+		t.Errorf("service_documentation %v where the resource is", m["service_documentation"])
+	}
+	if r := s.Get(t, "/"); r.StatusCode != 404 {
+		t.Errorf("/: %d", r.StatusCode)
+	}
+}

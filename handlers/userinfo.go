@@ -1,0 +1,89 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"signet/jwt"
+	"signet/oauth"
+	"signet/users"
+)
+
+// userinfo is what is known about the user of an access token (OpenID Connect Core
+// §5.3.2). A claim that the source of users does not know is left out. There is no
+// email_verified: nobody here has verified it.
+type userinfo struct {
+	Subject           string `json:"sub"`
+	Name              string `json:"name,omitempty"`
+	PreferredUsername string `json:"preferred_username,omitempty"`
+	Email             string `json:"email,omitempty"`
+	Scope             string `json:"scope"`
+}
+
+// bearerError is refused with a challenge (RFC 6750 §3). err is nil for a request
+// without a token.
+type bearerError struct{ err *oauth.Error }
+
+var errNoToken = oauth.Errorf(oauth.InvalidToken, "an access token is needed here")
+
+func (e *bearerError) Error() string { return e.Unwrap().Error() }
+func (e *bearerError) Unwrap() error {
+	if e.err == nil {
+		return errNoToken
+	}
+	return e.err
+}
+
+// challenge is the value of WWW-Authenticate. The scope is what makes the endpoint
+// worth asking; no token is refused for want of it.
+func (e *bearerError) challenge() string { return e.err.Challenge("", []string{"openid"}) }
+
+// userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). Any of our access
+// tokens will do, whatever its audience and scopes: the name is the least that a
+// client learns which the user has let in, and the address takes the scope email.
+func (s *server) userinfo(r *http.Request) (any, error) {
+	claims, err := s.bearer(r)
+	if err != nil {
+		return nil, err
+	}
+	user, err := s.o.Users.Lookup(r.Context(), claims.Subject)
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		return nil, &bearerError{oauth.Errorf(oauth.InvalidToken, "the user's account has ended").Because(err)}
+	case err != nil:
+		return nil, unavailable(err)
+	}
+	info := userinfo{Subject: claims.Subject, Name: user.DisplayName, PreferredUsername: user.Name, Scope: claims.Scope}
+	if info.Name == "" {
+		info.Name = user.Name
+	}
+	if slices.Contains(claims.Scopes(), "email") {
+		info.Email = user.Email
+	}
+	return info, nil
+}
+
+// bearer returns the claims of the request's access token.
+func (s *server) bearer(r *http.Request) (*jwt.Claims, error) {
+	raw, ok, err := oauth.Bearer(r.Header["Authorization"])
+	if err != nil {
+		return nil, &bearerError{oauth.AsError(err)}
+	}
+	if !ok {
+		return nil, &bearerError{}
+	}
+	return s.verify(r.Context(), raw)
+}
+
+func (s *server) verify(ctx context.Context, raw string) (*jwt.Claims, error) {
+	claims, err := s.o.Verifier.Verify(ctx, raw)
+	switch {
+	case errors.Is(err, jwt.ErrInvalid):
+		return nil, &bearerError{oauth.Errorf(oauth.InvalidToken, "the access token is not valid any more").Because(err)}
+	case err != nil:
+		return nil, unavailable(err) // on a 401 clients throw the token away
+	}
+	return claims, nil
+}
