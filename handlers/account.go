@@ -25,7 +25,8 @@ type accountData struct {
 	EndsSessions bool   // signing out everywhere ends every session
 	Done         string // what was just done: end of a message's key
 	Problem      string // with the password: key of a message
-	Reason       string // of the problem, in English
+	WrongOld     bool   // the problem is the password of now
+	Reason       string // or the new one: why, in English
 }
 
 // grantData is one connected application.
@@ -195,7 +196,7 @@ func passwordProblem(err error) (accountData, error) {
 	var rule users.PasswordError
 	switch {
 	case errors.Is(err, users.ErrInvalid):
-		return accountData{Problem: "account.password_invalid"}, oauth.Errorf(oauth.AccessDenied, "wrong password")
+		return accountData{Problem: "account.password_invalid", WrongOld: true}, oauth.Errorf(oauth.AccessDenied, "wrong password")
 	case errors.As(err, &rule):
 		return accountData{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "not a good password")
 	case errors.Is(err, users.ErrReadOnly):
