@@ -144,9 +144,61 @@ func TestReplaysOutliveAFailingStore(t *testing.T) {
 	want(t, l, s, grants[449], 1, now, 2, nil)
 	flush(l)
 	flush(l)
-	for i, n := range map[int]int64{0: 1, 199: 1, 250: 1, 448: 1, 449: 2} {
-		wantReplays(t, l, grants[i], n)
+	for i, g := range grants {
+		switch i {
+		case 300:
+		case 449:
+			wantReplays(t, l, g, 2)
+		default:
+			wantReplays(t, l, g, 1)
+		}
 	}
+}
+
+// What waits in memory is bounded, and what exceeds that is not counted.
+func TestReplaysWaitingAreBounded(t *testing.T) {
+	const most = 10_000
+	now := time.Now()
+	s := fastStore(t)
+	l := listOn(t, s, window)
+	g := grantAt(now)
+	first := g.ID
+	id := func(i int) string { return fmt.Sprintf("%s-%05d", first, i) }
+	err := s.Write(t.Context(), func(tx store.Tx) error {
+		for i := range most + 2 {
+			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
+				VALUES ($1, 2, $2, 0, 's', 'c', 'n', 'h', 's', 'r', 0, $3)`, id(i), now.UnixMilli(), g.Expires)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range append([]int{most + 1}, indexes(most+1)...) { // the last one is one too many
+		g.ID = id(i)
+		want(t, l, s, g, 1, now, 2, nil)
+	}
+	g.ID = id(0)
+	want(t, l, s, g, 1, now, 2, nil) // waits already
+	flush(l)
+	for i, n := range map[int]int64{0: 2, 1: 1, most - 2: 1, most + 1: 1, most - 1: 0, most: 0} {
+		g.ID = id(i)
+		wantReplays(t, l, g, n)
+	}
+	if n := l.Stats().Replayed; n != most+3 {
+		t.Errorf("%d replays in all, want %d", n, most+3)
+	}
+}
+
+func indexes(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
 }
 
 func TestAllPages(t *testing.T) {
@@ -215,6 +267,10 @@ func TestRevokeAll(t *testing.T) {
 	bob.Subject = "bob"
 	use(bob, 0, nil)
 	use(gone, 0, nil)
+	past := grantAt(now.Add(-life - time.Hour))
+	if _, err := lists[0].Use(t.Context(), epoch, past, 0, now.Add(-life-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	if err := lists[1].Revoke(t.Context(), gone, now.Add(-time.Minute)); err != nil {
 		t.Fatal(err)
 	}

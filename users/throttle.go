@@ -189,12 +189,12 @@ func (t *Throttle) Begin(ctx context.Context, name string, address netip.Addr, n
 }
 
 func networkOf(address netip.Addr) string {
-	address = address.Unmap().WithZone("")
+	address = address.Unmap()
 	bits := address.BitLen()
 	if address.Is6() {
 		bits = 64
 	}
-	network, _ := address.Prefix(bits) // in range
+	network, _ := address.Prefix(bits) // in range, and without a zone
 	return network.String()
 }
 

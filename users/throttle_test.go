@@ -311,8 +311,13 @@ func TestSuccessDelaysNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	slow, _ := refusal(t, th, "slow", home, now)
+	now = now.Add(32 * time.Second)
 	wantFail(t, th, "wrong", home, now)
-	wantWait(t, th, "next", home, now, 32*time.Second)
+	if err := slow.Succeeded(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantWait(t, th, "next", home, now, 32*time.Second) // as if there had been the one failure
 }
 
 // An attempt in which no password was checked is as if it had not been.
@@ -336,9 +341,16 @@ func TestWithdraw(t *testing.T) {
 	if n := rows(t, s); n != 0 {
 		t.Errorf("%d rows, want none", n)
 	}
-	for range 4 {
+	for range 3 {
 		wantFail(t, th, "alice", home, now)
 	}
+	twice, _ := refusal(t, th, "alice", home, now)
+	for range 2 {
+		if err := twice.Withdraw(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantFail(t, th, "alice", home, now)
 	a, _ := refusal(t, th, "alice", home, now)
 	wantWait(t, th, "alice", home, now, refusedFor(t, th, now))
 	if err := a.Withdraw(t.Context()); err != nil {
@@ -419,6 +431,11 @@ func TestThrottleIsInTheStore(t *testing.T) {
 		t.Error("forgotten after a restart")
 	}
 	wantWait(t, th, "alice", home, now.Add(-time.Hour), time.Second)
+	for range 5 {
+		wantFail(t, th, "alice", abroad, now)
+		now = now.Add(-time.Minute)
+	}
+	wantWait(t, th, "alice", abroad, now.Add(5*time.Minute), time.Second)
 }
 
 // Names of nobody may be passwords: neither they nor addresses are in the store.
@@ -443,6 +460,24 @@ func TestThrottleKeepsNoNames(t *testing.T) {
 				t.Errorf("%q is in the store", s)
 			}
 		}
+	}
+}
+
+// What one store holds says nothing about what another one does.
+func TestThrottleHashesForOneStore(t *testing.T) {
+	var keys [2]string
+	for i := range keys {
+		th, s := newThrottle(t)
+		wantFail(t, th, "alice", home, s.Now())
+		err := s.Read(t.Context(), func(tx store.Tx) error {
+			return tx.QueryRow("SELECT group_concat(hex(key)) FROM attempts").Scan(&keys[i])
+		})
+		if err != nil || len(keys[i]) != 2*32+1 {
+			t.Fatalf("keys %q, %v; want two of 16 bytes", keys[i], err)
+		}
+	}
+	if keys[0] == keys[1] {
+		t.Errorf("both stores have %s", keys[0])
 	}
 }
 
