@@ -1,0 +1,333 @@
+package handlers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/handlers"
+	"signet/internal/authtest"
+	"signet/users"
+)
+
+// wantTooMany demands a refusal with a time, in JSON or as a page.
+func wantTooMany(t *testing.T, r *authtest.Response) {
+	t.Helper()
+	seconds, err := strconv.Atoi(r.Header.Get("Retry-After"))
+	if r.StatusCode != http.StatusTooManyRequests || err != nil || seconds < 1 || r.Header.Get("Location") != "" {
+		t.Errorf("got %d, Retry-After %q, Location %q; want 429 with a time\n%s", r.StatusCode, r.Header.Get("Retry-After"), r.Header.Get("Location"), text(r))
+	}
+	if r.Header.Get("Content-Type") == "application/json" && r.Error() != "temporarily_unavailable" {
+		t.Errorf("got %s; want a code on which clients keep their tokens", r.Body)
+	}
+}
+
+func limited(l handlers.Limits) func(*authtest.Config) {
+	return func(c *authtest.Config) {
+		for _, f := range []struct{ to, from *int }{
+			{&c.Limits.Authorize, &l.Authorize}, {&c.Limits.Login, &l.Login}, {&c.Limits.Register, &l.Register}, {&c.Limits.RegisterAll, &l.RegisterAll},
+			{&c.Limits.WrongSecret, &l.WrongSecret}, {&c.Limits.TokensGrant, &l.TokensGrant}, {&c.Limits.TokensClient, &l.TokensClient},
+		} {
+			if *f.from != 0 {
+				*f.to = *f.from
+			}
+		}
+	}
+}
+
+// from sends a request as if it came from an address.
+func from(t *testing.T, s *authtest.Server, address, method, target, contentType, body string) *authtest.Response {
+	t.Helper()
+	r := request(method, target, body, "Content-Type", contentType, "Accept", "text/html")
+	r.RemoteAddr = address
+	return s.Do(t, r)
+}
+
+// Authorization requests are counted by address, of which an IPv6 network of 64 bits
+// is one; whoever is over the limit gets a page, and a minute later another chance.
+func TestLimitAuthorize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t, limited(handlers.Limits{Authorize: 10}))
+		ask := func(address string) *authtest.Response {
+			return from(t, s, address, "GET", s.AuthorizeURL(s.PUB), "", "")
+		}
+		for i := range 10 {
+			if r := ask(fmt.Sprintf("[2001:db8::%x]:1000", i)); r.StatusCode != 303 {
+				t.Fatalf("request %d: %d", i+1, r.StatusCode)
+			}
+		}
+		r := ask("[2001:db8::ffff]:1000")
+		wantTooMany(t, r)
+		if !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
+			t.Errorf("a user is told in %s", r.Header.Get("Content-Type"))
+		}
+		for _, other := range []string{"[2001:db8:0:1::1]:1000", "192.0.2.7:1000", "[::ffff:192.0.2.8]:1000"} {
+			if r := ask(other); r.StatusCode != 303 {
+				t.Errorf("another address, %s: %d", other, r.StatusCode)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		if r := ask("[2001:db8::1]:1000"); r.StatusCode != 303 {
+			t.Errorf("after a while: %d", r.StatusCode)
+		}
+	})
+}
+
+const registration = `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none"}`
+
+// H06: ten thousand registrations in a minute, from one address or from as many, are
+// refused for the greater part, add no row, and take no memory.
+func TestH06_RegistrationFlood(t *testing.T) {
+	for name, address := range map[string]func(int) string{
+		"one address":    func(int) string { return "192.0.2.7:1000" },
+		"many addresses": func(i int) string { return fmt.Sprintf("10.%d.%d.1:1000", i/256, i%256) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := authtest.New(t, func(c *authtest.Config) { c.Limits = handlers.Limits{} })
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			refused := 0
+			for i := range 10_000 {
+				r := request("POST", authtest.Issuer+"/register", registration, "Content-Type", "application/json")
+				r.RemoteAddr = address(i)
+				switch res := s.Failing(t, r); res.StatusCode {
+				case http.StatusCreated:
+				case http.StatusTooManyRequests:
+					if refused++; refused == 1 {
+						wantTooMany(t, res)
+					}
+				default:
+					t.Fatalf("%d %s", res.StatusCode, res.Body)
+				}
+			}
+			if refused < 9_000 {
+				t.Errorf("%d of 10,000 were refused, want nearly all", refused)
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4<<20 {
+				t.Errorf("the heap has grown by %d KB", grown>>10)
+			}
+		})
+	}
+}
+
+// The client's secret cannot be guessed from one address, whoever is named; nobody
+// else is kept out by that.
+func TestLimitWrongSecret(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
+	tok := s.Tokens(t, "alice", s.CONF)
+	wrong := s.CONF
+	wrong.Secret = "wrong"
+	for range 5 {
+		wantError(t, s.Refresh(t, wrong, tok.Refresh), 401, "invalid_client")
+	}
+	wantTooMany(t, s.Refresh(t, wrong, tok.Refresh))
+	wantTooMany(t, s.Refresh(t, s.CONF, tok.Refresh)) // or the answer would tell the right one
+	wantTooMany(t, s.Introspect(t, wrong, tok.Access))
+	inBody := url.Values{"client_id": {s.CONF.ID}, "client_secret": {"wrong"}}
+	wantTooMany(t, s.PostForm(t, "/token", authtest.Client{}, authtest.RefreshForm(tok.Refresh, func(v url.Values) { maps.Copy(v, inBody) })))
+	pre := s.Tokens(t, "alice", s.PRE)
+	s.Refresh(t, s.PRE, pre.Refresh).Tokens(t) // another client from there
+
+	r := request("POST", authtest.Issuer+"/token", authtest.RefreshForm(tok.Refresh).Encode(), "Content-Type", formType)
+	r.SetBasicAuth(s.CONF.ID, s.CONF.Secret)
+	r.RemoteAddr = "198.51.100.1:1000"
+	s.Do(t, r).Tokens(t) // the client itself, from elsewhere
+}
+
+// A grant that asks too often waits, with its tokens; other grants of the client do
+// not, and what was made up counts for nobody.
+func TestLimitTokensOfGrant(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{TokensGrant: 5}))
+	busy, other := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "bob", s.PUB) // their codes are the first request
+	for range 20 {
+		wantError(t, s.Refresh(t, s.PUB, "made-up"), 400, "invalid_grant")
+	}
+	for range 4 {
+		busy = s.Refresh(t, s.PUB, busy.Refresh).Tokens(t)
+	}
+	wantTooMany(t, s.Refresh(t, s.PUB, busy.Refresh))
+	s.Refresh(t, s.PUB, other.Refresh).Tokens(t)
+	if _, err := s.Verifier.Verify(context.Background(), busy.Access); err != nil {
+		t.Errorf("the grant has ended: %v", err)
+	}
+}
+
+func TestLimitTokensOfClient(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{TokensClient: 3}))
+	a, b, c := s.Code(t, "alice", s.PUB), s.Code(t, "bob", s.PUB), s.Code(t, "alice", s.PUB2)
+	tok := s.Redeem(t, s.PUB, a).Tokens(t)
+	for range 2 {
+		tok = s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+	}
+	wantTooMany(t, s.Refresh(t, s.PUB, tok.Refresh))
+	wantTooMany(t, s.Redeem(t, s.PUB, b))
+	s.Redeem(t, s.PUB2, c).Tokens(t)
+}
+
+// tryLogin sends a login form from an address and returns the answer.
+func tryLogin(t *testing.T, s *authtest.Server, address, name, password string, header ...string) *authtest.Response {
+	t.Helper()
+	b := s.NewBrowser()
+	page := b.Get(t, s.AuthorizeURL(s.PUB))
+	action, form := page.Form(t)
+	form.Set("username", name)
+	form.Set("password", password)
+	r := request("POST", authtest.Issuer+action, form.Encode(), append(header, "Content-Type", formType, "Sec-Fetch-Site", "same-origin", "Accept", "text/html")...)
+	for _, c := range b.Cookies {
+		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+	}
+	r.RemoteAddr = address
+	return s.Do(t, r)
+}
+
+// C09: one password tried on many users from one address is stopped early, before
+// the passwords are looked at. A header that claims another address changes nothing.
+func TestC09_Spraying(t *testing.T) {
+	source := &counted{Users: authtest.NewUsers()}
+	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
+	first := 0
+	for i := range 60 {
+		r := tryLogin(t, s, "192.0.2.7:1000", fmt.Sprintf("user%d", i), "password1", "X-Forwarded-For", fmt.Sprintf("10.0.0.%d", i), "X-Real-Ip", fmt.Sprintf("10.0.0.%d", i))
+		if r.StatusCode == http.StatusTooManyRequests {
+			if first == 0 {
+				first = i + 1
+				wantTooMany(t, r)
+				if !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") || strings.Contains(r.Body, "user"+strconv.Itoa(i)) {
+					t.Errorf("the page: %s", text(r))
+				}
+			}
+		} else if r.StatusCode != 401 {
+			t.Fatalf("%d %s", r.StatusCode, text(r))
+		}
+	}
+	if first == 0 || first >= 50 {
+		t.Errorf("refused from attempt %d, want before 50", first)
+	}
+	if got := source.checks(); got >= 50 {
+		t.Errorf("%d passwords were looked at", got)
+	}
+	if r := tryLogin(t, s, "198.51.100.1:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+		t.Errorf("the right password from elsewhere: %d %s", r.StatusCode, text(r))
+	}
+}
+
+// counted counts the passwords that are looked at.
+type counted struct {
+	*authtest.Users
+	mu sync.Mutex
+	n  int
+}
+
+func (c *counted) Check(ctx context.Context, name, password string) (users.User, error) {
+	c.mu.Lock()
+	c.n++
+	c.mu.Unlock()
+	return c.Users.Check(ctx, name, password)
+}
+
+func (c *counted) checks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// C09: spellings of one name are one account, and tries at the same time count like
+// tries one after the other.
+func TestC09_OneCounter(t *testing.T) {
+	for name, names := range map[string][]string{
+		"spellings": {"alice", "Alice", " alice", "ALICE ", "\u0041lice"},
+		"NFC, NFD":  {"jos\u00e9", "jose\u0301", "JOSE\u0301"},
+	} {
+		s := authtest.New(t)
+		statuses := map[int]int{}
+		for i := range 30 {
+			statuses[tryLogin(t, s, "192.0.2.7:1000", names[i%len(names)], "wrong").StatusCode]++
+		}
+		if statuses[401] > 8 || statuses[401]+statuses[429] != 30 {
+			t.Errorf("%s: %v, want few 401 and the rest 429", name, statuses)
+		}
+	}
+
+	source := &counted{Users: authtest.NewUsers()}
+	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() { tryLogin(t, s, "192.0.2.7:1000", "alice", "wrong") })
+	}
+	wg.Wait()
+	if got := source.checks(); got > 8 {
+		t.Errorf("%d of 50 parallel tries had their password looked at", got)
+	}
+	if r := tryLogin(t, s, "198.51.100.1:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+		t.Errorf("alice is locked out: %d %s", r.StatusCode, text(r))
+	}
+}
+
+// Row 33: ten wrong passwords do not stop anybody who gives the right one from
+// elsewhere, and what the source could not tell does not count.
+func TestRow33_Throttle(t *testing.T) {
+	s := authtest.New(t)
+	for range 20 {
+		if r := tryLogin(t, s, "192.0.2.7:1000", "busy", "x"); r.StatusCode != 503 {
+			t.Fatalf("an overloaded source: %d", r.StatusCode)
+		}
+	}
+	limited := false
+	for range 10 {
+		limited = tryLogin(t, s, "192.0.2.7:1000", "alice", "wrong").StatusCode == 429
+	}
+	if !limited {
+		t.Error("ten wrong passwords, and no 429")
+	}
+	if r := tryLogin(t, s, "192.0.2.7:1000", "bob", "correct horse bob"); r.StatusCode != 303 {
+		t.Errorf("another user of the address: %d %s", r.StatusCode, text(r))
+	}
+	if r := tryLogin(t, s, "198.51.100.1:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+		t.Errorf("alice elsewhere: %d %s", r.StatusCode, text(r))
+	}
+	for _, record := range s.Log.Audit(t, "login") {
+		if record["outcome"] == "refused" && record["sub"] != nil {
+			t.Errorf("a refused login is logged with a name: %v", record)
+		}
+	}
+}
+
+// A password is not looked at while too many logins come from an address, right or
+// wrong: each costs a hash.
+func TestLimitLogin(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{Login: 3}))
+	for range 3 {
+		if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+			t.Fatalf("%d %s", r.StatusCode, text(r))
+		}
+	}
+	wantTooMany(t, tryLogin(t, s, "192.0.2.7:2000", "alice", "correct horse alice"))
+	if r := tryLogin(t, s, "198.51.100.1:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+		t.Errorf("elsewhere: %d", r.StatusCode)
+	}
+}
+
+// A program's own check may find a password too long.
+func TestPasswordTooLong(t *testing.T) {
+	for _, err := range []error{users.ErrPasswordTooLong, fmt.Errorf("checking: %w", users.ErrPasswordTooLong)} {
+		s := authtest.New(t, func(c *authtest.Config) {
+			c.Users = users.CheckFunc(func(context.Context, string, string) (users.User, error) { return users.User{}, err })
+		})
+		if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "x"); r.StatusCode != 400 || !errors.Is(err, users.ErrPasswordTooLong) {
+			t.Errorf("%v: %d %s", err, r.StatusCode, text(r))
+		}
+	}
+}
