@@ -16,6 +16,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"signet/handlers"
 	"signet/handlers/pages"
 	"signet/oauth"
 	"signet/server"
@@ -56,6 +57,7 @@ type config struct {
 	TrustedProxies []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
 	MCPOrigins     []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
 	PublicTools    string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
+	Limits         string   `env:"LIMITS" envDefault:"authorize=1200,login=300,register=300,register_all=1000,wrong_secret=60,tokens_grant=600,tokens_client=300000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
 	AppName        string   `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
 
 	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means a mark of Signet's"`
@@ -150,6 +152,9 @@ func (c *config) check() error {
 	}
 	if _, err := c.proxies(); err != nil {
 		wrong("TRUSTED_PROXIES", "%v", err)
+	}
+	if _, err := handlers.ParseLimits(c.Limits); err != nil {
+		wrong("LIMITS", "%v", err)
 	}
 	if strings.HasPrefix(c.Store, "postgres://") || strings.HasPrefix(c.Store, "postgresql://") {
 		wrong("STORE", "PostgreSQL is not supported yet: give a path")
@@ -276,13 +281,14 @@ func (c *config) clientsFile() string { return c.inDataDir(c.Clients, "clients.j
 // options turns the environment into what the server takes.
 func (c *config) options(log *slog.Logger) server.Options {
 	proxies, _ := c.proxies() // checked already
+	limits, _ := handlers.ParseLimits(c.Limits)
 	o := server.Options{
 		App: c.AppName, Issuer: c.Issuer, Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Role: c.Role, Resources: c.Resources,
 		DataDir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), UsersFile: c.usersFile(), ClientsFile: c.clientsFile(),
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
 		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
 		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, ReplayWindow: c.ReplayWindow,
-		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
+		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	if c.ReplayWindow == 0 {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"signet/handlers"
 )
 
 var update = flag.Bool("update", false, "write the generated files that tests compare with")
@@ -99,6 +101,10 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_KEY_ROTATION=1s":                      "SIGNET_KEY_ROTATION",
 		"SIGNET_TRUSTED_PROXIES=10.0.0.1":             "SIGNET_TRUSTED_PROXIES",
 		"SIGNET_MCP_ORIGINS=https://app.example.com/": "SIGNET_MCP_ORIGINS",
+		"SIGNET_LIMITS=logins=5":                      "SIGNET_LIMITS",
+		"SIGNET_LIMITS=login=-5":                      "SIGNET_LIMITS",
+		"SIGNET_LIMITS=login":                         "SIGNET_LIMITS",
+		"SIGNET_LIMITS=login=5 login=6":               "SIGNET_LIMITS",
 		"SIGNET_COLOR=green":                          "SIGNET_COLOR",
 		"SIGNET_COLOR=#12345g":                        "SIGNET_COLOR",
 		"SIGNET_LOG_FORMAT=xml":                       "SIGNET_LOG_FORMAT",
@@ -149,5 +155,29 @@ func TestSettingsReachTheServer(t *testing.T) {
 	}
 	if o.AccessTTL != time.Hour || o.UsersFile != "d/users" || o.MetricsListen != "" || o.TrustedProxies[0].String() != "10.0.0.0/8" {
 		t.Errorf("options: %+v", o)
+	}
+}
+
+// The defaults that are written down are those in force.
+func TestLimitsReachTheServer(t *testing.T) {
+	defaults, err := readConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(handlers.DefaultLimits, defaults.options(nil).Limits); diff != "" {
+		t.Errorf("defaults (-in force +written down):\n%s", diff)
+	}
+	for setting, want := range map[string]handlers.Limits{
+		"login=60, register=20": {Login: 60, Register: 20},
+		"login=0":               {Login: -1},
+		"off":                   {Authorize: -1, Login: -1, Register: -1, RegisterAll: -1, WrongSecret: -1, TokensGrant: -1, TokensClient: -1},
+	} {
+		c, err := readConfig([]string{"SIGNET_LIMITS=" + setting})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, c.options(nil).Limits); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", setting, diff)
+		}
 	}
 }

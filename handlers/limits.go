@@ -2,11 +2,16 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +23,7 @@ import (
 
 // Limits are how many requests one replica takes a minute, by address (of IPv6 the
 // /64, which is what one customer has) or by what the name says. A field that is 0
-// has its default, a negative one is no limit.
+// has that of [DefaultLimits], a negative one is no limit.
 //
 // The token endpoint has none by address: the clients that run as a service are
 // many users behind few addresses.
@@ -32,17 +37,53 @@ type Limits struct {
 	TokensClient int // token requests with handles of one client
 }
 
-// The defaults leave room for an office, or a test suite, behind one address, and
+// ParseLimits reads limits such as "login=60 register=20", with spaces or commas
+// between them; what is not named has its default. 0 is no limit, and "off" none at
+// all.
+func ParseLimits(text string) (Limits, error) {
+	var l Limits
+	fields := map[string]*int{
+		"authorize": &l.Authorize, "login": &l.Login, "register": &l.Register, "register_all": &l.RegisterAll,
+		"wrong_secret": &l.WrongSecret, "tokens_grant": &l.TokensGrant, "tokens_client": &l.TokensClient,
+	}
+	if text == "off" {
+		for _, f := range fields {
+			*f = -1
+		}
+		return l, nil
+	}
+	for _, setting := range strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' }) {
+		name, value, _ := strings.Cut(setting, "=")
+		field, known := fields[name]
+		if !known {
+			return Limits{}, fmt.Errorf("%q is not one of %s", name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+		}
+		n, err := strconv.ParseUint(value, 10, 31)
+		switch {
+		case err != nil:
+			return Limits{}, fmt.Errorf("%s must be a number of requests a minute, 0 for no limit", name)
+		case *field != 0:
+			return Limits{}, fmt.Errorf("%s is there twice", name)
+		case n == 0:
+			*field = -1
+		default:
+			*field = int(n)
+		}
+	}
+	return l, nil
+}
+
+// DefaultLimits leave room for an office, or a test suite, behind one address, and
 // stop what only a loop or an attacker does.
-const (
-	authorizePerMinute    = 1200
-	loginPerMinute        = 300
-	registerPerMinute     = 300
-	registerAllPerMinute  = 1000
-	wrongSecretPerMinute  = 60
-	tokensGrantPerMinute  = 600     // a grant needs one in five minutes, for each process that shares it
-	tokensClientPerMinute = 300_000 // a third of what a core does: one client never has it all
-)
+var DefaultLimits = Limits{
+	Authorize:    1200,
+	Login:        300,
+	Register:     300,
+	RegisterAll:  1000,
+	WrongSecret:  60,
+	TokensGrant:  600,     // a grant needs one in five minutes, for each process that shares it
+	TokensClient: 300_000, // a third of what a core does: one client never has it all
+}
 
 // limits are the limiters in force; a nil one lets everything pass.
 type limits struct {
@@ -50,11 +91,12 @@ type limits struct {
 }
 
 func newLimits(l Limits) limits {
+	d := DefaultLimits
 	return limits{
-		authorize: newLimiter(l.Authorize, authorizePerMinute), login: newLimiter(l.Login, loginPerMinute),
-		register: newLimiter(l.Register, registerPerMinute), registerAll: newLimiter(l.RegisterAll, registerAllPerMinute),
-		wrongSecret: newLimiter(l.WrongSecret, wrongSecretPerMinute),
-		tokensGrant: newLimiter(l.TokensGrant, tokensGrantPerMinute), tokensClient: newLimiter(l.TokensClient, tokensClientPerMinute),
+		authorize: newLimiter(l.Authorize, d.Authorize), login: newLimiter(l.Login, d.Login),
+		register: newLimiter(l.Register, d.Register), registerAll: newLimiter(l.RegisterAll, d.RegisterAll),
+		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret),
+		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant), tokensClient: newLimiter(l.TokensClient, d.TokensClient),
 	}
 }
 

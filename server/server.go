@@ -91,6 +91,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts; none
 	MCPOrigins     []string       // browser origins that may call the MCP endpoint; the issuer's
 
+	Limits handlers.Limits // requests a minute; see there for the defaults
+
 	MetricsListen   string // metrics and pprof; empty: none
 	MetricsOptional bool   // a busy MetricsListen is a warning, not an error
 
@@ -258,7 +260,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
-		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(),
+		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits,
 		Draining: s.draining.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
 		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
