@@ -60,6 +60,8 @@ func (a *Access) Middleware(next sdk.MethodHandler) sdk.MethodHandler {
 		var info *auth.TokenInfo
 		if extra := req.GetExtra(); extra != nil {
 			info = extra.TokenInfo
+		} else { // the transport of /sse says nothing of requests: who opened the session counts
+			info, _ = ctx.Value(infoKey{}).(*auth.TokenInfo)
 		}
 		var tool string
 		if params, ok := req.GetParams().(*sdk.CallToolParamsRaw); ok && params != nil {

@@ -1,4 +1,4 @@
-// Simple is a protected MCP server with one tool and a user check of its own.
+// Simple is a protected MCP server with two tools and a user check of its own.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -26,17 +27,29 @@ type echoInput struct {
 }
 
 func echo(_ context.Context, _ *sdk.CallToolRequest, in echoInput) (*sdk.CallToolResult, any, error) {
-	return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "Echo: " + in.Message}}}, nil, nil
+	return text("Echo: " + in.Message), nil, nil
+}
+
+func getTime(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
+	return text(time.Now().UTC().Format(time.RFC3339)), nil, nil
+}
+
+func text(s string) *sdk.CallToolResult {
+	return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: s}}}
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	srv, err := server.New(server.Options{App: "my-app", Check: check})
+	srv, err := server.New(server.Options{
+		App: "my-app", Check: check,
+		Issuer: os.Getenv("SIGNET_ISSUER"), Listen: os.Getenv("SIGNET_LISTEN"), // empty: http://localhost:8080
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "echo", Description: "Echo back the message"}, echo)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "get_time", Description: "Tell the time"}, getTime)
 	if err := srv.ListenAndServe(ctx); err != nil {
 		log.Fatal(err)
 	}
