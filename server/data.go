@@ -148,6 +148,23 @@ func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) 
 	return store.Open(ctx, opts)
 }
 
+// OpenStore opens the store for a command, also beside a running server. It makes
+// nothing: where there is nothing yet, the error is [store.ErrNoStore].
+func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
+	opts := d.storeOptions()
+	switch fresh, err := d.firstStart(); {
+	case err != nil:
+		return nil, err
+	case fresh:
+		return nil, fmt.Errorf("%w: %s", store.ErrNoStore, opts.Path)
+	}
+	ring, err := d.Ring()
+	if err != nil {
+		return nil, err
+	}
+	return d.open(ctx, ring, opts)
+}
+
 // Inspect checks what Prepare and New would find, and makes nothing. fresh means
 // that there is nothing yet and a first start will make it.
 func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
@@ -160,11 +177,7 @@ func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 	if fresh, err := d.firstStart(); fresh || err != nil {
 		return fresh, err
 	}
-	ring, err := d.Ring()
-	if err != nil {
-		return false, err
-	}
-	st, err := d.open(ctx, ring, d.storeOptions())
+	st, err := OpenStore(ctx, d)
 	if err != nil {
 		return false, err
 	}
