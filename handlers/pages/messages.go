@@ -2,6 +2,7 @@ package pages
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,11 @@ func allTexts(path string, scopes []string) ([]*translation, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(added)) {
+	// The built-in ones come first: others stand on them.
+	byAge := func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(own[b]), len(own[a])), cmp.Compare(a, b))
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(added), byAge) {
 		tag, err := language.Parse(name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %q is not a language such as fr or pt-BR", path, name)

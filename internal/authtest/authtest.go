@@ -50,6 +50,8 @@ type Config struct {
 	Window time.Duration // 60 s; Strict for none
 
 	Limits handlers.Limits // none
+
+	Change func(*handlers.Options) // optional: whatever else is to be different
 }
 
 // Strict, as Config.Window, is a replay window of nothing.
@@ -154,12 +156,16 @@ func (s *Server) open(t testing.TB) {
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked})
 	fail(err)
 	s.Throttle = users.NewThrottle(s.Store, log)
-	s.Handler, err = handlers.New(handlers.Options{
+	options := handlers.Options{
 		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Throttle: s.Throttle, Clients: s.Clients, Users: c.Users,
 		Signer: jwt.NewSigner(s.Keys.Signing), Verifier: s.Verifier, Resources: c.Resources, Scopes: c.Scopes, DefaultScopes: c.DefaultScopes,
 		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, Window: max(c.Window, 0), Limits: c.Limits,
 		Draining: func() bool { return s.draining }, Log: log,
-	})
+	}
+	if c.Change != nil {
+		c.Change(&options)
+	}
+	s.Handler, err = handlers.New(options)
 	fail(err)
 }
 
