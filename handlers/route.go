@@ -295,6 +295,10 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := oauth.AsError(unanswered(err))
 	rt.log(r, e)
+	if e.Status() == http.StatusRequestEntityTooLarge {
+		// Or net/http would read on before it answers.
+		w.Header().Set("Connection", "close")
+	}
 	var limited *limitError
 	if errors.As(err, &limited) {
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))

@@ -20,7 +20,7 @@ import (
 // resources that are served here.
 func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked func(string) bool) error {
 	r := chi.NewRouter()
-	r.Use(s.measure, s.tellDrain, requestID)
+	r.Use(s.measure, s.tellDrain, requestID, s.strict)
 	if len(s.o.TrustedProxies) > 0 {
 		var cidrs []string
 		for _, p := range s.o.TrustedProxies {
@@ -72,16 +72,16 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		const wellKnown = "/.well-known/oauth-protected-resource"
 		metadata := mcp.Metadata(o)
 		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
-			r.Handle("/", h)
+			r.Handle("/", endless(h))
 			r.Handle(wellKnown, metadata)
 		} else {
-			r.Handle(path, h)
+			r.Handle(path, endless(h))
 			r.Handle(wellKnown+path, metadata)
 		}
 		if i == 0 {
 			r.Handle(wellKnown, metadata)
 			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o))
-			r.Handle("/tools/*", h.Tools())
+			r.Handle("/tools/*", endless(h.Tools()))
 		}
 	}
 	return nil

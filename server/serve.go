@@ -16,8 +16,9 @@ import (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second // but see endless
 	idleTimeout       = 90 * time.Second
-	maxHeaderBytes    = 32 << 10
+	maxHeaderBytes    = 28 << 10 // net/http adds 4 KB
 	shutdownTimeout   = 25 * time.Second
 )
 
@@ -60,7 +61,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	defer stopMetrics()
 
 	srv := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 	serve := srv.Serve

@@ -1,0 +1,681 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/handlers"
+	"signet/server"
+)
+
+// meter counts what the server reads from its connections.
+type meter struct {
+	net.Listener
+	read atomic.Int64
+}
+
+func (m *meter) Accept() (net.Conn, error) {
+	c, err := m.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return meteredConn{c, &m.read}, nil
+}
+
+type meteredConn struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c meteredConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// live runs a server on a free port until the test ends.
+func live(t *testing.T, change func(*server.Options)) (addr string, m *meter) {
+	t.Helper()
+	srv := newServer(t, func(o *server.Options) {
+		o.DrainDelay = time.Nanosecond
+		if change != nil {
+			change(o)
+		}
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = &meter{Listener: l}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx, m) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String(), m
+}
+
+// exchange sends bytes and returns the answers until the server closes, or says
+// nothing for a second.
+func exchange(t *testing.T, addr, sent string) (answers string, closed bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go func() { _, _ = io.WriteString(c, sent) }() // the server may close before the end
+	var b bytes.Buffer
+	for {
+		if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := io.CopyN(&b, c, 1)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return b.String(), false
+		}
+		if err != nil {
+			return b.String(), true
+		}
+	}
+}
+
+// status is that of the first answer.
+func status(answers string) string {
+	_, rest, _ := strings.Cut(answers, " ")
+	code, _, _ := strings.Cut(rest, " ")
+	return code
+}
+
+const formHeader = "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: same-origin\r\n"
+
+// chunked is a body in chunks.
+func chunked(body string) string {
+	var b strings.Builder
+	for part := range slices.Chunk([]byte(body), 4000) {
+		fmt.Fprintf(&b, "%x\r\n%s\r\n", len(part), part)
+	}
+	return b.String() + "0\r\n\r\n"
+}
+
+// K01: a body longer than allowed is refused after as much of it as is allowed, with
+// and without Content-Length, and the connection ends.
+func TestK01_BodyLimits(t *testing.T) {
+	addr, m := live(t, nil)
+	big := "a=" + strings.Repeat("x", 5<<20)
+	requests := func(path string) map[string]string {
+		head := "POST " + path + " HTTP/1.1\r\nHost: localhost\r\n" + formHeader
+		return map[string]string{
+			"with Content-Length":    fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(big), big),
+			"without Content-Length": head + "Transfer-Encoding: chunked\r\n\r\n" + chunked(big),
+		}
+	}
+	for name, request := range requests("/token") {
+		before := m.read.Load()
+		if answer, closed := exchange(t, addr, request); status(answer) != "413" || !closed {
+			t.Errorf("%s: closed %t, %.200q", name, closed, answer)
+		}
+		// Some more than the limit is read for a client that sends it before it looks for
+		// an answer.
+		if read := m.read.Load() - before; read > 350<<10 {
+			t.Errorf("%s: %d KB were read", name, read>>10)
+		}
+	}
+	var wg sync.WaitGroup
+	for _, path := range []string{"/token", "/login", "/revoke", "/introspect", "/consent", "/account", "/authorize", "/logout", "/oauth/token", "/oauth/login"} {
+		for name, request := range requests(path) {
+			wg.Go(func() {
+				if answer, _ := exchange(t, addr, request[:68<<10]); status(answer) != "413" {
+					t.Errorf("%s %s, after 68 KB: %.200q", path, name, answer)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for name, request := range map[string]string{
+		"10,001 parameters": "POST /token HTTP/1.1\r\nHost: localhost\r\n" + formHeader + "Content-Length: 30002\r\n\r\n" + strings.Repeat("a=&", 10_000) + "a=",
+		"in the query":      "GET /authorize?" + strings.Repeat("a&", 5_000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		if answer, _ := exchange(t, addr, request); status(answer) != "400" {
+			t.Errorf("%s: %.200q", name, answer)
+		}
+	}
+	document := `{"client_name":"` + strings.Repeat("x", 20<<10) + `"}`
+	answer, _ := exchange(t, addr, fmt.Sprintf("POST /register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(document), document))
+	if status(answer) != "413" {
+		t.Errorf("registration of 20 KB: %.200q", answer)
+	}
+}
+
+// K01: bodies that come at once are not kept.
+func TestK01_ParallelBodies(t *testing.T) {
+	addr, _ := live(t, nil)
+	body := strings.Repeat("x", 1<<20)
+	request := fmt.Sprintf("POST /token HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", formHeader, len(body), body)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if answer, _ := exchange(t, addr, request); status(answer) != "413" {
+				t.Errorf("%.200q", answer)
+			}
+		})
+	}
+	wg.Wait()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("the heap has grown by %d KB", grown>>10)
+	}
+}
+
+// K02: what is too much for a header, or has no place in one, is refused, and the
+// connection ends.
+func TestK02_HeaderLimits(t *testing.T) {
+	addr, m := live(t, nil)
+	const path = "/.well-known/oauth-authorization-server"
+	var cookies strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&cookies, "c%d=x; ", i)
+	}
+	get := func(extra string) string { return "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + extra + "\r\n" }
+	for name, c := range map[string]struct {
+		request string
+		want    []string
+	}{
+		"good":                  {get("X: y\r\nConnection: close\r\n"), []string{"200"}},
+		"33 KB of headers":      {get("X: " + strings.Repeat("x", 33<<10) + "\r\n"), []string{"431"}},
+		"33 KB in many headers": {get(strings.Repeat("X: yyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", 1100)), []string{"431"}},
+		"10,000 cookies":        {get("Cookie: " + cookies.String() + "\r\n"), []string{"431", "400"}},
+		"request line of 17 KB": {"GET " + path + "?" + strings.Repeat("x", 17<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", []string{"414", "431"}},
+		"NUL in a value":        {get("X: a\x00b\r\n"), []string{"400"}},
+		"CR in a value":         {get("X: a\rb\r\n"), []string{"400"}},
+		"NUL in a name":         {get("X\x00: a\r\n"), []string{"400"}},
+		"space after a name":    {get("X : a\r\n"), []string{"400"}},
+		"NUL in the target":     {"GET " + path + "?\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", []string{"400"}},
+		"no name":               {get(": a\r\n"), []string{"400"}},
+		"unknown version":       {"GET " + path + " HTTP/3.1\r\nHost: localhost\r\n\r\n", []string{"400", "505"}},
+	} {
+		before := m.read.Load()
+		answer, closed := exchange(t, addr, c.request)
+		if !slices.Contains(c.want, status(answer)) || !closed {
+			t.Errorf("%s: closed %t, want %v: %.200q", name, closed, c.want, answer)
+		}
+		if read := m.read.Load() - before; read > 40<<10 {
+			t.Errorf("%s: %d KB were read", name, read>>10)
+		}
+	}
+	// What is long, and in bounds, is none of these.
+	for name, request := range map[string]string{
+		"20 KB of headers":      get("X: " + strings.Repeat("x", 20<<10) + "\r\nConnection: close\r\n"),
+		"request line of 15 KB": "GET " + path + "?" + strings.Repeat("x", 15<<10) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+	} {
+		if answer, _ := exchange(t, addr, request); status(answer) != "200" {
+			t.Errorf("%s: %.200q", name, answer)
+		}
+	}
+}
+
+// K03: connections that never finish their request are closed in time, and nobody
+// else waits for them.
+func TestK03_Slowloris(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a quarter of a minute")
+	}
+	t.Parallel()
+	addr, _ := live(t, nil)
+	const each = 100
+	var wg sync.WaitGroup
+	drip := func(begin string, limit time.Duration) {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		start := time.Now()
+		if _, err := io.WriteString(c, begin); err != nil {
+			t.Error(err)
+			return
+		}
+		stop := time.AfterFunc(limit+5*time.Second, func() { c.Close() })
+		defer stop.Stop()
+		go func() {
+			for { // a byte a second, until somebody closes
+				if _, err := io.WriteString(c, "x"); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		_, _ = io.Copy(io.Discard, c)
+		if took := time.Since(start); took > limit+time.Second {
+			t.Errorf("%.20q: open for %s, want %s at most", begin, took, limit)
+		}
+	}
+	for range each {
+		wg.Go(func() { drip("GET / HTTP/1.1\r\nHost: localhost\r\nX: ", 5*time.Second) })
+		wg.Go(func() {
+			drip("POST /token HTTP/1.1\r\nHost: localhost\r\n"+formHeader+"Content-Length: 1000\r\n\r\na=", 15*time.Second)
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	var took []time.Duration
+	for tick := time.Tick(50 * time.Millisecond); ; {
+		select {
+		case <-done:
+			slices.Sort(took)
+			if p90 := took[len(took)*9/10]; p90 > 250*time.Millisecond {
+				t.Errorf("a normal client waits %s (90th percentile)", p90)
+			}
+			return
+		case <-tick:
+		}
+		begin := time.Now()
+		res, err := http.Get("http://" + addr + "/livez")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		took = append(took, time.Since(begin))
+	}
+}
+
+// K03: streams, and tools that take their time, have no write deadline; everything
+// else has one.
+func TestK03_WriteDeadline(t *testing.T) {
+	deadlines := &deadlineRecorder{header: http.Header{}}
+	srv := newServer(t, nil)
+	for path, endless := range map[string]bool{"/mcp": true, "/tools/echo": true, "/token": false, "/livez": false, "/.well-known/oauth-protected-resource": false} {
+		deadlines.cleared = false
+		r, err := http.NewRequest("GET", path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.RequestURI = path
+		srv.Handler().ServeHTTP(deadlines, r)
+		if deadlines.cleared != endless {
+			t.Errorf("%s: the write deadline is taken away: %t, want %t", path, deadlines.cleared, endless)
+		}
+	}
+}
+
+type deadlineRecorder struct {
+	header  http.Header
+	cleared bool
+}
+
+func (d *deadlineRecorder) Header() http.Header         { return d.header }
+func (d *deadlineRecorder) Write(b []byte) (int, error) { return len(b), nil }
+func (d *deadlineRecorder) WriteHeader(int)             {}
+func (d *deadlineRecorder) SetWriteDeadline(t time.Time) error {
+	d.cleared = t.IsZero()
+	return nil
+}
+
+// K03: streams that are opened and reset at once, and headers that never end, close
+// the connection, and the server is there for others.
+func TestK03_RapidReset(t *testing.T) {
+	cert, key := selfSigned(t)
+	addr, _ := live(t, func(o *server.Options) {
+		o.TLSCert, o.TLSKey = cert, key
+		o.Issuer = "https://localhost"
+	})
+	dial := func() *tls.Conn {
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+string(frame(4, 0, 0, nil))); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	// :method GET, :scheme https, :path /, :authority localhost
+	headers := append([]byte{0x82, 0x87, 0x84, 0x41, 9}, "localhost"...)
+	t.Run("reset", func(t *testing.T) {
+		c := dial()
+		defer c.Close()
+		gone := goneAway(c)
+		var flood []byte
+		for i := range uint32(10_000) {
+			flood = append(flood, frame(1, 0x5, 2*i+1, headers)...)
+			flood = append(flood, frame(3, 0, 2*i+1, []byte{0, 0, 0, 8})...)
+		}
+		if _, err := c.Write(flood); err != nil {
+			return // closed already, which is one way to bear it
+		}
+		// The other is to have answered it.
+		if _, err := c.Write(frame(6, 0, 0, []byte("12345678"))); err != nil {
+			return
+		}
+		before := runtime.NumGoroutine()
+		for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > 100; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d goroutines, %d at the end of the flood", runtime.NumGoroutine(), before)
+			}
+		}
+		c.Close()
+		wantClosed(t, gone)
+	})
+	t.Run("continuation", func(t *testing.T) {
+		c := dial()
+		defer c.Close()
+		gone := goneAway(c)
+		if _, err := c.Write(frame(1, 0, 1, headers)); err != nil {
+			t.Fatal(err)
+		}
+		more := append([]byte{0, 1, 'x', 127, 0x81, 0x3e}, bytes.Repeat([]byte("y"), 8000)...)
+		for range 10_000 {
+			if _, err := c.Write(frame(9, 0, 1, more)); err != nil {
+				break
+			}
+		}
+		wantClosed(t, gone)
+	})
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
+	defer client.CloseIdleConnections()
+	res, err := client.Get("https://" + addr + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 || res.ProtoMajor != 2 {
+		t.Errorf("afterwards: %s %s", res.Proto, res.Status)
+	}
+}
+
+// frame is an HTTP/2 frame (RFC 9113 §4.1).
+func frame(kind, flags byte, stream uint32, payload []byte) []byte {
+	b := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+	return append(binary.BigEndian.AppendUint32(b, stream), payload...)
+}
+
+// goneAway is closed when the server has ended the connection.
+func goneAway(c net.Conn) <-chan struct{} {
+	gone := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, bufio.NewReader(c))
+		close(gone)
+	}()
+	return gone
+}
+
+func wantClosed(t *testing.T, gone <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection is still open")
+	}
+}
+
+// K04: headers that claim another host or scheme are believed at no endpoint: not in
+// links, redirects, cookies or challenges.
+func TestK04_ForgedHeaders(t *testing.T) {
+	srv := newServer(t, nil)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "echo"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
+		return &sdk.CallToolResult{}, nil, nil
+	})
+	base, stop := serving(t, srv)
+	defer stop()
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	ask := func(method, path string, forged bool) (*http.Response, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader("a=b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Accept", "text/html")
+		if forged {
+			r.Host = "evil.test"
+			for name, value := range map[string]string{
+				"X-Forwarded-Host": "evil.test", "X-Forwarded-Proto": "gopher", "X-Forwarded-Port": "6666", "X-Forwarded-Prefix": "/evil", "Forwarded": "host=evil.test;proto=gopher",
+				"X-Original-Url": "/evil", "X-Original-Host": "evil.test", "X-Rewrite-Url": "/evil", "X-Http-Method-Override": "DELETE", "X-Forwarded-Scheme": "gopher", "X-Host": "evil.test",
+			} {
+				r.Header.Set(name, value)
+			}
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(body)
+	}
+	authorize := "/authorize?" + url.Values{
+		"client_id": {registered(t, base)}, "redirect_uri": {"http://127.0.0.1:1/cb"}, "response_type": {"code"}, "scope": {"read"},
+		"code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}, "code_challenge_method": {"S256"},
+	}.Encode()
+	for _, path := range []string{
+		"/", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/.well-known/jwks.json", "/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp",
+		authorize, "/authorize", "/login", "/consent", "/logout", "/account", "/token", "/register", "/revoke", "/introspect", "/userinfo", "/mcp", "/connect", "/tools/echo", "/livez", "/readyz", "/nothing", "/favicon.ico",
+	} {
+		for _, method := range []string{"GET", "POST", "OPTIONS", "DELETE"} {
+			plain, plainBody := ask(method, path, false)
+			forged, forgedBody := ask(method, path, true)
+			name := method + " " + strings.SplitN(path, "?", 2)[0]
+			if strings.Contains(name, "/mcp") || strings.Contains(name, "/tools") || strings.Contains(name, "/connect") {
+				if forged.StatusCode == http.StatusForbidden || forged.StatusCode == http.StatusMisdirectedRequest {
+					continue // a foreign host may be refused there (DNS rebinding)
+				}
+			}
+			if plain.StatusCode != forged.StatusCode {
+				t.Errorf("%s: %d, without forged headers %d", name, forged.StatusCode, plain.StatusCode)
+			}
+			var head strings.Builder
+			_ = forged.Header.Write(&head)
+			for _, bad := range []string{"evil", "gopher"} {
+				if strings.Contains(head.String()+forgedBody, bad) {
+					t.Errorf("%s: the answer says %s: %s%s", name, bad, head.String(), forgedBody)
+				}
+			}
+			if where(plain) != where(forged) || len(plainBody) != len(forgedBody) && !strings.Contains(plainBody, "value=") {
+				t.Errorf("%s: to %q, without forged headers to %q; %d and %d bytes", name, where(forged), where(plain), len(forgedBody), len(plainBody))
+			}
+			if got, want := cookieForms(forged), cookieForms(plain); got != want {
+				t.Errorf("%s: cookies %s, without forged headers %s", name, got, want)
+			}
+		}
+	}
+}
+
+// where is the target of a redirect without what is sealed into it.
+func where(r *http.Response) string {
+	to, _, _ := strings.Cut(r.Header.Get("Location"), "?")
+	return to + r.Header.Get("WWW-Authenticate")
+}
+
+// cookieForms are the cookies without their values.
+func cookieForms(r *http.Response) string {
+	var forms []string
+	for _, c := range r.Cookies() {
+		c.Value, c.Raw = "", ""
+		forms = append(forms, c.String())
+	}
+	return strings.Join(forms, ", ")
+}
+
+func registered(t *testing.T, base string) string {
+	t.Helper()
+	res, err := http.Post(base+"/register", "application/json", strings.NewReader(`{"redirect_uris":["http://127.0.0.1:1/cb"],"token_endpoint_auth_method":"none"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), `"client_id":"`)
+	id, _, _ := strings.Cut(rest, `"`)
+	if id == "" {
+		t.Fatalf("registering: %s %s", res.Status, b)
+	}
+	return id
+}
+
+// K04: of X-Forwarded-For counts what a trusted proxy has added: the right-most
+// address that is not one of them. Without trusted proxies, or where it cannot be
+// read, the connection's address counts.
+func TestK04_ClientAddress(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
+	for name, c := range map[string]struct {
+		trusted []netip.Prefix
+		header  []string
+		want    string
+	}{
+		"no header":                {loopback, nil, "127.0.0.1"},
+		"one hop":                  {loopback, []string{"198.51.100.7"}, "198.51.100.7"},
+		"the client wrote one":     {loopback, []string{"203.0.113.9, 198.51.100.7"}, "198.51.100.7"},
+		"two proxies":              {loopback, []string{"203.0.113.9, 198.51.100.7, 10.1.2.3"}, "198.51.100.7"},
+		"two header lines":         {loopback, []string{"203.0.113.9", "198.51.100.7"}, "198.51.100.7"},
+		"not an address":           {loopback, []string{"203.0.113.9, unknown"}, "127.0.0.1"},
+		"proxies only":             {loopback, []string{"10.1.2.3"}, "127.0.0.1"},
+		"nobody is trusted":        {nil, []string{"198.51.100.7"}, "127.0.0.1"},
+		"this proxy is not":        {loopback[1:], []string{"198.51.100.7"}, "127.0.0.1"},
+		"an IPv4 address in IPv6":  {loopback, []string{"::ffff:198.51.100.7"}, "198.51.100.7"},
+		"a proxy's in another way": {loopback, []string{"198.51.100.7, ::ffff:10.1.2.3"}, "198.51.100.7"},
+	} {
+		var mu sync.Mutex
+		var log bytes.Buffer
+		addr, _ := live(t, func(o *server.Options) {
+			o.TrustedProxies, o.Log = c.trusted, slog.New(slog.NewJSONHandler(lockedWriter{&mu, &log}, nil))
+		})
+		r, err := http.NewRequest("POST", "http://"+addr+"/register", strings.NewReader(`{"redirect_uris":["https://app.test/cb"]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header["X-Forwarded-For"] = c.header
+		r.Header.Set("X-Real-Ip", "192.0.2.66")
+		r.Header.Set("True-Client-Ip", "192.0.2.66")
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		mu.Lock()
+		text := log.String()
+		mu.Unlock()
+		if !strings.Contains(text, `"event":"register","outcome":"ok","address":"`+c.want+`"`) {
+			t.Errorf("%s: want %s: %s", name, c.want, grep(text, "register"))
+		}
+	}
+}
+
+// K04, C09: a limit by address cannot be escaped by claiming another one.
+func TestK04_LimitsByAddress(t *testing.T) {
+	for name, c := range map[string]struct {
+		trusted string
+		header  string // %d is another number each time
+		refused bool
+	}{
+		"untrusted, rotating":     {"", "203.0.113.%d", true},
+		"trusted, the left part":  {"127.0.0.0/8", "203.0.113.%d, 198.51.100.7", true},
+		"trusted, other networks": {"127.0.0.0/8", "203.0.113.%d", false},
+		"one IPv6 network":        {"127.0.0.0/8", "2001:db8::%d", true},
+	} {
+		addr, _ := live(t, func(o *server.Options) {
+			o.Limits = handlers.Limits{Register: 3}
+			if c.trusted != "" {
+				o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(c.trusted)}
+			}
+		})
+		refused := 0
+		for i := range 10 {
+			r, err := http.NewRequest("POST", "http://"+addr+"/register", strings.NewReader(`{"redirect_uris":["https://app.test/cb"]}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("X-Forwarded-For", strings.ReplaceAll(c.header, "%d", fmt.Sprint(i+1)))
+			res, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Retry-After") != "" {
+				refused++
+			}
+		}
+		if want := map[bool]int{true: 7}[c.refused]; refused != want {
+			t.Errorf("%s: %d of 10 refused, want %d", name, refused, want)
+		}
+	}
+}
+
+// K05: a request that a proxy before us may read otherwise is refused, or is the
+// last one on its connection: there is never an answer to a second request hidden in
+// the first.
+func TestK05_Smuggling(t *testing.T) {
+	addr, _ := live(t, nil)
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	post := func(headers, rest string) string {
+		return "POST /token HTTP/1.1\r\nHost: localhost\r\n" + formHeader + headers + "\r\n" + rest
+	}
+	for name, c := range map[string]struct {
+		request string
+		want    []string // status; any refusal of the request, where it is not one that net/http knows
+	}{
+		"CL and TE":                    {post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"+hidden), []string{"400"}},
+		"TE and CL":                    {post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"+hidden), []string{"400"}},
+		"TE twice":                     {post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"+hidden), []string{"400", "501"}},
+		"TE in a list":                 {post("Transfer-Encoding: x, chunked\r\n", "0\r\n\r\n"+hidden), []string{"400", "501"}},
+		"TE with a tab":                {post("Transfer-Encoding:\tchunked\r\n", "0\r\n\r\n"+hidden), []string{"400"}},
+		"TE of HTTP/1.0":               {"POST /token HTTP/1.0\r\nConnection: keep-alive\r\n" + formHeader + "Transfer-Encoding: chunked\r\n\r\n" + hidden, []string{"400"}},
+		"two Content-Lengths":          {post("Content-Length: 0\r\nContent-Length: 44\r\n", hidden), []string{"400"}},
+		"Content-Length with a sign":   {post("Content-Length: +0\r\n", hidden), []string{"400"}},
+		"Content-Length in a list":     {post("Content-Length: 0, 0\r\n", hidden), []string{"400"}},
+		"bare LF in a chunk size":      {post("Transfer-Encoding: chunked\r\n", "3\na=b\r\n0\r\n\r\n"+hidden), []string{"400"}},
+		"bare LF after a chunk":        {post("Transfer-Encoding: chunked\r\n", "3\r\na=b\n0\r\n\r\n"+hidden), []string{"400"}},
+		"chunk size too large":         {post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"+hidden), []string{"400"}},
+		"chunk size with a sign":       {post("Transfer-Encoding: chunked\r\n", "-1\r\n"+hidden), []string{"400"}},
+		"two Hosts":                    {"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.test\r\n\r\n" + hidden, []string{"400"}},
+		"no Host":                      {"GET /livez HTTP/1.1\r\n\r\n" + hidden, []string{"400"}},
+		"absolute URI of another host": {"GET http://evil.test/livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + hidden, []string{"400"}},
+		"space before the colon":       {"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n" + hidden, []string{"400"}},
+		"space before the first":       {"GET /livez HTTP/1.1\r\n X: y\r\nHost: localhost\r\n\r\n" + hidden, []string{"400"}},
+	} {
+		answers, closed := exchange(t, addr, c.request)
+		if !slices.Contains(c.want, status(answers)) || !closed || strings.Count(answers, "HTTP/1.") != 1 {
+			t.Errorf("%s: closed %t, want %v once: %.300q", name, closed, c.want, answers)
+		}
+	}
+	if answer, _ := exchange(t, addr, "GET http://localhost:8080/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); status(answer) != "200" {
+		t.Errorf("absolute URI of ours: %.200q", answer)
+	}
+}
