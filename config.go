@@ -57,7 +57,7 @@ type config struct {
 	TrustedProxies []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
 	MCPOrigins     []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
 	PublicTools    string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
-	Limits         string   `env:"LIMITS" envDefault:"authorize=1200,login=300,register=300,register_all=1000,wrong_secret=60,tokens_grant=600,tokens_client=300000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
+	Limits         string   `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
 	AppName        string   `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
 
 	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means a mark of Signet's"`

@@ -73,16 +73,17 @@ func ParseLimits(text string) (Limits, error) {
 	return l, nil
 }
 
-// DefaultLimits leave room for an office, or a test suite, behind one address, and
-// stop what only a loop or an attacker does.
+// DefaultLimits are far from what people and their clients do, also many behind one
+// address, and near what a replica can do on one core: they stop a loop, or one
+// attacker, from taking it all. Guessing is slowed down by [users.Throttle].
 var DefaultLimits = Limits{
-	Authorize:    1200,
-	Login:        300,
-	Register:     300,
-	RegisterAll:  1000,
+	Authorize:    6000,
+	Login:        6000, // two cores' worth of hashes
+	Register:     1200,
+	RegisterAll:  4000,
 	WrongSecret:  60,
-	TokensGrant:  600,     // a grant needs one in five minutes, for each process that shares it
-	TokensClient: 300_000, // a third of what a core does: one client never has it all
+	TokensGrant:  60_000,
+	TokensClient: 1_200_000, // a hosted client may be most of the users
 }
 
 // limits are the limiters in force; a nil one lets everything pass.
