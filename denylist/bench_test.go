@@ -12,7 +12,7 @@ import (
 // At 64 goroutines, durable: a rotation beside a bare insert of one row.
 func BenchmarkUse(b *testing.B) {
 	b.Run("bare insert", func(b *testing.B) {
-		s := openStore(b, storeOptions(b))
+		s := openStore(b, sqlite.options(b))
 		b.SetParallelism(32)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {

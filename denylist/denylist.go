@@ -53,6 +53,7 @@ type List struct {
 	revoked revokedSet
 	replays replayCounts
 	polled  int64 // when the last poll began, Unix milliseconds; used by poll alone
+	filled  atomic.Bool
 
 	reused, replayed, rolledBack, pruned atomic.Int64
 }
@@ -87,7 +88,9 @@ type Stats struct {
 	Revoked    int   // grants in memory
 }
 
-// New returns the list after filling the set of revoked grants.
+// New returns the list after filling the set of revoked grants. A store that is
+// waiting for its database is no error: until [List.Run] has filled the set, every
+// grant counts as revoked.
 func New(ctx context.Context, o Options) (*List, error) {
 	if o.Store == nil || o.Window < 0 || o.Skew < 0 || o.Keep < 0 {
 		return nil, errors.New("denylist: a store is needed, and durations of 0 or more")
@@ -96,7 +99,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{store: o.Store, o: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{n: map[string]int64{}}}
-	if err := l.poll(ctx, o.Store.Now()); err != nil {
+	if err := l.poll(ctx, o.Store.Now()); err != nil && o.Store.Epoch() != "" {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
 	return l, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet/denylist"
+	"signet/internal/pgtest"
 	"signet/seal"
 	"signet/store"
 )
@@ -30,9 +31,36 @@ func pathOptions(dir string) store.Options {
 	return store.Options{Path: path, Mirror: path + ".mirror", Serve: true}
 }
 
-func storeOptions(t testing.TB) store.Options {
+// engine is a kind of store.
+type engine string
+
+const (
+	sqlite   engine = "sqlite"
+	postgres engine = "postgres"
+)
+
+// onBoth runs a test on each engine.
+func onBoth(t *testing.T, test func(*testing.T, engine)) {
 	t.Helper()
-	o := pathOptions(t.TempDir())
+	for _, e := range []engine{sqlite, postgres} {
+		t.Run(string(e), func(t *testing.T) { test(t, e) })
+	}
+}
+
+// options are those of a store that is made.
+func (e engine) options(t testing.TB) store.Options {
+	t.Helper()
+	o := store.Options{}
+	if e == postgres {
+		o.Path = pgtest.URL(t)
+	} else {
+		o = pathOptions(t.TempDir())
+	}
+	return made(t, o)
+}
+
+func made(t testing.TB, o store.Options) store.Options {
+	t.Helper()
 	if err := store.Create(t.Context(), o, "f"); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +89,12 @@ func listOn(t testing.TB, s *store.Store, w time.Duration) *denylist.List {
 // list is a denylist on a store of its own.
 func list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
 	t.Helper()
-	s := openStore(t, storeOptions(t))
+	return sqlite.list(t, w)
+}
+
+func (e engine) list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
+	t.Helper()
+	s := openStore(t, e.options(t))
 	return listOn(t, s, w), s
 }
 
@@ -90,8 +123,11 @@ func want(t testing.TB, l *denylist.List, s *store.Store, g denylist.Grant, gen 
 	}
 }
 
-func TestUse(t *testing.T) {
+func TestUse(t *testing.T) { onBoth(t, testUse) }
+
+func testUse(t *testing.T, e engine) {
 	now := time.Now()
+	s := openStore(t, e.options(t))
 	for _, test := range []struct {
 		name    string
 		gen     int64 // of the grant's row, 0 for none
@@ -124,7 +160,7 @@ func TestUse(t *testing.T) {
 		{"a longer life than the row's", 1, 1, life, func(_ *denylist.List, g *denylist.Grant) { g.Expires += 1e6 }, 0, denylist.ErrRevoked},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, s := list(t, window)
+			l := listOn(t, s, window)
 			g := family(t, l, s, test.gen, now)
 			if test.change != nil {
 				test.change(l, &g)
@@ -156,7 +192,11 @@ func TestUse(t *testing.T) {
 }
 
 func TestUseRefusesForeignEpochAndNonsense(t *testing.T) {
-	l, s := list(t, window)
+	onBoth(t, testUseRefusesForeignEpochAndNonsense)
+}
+
+func testUseRefusesForeignEpochAndNonsense(t *testing.T, e engine) {
+	l, s := e.list(t, window)
 	g := family(t, l, s, 1, time.Now())
 	if _, err := l.Use(t.Context(), "another", g, 1, time.Now()); !errors.Is(err, denylist.ErrEpoch) {
 		t.Errorf("another epoch: %v, want ErrEpoch", err)
@@ -198,10 +238,11 @@ func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs m
 	return next, errs
 }
 
-// replicas are lists on stores of their own on one file, as processes have them.
-func replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epoch string) {
+// replicas are lists on stores of their own on one file or database, as processes
+// have them.
+func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epoch string) {
 	t.Helper()
-	o := storeOptions(t)
+	o := e.options(t)
 	o.Serve = false
 	for range n {
 		s := openStore(t, o)
@@ -211,9 +252,11 @@ func replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epo
 }
 
 // Of 50 who redeem one code at once exactly one is served, and the family is dead.
-func TestD05_ConcurrentRedemption(t *testing.T) {
+func TestD05_ConcurrentRedemption(t *testing.T) { onBoth(t, testD05_ConcurrentRedemption) }
+
+func testD05_ConcurrentRedemption(t *testing.T, e engine) {
 	now := time.Now()
-	lists, epoch := replicas(t, 3, window)
+	lists, epoch := e.replicas(t, 3, window)
 	g := grantAt(now)
 	next, errs := together(50, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 0, now) })
 	if diff := cmp.Diff(map[int64]int{1: 1}, next); diff != "" || errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 48 {
@@ -226,10 +269,12 @@ func TestD05_ConcurrentRedemption(t *testing.T) {
 
 // A code that is used again ends the family, at once or after a while, and stays
 // an end after a restart.
-func TestD02_CodeReplayRevokes(t *testing.T) {
+func TestD02_CodeReplayRevokes(t *testing.T) { onBoth(t, testD02_CodeReplayRevokes) }
+
+func testD02_CodeReplayRevokes(t *testing.T, e engine) {
 	for _, after := range []time.Duration{0, 30 * time.Second} {
 		now := time.Now()
-		o := storeOptions(t)
+		o := e.options(t)
 		s := openStore(t, o)
 		l := listOn(t, s, window)
 		g := family(t, l, s, 1, now)
@@ -245,9 +290,11 @@ func TestD02_CodeReplayRevokes(t *testing.T) {
 }
 
 // A handle that comes back after the window ends the family, once.
-func TestE02_ReuseKillsTheFamily(t *testing.T) {
+func TestE02_ReuseKillsTheFamily(t *testing.T) { onBoth(t, testE02_ReuseKillsTheFamily) }
+
+func testE02_ReuseKillsTheFamily(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	g := family(t, l, s, 2, now)
 	late := now.Add(window + time.Second)
 	want(t, l, s, g, 1, late, 0, denylist.ErrReused)
@@ -259,9 +306,11 @@ func TestE02_ReuseKillsTheFamily(t *testing.T) {
 }
 
 // However often the last refresh is repeated, there is one line only.
-func TestE04_GraceDoesNotFork(t *testing.T) {
+func TestE04_GraceDoesNotFork(t *testing.T) { onBoth(t, testE04_GraceDoesNotFork) }
+
+func testE04_GraceDoesNotFork(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	g := family(t, l, s, 1, now)
 	next, errs := together(20, func(int) (int64, error) { return l.Use(context.Background(), s.Epoch(), g, 1, now) })
 	if diff := cmp.Diff(map[int64]int{2: 20}, next); diff != "" {
@@ -272,10 +321,12 @@ func TestE04_GraceDoesNotFork(t *testing.T) {
 	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
 }
 
-func TestE05_RefreshRace(t *testing.T) {
+func TestE05_RefreshRace(t *testing.T) { onBoth(t, testE05_RefreshRace) }
+
+func testE05_RefreshRace(t *testing.T, e engine) {
 	now := time.Now()
 	for _, w := range []time.Duration{window, 0} {
-		lists, epoch := replicas(t, 3, w)
+		lists, epoch := e.replicas(t, 3, w)
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
 			t.Fatal(err)
@@ -292,7 +343,7 @@ func TestE05_RefreshRace(t *testing.T) {
 		}
 	}
 	t.Run("8 s apart", func(t *testing.T) {
-		lists, epoch := replicas(t, 3, window)
+		lists, epoch := e.replicas(t, 3, window)
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
 			t.Fatal(err)
@@ -307,8 +358,12 @@ func TestE05_RefreshRace(t *testing.T) {
 
 // The window and the reuse that ends it are on disk.
 func TestE06_GraceAndReuseSurviveRestart(t *testing.T) {
+	onBoth(t, testE06_GraceAndReuseSurviveRestart)
+}
+
+func testE06_GraceAndReuseSurviveRestart(t *testing.T, e engine) {
 	now := time.Now()
-	o := storeOptions(t)
+	o := e.options(t)
 	reopen := func() (*denylist.List, *store.Store) {
 		s, err := store.Open(t.Context(), o)
 		if err != nil {
@@ -331,17 +386,23 @@ func TestE06_GraceAndReuseSurviveRestart(t *testing.T) {
 }
 
 func TestE07_OnlyDirectPredecessorHasGrace(t *testing.T) {
+	onBoth(t, testE07_OnlyDirectPredecessorHasGrace)
+}
+
+func testE07_OnlyDirectPredecessorHasGrace(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	g := family(t, l, s, 3, now)
 	want(t, l, s, g, 1, now, 0, denylist.ErrReused)
 	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
 }
 
 // A repeated refresh prolongs nothing: the window counts from the first use.
-func TestGraceIsNotProlonged(t *testing.T) {
+func TestGraceIsNotProlonged(t *testing.T) { onBoth(t, testGraceIsNotProlonged) }
+
+func testGraceIsNotProlonged(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	g := family(t, l, s, 2, now)
 	for range 3 {
 		want(t, l, s, g, 1, now.Add(window-time.Second), 2, nil)
@@ -350,9 +411,11 @@ func TestGraceIsNotProlonged(t *testing.T) {
 }
 
 // A store put back to an earlier state meets a handle it has not seen.
-func TestL08_Witness(t *testing.T) {
+func TestL08_Witness(t *testing.T) { onBoth(t, testL08_Witness) }
+
+func testL08_Witness(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	g := family(t, l, s, 5, now)
 	raw(t, s, "UPDATE grants SET gen = 3")
 	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
@@ -372,9 +435,11 @@ func raw(t testing.TB, s *store.Store, query string) {
 }
 
 // An acknowledged revocation wins every race.
-func TestRevocationWinsRaces(t *testing.T) {
+func TestRevocationWinsRaces(t *testing.T) { onBoth(t, testRevocationWinsRaces) }
+
+func testRevocationWinsRaces(t *testing.T, e engine) {
 	now := time.Now()
-	lists, epoch := replicas(t, 2, window)
+	lists, epoch := e.replicas(t, 2, window)
 	for range 20 {
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
@@ -401,9 +466,11 @@ func TestRevocationWinsRaces(t *testing.T) {
 	}
 }
 
-func TestFindAndGrants(t *testing.T) {
+func TestFindAndGrants(t *testing.T) { onBoth(t, testFindAndGrants) }
+
+func testFindAndGrants(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	live, older, revoked, unused := family(t, l, s, 3, now), grantAt(now.Add(-time.Hour)), family(t, l, s, 1, now), grantAt(now)
 	want(t, l, s, older, 0, now, 1, nil)
 	bob := grantAt(now)
@@ -441,8 +508,10 @@ func TestFindAndGrants(t *testing.T) {
 	}
 }
 
-func TestSpendID(t *testing.T) {
-	l, _ := list(t, window)
+func TestSpendID(t *testing.T) { onBoth(t, testSpendID) }
+
+func testSpendID(t *testing.T, e engine) {
+	l, _ := e.list(t, window)
 	exp := time.Now().Add(time.Hour)
 	long := strings.Repeat("a", 5000)
 	for _, id := range []string{"short", long, long + "b", ""} {
@@ -463,22 +532,17 @@ func TestSpendID(t *testing.T) {
 }
 
 // While the store fails there is no verdict: neither yes nor no.
-func TestStoreFailureIsNoVerdict(t *testing.T) {
+func TestStoreFailureIsNoVerdict(t *testing.T) { onBoth(t, testStoreFailureIsNoVerdict) }
+
+func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
 	now := time.Now()
-	o := storeOptions(t)
+	o := e.options(t)
 	s := openStore(t, o)
 	l := listOn(t, s, window)
 	g := family(t, l, s, 1, now)
-	db, err := sql.Open("sqlite", o.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for _, verb := range []string{"INSERT ON grants", "UPDATE ON grants", "INSERT ON spent"} {
-		name := strings.ReplaceAll(verb, " ", "_")
-		if _, err := db.Exec("CREATE TRIGGER fail_" + name + " BEFORE " + verb + " BEGIN SELECT RAISE(ABORT, 'no'); END"); err != nil {
-			t.Fatal(err)
-		}
+	verbs := []string{"INSERT ON grants", "UPDATE ON grants", "INSERT ON spent"}
+	for _, verb := range verbs {
+		e.breakOn(t, o, verb)
 	}
 	for name, call := range map[string]func() error{
 		"code":          func() error { _, err := l.Use(t.Context(), s.Epoch(), grantAt(now), 0, now); return err },
@@ -495,16 +559,62 @@ func TestStoreFailureIsNoVerdict(t *testing.T) {
 	if l.Revoked(g.ID) || l.Stats() != (denylist.Stats{}) {
 		t.Errorf("something was counted or remembered: %+v", l.Stats())
 	}
-	for _, verb := range []string{"INSERT ON grants", "UPDATE ON grants", "INSERT ON spent"} {
-		if _, err := db.Exec("DROP TRIGGER fail_" + strings.ReplaceAll(verb, " ", "_")); err != nil {
-			t.Fatal(err)
-		}
+	for _, verb := range verbs {
+		e.repair(t, o, verb)
 	}
 	want(t, l, s, g, 1, now, 2, nil)
 }
 
+// breakOn makes the engine itself fail, beside the store.
+func (e engine) breakOn(t testing.TB, o store.Options, verb string) {
+	t.Helper()
+	e.outside(t, o, e.trigger("fail_"+strings.ReplaceAll(verb, " ", "_"), verb))
+}
+
+func (e engine) repair(t testing.TB, o store.Options, verb string) {
+	t.Helper()
+	_, table, _ := strings.Cut(verb, " ON ")
+	e.outside(t, o, e.drop("fail_"+strings.ReplaceAll(verb, " ", "_"), table))
+}
+
+// trigger is a statement after which a verb fails, as in "INSERT ON grants".
+func (e engine) trigger(name, verb string) string {
+	if e == sqlite {
+		return "CREATE TRIGGER " + name + " BEFORE " + verb + " BEGIN SELECT RAISE(ABORT, 'no'); END"
+	}
+	verb, when, conditional := strings.Cut(verb, " WHEN ")
+	if conditional {
+		when = " WHEN (" + when + ")"
+	}
+	return "CREATE FUNCTION " + name + "() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;" +
+		"CREATE TRIGGER " + name + " BEFORE " + verb + " FOR EACH ROW" + when + " EXECUTE FUNCTION " + name + "()"
+}
+
+func (e engine) drop(name, table string) string {
+	if e == sqlite {
+		return "DROP TRIGGER " + name
+	}
+	return "DROP TRIGGER " + name + " ON " + table + "; DROP FUNCTION " + name
+}
+
+func (e engine) outside(t testing.TB, o store.Options, query string) {
+	t.Helper()
+	if e == postgres {
+		pgtest.Exec(t, o.Path, "SET search_path = signet; "+query)
+		return
+	}
+	db, err := sql.Open("sqlite", o.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestNewChecksItsOptions(t *testing.T) {
-	s := openStore(t, storeOptions(t))
+	s := openStore(t, sqlite.options(t))
 	for _, o := range []denylist.Options{{}, {Store: s, Window: -1}, {Store: s, Skew: -1}, {Store: s, Keep: -1}} {
 		if _, err := denylist.New(t.Context(), o); err == nil {
 			t.Errorf("%+v was accepted", o)
@@ -526,9 +636,13 @@ func fastDir(t testing.TB) string {
 
 func fastStore(t testing.TB) *store.Store {
 	t.Helper()
-	o := pathOptions(fastDir(t))
-	if err := store.Create(t.Context(), o, "f"); err != nil {
-		t.Fatal(err)
+	return openStore(t, made(t, pathOptions(fastDir(t))))
+}
+
+func (e engine) fast(t testing.TB) *store.Store {
+	t.Helper()
+	if e == sqlite {
+		return fastStore(t)
 	}
-	return openStore(t, o)
+	return openStore(t, e.options(t))
 }

@@ -34,7 +34,7 @@ func commits(t testing.TB, s *store.Store) (n int64) {
 
 // failOn makes the engine fail when the row of a grant changes, until repair is
 // called.
-func failOn(t testing.TB, s *store.Store, id string) (repair func()) {
+func (e engine) failOn(t testing.TB, s *store.Store, id string) (repair func()) {
 	t.Helper()
 	change := func(query string) {
 		t.Helper()
@@ -47,8 +47,8 @@ func failOn(t testing.TB, s *store.Store, id string) (repair func()) {
 			t.Fatal(err)
 		}
 	}
-	change("CREATE TRIGGER fail BEFORE UPDATE ON grants WHEN old.id = '" + id + "' BEGIN SELECT RAISE(ABORT, 'no'); END")
-	return func() { change("DROP TRIGGER fail") }
+	change(e.trigger("fail", "UPDATE ON grants WHEN old.id = '"+id+"'"))
+	return func() { change(e.drop("fail", "grants")) }
 }
 
 func wantReplays(t testing.TB, l *denylist.List, g denylist.Grant, n int64) {
@@ -125,16 +125,18 @@ func TestReplaysAreFlushedWhileRunning(t *testing.T) {
 
 // What could not be written is written later, once. A grant that is gone meanwhile
 // is no reason to stop.
-func TestReplaysOutliveAFailingStore(t *testing.T) {
+func TestReplaysOutliveAFailingStore(t *testing.T) { onBoth(t, testReplaysOutliveAFailingStore) }
+
+func testReplaysOutliveAFailingStore(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	var grants []denylist.Grant
 	for range 450 { // more than two batches
 		grants = append(grants, family(t, l, s, 2, now))
 		want(t, l, s, grants[len(grants)-1], 1, now, 2, nil)
 	}
 	slices.SortFunc(grants, func(a, b denylist.Grant) int { return strings.Compare(a.ID, b.ID) })
-	repair := failOn(t, s, grants[250].ID)
+	repair := e.failOn(t, s, grants[250].ID)
 	flush(l)
 	wantReplays(t, l, grants[0], 1)
 	wantReplays(t, l, grants[250], 0)
@@ -201,9 +203,11 @@ func indexes(n int) []int {
 	return list
 }
 
-func TestAllPages(t *testing.T) {
+func TestAllPages(t *testing.T) { onBoth(t, testAllPages) }
+
+func testAllPages(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	var ids []string
 	for i := range 7 {
 		g := grantAt(now.Add(time.Duration(i-3) * time.Hour))
@@ -248,9 +252,11 @@ func TestAllPages(t *testing.T) {
 
 // "Sign out everywhere" ends all that a user has granted and nothing else, here at
 // once and in every process.
-func TestRevokeAll(t *testing.T) {
+func TestRevokeAll(t *testing.T) { onBoth(t, testRevokeAll) }
+
+func testRevokeAll(t *testing.T, e engine) {
 	now := time.Now()
-	lists, epoch := replicas(t, 2, window)
+	lists, epoch := e.replicas(t, 2, window)
 	use := func(g denylist.Grant, gen int64, want error) {
 		t.Helper()
 		if _, err := lists[0].Use(t.Context(), epoch, g, gen, now); !errors.Is(err, want) || want == nil && err != nil {
@@ -304,15 +310,17 @@ func TestRevokeAll(t *testing.T) {
 
 // A failure between two batches tells how far it came, and the rest can be done
 // later.
-func TestRevokeAllThatStopsHalfWay(t *testing.T) {
+func TestRevokeAllThatStopsHalfWay(t *testing.T) { onBoth(t, testRevokeAllThatStopsHalfWay) }
+
+func testRevokeAllThatStopsHalfWay(t *testing.T, e engine) {
 	now := time.Now()
-	l, s := list(t, window)
+	l, s := e.list(t, window)
 	var ids []string
 	for range 300 {
 		ids = append(ids, family(t, l, s, 1, now).ID)
 	}
 	slices.Sort(ids)
-	repair := failOn(t, s, ids[250])
+	repair := e.failOn(t, s, ids[250])
 	n, err := l.RevokeAll(t.Context(), "alice", now)
 	if n != 200 || !errors.Is(err, store.ErrUnavailable) || !l.Revoked(ids[199]) || l.Revoked(ids[200]) {
 		t.Errorf("%d, %v; want 200 and ErrUnavailable", n, err)

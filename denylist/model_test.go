@@ -123,12 +123,17 @@ func (w *walker) step(t *testing.T) bool {
 }
 
 // The list and the reference agree on every one of many random steps.
-func TestRuleEqualsReference(t *testing.T) {
+func TestRuleEqualsReference(t *testing.T) { onBoth(t, testRuleEqualsReference) }
+
+func testRuleEqualsReference(t *testing.T, e engine) {
 	n := *steps
 	if n == 0 {
 		n = 1_000_000
 		if testing.Short() {
 			n = 30_000
+		}
+		if e == postgres {
+			n /= 10
 		}
 	}
 	first := *seed
@@ -136,7 +141,7 @@ func TestRuleEqualsReference(t *testing.T) {
 		first = rand.Uint64()
 	}
 	t.Logf("%d steps, -seed %d", n, first)
-	s := fastStore(t)
+	s := e.fast(t)
 	const walkers = 128
 	var wg sync.WaitGroup
 	var left atomic.Int64

@@ -60,7 +60,7 @@ func (s *revokedSet) forget(before int64) {
 // it may still be alive. It looks into memory only: a revocation of this process
 // is there when it is acknowledged, one of another process within a second or two
 // while [List.Run] runs.
-func (l *List) Revoked(grantID string) bool { return l.revoked.has(grantID) }
+func (l *List) Revoked(grantID string) bool { return !l.filled.Load() || l.revoked.has(grantID) }
 
 // Run follows the revocations of other processes, writes down the replays and
 // prunes, until ctx ends.
@@ -128,6 +128,7 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 		return err
 	}
 	l.polled = began
+	l.filled.Store(true)
 	l.revoked.forget(oldest)
 	return nil
 }

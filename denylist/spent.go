@@ -6,7 +6,9 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"errors"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"signet/store"
 )
@@ -16,7 +18,7 @@ import (
 const longID = 64
 
 func spentKey(id string) string {
-	if len(id) <= longID {
+	if len(id) <= longID && utf8.ValidString(id) && !strings.ContainsRune(id, 0) { // PostgreSQL's text is UTF-8 without NUL
 		return id
 	}
 	h := sha256.Sum256([]byte(id))

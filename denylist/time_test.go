@@ -134,8 +134,10 @@ func TestRevokedSet(t *testing.T) {
 
 // Rows go when nothing they speak of can be accepted any more, and not before;
 // requests do not wait for it.
-func TestL15_Row23_Prune(t *testing.T) {
-	l, s := list(t, window)
+func TestL15_Row23_Prune(t *testing.T) { onBoth(t, testL15_Row23_Prune) }
+
+func testL15_Row23_Prune(t *testing.T, e engine) {
+	l, s := e.list(t, window)
 	now := s.Now()
 	end := now.Add(life).Truncate(time.Second)
 	var due []denylist.Grant
@@ -209,8 +211,10 @@ func TestL15_Row23_Prune(t *testing.T) {
 }
 
 // However often a grant rotates, it is one row.
-func TestL15_RotationsLeaveNoRows(t *testing.T) {
-	l, s := list(t, window)
+func TestL15_RotationsLeaveNoRows(t *testing.T) { onBoth(t, testL15_RotationsLeaveNoRows) }
+
+func testL15_RotationsLeaveNoRows(t *testing.T, e engine) {
+	l, s := e.list(t, window)
 	now := s.Now()
 	g := family(t, l, s, 200, now)
 	var n int

@@ -33,7 +33,11 @@ const (
 // the store is checked before (seal, client, resource, scope, the handle's own
 // expiry), because a failed request must change nothing.
 func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now time.Time) (next int64, err error) {
-	if epoch != l.store.Epoch() {
+	switch l.store.Epoch() {
+	case epoch:
+	case "": // the database was not there yet
+		return 0, fmt.Errorf("%w: its epoch is not known", store.ErrUnavailable)
+	default:
 		return 0, ErrEpoch
 	}
 	if g.ID == "" || gen < 0 {
@@ -84,10 +88,12 @@ func decide(row Grant, found bool, gen, now, window int64) verdict {
 // (milliseconds).
 func expired(expires, now int64) bool { return now >= expires*1000 }
 
-// load reads what the rule looks at, under the sealed grant's own facts.
+// load reads what the rule looks at, under the sealed grant's own facts. Until the
+// transaction is over nobody else uses the grant; where there is no row yet, the
+// second of two that insert it is run again.
 func load(tx store.Tx, g Grant) (row Grant, found bool, err error) {
 	row = Grant{Expires: g.Expires}
-	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at FROM grants WHERE id = $1", g.ID).
+	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at FROM grants WHERE id = $1 FOR UPDATE", g.ID).
 		Scan(&row.Gen, &row.RotatedAt, &row.RevokedAt, &row.Expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return row, false, nil

@@ -10,14 +10,17 @@ import (
 	"time"
 )
 
-// Create makes a store that must not exist: a new epoch, the schema, a mirror.
-// fingerprint names the root secret it belongs to. Each file is made aside and
+// Create makes a store that must not exist ([fs.ErrExist]): a new epoch, the schema,
+// on SQLite a mirror. fingerprint names the root secret it belongs to. Each file is made aside and
 // moved into place, the mirror first: cut short at any point, Create can be
 // called again, and what is left is [ErrNoStore] to Open.
 func Create(ctx context.Context, o Options, fingerprint string) error {
 	o, err := o.check()
 	if err != nil {
 		return err
+	}
+	if IsURL(o.Path) {
+		return createPostgres(ctx, o, fingerprint)
 	}
 	l, err := takeLock(o.Path)
 	if err != nil {
@@ -110,6 +113,9 @@ func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
 	o, err := o.check()
 	if err != nil {
 		return err
+	}
+	if IsURL(o.Path) {
+		return renewPostgres(ctx, o, fingerprint)
 	}
 	l, err := takeLock(o.Path)
 	if err != nil {

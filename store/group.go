@@ -11,21 +11,19 @@ import (
 
 const (
 	queueSize = 4096
-	maxGroup  = 256             // writes that share one commit
-	maxWait   = 3 * time.Second // in the queue
+	maxGroup  = 256                     // writes that share one commit
+	maxWait   = 2 * time.Second         // in the queue
+	answerIn  = 2800 * time.Millisecond // by then a database that does not answer is given up
 
 	// yields is how often the writer lets others run before it closes a group.
 	// Without it, on a busy core, groups collapse to one write each.
 	yields = 2
-
-	// checkpointAt is how many pages may be in the log, by estimate, before they
-	// are moved into the file.
-	checkpointAt = 4000
 )
 
 // request is one call of Write on its way through the queue.
 type request struct {
 	fn       func(Tx) error
+	by       time.Time    // when its answer is due
 	state    atomic.Int32 // waiting, then once started or abandoned
 	err      error
 	panicked any
@@ -47,18 +45,19 @@ func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abando
 // fn may run more than once, so it only assigns results and overwrites them all.
 // An error that fn returns of its own accord is returned as it is; fn returns it
 // before it writes, or what it wrote is undone. What the engine fails to do is
-// [ErrUnavailable], and fn wrote nothing. A call whose ctx ends in the queue does
-// not run; one that has begun is finished.
+// [ErrUnavailable]: fn wrote nothing, or, where a database went away in the middle
+// of a commit, nobody knows. A call whose ctx ends in the queue does not run; one
+// that has begun is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
-		return unavailable(s.o.Path, err)
+		return unavailable(s.name, err)
 	}
-	if err := s.sound(); err != nil {
+	if err := s.engine.sound(); err != nil {
 		return err
 	}
-	r := &request{fn: fn, done: make(chan struct{})}
+	r := &request{fn: fn, by: time.Now().Add(answerIn), done: make(chan struct{})}
 	if err := s.enqueue(r); err != nil {
-		return unavailable(s.o.Path, err)
+		return unavailable(s.name, err)
 	}
 	late := time.NewTimer(maxWait)
 	defer late.Stop()
@@ -66,12 +65,12 @@ func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	case <-r.done:
 	case <-ctx.Done():
 		if r.abandon() {
-			return unavailable(s.o.Path, ctx.Err())
+			return unavailable(s.name, ctx.Err())
 		}
 		<-r.done
 	case <-late.C:
 		if r.abandon() {
-			return unavailable(s.o.Path, fmt.Errorf("no turn in %v", maxWait))
+			return unavailable(s.name, fmt.Errorf("no turn in %v", maxWait))
 		}
 		<-r.done
 	}
@@ -95,30 +94,21 @@ func (s *Store) enqueue(r *request) error {
 	}
 }
 
-// writer is the one connection that writes, used by commitLoop alone.
-type writer struct {
-	*conn
-	commits int64 // meta's counter, as of our last commit
-	pages   int   // written since the last checkpoint, by estimate
-	behind  bool  // the log knows already that the clock went back
-	blind   bool  // the log knows already that the mirror cannot be written
-}
-
 // commitLoop commits groups until ctx ends, and then what is still in the queue.
-func (s *Store) commitLoop(ctx context.Context) {
+func (s *Store) commitLoop(ctx context.Context, w writer) {
 	for {
 		select {
 		case r := <-s.queue:
-			s.commitGroup(r)
+			s.commitGroup(w, r)
 			continue
 		default:
 		}
 		select {
 		case r := <-s.queue:
-			s.commitGroup(r)
+			s.commitGroup(w, r)
 		case <-ctx.Done():
 			for r := s.next(0); r != nil; r = s.next(0) {
-				s.answer([]*request{r}, s.transact(func() error { return s.writer.run(r) }))
+				s.commitAlone(w, r)
 			}
 			return
 		}
@@ -146,156 +136,104 @@ func (s *Store) next(size int) *request {
 	return nil
 }
 
-// commitGroup runs first and whatever else is waiting in one transaction. If it
-// fails, each runs again in one of its own, so a poisoned write fails alone.
-func (s *Store) commitGroup(first *request) {
+// commitGroup runs first and whatever else is waiting in one transaction. If that
+// fails, the others go on without the one that failed last, and if that does not
+// work either, each runs again in a transaction of its own: a poisoned write fails
+// alone.
+func (s *Store) commitGroup(w writer, first *request) {
 	if !first.start() {
 		return
 	}
 	group := []*request{first}
-	err := s.transact(func() error {
-		if err := s.writer.run(first); err != nil {
-			return err
-		}
-		for r := s.next(len(group)); r != nil; r = s.next(len(group)) {
-			group = append(group, r)
-			if err := s.writer.run(r); err != nil {
+	err := w.transact(first.by, true, func(tx session) error {
+		for r := first; r != nil; r = s.next(len(group)) {
+			if r != first {
+				group = append(group, r)
+			}
+			if err := r.run(tx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err == nil || len(group) == 1 {
-		s.answer(group, err)
+	if err == nil || errors.Is(err, errLost) || len(group) < 2 && !errors.Is(err, errConflict) {
+		s.answer(w, err, group...)
 		return
 	}
-	for _, r := range group {
-		s.answer([]*request{r}, s.transact(func() error { return s.writer.run(r) }))
+	rest := group[:len(group)-1]
+	if len(rest) > 1 && s.commitTogether(w, rest) {
+		group = group[len(rest):]
 	}
+	for _, r := range group {
+		s.commitAlone(w, r)
+	}
+}
+
+// commitTogether is a second try for a group that is not to blame.
+func (s *Store) commitTogether(w writer, group []*request) (done bool) {
+	err := w.transact(group[0].by, true, func(tx session) error {
+		for _, r := range group {
+			if err := r.run(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errLost) {
+		return false
+	}
+	s.answer(w, err, group...)
+	return true
+}
+
+// tries is how often a write runs anew because another replica was faster. Each
+// time that one has got its way, so more are needed only if many of them want the
+// same row at the same moment.
+const tries = 5
+
+func (s *Store) commitAlone(w writer, r *request) {
+	var err error
+	for range tries {
+		err = w.transact(r.by, false, r.run)
+		if !errors.Is(err, errConflict) {
+			break
+		}
+	}
+	s.answer(w, err, r)
 }
 
 // answer lets the callers of a group go, with the engine's error if it is one.
-func (s *Store) answer(group []*request, err error) {
+func (s *Store) answer(w writer, err error, group ...*request) {
 	for _, r := range group {
 		if err != nil && r.panicked == nil && !errors.Is(err, errUndone) {
-			r.err = unavailable(s.o.Path, err)
+			r.err = unavailable(s.name, err)
 		}
 		close(r.done)
 	}
-	if s.writer.pages > checkpointAt {
-		s.checkpoint("PASSIVE")
-	}
+	w.idle()
 }
 
-// errUndone stops a transaction for a reason that is fn's, not the engine's.
-var errUndone = errors.New("undone")
+var (
+	errUndone   = errors.New("undone")                // stops a transaction for a reason that is fn's, not the engine's
+	errConflict = errors.New("other writes conflict") // the same transaction may work a moment later
+	errLost     = errors.New("the database is gone")  // it may have happened or not: it must not run again
+)
 
 // run runs r's function. The error it returns is a reason to roll back.
-func (w *writer) run(r *request) (err error) {
+func (r *request) run(tx session) (err error) {
 	r.err, r.panicked = nil, nil
-	before := w.writes
+	before := tx.written()
 	defer func() {
 		if p := recover(); p != nil {
 			r.panicked, err = p, errUndone
 		}
 	}()
-	r.err = r.fn(w.conn)
-	if e := w.failure(r.err); e != nil {
+	r.err = r.fn(tx)
+	if e := tx.failure(r.err); e != nil {
 		return e
 	}
-	if r.err != nil && w.writes > before {
+	if r.err != nil && tx.written() > before {
 		return errUndone
-	}
-	return nil
-}
-
-// transact runs fn between BEGIN and COMMIT. If fn wrote, the counter in meta is
-// raised in the same transaction, and the mirror follows before anybody is told.
-// Raising it in SQL counts the writes of other processes too.
-func (s *Store) transact(fn func() error) error {
-	w := s.writer
-	if err := w.begin("BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	if err := fn(); err != nil {
-		w.rollback()
-		return err
-	}
-	if w.writes == 0 {
-		w.rollback()
-		return nil
-	}
-	var commits, seen int64
-	err := w.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen",
-		[]any{s.Now().UnixMilli()}, &commits, &seen)
-	if err == nil {
-		err = w.commit()
-	}
-	if err != nil {
-		w.rollback()
-		return err
-	}
-	w.commits = commits
-	w.pages += w.writes + 2 // a page for each row at most, and meta's
-	s.mirrorCommit(seen)
-	return nil
-}
-
-// mirrorCommit copies the counter to the mirror, and takes up the time that
-// another process may have persisted.
-func (s *Store) mirrorCommit(seen int64) {
-	w := s.writer
-	s.advanceMirror(mark{epoch: s.epoch, commits: w.commits})
-	for ns := seen * int64(time.Millisecond); ; {
-		old := s.seen.Load()
-		if ns <= old || s.seen.CompareAndSwap(old, ns) {
-			break
-		}
-	}
-	behind := s.Behind()
-	if behind > backwards && !w.behind {
-		s.log.Warn("the clock was set back: times go on from the store's", "store", s.o.Path, "behind", behind)
-	}
-	w.behind = behind > backwards
-}
-
-// checkpoint moves the log into the file. Once all of it is there, the mirror
-// remembers that the file by itself holds that many commits, so an old copy of
-// the file under the present log is found out too.
-func (s *Store) checkpoint(mode string) {
-	w := s.writer
-	w.pages = 0
-	var busy, logged, moved int
-	err := w.one("PRAGMA wal_checkpoint("+mode+")", nil, &busy, &logged, &moved)
-	if err != nil || busy != 0 || logged != moved {
-		return // readers hold a part of it; the next one gets it
-	}
-	s.advanceMirror(mark{epoch: s.epoch, commits: w.commits, base: w.commits})
-}
-
-func (s *Store) advanceMirror(to mark) {
-	err := s.mirror.advance(to)
-	if err != nil && !s.writer.blind {
-		s.log.Error("the store's mirror cannot be written: a later loss may go unnoticed", "err", err)
-	}
-	s.writer.blind = err != nil
-}
-
-// finish ends a server's work: it persists the latest time, by which something
-// may have been refused, and empties the log. A command leaves both to the server
-// that may be running.
-func (s *Store) finish() error {
-	if !s.o.Serve {
-		s.checkpoint("PASSIVE")
-		return nil
-	}
-	err := s.transact(func() error {
-		_, err := s.writer.Exec("UPDATE meta SET last_seen = max(last_seen, $1)", s.Now().UnixMilli())
-		return err
-	})
-	s.checkpoint("TRUNCATE")
-	if err != nil {
-		return unavailable(s.o.Path, err)
 	}
 	return nil
 }

@@ -123,18 +123,22 @@ func openConn(ctx context.Context, o Options, u use) (*conn, error) {
 // conn is one connection with its prepared statements. It is the Tx of both
 // Write and Read, and used by one goroutine at a time.
 type conn struct {
-	db     *sql.DB
-	c      *sql.Conn
-	stmts  map[string]*sql.Stmt // by the text as the caller wrote it
-	writes int                  // statements of this transaction that changed rows
-	err    error                // the first one that failed
-	fault  func(query string) error
+	db    *sql.DB
+	c     *sql.Conn
+	stmts map[string]*sql.Stmt // by the text as the caller wrote it
+	fault func(query string) error
+	record
 }
 
 var placeholder = regexp.MustCompile(`\$([0-9]+)`)
 
-// prepare returns the statement for query. SQLite takes $1 for a name and numbers
-// names as they come; ?1 is the numbered form.
+// translate turns PostgreSQL's words into SQLite's, which takes $1 for a name and
+// numbers names as they come (?1 is the numbered form), and has one writer at a
+// time, so that there is no row to lock.
+func translate(query string) string {
+	return placeholder.ReplaceAllString(strings.TrimSuffix(query, " FOR UPDATE"), "?$1")
+}
+
 func (c *conn) prepare(query string) (*sql.Stmt, error) {
 	if c.fault != nil {
 		if err := c.fault(query); err != nil {
@@ -144,17 +148,11 @@ func (c *conn) prepare(query string) (*sql.Stmt, error) {
 	if st, ok := c.stmts[query]; ok {
 		return st, nil
 	}
-	st, err := c.c.PrepareContext(context.Background(), placeholder.ReplaceAllString(query, "?$1"))
+	st, err := c.c.PrepareContext(context.Background(), translate(query))
 	if err == nil {
 		c.stmts[query] = st
 	}
 	return st, err
-}
-
-func (c *conn) failed(err error) {
-	if c.err == nil {
-		c.err = err
-	}
 }
 
 // Exec runs a statement that writes.
@@ -169,17 +167,8 @@ func (c *conn) Exec(query string, args ...any) (sql.Result, error) {
 		c.failed(err)
 		return nil, err
 	}
-	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		c.writes++
-	}
+	c.executed(res)
 	return res, nil
-}
-
-// returning notes a query that may write (INSERT ... RETURNING).
-func (c *conn) returning(query string) {
-	if !strings.HasPrefix(strings.TrimSpace(query), "SELECT") {
-		c.writes++
-	}
 }
 
 // QueryRow reads one row.
@@ -236,7 +225,7 @@ func (c *conn) failure(err error) error {
 }
 
 func (c *conn) begin(how string) error {
-	c.writes, c.err = 0, nil
+	c.record = record{}
 	return c.control(how)
 }
 

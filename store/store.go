@@ -2,12 +2,18 @@
 // meaning: packages keep their own statements, store keeps the schema and the one
 // row of meta by which a store is known to be itself and whole.
 //
-// Nothing is acknowledged before it is on disk (synchronous=FULL), and many
-// waiting writers share one fsync. A SQLite file that is empty, cut, restored or
-// swapped opens without a word, and an empty denylist would give back everything
-// that was ever revoked. So [Open] never creates a file, and compares the store
-// with a small mirror beside the root secret; when in doubt it refuses, naming
-// the file and the command that accepts the loss. It repairs nothing.
+// There are two engines behind the same verbs. SQLite is a file that one server
+// has. PostgreSQL is shared by many servers (replicas), each of which may write to
+// the same rows. What differs for callers is said at [Tx].
+//
+// Nothing is acknowledged before it is on disk, and many waiting writers share one
+// fsync. A SQLite file that is empty, cut, restored or swapped opens without a
+// word, and an empty denylist would give back everything that was ever revoked. So
+// [Open] never creates a file, and compares the store with a small mirror beside
+// the root secret; when in doubt it refuses, naming the file and the command that
+// accepts the loss. It repairs nothing. A PostgreSQL database has no mirror: that
+// it was restored shows by its epoch, if the operator gives it a new one as he
+// should, or by a generation that is newer than its row (see package denylist).
 package store
 
 import (
@@ -21,7 +27,7 @@ import (
 	"time"
 )
 
-// What callers branch on. Every error that wraps one names the file.
+// What callers branch on. Every error that wraps one names the store.
 var (
 	ErrUnavailable = errors.New("store unavailable") // what the engine failed to do; callers answer 503, never a verdict
 	ErrDamaged     = errors.New("store damaged")
@@ -37,19 +43,19 @@ var (
 // acceptLoss is the way out that every error about a lost store names.
 const acceptLoss = "`signet doctor --accept-loss` accepts the loss: everybody signs in again"
 
-// backwards is how far the wall clock may fall behind the store before it is
-// worth a warning.
-const backwards = time.Minute
-
 // Options says where a store is and how it is used.
 type Options struct {
-	Path   string // the SQLite file
-	Mirror string // a small file that copies epoch and commit counter; it belongs beside the root secret, in no backup
-	Serve  bool   // hold the lock file that only one server may hold
+	Path   string // the SQLite file, or the URL of a PostgreSQL database (see [IsURL])
+	Mirror string // SQLite: a small file that copies epoch and commit counter; it belongs beside the root secret, in no backup
+	Serve  bool   // SQLite: hold the lock file that only one server may hold. PostgreSQL: wait for a database that is down, see Open
 
 	// Root says whether the store may have been made under the root secret of that
 	// fingerprint; nil: any. A store of another one is left as it is.
 	Root func(fingerprint string) bool
+
+	// First, on PostgreSQL, is the fingerprint under which Open makes a store where
+	// there is none: the first replica that comes does it for all.
+	First string
 
 	Log *slog.Logger // nil logs nothing
 
@@ -59,7 +65,8 @@ type Options struct {
 }
 
 func (o Options) check() (Options, error) {
-	if o.Path == "" || o.Mirror == "" {
+	url := IsURL(o.Path)
+	if o.Path == "" || o.Mirror == "" && !url {
 		return o, errors.New("store: a path and a mirror are needed")
 	}
 	if o.Log == nil {
@@ -68,7 +75,9 @@ func (o Options) check() (Options, error) {
 	if o.Root == nil {
 		o.Root = func(string) bool { return true }
 	}
-	if o.steps == nil {
+	if o.steps == nil && url {
+		o.steps = postgresSchema
+	} else if o.steps == nil {
 		o.steps = sqliteSchema
 	}
 	if o.small == 0 {
@@ -80,121 +89,95 @@ func (o Options) check() (Options, error) {
 // Tx is what runs statements inside Write and Read. Placeholders are $1, $2, ...
 // A statement that fails makes the whole Write fail with [ErrUnavailable],
 // whatever fn makes of it: state conflicts in SQL (ON CONFLICT), not by errors.
+//
+// Other replicas write at the same time. A row by which a Write decides is read
+// with FOR UPDATE at the end of the statement, which SQLite does not need and does
+// not see: nobody changes it until this transaction is over. A row that was found
+// missing is inserted without ON CONFLICT: where another replica has been faster, fn
+// runs again, and finds it. Who locks several rows always does it in one order.
 type Tx interface {
 	Exec(query string, args ...any) (sql.Result, error)
 	QueryRow(query string, args ...any) *sql.Row
 	Query(query string, args ...any) (*sql.Rows, error)
 }
 
+// engine is what SQLite and PostgreSQL do each in their own way.
+type engine interface {
+	writers() []writer // each used by one goroutine
+	read(ctx context.Context, fn func(Tx) error) error
+	sound() error             // nil while it takes writes; else ErrUnavailable
+	work(ctx context.Context) // what goes on in the background until ctx ends
+	finish() error            // before the end: nothing else runs any more
+	release()                 // gives back what was opened
+}
+
+// writer runs one transaction at a time.
+type writer interface {
+	// transact runs fn in a transaction and commits what it wrote. by is when the
+	// answer is due. In a group others depend on the transaction, and it does not
+	// wait for rows that are locked. After an error nothing of it is there, except
+	// after an [errLost], which says that nobody knows.
+	transact(by time.Time, group bool, fn func(session) error) error
+	idle() // is called between transactions
+}
+
+// session is the Tx of a transaction and what became of it.
+type session interface {
+	Tx
+	written() int            // statements that changed rows
+	failure(err error) error // the engine's part in an fn that returned err
+}
+
+// state is what both engines share with the Store.
+type state struct {
+	clock
+	o     Options
+	name  string               // of the store in errors and logs
+	known atomic.Pointer[meta] // nil until a database that was down is there
+}
+
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
-	o           Options
-	epoch       string
-	fingerprint atomic.Value
-	seen        atomic.Int64 // latest time given out or persisted, Unix nanoseconds
-	log         *slog.Logger
-
-	mirror  *mirror
-	lock    *lock
-	readers chan *conn // nil entries are opened when they are needed
-
-	checked chan struct{} // closed when the check for damage is done
-	damage  error         // its result, read after checked
+	*state
+	engine engine
 
 	mu     sync.RWMutex // held for reading while a request enters the queue
 	closed bool
 	queue  chan *request
 	stop   context.CancelFunc
 	done   sync.WaitGroup
-	writer *writer
 }
 
-// Open opens an existing store; it never creates one. It checks the file and
-// compares it with its mirror before anything is written, then migrates it.
+// Open opens an existing store; on SQLite it never creates one. It checks the file
+// and compares it with its mirror before anything is written, then migrates it.
 // Files of 64 MiB and more are checked in the background; [Store.Write] and
 // [Store.Check] refuse until that is done.
-func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	o, err = o.check()
+//
+// On PostgreSQL a server does not fail when the database cannot be reached: Open
+// returns a store that goes on trying. Until then it is [ErrUnavailable], and its
+// Epoch is empty.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, log: o.Log, queue: make(chan *request, queueSize), readers: make(chan *conn, maxReaders), checked: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			s.release()
-		}
-	}()
-	if o.Serve {
-		if s.lock, err = takeLock(o.Path); err != nil {
-			return nil, err
-		}
-	}
-	small, err := inspect(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	c, err := openConn(ctx, o, writing)
-	if err != nil {
-		return nil, unavailable(o.Path, err)
-	}
-	s.writer = &writer{conn: c}
-	if err := migrate(c, o); err != nil {
-		return nil, err
-	}
-	m, err := readMeta(c)
-	if err != nil {
-		return nil, unavailable(o.Path, err)
-	}
-	if s.mirror, err = openMirror(o.Mirror); err != nil {
-		return nil, err
-	}
-	s.epoch, s.writer.commits = m.epoch, m.commits
-	s.fingerprint.Store(m.fingerprint)
-	s.seen.Store(m.lastSeen * int64(time.Millisecond))
-	for range maxReaders {
-		s.readers <- nil
-	}
-	s.start(small || !o.Serve)
-	return s, nil
-}
-
-// start begins the writer and, unless the file was checked already, the check.
-// A command that opens a large store leaves the check to the server.
-func (s *Store) start(checked bool) {
-	if d := s.Behind(); d > backwards {
-		s.log.Warn("the clock is behind the store: times go on from the store's", "store", s.o.Path, "behind", d)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	if checked {
-		close(s.checked)
+	st := &state{o: o, name: o.Path}
+	s := &Store{state: st, queue: make(chan *request, queueSize)}
+	if IsURL(o.Path) {
+		s.engine, err = openPostgres(ctx, st)
 	} else {
-		s.done.Go(func() { s.checkPages(ctx) })
+		s.engine, err = openFile(ctx, st)
 	}
-	s.done.Go(func() { s.commitLoop(ctx) })
-}
-
-func (s *Store) checkPages(ctx context.Context) {
-	defer close(s.checked)
-	c, err := openConn(ctx, s.o, inspecting)
-	if err == nil {
-		defer c.close()
-		err = quickCheck(ctx, c)
+	if err != nil {
+		return nil, err
 	}
-	if err != nil && ctx.Err() == nil {
-		s.damage = damaged(s.o.Path, err)
-		s.log.Error("the store failed its check and takes no writes", "err", s.damage)
+	s.warnBehind(s.name, o.Log)
+	ctx, s.stop = context.WithCancel(context.Background())
+	s.done.Go(func() { s.engine.work(ctx) })
+	for _, w := range s.engine.writers() {
+		s.done.Go(func() { s.commitLoop(ctx, w) })
 	}
-}
-
-// sound is nil once the check for damage has passed.
-func (s *Store) sound() error {
-	select {
-	case <-s.checked:
-		return s.damage
-	default:
-		return fmt.Errorf("%w: %s: still being checked for damage", ErrUnavailable, s.o.Path)
-	}
+	return s, nil
 }
 
 // Close finishes what is waiting, writes the store's last time and its mirror,
@@ -209,35 +192,28 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.stop()
 	s.done.Wait()
-	for range maxReaders {
-		if c := <-s.readers; c != nil {
-			c.close()
-		}
-	}
-	err := s.finish()
-	s.release()
+	err := s.engine.finish()
+	s.engine.release()
 	return err
 }
 
-// release gives back whatever was opened.
-func (s *Store) release() {
-	if s.writer != nil {
-		s.writer.close()
+// Epoch identifies this store among all that ever were. It is sealed into what
+// the store must vouch for; what carries another epoch is refused. It is empty
+// while a server still waits for its database.
+func (s *Store) Epoch() string {
+	if m := s.known.Load(); m != nil {
+		return m.epoch
 	}
-	if s.mirror != nil {
-		s.mirror.close()
-	}
-	if s.lock != nil {
-		s.lock.release()
-	}
+	return ""
 }
 
-// Epoch identifies this store among all that ever were. It is sealed into what
-// the store must vouch for; what carries another epoch is refused.
-func (s *Store) Epoch() string { return s.epoch }
-
 // Fingerprint names the root secret that the store was made under.
-func (s *Store) Fingerprint() string { return s.fingerprint.Load().(string) }
+func (s *Store) Fingerprint() string {
+	if m := s.known.Load(); m != nil {
+		return m.fingerprint
+	}
+	return ""
+}
 
 // SetFingerprint follows a rotation of the root secret.
 func (s *Store) SetFingerprint(ctx context.Context, fingerprint string) error {
@@ -246,92 +222,52 @@ func (s *Store) SetFingerprint(ctx context.Context, fingerprint string) error {
 		return err
 	})
 	if err == nil {
-		s.fingerprint.Store(fingerprint)
+		m := *s.known.Load()
+		m.fingerprint = fingerprint
+		s.known.Store(&m)
 	}
 	return err
 }
 
-// Now is the wall clock made monotonic across restarts: never before a time it
-// returned, or one that the store has persisted. What was refused as expired
-// stays refused when the clock is set back.
-func (s *Store) Now() time.Time {
-	now := time.Now()
-	for {
-		seen := s.seen.Load()
-		if now.UnixNano() <= seen {
-			return time.Unix(0, seen)
-		}
-		if s.seen.CompareAndSwap(seen, now.UnixNano()) {
-			return now
-		}
-	}
-}
-
-// Behind is how far the wall clock is behind [Store.Now]: more than zero after
-// the clock was set back.
-func (s *Store) Behind() time.Duration {
-	return max(0, time.Duration(s.seen.Load()-time.Now().UnixNano()))
-}
-
 // Read runs fn on one snapshot of what was committed. The Tx refuses to write.
-func (s *Store) Read(ctx context.Context, fn func(Tx) error) (err error) {
+func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
 	s.mu.RLock()
 	closed := s.closed
 	s.mu.RUnlock()
 	if closed {
-		return unavailable(s.o.Path, errClosed)
+		return unavailable(s.name, errClosed)
 	}
-	var c *conn
-	select {
-	case c = <-s.readers:
-	case <-ctx.Done():
-		return unavailable(s.o.Path, ctx.Err())
-	}
-	defer func() { s.readers <- c }()
-	if c == nil {
-		if c, err = openConn(ctx, s.o, reading); err != nil {
-			return unavailable(s.o.Path, err)
-		}
-	}
-	if err := c.begin("BEGIN"); err != nil {
-		return unavailable(s.o.Path, err)
-	}
-	defer c.rollback()
-	err = fn(c)
-	if e := c.failure(err); e != nil {
-		return unavailable(s.o.Path, e)
-	}
-	return err
+	return s.engine.read(ctx, fn)
 }
 
 // Check reports whether the store is sound and answers before ctx ends.
 func (s *Store) Check(ctx context.Context) error {
-	if err := s.sound(); err != nil {
+	if err := s.engine.sound(); err != nil {
 		return err
 	}
 	answer := make(chan error, 1)
 	go func() { // outlives this call only while the disk hangs, and then waits for one of few readers
 		answer <- s.Read(ctx, func(tx Tx) error {
-			var commits int64
-			return tx.QueryRow("SELECT commits FROM meta").Scan(&commits)
+			var epoch string
+			return tx.QueryRow("SELECT epoch FROM meta").Scan(&epoch)
 		})
 	}()
 	select {
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
-		return unavailable(s.o.Path, ctx.Err())
+		return unavailable(s.name, ctx.Err())
 	}
 }
 
 var errClosed = errors.New("closed")
 
-// unavailable wraps what the engine said about the file at path.
-func unavailable(path string, err error) error {
+// unavailable wraps what the engine said about the store of that name.
+func unavailable(name string, err error) error {
 	if isDamage(err) {
-		return fmt.Errorf("%w: %w: %s: %w", ErrUnavailable, ErrDamaged, path, err)
+		return fmt.Errorf("%w: %w: %s: %w", ErrUnavailable, ErrDamaged, name, err)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, path, err)
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, name, err)
 }
 
 func damaged(path string, err error) error {

@@ -201,7 +201,7 @@ func networkOf(address netip.Addr) string {
 // load reads what is counted under the key, nothing if it is to be forgotten.
 func (c *count) load(tx store.Tx, now int64) error {
 	*c = count{rule: c.rule, key: c.key}
-	err := tx.QueryRow("SELECT failures, since, latest FROM attempts WHERE key = $1", c.key).Scan(&c.failures, &c.since, &c.latest)
+	err := tx.QueryRow("SELECT failures, since, latest FROM attempts WHERE key = $1 FOR UPDATE", c.key).Scan(&c.failures, &c.since, &c.latest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -233,9 +233,11 @@ func (c *count) add(tx store.Tx, now int64) error {
 	}
 	c.failures++
 	c.before, c.latest = c.latest, max(now, c.latest)
-	_, err := tx.Exec(`INSERT INTO attempts (key, failures, since, latest, expires_at) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (key) DO UPDATE SET failures = $2, since = $3, latest = $4, expires_at = $5`,
-		c.key, c.failures, c.since, c.latest, c.end()/1000+1)
+	insert := "INSERT INTO attempts (key, failures, since, latest, expires_at) VALUES ($1, $2, $3, $4, $5)"
+	if c.found { // or makeRoom has just dropped it
+		insert += " ON CONFLICT (key) DO UPDATE SET failures = $2, since = $3, latest = $4, expires_at = $5"
+	}
+	_, err := tx.Exec(insert, c.key, c.failures, c.since, c.latest, c.end()/1000+1)
 	return err
 }
 
