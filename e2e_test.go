@@ -24,14 +24,20 @@ import (
 // sdkLogin is the go-sdk's own OAuth client, with a person who signs in.
 func sdkLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
+	return sdkLoginOver(t, http.DefaultTransport, name, password)
+}
+
+func sdkLoginOver(t *testing.T, transport http.RoundTripper, name, password string) *auth.AuthorizationCodeHandler {
+	t.Helper()
 	const redirectURI = "http://127.0.0.1:9/callback"
 	h, err := auth.NewAuthorizationCodeHandler(&auth.AuthorizationCodeHandlerConfig{
 		RedirectURL: redirectURI,
+		Client:      &http.Client{Transport: transport},
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			ClientName: "go-sdk", RedirectURIs: []string{redirectURI}, GrantTypes: []string{"authorization_code", "refresh_token"},
 		}},
 		AuthorizationCodeFetcher: func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
-			back := signIn(t, args.URL, name, password).Query()
+			back := signInOver(t, transport, args.URL, name, password).Query()
 			return &auth.AuthorizationResult{Code: back.Get("code"), State: back.Get("state"), Iss: back.Get("iss")}, nil
 		},
 	})

@@ -61,10 +61,15 @@ var (
 // where the browser is sent at the end.
 func signIn(t testing.TB, authorize, name, password string) *url.URL {
 	t.Helper()
+	return signInOver(t, http.DefaultTransport, authorize, name, password)
+}
+
+func signInOver(t testing.TB, transport http.RoundTripper, authorize, name, password string) *url.URL {
+	t.Helper()
 	jar, _ := cookiejar.New(nil)
 	issuer, _ := url.Parse(authorize)
 	var left *url.URL // where a redirect leaves the server
-	c := &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+	c := &http.Client{Transport: transport, Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
 		if r.URL.Host != issuer.Host {
 			left = r.URL
 			return http.ErrUseLastResponse
