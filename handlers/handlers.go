@@ -202,14 +202,14 @@ func (s *server) routes() http.Handler {
 		}
 	}
 	p := s.path
-	handle(route{api: true, get: s.metadata}, s.metadataPaths()...)
-	handle(route{api: true, get: s.jwks}, p+"/.well-known/jwks.json")
+	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
+	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
 	handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
 	handle(route{api: true, post: s.token, limit: maxForm}, p+"/token", p+"/oauth/token")
 	handle(route{api: true, post: s.revoke, limit: maxForm}, p+"/revoke", p+"/oauth/revoke")
 	handle(route{api: true, post: s.introspect, limit: maxForm}, p+"/introspect", p+"/oauth/introspect")
 	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true}, p+"/userinfo")
-	handle(route{api: true, get: s.livez}, p+"/livez")
+	handle(route{api: true, get: s.livez, atHand: true}, p+"/livez")
 	handle(route{api: true, get: s.readyz}, p+"/readyz")
 
 	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize}, p+"/authorize", p+"/oauth/authorize")

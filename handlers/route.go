@@ -85,14 +85,17 @@ type route struct {
 	api       bool                      // for programs, of any origin: JSON errors and CORS; else for browsers
 	ownPages  bool                      // posts are accepted from our own pages only
 	document  bool                      // the body is a document that the endpoint reads, not a form
+	atHand    bool                      // the answer is in memory: a deadline would cost as much as the rest
 	limit     int64                     // of the body
 	rate      func(*http.Request) error // refuses what is too much; nil for what may be asked at will
 }
 
 func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
-	defer cancel()
-	r = r.WithContext(ctx)
+	if !rt.atHand {
+		ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	rt.setHeaders(w.Header())
 	if rt.api && r.Method == http.MethodOptions {
 		rt.answerPreflight(w)
@@ -144,7 +147,6 @@ var (
 	noStore    = []string{"no-store"}
 	anyOrigin  = []string{"*"}
 	exposed    = []string{"WWW-Authenticate, Retry-After"}
-	isJSON     = []string{"application/json"}
 )
 
 // setHeaders sets what every answer has. A document that may be cached says so
