@@ -10,6 +10,7 @@ import (
 
 	"signet/clients"
 	"signet/oauth"
+	"signet/seal"
 )
 
 // Where the browser may go after a logout is enforced, so it is in the id and in
@@ -36,6 +37,22 @@ func TestPostLogoutRedirectURIs(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, c.PostLogoutRedirectURIs); diff != "" {
 		t.Errorf("configured (-want +got):\n%s", diff)
+	}
+}
+
+// A rule that became stricter reaches the clients that registered before.
+func TestPostLogoutRedirectURIsOfOldClients(t *testing.T) {
+	o := options(t)
+	id, err := seal.Seal(o.Ring, seal.Client{RedirectURIs: []string{"https://app.test/cb"}, Method: "none", PostLogoutRedirectURIs: []string{"http://app.test/bye", "https://app.test/bye"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := open(t, o).Find(context.Background(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"https://app.test/bye"}, c.PostLogoutRedirectURIs); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

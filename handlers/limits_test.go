@@ -83,6 +83,21 @@ func TestLimitAuthorize(t *testing.T) {
 	})
 }
 
+// Steady use within the limit is never refused.
+func TestLimitIsPerMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t, limited(handlers.Limits{Authorize: 10}))
+		for minute := range 6 {
+			for range 5 {
+				if r := from(t, s, "192.0.2.7:1000", "GET", s.AuthorizeURL(s.PUB), "", ""); r.StatusCode != 303 {
+					t.Fatalf("minute %d: %d", minute, r.StatusCode)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 const registration = `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none"}`
 
 // H06: ten thousand registrations in a minute, from one address or from as many, are
@@ -318,6 +333,19 @@ func TestLimitLogin(t *testing.T) {
 	if r := tryLogin(t, s, "198.51.100.1:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
 		t.Errorf("elsewhere: %d", r.StatusCode)
 	}
+}
+
+// Whoever sits at somebody else's session cannot guess the password there either.
+func TestLimitPasswordChange(t *testing.T) {
+	s, _ := withFile(t)
+	b := s.NewBrowser()
+	page := openAccount(t, b, "alice")
+	for range 5 {
+		if r := b.Submit(t, page, set("action", "password", "old", "wrong", "new", "seldom purple anvil quarter")); r.StatusCode != 400 {
+			t.Fatalf("a wrong password: %d %s", r.StatusCode, text(r))
+		}
+	}
+	wantTooMany(t, b.Submit(t, page, set("action", "password", "old", "correct horse alice", "new", "seldom purple anvil quarter")))
 }
 
 // A program's own check may find a password too long.
