@@ -146,22 +146,22 @@ func (c *caller) run(ctx context.Context, stdout io.Writer, o order, asJSON bool
 }
 
 func (c *caller) callTool(ctx context.Context, session *sdk.ClientSession, tools []*sdk.Tool, o order, stdout io.Writer, asJSON bool) error {
+	tool := &sdk.Tool{Name: o.tool} // one that is not listed may exist, and need another scope
 	i := slices.IndexFunc(tools, func(t *sdk.Tool) bool { return t.Name == o.tool })
-	if i < 0 {
-		var names []string
-		for _, t := range tools {
-			names = append(names, clean(t.Name))
-		}
-		return fmt.Errorf("the server has no tool %q; it has %s", o.tool, strings.Join(names, ", "))
+	if i >= 0 {
+		tool = tools[i]
 	}
 	params := &sdk.CallToolParams{Name: o.tool}
 	var err error
-	if params.Arguments, err = o.typed(tools[i].InputSchema); err != nil {
+	if params.Arguments, err = o.typed(tool.InputSchema); err != nil {
 		return wrongUse{err}
 	}
 	c.say("Calling %s", o.tool)
 	result, err := session.CallTool(ctx, params)
-	if err != nil {
+	switch {
+	case err != nil && i < 0 && !c.refused():
+		return noTool(o.tool, tools)
+	case err != nil:
 		return c.explain("calling "+o.tool, err)
 	}
 	if err := printResult(stdout, result, asJSON); err != nil {
@@ -171,7 +171,7 @@ func (c *caller) callTool(ctx context.Context, session *sdk.ClientSession, tools
 		return fmt.Errorf("%s says that it failed", o.tool)
 	}
 	return c.refreshAndRepeat(ctx, func() error {
-		if a := tools[i].Annotations; a == nil || !a.ReadOnlyHint && !a.IdempotentHint {
+		if a := tool.Annotations; a == nil || !a.ReadOnlyHint && !a.IdempotentHint {
 			c.say("Listing the tools with the new token: a second call of %s may do something twice", o.tool)
 			_, err := listTools(ctx, session)
 			return err
@@ -180,6 +180,14 @@ func (c *caller) callTool(ctx context.Context, session *sdk.ClientSession, tools
 		_, err := session.CallTool(ctx, params)
 		return err
 	})
+}
+
+func noTool(name string, tools []*sdk.Tool) error {
+	var names []string
+	for _, t := range tools {
+		names = append(names, clean(t.Name))
+	}
+	return fmt.Errorf("the server has no tool %q; it has %s", name, strings.Join(names, ", "))
 }
 
 // refreshAndRepeat shows that the login lasts longer than its first token.

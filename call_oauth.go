@@ -181,6 +181,13 @@ func (c *caller) explain(doing string, err error) error {
 	return fmt.Errorf("%s: %s", doing, clean(err.Error()))
 }
 
+// refused reports whether the login failed or the token allows too little.
+func (c *caller) refused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.loginErr != nil || c.needs != ""
+}
+
 // challengeOf returns the parameters of the answer's Bearer challenge (RFC 6750 §3). A
 // malformed one is none.
 func challengeOf(resp *http.Response) map[string]string {

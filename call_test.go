@@ -483,3 +483,13 @@ func TestCallOfOurServer(t *testing.T) {
 		}
 	}
 }
+
+// A tool that the token's scopes hide is told from one that is not there.
+func TestCallOfAHiddenTool(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	for tool, want := range map[string]string{"admin_action": `run again with --scope "admin"`, "nonsense": "the server has no tool"} {
+		if _, stderr, status := d.signet("demo_password\n", "call", tool, "--server", d.issuer+"/mcp", "--username", "demo_user"); status != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: status %d, want 1 and %q:\n%s", tool, status, want, stderr)
+		}
+	}
+}
