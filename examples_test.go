@@ -187,6 +187,8 @@ func TestRow45_StatefulExample(t *testing.T) {
 	if _, errOut, status := d.signet("bucket of violet yarn\n", "user", "add", "eve", "--scope", "read", "--password-stdin"); status != 0 {
 		t.Fatal(errOut)
 	}
+	d.stop()
+	d.start() // or the file is read again a second later
 	startExample(t, "stateful", base+"/mcp", "SIGNET_ISSUER="+d.issuer, "BASE_URL="+base, "LISTEN=127.0.0.1:"+port)
 	for _, path := range []string{"/mcp", "/sse"} {
 		if status, _ := fetchText(t, http.DefaultClient, base+path); status != 401 {
@@ -218,11 +220,7 @@ func TestRow45_StatefulExample(t *testing.T) {
 	// Another user who knows the id of the session cannot write into it; nor can a
 	// token for the other resource.
 	body := `{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"whoami"}}`
-	var eve string
-	eventually(t, func() bool {
-		eve = tokenFor(t, d, base+"/sse", "eve", "bucket of violet yarn")
-		return eve != ""
-	})
+	eve := tokenFor(t, d, base+"/sse", "eve", "bucket of violet yarn")
 	for want, token := range map[int]string{404: eve, 401: tokenFor(t, d, base+"/mcp", "demo_user", "demo_password"), 202: token} {
 		resp, err := bearerClient(t, token).Post(watched.posted(), "application/json", strings.NewReader(body))
 		if err != nil {
