@@ -230,14 +230,15 @@ func TestRow07_Row30_UsersAndClientsOnTheCommandLine(t *testing.T) {
 	if out, errOut, status := d.signet("correct horse battery\n", "user", "add", "ann", "--email", "ann@example.com", "--scope", "read", "--password-stdin"); status != 0 {
 		t.Fatalf("user add: %d %s%s", status, out, errOut)
 	}
-	out, errOut, status := d.signet("", "client", "add", "my-app", "--redirect-uri", "https://app.example/cb", "--public", "--json")
+	out, errOut, status := d.signet("", "client", "add", "my-app", "--redirect-uri", "https://app.example/cb", "--post-logout-redirect-uri", "https://app.example/bye", "--public", "--json")
 	if status != 0 {
 		t.Fatalf("client add: %d %s", status, errOut)
 	}
 	var added struct {
-		ID string `json:"client_id"`
+		ID  string   `json:"client_id"`
+		Bye []string `json:"post_logout_redirect_uris"`
 	}
-	if err := json.Unmarshal([]byte(out), &added); err != nil || added.ID != "my-app" {
+	if err := json.Unmarshal([]byte(out), &added); err != nil || added.ID != "my-app" || !slices.Equal(added.Bye, []string{"https://app.example/bye"}) {
 		t.Fatalf("client add printed %s (%v)", out, err)
 	}
 	client := registration{ClientID: "my-app"}

@@ -600,6 +600,9 @@ func TestK04_ClientAddress(t *testing.T) {
 		if !strings.Contains(text, `"event":"register","outcome":"ok","address":"`+c.want+`"`) {
 			t.Errorf("%s: want %s: %s", name, c.want, grep(text, "register"))
 		}
+		if told := strings.Contains(text, "SIGNET_TRUSTED_PROXIES"); told != (c.trusted == nil && c.header != nil) {
+			t.Errorf("%s: the operator is told of a proxy: %t", name, told)
+		}
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -27,6 +29,8 @@ func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked
 			cidrs = append(cidrs, p.String())
 		}
 		r.Use(middleware.ClientIPFromXFF(cidrs...))
+	} else {
+		r.Use(s.noticeProxy)
 	}
 	if s.o.Role != "auth" {
 		if err := s.routeResources(r, source, revoked); err != nil {
@@ -142,6 +146,22 @@ func clientIP(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
+}
+
+// noticeProxy tells the operator, once, of a proxy that seems to be there and is not
+// in the settings: to the limits everybody behind it is one address.
+func (s *Server) noticeProxy(next http.Handler) http.Handler {
+	var once sync.Once
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Forwarded-For") != "" {
+			if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && (from.Addr().IsPrivate() || from.Addr().IsLoopback()) {
+				once.Do(func() {
+					s.o.Log.Warn("requests come through a proxy that SIGNET_TRUSTED_PROXIES does not name: limits take its users for one", "address", from.Addr().String())
+				})
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // tellDrain asks clients to go elsewhere while the server stops: a connection that

@@ -113,7 +113,7 @@ func (s *Server) remember(r *Response) {
 	if json.Unmarshal([]byte(r.Body), &v) != nil {
 		return
 	}
-	for _, name := range []string{"access_token", "refresh_token", "client_secret"} {
+	for _, name := range []string{"access_token", "refresh_token", "id_token", "client_secret"} {
 		if secret, ok := v[name].(string); ok {
 			s.Log.Forbid(secret)
 		}
