@@ -33,7 +33,7 @@ type config struct {
 	TLSKey  string `env:"TLS_KEY" doc:"private key of the certificate (PEM)"`
 	Role    string `env:"ROLE" envDefault:"all" doc:"all, auth (authorization server) or mcp (resource server: needs SIGNET_ISSUER only)"`
 
-	Resources []string `env:"RESOURCES" doc:"resource identifiers that tokens may name, the first is the default; empty means <issuer>/mcp"`
+	Resources []string `env:"RESOURCES" doc:"resource identifiers that tokens may name; with several, clients have to say which; empty means <issuer>/mcp"`
 	DataDir   string   `env:"DATA_DIR" envDefault:"data" doc:"directory of secret, signet.db, mirror, users and clients.json"`
 	Secret    string   `env:"SECRET" doc:"root secret(s), base64url of 32 bytes each: the first seals, all open; empty means the file secret in the data directory"`
 	Store     string   `env:"STORE" doc:"path of the SQLite store; empty means signet.db in the data directory"`
@@ -302,6 +302,8 @@ func (c *config) options(log *slog.Logger) server.Options {
 	}
 	if _, set := c.environ[envPrefix+"DRAIN_DELAY"]; !set {
 		o.DrainDelay = 0 // the server's default, which knows loopback
+	} else if c.DrainDelay == 0 {
+		o.DrainDelay = 1 // none, as it says
 	}
 	return o
 }

@@ -137,6 +137,19 @@ func TestUnknownVariableIsNoticed(t *testing.T) {
 	}
 }
 
+// 0 in the environment is no delay; unset is the server's own.
+func TestDrainDelay(t *testing.T) {
+	for setting, want := range map[string]time.Duration{"SIGNET_DRAIN_DELAY=0s": 1, "SIGNET_DRAIN_DELAY=2s": 2 * time.Second, "SIGNET_DRAIN_DELAY=": 0} {
+		c, err := readConfig([]string{setting})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.options(nil).DrainDelay; got != want {
+			t.Errorf("%s: %d ns, want %d", setting, got, want)
+		}
+	}
+}
+
 func TestSettingsReachTheServer(t *testing.T) {
 	c, err := readConfig([]string{"SIGNET_SCOPES=norman.read,norman.write mcp:tools", "SIGNET_DEFAULT_SCOPES=norman.read", "SIGNET_REPLAY_WINDOW=0",
 		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8", "SIGNET_PUBLIC_TOOLS=greet, echo"})

@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -395,8 +396,15 @@ func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
 // warnings names settings that are legal and seldom meant.
 func (o *Options) warnings() []string {
 	var list []string
-	if host, err := netip.ParseAddrPort(o.Listen); err == nil && !host.Addr().IsLoopback() && o.loopback() && o.TLSCert == "" {
+	host, err := netip.ParseAddrPort(o.Listen)
+	if err != nil || !o.loopback() {
+		return nil
+	}
+	if !host.Addr().IsLoopback() && o.TLSCert == "" {
 		list = append(list, fmt.Sprintf("listening on %s, beyond this machine, while the issuer %s is loopback: clients elsewhere cannot use it", o.Listen, o.Issuer))
+	}
+	if u, err := url.Parse(o.Issuer); err == nil && o.Role != "mcp" && host.Port() != 0 && u.Port() != strconv.Itoa(int(host.Port())) && len(o.TrustedProxies) == 0 {
+		list = append(list, fmt.Sprintf("listening on %s, while clients are told to go to the issuer %s: unless something there passes requests on, set the issuer", o.Listen, o.Issuer))
 	}
 	return list
 }

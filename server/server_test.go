@@ -375,3 +375,33 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	return l.w.Write(p)
 }
+
+// A port that was changed in one place only leads clients to another server.
+func TestPortOfAnotherIssuer(t *testing.T) {
+	for _, tt := range []struct {
+		issuer, listen string
+		warns          bool
+	}{
+		{"http://localhost:8080", "127.0.0.1:9000", true},
+		{"http://localhost:8080", "127.0.0.1:8080", false},
+		{"https://auth.example.com", "127.0.0.1:9000", false},
+		{"http://localhost:8080", "127.0.0.1:0", false},
+	} {
+		var log bytes.Buffer
+		srv := newServer(t, func(o *server.Options) {
+			o.Issuer, o.Listen, o.DrainDelay, o.Log = tt.issuer, tt.listen, 1, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := srv.Serve(ctx, l); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "clients are told to go to"); got != tt.warns {
+			t.Errorf("issuer %s, listening on %s: warned %t, want %t", tt.issuer, tt.listen, got, tt.warns)
+		}
+	}
+}
