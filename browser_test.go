@@ -28,6 +28,7 @@ func startBrowser(t *testing.T) *browser {
 		chromedp.ExecPath(need(t, "chromium")),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-back-forward-cache", true), // the driver loses sight of a page that comes out of it
 	)
 	if os.Geteuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox)
@@ -48,8 +49,10 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
-		where, _ := chromedp.Run(b.ctx, chromedp.Location())
-		body, _ := chromedp.Run(b.ctx, chromedp.Text(chromedp.CSS("body")))
+		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Second) // the page may have no body, or never come
+		defer cancel()
+		where, _ := chromedp.Run(ctx, chromedp.Location())
+		body, _ := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
 		b.t.Fatalf("%v, at %s:\n%s", err, where, body)
 	}
 }
@@ -175,10 +178,10 @@ func TestC01_C02_ForeignSiteInChromium(t *testing.T) {
 // TestScreenshots writes pictures of the pages for the README; -update runs it.
 func TestScreenshots(t *testing.T) {
 	if !*update {
-		t.Skip("writes docs/login.png and docs/consent.png; run with -update")
+		t.Skip("writes docs/login.png, docs/consent.png and docs/account.png; run with -update")
 	}
 	d := startDaemon(t, nil, "--demo")
-	redirectURI, _ := callback(t)
+	redirectURI, arrived := callback(t)
 	client := registerClient(t, d.issuer, redirectURI)
 	b := startBrowser(t)
 	pictures := map[string][]byte{}
@@ -195,6 +198,10 @@ func TestScreenshots(t *testing.T) {
 		chromedp.EmulateViewport(900, 860),
 	)
 	pictures["docs/consent.png"] = b.screenshot()
+	b.do(chromedp.Click(approveButton), chromedp.WaitVisible(chromedp.CSS(`#done`)), chromedp.EmulateViewport(900, 960))
+	exchange(t, d.issuer, client, (<-arrived).Get("code"))
+	b.open(d.issuer + "/account")
+	pictures["docs/account.png"] = b.screenshot()
 	for file, png := range pictures {
 		if err := os.WriteFile(file, png, 0o644); err != nil {
 			t.Fatal(err)

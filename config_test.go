@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -191,6 +192,28 @@ func TestLimitsReachTheServer(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, c.options(nil).Limits); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", setting, diff)
+		}
+	}
+}
+
+// A file for the pages that cannot be used stops a server, and names its variable.
+func TestWrongPagesNameTheVariable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("neither <form> nor {}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"SIGNET_LOGO", "SIGNET_MESSAGES", "SIGNET_LOGIN_TEMPLATE"} {
+		for _, role := range []string{"all", "mcp"} {
+			c, err := readConfig([]string{name + "=" + path, "SIGNET_ROLE=" + role})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.checkPages()
+			if role == "mcp" && err != nil {
+				t.Errorf("%s matters where there are no pages: %v", name, err)
+			} else if role != "mcp" && (err == nil || !strings.Contains(err.Error(), name+": ") || !strings.Contains(err.Error(), path)) {
+				t.Errorf("%s: the error is %v", name, err)
+			}
 		}
 	}
 }

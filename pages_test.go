@@ -1,17 +1,21 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"signet/internal/clienttest"
@@ -36,10 +40,31 @@ func (b *browser) language(accept string) {
 	}
 }
 
+// tabBeside opens a tab in the same browser.
+func (b *browser) tabBeside(t *testing.T) *browser {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(900, 700)); err != nil { // without a deadline: the tab would end with it
+		t.Fatal(err)
+	}
+	return &browser{t, ctx}
+}
+
+// front turns to this tab: what is behind takes no clicks.
+func (b *browser) front() {
+	b.t.Helper()
+	if _, err := chromedp.Call(b.ctx, page.BringToFront, cdp.Empty{}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // ask evaluates an expression on the page.
 func ask[T any](b *browser, expression string, opts ...chromedp.EvaluateOption) T {
 	b.t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, opts...))
+	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, opts...))
 	if err != nil {
 		b.t.Fatalf("%s: %v", expression[:min(len(expression), 80)], err)
 	}
@@ -62,9 +87,11 @@ func (b *browser) keys(text string) {
 func (b *browser) wait(heading string) {
 	b.t.Helper()
 	var got string
-	for range 200 {
+	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
 		// Between two pages there is none.
-		got, _ = chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.readyState === "complete" && document.querySelector("h1")?.innerText || ""`))
+		got, _ = chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState === "complete" && document.querySelector("h1")?.innerText || ""`))
 		if got == heading {
 			return
 		}
@@ -128,6 +155,19 @@ func withAnn(t *testing.T, settings ...string) (*daemon, registration, string) {
 	return d, client, redirectURI
 }
 
+// sent is what the client got, once its page is there.
+func (b *browser) sent(arrived <-chan url.Values) url.Values {
+	b.t.Helper()
+	b.do(chromedp.WaitVisible(chromedp.CSS(`#done`)))
+	select {
+	case back := <-arrived:
+		return back
+	case <-time.After(10 * time.Second):
+		b.t.Fatalf("nothing arrived at the client; the browser is at %s", ask[string](b, `location.href`))
+		return nil
+	}
+}
+
 // visits brings the browser to every page there is, one after the other.
 func visits(t *testing.T, visit func(name string, b *browser)) {
 	d, client, redirectURI := withAnn(t)
@@ -158,6 +198,8 @@ func visits(t *testing.T, visit func(name string, b *browser)) {
 	visit("missing", b)
 	b.open(strings.Replace(begin, "redirect_uri=http", "redirect_uri=https", 1))
 	visit("error", b)
+	b.open(d.issuer + "/")
+	visit("home", b)
 	b.open(d.issuer + "/account")
 	visit("login-account", b)
 	b.language("de")
@@ -213,7 +255,7 @@ func TestPagesAreAccessible(t *testing.T) {
 	})
 }
 
-// A name in the error means that axe would notice a fault at all.
+// The checker runs on our pages at all, and would notice a fault.
 func TestAxeFindsFaults(t *testing.T) {
 	source := axe(t)
 	d := startDaemon(t, nil, "--demo")
@@ -229,11 +271,182 @@ func TestAxeFindsFaults(t *testing.T) {
 	}
 }
 
-func pathOf(t *testing.T, b *browser) string {
-	t.Helper()
-	u, err := url.Parse(ask[string](b, `location.href`))
-	if err != nil {
-		t.Fatal(err)
+// A person without a mouse signs in and approves. The order of the focus is that of
+// the page, and it can be seen.
+func TestChromiumByKeyboard(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	redirectURI, arrived := callback(t)
+	client := registerClient(t, d.issuer, redirectURI)
+	b := startBrowser(t)
+	b.open(authorizationURL(d.issuer, client, redirectURI, "s"))
+	if got := b.focused(); got != "username" {
+		t.Errorf("at first the focus is on %s", got)
 	}
-	return u.Path
+	b.keys("demo_user")
+	b.tab("password")
+	b.keys("wrong\r")
+	b.do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
+	if got := b.focused(); got != "password" {
+		t.Errorf("after a wrong password the focus is on %s", got)
+	}
+	if got := ask[string](b, `document.getElementById(document.activeElement.getAttribute("aria-describedby")).innerText`); got != "Invalid credentials" {
+		t.Errorf("the field is described by %q", got)
+	}
+	b.keys("demo_password")
+	b.tab("button")
+	b.keys("\r")
+	b.wait("Allow access?")
+	if got := b.focused(); got != "body" {
+		t.Errorf("on the consent page the focus is on %s: Enter would decide unread", got)
+	}
+	b.tab("a")
+	b.tab("decision=deny")
+	b.tab("decision=approve")
+	b.keys("\r")
+	exchange(t, d.issuer, client, b.sent(arrived).Get("code"))
+
+	b.open(d.issuer + "/account")
+	b.tab("action=disconnect")
+	b.keys("\r")
+	b.do(chromedp.WaitVisible(chromedp.CSS(`[role=status]`)))
+	if got := b.text(`main`); !strings.Contains(got, "The application is disconnected.") || !strings.Contains(got, "No application is connected") {
+		t.Errorf("after disconnecting: %s", got)
+	}
+	b.tab("action=sign_out")
+	b.tab("action=sign_out_all")
+	b.keys("\r")
+	b.wait("Signed out")
+}
+
+// What a client's person meets who changes their mind, waits too long, takes another
+// browser or goes back.
+func TestChromiumDetours(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	redirectURI, arrived := callback(t)
+	client := registerClient(t, d.issuer, redirectURI)
+	begin := authorizationURL(d.issuer, client, redirectURI, "s")
+	b := startBrowser(t)
+
+	t.Run("deny", func(t *testing.T) {
+		b.t = t
+		b.open(begin)
+		b.signIn("demo_user", "demo_password")
+		b.decide("deny")
+		if back := b.sent(arrived); back.Get("error") != "access_denied" || back.Get("state") != "s" {
+			t.Errorf("the client got %v", back)
+		}
+	})
+	t.Run("back after approval", func(t *testing.T) {
+		b.t = t
+		b.open(begin)
+		b.decide("approve")
+		code := b.sent(arrived).Get("code")
+		ask[bool](b, `history.back(), true`)
+		b.wait("Already answered") // the page is not kept: it is asked for again
+		exchange(t, d.issuer, client, code)
+	})
+	t.Run("two tabs", func(t *testing.T) {
+		b.t = t
+		second := b.tabBeside(t)
+		b.open(begin)
+		second.open(strings.Replace(begin, "state=s", "state=second", 1))
+		b.front()
+		b.decide("approve")
+		if back := b.sent(arrived); back.Get("state") != "s" {
+			t.Errorf("the first tab's client got %v", back)
+		}
+		second.front()
+		second.decide("approve")
+		if back := second.sent(arrived); back.Get("state") != "second" || back.Get("code") == "" {
+			t.Errorf("the second tab's client got %v", back)
+		}
+	})
+	t.Run("another browser", func(t *testing.T) {
+		b.t = t
+		b.open(begin)
+		link := ask[string](b, `location.href`)
+		other := startBrowser(t)
+		other.open(link)
+		other.wait("Begun in another browser")
+		if got := ask[string](other, `document.documentElement.innerHTML`); strings.Contains(got, "<form") {
+			t.Errorf("there is a form: %s", got)
+		}
+	})
+	t.Run("another account", func(t *testing.T) {
+		b.t = t
+		b.open(begin)
+		b.do(chromedp.Click(chromedp.CSS(`main a`)))
+		b.wait("Sign in")
+	})
+	t.Run("signed out meanwhile", func(t *testing.T) {
+		b.t = t
+		second := b.tabBeside(t)
+		b.open(begin)
+		second.open(d.issuer + "/logout")
+		second.do(chromedp.Click(chromedp.CSS(`main button`)))
+		second.wait("Signed out")
+		b.front()
+		b.decide("approve")
+		b.wait("Begun in another browser")
+	})
+}
+
+// A login page that was left open is told so, and what to do.
+func TestChromiumExpired(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	redirectURI, _ := callback(t)
+	client := registerClient(t, d.issuer, redirectURI)
+	b := startBrowser(t)
+	b.open(authorizationURL(d.issuer, client, redirectURI, "s"))
+	// Another store has other transactions: what the page brings is of the past.
+	d.stop()
+	for _, name := range []string{"signet.db", "signet.db-wal", "signet.db-shm", "mirror"} {
+		if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if _, errOut, status := d.signet("", "doctor", "--accept-loss"); status != 0 {
+		t.Fatalf("doctor: %d %s", status, errOut)
+	}
+	d.start()
+	b.signIn("demo_user", "demo_password")
+	b.wait("Authorization request expired")
+	if got := b.text(`main`); !strings.Contains(got, "begin again there") || !strings.Contains(got, "invalid_request") {
+		t.Errorf("the page says %s", got)
+	}
+}
+
+// The operator's words, logo, colour and languages are on the pages, and the policy
+// lets the logo through.
+func TestChromiumOwnLook(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{
+		"logo.svg":      `<svg xmlns="http://www.w3.org/2000/svg" width="120" height="40" viewBox="0 0 120 40"><style>rect{fill:#b00}</style><rect width="120" height="40"/></svg>`,
+		"messages.json": `{"en": {"scope.read": "Look at the letters"}, "fr": {"login.title": "Connexion"}}`,
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDaemon(t, []string{"SIGNET_LOGO=" + filepath.Join(dir, "logo.svg"), "SIGNET_MESSAGES=" + filepath.Join(dir, "messages.json"), "SIGNET_COLOR=#ffcc00", "SIGNET_APP_NAME=Letters"}, "--demo")
+	redirectURI, _ := callback(t)
+	client := registerClient(t, d.issuer, redirectURI)
+	b := startBrowser(t)
+	b.look(1280, "light")
+	b.language("fr-FR, de;q=0.5")
+	b.open(authorizationURL(d.issuer, client, redirectURI, "s"))
+	b.wait("Connexion")
+	b.language("en")
+	b.signIn("demo_user", "demo_password")
+	b.wait("Allow access?")
+	if got := b.text(`body`); !strings.Contains(got, "Look at the letters") || !strings.Contains(got, "Letters") {
+		t.Errorf("the page says %s", got)
+	}
+	if got := ask[int](b, `document.querySelector("header img").naturalWidth`); got != 120 {
+		t.Errorf("the logo is %d px wide", got)
+	}
+	if got := ask[string](b, `(s => s.backgroundColor + " " + s.color)(getComputedStyle(document.querySelector("button.primary")))`); got != "rgb(255, 204, 0) rgb(0, 0, 0)" {
+		t.Errorf("the button is %s", got)
+	}
 }
