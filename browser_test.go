@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -175,11 +176,8 @@ func TestC01_C02_ForeignSiteInChromium(t *testing.T) {
 	}
 }
 
-// TestScreenshots writes pictures of the pages for the README; -update runs it.
+// The pages have pictures in the README; -update takes them anew.
 func TestScreenshots(t *testing.T) {
-	if !*update {
-		t.Skip("writes docs/login.png, docs/consent.png and docs/account.png; run with -update")
-	}
 	d := startDaemon(t, nil, "--demo")
 	redirectURI, arrived := callback(t)
 	client := registerClient(t, d.issuer, redirectURI)
@@ -203,8 +201,16 @@ func TestScreenshots(t *testing.T) {
 	b.open(d.issuer + "/account")
 	pictures["docs/account.png"] = b.screenshot()
 	for file, png := range pictures {
-		if err := os.WriteFile(file, png, 0o644); err != nil {
-			t.Fatal(err)
+		if !bytes.HasPrefix(png, []byte("\x89PNG")) {
+			t.Errorf("%s would be no picture", file)
+		}
+		if _, err := os.Stat(file); err != nil && !*update {
+			t.Error(err)
+		}
+		if *update {
+			if err := os.WriteFile(file, png, 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

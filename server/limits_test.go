@@ -264,10 +264,7 @@ func TestK02_HeaderLimits(t *testing.T) {
 // K03: connections that never finish their request are closed in time, and nobody
 // else waits for them.
 func TestK03_Slowloris(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a quarter of a minute")
-	}
-	t.Parallel()
+	t.Parallel() // it takes a quarter of a minute
 	addr, _ := live(t, nil)
 	const each = 100
 	var wg sync.WaitGroup
