@@ -20,6 +20,7 @@ import (
 	"signet/handlers/pages"
 	"signet/oauth"
 	"signet/server"
+	"signet/store"
 )
 
 const envPrefix = "SIGNET_"
@@ -35,8 +36,8 @@ type config struct {
 
 	Resources []string `env:"RESOURCES" doc:"resource identifiers that tokens may name; with several, clients have to say which; empty means <issuer>/mcp"`
 	DataDir   string   `env:"DATA_DIR" envDefault:"data" doc:"directory of secret, signet.db, mirror, users and clients.json"`
-	Secret    string   `env:"SECRET" doc:"root secret(s), base64url of 32 bytes each: the first seals, all open; empty means the file secret in the data directory"`
-	Store     string   `env:"STORE" doc:"path of the SQLite store; empty means signet.db in the data directory"`
+	Secret    string   `env:"SECRET" doc:"root secret(s), base64url of 32 bytes each: the first seals, all open; empty means the file secret in the data directory. With PostgreSQL it must be set, to the same for all replicas"`
+	Store     string   `env:"STORE" doc:"path of the SQLite store, or postgres://user:password@host/database for one that replicas share; empty means signet.db in the data directory"`
 	Users     string   `env:"USERS_FILE" doc:"users file; empty means users in the data directory"`
 	Clients   string   `env:"CLIENTS_FILE" doc:"clients file; empty means clients.json in the data directory"`
 
@@ -156,9 +157,7 @@ func (c *config) check() error {
 	if _, err := handlers.ParseLimits(c.Limits); err != nil {
 		wrong("LIMITS", "%v", err)
 	}
-	if strings.HasPrefix(c.Store, "postgres://") || strings.HasPrefix(c.Store, "postgresql://") {
-		wrong("STORE", "PostgreSQL is not supported yet: give a path")
-	}
+	c.checkStore(wrong)
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
@@ -169,6 +168,22 @@ func (c *config) check() error {
 	c.checkTimes(wrong)
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
+}
+
+// checkStore never shows the store's URL, which may have a password.
+func (c *config) checkStore(wrong func(name, format string, args ...any)) {
+	if !store.IsURL(c.Store) {
+		if strings.Contains(c.Store, "://") {
+			wrong("STORE", "neither a path nor the URL of a PostgreSQL database (postgres://...)")
+		}
+		return
+	}
+	if c.Secret == "" && c.Role != "mcp" {
+		wrong("SECRET", "must be set when SIGNET_STORE is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
+	}
+	if err := store.CheckURL(c.Store); err != nil {
+		wrong("STORE", "%v", err)
+	}
 }
 
 func (c *config) checkScopes(wrong func(name, format string, args ...any)) {

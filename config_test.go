@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet/handlers"
+	"signet/seal"
 )
 
 var update = flag.Bool("update", false, "write the generated files that tests compare with")
@@ -86,7 +87,9 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_TLS_CERT=cert.pem":                    "SIGNET_TLS_KEY",
 		"SIGNET_RESOURCES=/mcp":                       "SIGNET_RESOURCES",
 		"SIGNET_RESOURCES=https://a.example/mcp#x":    "SIGNET_RESOURCES",
-		"SIGNET_STORE=postgres://localhost/x":         "SIGNET_STORE",
+		"SIGNET_STORE=postgres://localhost/x":         "SIGNET_SECRET",
+		"SIGNET_STORE=postgres://u:se/cret@h/x":       "SIGNET_STORE",
+		"SIGNET_STORE=mysql://localhost/x":            "SIGNET_STORE",
 		"SIGNET_SCOPES=rea\"d":                        "SIGNET_SCOPES",
 		"SIGNET_DEFAULT_SCOPES=reed":                  "SIGNET_DEFAULT_SCOPES",
 		"SIGNET_REQUIRED_SCOPES=root":                 "SIGNET_REQUIRED_SCOPES",
@@ -117,6 +120,22 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 			t.Errorf("%s: accepted", setting)
 		} else if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error %q does not name %s", setting, err, want)
+		}
+	}
+}
+
+// The URL of the store has a password, which no error shows.
+func TestStoreURLIsNotShown(t *testing.T) {
+	for _, url := range []string{"postgres://u:hunter2@h:port/x", "postgres://u:hun/ter2@h/x", "postgres://u:hunter2%zz@h/x", "mysql://u:hunter2@h/x",
+		"postgres://u:hunter2@h/x?sslmode=never", "postgres://h/x?password=hunter2&port=0", "postgresql://u:hunter2@h/x?sslrootcert=/nowhere&sslmode=verify-full"} {
+		_, err := readConfig([]string{"SIGNET_STORE=" + url, "SIGNET_SECRET=" + seal.NewSecret()})
+		if err == nil || !strings.Contains(err.Error(), "SIGNET_STORE") || strings.Contains(err.Error(), "hun") || strings.Contains(err.Error(), "ter2") {
+			t.Errorf("%s: %v, want an error that names the variable and no part of the password", url, err)
+		}
+	}
+	for _, url := range []string{"postgres://u:p@h/x", "postgresql://u:p@h1,h2:5433/x?sslmode=require", "postgres://h1:1,h2:2/x", "postgres:///x?host=/run/postgresql"} {
+		if _, err := readConfig([]string{"SIGNET_STORE=" + url, "SIGNET_SECRET=" + seal.NewSecret()}); err != nil {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 }

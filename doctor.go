@@ -13,6 +13,7 @@ import (
 	"signet/clients"
 	"signet/keys"
 	"signet/server"
+	"signet/store"
 	"signet/users"
 )
 
@@ -87,11 +88,14 @@ func examine(ctx context.Context, cfg *config) []finding {
 	}
 	if cfg.Role != "mcp" {
 		fresh, err := server.Inspect(ctx, cfg.data())
-		if fresh {
-			add("data", nil, cfg.DataDir+": nothing there yet, the first start makes it")
-		} else {
-			add("data", err, cfg.DataDir+": secret, store and mirror belong together")
+		where, fine := cfg.DataDir, "secret, store and mirror belong together"
+		if store.IsURL(cfg.Store) {
+			where, fine = "PostgreSQL", "the store is there and was made under this secret"
 		}
+		if fresh {
+			fine = "nothing there yet, the first start makes it"
+		}
+		add("data", err, where+": "+fine)
 		_, err = users.OpenFile(cfg.usersFile())
 		add("users", err, cfg.usersFile())
 		if ring, err := cfg.data().Ring(); err == nil {

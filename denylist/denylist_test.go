@@ -356,6 +356,35 @@ func testE05_RefreshRace(t *testing.T, e engine) {
 	})
 }
 
+// A hundred refreshes with one handle, spread over three replicas: all get the one
+// next generation, whichever replica answers, and there is one line afterwards.
+func TestM01_SplitRotation(t *testing.T) { onBoth(t, testM01_SplitRotation) }
+
+func testM01_SplitRotation(t *testing.T, e engine) {
+	now := time.Now()
+	lists, epoch := e.replicas(t, 3, window)
+	g := grantAt(now)
+	if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
+		t.Fatal(err)
+	}
+	for gen := int64(1); gen < 6; gen++ {
+		next, errs := together(100, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, gen, now) })
+		if diff := cmp.Diff(map[int64]int{gen + 1: 100}, next); diff != "" || len(errs) != 0 {
+			t.Fatalf("generation %d: issued %v, refused %v; want the next one a hundred times", gen, next, errs)
+		}
+	}
+	late := now.Add(window + time.Second)
+	_, errs := together(100, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 5, late) })
+	if errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 99 {
+		t.Errorf("after the window: %v; want the reuse found once, and all refused", errs)
+	}
+	for i, l := range lists {
+		if _, err := l.Use(t.Context(), epoch, g, 6, now); !errors.Is(err, denylist.ErrRevoked) {
+			t.Errorf("replica %d: %v, want ErrRevoked", i, err)
+		}
+	}
+}
+
 // The window and the reuse that ends it are on disk.
 func TestE06_GraceAndReuseSurviveRestart(t *testing.T) {
 	onBoth(t, testE06_GraceAndReuseSurviveRestart)
@@ -514,7 +543,7 @@ func testSpendID(t *testing.T, e engine) {
 	l, _ := e.list(t, window)
 	exp := time.Now().Add(time.Hour)
 	long := strings.Repeat("a", 5000)
-	for _, id := range []string{"short", long, long + "b", ""} {
+	for _, id := range []string{"short", long, long + "b", "", "a\x00b", "\xff"} {
 		if spent, err := l.Spent(t.Context(), "login", id); spent || err != nil {
 			t.Errorf("before: %v, %v", spent, err)
 		}

@@ -20,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/internal/pgtest"
 	"signet/jwt"
 	"signet/keys"
 	"signet/seal"
@@ -31,13 +32,47 @@ const (
 	resource = "https://mcp.test/a"
 )
 
+// engine is a kind of store.
+type engine string
+
+const (
+	sqlite   engine = "sqlite"
+	postgres engine = "postgres"
+)
+
+// onBoth runs a test on each engine.
+func onBoth(t *testing.T, test func(*testing.T, engine)) {
+	t.Helper()
+	for _, e := range []engine{sqlite, postgres} {
+		t.Run(string(e), func(t *testing.T) { test(t, e) })
+	}
+}
+
 func newStore(t testing.TB) *store.Store {
 	t.Helper()
-	dir := t.TempDir()
-	o := store.Options{Path: filepath.Join(dir, "signet.db"), Mirror: filepath.Join(dir, "mirror")}
+	return sqlite.store(t)
+}
+
+func (e engine) store(t testing.TB) *store.Store {
+	t.Helper()
+	o := e.options(t)
 	if err := store.Create(context.Background(), o, "fingerprint"); err != nil {
 		t.Fatal(err)
 	}
+	return openStore(t, o)
+}
+
+func (e engine) options(t testing.TB) store.Options {
+	t.Helper()
+	if e == postgres {
+		return store.Options{Path: pgtest.URL(t)}
+	}
+	dir := t.TempDir()
+	return store.Options{Path: filepath.Join(dir, "signet.db"), Mirror: filepath.Join(dir, "mirror")}
+}
+
+func openStore(t testing.TB, o store.Options) *store.Store {
+	t.Helper()
 	s, err := store.Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -143,8 +178,10 @@ func published(t testing.TB, s *keys.Set) map[string]string {
 }
 
 // The set shows seven members of each key and nothing of a private half.
-func TestA04_JWKSIsPublic(t *testing.T) {
-	s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+func TestA04_JWKSIsPublic(t *testing.T) { onBoth(t, testA04_JWKSIsPublic) }
+
+func testA04_JWKSIsPublic(t *testing.T, e engine) {
+	s := open(t, keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: time.Hour})
 	now := time.Now()
 	body, etag, maxAge := s.JWKS(now)
 	var set map[string][]map[string]string
@@ -177,11 +214,18 @@ func TestA04_JWKSIsPublic(t *testing.T) {
 }
 
 // Replicas that start together on an empty store, or later, sign with one key.
-func TestReplicasAgree(t *testing.T) {
-	st, ring := newStore(t), newRing(t)
+func TestReplicasAgree(t *testing.T) { onBoth(t, testReplicasAgree) }
+
+func testReplicasAgree(t *testing.T, e engine) {
+	o, ring := e.options(t), newRing(t)
+	if err := store.Create(t.Context(), o, "fingerprint"); err != nil {
+		t.Fatal(err)
+	}
+	st := openStore(t, o)
 	sets := make([]*keys.Set, 8)
 	var wg sync.WaitGroup
 	for i := range sets {
+		st := openStore(t, o)
 		wg.Go(func() { sets[i] = open(t, keys.Options{Store: st, Ring: ring, Rotation: time.Hour}) })
 	}
 	wg.Wait()
@@ -451,7 +495,9 @@ func TestStartWithoutStore(t *testing.T) {
 	})
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRefuses(t *testing.T) { onBoth(t, testOpenRefuses) }
+
+func testOpenRefuses(t *testing.T, e engine) {
 	ring := newRing(t)
 	for name, tc := range map[string]struct {
 		spoil string
@@ -464,7 +510,7 @@ func TestOpenRefuses(t *testing.T) {
 		"swapped halves": {`UPDATE signing_keys SET sealed_private = (SELECT k.sealed_private FROM signing_keys k WHERE k.period != signing_keys.period)`, ring, "SIGNET_SECRET"},
 		"cut private":    {`UPDATE signing_keys SET sealed_private = substr(sealed_private, 1, 50)`, ring, "SIGNET_SECRET"},
 	} {
-		st := newStore(t)
+		st := e.store(t)
 		o := keys.Options{Store: st, Ring: ring, Rotation: time.Hour, TokenTTL: time.Minute}
 		open(t, o)
 		if tc.spoil != "" {
@@ -475,7 +521,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: Open = %v, want an error that says %q and which key", name, err, tc.want)
 		}
 	}
-	st := newStore(t)
+	st := e.store(t)
 	for _, o := range []keys.Options{{Store: st, Ring: ring, TokenTTL: time.Minute}, {Store: st, Ring: ring, Rotation: time.Hour}} {
 		if _, err := keys.Open(t.Context(), o); err == nil {
 			t.Errorf("Open with rotation %v and lifetime %v", o.Rotation, o.TokenTTL)
@@ -484,8 +530,10 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // Both roots of a rotation open what either sealed.
-func TestRootRotation(t *testing.T) {
-	st := newStore(t)
+func TestRootRotation(t *testing.T) { onBoth(t, testRootRotation) }
+
+func testRootRotation(t *testing.T, e engine) {
+	st := e.store(t)
 	old, fresh := seal.NewSecret(), seal.NewSecret()
 	var ids []string
 	for _, list := range []string{old, old + "," + fresh, fresh + "," + old} {
@@ -501,8 +549,10 @@ func TestRootRotation(t *testing.T) {
 }
 
 // Real time, real threads, a rotation every second and a half.
-func TestF12_Concurrent(t *testing.T) {
-	st, ring := newStore(t), newRing(t)
+func TestF12_Concurrent(t *testing.T) { onBoth(t, testF12_Concurrent) }
+
+func testF12_Concurrent(t *testing.T, e engine) {
+	st, ring := e.store(t), newRing(t)
 	o := keys.Options{Store: st, Ring: ring, Rotation: 1500 * time.Millisecond, TokenTTL: time.Minute}
 	a, b := open(t, o), open(t, o)
 	defer run(t, a, b)()

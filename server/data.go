@@ -22,8 +22,12 @@ const acceptLoss = "signet doctor --accept-loss"
 type Data struct {
 	Dir    string // of secret and mirror
 	Secret string // root secrets; empty: the file secret in Dir
-	Store  string // path of the SQLite store; empty: signet.db in Dir
+	Store  string // path of the SQLite store, or URL of a PostgreSQL database; empty: signet.db in Dir
 }
+
+// shared reports whether the store is a database that replicas share. Then they share
+// the secret too, as a setting, and nothing of the state is in Dir.
+func (d Data) shared() bool { return store.IsURL(d.Store) }
 
 func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
 func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }
@@ -34,6 +38,9 @@ func (d Data) marker() string { return filepath.Join(d.Dir, "first-start") }
 
 func (d Data) storeOptions() store.Options {
 	path := d.Store
+	if d.shared() {
+		return store.Options{Path: path}
+	}
 	if path == "" {
 		path = filepath.Join(d.Dir, "signet.db")
 	}
@@ -43,8 +50,12 @@ func (d Data) storeOptions() store.Options {
 // Prepare returns the root secrets after making sure that secret, store and mirror
 // belong together. On a first start, where none of the three exists, it makes them;
 // a first start that was interrupted is completed. Where only some exist it changes
-// nothing and returns an error that names what is missing.
+// nothing and returns an error that names what is missing. A shared store is made by
+// the first server that opens it.
 func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
+	if d.shared() {
+		return d.Ring()
+	}
 	if err := makeDir(d.Dir); err != nil {
 		return nil, err
 	}
@@ -127,6 +138,9 @@ func (d Data) Ring() (*seal.Keyring, error) {
 		}
 		return ring, nil
 	}
+	if d.shared() {
+		return nil, errors.New("SIGNET_SECRET: must be set when the store is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
+	}
 	path := d.secretFile()
 	if err := private(path); err != nil {
 		return nil, err
@@ -145,6 +159,9 @@ func (d Data) Ring() (*seal.Keyring, error) {
 // open opens the store, which must have been made under one of ring's roots.
 func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) (*store.Store, error) {
 	opts.Root = ring.HasFingerprint
+	if opts.Serve {
+		opts.First = ring.Fingerprint()
+	}
 	return store.Open(ctx, opts)
 }
 
@@ -152,11 +169,13 @@ func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) 
 // nothing: where there is nothing yet, the error is [store.ErrNoStore].
 func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 	opts := d.storeOptions()
-	switch fresh, err := d.firstStart(); {
-	case err != nil:
-		return nil, err
-	case fresh:
-		return nil, fmt.Errorf("%w: %s", store.ErrNoStore, opts.Path)
+	if !d.shared() {
+		switch fresh, err := d.firstStart(); {
+		case err != nil:
+			return nil, err
+		case fresh:
+			return nil, fmt.Errorf("%w: %s", store.ErrNoStore, opts.Path)
+		}
 	}
 	ring, err := d.Ring()
 	if err != nil {
@@ -168,16 +187,21 @@ func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 // Inspect checks what Prepare and New would find, and makes nothing. fresh means
 // that there is nothing yet and a first start will make it.
 func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
-	if !exists(d.Dir) {
-		return true, nil
-	}
-	if err := makeDir(d.Dir); err != nil {
-		return false, err
-	}
-	if fresh, err := d.firstStart(); fresh || err != nil {
-		return fresh, err
+	if !d.shared() {
+		if !exists(d.Dir) {
+			return true, nil
+		}
+		if err := makeDir(d.Dir); err != nil {
+			return false, err
+		}
+		if fresh, err := d.firstStart(); fresh || err != nil {
+			return fresh, err
+		}
 	}
 	st, err := OpenStore(ctx, d)
+	if d.shared() && errors.Is(err, store.ErrNoStore) {
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -189,6 +213,9 @@ func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 // aside under another name, and a new epoch sees to it that nothing issued before is
 // accepted. It refuses while a server runs. It returns what it did, a line each.
 func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
+	if d.shared() {
+		return acceptSharedLoss(ctx, d)
+	}
 	if err := makeDir(d.Dir); err != nil {
 		return nil, err
 	}
@@ -227,6 +254,20 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 		return did, err
 	}
 	return did, nil
+}
+
+// acceptSharedLoss needs the secret: it is a setting, and not ours to make.
+func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
+	ring, err := d.Ring()
+	if err != nil {
+		return nil, err
+	}
+	opts := d.storeOptions()
+	opts.Root = ring.HasFingerprint
+	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
+		return nil, err
+	}
+	return []string{"gave the store in the PostgreSQL database a new epoch; what could not be kept of it is there in a schema of another name"}, nil
 }
 
 func exists(path string) bool {

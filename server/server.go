@@ -63,7 +63,7 @@ type Options struct {
 
 	DataDir     string // secret, mirror and, unless named below, the rest; data
 	Secret      string // root secrets in place of the file (see seal.Parse)
-	Store       string // SQLite file; signet.db in DataDir
+	Store       string // SQLite file, or URL of a PostgreSQL database (then Secret must be set); signet.db in DataDir
 	UsersFile   string // users in DataDir
 	ClientsFile string // clients.json in DataDir
 
@@ -163,7 +163,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.route(authorization, s.keys, s.denylist.Revoked)
+	return s.route(s.whileWaiting(authorization), s.keys, s.denylist.Revoked)
 }
 
 // openState opens, in import order, what the authorization server keeps.
@@ -174,7 +174,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	opts := data.storeOptions()
-	opts.Serve = true
+	opts.Serve, opts.Log = true, o.Log
 	if s.store, err = data.open(ctx, s.ring, opts); err != nil {
 		return err
 	}

@@ -1,5 +1,7 @@
 package store
 
+import "slices"
+
 // WithSteps gives a store another history of its schema.
 func (o Options) WithSteps(steps ...string) Options { o.steps = steps; return o }
 
@@ -11,3 +13,9 @@ func (o Options) WithSmall(size int64) Options { o.small = size; return o }
 
 // Schema is the history of the real schema.
 func Schema() []string { return sqliteSchema }
+
+// Writers is how many writes can be held up.
+func (s *Store) Writers() int { return len(s.engine.writers()) }
+
+// PostgresSchema is the history of the real schema there.
+func PostgresSchema() []string { return slices.Clone(postgresSchema) }

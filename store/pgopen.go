@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -364,12 +365,29 @@ func (p *postgres) unavailable(err error) error {
 	return unavailable(p.name, p.explain(err))
 }
 
+// passing reports whether an error may go away by itself: the server is away,
+// starting, full, or a standby for now. Errors of a wrong setting do not.
+func passing(err error) bool {
+	if code := pgCode(err); code != "" {
+		return slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58", "XX"}, code[:2])
+	}
+	return !isUntrusted(err) && !isWithoutTLS(err)
+}
+
+func isUntrusted(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	return errors.As(err, &unknown) || errors.As(err, &host)
+}
+
+func isWithoutTLS(err error) bool {
+	var alert tls.AlertError
+	return errors.As(err, &alert) || strings.Contains(err.Error(), "refused TLS")
+}
+
 // explain adds to an error what can be done about it.
 func (p *postgres) explain(err error) error {
 	hint := ""
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var alert tls.AlertError
 	switch code := pgCode(err); {
 	case code == "28P01", code == "28000":
 		hint = "the database does not let us in: check user and password of the URL, and the server's pg_hba.conf"
@@ -382,9 +400,9 @@ func (p *postgres) explain(err error) error {
 		hint = fmt.Sprintf("raise max_connections of the server: each replica takes up to %d", 2*maxConnections+1)
 	case code == "25006", errors.Is(err, pgconn.ErrReadOnlyConnection):
 		hint = "this is a standby: name the primary, or all of them (host1,host2)"
-	case errors.As(err, &unknown), errors.As(err, &host):
+	case isUntrusted(err):
 		hint = "the server's certificate is not trusted: sslrootcert=FILE names the authority"
-	case errors.As(err, &alert), strings.Contains(err.Error(), "refused TLS"):
+	case isWithoutTLS(err):
 		hint = "no TLS could be agreed on: check sslmode of the URL"
 	default:
 		return err

@@ -47,11 +47,13 @@ type postgres struct {
 	pools  atomic.Pointer[pools] // nil until the database was there once
 	why    atomic.Pointer[error] // why it takes nothing
 	skewed bool                  // the log knows that our clock is not the database's
+	said   string                // the trouble that the log knows of
 }
 
 type pools struct{ writing, reading *sql.DB }
 
-// openPostgres connects. A server that cannot goes on trying.
+// openPostgres connects. A server that cannot goes on trying, unless it is set up
+// wrongly.
 func openPostgres(ctx context.Context, st *state) (*postgres, error) {
 	config, err := postgresConfig(st.o.Path)
 	if err != nil {
@@ -59,9 +61,11 @@ func openPostgres(ctx context.Context, st *state) (*postgres, error) {
 	}
 	p := &postgres{state: st, config: config}
 	p.name = postgresName(config)
-	err = p.open(ctx)
-	if err != nil && (!st.o.Serve || !errors.Is(err, ErrUnavailable)) {
-		return nil, err
+	if err := p.open(ctx); err != nil {
+		if !st.o.Serve || !errors.Is(err, ErrUnavailable) || !passing(err) {
+			return nil, err
+		}
+		p.report(err)
 	}
 	return p, nil
 }
@@ -325,25 +329,29 @@ func (t *pgTx) commit() error {
 func (p *postgres) work(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	said := ""
 	for {
 		err := p.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		switch text := fmt.Sprint(err); {
-		case err == nil && said != "":
-			p.o.Log.Info("the store is there again", "store", p.name)
-			said = ""
-		case err != nil && text != said:
-			p.o.Log.Error("waiting for the store: what needs it is answered with 503", "err", err)
-			said = text
-		}
+		p.report(err)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// report tells the log of trouble once, and when it is over.
+func (p *postgres) report(err error) {
+	switch text := fmt.Sprint(err); {
+	case err == nil && p.said != "":
+		p.o.Log.Info("the store is there again", "store", p.name)
+		p.said = ""
+	case err != nil && text != p.said:
+		p.o.Log.Error("waiting for the store: what needs it is answered with 503", "err", err)
+		p.said = text
 	}
 }
 

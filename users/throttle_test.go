@@ -16,14 +16,35 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/internal/pgtest"
 	"signet/store"
 	"signet/users"
 )
 
-func throttleStore(t *testing.T) store.Options {
+// engine is a kind of store.
+type engine string
+
+const (
+	sqlite   engine = "sqlite"
+	postgres engine = "postgres"
+)
+
+// onBoth runs a test on each engine.
+func onBoth(t *testing.T, test func(*testing.T, engine)) {
+	t.Helper()
+	for _, e := range []engine{sqlite, postgres} {
+		t.Run(string(e), func(t *testing.T) { test(t, e) })
+	}
+}
+
+// options are those of a store that is made.
+func (e engine) options(t *testing.T) store.Options {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "signet.db")
 	o := store.Options{Path: path, Mirror: path + ".mirror"}
+	if e == postgres {
+		o = store.Options{Path: pgtest.URL(t)}
+	}
 	if err := store.Create(t.Context(), o, "f"); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +63,12 @@ func openThrottle(t *testing.T, o store.Options) (*users.Throttle, *store.Store)
 
 func newThrottle(t *testing.T) (*users.Throttle, *store.Store) {
 	t.Helper()
-	return openThrottle(t, throttleStore(t))
+	return sqlite.throttle(t)
+}
+
+func (e engine) throttle(t *testing.T) (*users.Throttle, *store.Store) {
+	t.Helper()
+	return openThrottle(t, e.options(t))
 }
 
 var (
@@ -101,8 +127,10 @@ func rows(t *testing.T, s *store.Store) (n int) {
 
 // After five failures every wait is twice as long, up to a quarter of an hour. A
 // refusal is not counted, and nobody else has to wait.
-func TestC09_OneAccountFromOneAddress(t *testing.T) {
-	th, s := newThrottle(t)
+func TestC09_OneAccountFromOneAddress(t *testing.T) { onBoth(t, testC09_OneAccountFromOneAddress) }
+
+func testC09_OneAccountFromOneAddress(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	for range 5 {
 		wantFail(t, th, "alice", home, now)
@@ -127,8 +155,10 @@ func TestC09_OneAccountFromOneAddress(t *testing.T) {
 
 // One password tried on many users is stopped at the address, which other addresses
 // do not feel.
-func TestC09_OnePasswordManyUsers(t *testing.T) {
-	th, s := newThrottle(t)
+func TestC09_OnePasswordManyUsers(t *testing.T) { onBoth(t, testC09_OnePasswordManyUsers) }
+
+func testC09_OnePasswordManyUsers(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	tried := 0
 	for i := range 200 {
@@ -171,8 +201,10 @@ func TestC09_SpellingsShareACount(t *testing.T) {
 
 // However many come at once, at however many replicas: they count from their
 // beginning.
-func TestC09_AtOnce(t *testing.T) {
-	o := throttleStore(t)
+func TestC09_AtOnce(t *testing.T) { onBoth(t, testC09_AtOnce) }
+
+func testC09_AtOnce(t *testing.T, e engine) {
+	o := e.options(t)
 	var replicas []*users.Throttle
 	for range 3 {
 		th, _ := openThrottle(t, o)
@@ -240,8 +272,10 @@ func TestC09_Addresses(t *testing.T) {
 }
 
 // Who signs in begins anew, and leaves nothing behind.
-func TestSuccessBeginsAnew(t *testing.T) {
-	th, s := newThrottle(t)
+func TestSuccessBeginsAnew(t *testing.T) { onBoth(t, testSuccessBeginsAnew) }
+
+func testSuccessBeginsAnew(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now()
 	for range 20 {
 		for range 4 {
@@ -251,7 +285,7 @@ func TestSuccessBeginsAnew(t *testing.T) {
 		succeed(t, th, "alice", home, now)
 		now = now.Add(11 * time.Minute) // the address forgets, too
 	}
-	th, s = newThrottle(t)
+	th, s = e.throttle(t)
 	for i := range 100 {
 		succeed(t, th, fmt.Sprint("user", i), home, s.Now())
 	}
@@ -288,8 +322,10 @@ func TestSuccessDoesNotHideGuessing(t *testing.T) {
 }
 
 // A login that goes well does not make its neighbours wait longer.
-func TestSuccessDelaysNobody(t *testing.T) {
-	th, s := newThrottle(t)
+func TestSuccessDelaysNobody(t *testing.T) { onBoth(t, testSuccessDelaysNobody) }
+
+func testSuccessDelaysNobody(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	for i := range 34 {
 		if _, wait := refusal(t, th, fmt.Sprint("user", i), home, now); wait > 0 {
@@ -321,8 +357,10 @@ func TestSuccessDelaysNobody(t *testing.T) {
 }
 
 // An attempt in which no password was checked is as if it had not been.
-func TestWithdraw(t *testing.T) {
-	th, s := newThrottle(t)
+func TestWithdraw(t *testing.T) { onBoth(t, testWithdraw) }
+
+func testWithdraw(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now()
 	for range 100 {
 		a, wait := refusal(t, th, "alice", home, now)
@@ -384,8 +422,10 @@ func refusedFor(t *testing.T, th *users.Throttle, now time.Time) time.Duration {
 
 // Failures are forgotten when their window is over; those that made others wait, when
 // it was quiet for so long after the wait.
-func TestFailuresAreForgotten(t *testing.T) {
-	th, s := newThrottle(t)
+func TestFailuresAreForgotten(t *testing.T) { onBoth(t, testFailuresAreForgotten) }
+
+func testFailuresAreForgotten(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	many := func(n int, at time.Time) {
 		t.Helper()
@@ -418,8 +458,10 @@ func TestFailuresAreForgotten(t *testing.T) {
 
 // A restart forgets nothing, and a replica with a clock that is behind does not make
 // anybody wait for the difference.
-func TestThrottleIsInTheStore(t *testing.T) {
-	o := throttleStore(t)
+func TestThrottleIsInTheStore(t *testing.T) { onBoth(t, testThrottleIsInTheStore) }
+
+func testThrottleIsInTheStore(t *testing.T, e engine) {
+	o := e.options(t)
 	th, s := openThrottle(t, o)
 	now := s.Now().Truncate(time.Millisecond)
 	for range 5 {
@@ -440,7 +482,7 @@ func TestThrottleIsInTheStore(t *testing.T) {
 
 // Names of nobody may be passwords: neither they nor addresses are in the store.
 func TestThrottleKeepsNoNames(t *testing.T) {
-	o := throttleStore(t)
+	o := sqlite.options(t)
 	th, s := openThrottle(t, o)
 	names := []string{"correct-horse", "alice-of-wonderland"}
 	for _, name := range names {
@@ -482,8 +524,10 @@ func TestThrottleHashesForOneStore(t *testing.T) {
 }
 
 // While the store cannot say how many failed before, nobody is let in.
-func TestThrottleWithoutItsStore(t *testing.T) {
-	th, s := newThrottle(t)
+func TestThrottleWithoutItsStore(t *testing.T) { onBoth(t, testThrottleWithoutItsStore) }
+
+func testThrottleWithoutItsStore(t *testing.T, e engine) {
+	th, s := e.throttle(t)
 	now := s.Now()
 	a, _ := refusal(t, th, "alice", home, now)
 	s.Close()
@@ -500,9 +544,11 @@ func TestThrottleWithoutItsStore(t *testing.T) {
 
 // There are never more counts than the bound allows, whatever is tried; those go that
 // would go first.
-func TestL15_CountsAreBounded(t *testing.T) {
+func TestL15_CountsAreBounded(t *testing.T) { onBoth(t, testL15_CountsAreBounded) }
+
+func testL15_CountsAreBounded(t *testing.T, e engine) {
 	const most = 200
-	o := throttleStore(t)
+	o := e.options(t)
 	var replicas [2]*users.Throttle
 	var s *store.Store
 	for i := range replicas {
@@ -554,7 +600,7 @@ func TestL15_CountsAreBounded(t *testing.T) {
 func TestL15_CountsArePruned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s, err := store.Open(t.Context(), throttleStore(t))
+		s, err := store.Open(t.Context(), sqlite.options(t))
 		if err != nil {
 			t.Fatal(err)
 		}
