@@ -471,7 +471,7 @@ func (l *lockedBuffer) String() string {
 }
 
 // Against our own server, in one command from nothing to a result.
-func TestCallOfOurServer(t *testing.T) {
+func TestRow51_CallOfOurServer(t *testing.T) {
 	d := startDaemon(t, nil, "--demo")
 	for _, server := range []string{d.issuer, d.issuer + "/mcp"} {
 		status, stdout, stderr := signet(t, t.TempDir(), "demo_password\n", "call", "greet", "--server", server, "--username", "demo_user", "name=Ada")

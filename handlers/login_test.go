@@ -232,7 +232,7 @@ func TestPanicIsAnError(t *testing.T) {
 }
 
 // A CheckFunc is asked once; what it said about scopes holds for the session.
-func TestCheckFunc(t *testing.T) {
+func TestRow22_CheckFunc(t *testing.T) {
 	check := users.CheckFunc(func(_ context.Context, name, password string) (users.User, error) {
 		if name != "carol" || password != "correct horse carol" {
 			return users.User{}, users.ErrInvalid
