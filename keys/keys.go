@@ -185,7 +185,11 @@ func (s *Set) Run(ctx context.Context) {
 			return
 		}
 		s.alarm.report(s.log, err)
-		timer := time.NewTimer(s.alarm.pause(next))
+		pause := s.alarm.pause(next)
+		if s.current.Load() == nil { // nothing can be signed before
+			pause = min(pause, time.Second)
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -52,6 +52,8 @@ type Config struct {
 	Limits handlers.Limits // none
 
 	Change func(*handlers.Options) // optional: whatever else is to be different
+
+	Database string // URL of an empty PostgreSQL database; empty: a SQLite file
 }
 
 // Strict, as Config.Window, is a replay window of nothing.
@@ -124,6 +126,9 @@ func New(t testing.TB, change ...func(*Config)) *Server {
 }
 
 func (s *Server) storeOptions() store.Options {
+	if s.Config.Database != "" {
+		return store.Options{Path: s.Config.Database, Serve: true}
+	}
 	return store.Options{Path: filepath.Join(s.dir, "signet.db"), Mirror: filepath.Join(s.dir, "mirror"), Serve: true}
 }
 
@@ -323,6 +328,19 @@ func (u *Users) Lookup(_ context.Context, subject string) (users.User, error) {
 		return a.User, nil
 	}
 	return users.User{}, users.ErrUnknown
+}
+
+// Replica starts another server with the same secret, users and clients, on the same
+// database, which it reaches at another URL if one is given.
+func (s *Server) Replica(t testing.TB, database string) *Server {
+	t.Helper()
+	r := *s
+	if database != "" {
+		r.Config.Database = database
+	}
+	r.open(t)
+	t.Cleanup(func() { r.close(t) })
+	return &r
 }
 
 // Reopen starts the server again after StopStore.

@@ -1,0 +1,144 @@
+package server_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/internal/pgtest"
+	"signet/seal"
+	"signet/server"
+	"signet/store"
+)
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A replica that starts while the database is down serves what its files and flags
+// allow, gives no verdict on anything, and serves all once the database is there. No
+// file is made, and the password is in no log.
+func TestStartDuringOutage(t *testing.T) {
+	proxy := pgtest.NewProxy(t, pgtest.URL(t))
+	proxy.Set(pgtest.Reset)
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	log, dir := &safeBuffer{}, filepath.Join(t.TempDir(), "data")
+	srv := newServer(t, func(o *server.Options) {
+		o.DataDir, o.Store, o.Secret, o.Log = dir, proxy.URL, seal.NewSecret(), slog.New(slog.NewJSONHandler(log, nil))
+	})
+	post := func(path, form string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("POST", srv.Issuer()+path, strings.NewReader(form))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		srv.Handler().ServeHTTP(w, r)
+		return w
+	}
+	for path, want := range map[string]int{
+		"/.well-known/oauth-authorization-server": 200,
+		"/.well-known/oauth-protected-resource":   200,
+		"/.well-known/jwks.json":                  503,
+		"/livez":                                  200,
+		"/readyz":                                 503,
+		"/authorize?client_id=x":                  503,
+		"/account":                                503,
+	} {
+		if got := get(t, srv, path); got.Code != want {
+			t.Errorf("GET %s: %d, want %d", path, got.Code, want)
+		}
+	}
+	for _, path := range []string{"/token", "/oauth/token", "/revoke", "/introspect"} {
+		if w := post(path, "grant_type=refresh_token&refresh_token=x&token=x&client_id=x"); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "temporarily_unavailable") {
+			t.Errorf("POST %s: %d %s, want 503 temporarily_unavailable", path, w.Code, w.Body)
+		}
+	}
+	if !strings.Contains(log.String(), "waiting for the store") || strings.Contains(log.String(), password) {
+		t.Errorf("logged: %s", log)
+	}
+	proxy.Set(pgtest.Pass)
+	deadline := time.Now().Add(15 * time.Second) // keys are tried again after a while
+	for get(t, srv, "/readyz?require=store").Code != 200 {
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready after the outage: %s", get(t, srv, "/readyz").Body)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if w := get(t, srv, "/.well-known/jwks.json"); w.Code != 200 {
+		t.Errorf("JWKS after the outage: %d", w.Code)
+	}
+	if w := post("/token", "grant_type=refresh_token&refresh_token=x&client_id=x"); w.Code == 503 {
+		t.Errorf("POST /token after the outage: %d %s", w.Code, w.Body)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a data directory was made")
+	}
+}
+
+// With PostgreSQL the secret is a setting, and all replicas have the same.
+func TestPostgresNeedsTheSecret(t *testing.T) {
+	o := server.Options{Check: check, DataDir: t.TempDir(), Store: pgtest.URL(t)}
+	if _, err := server.New(o); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
+		t.Errorf("no secret: %v, want an error that names SIGNET_SECRET", err)
+	}
+	o.Secret = seal.NewSecret()
+	data := server.Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
+	if fresh, err := server.Inspect(t.Context(), data); !fresh || err != nil {
+		t.Errorf("before the first start: fresh %v, %v", fresh, err)
+	}
+	srv, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh, err := server.Inspect(t.Context(), data); fresh || err != nil {
+		t.Errorf("after the first start: fresh %v, %v", fresh, err)
+	}
+	if _, err := server.AcceptLoss(t.Context(), data); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("accepting a loss beside a server: %v, want ErrLocked", err)
+	}
+	other := o
+	other.Secret = seal.NewSecret()
+	if _, err := server.New(other); !errors.Is(err, store.ErrOtherRoot) {
+		t.Errorf("a replica with another secret: %v, want ErrOtherRoot", err)
+	}
+	other.Secret += "," + o.Secret
+	rotated, err := server.New(other)
+	if err != nil {
+		t.Fatalf("a replica in the middle of a rotation: %v", err)
+	}
+	if err := errors.Join(srv.Close(), rotated.Close()); err != nil {
+		t.Fatal(err)
+	}
+	data.Secret = seal.NewSecret()
+	if did, err := server.AcceptLoss(t.Context(), data); err != nil || len(did) != 1 || strings.Contains(did[0], "postgres://") {
+		t.Errorf("accepting the loss of the secret: %q, %v", did, err)
+	}
+	other.Secret = data.Secret
+	if srv, err = server.New(other); err != nil {
+		t.Fatalf("after the loss was accepted: %v", err)
+	}
+	srv.Close()
+}
