@@ -55,11 +55,14 @@ type config struct {
 	KeyRotation time.Duration `env:"KEY_ROTATION" envDefault:"24h" doc:"signing period"`
 	KeysDir     string        `env:"KEYS_DIR" doc:"directory of your own signing keys (PEM or JWK files); empty means keys are made and rotated in the store"`
 
-	TrustedProxies []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
-	MCPOrigins     []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
-	PublicTools    string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
-	Limits         string   `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
-	AppName        string   `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
+	TrustedProxies    []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
+	MCPOrigins        []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
+	PublicTools       string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
+	Registration      string   `env:"REGISTRATION" envDefault:"open" doc:"who may register a client: open (anybody), token (whoever has SIGNET_REGISTRATION_TOKEN) or off; clients that are registered stay so"`
+	RegistrationToken string   `env:"REGISTRATION_TOKEN" doc:"initial access token that registration needs, 20 characters or more"`
+
+	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
+	AppName string `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
 
 	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means a mark of Signet's"`
 	Color         string `env:"COLOR" envDefault:"#1f6f5c" doc:"colour of buttons and links on the pages, as #rrggbb"`
@@ -158,6 +161,12 @@ func (c *config) check() error {
 		wrong("LIMITS", "%v", err)
 	}
 	c.checkStore(wrong)
+	if c.Registration != "open" && c.Registration != "token" && c.Registration != "off" {
+		wrong("REGISTRATION", "%q is not open, token or off", c.Registration)
+	}
+	if (c.Registration == "token") != (c.RegistrationToken != "") || c.RegistrationToken != "" && len(c.RegistrationToken) < 20 {
+		wrong("REGISTRATION_TOKEN", "goes with SIGNET_REGISTRATION=token, and has 20 characters or more")
+	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
@@ -306,6 +315,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
+	o.RegistrationOff, o.RegistrationToken = c.Registration == "off", c.RegistrationToken
 	if c.ReplayWindow == 0 {
 		o.ReplayWindow = server.Strict
 	}

@@ -94,6 +94,11 @@ type Options struct {
 
 	Limits Limits // optional
 
+	// Who may register a client: anybody; whoever has RegistrationToken, if that is set;
+	// or nobody, if it is off. Clients that are registered stay so.
+	RegistrationOff   bool
+	RegistrationToken string
+
 	Draining func() bool                // optional: whether the server is about to stop
 	Stale    func() error               // optional: why a file on disk is not the one in use
 	ClientIP func(*http.Request) string // optional: the caller's address; as the connection has it
@@ -204,7 +209,9 @@ func (s *server) routes() http.Handler {
 	p := s.path
 	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
 	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
-	handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
+	if !s.o.RegistrationOff {
+		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
+	}
 	handle(route{api: true, post: s.token, limit: maxForm}, p+"/token", p+"/oauth/token")
 	handle(route{api: true, post: s.revoke, limit: maxForm}, p+"/revoke", p+"/oauth/revoke")
 	handle(route{api: true, post: s.introspect, limit: maxForm}, p+"/introspect", p+"/oauth/introspect")

@@ -38,7 +38,7 @@ func (s *server) newMetadata() (document, error) {
 		Issuer:                                     i,
 		AuthorizationEndpoint:                      i + "/authorize",
 		TokenEndpoint:                              i + "/token",
-		RegistrationEndpoint:                       i + "/register",
+		RegistrationEndpoint:                       s.registrationEndpoint(),
 		RevocationEndpoint:                         i + "/revoke",
 		IntrospectionEndpoint:                      i + "/introspect",
 		UserinfoEndpoint:                           i + "/userinfo",
@@ -97,4 +97,12 @@ func (s *server) jwks(*http.Request) (any, error) {
 		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
 	}
 	return document{body: body, etag: etag, maxAge: maxAge}, nil
+}
+
+// registrationEndpoint is left out of the metadata where nobody may register.
+func (s *server) registrationEndpoint() string {
+	if s.o.RegistrationOff {
+		return ""
+	}
+	return s.o.Issuer + "/register"
 }

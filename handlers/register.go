@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"io"
 	"mime"
@@ -12,6 +14,10 @@ import (
 // register serves dynamic client registration (RFC 7591 §3). Nothing is stored:
 // what is registered is in the client id.
 func (s *server) register(r *http.Request) (any, error) {
+	if err := s.mayRegister(r); err != nil {
+		s.audit(r, event{name: "register"}, err)
+		return nil, err
+	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		return nil, oauth.Errorf(oauth.InvalidClientMetadata, "Content-Type must be application/json").WithStatus(http.StatusUnsupportedMediaType)
 	}
@@ -34,4 +40,21 @@ func (s *server) register(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return reply{status: http.StatusCreated, body: registration}, nil
+}
+
+// mayRegister checks the initial access token where one is needed (RFC 7591 §3).
+func (s *server) mayRegister(r *http.Request) error {
+	if s.o.RegistrationToken == "" {
+		return nil
+	}
+	token, ok, err := oauth.Bearer(r.Header["Authorization"])
+	if err != nil || !ok {
+		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration needs an initial access token").Because(err)}
+	}
+	// Of hashes, so that the comparison tells nothing about the length either.
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.o.RegistrationToken))
+	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "the initial access token is not valid")}
+	}
+	return nil
 }

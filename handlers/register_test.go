@@ -99,6 +99,48 @@ func TestH07_Authorization(t *testing.T) {
 	}
 }
 
+// H07: where an initial access token is needed, anything but it is a 401, and never a
+// failure; with it a registration is as good as any.
+func TestH07_InitialAccessToken(t *testing.T) {
+	s := authtest.New(t)
+	s.Config.RegistrationToken = "correct-horse-battery-staple"
+	s.Restart(t)
+	ask := func(headers ...string) *authtest.Response {
+		return s.Do(t, request("POST", authtest.Issuer+"/register", registration, append([]string{"Content-Type", "application/json"}, headers...)...))
+	}
+	for _, header := range []string{"", "Bearer", "Bearer  ", "Bearer correct-horse-battery-stapl", "Bearer correct-horse-battery-staple2", "Bearer Correct-horse-battery-staple",
+		"Basic Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ==", "Basic", "correct-horse-battery-staple", "Bearer " + strings.Repeat("x", 64<<10)} {
+		r := ask()
+		if header != "" {
+			r = ask("Authorization", header)
+		}
+		wantError(t, r, 401, "invalid_token")
+		if got := r.Header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer") {
+			t.Errorf("%.40q: WWW-Authenticate %q", header, got)
+		}
+	}
+	if r := ask("Authorization", "bearer correct-horse-battery-staple"); r.StatusCode != 201 {
+		t.Errorf("with the token: %d %s", r.StatusCode, r.Body)
+	}
+}
+
+// A02: where nobody may register, the endpoint is neither advertised nor there, and
+// who has registered stays a client.
+func TestA02_RegistrationOff(t *testing.T) {
+	s := authtest.New(t)
+	s.Config.RegistrationOff = true
+	s.Restart(t)
+	if _, there := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)["registration_endpoint"]; there {
+		t.Error("registration is advertised")
+	}
+	for _, path := range []string{"/register", "/oauth/register"} {
+		if r := s.Post(t, path, "application/json", registration); r.StatusCode != 404 {
+			t.Errorf("%s: %d, want 404", path, r.StatusCode)
+		}
+	}
+	s.Tokens(t, "alice", s.PUB)
+}
+
 // Rows 9 and 10: an unknown client, and redirect URIs of all kinds, end to end.
 func TestRow09_Row10_Redirects(t *testing.T) {
 	s := authtest.New(t)

@@ -24,7 +24,10 @@ type userinfo struct {
 
 // bearerError is refused with a challenge (RFC 6750 §3). err is nil for a request
 // without a token.
-type bearerError struct{ err *oauth.Error }
+type bearerError struct {
+	err   *oauth.Error
+	scope []string // what makes the endpoint worth asking; nothing is refused for want of it
+}
 
 var errNoToken = oauth.Errorf(oauth.InvalidToken, "an access token is needed here")
 
@@ -36,9 +39,12 @@ func (e *bearerError) Unwrap() error {
 	return e.err
 }
 
-// challenge is the value of WWW-Authenticate. The scope is what makes the endpoint
-// worth asking; no token is refused for want of it.
-func (e *bearerError) challenge() string { return e.err.Challenge("", []string{"openid"}) }
+// challenge is the value of WWW-Authenticate.
+func (e *bearerError) challenge() string { return e.err.Challenge("", e.scope) }
+
+// userinfoError is the refusal of a token at the UserInfo endpoint; nil is that of a
+// request without one.
+func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"openid"}} }
 
 // userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). Any of our access
 // tokens will do, whatever its audience and scopes: the name is the least that a
@@ -51,7 +57,7 @@ func (s *server) userinfo(r *http.Request) (any, error) {
 	user, err := s.o.Users.Lookup(r.Context(), claims.Subject)
 	switch {
 	case errors.Is(err, users.ErrUnknown):
-		return nil, &bearerError{oauth.Errorf(oauth.InvalidToken, "the user's account has ended").Because(err)}
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the user's account has ended").Because(err))
 	case err != nil:
 		return nil, unavailable(err)
 	}
@@ -69,10 +75,10 @@ func (s *server) userinfo(r *http.Request) (any, error) {
 func (s *server) bearer(r *http.Request) (*jwt.Claims, error) {
 	raw, ok, err := oauth.Bearer(r.Header["Authorization"])
 	if err != nil {
-		return nil, &bearerError{oauth.AsError(err)}
+		return nil, userinfoError(oauth.AsError(err))
 	}
 	if !ok {
-		return nil, &bearerError{}
+		return nil, userinfoError(nil)
 	}
 	return s.verify(r.Context(), raw)
 }
@@ -81,7 +87,7 @@ func (s *server) verify(ctx context.Context, raw string) (*jwt.Claims, error) {
 	claims, err := s.o.Verifier.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
-		return nil, &bearerError{oauth.Errorf(oauth.InvalidToken, "the access token is not valid any more").Because(err)}
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is not valid any more").Because(err))
 	case err != nil:
 		return nil, unavailable(err) // on a 401 clients throw the token away
 	}

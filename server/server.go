@@ -94,6 +94,9 @@ type Options struct {
 
 	Limits handlers.Limits // requests a minute; see there for the defaults
 
+	RegistrationOff   bool   // no dynamic client registration; clients that are registered stay so
+	RegistrationToken string // initial access token that registration needs (RFC 7591 §3); empty: none
+
 	MetricsListen   string // metrics and pprof; empty: none
 	MetricsOptional bool   // a busy MetricsListen is a warning, not an error
 
@@ -262,6 +265,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits,
+		RegistrationOff: o.RegistrationOff, RegistrationToken: o.RegistrationToken,
 		Draining: s.draining.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
 		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,

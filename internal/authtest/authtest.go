@@ -49,6 +49,9 @@ type Config struct {
 
 	Window time.Duration // 60 s; Strict for none
 
+	RegistrationOff   bool
+	RegistrationToken string
+
 	Limits handlers.Limits // none
 
 	Change func(*handlers.Options) // optional: whatever else is to be different
@@ -165,6 +168,7 @@ func (s *Server) open(t testing.TB) {
 		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Throttle: s.Throttle, Clients: s.Clients, Users: c.Users,
 		Signer: jwt.NewSigner(s.Keys.Signing), Verifier: s.Verifier, Resources: c.Resources, Scopes: c.Scopes, DefaultScopes: c.DefaultScopes,
 		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, Window: max(c.Window, 0), Limits: c.Limits,
+		RegistrationOff: c.RegistrationOff, RegistrationToken: c.RegistrationToken,
 		Draining: func() bool { return s.draining }, Log: log,
 	}
 	if c.Change != nil {
