@@ -293,13 +293,20 @@ func createPostgres(ctx context.Context, o Options, fingerprint string) error {
 // renewPostgres is [NewEpoch].
 func renewPostgres(ctx context.Context, o Options, fingerprint string) error {
 	return alter(ctx, o, func(ctx context.Context, p *postgres, tx pgx.Tx) error {
-		free, there := false, false
-		err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1), to_regclass('meta') IS NOT NULL", servingLock).Scan(&free, &there)
+		// The session of a server that has just stopped may take a moment to end.
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", servingLock)
+		if pgCode(err) == lockNotAvailable {
+			return fmt.Errorf("%w: servers are connected to %s: stop all replicas first", ErrLocked, p.name)
+		}
 		if err != nil {
 			return err
 		}
-		if !free {
-			return fmt.Errorf("%w: servers are connected to %s: stop all replicas first", ErrLocked, p.name)
+		there := false
+		if err := tx.QueryRow(ctx, "SELECT to_regclass('meta') IS NOT NULL").Scan(&there); err != nil {
+			return err
 		}
 		var m meta
 		if there {
