@@ -642,6 +642,38 @@ func (e engine) outside(t testing.TB, o store.Options, query string) {
 	}
 }
 
+// Where the database was down at the start there is no verdict, and no access token
+// passes as not revoked, until it was read what is.
+func TestListThatStartsDuringAnOutage(t *testing.T) {
+	o := postgres.options(t)
+	proxy := pgtest.NewProxy(t, o.Path)
+	proxy.Set(pgtest.Reset)
+	o.Path, o.Serve = proxy.URL, true
+	s := openStore(t, o)
+	l := listOn(t, s, window)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	running.Go(func() { l.Run(ctx) })
+	g := grantAt(time.Now())
+	for _, epoch := range []string{"", "any"} {
+		if _, err := l.Use(t.Context(), epoch, g, 0, time.Now()); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("epoch %q: %v, want ErrUnavailable", epoch, err)
+		}
+	}
+	if !l.Revoked(g.ID) {
+		t.Error("passes as not revoked before anything was read")
+	}
+	proxy.Set(pgtest.Pass)
+	for deadline := time.Now().Add(10 * time.Second); l.Revoked(g.ID); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("all are still revoked after the outage")
+		}
+	}
+	want(t, l, s, g, 0, time.Now(), 1, nil)
+}
+
 func TestNewChecksItsOptions(t *testing.T) {
 	s := openStore(t, sqlite.options(t))
 	for _, o := range []denylist.Options{{}, {Store: s, Window: -1}, {Store: s, Skew: -1}, {Store: s, Keep: -1}} {

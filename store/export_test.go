@@ -1,6 +1,9 @@
 package store
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // WithSteps gives a store another history of its schema.
 func (o Options) WithSteps(steps ...string) Options { o.steps = steps; return o }
@@ -19,3 +22,6 @@ func (s *Store) Writers() int { return len(s.engine.writers()) }
 
 // PostgresSchema is the history of the real schema there.
 func PostgresSchema() []string { return slices.Clone(postgresSchema) }
+
+// TakeUp sets the store's clock forward, as a wrong clock would.
+func (s *Store) TakeUp(t time.Time) { s.takeUp(t.UnixMilli()) }

@@ -75,7 +75,10 @@ func (p *postgres) open(ctx context.Context) error {
 	m, err := p.prepare(ctx)
 	if err != nil {
 		err = p.unavailable(err)
-		why := fmt.Errorf("%w: waiting for the store: %w", ErrUnavailable, err)
+		why := fmt.Errorf("waiting for the store: %w", err)
+		if !errors.Is(err, ErrUnavailable) {
+			why = fmt.Errorf("%w: %w", ErrUnavailable, why)
+		}
 		p.why.Store(&why)
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,8 +82,7 @@ func TestFirstStartOfManyReplicas(t *testing.T) {
 // Replicas of a new release migrate once, while one of the old release goes on; and
 // that one does not start again.
 func TestL16_ReplicasMigrateAtOnce(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	old := open(t, o)
 	next := store.PostgresSchema()
 	for i := range 3 {
@@ -117,8 +117,7 @@ func TestL16_ReplicasMigrateAtOnce(t *testing.T) {
 // A replica with another root secret refuses. Where the secret is lost, the loss can
 // be accepted: once no server runs.
 func TestReplicaOfAnotherRoot(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	s := open(t, o)
 	if err := spend(s, "kept"); err != nil {
 		t.Fatal(err)
@@ -162,8 +161,7 @@ func TestReplicaOfAnotherRoot(t *testing.T) {
 // Rows that several replicas change by what they read are never changed by what they
 // read too early, and rows that all of them miss are inserted once.
 func TestReplicasLockRows(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	replicas := atOnce(t, 3, o)
 	var all sync.WaitGroup
 	const each = 60
@@ -195,8 +193,7 @@ func TestReplicasLockRows(t *testing.T) {
 // Groups of replicas that have the same rows in another order do not wait for each
 // other for ever, nor long.
 func TestGroupsDoNotDeadlock(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	replicas := atOnce(t, 2, o)
 	const rows = 20
 	err := replicas[0].Write(t.Context(), func(tx store.Tx) error {
@@ -244,12 +241,15 @@ func TestGroupsDoNotDeadlock(t *testing.T) {
 	t.Logf("640 writes to %d rows in %v, the slowest in %v", rows, time.Since(began), time.Duration(worst.Load()))
 }
 
-// A replica that stops in the middle of a transaction does not keep its rows.
+// A replica that stops in the middle of a transaction, or is cut off there, does not
+// keep its rows.
 func TestHungReplicaLetsGo(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
-	replicas := atOnce(t, 2, o)
-	if err := spend(replicas[0], "x"); err != nil {
+	o := firstOptions(t)
+	other := open(t, o)
+	proxy := pgtest.NewProxy(t, o.Path)
+	o.Path = proxy.URL
+	hung := open(t, o)
+	if err := spend(other, "x"); err != nil {
 		t.Fatal(err)
 	}
 	touch := func(s *store.Store, then func()) error {
@@ -259,27 +259,16 @@ func TestHungReplicaLetsGo(t *testing.T) {
 			return err
 		})
 	}
-	held, let, answer := make(chan bool), make(chan bool), make(chan error)
-	var once sync.Once
-	go func() { answer <- touch(replicas[0], func() { once.Do(func() { close(held) }); <-let }) }()
+	held, answer := make(chan bool), make(chan error)
+	go func() { answer <- touch(hung, func() { proxy.Set(pgtest.Stall); close(held) }) }()
 	<-held
-	began := time.Now()
-	for {
-		err := touch(replicas[1], func() {})
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, store.ErrUnavailable) || time.Since(began) > 5*time.Second {
-			t.Fatalf("after %v: %v", time.Since(began), err)
-		}
-	}
-	close(let)
+	eventually(t, "the other replica", func() error { return touch(other, func() {}) })
 	if err := <-answer; !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("the hung replica: %v, want ErrUnavailable", err)
 	}
 }
 
-// within fails the test when do takes more than three seconds.
+// within3s fails the test when do takes more than three seconds.
 func within3s(t *testing.T, what string, do func() error) error {
 	t.Helper()
 	began := time.Now()
@@ -304,8 +293,7 @@ func eventually(t *testing.T, what string, do func() error) {
 // A replica that is cut off from its database says so in time, takes nothing, and
 // goes on by itself when it is connected again. The other one does not notice.
 func TestM02_Partition(t *testing.T) {
-	direct := pgOptions(t)
-	direct.First = "root"
+	direct := firstOptions(t)
 	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset} {
 		t.Run(name, func(t *testing.T) {
 			proxy := pgtest.NewProxy(t, direct.Path)
@@ -356,30 +344,44 @@ func TestM02_Partition(t *testing.T) {
 // What broke off at its commit may be there or not: it is not done again, because
 // the second time it would look like reuse.
 func TestLostCommitRunsOnce(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	proxy := pgtest.NewProxy(t, o.Path)
 	o.Path = proxy.URL
 	var armed atomic.Bool
 	s := open(t, o.WithFault(func(query string) error {
-		if query == "COMMIT" && armed.Load() {
+		if query == "COMMIT" && armed.CompareAndSwap(true, false) {
 			proxy.Set(pgtest.Reset)
+			proxy.Set(pgtest.Pass)
 		}
 		return nil
 	}))
+	release := held(t, s)
+	var runs [40]int
+	var lost atomic.Int64
+	var all sync.WaitGroup
+	for i := range runs { // more than there are writers: some share a commit
+		all.Go(func() {
+			err := s.Write(context.Background(), func(tx store.Tx) error { runs[i]++; return insert(fmt.Sprint(i))(tx) })
+			if err != nil && !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("%v, want ErrUnavailable", err)
+			} else if err != nil {
+				lost.Add(1)
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
 	armed.Store(true)
-	runs := 0
-	err := s.Write(t.Context(), func(tx store.Tx) error { runs++; return insert("x")(tx) })
-	if !errors.Is(err, store.ErrUnavailable) || runs != 1 {
-		t.Errorf("%d runs, %v; want one and ErrUnavailable", runs, err)
+	release()
+	all.Wait()
+	if slices.Max(runs[:]) != 1 || lost.Load() == 0 {
+		t.Errorf("runs: %v, want none twice; %d were lost, want some", runs, lost.Load())
 	}
 }
 
 // A server starts while its database is down, takes nothing, and is there when the
 // database is. A command does not wait.
 func TestStartDuringOutage(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	proxy := pgtest.NewProxy(t, o.Path)
 	o.Path = proxy.URL
 	proxy.Set(pgtest.Reset)
@@ -429,13 +431,18 @@ func (l *lines) String() string {
 // Another store behind the same URL, or a new epoch that somebody gave it, is found
 // out: at once by what connects, within a second or two by the rest.
 func TestDatabaseReplacedUnderAServer(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	s := open(t, o)
+	spent(t, s) // over a connection that stays
 	pgtest.Exec(t, o.Path, "UPDATE signet.meta SET epoch = epoch || 'x'")
 	eventually(t, "another epoch", func() error {
-		if err := spend(s, fmt.Sprint(time.Now())); !errors.Is(err, store.ErrOtherStore) || !errors.Is(err, store.ErrUnavailable) {
-			return fmt.Errorf("%v, want ErrOtherStore", err)
+		for what, err := range map[string]error{
+			"write": spend(s, fmt.Sprint(time.Now())),
+			"read":  s.Read(t.Context(), func(tx store.Tx) error { return tx.QueryRow("SELECT epoch FROM meta").Scan(new(string)) }),
+		} {
+			if !errors.Is(err, store.ErrOtherStore) || !errors.Is(err, store.ErrUnavailable) {
+				return fmt.Errorf("%s: %v, want ErrOtherStore", what, err)
+			}
 		}
 		return nil
 	})
@@ -445,12 +452,8 @@ func TestDatabaseReplacedUnderAServer(t *testing.T) {
 
 // Acknowledged is on disk, also where the database's owner thinks otherwise.
 func TestCommitsAreSynchronous(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
-	u, err := url.Parse(o.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := firstOptions(t)
+	u := parse(t, o.Path)
 	for setting, want := range map[string]string{"off": "on", "remote_apply": "remote_apply"} {
 		pgtest.Exec(t, o.Path, "ALTER DATABASE "+u.Path[1:]+" SET synchronous_commit = "+setting)
 		s := open(t, o)
@@ -463,8 +466,7 @@ func TestCommitsAreSynchronous(t *testing.T) {
 
 // Replicas share the time: it goes on from the latest that one of them persisted.
 func TestL10_ReplicasShareTheTime(t *testing.T) {
-	o := pgOptions(t)
-	o.First = "root"
+	o := firstOptions(t)
 	s := open(t, o)
 	late := time.Now().Add(30 * time.Second)
 	pgtest.Exec(t, o.Path, fmt.Sprintf("UPDATE signet.meta SET last_seen = %d", late.UnixMilli()))
@@ -479,11 +481,37 @@ func TestL10_ReplicasShareTheTime(t *testing.T) {
 	}
 }
 
+// A replica whose clock is wrong does not take the others with it.
+func TestL10_WrongClockStaysAlone(t *testing.T) {
+	o := firstOptions(t)
+	wrong, other := open(t, o), open(t, o)
+	wrong.TakeUp(time.Now().Add(time.Hour))
+	time.Sleep(2500 * time.Millisecond) // each has looked twice
+	if ahead := time.Until(other.Now()); ahead > 62*time.Second {
+		t.Errorf("the other replica is %v ahead", ahead)
+	}
+	if ahead := time.Until(wrong.Now()); ahead < 59*time.Minute {
+		t.Errorf("time went back where it was ahead: by %v", ahead)
+	}
+}
+
+func parse(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
 // Errors say what to do, and never show the password.
 func TestPostgresErrors(t *testing.T) {
 	good := pgtest.URL(t)
 	standby := pgtest.URL(t)
-	name := func(raw string) string { u, _ := url.Parse(raw); return u.Path[1:] }
+	name := func(raw string) string { return parse(t, raw).Path[1:] }
+	if err := store.Create(t.Context(), store.Options{Path: standby}, "root"); err != nil {
+		t.Fatal(err)
+	}
 	pgtest.Exec(t, standby, "ALTER DATABASE "+name(standby)+" SET default_transaction_read_only = on")
 	user := "u" + name(good)
 	pgtest.Exec(t, good, "CREATE ROLE "+user+" LOGIN PASSWORD 'hunter2'")
@@ -497,16 +525,13 @@ func TestPostgresErrors(t *testing.T) {
 		"no such user":   {func(u *url.URL) { u.User = url.UserPassword("nobody_"+user, "hunter2") }, "check user", false},
 		"no database":    {func(u *url.URL) { u.Path = "/none_" + user }, "CREATE DATABASE", false},
 		"no right":       {func(u *url.URL) {}, "GRANT CREATE ON DATABASE", false},
-		"standby":        {func(u *url.URL) { u.Path = "/" + name(standby) }, "standby", true},
+		"standby":        {func(u *url.URL) { *u = *parse(t, standby) }, "standby", true},
 		"no TLS":         {func(u *url.URL) { u.RawQuery = "sslmode=require" }, "sslmode", false},
 		"no server":      {func(u *url.URL) { u.Host = "127.0.0.1:1" }, "refused", true},
 		"no such host":   {func(u *url.URL) { u.Host = "nowhere.invalid" }, "nowhere.invalid", true},
 	} {
 		t.Run(what, func(t *testing.T) {
-			u, err := url.Parse(good)
-			if err != nil {
-				t.Fatal(err)
-			}
+			u := parse(t, good)
 			u.User = url.UserPassword(user, "hunter2")
 			test.change(u)
 			o := store.Options{Path: u.String(), First: "root"}

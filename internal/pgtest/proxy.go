@@ -108,7 +108,7 @@ func (p *Proxy) copy(to, from *net.TCPConn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if err != nil || !p.passes() {
+		if !p.passes() || err != nil { // also an end is not passed on while it stalls
 			return
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
