@@ -44,7 +44,10 @@ const (
 func onBoth(t *testing.T, test func(*testing.T, engine)) {
 	t.Helper()
 	for _, e := range []engine{sqlite, postgres} {
-		t.Run(string(e), func(t *testing.T) { test(t, e) })
+		t.Run(string(e), func(t *testing.T) {
+			t.Parallel()
+			test(t, e)
+		})
 	}
 }
 

@@ -47,7 +47,7 @@ type postgres struct {
 	pools  atomic.Pointer[pools] // nil until the database was there once
 	why    atomic.Pointer[error] // why it takes nothing
 	skewed bool                  // the log knows that our clock is not the database's
-	said   string                // the trouble that the log knows of
+	said   time.Time             // when the log was told of trouble that goes on; else zero
 }
 
 type pools struct{ writing, reading *sql.DB }
@@ -346,15 +346,15 @@ func (p *postgres) work(ctx context.Context) {
 	}
 }
 
-// report tells the log of trouble once, and when it is over.
+// report tells the log of trouble, once a minute while it lasts, and when it is over.
 func (p *postgres) report(err error) {
-	switch text := fmt.Sprint(err); {
-	case err == nil && p.said != "":
+	switch {
+	case err == nil && !p.said.IsZero():
 		p.o.Log.Info("the store is there again", "store", p.name)
-		p.said = ""
-	case err != nil && text != p.said:
+		p.said = time.Time{}
+	case err != nil && time.Since(p.said) >= time.Minute:
 		p.o.Log.Error("waiting for the store: what needs it is answered with 503", "err", err)
-		p.said = text
+		p.said = time.Now()
 	}
 }
 

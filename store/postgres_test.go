@@ -244,6 +244,7 @@ func TestGroupsDoNotDeadlock(t *testing.T) {
 // A replica that stops in the middle of a transaction, or is cut off there, does not
 // keep its rows.
 func TestHungReplicaLetsGo(t *testing.T) {
+	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	other := open(t, o)
 	proxy := pgtest.NewProxy(t, o.Path)
@@ -431,6 +432,7 @@ func (l *lines) String() string {
 // Another store behind the same URL, or a new epoch that somebody gave it, is found
 // out: at once by what connects, within a second or two by the rest.
 func TestDatabaseReplacedUnderAServer(t *testing.T) {
+	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	s := open(t, o)
 	spent(t, s) // over a connection that stays
@@ -466,6 +468,7 @@ func TestCommitsAreSynchronous(t *testing.T) {
 
 // Replicas share the time: it goes on from the latest that one of them persisted.
 func TestL10_ReplicasShareTheTime(t *testing.T) {
+	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	s := open(t, o)
 	late := time.Now().Add(30 * time.Second)
@@ -483,6 +486,7 @@ func TestL10_ReplicasShareTheTime(t *testing.T) {
 
 // A replica whose clock is wrong does not take the others with it.
 func TestL10_WrongClockStaysAlone(t *testing.T) {
+	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	wrong, other := open(t, o), open(t, o)
 	wrong.TakeUp(time.Now().Add(time.Hour))

@@ -146,7 +146,7 @@ func start() (string, error) {
 // script is called with the programs' folder as $0, then folder, port and password.
 const script = `
 printf '%s\n' "$3" >"$1/password"
-"$0/initdb" -D "$1/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=scram-sha-256 --pwfile="$1/password" >/dev/null || exit
+"$0/initdb" -D "$1/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=password --pwfile="$1/password" >/dev/null || exit
 "$0/postgres" -D "$1/data" -c listen_addresses=127.0.0.1 -c port="$2" -c unix_socket_directories="$1" -c max_connections=200 -c shared_buffers=64MB </dev/null &
 read _
 kill -QUIT $!
