@@ -379,14 +379,16 @@ func (p *postgres) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
 	db := p.pools.Load().writing
-	m, now, err := readShared(ctx, db)
-	if err != nil {
-		return p.unavailable(err)
-	}
 	known := p.known.Load()
-	if m.epoch != known.epoch {
-		err := p.unavailable(errOtherEpoch)
-		p.why.Store(&err)
+	m, now, err := readShared(ctx, db)
+	if err == nil && m.epoch != known.epoch {
+		err = errOtherEpoch
+	}
+	if err != nil {
+		err = p.unavailable(err)
+		if errors.Is(err, ErrOtherStore) { // found here, or by a connection that is new
+			p.why.Store(&err)
+		}
 		return err
 	}
 	p.why.Store(nil)
