@@ -685,3 +685,49 @@ func TestK05_Smuggling(t *testing.T) {
 		t.Errorf("absolute URI of ours: %.200q", answer)
 	}
 }
+
+// K03: connections beyond the limit are closed at once; those within it are served,
+// and one that ends makes room.
+func TestK03_ConnectionLimit(t *testing.T) {
+	const limit = 3
+	srv := newServer(t, func(o *server.Options) { o.MaxConnections = limit })
+	base, stop := serving(t, srv)
+	defer stop()
+	addr := strings.TrimPrefix(base, "http://")
+	answered := func(c net.Conn) bool {
+		t.Helper()
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			return false
+		}
+		b := make([]byte, 12)
+		_, err := io.ReadFull(c, b)
+		return err == nil && string(b) == "HTTP/1.1 200"
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	var within []net.Conn
+	for i := range limit {
+		c := dial()
+		if !answered(c) {
+			t.Fatalf("connection %d of %d is not served", i+1, limit)
+		}
+		within = append(within, c)
+	}
+	if answered(dial()) {
+		t.Error("a connection beyond the limit is served")
+	}
+	within[0].Close()
+	for deadline := time.Now().Add(10 * time.Second); !answered(dial()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection that ended made no room")
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,7 +63,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 
 	srv := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		ConnState: s.countConnections(),
 	}
 	serve := srv.Serve
 	if s.o.TLSCert != "" {
@@ -127,4 +129,21 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 		srv.Serve(l) // ends with ErrServerClosed when it is told to
 	}()
 	return func() { srv.Close(); <-done }, nil
+}
+
+// countConnections closes every connection beyond Options.MaxConnections at once, so
+// that a flood of them costs neither descriptors nor memory without end. Those that
+// are open go on, and slow ones make room when their deadline has passed.
+func (s *Server) countConnections() func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) > int64(s.o.MaxConnections) {
+				c.Close()
+			}
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
 }

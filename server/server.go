@@ -94,6 +94,8 @@ type Options struct {
 
 	Limits handlers.Limits // requests a minute; see there for the defaults
 
+	MaxConnections int // open at the same time; more are closed at once; 10,000
+
 	RegistrationOff   bool   // no dynamic client registration; clients that are registered stay so
 	RegistrationToken string // initial access token that registration needs (RFC 7591 §3); empty: none
 
@@ -336,6 +338,7 @@ func (o *Options) setDefaults() error {
 	or(&o.RefreshIdleTTL, 336*time.Hour)
 	or(&o.ReplayWindow, time.Minute)
 	or(&o.KeyRotation, 24*time.Hour)
+	or(&o.MaxConnections, 10_000)
 	or(&o.ScopeHierarchy, oauth.DefaultHierarchy)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
