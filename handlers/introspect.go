@@ -35,14 +35,9 @@ type introspection struct {
 // now, whatever a verifier still accepts.
 func (s *server) introspect(r *http.Request) (any, error) {
 	ev := event{name: "introspect"}
-	client, err := s.authenticate(r, &ev)
+	client, raw, err := s.aboutToken(r, &ev)
 	if err != nil {
-		s.audit(r, ev, err)
 		return nil, err
-	}
-	raw := r.PostForm.Get("token")
-	if raw == "" {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "Missing token parameter")
 	}
 	var answer introspection
 	if handle, openErr := seal.Open[seal.Refresh](s.o.Ring, raw); openErr == nil {

@@ -19,14 +19,9 @@ import (
 // kinds apart.
 func (s *server) revoke(r *http.Request) (any, error) {
 	ev := event{name: "revoke"}
-	client, err := s.authenticate(r, &ev)
+	client, raw, err := s.aboutToken(r, &ev)
 	if err != nil {
-		s.audit(r, ev, err)
 		return nil, err
-	}
-	raw := r.PostForm.Get("token")
-	if raw == "" {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "Missing token parameter")
 	}
 	now := s.o.Store.Now()
 	grant, err := s.grantOf(r.Context(), client, raw, now)
@@ -42,6 +37,19 @@ func (s *server) revoke(r *http.Request) (any, error) {
 	}
 	s.audit(r, ev, err)
 	return nil, err
+}
+
+// aboutToken reads what revocation and introspection are asked: by which client, and
+// about which token.
+func (s *server) aboutToken(r *http.Request, ev *event) (client *clients.Client, raw string, err error) {
+	if client, err = s.authenticate(r, ev); err != nil {
+		s.audit(r, *ev, err)
+		return nil, "", err
+	}
+	if raw = r.PostForm.Get("token"); raw == "" {
+		return nil, "", oauth.Errorf(oauth.InvalidRequest, "Missing token parameter")
+	}
+	return client, raw, nil
 }
 
 // errNotLive is said of a token that is not valid, or not the asking client's.
