@@ -126,6 +126,17 @@ func CheckURL(raw string) error {
 	return err
 }
 
+// readableOnTheWay reports whether a connection may cross a network in the clear. It
+// may by PostgreSQL's own default (sslmode=prefer), for whoever says that there is no
+// TLS: the password and what is in the store are then theirs to see.
+func readableOnTheWay(c *pgx.ConnConfig) bool {
+	plain := func(host string, tls *tls.Config) bool {
+		ip := net.ParseIP(host)
+		return tls == nil && !strings.HasPrefix(host, "/") && host != "localhost" && (ip == nil || !ip.IsLoopback())
+	}
+	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
+}
+
 // postgresName is how errors and logs speak of the database.
 func postgresName(c *pgx.ConnConfig) string {
 	return fmt.Sprintf("postgres://%s@%s/%s", c.User, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database)

@@ -61,6 +61,9 @@ func openPostgres(ctx context.Context, st *state) (*postgres, error) {
 	}
 	p := &postgres{state: st, config: config}
 	p.name = postgresName(config)
+	if st.o.Serve && readableOnTheWay(config) {
+		st.o.Log.Warn("the connection to the database may be made without TLS: sslmode=verify-full in the URL keeps others from reading it", "store", p.name)
+	}
 	if err := p.open(ctx); err != nil {
 		if !st.o.Serve || !errors.Is(err, ErrUnavailable) || !passing(err) {
 			return nil, err

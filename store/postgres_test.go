@@ -561,3 +561,26 @@ func TestPostgresErrors(t *testing.T) {
 		t.Errorf("no URL: %v, want an error without it", err)
 	}
 }
+
+// A password that would cross a network in the clear is told of at the start.
+func TestPostgresWithoutTLSIsToldOf(t *testing.T) {
+	for raw, warned := range map[string]bool{
+		"postgres://u@nowhere.invalid/x":                     true,
+		"postgres://u@nowhere.invalid/x?sslmode=disable":     true,
+		"postgres://u@localhost:1,nowhere.invalid/x":         true,
+		"postgres://u@nowhere.invalid/x?sslmode=require":     false,
+		"postgres://u@nowhere.invalid/x?sslmode=verify-full": false,
+		"postgres://u@localhost:1/x":                         false,
+		"postgres://u@[::1]:1/x":                             false,
+		"postgres:///x?host=/nowhere&user=u":                 false,
+	} {
+		var log strings.Builder
+		s, err := store.Open(t.Context(), store.Options{Path: raw, Serve: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err == nil {
+			closeStore(t, s)
+		}
+		if got := strings.Contains(log.String(), "without TLS"); got != warned {
+			t.Errorf("%s: warned of %v, want %v", raw, got, warned)
+		}
+	}
+}
