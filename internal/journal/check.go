@@ -1,0 +1,342 @@
+package journal
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Rules say what was promised in the run.
+type Rules struct {
+	Window time.Duration // in which the last refresh may be repeated
+	Feed   time.Duration // after which a revocation counts at the MCP endpoint
+
+	// Late is how long a request whose answer was lost may still be on its way, as
+	// through a proxy. 0: it died with its server.
+	Late time.Duration
+
+	// Verify, if not nil, is asked about every access token that was answered.
+	Verify func(access string) error
+}
+
+// slack is by how much the times of client and server may differ.
+const slack = time.Second
+
+// Checker reads a journal and says what was broken. Its violations begin with the
+// invariant, in the numbering of docs/reliability.md.
+type Checker struct {
+	rules    Rules
+	families map[string]*family
+	open     map[int64]*request
+	handles  map[string]owner
+	access   map[string]string // family by access token
+	at       int64             // offset in the journal
+	broken   []string
+	counts   Counts
+}
+
+// Counts sum up a run.
+type Counts struct {
+	Requests, Acknowledged, Unavailable, Lost int
+	Families, Refreshes, Revocations          int
+}
+
+// owner is what the checker knows of a handle: the family, and the generation, by
+// how it was come by.
+type owner struct {
+	family string
+	gen    int
+}
+
+// family is a grant, as its client knows it.
+type family struct {
+	consent *Consent
+	doubt   string        // why it may be dead: something was sent that can end it
+	dead    string        // why it is
+	deadAt  int64         // when that was known
+	tried   int           // newest generation that was presented, -1 before the code
+	used    int           // newest generation whose use was acknowledged
+	first   map[int]int64 // when the first use of a generation was sent
+	known   map[int]int64 // when the first use of a generation was acknowledged
+	lost    map[int]int64 // when a use was sent of which nobody knows
+	codes   int           // acknowledged uses of the code
+}
+
+// request is one that was sent, and what was known then.
+type request struct {
+	Request
+	at     int64
+	gen    int
+	dead   string
+	deadAt int64
+	used   int
+	known  int64 // when the first use of the same generation was acknowledged; 0 was not
+}
+
+// NewChecker returns a checker of an empty journal.
+func NewChecker(r Rules) *Checker {
+	return &Checker{rules: r, families: map[string]*family{}, open: map[int64]*request{}, handles: map[string]owner{}, access: map[string]string{}}
+}
+
+// Follow reads on from where it stopped. A last line that is not whole is left for
+// the next time.
+func (c *Checker) Follow(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Seek(c.at, io.SeekStart); err != nil {
+		return err
+	}
+	for r := bufio.NewReader(f); ; {
+		b, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c.at += int64(len(b))
+		var l line
+		if err := json.Unmarshal(b, &l); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		c.take(l)
+	}
+}
+
+// Broken lists what was broken so far.
+func (c *Checker) Broken() []string { return slices.Clone(c.broken) }
+
+// Counts returns what was counted so far.
+func (c *Checker) Counts() Counts {
+	n := c.counts
+	n.Families = len(c.families)
+	n.Lost += len(c.open)
+	return n
+}
+
+func (c *Checker) violation(r *request, format string, args ...any) {
+	c.broken = append(c.broken, fmt.Sprintf("%s (%s of family %s, generation %d)", fmt.Sprintf(format, args...), r.Op, r.Family, r.gen))
+}
+
+func (c *Checker) take(l line) {
+	if l.Request != nil {
+		c.sent(l)
+		return
+	}
+	r := c.open[l.N]
+	if r == nil || l.Answer == nil {
+		c.broken = append(c.broken, fmt.Sprintf("the journal answers request %d, which was not sent", l.N))
+		return
+	}
+	delete(c.open, l.N)
+	c.answered(r, *l.Answer, l.At)
+}
+
+func (c *Checker) family(name string) *family {
+	f := c.families[name]
+	if f == nil {
+		f = &family{tried: -1, used: -1, first: map[int]int64{}, known: map[int]int64{}, lost: map[int]int64{}}
+		c.families[name] = f
+	}
+	return f
+}
+
+// sent notes a request, and whether it may end its family.
+func (c *Checker) sent(l line) {
+	c.counts.Requests++
+	f := c.family(l.Family)
+	r := &request{Request: *l.Request, at: l.At, gen: c.handles[l.Artefact].gen, dead: f.dead, deadAt: f.deadAt, used: f.used}
+	r.known = f.known[r.gen]
+	c.open[l.N] = r
+	switch {
+	case r.Flawed:
+	case r.Op == Revoke:
+		f.doubt = "a revocation was sent"
+	case r.Op == Code:
+		f.consent = r.Consent
+		if f.tried >= 0 {
+			f.doubt = "the code was sent twice"
+		}
+		f.present(0, l.At)
+	case r.Op == Refresh:
+		if r.gen == 0 {
+			c.violation(r, "the journal does not say where this handle came from")
+		}
+		c.mayEnd(f, r)
+		f.present(r.gen, l.At)
+	}
+}
+
+// mayEnd notes that a presented handle may be taken for a stolen one.
+func (c *Checker) mayEnd(f *family, r *request) {
+	first, tried := f.first[r.gen]
+	switch lost, isLost := f.lost[r.gen-1]; {
+	case r.gen < f.tried:
+		f.doubt = "an older handle was sent"
+	case tried && r.at > first+c.rules.Window.Milliseconds()-slack.Milliseconds():
+		f.doubt = "a used handle was sent after the window"
+	case isLost && c.rules.Late > 0 && r.at < lost+c.rules.Late.Milliseconds():
+		f.doubt = "an earlier request may still be on its way"
+	}
+}
+
+func (f *family) present(gen int, at int64) {
+	f.tried = max(f.tried, gen)
+	if f.first[gen] == 0 {
+		f.first[gen] = at
+	}
+}
+
+func (f *family) end(why string, at int64) {
+	if f.dead == "" {
+		f.dead, f.deadAt = why, at
+	}
+}
+
+func (c *Checker) answered(r *request, a Answer, at int64) {
+	f := c.family(r.Family)
+	unavailable := a.Status == 503 && (a.Error == "temporarily_unavailable" || r.Op == Call)
+	switch {
+	case a.Status == 0:
+		c.counts.Lost++
+	case unavailable:
+		c.counts.Unavailable++
+	default:
+		c.counts.Acknowledged++
+	}
+	switch {
+	case a.Status == 0 || unavailable || a.Status == 429: // nobody knows, or nothing happened
+		if (r.Op == Refresh || r.Op == Code) && !r.Flawed {
+			f.lost[r.gen] = r.at
+		}
+	case r.Flawed:
+		if a.Status < 400 || a.Status >= 500 {
+			c.violation(r, "INV12: a request that was wrong got %d %s", a.Status, a.Error)
+		}
+	case r.Op == Call:
+		c.called(f, r, a)
+	case a.Status == 200:
+		c.accepted(f, r, a, at)
+	case a.Status == 400 && a.Error == "invalid_grant" && (r.Op == Code || r.Op == Refresh):
+		if f.doubt == "" {
+			c.violation(r, "INV6, INV7: refused, and nothing was sent that could have ended the grant")
+		}
+		f.end("it was refused", at)
+	default:
+		c.violation(r, "INV11: got %d %q", a.Status, a.Error)
+	}
+}
+
+// accepted is a 200 of the authorization server.
+func (c *Checker) accepted(f *family, r *request, a Answer, at int64) {
+	switch r.Op {
+	case Revoke:
+		c.counts.Revocations++
+		f.end("its revocation was acknowledged", at)
+	case Introspect:
+		if a.Active && r.dead != "" {
+			c.violation(r, "INV4, INV5: introspected as active, although %s", r.dead)
+		}
+	case Code, Refresh:
+		c.issued(f, r, a, at)
+	}
+}
+
+func (c *Checker) issued(f *family, r *request, a Answer, at int64) {
+	switch {
+	case r.dead != "":
+		c.violation(r, "INV4, INV5, INV14: accepted, although %s", r.dead)
+	case r.Op == Code && f.codes > 0:
+		c.violation(r, "INV1: a code was accepted twice")
+	case r.used > r.gen:
+		c.violation(r, "INV2: accepted, although generation %d was used before", r.used)
+	case r.known != 0 && r.at > r.known+(c.rules.Window+slack).Milliseconds():
+		c.violation(r, "INV2: accepted again after the window")
+	}
+	if r.Op == Code {
+		f.codes++
+	} else {
+		c.counts.Refreshes++
+	}
+	f.used = max(f.used, r.gen)
+	if f.known[r.gen] == 0 {
+		f.known[r.gen] = at
+	}
+	next := owner{r.Family, r.gen + 1}
+	if was, seen := c.handles[a.Handle]; seen && was != next {
+		c.violation(r, "INV3: answered with a handle of family %s, generation %d", was.family, was.gen)
+	}
+	c.handles[a.Handle] = next
+	c.access[a.Access] = r.Family
+	if err := f.consent.allows(a.Access); err != nil {
+		c.violation(r, "INV8: %v", err)
+	}
+	if c.rules.Verify != nil {
+		if err := c.rules.Verify(a.Access); err != nil {
+			c.violation(r, "INV9: %v", err)
+		}
+	}
+}
+
+// called is an answer of the MCP endpoint.
+func (c *Checker) called(f *family, r *request, a Answer) {
+	claims, _ := decode(r.Artefact)
+	switch {
+	case a.Status == 200 && r.dead != "" && r.at > r.deadAt+c.rules.Feed.Milliseconds():
+		c.violation(r, "INV4, INV5: a call was let in %d ms after %s", r.at-r.deadAt, r.dead)
+	case a.Status == 401 && f.doubt == "" && r.at < (claims.Expires-1)*1000:
+		c.violation(r, "INV7: a live access token was refused")
+	case a.Status != 200 && a.Status != 401:
+		c.violation(r, "INV11: got %d %q", a.Status, a.Error)
+	}
+}
+
+type claims struct {
+	Issuer   string `json:"iss"`
+	Audience string `json:"aud"`
+	Subject  string `json:"sub"`
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+	Expires  int64  `json:"exp"`
+}
+
+// decode reads the claims of a token without verifying it.
+func decode(access string) (cl claims, err error) {
+	parts := strings.Split(access, ".")
+	if len(parts) != 3 {
+		return cl, fmt.Errorf("an access token has %d parts", len(parts))
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return cl, err
+	}
+	return cl, json.Unmarshal(b, &cl)
+}
+
+func (want *Consent) allows(access string) error {
+	if want == nil {
+		return nil
+	}
+	got, err := decode(access)
+	if err != nil {
+		return err
+	}
+	if got.Issuer != want.Issuer || got.Audience != want.Audience || got.Subject != want.Subject || got.ClientID != want.ClientID {
+		return fmt.Errorf("a token for iss %s, aud %s, sub %s, client %s", got.Issuer, got.Audience, got.Subject, got.ClientID)
+	}
+	for _, s := range strings.Fields(got.Scope) {
+		if !slices.Contains(want.Scope, s) {
+			return fmt.Errorf("a token with scope %s, which was not granted", s)
+		}
+	}
+	return nil
+}
