@@ -150,7 +150,7 @@ func serveBlock(t *testing.T, b block) {
 	}
 	listen := "127.0.0.1:" + freePort(t)
 	text := strings.NewReplacer("127.0.0.1:8080", listen, "./signet serve", "exec ./signet serve").Replace(b.text)
-	cmd, out := shell(text, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SIGNET_LISTEN=" + listen, "SIGNET_METRICS_LISTEN=off", "SIGNET_DRAIN_DELAY=1ms"}, dir)
+	cmd, out := shell(text, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SIGNET_LISTEN=" + listen, "SIGNET_ISSUER=http://" + listen, "SIGNET_METRICS_LISTEN=off", "SIGNET_DRAIN_DELAY=1ms"}, dir)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

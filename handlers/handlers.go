@@ -99,10 +99,11 @@ type Options struct {
 	RegistrationOff   bool
 	RegistrationToken string
 
-	Draining func() bool                // optional: whether the server is about to stop
-	Stale    func() error               // optional: why a file on disk is not the one in use
-	ClientIP func(*http.Request) string // optional: the caller's address; as the connection has it
-	Log      *slog.Logger
+	Draining   func() bool                // optional: whether the server is about to stop
+	OtherStore func() bool                // optional: whether the issuer leads to a server with another store
+	Stale      func() error               // optional: why a file on disk is not the one in use
+	ClientIP   func(*http.Request) string // optional: the caller's address; as the connection has it
+	Log        *slog.Logger
 }
 
 // server has the endpoints as methods.
@@ -162,6 +163,9 @@ func (o *Options) check() error {
 	}
 	if o.Draining == nil {
 		o.Draining = func() bool { return false }
+	}
+	if o.OtherStore == nil {
+		o.OtherStore = func() bool { return false }
 	}
 	if o.Stale == nil {
 		o.Stale = func() error { return nil }

@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"time"
 )
@@ -19,13 +21,30 @@ type health struct {
 	Keys   string `json:"keys,omitempty"`
 	Store  string `json:"store,omitempty"`
 	Config string `json:"config,omitempty"`
+	Epoch  string `json:"epoch,omitempty"` // EpochFingerprint
+}
+
+// EpochFingerprint is how a store's epoch is shown in public: servers behind one issuer
+// compare it, and nobody learns the epoch. It is empty while there is no epoch.
+func EpochFingerprint(epoch string) string {
+	if epoch == "" {
+		return ""
+	}
+	h := sha256.Sum256([]byte("signet epoch " + epoch))
+	return base64.RawURLEncoding.EncodeToString(h[:12])
+}
+
+// IsEpochFingerprint reports whether s has the form of an [EpochFingerprint].
+func IsEpochFingerprint(s string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return err == nil && len(b) == 12 && len(s) == 16
 }
 
 // readyz says whether requests should come here: keys are there and the process
 // is not stopping. The store is reported, but decides only with ?require=store,
 // since JWKS, metadata and MCP calls go on without it.
 func (s *server) readyz(r *http.Request) (any, error) {
-	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok"}
+	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Epoch: EpochFingerprint(s.o.Store.Epoch())}
 	if err := s.o.Stale(); err != nil {
 		h.Config = "stale"
 	}
@@ -39,6 +58,9 @@ func (s *server) readyz(r *http.Request) (any, error) {
 	}
 	if _, err := s.o.Keys.Signing(time.Now()); err != nil {
 		h.Keys, h.Status = "unavailable", "waiting for signing keys"
+	}
+	if s.o.OtherStore() {
+		h.Status = "another server with another store answers for the issuer"
 	}
 	if s.o.Draining() {
 		h.Status = "draining"

@@ -105,6 +105,8 @@ type Options struct {
 	DrainDelay time.Duration // see ListenAndServe; 5 s, 500 ms when the issuer is loopback
 	Demo       bool          // adds demo_user and demo_client, in memory only, for a loopback issuer
 	Log        *slog.Logger  // nil: none
+
+	askAgain time.Duration // in tests: other than askAgain
 }
 
 // Server is a running set of parts. Make it with New, end it with Close.
@@ -119,6 +121,8 @@ type Server struct {
 	handler   http.Handler
 	draining  atomic.Bool
 	metrics   *metrics
+
+	otherStore atomic.Bool // the issuer leads to a server with another store
 
 	remote *jwt.RemoteKeys // of role mcp
 
@@ -174,6 +178,8 @@ func (s *Server) build(ctx context.Context) error {
 // openState opens, in import order, what the authorization server keeps.
 func (s *Server) openState(ctx context.Context) (err error) {
 	o := &s.o
+	theirs := make(chan string, 1)
+	s.run(ctx, func(ctx context.Context) { theirs <- s.askIssuer(ctx) })
 	data := Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
 	if s.ring, err = Prepare(ctx, data); err != nil {
 		return err
@@ -183,6 +189,10 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	if s.store, err = data.open(ctx, s.ring, opts); err != nil {
 		return err
 	}
+	if err := s.compareStores(<-theirs); err != nil {
+		return err
+	}
+	s.run(ctx, s.watchIssuer)
 	if o.KeysDir != "" {
 		s.keys, err = keys.ReadDir(o.KeysDir, o.AccessTTL, o.Log)
 	} else {
@@ -268,7 +278,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits,
 		RegistrationOff: o.RegistrationOff, RegistrationToken: o.RegistrationToken,
-		Draining: s.draining.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
+		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
 		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
 	}
@@ -339,6 +349,7 @@ func (o *Options) setDefaults() error {
 	or(&o.ReplayWindow, time.Minute)
 	or(&o.KeyRotation, 24*time.Hour)
 	or(&o.MaxConnections, 10_000)
+	or(&o.askAgain, askAgain)
 	or(&o.ScopeHierarchy, oauth.DefaultHierarchy)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -131,6 +131,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if next == nil {
+		answer.WriteHeader(http.StatusBadGateway)
+		return
+	}
 	next.ServeHTTP(answer, r)
 }
 

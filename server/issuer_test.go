@@ -1,0 +1,171 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signet/internal/pgtest"
+	"signet/seal"
+	"signet/server"
+)
+
+// issuerAt is what answers for the issuer before and beside the server under test.
+func issuerAt(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	front := httptest.NewServer(h)
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+	})
+	return front.URL
+}
+
+func readiness(t *testing.T, srv *server.Server) (status int, doc map[string]string) {
+	t.Helper()
+	w := get(t, srv, "/readyz")
+	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+		t.Fatalf("/readyz: %s: %v", w.Body, err)
+	}
+	return w.Code, doc
+}
+
+const otherEpoch = "AAAAAAAAAAAAAAAA"
+
+// A server that finds another store behind its issuer does not start, and says why and
+// what to do. Whatever else answers, or nothing, does not keep it from starting.
+func TestM04_AnotherStoreBehindTheIssuer(t *testing.T) {
+	elsewhere := issuerAt(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%q}`, otherEpoch) })
+	for _, tt := range []struct {
+		name    string
+		answer  http.HandlerFunc
+		refused bool
+	}{
+		{"another store", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"status":"ok","epoch":%q}`, otherEpoch) }, true},
+		{"another store, draining", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(503)
+			fmt.Fprintf(w, `{"status":"draining","epoch":%q}`, otherEpoch)
+		}, true},
+		{"a release that shows no epoch", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) }, false},
+		{"one that waits for its store", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":""}`) }, false},
+		{"an epoch that is none", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":"1970"}`) }, false},
+		{"an epoch of another type", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":1}`) }, false},
+		{"a proxy without a server", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "Bad Gateway", http.StatusBadGateway) }, false},
+		{"a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome</html>") }, false},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere, http.StatusFound) }, false},
+		{"an endless answer", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := fmt.Fprint(w, `{"status":"`, strings.Repeat("x", 4<<10)); err != nil {
+					return
+				}
+			}
+		}, false},
+		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			issuer := issuerAt(t, tt.answer)
+			o := server.Options{Check: check, Issuer: issuer, DataDir: filepath.Join(t.TempDir(), "data")}
+			began := time.Now()
+			srv, err := server.New(o)
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("it took %v to decide", took)
+			}
+			if !tt.refused {
+				if err != nil {
+					t.Fatal(err)
+				}
+				srv.Close()
+				return
+			}
+			if err == nil {
+				srv.Close()
+				t.Fatal("it started")
+			}
+			for _, want := range []string{issuer, otherEpoch, "SIGNET_STORE", "SIGNET_ISSUER"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not name %s", err, want)
+				}
+			}
+		})
+	}
+}
+
+// The fingerprint that a server shows is its store's: the same after a restart, another
+// one for another store, and never the epoch itself.
+func TestM04_ReadinessShowsTheStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	var shown []string
+	for _, d := range []string{dir, dir, dir + "2"} {
+		srv := newServer(t, func(o *server.Options) { o.DataDir = d })
+		_, doc := readiness(t, srv)
+		shown = append(shown, doc["epoch"])
+		srv.Close()
+	}
+	if len(shown[0]) != 16 || shown[1] != shown[0] || shown[2] == shown[0] {
+		t.Errorf("the fingerprints of one store, the same and another are %q", shown)
+	}
+}
+
+// Replicas of one database start behind the issuer that the first of them serves. One
+// that starts while the database is down finds out later that the issuer leads to
+// another store, says so, and is ready again when that one is gone.
+func TestM04_ReplicasBehindOneIssuer(t *testing.T) {
+	proxy := pgtest.NewProxy(t, pgtest.URL(t))
+	var front atomic.Pointer[http.Handler]
+	other := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%q}`, otherEpoch) }))
+	none := http.NotFoundHandler()
+	front.Store(&none)
+	issuer := issuerAt(t, func(w http.ResponseWriter, r *http.Request) { (*front.Load()).ServeHTTP(w, r) })
+	secret, log := seal.NewSecret(), &safeBuffer{}
+	replica := func() *server.Server {
+		return newServer(t, func(o *server.Options) {
+			o.Issuer, o.Store, o.Secret, o.Log = issuer, proxy.URL, secret, slog.New(slog.NewJSONHandler(log, nil))
+			o.AskAgain(10 * time.Millisecond)
+		})
+	}
+	first := replica()
+	handler := first.Handler()
+	front.Store(&handler)
+	second := replica()
+	for _, srv := range []*server.Server{first, second} {
+		if status, doc := readiness(t, srv); status != 200 || doc["epoch"] == "" {
+			t.Errorf("a replica: %d %v", status, doc)
+		}
+	}
+
+	proxy.Set(pgtest.Reset)
+	front.Store(&other)
+	third := replica()
+	if _, doc := readiness(t, third); doc["epoch"] != "" {
+		t.Errorf("without a store: %v", doc)
+	}
+	proxy.Set(pgtest.Pass)
+	until := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			_, doc := readiness(t, third)
+			if strings.Contains(doc["status"], want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("/readyz says %v, want %q", doc, want)
+			}
+		}
+	}
+	until("another store")
+	if status, _ := readiness(t, third); status != 503 {
+		t.Errorf("/readyz beside another store: %d, want 503", status)
+	}
+	if !strings.Contains(log.String(), otherEpoch) {
+		t.Errorf("logged: %s", log)
+	}
+	front.Store(&none)
+	until("ok")
+}
