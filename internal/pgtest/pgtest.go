@@ -73,7 +73,11 @@ var server = sync.OnceValues(func() (string, error) {
 	if url := os.Getenv(given); url != "" {
 		return url, nil
 	}
-	return start()
+	s, err := NewServer()
+	if err != nil {
+		return "", err
+	}
+	return s.URL, nil // it ends with this process
 })
 
 // Bin finds PostgreSQL's programs, which Debian keeps out of the PATH.
@@ -89,71 +93,6 @@ func Bin() (dir string, err error) {
 	}
 	return filepath.Dir(slices.Max(found)), nil
 }
-
-// start makes a cluster and runs it until this process ends, however it ends: a
-// shell waits for the end of its input, and cleans up.
-func start() (string, error) {
-	bin, err := Bin()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "signet-postgres-")
-	if err != nil {
-		return "", err
-	}
-	attr := &syscall.SysProcAttr{Setpgid: true}
-	if os.Geteuid() == 0 { // as whom PostgreSQL does not run
-		if attr.Credential, err = owner(dir); err != nil {
-			return "", err
-		}
-	}
-	port, err := freePort()
-	if err != nil {
-		return "", err
-	}
-	password := rand.Text()
-	cmd := exec.Command("/bin/sh", "-c", script, bin, dir, strconv.Itoa(port), password)
-	cmd.Dir, cmd.SysProcAttr = dir, attr
-	if cmd.Stdout, err = os.CreateTemp("", "signet-postgres-*.log"); err != nil {
-		return "", err
-	}
-	cmd.Stderr = cmd.Stdout
-	if _, err := cmd.StdinPipe(); err != nil {
-		return "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	go cmd.Wait() // keeps its input open, too
-	log := cmd.Stdout.(*os.File).Name()
-	defer os.Remove(log)
-	u := fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/postgres?sslmode=disable", password, port)
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		c, err := pgx.Connect(ctx, u)
-		if err == nil {
-			c.Close(ctx)
-		}
-		cancel()
-		if err == nil {
-			return u, nil
-		}
-	}
-	text, _ := os.ReadFile(log)
-	return "", fmt.Errorf("the cluster does not start: %s", text)
-}
-
-// script is called with the programs' folder as $0, then folder, port and password.
-const script = `
-printf '%s\n' "$3" >"$1/password"
-"$0/initdb" -D "$1/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=password --pwfile="$1/password" >/dev/null || exit
-"$0/postgres" -D "$1/data" -c listen_addresses=127.0.0.1 -c port="$2" -c unix_socket_directories="$1" -c max_connections=200 -c shared_buffers=64MB </dev/null &
-read _
-kill -QUIT $!
-wait
-rm -rf "$1/data" "$1/password"
-rmdir "$1" 2>/dev/null
-`
 
 func owner(dir string) (*syscall.Credential, error) {
 	u, err := user.Lookup("postgres")
