@@ -1,14 +1,18 @@
 # run    build Signet and serve it with a demo user
+# cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
 # fuzz   every fuzz target for FUZZTIME
-.PHONY: run build test lint setup bench fuzz
+.PHONY: run cluster build test lint setup bench fuzz
 
 FUZZTIME ?= 10s
 GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m
 
 run: build
 	./signet serve --demo
+
+cluster: build
+	@go run ./internal/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT))
 
 build:
 	go build -trimpath -ldflags '-s -w' -o signet .

@@ -134,12 +134,13 @@ func (s *Server) said() []byte {
 	return text
 }
 
-// Close ends the server and removes all that is of it.
+// Close ends the server and removes all that is of it. Closing twice is fine.
 func (s *Server) Close() error {
 	s.orders.Close()
 	select {
 	case <-s.ended:
-		return s.log.Close()
+		s.log.Close()
+		return nil
 	case <-time.After(time.Minute):
 		return errors.New("the cluster does not end")
 	}
