@@ -27,6 +27,7 @@ lint:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	go tool staticcheck -tags failpoint ./internal/failpoint ./store
 
 # What the end-to-end tests need and Go does not bring.
 setup:

@@ -18,17 +18,24 @@ import (
 	"time"
 )
 
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "signet-test-")
+// builds is where the tests' builds of the program are.
+var builds = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "signet-test-") })
+
+var binary = sync.OnceValues(func() (string, error) { return build("signet") })
+
+// build builds the program with more flags than usual.
+func build(name string, flags ...string) (string, error) {
+	dir, err := builds()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "signet")
-	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".").CombinedOutput(); err != nil {
+	path := filepath.Join(dir, name)
+	args := slices.Concat([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}, flags, []string{"."})
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	if addr := os.Getenv(bareServer); addr != "" {
@@ -36,8 +43,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if dir, err := builds(); err == nil {
+		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
@@ -76,6 +83,7 @@ type daemon struct {
 	env    []string
 	args   []string
 	prefix []string // of the command line: a program that starts ours
+	binary string   // another build than program's
 
 	mu     sync.Mutex
 	log    bytes.Buffer // everything it wrote
@@ -98,6 +106,14 @@ func freePort(t testing.TB) string {
 // serves. settings are more variables, args more arguments.
 func startDaemon(t testing.TB, settings []string, args ...string) *daemon {
 	t.Helper()
+	d := newDaemon(t, settings, args...)
+	d.start()
+	return d
+}
+
+// newDaemon is startDaemon before the start.
+func newDaemon(t testing.TB, settings []string, args ...string) *daemon {
+	t.Helper()
 	port := freePort(t)
 	d := &daemon{t: t, issuer: "http://localhost:" + port, dir: filepath.Join(t.TempDir(), "data"), args: append([]string{"serve"}, args...)}
 	d.env = append([]string{
@@ -109,7 +125,6 @@ func startDaemon(t testing.TB, settings []string, args ...string) *daemon {
 			d.kill()
 		}
 	})
-	d.start()
 	return d
 }
 
@@ -152,7 +167,11 @@ func (d *daemon) start() {
 }
 
 func (d *daemon) command() *exec.Cmd {
-	line := slices.Concat(d.prefix, []string{program(d.t)}, d.args)
+	path := d.binary
+	if path == "" {
+		path = program(d.t)
+	}
+	line := slices.Concat(d.prefix, []string{path}, d.args)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = d.env
 	return cmd

@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"signet/users":          {"store"},
 	"signet/jwt":            {"oauth"},
 	"signet/seal":           {},
-	"signet/store":          {},
+	"signet/store":          {"internal/failpoint"}, // in a build for tests
 	"signet/oauth":          {},
 }
 

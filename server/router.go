@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"signet/internal/failpoint"
 	"signet/jwt"
 	"signet/mcp"
 	"signet/oauth"
@@ -43,7 +44,7 @@ func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked
 		s.routeHealth(r)
 		r.NotFound(notFound)
 	}
-	s.handler = r
+	s.handler = failpoint.Handler(r)
 	return nil
 }
 

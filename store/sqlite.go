@@ -99,7 +99,7 @@ func openConn(ctx context.Context, o Options, u use) (*conn, error) {
 		return nil, err
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: fmt.Sprintf(
-		"_busy_timeout=%d&_dqs=0&_error_rc=1&_pragma=wal_autocheckpoint(0)&%s", busyWait.Milliseconds(), u)}
+		"_busy_timeout=%d&_dqs=0&_error_rc=1&_pragma=wal_autocheckpoint(0)&%s", busyWait.Milliseconds(), u.breakable())}
 	connector, err := sqlite.NewConnector(dsn.String())
 	if err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func (o Options) check() (Options, error) {
 	if o.small == 0 {
 		o.small = smallFile
 	}
-	return o, nil
+	return o.breakable(), nil
 }
 
 // Tx is what runs statements inside Write and Read. Placeholders are $1, $2, ...
@@ -175,7 +175,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.done.Go(func() { s.engine.work(ctx) })
 	for _, w := range s.engine.writers() {
-		s.done.Go(func() { s.commitLoop(ctx, w) })
+		s.done.Go(func() { s.commitLoop(ctx, breakable(w)) })
 	}
 	return s, nil
 }
