@@ -69,6 +69,9 @@ type config struct {
 	Messages      string `env:"MESSAGES" doc:"JSON file with texts of the pages in more languages or in other words, also for scopes; empty means English and German"`
 	LoginTemplate string `env:"LOGIN_TEMPLATE" doc:"HTML file in place of the login page, with {state} {username} {app_name} {error_message}; empty means the built-in page"`
 
+	RevocationPoll   time.Duration `env:"REVOCATION_POLL" envDefault:"10s" doc:"role mcp: how often to read the issuer's list of revoked grants"`
+	RevocationMaxAge time.Duration `env:"REVOCATION_MAX_AGE" envDefault:"0s" doc:"role mcp: accept no access token (503) while that list is older than this; 0 means accept them until they expire, with what is known of revocations"`
+
 	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090" doc:"address of the metrics and pprof listener; off turns it off"`
 	LogFormat     string        `env:"LOG_FORMAT" envDefault:"json" doc:"json or text"`
 	LogLevel      slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
@@ -226,10 +229,14 @@ func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
 		{"REPLAY_WINDOW", c.ReplayWindow, 0, time.Hour},
 		{"KEY_ROTATION", c.KeyRotation, 2 * time.Second, 365 * 24 * time.Hour},
 		{"DRAIN_DELAY", c.DrainDelay, 0, 10 * time.Minute},
+		{"REVOCATION_POLL", c.RevocationPoll, time.Second, 5 * time.Minute},
 	} {
 		if t.value < t.min || t.value > t.max {
 			wrong(t.name, "%s is not between %s and %s", t.value, t.min, t.max)
 		}
+	}
+	if age := c.RevocationMaxAge; age != 0 && age < 2*c.RevocationPoll {
+		wrong("REVOCATION_MAX_AGE", "%s is not 0, nor two times SIGNET_REVOCATION_POLL or more: good tokens would be refused between two looks at the list", age)
 	}
 }
 
@@ -315,6 +322,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
+	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	o.RegistrationOff, o.RegistrationToken = c.Registration == "off", c.RegistrationToken
 	if c.ReplayWindow == 0 {
 		o.ReplayWindow = server.Strict

@@ -52,7 +52,7 @@ type List struct {
 	log     *slog.Logger
 	revoked revokedSet
 	replays replayCounts
-	polled  int64 // when the last poll began, Unix milliseconds; used by poll alone
+	polled  atomic.Int64 // when the last poll that succeeded began, Unix milliseconds; 0: none did
 	filled  atomic.Bool
 
 	reused, replayed, rolledBack, pruned atomic.Int64

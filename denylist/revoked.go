@@ -2,6 +2,8 @@ package denylist
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +47,25 @@ func (s *revokedSet) len() int {
 	return len(s.at)
 }
 
+// latest copies what is known, the latest limit of it.
+func (s *revokedSet) latest(limit int) map[string]int64 {
+	s.mu.RLock()
+	all := maps.Clone(s.at)
+	s.mu.RUnlock()
+	over := len(all) - limit
+	if over <= 0 {
+		return all
+	}
+	times := slices.Sorted(maps.Values(all))
+	for id, at := range all {
+		if over > 0 && at <= times[len(times)-limit-1] {
+			delete(all, id)
+			over--
+		}
+	}
+	return all
+}
+
 // forget drops what was revoked before the time.
 func (s *revokedSet) forget(before int64) {
 	s.mu.Lock()
@@ -61,6 +82,22 @@ func (s *revokedSet) forget(before int64) {
 // is there when it is acknowledged, one of another process within a second or two
 // while [List.Run] runs.
 func (l *List) Revoked(grantID string) bool { return !l.filled.Load() || l.revoked.has(grantID) }
+
+// Recent returns the grants that Revoked knows, with the time of their revocation in
+// Unix milliseconds, of at most limit the latest, and ReadAt as it was before.
+func (l *List) Recent(limit int) (revoked map[string]int64, readAt time.Time) {
+	readAt = l.ReadAt() // first: what is revoked in between is rather there without being promised
+	return l.revoked.latest(limit), readAt
+}
+
+// ReadAt is when the store was last read for revocations, by this process: all that
+// were acknowledged anywhere before are known. It is zero while it never was.
+func (l *List) ReadAt() time.Time {
+	if at := l.polled.Load(); at != 0 {
+		return time.UnixMilli(at)
+	}
+	return time.Time{}
+}
 
 // Run follows the revocations of other processes, writes down the replays and
 // prunes, until ctx ends.
@@ -106,7 +143,7 @@ func every(ctx context.Context, d time.Duration, what string, l *List, do func()
 func (l *List) poll(ctx context.Context, now time.Time) error {
 	began := now.UnixMilli()
 	oldest := began - (l.o.Keep + l.o.Skew).Milliseconds()
-	since := max(oldest, l.polled-(overlap+l.o.Skew).Milliseconds())
+	since := max(oldest, l.polled.Load()-(overlap+l.o.Skew).Milliseconds())
 	err := l.store.Read(ctx, func(tx store.Tx) error {
 		// The first condition is the one of the index.
 		rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
@@ -127,7 +164,7 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	l.polled = began
+	l.polled.Store(began)
 	l.filled.Store(true)
 	l.revoked.forget(oldest)
 	return nil

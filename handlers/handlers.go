@@ -115,6 +115,7 @@ type server struct {
 	pages   *pages.Set
 	limits  limits
 	served  document // the metadata: it never changes
+	feed    feed
 }
 
 // New returns the authorization server. Its paths are below the path of the
@@ -213,6 +214,7 @@ func (s *server) routes() http.Handler {
 	p := s.path
 	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
 	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
+	handle(route{api: true, get: s.revoked, atHand: true}, p+"/.well-known/revoked")
 	if !s.o.RegistrationOff {
 		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
 	}

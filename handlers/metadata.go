@@ -44,6 +44,7 @@ func (s *server) newMetadata() (document, error) {
 		UserinfoEndpoint:                           i + "/userinfo",
 		EndSessionEndpoint:                         i + "/logout",
 		JWKSURI:                                    i + "/.well-known/jwks.json",
+		RevokedGrantsURI:                           i + "/.well-known/revoked",
 		ScopesSupported:                            s.supportedScopes(),
 		ResponseTypesSupported:                     []string{"code"},
 		ResponseModesSupported:                     []string{"query"},

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,11 +29,13 @@ type endpoint func(*http.Request) (any, error)
 // The results that are not simply JSON with status 200. A nil result is an empty
 // 200.
 type (
-	// document is a public JSON document that may be cached.
+	// document is a public document that may be cached, JSON unless it says
+	// otherwise.
 	document struct {
-		body   []byte
-		etag   string
-		maxAge time.Duration
+		body      []byte
+		mediaType string
+		etag      string
+		maxAge    time.Duration
 	}
 	// asset is what a page shows besides its text.
 	asset struct {
@@ -207,7 +210,7 @@ func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
 	case document:
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", cmp.Or(v.mediaType, "application/json"))
 		writeDocument(w, r, v)
 	case asset:
 		w.Header().Set("Content-Type", v.Type)

@@ -37,7 +37,7 @@ func (s *Signer) SignID(c IDClaims, now time.Time) (string, error) {
 	if c.IssuedAt <= 0 || c.ExpiresAt <= c.IssuedAt || c.ExpiresAt > maxTime || c.AuthTime < 0 {
 		return "", errors.New("jwt: signing: times out of order")
 	}
-	return s.sign(idType, &c, now)
+	return s.sign(idType, &c, now, MaxSize)
 }
 
 // AccessTokenHash is the claim at_hash for an access token that is issued with an
@@ -53,7 +53,7 @@ func AccessTokenHash(accessToken string) string {
 // [ErrUnknownKey] says that nothing can be known of the token any more, because its
 // key is not published now; other refusals wrap [ErrInvalid].
 func VerifyIDHint(ctx context.Context, keys KeySource, issuer, rawToken string) (IDClaims, error) {
-	t, payload, err := parseSigned(rawToken, idType)
+	t, payload, err := parseSigned(rawToken, idType, MaxSize)
 	if err != nil {
 		return IDClaims{}, err
 	}

@@ -19,17 +19,18 @@ const maxKeyID = 128
 
 // parse reads an access token by the profile in the package comment.
 func parse(rawToken string) (*unverifiedToken, error) {
-	t, payload, err := parseSigned(rawToken, tokenType)
+	t, payload, err := parseSigned(rawToken, tokenType, MaxSize)
 	if err != nil {
 		return nil, err
 	}
 	return t, t.parseClaims(payload)
 }
 
-// parseSigned reads a token of type typ in the compact serialisation (RFC 7515
-// §7.1) and leaves its payload, the JSON of the claims, to the caller.
-func parseSigned(rawToken, typ string) (t *unverifiedToken, claims string, err error) {
-	header, payload, signature, err := split(rawToken)
+// parseSigned reads a token of type typ, of at most limit characters, in the compact
+// serialisation (RFC 7515 §7.1) and leaves its payload, the JSON of the claims, to
+// the caller.
+func parseSigned(rawToken, typ string, limit int) (t *unverifiedToken, claims string, err error) {
+	header, payload, signature, err := split(rawToken, limit)
 	if err != nil {
 		return nil, "", err
 	}
@@ -54,8 +55,8 @@ func parseSigned(rawToken, typ string) (t *unverifiedToken, claims string, err e
 	return t, string(b), nil
 }
 
-func split(rawToken string) (header, payload, signature string, err error) {
-	if len(rawToken) > MaxSize {
+func split(rawToken string, limit int) (header, payload, signature string, err error) {
+	if len(rawToken) > limit {
 		return "", "", "", refusal("too long")
 	}
 	header, rest, _ := strings.Cut(rawToken, ".")
@@ -193,7 +194,7 @@ func (s *scanner) actor() (*Actor, error) {
 // UnsafeClaims returns the JSON of header and payload without verifying anything,
 // for showing a token to a person. No decision may rest on it.
 func UnsafeClaims(rawToken string) (header, payload []byte, err error) {
-	h, p, _, err := split(rawToken)
+	h, p, _, err := split(rawToken, MaxSize)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -61,17 +61,7 @@ type remoteSet struct {
 // cookies are kept, whatever client says: the keys of an issuer come from the URL
 // that the operator wrote down.
 func NewRemoteKeys(url string, client *http.Client) *RemoteKeys {
-	c := http.Client{}
-	if client != nil {
-		c = *client
-	} else if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		t = t.Clone()
-		t.Proxy = nil
-		c.Transport = t
-	}
-	c.Jar = nil
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &RemoteKeys{url: url, client: &c}
+	return &RemoteKeys{url: url, client: isolated(client)}
 }
 
 // Prefetch gets the set if there is none yet, so that the first token need not wait.
@@ -202,15 +192,11 @@ func (r *RemoteKeys) replace(old *remoteSet, done chan struct{}) {
 
 // get asks the issuer once.
 func (r *RemoteKeys) get(ctx context.Context, old *remoteSet) (*remoteSet, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
-	if err != nil {
-		return nil, fmt.Errorf("fetching keys: %w", err)
+	etag := ""
+	if old != nil {
+		etag = old.etag
 	}
-	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	if old != nil && old.etag != "" {
-		req.Header.Set("If-None-Match", old.etag)
-	}
-	resp, err := r.client.Do(req)
+	resp, err := get(ctx, r.client, r.url, "application/jwk-set+json, application/json", etag)
 	if err != nil {
 		return nil, fmt.Errorf("fetching keys: %w", err)
 	}
@@ -270,4 +256,35 @@ func freshness(h http.Header) time.Duration {
 		age -= time.Duration(min(n, int(maxAge/time.Second))) * time.Second
 	}
 	return max(age, minAge)
+}
+
+// isolated returns a client that follows no redirect and keeps no cookies, whatever
+// client says, and if that is nil uses no proxy: what an issuer says comes from the
+// URL that the operator wrote down.
+func isolated(client *http.Client) *http.Client {
+	c := http.Client{}
+	if client != nil {
+		c = *client
+	} else if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t = t.Clone()
+		t.Proxy = nil
+		c.Transport = t
+	}
+	c.Jar = nil
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+// get asks for a document of the types accept, unless it is still the one that etag
+// names.
+func get(ctx context.Context, client *http.Client, url, accept, etag string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	return client.Do(req)
 }

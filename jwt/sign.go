@@ -54,11 +54,12 @@ func (s *Signer) Sign(c Claims, now time.Time) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
 	}
-	return s.sign(tokenType, &c, now)
+	return s.sign(tokenType, &c, now, MaxSize)
 }
 
-// sign signs claims, a pointer to a struct of them, as a token of type typ.
-func (s *Signer) sign(typ string, claims any, now time.Time) (string, error) {
+// sign signs claims, a pointer to a struct of them, as a token of type typ and of at
+// most limit characters.
+func (s *Signer) sign(typ string, claims any, now time.Time, limit int) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("jwt: signing: %w", err)
@@ -67,7 +68,7 @@ func (s *Signer) sign(typ string, claims any, now time.Time) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("jwt: signing: %w", err)
 	}
-	return sign(key, typ, payload)
+	return sign(key, typ, payload, limit)
 }
 
 func newID() string {
@@ -99,7 +100,7 @@ func (c *Claims) check() error {
 
 // sign uses the standard library rather than the JOSE library: a third of the
 // time of a token would go there.
-func sign(key SigningKey, typ string, payload []byte) (string, error) {
+func sign(key SigningKey, typ string, payload []byte, limit int) (string, error) {
 	if key.Private == nil {
 		return "", errors.New("jwt: signing: no private key")
 	}
@@ -112,8 +113,8 @@ func sign(key SigningKey, typ string, payload []byte) (string, error) {
 		return "", fmt.Errorf("jwt: signing: %w", err)
 	}
 	size := encoding.EncodedLen(len(header)) + 1 + encoding.EncodedLen(len(payload)) + 1 + encoding.EncodedLen(signatureSize)
-	if size > MaxSize {
-		return "", fmt.Errorf("jwt: signing: token of %d characters, more than %d", size, MaxSize)
+	if size > limit {
+		return "", fmt.Errorf("jwt: signing: token of %d characters, more than %d", size, limit)
 	}
 	token := make([]byte, 0, size)
 	token = encoding.AppendEncode(token, header)

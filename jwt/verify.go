@@ -19,6 +19,7 @@ type VerifierOptions struct {
 	Audiences []string                  // aud must be one of these very strings
 	Keys      KeySource                 // the issuer's published keys
 	Revoked   func(grantID string) bool // must not block; nil: nothing is revoked
+	Feed      *RevocationFeed           // is asked as well, and must run; nil: none
 	CacheSize int                       // verified tokens remembered; 0 is 10,000, negative none
 }
 
@@ -51,8 +52,8 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 
 // Verify returns the claims of an access token that this issuer made for one of
 // our audiences, that is neither expired nor revoked, and whose key is published
-// now. Refusals wrap [ErrInvalid]; [ErrKeysUnavailable] and other errors of the
-// key source are no verdict on the token. The claims are the caller's own.
+// now. Refusals wrap [ErrInvalid]; [ErrKeysUnavailable], other errors of the
+// key source and [ErrRevocationsUnknown] are no verdict on the token. The claims are the caller's own.
 //
 // A token that was accepted is remembered by its hash until it expires. That
 // saves its signature from being checked again, nothing else: time, key and
@@ -126,7 +127,7 @@ func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (
 	if !verifySignature(t.key, u.signed, u.signature) {
 		return nil, refusal("wrong signature")
 	}
-	return t, v.checkRevoked(t)
+	return t, v.checkRevoked(ctx, t, now)
 }
 
 // recheck looks at what may have changed since t was verified.
@@ -141,7 +142,7 @@ func (v *Verifier) recheck(ctx context.Context, t *verifiedToken, now time.Time)
 	if key != t.key && !key.Equal(t.key) {
 		return refusal("its key was replaced")
 	}
-	return v.checkRevoked(t)
+	return v.checkRevoked(ctx, t, now)
 }
 
 func (v *Verifier) key(ctx context.Context, keyID string) (*ecdsa.PublicKey, error) {
@@ -155,9 +156,27 @@ func (v *Verifier) key(ctx context.Context, keyID string) (*ecdsa.PublicKey, err
 	return key, nil
 }
 
-func (v *Verifier) checkRevoked(t *verifiedToken) error {
-	if v.options.Revoked != nil && t.claims.GrantID != "" && v.options.Revoked(t.claims.GrantID) {
+func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.Time) error {
+	if t.claims.GrantID == "" {
+		return nil
+	}
+	if v.options.Feed != nil {
+		if err := v.options.Feed.ready(ctx); err != nil {
+			return fmt.Errorf("jwt: verifying: %w", err)
+		}
+	}
+	return v.CheckGrant(t.claims.GrantID, now)
+}
+
+// CheckGrant says what became of the grant of a token that was accepted before:
+// [ErrRevoked], [ErrRevocationsUnknown], or nil while its tokens are accepted. It
+// looks into memory only.
+func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
+	if v.options.Revoked != nil && v.options.Revoked(grantID) {
 		return ErrRevoked
+	}
+	if v.options.Feed != nil {
+		return v.options.Feed.check(grantID, now)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ type ServerMetadata struct {
 	UserinfoEndpoint                           string   `json:"userinfo_endpoint,omitempty"`
 	EndSessionEndpoint                         string   `json:"end_session_endpoint,omitempty"`
 	JWKSURI                                    string   `json:"jwks_uri,omitempty"`
+	RevokedGrantsURI                           string   `json:"revoked_grants_uri,omitempty"` // ours: a signed list, in no RFC
 	ScopesSupported                            []string `json:"scopes_supported,omitempty"`
 	ResponseTypesSupported                     []string `json:"response_types_supported,omitempty"`
 	ResponseModesSupported                     []string `json:"response_modes_supported,omitempty"`

@@ -56,7 +56,7 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
 		}
-		verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: s.o.Issuer, Audiences: []string{resource}, Keys: source, Revoked: revoked})
+		verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: s.o.Issuer, Audiences: []string{resource}, Keys: source, Revoked: revoked, Feed: s.feed})
 		if err != nil {
 			return err
 		}
@@ -101,28 +101,6 @@ func (s *Server) origins() []string {
 		return nil
 	}
 	return []string{u.Scheme + "://" + u.Host}
-}
-
-// routeHealth answers the probes of a process without an authorization server. It
-// is ready when it has keys to verify with.
-func (s *Server) routeHealth(r chi.Router) {
-	answer := func(w http.ResponseWriter, status int, text string) {
-		writeJSON(w, status, struct {
-			Status string `json:"status"`
-		}{text})
-	}
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
-	r.Get("/readyz", func(w http.ResponseWriter, req *http.Request) {
-		err := s.remote.Prefetch(req.Context())
-		switch {
-		case s.draining.Load():
-			answer(w, http.StatusServiceUnavailable, "draining")
-		case err != nil:
-			answer(w, http.StatusServiceUnavailable, "waiting for the issuer's keys")
-		default:
-			answer(w, http.StatusOK, "ok")
-		}
-	})
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {

@@ -94,6 +94,9 @@ type Options struct {
 
 	Limits handlers.Limits // requests a minute; see there for the defaults
 
+	RevocationPoll   time.Duration // of role mcp: between two looks at the issuer's revocation feed; 10 s
+	RevocationMaxAge time.Duration // of role mcp: beyond this age of the feed no token is accepted; 0: tokens are accepted until they expire
+
 	MaxConnections int // open at the same time; more are closed at once; 10,000
 
 	RegistrationOff   bool   // no dynamic client registration; clients that are registered stay so
@@ -124,7 +127,9 @@ type Server struct {
 
 	otherStore atomic.Bool // the issuer leads to a server with another store
 
-	remote *jwt.RemoteKeys // of role mcp
+	// What role mcp has.
+	remote *jwt.RemoteKeys
+	feed   *jwt.RevocationFeed
 
 	// What role all and auth have.
 	store    *store.Store
@@ -162,7 +167,9 @@ func New(o Options) (*Server, error) {
 
 func (s *Server) build(ctx context.Context) error {
 	if s.o.Role == "mcp" {
-		s.remote = jwt.NewRemoteKeys(s.o.Issuer+"/.well-known/jwks.json", nil)
+		if err := s.followIssuer(ctx); err != nil {
+			return err
+		}
 		return s.route(nil, s.remote, nil)
 	}
 	if err := s.openState(ctx); err != nil {
@@ -350,6 +357,7 @@ func (o *Options) setDefaults() error {
 	or(&o.KeyRotation, 24*time.Hour)
 	or(&o.MaxConnections, 10_000)
 	or(&o.askAgain, askAgain)
+	or(&o.RevocationPoll, 10*time.Second)
 	or(&o.ScopeHierarchy, oauth.DefaultHierarchy)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

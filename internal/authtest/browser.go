@@ -99,7 +99,7 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 		if !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") || strings.Contains(csp, "form-action") || h.Get("X-Frame-Options") != "DENY" {
 			fail("page headers: " + csp)
 		}
-	} else if len(body) > 0 && r.URL.Path != "/assets/logo" && (h.Get("Content-Type") != "application/json" || !json.Valid(body)) {
+	} else if len(body) > 0 && r.URL.Path != "/assets/logo" && h.Get("Content-Type") != "application/revoked+jwt" && (h.Get("Content-Type") != "application/json" || !json.Valid(body)) {
 		fail("neither page nor JSON: " + h.Get("Content-Type"))
 	}
 	s.remember(res)

@@ -1,0 +1,85 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"signet/jwt"
+)
+
+// How old a revocation is when the last verifier that polls the feed has learned of
+// it: a second until this process reads the store, one until the feed is made again,
+// feedMaxAge in a cache, feedTTL until the verifier asks. Together that stays below
+// the 15 seconds that are promised.
+const (
+	feedMaxAge = 2 * time.Second
+	feedTTL    = 10 * time.Second
+	feedEvery  = time.Second // at most that often it is made
+)
+
+// feed is the revocation feed as it was last served.
+type feed struct {
+	mu     sync.Mutex
+	served document
+	keyID  string
+	made   time.Time
+	readAt time.Time
+	length int
+}
+
+// revoked serves the revocation feed: the grants that were revoked so lately that an
+// access token of them may be alive. It is made when somebody asks, and served to
+// all who ask within the next second, since a long one takes some time to sign.
+//
+// Its iat is the time of the last reading of the store, so a feed that is served
+// while the store is down does not look fresh. Replicas sign each their own; the
+// entity tag is of the bytes.
+func (s *server) revoked(*http.Request) (any, error) {
+	f := &s.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if f.served.body != nil && now.Sub(f.made) < feedEvery {
+		return f.served, nil
+	}
+	readAt := s.o.Denylist.ReadAt()
+	if readAt.IsZero() {
+		return nil, unavailable(errors.New("no revocation feed yet: the store has not answered since the start"))
+	}
+	key, err := s.o.Keys.Signing(now)
+	if err == nil && (f.served.body == nil || f.keyID != key.ID || !f.readAt.Equal(readAt) || f.length != s.o.Denylist.Stats().Revoked) {
+		err = s.makeFeed(key.ID, now)
+	}
+	if err != nil && f.served.body == nil {
+		return nil, unavailable(err)
+	}
+	f.made = now
+	return f.served, nil
+}
+
+// makeFeed signs the feed as the denylist is now.
+func (s *server) makeFeed(keyID string, now time.Time) error {
+	grants, readAt := s.o.Denylist.Recent(jwt.MaxRevoked)
+	if n := s.o.Denylist.Stats().Revoked; n > len(grants) {
+		s.o.Log.Error("more grants were revoked lately than the revocation feed lists: verifiers that begin to poll now do not learn of the rest", "revoked", n, "listed", len(grants))
+	}
+	length := len(grants)
+	for id, at := range grants {
+		grants[id] = (at + 999) / 1000
+	}
+	token, err := s.o.Signer.SignFeed(jwt.FeedClaims{
+		Issuer: s.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(s.o.AccessTTL + jwt.Leeway).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
+	}, now)
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256([]byte(token))
+	f := &s.feed
+	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: `"` + base64.RawURLEncoding.EncodeToString(hash[:16]) + `"`, maxAge: feedMaxAge}
+	f.keyID, f.readAt, f.length = keyID, readAt, length
+	return nil
+}

@@ -1,0 +1,184 @@
+package jwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// feedType is that of the header of a revocation feed and of nothing else, so that
+// a feed never passes for an access or id token, nor one of them for it.
+const feedType = "revoked+jwt"
+
+// MaxRevoked is how many grants a revocation feed lists at most. Its issuer leaves
+// out the ones that were revoked first: whoever polls has seen them.
+const MaxRevoked = 200_000
+
+// maxFeedSize is the longest feed that is read, in characters: MaxRevoked grants
+// whose ids have 26 characters are 11 MB.
+const maxFeedSize = 16 << 20
+
+// maxGrantID bounds the id of a grant in a feed. Ours have 26 characters.
+const maxGrantID = 128
+
+// FeedClaims are the claims of a revocation feed: the grants that were revoked so
+// lately that an access token of them may be alive. Times are Unix seconds.
+type FeedClaims struct {
+	Issuer    string           `json:"iss"`
+	IssuedAt  int64            `json:"iat"`     // when the issuer last read its store: what was revoked by then is listed
+	ExpiresAt int64            `json:"exp"`     // by then all tokens that IssuedAt has seen are dead, so the list says nothing
+	TTL       int64            `json:"ttl"`     // seconds after which to ask again
+	Revoked   map[string]int64 `json:"revoked"` // id of a grant (gid) to the time of its revocation
+}
+
+// SignFeed signs a revocation feed of c with the key that signs at now. It may be
+// as long as a [RevocationFeed] reads.
+func (s *Signer) SignFeed(c FeedClaims, now time.Time) (string, error) {
+	if c.Issuer == "" {
+		return "", errors.New("jwt: signing: no iss")
+	}
+	if c.IssuedAt <= 0 || c.ExpiresAt <= c.IssuedAt || c.ExpiresAt > maxTime {
+		return "", errors.New("jwt: signing: times out of order")
+	}
+	if len(c.Revoked) > MaxRevoked {
+		return "", fmt.Errorf("jwt: signing: %d grants, more than %d", len(c.Revoked), MaxRevoked)
+	}
+	return s.sign(feedType, &c, now, maxFeedSize)
+}
+
+// MarshalJSON writes the grants in any order: sorting them, as package
+// encoding/json does with a map, takes most of the time of a long feed.
+func (c *FeedClaims) MarshalJSON() ([]byte, error) {
+	b := make([]byte, 0, 256+48*len(c.Revoked))
+	b = strconv.AppendQuoteToASCII(append(b, `{"iss":`...), c.Issuer)
+	b = strconv.AppendInt(append(b, `,"iat":`...), c.IssuedAt, 10)
+	b = strconv.AppendInt(append(b, `,"exp":`...), c.ExpiresAt, 10)
+	b = strconv.AppendInt(append(b, `,"ttl":`...), c.TTL, 10)
+	b = append(b, `,"revoked":{`...)
+	separator := ""
+	for id, at := range c.Revoked {
+		if id == "" || len(id) > maxGrantID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			return nil, errors.New("the id of a grant is not of plain characters")
+		}
+		b = append(append(append(b, separator...), '"'), id...)
+		b = strconv.AppendInt(append(b, `":`...), at, 10)
+		separator = ","
+	}
+	return append(b, "}}"...), nil
+}
+
+// verifyFeed returns the claims of a revocation feed that issuer made, as strictly
+// as an access token's are taken.
+func verifyFeed(ctx context.Context, keys KeySource, issuer, rawToken string, now time.Time) (*FeedClaims, error) {
+	t, payload, err := parseSigned(rawToken, feedType, maxFeedSize)
+	if err != nil {
+		return nil, err
+	}
+	// Who signed is known before much is read: the list may be long.
+	key, err := keys.Key(ctx, t.keyID)
+	if errors.Is(err, ErrUnknownKey) {
+		return nil, refusal("unknown key ID")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !verifySignature(key, t.signed, t.signature) {
+		return nil, refusal("wrong signature")
+	}
+	c, err := parseFeed(payload)
+	if err != nil {
+		return nil, err
+	}
+	const leeway = int64(Leeway / time.Second)
+	switch {
+	case c.Issuer != issuer:
+		return nil, refusal("another issuer")
+	case c.IssuedAt > now.Unix()+leeway:
+		return nil, refusal("not valid yet")
+	case now.Unix() >= c.ExpiresAt+leeway:
+		return nil, ErrExpired
+	}
+	return c, nil
+}
+
+var feedNames = []string{"iss", "iat", "exp", "ttl", "revoked"}
+
+// parseFeed reads the claims of a feed.
+func parseFeed(text string) (*FeedClaims, error) {
+	c := &FeedClaims{}
+	err := scanObject(text, func(s *scanner, name string) (err error) {
+		switch name {
+		case "iss":
+			c.Issuer, err = s.string()
+		case "iat":
+			c.IssuedAt, err = s.seconds()
+		case "exp":
+			c.ExpiresAt, err = s.seconds()
+		case "ttl":
+			c.TTL, err = s.seconds()
+		case "revoked":
+			c.Revoked, err = s.grants()
+		default:
+			for _, known := range feedNames {
+				if strings.EqualFold(name, known) {
+					return refusal("a claim in another case")
+				}
+			}
+			err = s.skip()
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Issuer == "" || c.IssuedAt == 0 || c.ExpiresAt == 0 || c.TTL == 0 || c.Revoked == nil:
+		return nil, refusal("a required claim is missing")
+	case c.ExpiresAt <= c.IssuedAt:
+		return nil, refusal("times out of order")
+	}
+	return c, nil
+}
+
+// grants reads the claim revoked. Its members are many, so unlike those of other
+// objects they are told apart by a map.
+func (s *scanner) grants() (map[string]int64, error) {
+	if !s.take('{') {
+		return nil, refusal("not a JSON object")
+	}
+	grants := map[string]int64{}
+	if s.take('}') {
+		return grants, nil
+	}
+	for {
+		id, err := s.name()
+		if err != nil {
+			return nil, err
+		}
+		if id == "" || len(id) > maxGrantID {
+			return nil, refusal("no usable grant ID")
+		}
+		if _, twice := grants[id]; twice {
+			return nil, refusal("duplicate JSON member")
+		}
+		if !s.take(':') {
+			return nil, errJSON
+		}
+		at, err := s.seconds()
+		if err != nil {
+			return nil, err
+		}
+		// A copy: the id must not keep the whole text in memory.
+		if grants[strings.Clone(id)] = at; len(grants) > MaxRevoked {
+			return nil, refusal("too many JSON members")
+		}
+		if s.take('}') {
+			return grants, nil
+		}
+		if !s.take(',') {
+			return nil, errJSON
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package jwt
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultPoll   = 10 * time.Second
+	defaultMaxAge = time.Minute
+)
+
+// ErrRevocationsUnknown is no verdict on a token: what was revoked lately could not
+// be learned, and the verifier was told to accept nothing then. The answer to the
+// client is 503, never 401.
+var ErrRevocationsUnknown = errors.New("jwt: revoked grants not known")
+
+// The reasons why a poll brought nothing.
+var (
+	errNoFeed    = errors.New("the issuer has none")
+	errOlderFeed = errors.New("an older one than before")
+)
+
+// RevocationOptions say where the feed is, and what to do without it.
+type RevocationOptions struct {
+	URL    string       // of the feed: /.well-known/revoked below the issuer
+	Issuer string       // iss must be this very string
+	Keys   KeySource    // the issuer's published keys
+	Client *http.Client // as for [NewRemoteKeys]
+
+	Poll   time.Duration // between two looks at the feed; 0 is 10 s
+	MaxAge time.Duration // from which age on the feed is stale; 0 is a minute
+
+	// FailClosed has a [Verifier] accept no token of any grant while the feed is
+	// stale or was never read ([ErrRevocationsUnknown]). Without it tokens are
+	// accepted until they expire, but for those of grants known to be revoked.
+	FailClosed bool
+
+	Log *slog.Logger // nil logs nothing
+}
+
+// RevocationFeed knows the grants that the issuer has revoked lately, as far as the
+// feed that it polls tells ([Signer.SignFeed]). Asking it means looking into memory.
+//
+// The feed is verified like an access token, and never goes back in time: one
+// that is older than what is known, from a cache or a replica that lags behind, is
+// ignored. A grant once listed counts as revoked until its last token is dead, also
+// when a later feed leaves it out. Its age is what the issuer says of it, the
+// time of the last reading of the store: a feed that is served without news grows
+// old. Clocks may differ by [Leeway].
+type RevocationFeed struct {
+	o      RevocationOptions
+	client *http.Client
+
+	known   atomic.Pointer[revocations]
+	running atomic.Bool
+	tried   chan struct{} // closed when the first poll has ended, however it did
+
+	mu  sync.Mutex
+	err error // of the last poll
+}
+
+// revocations are what is known. They are never written.
+type revocations struct {
+	until   map[string]int64 // grant to when its last token is dead, Unix seconds
+	issued  int64            // Unix seconds
+	staleAt time.Time
+	etag    string
+}
+
+// RevocationStatus is what an operator should see of a [RevocationFeed].
+type RevocationStatus struct {
+	Issued     time.Time // when the issuer made what is known; zero: nothing is
+	Stale      bool      // older than it may be, or nothing is known
+	FailClosed bool      // what is done while it is stale
+	Revoked    int       // grants that count as revoked
+	Err        error     // of the last poll
+}
+
+// NewRevocationFeed returns a feed that knows nothing until [RevocationFeed.Run]
+// runs, or an error that names the wrong option.
+func NewRevocationFeed(o RevocationOptions) (*RevocationFeed, error) {
+	switch {
+	case o.URL == "":
+		return nil, errors.New("jwt: revocation feed without a URL")
+	case o.Issuer == "":
+		return nil, errors.New("jwt: revocation feed without an issuer")
+	case o.Keys == nil:
+		return nil, errors.New("jwt: revocation feed without keys")
+	case o.Poll < 0 || o.MaxAge < 0:
+		return nil, errors.New("jwt: revocation feed with a negative duration")
+	}
+	o.Poll, o.MaxAge = cmp.Or(o.Poll, defaultPoll), cmp.Or(o.MaxAge, defaultMaxAge)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &RevocationFeed{o: o, client: isolated(o.Client), tried: make(chan struct{})}, nil
+}
+
+// Revoked reports whether a grant is known to be revoked. It never blocks, and does
+// not look at the age of what is known; a [Verifier] that is given the feed does.
+func (f *RevocationFeed) Revoked(grantID string) bool {
+	known := f.known.Load()
+	if known == nil {
+		return false
+	}
+	_, revoked := known.until[grantID]
+	return revoked
+}
+
+// Status says how old what is known is.
+func (f *RevocationFeed) Status() RevocationStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := RevocationStatus{Stale: f.stale(time.Now()), FailClosed: f.o.FailClosed, Err: f.err}
+	if known := f.known.Load(); known != nil {
+		s.Issued, s.Revoked = time.Unix(known.issued, 0), len(known.until)
+	}
+	return s
+}
+
+func (f *RevocationFeed) stale(now time.Time) bool {
+	known := f.known.Load()
+	return known == nil || !now.Before(known.staleAt)
+}
+
+// check is the verdict about a grant at now.
+func (f *RevocationFeed) check(grantID string, now time.Time) error {
+	if f.Revoked(grantID) {
+		return ErrRevoked
+	}
+	if f.o.FailClosed && f.stale(now) {
+		return ErrRevocationsUnknown
+	}
+	return nil
+}
+
+// ready waits for the end of the first poll, so that a program which has just begun
+// does not take a revoked grant's token for a good one.
+func (f *RevocationFeed) ready(ctx context.Context) error {
+	if f.known.Load() != nil {
+		return nil
+	}
+	if !f.running.Load() {
+		return fmt.Errorf("%w: RevocationFeed.Run does not run", ErrRevocationsUnknown)
+	}
+	wait(ctx, f.tried)
+	return ctx.Err()
+}
+
+// Run polls the feed, at once and then again and again, until ctx ends. It runs
+// once.
+func (f *RevocationFeed) Run(ctx context.Context) {
+	if f.running.Swap(true) {
+		return
+	}
+	told := teller{log: f.o.Log, failClosed: f.o.FailClosed}
+	for first := true; ; first = false {
+		err := f.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		told.tell(err, f.stale(time.Now()))
+		if first {
+			close(f.tried)
+		}
+		// Not all replicas at the same time, and never later than was asked for.
+		pause := time.NewTimer(f.o.Poll - rand.N(f.o.Poll/10+1))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+// poll asks once, and takes up what is new.
+func (f *RevocationFeed) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	next, err := f.get(ctx, f.known.Load())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err = err; err == nil {
+		f.known.Store(next)
+	}
+	return err
+}
+
+// get returns what is known after one look at the feed.
+func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocations, error) {
+	etag := ""
+	if old != nil {
+		etag = old.etag
+	}
+	resp, err := get(ctx, f.client, f.o.URL, "application/"+feedType, etag)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the revocation feed: %w", err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotModified && old != nil:
+		return old, nil // and not a second younger
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("fetching the revocation feed: %w: %s answered %s", errNoFeed, f.o.URL, resp.Status)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("fetching the revocation feed: %s answered %s", f.o.URL, resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxFeedSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("fetching the revocation feed: %w", err)
+	}
+	now := time.Now()
+	c, err := verifyFeed(ctx, f.o.Keys, f.o.Issuer, string(body), now)
+	if err != nil {
+		return nil, fmt.Errorf("revocation feed: %w", err)
+	}
+	if old != nil && c.IssuedAt < old.issued {
+		return nil, fmt.Errorf("revocation feed: %w", errOlderFeed)
+	}
+	next := f.take(c, old, now)
+	next.etag = resp.Header.Get("ETag")
+	return next, nil
+}
+
+// take adds what c lists to what was known.
+func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *revocations {
+	const leeway = int64(Leeway / time.Second)
+	next := &revocations{until: c.Revoked, issued: c.IssuedAt}
+	// The issuer lists a grant from its revocation until its last token is dead.
+	life := c.ExpiresAt - c.IssuedAt + leeway
+	for id, at := range next.until {
+		next.until[id] = min(at, c.IssuedAt+leeway) + life
+	}
+	next.staleAt = now.Add(f.o.MaxAge)
+	if limit := time.Unix(c.IssuedAt, 0).Add(f.o.MaxAge + Leeway); limit.Before(next.staleAt) {
+		next.staleAt = limit
+	}
+	if old == nil {
+		return next
+	}
+	if c.IssuedAt == old.issued {
+		next.staleAt = old.staleAt
+	}
+	for id, until := range old.until {
+		if until > now.Unix() {
+			next.until[id] = max(until, next.until[id])
+		}
+	}
+	next.bound()
+	return next
+}
+
+// bound forgets the grants that are dead first when there are more than an issuer
+// that keeps its word can have listed.
+func (r *revocations) bound() {
+	over := len(r.until) - 2*MaxRevoked
+	if over <= 0 {
+		return
+	}
+	ends := make([]int64, 0, len(r.until))
+	for _, until := range r.until {
+		ends = append(ends, until)
+	}
+	slices.Sort(ends)
+	for id, until := range r.until {
+		if until <= ends[over-1] {
+			delete(r.until, id)
+		}
+	}
+}
+
+// teller tells the log when a feed begins to fail, when it is stale, and when it is
+// well again.
+type teller struct {
+	log            *slog.Logger
+	failClosed     bool
+	failing, stale bool
+}
+
+func (t *teller) tell(err error, stale bool) {
+	effect := "revoked access tokens are accepted until they expire"
+	if t.failClosed {
+		effect = "no access token is accepted"
+	}
+	// An older one comes from a cache now and then. If nothing else comes, the feed
+	// becomes stale.
+	failing := err != nil && !errors.Is(err, errOlderFeed)
+	switch {
+	case failing && !t.failing && errors.Is(err, errNoFeed):
+		t.log.Warn("the issuer has no revocation feed: "+effect, "err", err)
+	case stale && !t.stale:
+		t.log.Error("the revocation feed is stale: "+effect, "err", err)
+	case failing && !t.failing:
+		t.log.Warn("the revocation feed cannot be read, what is known stays", "err", err)
+	case !stale && (t.stale || t.failing && !failing):
+		t.log.Info("the revocation feed is fresh again")
+	}
+	t.failing, t.stale = failing, stale
+}
