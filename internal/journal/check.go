@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ type Checker struct {
 	at       int64             // offset in the journal
 	broken   []string
 	counts   Counts
+	checked  map[string]int // how often an invariant was looked at
 }
 
 // Counts sum up a run.
@@ -81,7 +83,7 @@ type request struct {
 
 // NewChecker returns a checker of an empty journal.
 func NewChecker(r Rules) *Checker {
-	return &Checker{rules: r, families: map[string]*family{}, open: map[int64]*request{}, handles: map[string]owner{}, access: map[string]string{}}
+	return &Checker{rules: r, families: map[string]*family{}, open: map[int64]*request{}, handles: map[string]owner{}, access: map[string]string{}, checked: map[string]int{}}
 }
 
 // Follow reads on from where it stopped. A last line that is not whole is left for
@@ -114,6 +116,16 @@ func (c *Checker) Follow(path string) error {
 
 // Broken lists what was broken so far.
 func (c *Checker) Broken() []string { return slices.Clone(c.broken) }
+
+// Checked returns how often each invariant was looked at, by its name.
+func (c *Checker) Checked() map[string]int { return maps.Clone(c.checked) }
+
+// look counts the invariants that an answer is held against.
+func (c *Checker) look(invariants ...string) {
+	for _, name := range invariants {
+		c.checked[name]++
+	}
+}
 
 // Counts returns what was counted so far.
 func (c *Checker) Counts() Counts {
@@ -213,12 +225,16 @@ func (c *Checker) answered(r *request, a Answer, at int64) {
 	default:
 		c.counts.Acknowledged++
 	}
+	if a.Status != 0 {
+		c.look("INV11")
+	}
 	switch {
 	case a.Status == 0 || unavailable || a.Status == 429: // nobody knows, or nothing happened
 		if (r.Op == Refresh || r.Op == Code) && !r.Flawed {
 			f.lost[r.gen] = r.at
 		}
 	case r.Flawed:
+		c.look("INV12")
 		if a.Status < 400 || a.Status >= 500 {
 			c.violation(r, "INV12: a request that was wrong got %d %s", a.Status, a.Error)
 		}
@@ -227,6 +243,11 @@ func (c *Checker) answered(r *request, a Answer, at int64) {
 	case a.Status == 200:
 		c.accepted(f, r, a, at)
 	case a.Status == 400 && a.Error == "invalid_grant" && (r.Op == Code || r.Op == Refresh):
+		if r.dead != "" {
+			c.look("INV4", "INV5", "INV14")
+		} else {
+			c.look("INV6", "INV7")
+		}
 		if f.doubt == "" {
 			c.violation(r, "INV6, INV7: refused, and nothing was sent that could have ended the grant")
 		}
@@ -243,6 +264,9 @@ func (c *Checker) accepted(f *family, r *request, a Answer, at int64) {
 		c.counts.Revocations++
 		f.end("its revocation was acknowledged", at)
 	case Introspect:
+		if r.dead != "" {
+			c.look("INV4", "INV5")
+		}
 		if a.Active && r.dead != "" {
 			c.violation(r, "INV4, INV5: introspected as active, although %s", r.dead)
 		}
@@ -252,6 +276,10 @@ func (c *Checker) accepted(f *family, r *request, a Answer, at int64) {
 }
 
 func (c *Checker) issued(f *family, r *request, a Answer, at int64) {
+	c.look("INV2", "INV3", "INV6", "INV7", "INV8")
+	if r.Op == Code {
+		c.look("INV1")
+	}
 	switch {
 	case r.dead != "":
 		c.violation(r, "INV4, INV5, INV14: accepted, although %s", r.dead)
@@ -281,6 +309,7 @@ func (c *Checker) issued(f *family, r *request, a Answer, at int64) {
 		c.violation(r, "INV8: %v", err)
 	}
 	if c.rules.Verify != nil {
+		c.look("INV9")
 		if err := c.rules.Verify(a.Access); err != nil {
 			c.violation(r, "INV9: %v", err)
 		}
@@ -290,6 +319,11 @@ func (c *Checker) issued(f *family, r *request, a Answer, at int64) {
 // called is an answer of the MCP endpoint.
 func (c *Checker) called(f *family, r *request, a Answer) {
 	claims, _ := decode(r.Artefact)
+	if r.dead != "" && r.at > r.deadAt+c.rules.Feed.Milliseconds() {
+		c.look("INV4", "INV5")
+	} else if a.Status == 200 {
+		c.look("INV7")
+	}
 	switch {
 	case a.Status == 200 && r.dead != "" && r.at > r.deadAt+c.rules.Feed.Milliseconds():
 		c.violation(r, "INV4, INV5: a call was let in %d ms after %s", r.at-r.deadAt, r.dead)

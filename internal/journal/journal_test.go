@@ -100,6 +100,11 @@ func TestKeptPromises(t *testing.T) {
 	if c.Counts() != want {
 		t.Errorf("counts %+v, want %+v", c.Counts(), want)
 	}
+	for name, want := range map[string]int{"INV1": 1, "INV2": 4, "INV3": 4, "INV4": 3, "INV5": 3, "INV6": 4, "INV7": 5, "INV8": 4, "INV11": 11, "INV12": 1, "INV14": 1} {
+		if got := c.Checked()[name]; got != want {
+			t.Errorf("%s was looked at %d times, want %d", name, got, want)
+		}
+	}
 }
 
 // One thing is changed in the good run, and the promise that it breaks is named.
