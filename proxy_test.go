@@ -63,6 +63,12 @@ func nginxConfig(t *testing.T, blocks, port string, upstreams map[string]string)
 	t.Helper()
 	dir := t.TempDir()
 	roots = selfSigned(t, dir)
+	return nginxConfigIn(t, dir, blocks, port, upstreams), roots
+}
+
+// nginxConfigIn is nginxConfig in a directory that has a certificate already.
+func nginxConfigIn(t *testing.T, dir, blocks, port string, upstreams map[string]string) (path string) {
+	t.Helper()
 	r := []string{"listen 443 ssl", "listen 127.0.0.1:" + port + " ssl", "/etc/ssl/auth.example.com", filepath.Join(dir, "localhost")}
 	for from, to := range upstreams {
 		r = append(r, from, to)
@@ -81,7 +87,7 @@ func nginxConfig(t *testing.T, blocks, port string, upstreams map[string]string)
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path, roots
+	return path
 }
 
 // selfSigned writes a certificate for localhost and its key.
@@ -119,6 +125,11 @@ func selfSigned(t *testing.T, dir string) *x509.CertPool {
 func startNginx(t *testing.T, blocks, port string, upstreams map[string]string) *nginx {
 	t.Helper()
 	path, roots := nginxConfig(t, blocks, port, upstreams)
+	return runNginx(t, path, port, roots)
+}
+
+func runNginx(t *testing.T, path, port string, roots *x509.CertPool) *nginx {
+	t.Helper()
 	cmd, out := exec.Command(need(t, "nginx"), "-c", path, "-p", filepath.Dir(path), "-e", "stderr"), new(lockedBuffer)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -199,7 +210,7 @@ func TestRow89_Nginx(t *testing.T) {
 			public := "https://localhost:" + port
 			d := startDaemon(t, []string{"SIGNET_ISSUER=" + public, "SIGNET_TRUSTED_PROXIES=127.0.0.1/32"}, "--demo")
 			n := startNginx(t, tt.block, port, map[string]string{"http://127.0.0.1:8080": d.listen()})
-			n.useAll(t, d, tt.state)
+			n.useAll(t, tt.state, d)
 		})
 	}
 }
@@ -222,15 +233,16 @@ func TestRow89_NginxWithReplicas(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(d.dir, "roots.pem"), n.certificate(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.useAll(t, d, longState)
+	n.useAll(t, longState, d)
 }
 
 // longState is about as long a state as is taken, in characters, and longer than that of any
 // known client.
 const longState = 2000
 
-// useAll goes the whole way of a client whose address is forged.
-func (n *nginx) useAll(t *testing.T, d *daemon, state int) {
+// useAll goes the whole way of a client whose address is forged, and looks for it in
+// the logs of the authorization servers.
+func (n *nginx) useAll(t *testing.T, state int, servers ...*daemon) {
 	t.Helper()
 	transport := forger{n.transport}
 	httpClient := &http.Client{Transport: transport}
@@ -259,8 +271,11 @@ func (n *nginx) useAll(t *testing.T, d *daemon, state int) {
 	}
 	n.redirectsArePublic(t, httpClient, state)
 
-	logins := 0
-	for line := range strings.Lines(d.output()) {
+	logins, log := 0, ""
+	for _, d := range servers {
+		log += d.output()
+	}
+	for line := range strings.Lines(log) {
 		if strings.Contains(line, forgedAddress) {
 			t.Errorf("a forged address is believed: %s", line)
 		}
