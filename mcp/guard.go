@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 
@@ -22,6 +20,10 @@ import (
 //
 // Behind it [Caller] returns the claims, and tools of the go-sdk find them in
 // the TokenInfo of their request, whose Scopes have the implied ones as well.
+// A stream of events that the request opens ends when the token does, and, like
+// every answer that may be one, within a second of the verifier's learning that the
+// grant was revoked: by the end of the request's context.
+//
 // It does not answer CORS preflights, does not look at Origin or Host, and knows
 // nothing of single tools; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
@@ -38,12 +40,13 @@ func Guard(o Options, next http.Handler) http.Handler {
 			g.refuse(w, r, err, stepUp(r, claims.Scopes(), g.required))
 			return
 		}
-		if isStream(r) {
-			ctx, cancel := context.WithDeadline(r.Context(), lastMoment(claims))
-			defer cancel()
-			r = r.WithContext(ctx)
+		ctx := r.Context()
+		if mayStream(r) {
+			var watched *stream
+			ctx, watched = g.streams.watch(r, claims, isStream(r))
+			defer g.streams.done(watched)
 		}
-		admit(w, r, claims, granted)
+		admit(ctx, w, r, claims, granted)
 	})
 }
 
@@ -72,6 +75,7 @@ type guard struct {
 	required    []string
 	challenge   []string
 	hierarchy   oauth.Hierarchy
+	streams     *streams
 	log         *slog.Logger
 }
 
@@ -83,6 +87,7 @@ func newGuard(o Options) *guard {
 		required:    slices.Clone(o.Required),
 		challenge:   withoutOffline(o.Challenge),
 		hierarchy:   o.Hierarchy,
+		streams:     newStreams(o.Verifier),
 		log:         o.logger(),
 	}
 }
@@ -163,8 +168,9 @@ func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope 
 	e.WriteJSON(w, false)
 }
 
-// admit is a handler to which a request is passed on behalf of verified claims.
-type admit func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string)
+// admit is a handler to which a request is passed on behalf of verified claims, with
+// ctx in place of its own context.
+type admit func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string)
 
 // newAdmit returns what calls next. The SDK keeps the context key of TokenInfo
 // to itself, so its own middleware has to put it there; by then we have decided,
@@ -176,7 +182,7 @@ func newAdmit(next http.Handler) admit {
 	// Twice the leeway: a token that expires between our check and the SDK's
 	// still counts as checked.
 	h := auth.RequireBearerToken(fetch, &auth.RequireBearerTokenOptions{ClockSkew: 2 * jwt.Leeway})(next)
-	return func(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
+	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
 		info := &auth.TokenInfo{
 			UserID:     claims.Subject,
 			Scopes:     granted,
@@ -187,17 +193,6 @@ func newAdmit(next http.Handler) admit {
 				claimsKey:   claims,
 			},
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), infoKey{}, info)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(ctx, infoKey{}, info)))
 	}
-}
-
-// isStream reports whether r opens a stream that lasts until one side hangs up.
-func isStream(r *http.Request) bool {
-	return r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-}
-
-// lastMoment is when the verifier stops accepting claims, and so when a stream
-// that was opened with them ends.
-func lastMoment(claims *jwt.Claims) time.Time {
-	return claims.Expires().Add(jwt.Leeway)
 }

@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -158,12 +157,13 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims
 		e.stranger.ServeHTTP(w, r)
 		return
 	}
+	ctx := r.Context()
 	if m.method == "subscriptions/listen" {
-		ctx, cancel := context.WithDeadline(r.Context(), lastMoment(claims))
-		defer cancel()
-		r = r.WithContext(ctx)
+		var watched *stream
+		ctx, watched = e.guard.streams.watch(r, claims, true)
+		defer e.guard.streams.done(watched)
 	}
-	e.caller(w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	e.caller(ctx, w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
 }
 
 // receive reads the one message in r. The request it returns is the one to

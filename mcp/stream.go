@@ -1,0 +1,124 @@
+package mcp
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"signet/jwt"
+)
+
+// watchEvery is how often the grants of open streams are looked at.
+const watchEvery = time.Second
+
+// streams are the requests that may still be answered when their grant has been
+// revoked. One timer looks at all of them, and only while there are any: a request
+// costs two short locks.
+type streams struct {
+	verifier *jwt.Verifier
+
+	mu    sync.Mutex
+	open  stream // of a ring: next is the first
+	timer *time.Timer
+	armed bool // the timer
+}
+
+// stream is one of them.
+type stream struct {
+	next, prev *stream
+	grantID    string
+	listens    bool // it lasts until it is ended: nothing is lost when it begins anew
+	end        context.CancelFunc
+}
+
+func newStreams(v *jwt.Verifier) *streams {
+	s := &streams{verifier: v}
+	s.open.next, s.open.prev = &s.open, &s.open
+	return s
+}
+
+// watch returns a context for the answer to r that ends when the grant of claims is
+// revoked and, if r listens until one side hangs up, also when claims are accepted no
+// longer. The caller passes the stream to done when r has been answered.
+func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (context.Context, *stream) {
+	var ctx context.Context
+	one := &stream{grantID: claims.GrantID, listens: listens}
+	if listens {
+		ctx, one.end = context.WithDeadline(r.Context(), lastMoment(claims))
+	} else {
+		ctx, one.end = context.WithCancel(r.Context())
+	}
+	if one.grantID != "" { // or nobody revokes it
+		s.add(one)
+	}
+	return ctx, one
+}
+
+func (s *streams) done(one *stream) {
+	if one.grantID != "" {
+		s.remove(one)
+	}
+	one.end()
+}
+
+func (s *streams) add(one *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one.next, one.prev = s.open.next, &s.open
+	one.next.prev, one.prev.next = one, one
+	switch {
+	case s.armed:
+		return
+	case s.timer == nil:
+		s.timer = time.AfterFunc(watchEvery, s.look)
+	default:
+		s.timer.Reset(watchEvery)
+	}
+	s.armed = true
+}
+
+func (s *streams) remove(one *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one.prev.next, one.next.prev = one.next, one.prev
+}
+
+// look ends the streams whose token would be refused by now, and comes back in a
+// second if any are open.
+func (s *streams) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.armed = s.open.next != &s.open; s.armed {
+		s.timer.Reset(watchEvery)
+	}
+	now := time.Now()
+	for one := s.open.next; one != &s.open; one = one.next {
+		// A call that is running is cut off on certain knowledge only.
+		if err := s.verifier.CheckGrant(one.grantID, now); err == jwt.ErrRevoked || err != nil && one.listens {
+			one.end()
+		}
+	}
+}
+
+// isStream reports whether r opens a stream that lasts until one side hangs up.
+func isStream(r *http.Request) bool {
+	return r.Method == http.MethodGet && acceptsEvents(r)
+}
+
+// mayStream reports whether the answer to r may be a stream of events, as that to a
+// call of a tool may.
+func mayStream(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodPost) && acceptsEvents(r)
+}
+
+func acceptsEvents(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
+
+// lastMoment is when the verifier stops accepting claims, and so when a stream
+// that was opened with them ends.
+func lastMoment(claims *jwt.Claims) time.Time {
+	return claims.Expires().Add(jwt.Leeway)
+}

@@ -1,0 +1,162 @@
+package mcp_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/jwt"
+	"signet/mcp"
+)
+
+// revocable has the world's verifier ask a set that may change while requests run.
+func (w *world) revocable(t testing.TB) (revoke func(gid string)) {
+	t.Helper()
+	var revoked sync.Map
+	v, err := jwt.NewVerifier(jwt.VerifierOptions{
+		Issuer: issuer, Audiences: []string{resource}, Keys: w.keys,
+		Revoked: func(gid string) bool { _, ok := revoked.Load(gid); return ok },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.options.Verifier = v
+	return func(gid string) { revoked.Store(gid, true) }
+}
+
+// lasting is a guarded handler that answers when its context ends, and says how long
+// that took.
+func lasting(ended map[string]time.Duration, mu *sync.Mutex) http.Handler {
+	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		<-r.Context().Done()
+		mu.Lock()
+		defer mu.Unlock()
+		ended[r.Header.Get("X-Name")] = time.Since(began)
+	})
+}
+
+// G04: what a token opened ends when its grant is revoked, be it a stream or the
+// answer to a call; what belongs to others goes on.
+func TestG04_RevocationEndsStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		revoke := w.revocable(t)
+		var mu sync.Mutex
+		ended := map[string]time.Duration{}
+		h := mcp.Guard(w.options, lasting(ended, &mu))
+		var all sync.WaitGroup
+		for _, c := range []struct{ name, method, accept, grant string }{
+			{"stream", "GET", "text/event-stream", "gone"},
+			{"second stream", "GET", "text/event-stream", "gone"},
+			{"call", "POST", "application/json, text/event-stream", "gone"},
+			{"another's stream", "GET", "text/event-stream", "here"},
+			{"stream without a grant", "GET", "text/event-stream", ""},
+		} {
+			r := httptest.NewRequest(c.method, resource, nil)
+			r.Header.Set("X-Name", c.name)
+			r.Header.Set("Accept", c.accept)
+			r.Header.Set("Authorization", "Bearer "+w.token(t, func(claims *jwt.Claims) { claims.GrantID = c.grant }))
+			all.Go(func() { serve(h, r) })
+		}
+		time.Sleep(10*time.Second + time.Millisecond)
+		synctest.Wait()
+		if len(ended) != 0 {
+			t.Fatalf("ended before anything was revoked: %v", ended)
+		}
+		revoke("gone")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, name := range []string{"stream", "second stream", "call"} {
+			if took := ended[name]; took < 10*time.Second || took > 12*time.Second {
+				t.Errorf("%s: ended after %v, want a second after the revocation", name, took)
+			}
+		}
+		if len(ended) != 3 {
+			t.Errorf("ended: %v, want nothing of other grants", ended)
+		}
+		all.Wait() // the others end with their token
+		for _, name := range []string{"another's stream", "stream without a grant"} {
+			if took := ended[name]; took < 5*time.Minute || took > 7*time.Minute {
+				t.Errorf("%s: ended after %v, want with its token", name, took)
+			}
+		}
+		// The timer rests, and begins anew.
+		time.Sleep(time.Hour)
+		again := httptest.NewRequest("GET", resource, nil)
+		again.Header.Set("X-Name", "later")
+		again.Header.Set("Accept", "text/event-stream")
+		again.Header.Set("Authorization", "Bearer "+w.token(t, func(claims *jwt.Claims) { claims.GrantID = "later" }))
+		all.Go(func() { serve(h, again) })
+		time.Sleep(5 * time.Second)
+		revoke("later")
+		all.Wait()
+		if took := ended["later"]; took > 7*time.Second {
+			t.Errorf("after a pause: ended after %v", took)
+		}
+	})
+}
+
+// A call that answers at once, or not with events, is not watched and not cut off.
+func TestGuardCutsOffNoPlainAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		revoke := w.revocable(t)
+		h := mcp.Guard(w.options, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+				t.Error("cut off")
+			case <-time.After(10 * time.Second):
+			}
+		}))
+		r := httptest.NewRequest("POST", resource, nil)
+		r.Header.Set("Accept", "application/json")
+		r.Header.Set("Authorization", "Bearer "+w.token(t, nil))
+		var all sync.WaitGroup
+		all.Go(func() { serve(h, r) })
+		time.Sleep(time.Second)
+		revoke("g1")
+		all.Wait()
+	})
+}
+
+// The one stream that the endpoint itself opens.
+func TestG04_RevocationEndsSubscriptions(t *testing.T) {
+	w := newWorld(t)
+	revoke := w.revocable(t)
+	srv := httptest.NewServer(w.handler(t))
+	defer srv.Close()
+	req := w.call(t, "echo", "{}")
+	r, err := http.NewRequestWithContext(t.Context(), "POST", srv.URL, strings.NewReader(
+		`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},`+meta+`}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "mcp.example"
+	r.Header = req.Header
+	r.Header.Set("Mcp-Method", "subscriptions/listen")
+	r.Header.Del("Mcp-Name")
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	res, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	buf := make([]byte, 4096)
+	if n, err := res.Body.Read(buf); err != nil || !strings.Contains(string(buf[:n]), "acknowledged") {
+		t.Fatalf("status %d: %q %v", res.StatusCode, buf[:n], err)
+	}
+	revoke("g1")
+	began := time.Now()
+	for err == nil {
+		_, err = res.Body.Read(buf)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("the stream ended after %v (%v), want about a second", d, err)
+	}
+}
