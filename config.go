@@ -21,6 +21,7 @@ import (
 	"signet/oauth"
 	"signet/server"
 	"signet/store"
+	"signet/users"
 )
 
 const envPrefix = "SIGNET_"
@@ -40,6 +41,7 @@ type config struct {
 	Store     string   `env:"STORE" doc:"path of the SQLite store, or postgres://user:password@host/database for one that replicas share; empty means signet.db in the data directory"`
 	Users     string   `env:"USERS_FILE" doc:"users file; empty means users in the data directory"`
 	Clients   string   `env:"CLIENTS_FILE" doc:"clients file; empty means clients.json in the data directory"`
+	GroupRead bool     `env:"GROUP_READ" envDefault:"false" doc:"true: secret, users and clients files may be readable by their group (0440), as Kubernetes and systemd mount them"`
 
 	Scopes         string `env:"SCOPES" envDefault:"read write admin" doc:"scopes that exist (spaces or commas)"`
 	DefaultScopes  string `env:"DEFAULT_SCOPES" envDefault:"read" doc:"scopes of a request, user or client that names none"`
@@ -122,6 +124,7 @@ func parseFaults(err error) error {
 		want := map[reflect.Type]string{
 			reflect.TypeFor[time.Duration](): "a duration such as 90s, 5m or 720h",
 			reflect.TypeFor[slog.Level]():    "debug, info, warn or error",
+			reflect.TypeFor[bool]():          "true or false",
 		}[f.Type]
 		faults = append(faults, fmt.Errorf("%s%s: must be %s", envPrefix, f.Tag.Get("env"), want))
 	}
@@ -309,6 +312,14 @@ func (c *config) inDataDir(path, name string) string {
 func (c *config) usersFile() string   { return c.inDataDir(c.Users, "users") }
 func (c *config) clientsFile() string { return c.inDataDir(c.Clients, "clients.json") }
 
+// openUsers opens the users file as the server does.
+func (c *config) openUsers() (*users.File, error) {
+	if c.GroupRead {
+		return users.OpenMounted(c.usersFile())
+	}
+	return users.OpenFile(c.usersFile())
+}
+
 // options turns the environment into what the server takes.
 func (c *config) options(log *slog.Logger) server.Options {
 	proxies, _ := c.proxies() // checked already
@@ -322,6 +333,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
+	o.GroupMayRead = c.GroupRead
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	o.RegistrationOff, o.RegistrationToken = c.Registration == "off", c.RegistrationToken
 	if c.ReplayWindow == 0 {

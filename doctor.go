@@ -14,7 +14,6 @@ import (
 	"signet/keys"
 	"signet/server"
 	"signet/store"
-	"signet/users"
 )
 
 // finding is one thing that the doctor looked at.
@@ -27,16 +26,25 @@ type finding struct {
 var errUnwell = errors.New("something is wrong: see above")
 
 func doctorCommand(p process) *cobra.Command {
-	var asJSON, acceptLoss bool
+	var asJSON, acceptLoss, ready bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
 		Long: "Check settings and data, and change nothing.\n\n" +
 			"With --accept-loss make a data directory usable again from which something was\n" +
 			"lost: what is damaged is moved aside, what is missing is made, and nothing that\n" +
-			"was issued before is accepted any more. Everybody signs in again.",
+			"was issued before is accepted any more. Everybody signs in again.\n\n" +
+			"With --ready look at nothing, and ask the server that runs here with these\n" +
+			"settings: exit status 0 when it is ready, 1 when it is not or does not run.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(p.environ)
 			if err != nil {
+				return err
+			}
+			if ready {
+				answer, err := askReady(cmd.Context(), cfg)
+				if err == nil {
+					fmt.Fprintln(p.stdout, answer)
+				}
 				return err
 			}
 			if acceptLoss {
@@ -51,6 +59,8 @@ func doctorCommand(p process) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "begin anew where something was lost")
+	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the running server whether it is ready, as the health check of a container")
+	cmd.MarkFlagsMutuallyExclusive("ready", "accept-loss")
 	return cmd
 }
 
@@ -96,10 +106,10 @@ func examine(ctx context.Context, cfg *config) []finding {
 			fine = "nothing there yet, the first start makes it"
 		}
 		add("data", err, where+": "+fine)
-		_, err = users.OpenFile(cfg.usersFile())
+		_, err = cfg.openUsers()
 		add("users", err, cfg.usersFile())
 		if ring, err := cfg.data().Ring(); err == nil {
-			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes)})
+			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead})
 			add("clients", err, cfg.clientsFile())
 		}
 		if cfg.KeysDir != "" {

@@ -11,7 +11,7 @@ import (
 
 // data says where the configured state lives.
 func (c *config) data() server.Data {
-	return server.Data{Dir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db")}
+	return server.Data{Dir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), GroupMayRead: c.GroupRead}
 }
 
 func secretCommand(p process) *cobra.Command {

@@ -109,7 +109,7 @@ func userListCommand(p process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			file, err := users.OpenFile(cfg.usersFile())
+			file, err := cfg.openUsers()
 			if err != nil {
 				return err
 			}
@@ -193,7 +193,7 @@ func openUsers(cfg *config) (*users.File, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.usersFile()), 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	return users.OpenFile(cfg.usersFile())
+	return cfg.openUsers()
 }
 
 // knownScopes are the scopes that a flag gives, all of which must exist.

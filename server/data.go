@@ -23,6 +23,8 @@ type Data struct {
 	Dir    string // of secret and mirror
 	Secret string // root secrets; empty: the file secret in Dir
 	Store  string // path of the SQLite store, or URL of a PostgreSQL database; empty: signet.db in Dir
+
+	GroupMayRead bool // the file secret may be readable by its group, as mounted secrets are
 }
 
 // shared reports whether the store is a database that replicas share. Then they share
@@ -142,7 +144,7 @@ func (d Data) Ring() (*seal.Keyring, error) {
 		return nil, errors.New("SIGNET_SECRET: must be set when the store is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
 	}
 	path := d.secretFile()
-	if err := private(path); err != nil {
+	if err := d.private(path); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(path)
@@ -294,7 +296,11 @@ func makeDir(dir string) error {
 }
 
 // private refuses a file that others can read: its content is a secret.
-func private(path string) error {
+func (d Data) private(path string) error {
+	others := fs.FileMode(0o077)
+	if d.GroupMayRead {
+		others = 0o037
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -302,7 +308,7 @@ func private(path string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file", path)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if info.Mode().Perm()&others != 0 {
 		return fmt.Errorf("%s has mode %04o, so others can read it: chmod 0600 %s", path, info.Mode().Perm(), path)
 	}
 	if !ownedByUs(info) {

@@ -183,6 +183,27 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 	}
 }
 
+// A setting lets the group read what is mounted, and nobody else.
+func TestL01_GroupMayRead(t *testing.T) {
+	for mode, ok := range map[fs.FileMode]bool{0o440: true, 0o640: true, 0o460: false, 0o444: false, 0o644: false} {
+		d := prepared(t)
+		users := filepath.Join(d.Dir, "users")
+		if err := errors.Join(os.WriteFile(users, nil, 0o600), os.Chmod(users, 0o440), os.Chmod(filepath.Join(d.Dir, "secret"), mode)); err != nil {
+			t.Fatal(err)
+		}
+		srv, err := server.New(server.Options{DataDir: d.Dir, GroupMayRead: true})
+		if (err == nil) != ok {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+		if err == nil {
+			srv.Close()
+		}
+		if _, err := server.New(server.Options{DataDir: d.Dir}); err == nil {
+			t.Errorf("mode %o: started without the setting", mode)
+		}
+	}
+}
+
 func TestL01_ReadableByOthersIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		file string

@@ -67,6 +67,8 @@ type Options struct {
 	UsersFile   string // users in DataDir
 	ClientsFile string // clients.json in DataDir
 
+	GroupMayRead bool // secret, users and clients files may be readable by their group, as mounted secrets are
+
 	Scopes         []string // that exist; read write admin
 	DefaultScopes  []string // of who names none; the first of Scopes
 	RequiredScopes []string // of every MCP request; none
@@ -187,7 +189,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	o := &s.o
 	theirs := make(chan string, 1)
 	s.run(ctx, func(ctx context.Context) { theirs <- s.askIssuer(ctx) })
-	data := Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
+	data := Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store, GroupMayRead: o.GroupMayRead}
 	if s.ring, err = Prepare(ctx, data); err != nil {
 		return err
 	}
@@ -233,7 +235,11 @@ func (s *Server) openUsers() (err error) {
 		s.users = s.o.Check
 		return nil
 	}
-	if s.usersFile, err = users.OpenFile(s.o.UsersFile); err != nil {
+	openFile := users.OpenFile
+	if s.o.GroupMayRead {
+		openFile = users.OpenMounted
+	}
+	if s.usersFile, err = openFile(s.o.UsersFile); err != nil {
 		return err
 	}
 	s.users = s.usersFile
@@ -412,7 +418,7 @@ func (o *Options) loopback() bool {
 }
 
 func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
-	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes}
+	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, GroupMayRead: o.GroupMayRead}
 	if o.Demo {
 		c.Demo, c.DemoSecrets = demoClients()
 	}

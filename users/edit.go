@@ -247,7 +247,7 @@ func (f *File) edit(ctx context.Context, wait time.Duration, fn func(*table) err
 		return err
 	}
 	defer unlock()
-	t, err := readAny(target)
+	t, err := readAny(target, f.others)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (f *File) edit(ctx context.Context, wait time.Duration, fn func(*table) err
 }
 
 // readAny returns what the file says, or nothing if there is none.
-func readAny(path string) (*table, error) {
+func readAny(path string, others fs.FileMode) (*table, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &table{byName: map[string]int{}}, nil
@@ -279,5 +279,5 @@ func readAny(path string) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return read(path, info)
+	return read(path, info, others)
 }

@@ -30,6 +30,7 @@ const recheck = time.Second
 // A hash is argon2id's, or bcrypt's from another system until its user signs in.
 type File struct {
 	path   string
+	others fs.FileMode     // what others may not do with it
 	params argon2id.Params // of the hashes we make
 	dummy  string
 	limit  *limiter
@@ -49,8 +50,14 @@ type File struct {
 // changes, which is noticed at use. A file that others can read, or with a line that
 // is wrong, is an error here; later the users read before stay, and [File.Stale]
 // says why.
-func OpenFile(path string) (*File, error) {
-	f := &File{path: path, limit: newLimiter(max(1, runtime.NumCPU()))}
+func OpenFile(path string) (*File, error) { return open(path, 0o077) }
+
+// OpenMounted is [OpenFile] for a file that its group may read too, as a mounted
+// secret is, which belongs to root.
+func OpenMounted(path string) (*File, error) { return open(path, 0o037) }
+
+func open(path string, others fs.FileMode) (*File, error) {
+	f := &File{path: path, others: others, limit: newLimiter(max(1, runtime.NumCPU()))}
 	f.useParams(defaultParams())
 	f.live.Store(&table{})
 	f.mu.Lock()
@@ -190,7 +197,7 @@ func (f *File) reload(now time.Time) {
 		return // a change within a tick of the file's clock would not show: look twice
 	}
 	f.seen, f.readAt, f.existed = info, now, true
-	t, err := read(f.path, info)
+	t, err := read(f.path, info, f.others)
 	if err != nil {
 		f.fail(err)
 		return
@@ -207,8 +214,8 @@ func sameFile(a, b fs.FileInfo) bool {
 }
 
 // read returns what the file says. Its errors name the file, and the line if one is wrong.
-func read(path string, info fs.FileInfo) (*table, error) {
-	private := checkPrivate(path, info)
+func read(path string, info fs.FileInfo, others fs.FileMode) (*table, error) {
+	private := checkPrivate(path, info, others)
 	if !info.Mode().IsRegular() {
 		return nil, private
 	}
@@ -231,11 +238,11 @@ func read(path string, info fs.FileInfo) (*table, error) {
 
 // checkPrivate refuses a file that others can read or replace. Hashes can be guessed
 // at leisure by whoever has them.
-func checkPrivate(path string, info fs.FileInfo) error {
+func checkPrivate(path string, info fs.FileInfo, others fs.FileMode) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file", path)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if info.Mode().Perm()&others != 0 {
 		return fmt.Errorf("%s has mode %04o, so others can read it: chmod 0600 %s", path, info.Mode().Perm(), path)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() && os.Geteuid() != 0 {

@@ -464,6 +464,31 @@ func TestL01_FilePermissions(t *testing.T) {
 	}
 }
 
+// A mounted secret belongs to root and is readable by the group of the process; a
+// link leads to it, from a directory where everybody may add files and nobody may
+// replace them.
+func TestL01_MountedUsers(t *testing.T) {
+	f, path := newFile(t)
+	add(t, f, "alice", "cows")
+	mount := t.TempDir()
+	link := filepath.Join(mount, "users")
+	if err := errors.Join(os.Chmod(mount, 0o777|os.ModeSticky), os.Symlink(path, link)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, ok := range map[os.FileMode]bool{0o440: true, 0o640: true, 0o400: true, 0o460: false, 0o444: false, 0o644: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		mounted, err := users.OpenMounted(link)
+		if (err == nil) != ok {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+		if err == nil && len(mounted.List()) != 1 {
+			t.Errorf("mode %o: %d users", mode, len(mounted.List()))
+		}
+	}
+}
+
 // Whoever reads the file while it is edited sees a whole one, and no edit of several
 // programs is lost.
 func TestINV24_EditsAreWhole(t *testing.T) {
