@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
