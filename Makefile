@@ -1,9 +1,10 @@
 # run    build Signet and serve it with a demo user
 # cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
+# chaos  thousands of kills under load, on both stores (KILLS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
 # fuzz   every fuzz target for FUZZTIME
-.PHONY: run cluster build test lint setup bench fuzz
+.PHONY: run cluster build test lint setup chaos bench fuzz
 
 FUZZTIME ?= 10s
 GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m
@@ -32,6 +33,11 @@ lint:
 # What the end-to-end tests need and Go does not bring.
 setup:
 	@.ci/setup
+
+KILLS ?= 2000
+
+chaos:
+	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' .
 
 bench:
 	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp

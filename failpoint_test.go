@@ -140,9 +140,7 @@ func (d *daemon) try(path string, form url.Values) (tok tokens, status int, ok b
 	if err != nil {
 		return tok, 0, false
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || len(body) > 0 && json.Unmarshal(body, &tok) != nil {
+	if decodeAll(resp, &tok) != nil {
 		return tok, 0, false
 	}
 	return tok, resp.StatusCode, true
@@ -371,4 +369,14 @@ func TestFailpointsAreInNoOrdinaryBuild(t *testing.T) {
 	if _, status := refresh(t, d.issuer, client, tok.RefreshToken); status != 200 || !d.isArmed() {
 		t.Errorf("an ordinary build looked at the file: %d", status)
 	}
+}
+
+// decodeAll reads a whole answer; one that was cut is an error.
+func decodeAll(resp *http.Response, v any) error {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return json.Unmarshal(body, v)
 }
