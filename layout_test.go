@@ -15,9 +15,10 @@ import (
 var imports = map[string][]string{
 	"signet":                {"*"},
 	"signet/server":         {"*"},
-	"signet/handlers":       {"handlers/pages", "clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
+	"signet/admission":      {},
+	"signet/handlers":       {"handlers/pages", "admission", "clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
 	"signet/handlers/pages": {},
-	"signet/mcp":            {"jwt", "oauth"},
+	"signet/mcp":            {"admission", "jwt", "oauth"},
 	"signet/clients":        {"oauth", "jwt", "seal"},
 	"signet/keys":           {"jwt", "store", "seal"},
 	"signet/denylist":       {"store"},

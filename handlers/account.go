@@ -120,11 +120,18 @@ func (s *server) account(r *http.Request) (any, error) {
 	case subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(formToken(who.session))) == 0:
 		return nil, errForeignSession
 	}
-	switch r.PostForm.Get("action") {
+	action := r.PostForm.Get("action")
+	if action == "password" {
+		return s.changePassword(r, who, now) // in a slot for logins, since it waits like them
+	}
+	slot, err := s.o.Admission.Pages.Enter(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Leave()
+	switch action {
 	case "disconnect":
 		return s.disconnect(r, who, now)
-	case "password":
-		return s.changePassword(r, who, now)
 	case "sign_out":
 		return s.signOut(r, who, "")
 	case "sign_out_all":

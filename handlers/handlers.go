@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"signet/admission"
 	"signet/clients"
 	"signet/denylist"
 	"signet/handlers/pages"
@@ -93,6 +94,8 @@ type Options struct {
 	EndSessions    func(ctx context.Context, subject string) error
 
 	Limits Limits // optional
+
+	Admission *admission.Classes // optional: how many requests are worked on at once; admission.New
 
 	// Who may register a client: anybody; whoever has RegistrationToken, if that is set;
 	// or nobody, if it is off. Clients that are registered stay so.
@@ -171,6 +174,9 @@ func (o *Options) check() error {
 	if o.Stale == nil {
 		o.Stale = func() error { return nil }
 	}
+	if o.Admission == nil {
+		o.Admission = admission.New()
+	}
 	if o.LoginPath == "" {
 		o.LoginPath = "/login"
 	}
@@ -211,28 +217,28 @@ func (s *server) routes() http.Handler {
 			r.Handle(p, rt)
 		}
 	}
-	p := s.path
+	p, class := s.path, s.o.Admission
 	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
 	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
 	handle(route{api: true, get: s.revoked, atHand: true}, p+"/.well-known/revoked")
 	if !s.o.RegistrationOff {
-		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister}, p+"/register", p+"/oauth/register")
+		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister, class: class.Register, ownSlot: true}, p+"/register", p+"/oauth/register")
 	}
-	handle(route{api: true, post: s.token, limit: maxForm}, p+"/token", p+"/oauth/token")
-	handle(route{api: true, post: s.revoke, limit: maxForm}, p+"/revoke", p+"/oauth/revoke")
-	handle(route{api: true, post: s.introspect, limit: maxForm}, p+"/introspect", p+"/oauth/introspect")
-	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true}, p+"/userinfo")
+	handle(route{api: true, post: s.token, limit: maxForm, class: class.Refresh, ownSlot: true}, p+"/token", p+"/oauth/token")
+	handle(route{api: true, post: s.revoke, limit: maxForm, class: class.Revoke}, p+"/revoke", p+"/oauth/revoke")
+	handle(route{api: true, post: s.introspect, limit: maxForm, class: class.Introspect}, p+"/introspect", p+"/oauth/introspect")
+	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true, class: class.Introspect}, p+"/userinfo")
 	handle(route{api: true, get: s.livez, atHand: true}, p+"/livez")
 	handle(route{api: true, get: s.readyz}, p+"/readyz")
 
-	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize}, p+"/authorize", p+"/oauth/authorize")
+	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")
 	s.routeLogin(r, handle)
-	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true}, p+"/consent")
-	handle(route{get: s.accountPage, post: s.account, limit: maxForm, ownPages: true}, p+"/account")
-	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm}, p+"/logout")
+	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true, class: class.Pages}, p+"/consent")
+	handle(route{get: s.accountPage, class: class.Pages, post: s.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
+	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, class: class.Pages}, p+"/logout")
 	handle(route{get: s.logo}, p+"/assets/logo")
 	if s.hasHome() {
-		handle(route{get: s.home}, p+"/")
+		handle(route{get: s.home, class: class.Pages}, p+"/")
 	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -247,7 +248,7 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 		return err
 	}
 	var trouble error
-	switch err = check(); {
+	switch err = s.inLoginSlot(r.Context(), check); {
 	case err == nil:
 		trouble = attempt.Succeeded(r.Context())
 	case !errors.Is(err, users.ErrInvalid):
@@ -257,6 +258,16 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 		s.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
 	}
 	return err
+}
+
+// inLoginSlot calls check when there is room for it.
+func (s *server) inLoginSlot(ctx context.Context, check func() error) error {
+	slot, err := s.o.Admission.Login.Enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer slot.Leave()
+	return check()
 }
 
 // limitTokens counts a token request whose handle is good so far. What somebody made

@@ -61,7 +61,7 @@ func (s *server) routeLogin(r chi.Router, handle func(route, ...string)) {
 		paths = append(paths, own)
 	}
 	if s.o.LoginHandler == nil {
-		handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true}, paths...)
+		handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true, class: s.o.Admission.Pages, posted: s.o.Admission.Login, ownSlot: true}, paths...)
 		return
 	}
 	for _, p := range paths {
@@ -81,6 +81,10 @@ func (s *server) ownLogin(w http.ResponseWriter, r *http.Request) {
 	rt.setHeaders(h)
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Content-Security-Policy", pages.LenientPolicy)
+	if err := (route{s: s, class: s.o.Admission.Pages, posted: s.o.Admission.Login}).door(r); err != nil {
+		rt.fail(w, r, err)
+		return
+	}
 	if r.Method == http.MethodPost {
 		if err := s.checkOwnPage(r); err != nil {
 			rt.fail(w, r, err)

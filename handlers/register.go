@@ -29,6 +29,11 @@ func (s *server) register(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, oauth.Errorf(oauth.InvalidClientMetadata, "body could not be read").Because(err)
 	}
+	slot, err := s.o.Admission.Register.Enter(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Leave()
 	registration, err := s.o.Clients.Register(r.Context(), body)
 	ev := event{name: "register"}
 	if err == nil {

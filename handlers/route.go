@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/admission"
 	"signet/handlers/pages"
 	"signet/oauth"
 )
@@ -91,6 +92,10 @@ type route struct {
 	atHand    bool                      // the answer is in memory: a deadline would cost as much as the rest
 	limit     int64                     // of the body
 	rate      func(*http.Request) error // refuses what is too much; nil for what may be asked at will
+
+	class   *admission.Class // of its requests; nil: never refused, and needs no store
+	posted  *admission.Class // of a POST, where that is another
+	ownSlot bool             // the endpoint takes the slot of a POST itself
 }
 
 func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -110,6 +115,10 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "method %s is not allowed here", r.Method).WithStatus(http.StatusMethodNotAllowed))
 		return
 	}
+	if err := rt.door(r); err != nil {
+		rt.fail(w, r, err)
+		return
+	}
 	result, err := rt.run(w, r, e)
 	if err != nil {
 		rt.fail(w, r, err)
@@ -126,6 +135,25 @@ func (rt route) endpoint(method string) endpoint {
 		return rt.post
 	}
 	return nil
+}
+
+// classOf is the class of r, which may be none.
+func (rt route) classOf(r *http.Request) *admission.Class {
+	if r.Method == http.MethodPost && rt.posted != nil {
+		return rt.posted
+	}
+	return rt.class
+}
+
+// door refuses, before the body is read, what could not be answered in time. A server
+// that started while its database was down does not know its epoch yet, so it could
+// tell nothing that was issued from a forgery of another store's.
+func (rt route) door(r *http.Request) error {
+	c := rt.classOf(r)
+	if c != nil && rt.s.o.Store.Epoch() == "" {
+		return oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the store: try again in a moment")
+	}
+	return c.Door()
 }
 
 func (rt route) allowed() string {
@@ -201,6 +229,14 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 			return nil, err
 		}
 	}
+	if rt.ownSlot && r.Method == http.MethodPost {
+		return e(r)
+	}
+	slot, err := rt.classOf(r).Enter(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Leave()
 	return e(r)
 }
 
@@ -323,11 +359,11 @@ func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// unanswered turns a passed deadline into temporarily_unavailable: we do not know,
-// which is not a verdict on the request.
+// unanswered turns a passed deadline, or a want of slots, into temporarily_unavailable:
+// we do not know, which is not a verdict on the request.
 func unanswered(err error) error {
 	var e *oauth.Error
-	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &e) {
+	if (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, admission.ErrFull)) && !errors.As(err, &e) {
 		return unavailable(err)
 	}
 	return err
@@ -336,7 +372,7 @@ func unanswered(err error) error {
 func (rt route) log(r *http.Request, e *oauth.Error) {
 	level := slog.LevelDebug
 	switch {
-	case e.Status() == http.StatusTooManyRequests: // a flood must not fill the log
+	case e.Status() == http.StatusTooManyRequests, errors.Is(e, admission.ErrFull): // a flood must not fill the log
 	case e.Code == oauth.TemporarilyUnavailable:
 		level = slog.LevelWarn
 	case e.Status() >= 500:

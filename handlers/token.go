@@ -40,10 +40,15 @@ func (s *server) token(r *http.Request) (any, error) {
 	default:
 		return nil, oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", grantType)
 	}
-	ev := event{name: "token"}
+	ev, class := event{name: "token"}, s.o.Admission.Code
 	if grantType == "refresh_token" {
-		ev.name = "refresh"
+		ev.name, class = "refresh", s.o.Admission.Refresh
 	}
+	slot, err := class.Enter(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Leave()
 	client, err := s.authenticate(r, &ev)
 	if err != nil {
 		s.audit(r, ev, err)

@@ -18,8 +18,13 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/admission"
 	"signet/jwt"
+	"signet/oauth"
 )
+
+// listen is the method of a request whose answer is a stream of events.
+const listen = "subscriptions/listen"
 
 // maxBody is the largest request body, in bytes.
 const maxBody = sdk.DefaultMaxRequestBodyBytes
@@ -77,7 +82,7 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	return &Endpoint{guard: newGuard(o), door: door, access: access, stranger: stranger, caller: newAdmit(stranger)}, nil
+	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, stranger: stranger, caller: newAdmit(stranger)}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -85,6 +90,8 @@ type Endpoint struct {
 	guard  *guard
 	door   *doorkeeper
 	access *Access
+
+	admission *admission.Class
 
 	stranger http.Handler // runs a message without token
 	caller   admit        // runs one with a token
@@ -102,7 +109,10 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case no != nil:
 		no.write(w)
 	case e.allows(w, r, m, claims):
-		e.run(w, r, m, claims)
+		if slot, ok := e.begin(w, r, m); ok {
+			defer slot.Leave()
+			e.run(w, r, m, claims)
+		}
 	}
 }
 
@@ -116,6 +126,10 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 	e.door.grant(w, r)
 	if r.Method == http.MethodOptions {
 		preflight(w, r)
+		return nil, false
+	}
+	if err := e.admission.Door(); err != nil {
+		busy(w, err)
 		return nil, false
 	}
 	claims, err := e.guard.authenticate(r)
@@ -151,6 +165,25 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 	return true
 }
 
+// busy answers what there is no room for: in the form on which clients keep their
+// tokens and call again, not as a verdict on the message.
+func busy(w http.ResponseWriter, cause error) {
+	oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause).WriteJSON(w, false)
+}
+
+// begin takes a slot for m, or answers that there is none. A stream needs none: it
+// waits for events and costs nothing meanwhile.
+func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, m message) (slot admission.Slot, ok bool) {
+	if m.method == listen {
+		return slot, true
+	}
+	slot, err := e.admission.Enter(r.Context())
+	if err != nil {
+		busy(w, err)
+	}
+	return slot, err == nil
+}
+
 // run passes an allowed message to the SDK.
 func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) {
 	if claims == nil {
@@ -158,7 +191,7 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims
 		return
 	}
 	ctx := r.Context()
-	if m.method == "subscriptions/listen" {
+	if m.method == listen {
 		var watched *stream
 		ctx, watched = e.guard.streams.watch(r, claims, true)
 		defer e.guard.streams.done(watched)

@@ -21,6 +21,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/admission"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -679,6 +680,7 @@ func TestL17_PanickingTool(t *testing.T) {
 // A subscription ends with the token that opened it.
 func TestListenEndsWithToken(t *testing.T) {
 	w := newWorld(t)
+	w.options.Admission = admission.NewClass("mcp", 1)
 	srv := httptest.NewServer(w.handler(t))
 	defer srv.Close()
 	token := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 358; c.ExpiresAt = c.IssuedAt + 300 })
@@ -700,6 +702,9 @@ func TestListenEndsWithToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
+	if n := w.options.Admission.Stats().Running; n != 0 {
+		t.Error("the stream takes the place of a call")
+	}
 	stream, err := io.ReadAll(res.Body)
 	if err != nil || !bytes.Contains(stream, []byte("acknowledged")) {
 		t.Errorf("status %d, stream %q, %v", res.StatusCode, stream, err)

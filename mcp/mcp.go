@@ -15,6 +15,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/admission"
 	"signet/jwt"
 	"signet/oauth"
 )
@@ -43,6 +44,10 @@ type Options struct {
 	// and the middleware of Access to it.
 	Server *sdk.Server
 	Log    *slog.Logger // nil: nothing is logged
+
+	// Admission bounds how many messages run at once; what comes beyond is 503. Streams
+	// that wait for events do not count. Nil: no bound.
+	Admission *admission.Class
 }
 
 const (

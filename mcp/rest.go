@@ -44,6 +44,11 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	case !e.allows(w, call, m, claims):
 		return
 	}
+	slot, ok := e.begin(w, r, m)
+	if !ok {
+		return
+	}
+	defer slot.Leave()
 	result, err := e.result(call, m, claims)
 	switch {
 	case err != nil:

@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"signet/admission"
 )
 
 // metrics counts requests. Labels are routes and status codes, never a user, a
@@ -64,6 +66,23 @@ func newMetrics() *metrics {
 // gauge publishes a number that some part keeps.
 func (m *metrics) gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// publishClasses publishes what became of the requests of each class.
+func (m *metrics) publishClasses(classes *admission.Classes) {
+	for _, c := range classes.All() {
+		labels := prometheus.Labels{"class": c.Stats().Class}
+		counter := func(name, help string, value func(admission.Stats) float64) {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return value(c.Stats()) }))
+		}
+		gauge := func(name, help string, value func(admission.Stats) float64) {
+			m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return value(c.Stats()) }))
+		}
+		counter("signet_requests_admitted_total", "Requests that were worked on, by class.", func(s admission.Stats) float64 { return float64(s.Admitted) })
+		counter("signet_requests_shed_total", "Requests refused with 503 because more came than could be served, by class.", func(s admission.Stats) float64 { return float64(s.Refused) })
+		gauge("signet_requests_running", "Requests being worked on, by class.", func(s admission.Stats) float64 { return float64(s.Running) })
+		gauge("signet_requests_waiting", "Requests waiting for a slot, by class.", func(s admission.Stats) float64 { return float64(s.Waiting) })
+	}
 }
 
 // handler serves what must not be on the public listener.

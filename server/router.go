@@ -64,7 +64,7 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 			Resource: resource, Issuer: s.o.Issuer, Name: s.o.App, Verifier: verifier, Server: s.MCP,
 			Hierarchy: s.hierarchy, Access: &s.access,
 			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
-			Origins: s.origins(), Log: s.o.Log,
+			Origins: s.origins(), Admission: s.classes.MCP, Log: s.o.Log,
 		}
 		h, err := mcp.Handler(o)
 		if err != nil {

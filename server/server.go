@@ -26,6 +26,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/admission"
 	"signet/clients"
 	"signet/denylist"
 	"signet/handlers"
@@ -126,6 +127,7 @@ type Server struct {
 	handler   http.Handler
 	draining  atomic.Bool
 	metrics   *metrics
+	classes   *admission.Classes
 
 	otherStore atomic.Bool // the issuer leads to a server with another store
 
@@ -159,7 +161,8 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("scope hierarchy: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{o: o, hierarchy: hierarchy, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics()}
+	s := &Server{o: o, hierarchy: hierarchy, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics(), classes: admission.New()}
+	s.metrics.publishClasses(s.classes)
 	s.access.WithoutLogin(o.PublicTools...)
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -181,7 +184,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.route(s.whileWaiting(authorization), s.keys, s.denylist.Revoked)
+	return s.route(authorization, s.keys, s.denylist.Revoked)
 }
 
 // openState opens, in import order, what the authorization server keeps.
@@ -289,13 +292,14 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
-		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits,
+		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits, Admission: s.classes,
 		RegistrationOff: o.RegistrationOff, RegistrationToken: o.RegistrationToken,
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
 		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
 	}
 	if f := s.usersFile; f != nil {
+		s.classes.LoginsWhile(f.Busy)
 		h.EndSessions = f.SignOut
 		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
 			return f.ChangePassword(ctx, subject, old, next, o.App)

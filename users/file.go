@@ -146,6 +146,9 @@ func (f *File) Stale() error {
 	return nil
 }
 
+// Busy reports whether [File.Check] would return [ErrBusy] at once.
+func (f *File) Busy() bool { return f.limit.full() }
+
 // Stats are counters and gauges of the hashing.
 type Stats struct {
 	Hashes  uint64 // checks that were begun, also those for unknown names

@@ -62,6 +62,9 @@ func (l *limiter) enter(ctx context.Context) error {
 	}
 }
 
+// full reports whether the queue has no place left.
+func (l *limiter) full() bool { return l.waiting.Load() >= int64(queuePerSlot*cap(l.slots)) }
+
 // queue takes a place in the queue, which never holds more than its bound, not even
 // for an instant.
 func (l *limiter) queue() bool {

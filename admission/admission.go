@@ -1,0 +1,197 @@
+// Package admission decides which requests are worked on when more come than can be
+// served. Every kind of request has a [Class] of its own: so many run at once, some
+// more wait for a moment, and the rest is refused at the door, at once and before its
+// body is read, with an error that clients take for what it is.
+//
+// Classes share nothing, so a flood in one leaves the slots of the others alone. How
+// many slots they have is also their weight: on a busy core a request of each slot
+// gets an equal turn. Health, keys and metadata have no class and are never refused.
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// ErrFull is the refusal: more requests of this class came than can be served. It is
+// about us and says nothing about the request.
+var ErrFull = errors.New("too many requests at once")
+
+const (
+	// patience is the longest wait that the door lets anybody in for. It is long enough
+	// for a burst, as when a proxy comes back, and short beside a client's deadline.
+	patience = 100 * time.Millisecond
+
+	// longest is when somebody who waits is refused after all, because those before
+	// took longer than others had: as when the store hangs.
+	longest = 2 * patience
+
+	// maxQueue bounds what waits whatever it costs.
+	maxQueue = 1024
+)
+
+// Class bounds the requests of one kind. It is safe for concurrent use.
+type Class struct {
+	name   string
+	slots  chan struct{}
+	queued bool        // whether requests may wait
+	also   func() bool // closes the door as well; may be nil
+
+	waiting  atomic.Int64
+	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
+	admitted atomic.Uint64
+	refused  atomic.Uint64
+}
+
+func newClass(name string, slots int, queued bool) *Class {
+	return &Class{name: name, slots: make(chan struct{}, slots), queued: queued}
+}
+
+// NewClass returns a class for a program's own use: so many run at once, and nobody
+// waits.
+func NewClass(name string, slots int) *Class { return newClass(name, slots, false) }
+
+// Slot is the place of one request among those that run. The zero Slot is none.
+type Slot struct {
+	class *Class
+	since time.Time
+}
+
+// Door refuses a request with [ErrFull] if it would find no slot in time. It takes
+// none, so it may be asked before the rest of a request has arrived. A nil Class
+// refuses nobody.
+func (c *Class) Door() error {
+	if c == nil || !c.full() && (c.also == nil || !c.also()) {
+		return nil
+	}
+	c.refused.Add(1)
+	return ErrFull
+}
+
+// full reports whether all slots are taken and the wait for one is too long: the time
+// that a slot is held, for each in the queue, over the number of slots.
+func (c *Class) full() bool {
+	if len(c.slots) < cap(c.slots) {
+		return false
+	}
+	n := c.waiting.Load()
+	return !c.queued || n >= maxQueue || (n+1)*c.service.Load()/int64(cap(c.slots)) > int64(patience)
+}
+
+// Enter takes a slot, after a wait if need be, until [Slot.Leave]. It fails with
+// ErrFull, also when ctx ends first. The caller has read the request:
+// nobody holds a slot whose client takes its time.
+func (c *Class) Enter(ctx context.Context) (Slot, error) {
+	if c == nil {
+		return Slot{}, nil
+	}
+	select {
+	case c.slots <- struct{}{}: // never past somebody who waits: they fill a free slot at once
+	default:
+		if err := c.wait(ctx); err != nil {
+			return Slot{}, err
+		}
+	}
+	c.admitted.Add(1)
+	return Slot{c, time.Now()}, nil
+}
+
+func (c *Class) wait(ctx context.Context) error {
+	full := c.full()
+	defer c.waiting.Add(-1)
+	if c.waiting.Add(1) > maxQueue || full {
+		c.refused.Add(1)
+		return ErrFull
+	}
+	late := time.NewTimer(longest)
+	defer late.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-late.C:
+		c.refused.Add(1)
+		return ErrFull
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrFull, ctx.Err()) // nobody is there to be told
+	}
+}
+
+// Leave gives the slot to whoever waits.
+func (s Slot) Leave() {
+	if s.class == nil {
+		return
+	}
+	took, c := time.Since(s.since), s.class
+	// Of two that leave together one may go uncounted.
+	before := c.service.Load()
+	c.service.Store(before + (int64(took)-before)/16)
+	<-c.slots
+}
+
+// Stats are the numbers of one class.
+type Stats struct {
+	Class    string
+	Admitted uint64 // requests that got a slot
+	Refused  uint64 // with ErrFull
+	Running  int    // now, at most Slots
+	Waiting  int    // now
+	Slots    int
+}
+
+// Stats returns the numbers of this instant.
+func (c *Class) Stats() Stats {
+	return Stats{
+		Class: c.name, Admitted: c.admitted.Load(), Refused: c.refused.Load(),
+		Running: len(c.slots), Waiting: int(c.waiting.Load()), Slots: cap(c.slots),
+	}
+}
+
+// Classes are the classes of a server, the most important first.
+type Classes struct {
+	Revoke     *Class
+	Refresh    *Class // also the door of the token endpoint, before it is known what is asked
+	Introspect *Class // and userinfo
+	Code       *Class
+	Pages      *Class
+	Login      *Class // passwords
+	Register   *Class
+	MCP        *Class
+}
+
+// New returns the classes of one process. The slots of a request that needs the store
+// are many enough to fill its groups of writes, and grow with the cores.
+func New() *Classes {
+	cores := runtime.GOMAXPROCS(0)
+	c := &Classes{
+		Revoke:     newClass("revoke", 16*cores, true),
+		Refresh:    newClass("refresh", 64*cores, true),
+		Introspect: newClass("introspect", 32*cores, true),
+		Code:       newClass("code", 16*cores, true),
+		Pages:      newClass("pages", 16*cores, true),
+		// Those who wait for a hash wait in package users, longer than others.
+		Login:    newClass("login", 64*cores, false),
+		Register: newClass("register", 4*cores, true),
+		// A tool may take its time over something else than our core.
+		MCP: newClass("mcp", 1024*cores, false),
+	}
+	// Who registers has nothing to lose yet.
+	c.Register.also = func() bool {
+		return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits() || c.Pages.waits()
+	}
+	return c
+}
+
+func (c *Class) waits() bool { return c.waiting.Load() > 0 }
+
+// LoginsWhile closes the door to logins also while busy says so: where passwords are
+// checked nobody could wait any more. Call it before the first request.
+func (c *Classes) LoginsWhile(busy func() bool) { c.Login.also = busy }
+
+// All returns the classes, the most important first.
+func (c *Classes) All() []*Class {
+	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Register, c.MCP}
+}
