@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"signet/internal/pgtest"
@@ -71,6 +70,11 @@ func Missing() error {
 	_, err2 := nginxProgram()
 	return errors.Join(err, err2)
 }
+
+// drain is longer than nginx leaves out a replica that refused connections: two
+// seconds, which it counts as up to three. With less it would, in a rolling restart,
+// leave out the one that is back while the next one goes.
+const drain = 3500 * time.Millisecond
 
 // Start starts everything and waits until all of it answers.
 func Start(ctx context.Context, o Options) (c *Cluster, err error) {
@@ -143,7 +147,7 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 			c.MCP = append(c.MCP, r)
 		}
 	}
-	if err := c.startNginx(); err != nil {
+	if err := c.startNginx(ctx); err != nil {
 		return err
 	}
 	errs := make(chan error)
@@ -179,6 +183,9 @@ func (c *Cluster) Replica(name string) *Replica {
 // UsersFile is the users file that the auth replicas share.
 func (c *Cluster) UsersFile() string { return filepath.Join(c.Dir, "users") }
 
+// NginxLog is the path of what nginx says went wrong.
+func (c *Cluster) NginxLog() string { return filepath.Join(c.Dir, "nginx.log") }
+
 func (c *Cluster) newReplica(role string, n int) (*Replica, error) {
 	port, err := freePort()
 	if err != nil {
@@ -188,7 +195,7 @@ func (c *Cluster) newReplica(role string, n int) (*Replica, error) {
 	r := &Replica{Name: name, Role: role, URL: "http://127.0.0.1:" + strconv.Itoa(port), Log: filepath.Join(c.Dir, name+".log"), program: c.o.Program}
 	r.env = append(r.env, "PATH="+os.Getenv("PATH"), "HOME="+c.Dir,
 		"SIGNET_ISSUER="+c.URL, "SIGNET_LISTEN=127.0.0.1:"+strconv.Itoa(port), "SIGNET_TRUSTED_PROXIES=127.0.0.1/32",
-		"SIGNET_METRICS_LISTEN=off", "SIGNET_KEY_ROTATION="+Rotation.String())
+		"SIGNET_METRICS_LISTEN=off", "SIGNET_KEY_ROTATION="+Rotation.String(), "SIGNET_DRAIN_DELAY="+drain.String())
 	r.args = []string{"serve", "--role", role}
 	if role == "auth" {
 		url := c.Postgres.URL
@@ -213,18 +220,15 @@ func (c *Cluster) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Close ends all processes and removes all files. Closing twice is fine.
+// Close ends all processes, without waiting for what they do, and removes all files.
+// Closing twice is fine.
 func (c *Cluster) Close() error {
-	errs := make([]error, len(c.Replicas()))
-	var all sync.WaitGroup
-	for i, r := range c.Replicas() {
-		all.Go(func() {
-			if r.Running() {
-				errs[i] = r.Stop()
-			}
-		})
+	var errs []error
+	for _, r := range c.Replicas() {
+		if r.Running() {
+			errs = append(errs, r.Kill())
+		}
 	}
-	all.Wait()
 	if c.nginx != nil {
 		errs = append(errs, c.nginx.stop())
 		c.nginx = nil

@@ -1,13 +1,35 @@
 package cluster_test
 
 import (
+	"context"
 	"net/http"
 	"os"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
 	"signet/internal/cluster"
 )
+
+// program is built once for all tests.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "signet-test-")
+	if err != nil {
+		return "", err
+	}
+	return cluster.Build(context.Background(), dir, false)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if cluster.Missing() == nil {
+		if path, err := program(); err == nil {
+			os.RemoveAll(filepath.Dir(path))
+		}
+	}
+	os.Exit(code)
+}
 
 // start runs a cluster until the end of the test. Where nginx or PostgreSQL is
 // missing the test is skipped, or fails if SIGNET_TEST_ALL is set.
@@ -19,12 +41,19 @@ func start(t *testing.T, o cluster.Options) *cluster.Cluster {
 		}
 		t.Skip(err)
 	}
+	var err error
+	if o.Program == "" {
+		if o.Program, err = program(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c, err := cluster.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
+			t.Logf("the last of nginx:\n%s", cluster.Tail(c.NginxLog(), 15))
 			for _, r := range c.Replicas() {
 				t.Logf("the last of %s:\n%s", r.Name, cluster.Tail(r.Log, 15))
 			}

@@ -1,70 +1,19 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"text/template"
 )
 
-// nginxConf is the one configuration: each role is an upstream, and what a replica
-// of role mcp serves goes to those.
-//
-// A replica that does not take a connection is passed over for a second. A request
-// that was sent to one is not sent to another, unless it may be repeated: what the
-// client does not get an answer to, it repeats itself.
-var nginxConf = template.Must(template.New("nginx.conf").Parse(`{{if .Root}}user root;
-{{end}}daemon off;
-worker_processes 1;
-pid {{.Dir}}/nginx.pid;
-error_log stderr;
-events { worker_connections 4096; }
-http {
-    access_log off;
-    client_body_temp_path {{.Dir}}/nginx-body;
-    proxy_temp_path {{.Dir}}/nginx-proxy;
-    fastcgi_temp_path {{.Dir}}/nginx-fastcgi;
-    uwsgi_temp_path {{.Dir}}/nginx-uwsgi;
-    scgi_temp_path {{.Dir}}/nginx-scgi;
-
-    upstream auth {
-{{- range .Auth}}
-        server {{.}} max_fails=1 fail_timeout=1s;
-{{- end}}
-        keepalive 16;
-    }
-    upstream mcp {
-{{- range .MCP}}
-        server {{.}} max_fails=1 fail_timeout=1s;
-{{- end}}
-        keepalive 16;
-    }
-
-    server {
-        listen 127.0.0.1:{{.Port}};
-
-        client_max_body_size 4m;
-        large_client_header_buffers 4 32k;
-        proxy_http_version 1.1;
-        proxy_set_header Host $http_host;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header Connection "";
-        proxy_buffer_size 32k;
-        proxy_buffers 8 32k;
-        proxy_connect_timeout 2s;
-        proxy_read_timeout 15s;
-
-        location / { proxy_pass http://auth; }
-
-        location /mcp { proxy_pass http://mcp; }
-        location /tools/ { proxy_pass http://mcp; }
-        location /.well-known/oauth-protected-resource { proxy_pass http://mcp; }
-    }
-}
-`))
+// shipped is the configuration that operators begin with, from the top of the module.
+// The cluster runs with it, but for addresses, TLS and logs.
+const shipped = "deploy/nginx/signet.conf"
 
 func nginxProgram() (string, error) {
 	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
@@ -72,48 +21,102 @@ func nginxProgram() (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no nginx (Debian's package nginx has it)")
+	return "", errors.New("no nginx (Debian's package nginx has it)")
+}
+
+// moduleRoot is the directory of go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// nginxConf turns the shipped server into one on a loopback port, without TLS, in
+// front of these replicas.
+func (c *Cluster) nginxConf(server string) (string, error) {
+	root := ""
+	if os.Geteuid() == 0 {
+		root = "user root;" // the workers keep bodies in our directory
+	}
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "%s\ndaemon off;\nworker_processes 1;\npid %[2]s/nginx.pid;\nerror_log stderr;\nevents { worker_connections 4096; }\nhttp {\naccess_log off;\n", root, c.Dir)
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&conf, "%s_temp_path %s/nginx-%[1]s;\n", kind, c.Dir)
+	}
+	_, upstreams, _ := strings.Cut(server, "upstream ")
+	upstreams, rest, ok := strings.Cut("upstream "+upstreams, "server {\n    listen 80;")
+	_, tls, ok2 := strings.Cut(rest, "server {\n    listen 443 ssl;")
+	if !ok || !ok2 {
+		return "", fmt.Errorf("%s: not the two servers that the cluster knows how to change", shipped)
+	}
+	for line := range strings.Lines(upstreams) {
+		if strings.HasPrefix(line, "log_format") {
+			break
+		}
+		if !c.expand(&conf, line) {
+			conf.WriteString(line)
+		}
+	}
+	fmt.Fprintf(&conf, "server {\n    listen 127.0.0.1:%d;\n", c.o.Port)
+	for line := range strings.Lines(tls) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !strings.HasPrefix(word, "ssl_") && word != "access_log" && !strings.Contains(line, "Strict-Transport-Security") {
+			conf.WriteString(line)
+		}
+	}
+	conf.WriteString("}\n")
+	return conf.String(), nil
+}
+
+// expand writes the server lines of all our replicas of a role in place of the first
+// of them, and none in place of the others.
+func (c *Cluster) expand(conf *strings.Builder, line string) bool {
+	for role, list := range map[string][]*Replica{"auth": c.Auth, "mcp": c.MCP} {
+		if strings.Contains(line, "server "+role+"-1:8080") {
+			for _, r := range list {
+				conf.WriteString(strings.Replace(line, role+"-1:8080", strings.TrimPrefix(r.URL, "http://"), 1))
+			}
+			return true
+		}
+		if strings.Contains(line, "server "+role+"-") {
+			return true
+		}
+	}
+	return false
 }
 
 // startNginx starts it in front of replicas that need not run yet.
-func (c *Cluster) startNginx() error {
+func (c *Cluster) startNginx(ctx context.Context) error {
 	program, err := nginxProgram()
 	if err != nil {
 		return err
 	}
-	var conf strings.Builder
-	addresses := func(list []*Replica) (a []string) {
-		for _, r := range list {
-			a = append(a, strings.TrimPrefix(r.URL, "http://"))
-		}
-		return a
+	top, err := moduleRoot(ctx)
+	if err != nil {
+		return err
 	}
-	err = nginxConf.Execute(&conf, struct {
-		Root      bool // then the workers are, too: they keep bodies in our directory
-		Dir       string
-		Port      int
-		Auth, MCP []string
-	}{os.Geteuid() == 0, c.Dir, c.o.Port, addresses(c.Auth), addresses(c.MCP)})
+	server, err := os.ReadFile(filepath.Join(top, shipped))
+	if err != nil {
+		return err
+	}
+	conf, err := c.nginxConf(string(bytes.ReplaceAll(server, []byte("\r\n"), []byte("\n"))))
 	if err != nil {
 		return err
 	}
 	path := filepath.Join(c.Dir, "nginx.conf")
-	if err := os.WriteFile(path, []byte(conf.String()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		return err
 	}
-	log := filepath.Join(c.Dir, "nginx.log")
+	log := c.NginxLog()
 	if c.nginx, err = startProcess(exec.Command(program, "-c", path, "-p", c.Dir, "-e", "stderr"), log); err != nil {
 		return err
 	}
-	if err := c.nginxListens(); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := c.nginx.listens(ctx, fmt.Sprint("127.0.0.1:", c.o.Port)); err != nil {
 		return fmt.Errorf("nginx: %w\n%s", err, Tail(log, 20))
 	}
 	return nil
-}
-
-// nginxListens waits until it answers, with whatever it says before the replicas run.
-func (c *Cluster) nginxListens() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return c.nginx.listens(ctx, fmt.Sprint("127.0.0.1:", c.o.Port))
 }

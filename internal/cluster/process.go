@@ -173,6 +173,18 @@ func (r *Replica) Stop() error {
 	return nil
 }
 
+// Restart stops the replica, starts it again and waits until it is ready: a step of a
+// rolling restart.
+func (r *Replica) Restart(ctx context.Context) error {
+	if err := r.Stop(); err != nil {
+		return err
+	}
+	if err := r.Start(ctx); err != nil {
+		return err
+	}
+	return r.Ready(ctx)
+}
+
 // Kill ends the replica without a chance to tidy up (SIGKILL).
 func (r *Replica) Kill() error {
 	r.mu.Lock()
