@@ -69,6 +69,19 @@ var postgresSchema = []string{`
 		expires_at BIGINT NOT NULL  -- Unix seconds
 	);
 	CREATE INDEX attempts_expires ON attempts (expires_at);
+`, `
+	ALTER TABLE meta ADD COLUMN rooted_at BIGINT NOT NULL DEFAULT 0; -- Unix milliseconds: since when the fingerprint is this one
+	CREATE TABLE withdrawn_keys (
+		kid          TEXT   COLLATE "C" PRIMARY KEY,
+		published_at BIGINT NOT NULL, -- Unix milliseconds, as withdrawn_at
+		withdrawn_at BIGINT NOT NULL
+	);
+	CREATE TABLE servers (
+		id      TEXT   COLLATE "C" PRIMARY KEY,
+		roots   TEXT   NOT NULL,
+		ahead   BIGINT NOT NULL, -- milliseconds by which its clock is before the database's
+		seen_at BIGINT NOT NULL  -- Unix milliseconds, by the database's clock
+	);
 `}
 
 // defaultSchema is where the tables are, in a database that may have others, unless

@@ -79,6 +79,19 @@ var sqliteSchema = []string{`
 		expires_at INTEGER NOT NULL  -- Unix seconds
 	) WITHOUT ROWID;
 	CREATE INDEX attempts_expires ON attempts (expires_at);
+`, `
+	ALTER TABLE meta ADD COLUMN rooted_at INTEGER NOT NULL DEFAULT 0; -- Unix milliseconds: since when the fingerprint is this one
+	CREATE TABLE withdrawn_keys (
+		kid          TEXT    PRIMARY KEY,
+		published_at INTEGER NOT NULL, -- Unix milliseconds, as withdrawn_at
+		withdrawn_at INTEGER NOT NULL
+	) WITHOUT ROWID;
+	CREATE TABLE servers (
+		id      TEXT    PRIMARY KEY,
+		roots   TEXT    NOT NULL,
+		ahead   INTEGER NOT NULL, -- milliseconds by which its clock is before the database's
+		seen_at INTEGER NOT NULL  -- Unix milliseconds, by the database's clock
+	) WITHOUT ROWID;
 `}
 
 // use is what a connection is for. None of them creates a file.

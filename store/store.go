@@ -207,28 +207,6 @@ func (s *Store) Epoch() string {
 	return ""
 }
 
-// Fingerprint names the root secret that the store was made under.
-func (s *Store) Fingerprint() string {
-	if m := s.known.Load(); m != nil {
-		return m.fingerprint
-	}
-	return ""
-}
-
-// SetFingerprint follows a rotation of the root secret.
-func (s *Store) SetFingerprint(ctx context.Context, fingerprint string) error {
-	err := s.Write(ctx, func(tx Tx) error {
-		_, err := tx.Exec("UPDATE meta SET fingerprint = $1", fingerprint)
-		return err
-	})
-	if err == nil {
-		m := *s.known.Load()
-		m.fingerprint = fingerprint
-		s.known.Store(&m)
-	}
-	return err
-}
-
 // Read runs fn on one snapshot of what was committed. The Tx refuses to write.
 func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
 	s.mu.RLock()

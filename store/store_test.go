@@ -113,8 +113,12 @@ func testStoreKeepsItsIdentityAndContent(t *testing.T, o store.Options) {
 	if err := spend(s, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SetFingerprint(t.Context(), "rotated"); err != nil {
+	rooted := time.UnixMilli(1_900_000_000_123)
+	if err := s.Write(t.Context(), func(tx store.Tx) error { return store.SetFingerprint(tx, "rotated", rooted) }); err != nil {
 		t.Fatal(err)
+	}
+	if got, since, err := s.Root(t.Context()); err != nil || got != "rotated" || !since.Equal(rooted) || s.Fingerprint() != "rotated" {
+		t.Errorf("root %q since %v (%v), want rotated since %v", got, since, err, rooted)
 	}
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
