@@ -10,11 +10,12 @@ import (
 // Simulation is the schedule over rows that are only numbers.
 type Simulation struct {
 	schedule
-	rows []row
+	rows  []row
+	named map[string]bool // of all keys that ever were
 }
 
 func NewSimulation(rotation, ttl time.Duration) *Simulation {
-	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: ttl}}
+	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: ttl}, named: map[string]bool{}}
 }
 
 func (s *Simulation) MaxAge() time.Duration { return s.maxAge() }
@@ -30,6 +31,10 @@ func (s *Simulation) Update(now time.Time) (created []string) {
 	for _, n := range p.create {
 		if !slices.ContainsFunc(s.rows, func(r row) bool { return r.period == n }) {
 			id := fmt.Sprint("key", n)
+			for again := 'a'; s.named[id]; again++ { // in the place of one that left its period
+				id = fmt.Sprint("key", n, string(again))
+			}
+			s.named[id] = true
 			s.rows = append(s.rows, row{period: n, id: id, sealed: sql.NullString{String: "x", Valid: true}, startsAt: s.start(n), publishedAt: now})
 			created = append(created, id)
 		}
@@ -40,8 +45,53 @@ func (s *Simulation) Update(now time.Time) (created []string) {
 		}
 	}
 	s.rows = slices.DeleteFunc(s.rows, func(r row) bool { return slices.Contains(p.remove, r.period) })
-	slices.SortFunc(s.rows, func(a, b row) int { return a.startsAt.Compare(b.startsAt) })
+	s.sort()
 	return created
+}
+
+func (s *Simulation) sort() {
+	slices.SortFunc(s.rows, func(a, b row) int { return a.startsAt.Compare(b.startsAt) })
+}
+
+// Rotate does what [Rotate] does.
+func (s *Simulation) Rotate(now time.Time) (id string, signs time.Time, err error) {
+	next, signs, err := s.forward(s.rows, now)
+	if err != nil {
+		return "", signs, err
+	}
+	id = s.rows[next].id
+	if signs.Before(s.signsFrom(s.rows[next])) {
+		s.move(id, signs, now)
+	}
+	return id, signs, nil
+}
+
+func (s *Simulation) move(id string, startsAt, now time.Time) {
+	for i := range s.rows {
+		if s.rows[i].id == id {
+			s.rows[i].period, s.rows[i].startsAt = -now.UnixMilli(), startsAt
+		}
+	}
+	s.sort()
+}
+
+// Withdraw does what [Withdraw] does.
+func (s *Simulation) Withdraw(id string, now time.Time) (signs string, err error) {
+	i := slices.IndexFunc(s.rows, func(r row) bool { return r.id == id })
+	c, err := s.without(s.rows, i, now)
+	if err != nil {
+		return "", err
+	}
+	s.rows = slices.Delete(slices.Clone(s.rows), i, i+1)
+	for j, r := range s.rows {
+		if slices.ContainsFunc(c.erase, func(e row) bool { return e.id == r.id }) {
+			s.rows[j].sealed = sql.NullString{}
+		}
+	}
+	if c.early {
+		s.move(c.signs.id, now, now)
+	}
+	return c.signs.id, nil
 }
 
 // Signing is the name of the key with which a replica that read v signs at now.
@@ -79,5 +129,5 @@ func ParseFile(name string, text []byte) (private bool, err error) {
 
 // With is the same store read under another rotation.
 func (s *Simulation) With(rotation time.Duration) *Simulation {
-	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: s.tokenTTL}, rows: s.rows}
+	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: s.tokenTTL}, rows: s.rows, named: s.named}
 }

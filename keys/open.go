@@ -18,11 +18,6 @@ import (
 	"signet/store"
 )
 
-const (
-	minPoll = 200 * time.Millisecond
-	maxPoll = 5 * time.Second
-)
-
 // minRotation keeps two max-ages and a poll within the lead.
 const minRotation = time.Second
 
@@ -69,7 +64,7 @@ type book struct {
 
 // refresh reads the rows, does what the plan says, and puts the result in force.
 func (b *book) refresh(ctx context.Context) (time.Duration, error) {
-	poll := min(max(b.Rotation/20, minPoll), maxPoll)
+	poll := b.poll()
 	now := time.Now()
 	rows, err := b.read(ctx)
 	if err != nil {
@@ -133,9 +128,13 @@ func (b *book) write(ctx context.Context, now time.Time) (rows []row, err error)
 	return rows, err
 }
 
-func query(tx store.Tx) (rows []row, err error) {
-	list, err := tx.Query(`SELECT period, kid, public, sealed_private, starts_at, published_at
-		FROM signing_keys ORDER BY starts_at, period`)
+func query(tx store.Tx) ([]row, error) { return queryRows(tx, "") }
+
+// queryForUpdate reads the rows for a Write that decides by them.
+func queryForUpdate(tx store.Tx) ([]row, error) { return queryRows(tx, " FOR UPDATE") }
+
+func queryRows(tx store.Tx, lock string) (rows []row, err error) {
+	list, err := tx.Query("SELECT period, kid, public, sealed_private, starts_at, published_at FROM signing_keys ORDER BY starts_at, period" + lock)
 	if err != nil {
 		return nil, err
 	}
@@ -206,9 +205,21 @@ func (b *book) use(rows []row, now time.Time) error {
 	if k := next.signing(now); old != nil && k != nil && now.Before(k.from) && old.signing(now) != nil && old.signing(now).id != k.id {
 		b.Log.Warn("no older private key is left: a key signs before all verifiers can know it", "kid", k.id)
 	}
+	if old != nil {
+		b.reportWithdrawn(old, next, now)
+	}
 	b.rows = rows
 	b.set.current.Store(next)
 	return nil
+}
+
+// reportWithdrawn tells the log of keys that were taken out before their time.
+func (b *book) reportWithdrawn(old, next *snapshot, now time.Time) {
+	for _, k := range old.keys {
+		if next.byID[k.id] == nil && k.published(now) {
+			b.Log.Warn("signing key withdrawn: tokens that it signed are refused", "kid", k.id)
+		}
+	}
 }
 
 // open reads what r holds, or takes it from old: equal keys stay the same pointers,
@@ -236,10 +247,12 @@ func (b *book) open(r row, old *snapshot) (publishedKey, error) {
 	return k, err
 }
 
+var errOtherRoot = errors.New("its private half was not sealed under this root secret (SIGNET_SECRET)")
+
 func unseal(ring *seal.Keyring, r row, public *ecdsa.PublicKey) (*ecdsa.PrivateKey, error) {
 	sealed, err := seal.Open[seal.SigningKey](ring, r.sealed.String)
 	if err != nil || sealed.KeyID != r.id {
-		return nil, errors.New("its private half was not sealed under this root secret (SIGNET_SECRET)")
+		return nil, errOtherRoot
 	}
 	key, err := x509.ParsePKCS8PrivateKey(sealed.Private)
 	if err != nil {

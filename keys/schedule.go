@@ -8,6 +8,12 @@ import (
 	"signet/jwt"
 )
 
+// How often a replica reads the rows, at least and at most.
+const (
+	minPoll = 200 * time.Millisecond
+	maxPoll = 5 * time.Second
+)
+
 // maxMaxAge bounds the JWK Set's max-age when periods are long.
 const maxMaxAge = 15 * time.Minute
 
@@ -20,7 +26,7 @@ type schedule struct {
 
 // row is a key as the store has it.
 type row struct {
-	period      int64
+	period      int64 // below zero: it was brought forward out of its period
 	id          string
 	public      string         // JWK
 	sealed      sql.NullString // NULL once erased
@@ -32,6 +38,10 @@ type row struct {
 // period. Two of them, and the time in which replicas learn of a new row, fit into
 // the lead.
 func (s schedule) maxAge() time.Duration { return min(s.rotation/4, maxMaxAge) }
+
+// poll is the time between two looks at the rows, in which all replicas learn of a
+// change: well inside the lead.
+func (s schedule) poll() time.Duration { return min(max(s.rotation/20, minPoll), maxPoll) }
 
 // period is the number of the period at t.
 func (s schedule) period(t time.Time) int64 {
@@ -130,6 +140,59 @@ func (s schedule) plan(rows []row, now time.Time) plan {
 		}
 	}
 	return p
+}
+
+// forward finds the next key and when it can sign at the earliest: every cache has
+// it, and every replica has read that it comes early, so they change together.
+func (s schedule) forward(rows []row, now time.Time) (next int, signs time.Time, err error) {
+	if len(rows) == 0 {
+		return 0, signs, ErrNoKeys
+	}
+	signing := s.signing(rows, now)
+	for i := signing + 1; i < len(rows); i++ {
+		if !rows[i].sealed.Valid || signing < 0 {
+			continue
+		}
+		signs = now.Add(2 * s.poll())
+		if known := rows[i].publishedAt.Add(2 * s.maxAge()); known.After(signs) {
+			signs = known
+		}
+		if first := rows[signing].startsAt.Add(time.Millisecond); first.After(signs) {
+			signs = first
+		}
+		return i, signs, nil
+	}
+	return 0, signs, ErrNoNext
+}
+
+// consequence is what follows from taking a key away.
+type consequence struct {
+	signs row   // what signs then
+	early bool  // its period has not begun: it leaves it
+	erase []row // older ones, whose private halves must not sign again
+}
+
+// without says what becomes of the others when rows[i] is taken away.
+func (s schedule) without(rows []row, i int, now time.Time) (c consequence, err error) {
+	rest := slices.Delete(slices.Clone(rows), i, i+1)
+	if rows[i].sealed.Valid && s.signing(rows, now) == i {
+		if later := s.signing(rest[i:], now); later >= 0 { // none goes back to an older one
+			c.signs = rest[i+later]
+			c.early = now.Before(c.signs.startsAt)
+			for _, r := range rest[:i] {
+				if r.sealed.Valid {
+					c.erase = append(c.erase, r)
+				}
+			}
+			return c, nil
+		}
+	}
+	signing := s.signing(rest, now)
+	if signing < 0 {
+		return c, ErrOnlyKey
+	}
+	c.signs = rest[signing]
+	return c, nil
 }
 
 // covers reports whether r is period n's key, also if it was made when periods

@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -117,68 +118,216 @@ func TestScheduleRotationChanges(t *testing.T) {
 	}
 }
 
+// Brought forward, the next key signs as soon as all caches know it, another one takes
+// its place, and a second call changes nothing.
+func TestScheduleRotate(t *testing.T) {
+	s := keys.NewSimulation(time.Hour, 5*time.Minute)
+	const a, b, c, d = "key500000", "key500001", "key500001a", "key500002"
+	s.Update(epoch)
+	minute := func(m int) time.Time { return epoch.Add(time.Duration(m) * time.Minute) }
+	for _, m := range []int{10, 11} {
+		if id, signs, err := s.Rotate(minute(m)); err != nil || id != b || !signs.Equal(minute(30)) {
+			t.Errorf("minute %d: %s signs from %v (%v), want %s from minute 30", m, id, signs, err, b)
+		}
+	}
+	at(t, s, 12, a, []string{a, b, c}, []string{a, b, c})
+	at(t, s, 29, a, []string{a, b, c}, []string{a, b, c})
+	at(t, s, 30, b, []string{b, c}, []string{a, b, c})
+	at(t, s, 36, b, []string{b, c}, []string{b, c})
+	at(t, s, 60, c, []string{c, d}, []string{b, c, d})
+	// Known already: it signs when every replica has read that it shall.
+	if id, signs, err := s.Rotate(minute(95)); err != nil || id != d || !signs.Equal(minute(95).Add(10*time.Second)) {
+		t.Errorf("%s signs from %v (%v)", id, signs, err)
+	}
+	at(t, s, 96, d, []string{d, "key500002a"}, []string{c, d, "key500002a"})
+}
+
+// Whatever is withdrawn is gone from that moment, a published key signs, and another one
+// follows it.
+func TestScheduleWithdraw(t *testing.T) {
+	const a, b, c = "key500000", "key500001", "key500002"
+	prepared := func() *keys.Simulation {
+		s := keys.NewSimulation(time.Hour, 5*time.Minute)
+		s.Update(epoch)
+		at(t, s, 60, b, []string{b, c}, []string{a, b, c})
+		return s
+	}
+	for _, tc := range []struct {
+		name, kid, signs   string
+		private, published []string
+	}{
+		{"the signing one", b, c, []string{c, "key500002a"}, []string{a, c, "key500002a"}},
+		{"the next one", c, b, []string{b, "key500002a"}, []string{a, b, "key500002a"}},
+		{"a past one", a, b, []string{b, c}, []string{b, c}},
+	} {
+		s := prepared()
+		signs, err := s.Withdraw(tc.kid, epoch.Add(62*time.Minute))
+		if err != nil || signs != tc.signs {
+			t.Errorf("%s: %s signs (%v), want %s", tc.name, signs, err, tc.signs)
+		}
+		if got := s.Signing(s.Read(), epoch.Add(62*time.Minute)); got != tc.signs {
+			t.Errorf("%s: with the rows left %s signs, want %s", tc.name, got, tc.signs)
+		}
+		at(t, s, 62, tc.signs, tc.private, tc.published)
+		at(t, s, 89, tc.signs, tc.private, s.Published(s.Read(), epoch.Add(89*time.Minute)))
+	}
+	s := prepared()
+	if _, err := s.Withdraw(b, epoch.Add(62*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Withdraw(c, epoch.Add(62*time.Minute)); !errors.Is(err, keys.ErrOnlyKey) {
+		t.Errorf("the last one: %v, want ErrOnlyKey", err)
+	}
+	// The predecessor's private half may be there still: it does not come back.
+	s = keys.NewSimulation(time.Hour, 5*time.Minute)
+	s.Update(epoch)
+	s.Update(epoch.Add(40 * time.Minute))
+	if id, _, err := s.Rotate(epoch.Add(40 * time.Minute)); err != nil || id != b {
+		t.Fatal(id, err)
+	}
+	s.Update(epoch.Add(40 * time.Minute)) // nobody has erased a's private half when b signs
+	if signs, err := s.Withdraw(b, epoch.Add(41*time.Minute)); err != nil || signs != "key500001a" || !slices.Equal(s.Read().Private(), []string{"key500001a"}) {
+		t.Errorf("%s signs (%v), private halves %v", signs, err, s.Read().Private())
+	}
+}
+
 // INV9: several replicas with clocks that differ, that poll at their own times and
-// lose the store for a while. Whatever key signs was published for long enough, and
-// stays so for as long as its tokens live; there is a key at any time.
+// lose the store for a while; an operator who rotates and withdraws at any time.
+// Whatever key signs was published for long enough, and stays so for as long as its
+// tokens live; there is a key at any time, and never one that was withdrawn.
 func TestINV9_ScheduleSimulation(t *testing.T) {
+	rotated, withdrawn := 0, 0
 	for seed := range uint64(12) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		const rotation, ttl, replicas = time.Hour, 5 * time.Minute, 3
-		s := keys.NewSimulation(rotation, ttl)
-		type replica struct {
-			skew, next, back time.Duration // back: the end of an outage
-			view             keys.View
-		}
-		rs := make([]replica, replicas)
-		for i := range rs {
-			rs[i].skew = time.Duration(rng.Int64N(int64(20*time.Second))) - 10*time.Second
-		}
-		made := map[string]time.Duration{}   // true time at which a key could be read
-		needed := map[string]time.Duration{} // true time until which its tokens live
-		var first string
-		for at := time.Duration(0); at < 20*rotation; at += time.Second {
-			for i := range rs {
-				r := &rs[i]
-				now := epoch.Add(at + r.skew)
-				if r.back < at && rng.IntN(20_000) == 0 {
-					r.back = at + time.Duration(rng.Int64N(int64(3*rotation)))
-				}
-				if at >= r.next && at >= r.back {
-					for _, id := range s.Update(now) {
-						made[id] = at
-						if first == "" {
-							first = id
-						}
-					}
-					r.view, r.next = s.Read(), at+5*time.Second
-				}
-				if len(r.view) == 0 {
-					continue
-				}
-				id := s.Signing(r.view, now)
-				if id == "" {
-					t.Fatalf("seed %d, %v: nothing signs", seed, at)
-				}
-				// Clocks 20 s apart and polls of 5 s are what the second max-age is for.
-				if since := at - made[id]; id != first && since < s.MaxAge()+25*time.Second {
-					t.Fatalf("seed %d, %v: %s signs %v after it was made", seed, at, id, since)
-				}
-				if r.back <= at { // one cut off from the store signs with what it has: no promise to others
-					needed[id] = max(needed[id], at+ttl)
-				}
+		m := newModel(t, seed)
+		for m.at < 20*m.rotation {
+			m.operate()
+			for i := range m.replicas {
+				m.step(i)
 			}
-			for i := range rs {
-				if rs[i].back > at || len(rs[i].view) == 0 {
-					continue
-				}
-				published := s.Published(rs[i].view, epoch.Add(at+rs[i].skew))
-				for id, until := range needed {
-					// The verifier's leeway is for clocks that differ.
-					if at > made[id]+10*time.Second && at < until && at >= rs[i].next-4*time.Second && !slices.Contains(published, id) {
-						t.Fatalf("seed %d, %v: %s is needed until %v, published are %v", seed, at, id, until, published)
-					}
-				}
+			for i := range m.replicas {
+				m.checkPublished(i)
 			}
+			m.at += time.Second
+		}
+		rotated += m.rotated
+		withdrawn += len(m.withdrawn)
+	}
+	if rotated < 50 || withdrawn < 20 {
+		t.Errorf("%d rotations and %d withdrawals: the test is idle", rotated, withdrawn)
+	}
+}
+
+// model is a store, its replicas and what must be so.
+type model struct {
+	t        *testing.T
+	seed     uint64
+	rng      *rand.Rand
+	s        *keys.Simulation
+	rotation time.Duration
+	ttl      time.Duration
+	at       time.Duration // true time
+	replicas []replica
+
+	made      map[string]time.Duration // when a key could be read
+	needed    map[string]time.Duration // until when its tokens live
+	early     map[string]bool          // may sign before it is known: the first, and successors of withdrawn ones
+	withdrawn map[string]bool
+	rotated   int
+}
+
+type replica struct {
+	skew, next, back time.Duration // back: the end of an outage
+	view             keys.View
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	const replicas = 3
+	m := &model{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), rotation: time.Hour, ttl: 5 * time.Minute, replicas: make([]replica, replicas),
+		made: map[string]time.Duration{}, needed: map[string]time.Duration{}, early: map[string]bool{}, withdrawn: map[string]bool{},
+	}
+	m.s = keys.NewSimulation(m.rotation, m.ttl)
+	for i := range m.replicas {
+		m.replicas[i].skew = time.Duration(m.rng.Int64N(int64(20*time.Second))) - 10*time.Second
+	}
+	return m
+}
+
+func (m *model) now(skew time.Duration) time.Time { return epoch.Add(m.at + skew) }
+
+// operate is the operator, who has a right clock. Half of the seeds have one who only
+// waits.
+func (m *model) operate() {
+	if m.seed%2 == 0 || m.at < time.Minute {
+		return
+	}
+	if m.rng.IntN(2000) == 0 {
+		if _, _, err := m.s.Rotate(m.now(0)); err == nil {
+			m.rotated++
+		}
+	}
+	if m.rng.IntN(6000) != 0 {
+		return
+	}
+	view := m.s.Read()
+	published := m.s.Published(view, m.now(0))
+	kid := published[m.rng.IntN(len(published))]
+	signed := m.s.Signing(view, m.now(0))
+	if _, err := m.s.Withdraw(kid, m.now(0)); err != nil {
+		return
+	}
+	m.withdrawn[kid] = true
+	delete(m.needed, kid)
+	if kid == signed { // there is no choice, also for who withdraws again before the next is known
+		for _, id := range m.s.Read().Private() {
+			m.early[id] = true
+		}
+	}
+}
+
+// step is one second of a replica: it polls if it is time, and signs.
+func (m *model) step(i int) {
+	r, now := &m.replicas[i], m.now(m.replicas[i].skew)
+	if r.back < m.at && m.rng.IntN(20_000) == 0 {
+		r.back = m.at + time.Duration(m.rng.Int64N(int64(3*m.rotation)))
+	}
+	if m.at >= r.next && m.at >= r.back {
+		for _, id := range m.s.Update(now) {
+			m.made[id] = m.at
+			m.early[id] = m.early[id] || len(m.made) == 1
+		}
+		r.view, r.next = m.s.Read(), m.at+5*time.Second
+		if id := m.s.Signing(r.view, now); m.withdrawn[id] {
+			m.t.Fatalf("seed %d, %v: %s signs, which was withdrawn", m.seed, m.at, id)
+		}
+	}
+	if len(r.view) == 0 {
+		return
+	}
+	id := m.s.Signing(r.view, now)
+	if id == "" {
+		m.t.Fatalf("seed %d, %v: nothing signs", m.seed, m.at)
+	}
+	// Clocks 20 s apart and polls of 5 s are what the second max-age is for.
+	if since := m.at - m.made[id]; !m.early[id] && since < m.s.MaxAge()+25*time.Second {
+		m.t.Fatalf("seed %d, %v: %s signs %v after it was made", m.seed, m.at, id, since)
+	}
+	if r.back <= m.at && !m.withdrawn[id] { // one cut off from the store signs with what it has: no promise to others
+		m.needed[id] = max(m.needed[id], m.at+m.ttl)
+	}
+}
+
+// checkPublished wants every key that is needed from a replica that has just polled.
+func (m *model) checkPublished(i int) {
+	r := &m.replicas[i]
+	if r.back > m.at || len(r.view) == 0 || m.at < r.next-4*time.Second {
+		return
+	}
+	published := m.s.Published(r.view, m.now(r.skew))
+	for id, until := range m.needed {
+		// The verifier's leeway is for clocks that differ.
+		if m.at > m.made[id]+10*time.Second && m.at < until && !slices.Contains(published, id) {
+			m.t.Fatalf("seed %d, %v: %s is needed until %v, published are %v", m.seed, m.at, id, until, published)
 		}
 	}
 }

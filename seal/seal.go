@@ -220,6 +220,12 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	return v, nil
 }
 
+// IsCurrent reports whether raw names the sealing root. It opens nothing.
+func IsCurrent(k *Keyring, raw string) bool {
+	b, err := encoding.DecodeString(raw)
+	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots[0].id
+}
+
 func (k *Keyring) root(id [rootIDSize]byte, p purpose) *root {
 	for i := range k.roots {
 		if r := &k.roots[i]; r.id == id && (!r.clientsOnly || p == forClient) {

@@ -1,0 +1,156 @@
+package keys
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"signet/store"
+)
+
+// State is what a key is for at some time.
+type State string
+
+// The states of a key, in the order of its life.
+const (
+	Next      State = "next"      // published, and does not sign yet
+	Signing   State = "signing"   // signs now
+	Past      State = "past"      // published until its last token has expired
+	Withdrawn State = "withdrawn" // taken out before its time, see [Withdraw]
+)
+
+// Info is what may be told of a key. Where a time is not known it is zero.
+type Info struct {
+	ID             string
+	State          State
+	Private        bool      // the private half exists
+	PublishedAt    time.Time // zero: not known, as of a file
+	SignsFrom      time.Time
+	SignsUntil     time.Time // zero: no successor is known
+	PublishedUntil time.Time // zero: no end is known
+	WithdrawnAt    time.Time
+}
+
+// Timeline is the keys of one issuer, those that were withdrawn and then the others,
+// oldest first, and by which rules they follow each other.
+type Timeline struct {
+	Keys     []Info
+	Rotation time.Duration // zero: the operator says when a key signs
+	MaxAge   time.Duration // the longest for which a verifier caches the JWK Set
+	NextMade time.Time     // when a server makes the key after those; zero: never
+}
+
+// List tells what keys there are at now, beside a running server: it opens no
+// private half and makes nothing. Rotation is the one that the keys were made with,
+// o's where there are none. It asks o for a store, a rotation and a token lifetime.
+func List(ctx context.Context, o Options, now time.Time) (t Timeline, err error) {
+	var rows []row
+	err = o.Store.Read(ctx, func(tx store.Tx) error {
+		t.Keys = nil
+		if rows, err = query(tx); err != nil {
+			return err
+		}
+		list, err := tx.Query("SELECT kid, published_at, withdrawn_at FROM withdrawn_keys ORDER BY withdrawn_at, kid")
+		if err != nil {
+			return err
+		}
+		defer list.Close()
+		for list.Next() {
+			var published, withdrawn int64
+			k := Info{State: Withdrawn}
+			if err := list.Scan(&k.ID, &published, &withdrawn); err != nil {
+				return err
+			}
+			k.PublishedAt, k.WithdrawnAt = time.UnixMilli(published), time.UnixMilli(withdrawn)
+			t.Keys = append(t.Keys, k)
+		}
+		return list.Err()
+	})
+	if err != nil {
+		return Timeline{}, err
+	}
+	s := o.scheduleOf(rows)
+	t.Rotation, t.MaxAge = s.rotation, s.maxAge()
+	if len(rows) > 0 {
+		t.NextMade = s.start(s.period(now) + 1)
+	}
+	for i := range rows {
+		t.Keys = append(t.Keys, s.info(rows, i, now))
+	}
+	return t, nil
+}
+
+// scheduleOf is the schedule by which rows were made. A command may be called with
+// other settings than the servers have; the number of a period and its beginning
+// tell how long one is.
+func (o Options) scheduleOf(rows []row) schedule {
+	s := schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}
+	newest := slices.SortedFunc(slices.Values(rows), func(a, b row) int {
+		return cmp.Or(b.publishedAt.Compare(a.publishedAt), cmp.Compare(b.period, a.period))
+	})
+	for _, r := range newest {
+		ms := r.startsAt.UnixMilli()
+		if r.period <= 0 || ms%r.period != 0 {
+			continue
+		}
+		if rotation := time.Duration(ms/r.period) * time.Millisecond; rotation >= minRotation {
+			s.rotation = rotation
+			break
+		}
+	}
+	return s
+}
+
+// info is what is known of rows[i].
+func (s schedule) info(rows []row, i int, now time.Time) Info {
+	r := rows[i]
+	k := Info{ID: r.id, State: Next, Private: r.sealed.Valid, PublishedAt: r.publishedAt, SignsFrom: s.signsFrom(r), PublishedUntil: s.publishedUntil(rows, i)}
+	if at, ok := s.successorSigns(rows, i); ok {
+		k.SignsUntil = at
+	}
+	made := r.startsAt // where nothing else could sign, it did from the beginning
+	if r.publishedAt.After(made) {
+		made = r.publishedAt
+	}
+	switch signing := s.signing(rows, now); {
+	case i == signing:
+		k.State = Signing
+		if k.SignsFrom.After(now) {
+			k.SignsFrom = made
+		}
+	case i < signing || !r.sealed.Valid:
+		k.State = Past
+		if k.SignsFrom.After(k.SignsUntil) {
+			k.SignsFrom = made
+		}
+	}
+	return k
+}
+
+// List tells what keys the set has at now.
+func (s *Set) List(now time.Time) Timeline {
+	current := s.current.Load()
+	if current == nil {
+		return Timeline{}
+	}
+	t := Timeline{MaxAge: current.maxAge}
+	signing := current.signing(now)
+	for i := range current.keys {
+		k := &current.keys[i]
+		info := Info{ID: k.id, State: Past, Private: k.private != nil, SignsFrom: k.from, PublishedUntil: k.until}
+		for _, later := range current.keys[i+1:] {
+			if later.private != nil && info.SignsUntil.IsZero() {
+				info.SignsUntil = later.from
+			}
+		}
+		switch {
+		case k == signing:
+			info.State = Signing
+		case k.private != nil && k.from.After(now):
+			info.State = Next
+		}
+		t.Keys = append(t.Keys, info)
+	}
+	return t
+}

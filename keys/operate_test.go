@@ -1,0 +1,285 @@
+package keys_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/jwt"
+	"signet/keys"
+	"signet/seal"
+	"signet/store"
+)
+
+func list(t testing.TB, o keys.Options) keys.Timeline {
+	t.Helper()
+	timeline, err := keys.List(context.Background(), o, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return timeline
+}
+
+// inState is the one key of that state.
+func inState(t testing.TB, o keys.Options, want keys.State) (found keys.Info) {
+	t.Helper()
+	for _, k := range list(t, o).Keys {
+		if k.State == want {
+			found = k
+		}
+	}
+	if found.ID == "" {
+		t.Fatalf("no key is %s: %+v", want, list(t, o).Keys)
+	}
+	return found
+}
+
+// waitFor waits for what a replica is about to read.
+func waitFor(t testing.TB, what string, within time.Duration, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, within)
+		}
+	}
+}
+
+// byTheHeaders caches the JWK Set for as long as max-age says, and fetches it for no
+// other reason.
+type byTheHeaders struct {
+	set  *keys.Set
+	x    map[string]*ecdsa.PublicKey
+	till time.Time
+}
+
+func (c *byTheHeaders) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
+	if now := time.Now(); !now.Before(c.till) {
+		body, _, maxAge := c.set.JWKS(now)
+		var set struct {
+			Keys []struct{ Kid string }
+		}
+		if err := json.Unmarshal(body, &set); err != nil {
+			return nil, err
+		}
+		c.x, c.till = map[string]*ecdsa.PublicKey{}, now.Add(maxAge)
+		for _, k := range set.Keys {
+			public, err := c.set.Key(ctx, k.Kid)
+			if err != nil {
+				return nil, err
+			}
+			c.x[k.Kid] = public
+		}
+	}
+	if c.x[kid] == nil {
+		return nil, jwt.ErrUnknownKey
+	}
+	return c.x[kid], nil
+}
+
+// kidOf is the key ID in a token's header.
+func kidOf(raw string) string {
+	var h struct{ Kid string }
+	text, _, _ := strings.Cut(raw, ".")
+	b, _ := base64.RawURLEncoding.DecodeString(text)
+	json.Unmarshal(b, &h)
+	return h.Kid
+}
+
+// F12, INV9: the operator brings keys forward again and again. Verifiers that cache by
+// the headers refuse no token, and both replicas change over together.
+func TestF12_RotateKeepsEveryToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl = 5 * time.Minute
+		o := keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: ttl}
+		sets := []*keys.Set{open(t, o), open(t, o)}
+		defer run(t, sets...)()
+		verifiers := []*jwt.Verifier{
+			verifier(t, &byTheHeaders{set: sets[0]}), verifier(t, &byTheHeaders{set: sets[1]}), verifier(t, sets[0]), verifier(t, sets[1]),
+		}
+		time.Sleep(time.Minute)
+		command := keys.Options{Store: o.Store, Rotation: time.Hour} // called with other settings
+		signed := map[string]bool{}
+		var due keys.Rotation
+		for i := range 2000 {
+			if i%10 == 0 {
+				r, err := keys.Rotate(t.Context(), command)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if time.Now().Before(due.Signs) && (r.ID != due.ID || !r.Begun || !r.Signs.Equal(due.Signs)) {
+					t.Fatalf("a second call changed %+v to %+v", due, r)
+				}
+				due = r
+			}
+			time.Sleep(7 * time.Second)
+			for j, s := range sets {
+				raw := sign(t, s, ttl)
+				for k, v := range verifiers {
+					if _, err := v.Verify(t.Context(), raw); err != nil {
+						t.Fatalf("step %d: replica %d signed, verifier %d: %v", i, j, k, err)
+					}
+				}
+			}
+			if a, b := signingID(t, sets[0]), signingID(t, sets[1]); a != b {
+				t.Fatalf("step %d: %s and %s sign", i, a, b)
+			}
+			signed[signingID(t, sets[0])] = true
+		}
+		if len(signed) < 6 {
+			t.Errorf("%d keys signed in four hours of rotating: the test is idle", len(signed))
+		}
+		if timeline := list(t, command); timeline.Rotation != o.Rotation || timeline.MaxAge != 15*time.Minute {
+			t.Errorf("the list says %v and %v, want what the servers have", timeline.Rotation, timeline.MaxAge)
+		}
+	})
+}
+
+// L03: what is withdrawn leaves all replicas within a poll: it signs nothing, verifies
+// nothing, also from a verifier's memory, and is no key of the store any more.
+func TestWithdrawReachesReplicas(t *testing.T) { onBoth(t, testWithdrawReachesReplicas) }
+
+func testWithdrawReachesReplicas(t *testing.T, e engine) {
+	log := &logs{}
+	at := e.options(t)
+	if err := store.Create(t.Context(), at, "fingerprint"); err != nil {
+		t.Fatal(err)
+	}
+	o := keys.Options{Store: openStore(t, at), Ring: newRing(t), Rotation: 4 * time.Second, TokenTTL: time.Minute, Log: slog.New(slog.NewTextHandler(log, nil))}
+	other := o
+	other.Store = openStore(t, at)
+	a, b := open(t, o), open(t, other)
+	defer run(t, a, b)()
+	command := keys.Options{Store: openStore(t, at), TokenTTL: time.Minute}
+	const poll = 200*time.Millisecond + 2*time.Second // and a busy machine
+
+	for _, state := range []keys.State{keys.Signing, keys.Next, keys.Past} {
+		waitFor(t, "a past key and a next one", 15*time.Second, func() bool {
+			has := map[keys.State]bool{}
+			for _, k := range list(t, command).Keys {
+				has[k.State] = true
+			}
+			return has[keys.Signing] && has[keys.Next] && has[keys.Past]
+		})
+		k := inState(t, command, state)
+		v, raw := verifier(t, b), sign(t, a, time.Minute)
+		if _, err := v.Verify(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
+		w, err := keys.Withdraw(t.Context(), command, k.ID)
+		if err != nil {
+			t.Fatalf("%s: %v", state, err)
+		}
+		if w.ID != k.ID || w.Signs == k.ID || w.MaxAge != time.Second {
+			t.Errorf("%s: %+v", state, w)
+		}
+		for i, s := range []*keys.Set{a, b} {
+			waitFor(t, "a replica that does without it", poll, func() bool { return published(t, s)[k.ID] == "" })
+			if _, err := s.Key(t.Context(), k.ID); !errors.Is(err, jwt.ErrUnknownKey) {
+				t.Errorf("%s: replica %d has it still: %v", state, i, err)
+			}
+			if signingID(t, s) == k.ID {
+				t.Errorf("%s: replica %d signs with it", state, i)
+			}
+		}
+		if _, err := v.Verify(t.Context(), raw); state == keys.Signing && k.ID == kidOf(raw) && !errors.Is(err, jwt.ErrInvalid) {
+			t.Errorf("a token of the withdrawn key: %v, want ErrInvalid", err)
+		}
+		if _, err := keys.Withdraw(t.Context(), command, k.ID); !errors.Is(err, keys.ErrWithdrawn) {
+			t.Errorf("%s: withdrawn again: %v", state, err)
+		}
+		waitFor(t, "a next key", poll, func() bool { return inStateOrNone(t, command, keys.Next) })
+	}
+	if n := log.count("signing key withdrawn"); n < 5 { // a replica may never have read the next one
+		t.Errorf("the logs tell of %d withdrawals, want 3 on each replica", n)
+	}
+}
+
+func inStateOrNone(t testing.TB, o keys.Options, want keys.State) bool {
+	for _, k := range list(t, o).Keys {
+		if k.State == want {
+			return true
+		}
+	}
+	return false
+}
+
+func TestOperateRefuses(t *testing.T) { onBoth(t, testOperateRefuses) }
+
+func testOperateRefuses(t *testing.T, e engine) {
+	o := keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: time.Hour, TokenTTL: time.Minute}
+	if timeline := list(t, o); len(timeline.Keys) != 0 || !timeline.NextMade.IsZero() {
+		t.Errorf("an empty store has %+v", timeline)
+	}
+	if _, err := keys.Rotate(t.Context(), o); !errors.Is(err, keys.ErrNoKeys) {
+		t.Errorf("rotating without keys: %v, want ErrNoKeys", err)
+	}
+	if _, err := keys.Withdraw(t.Context(), o, "x"); !errors.Is(err, keys.ErrNotKept) {
+		t.Errorf("withdrawing what never was: %v, want ErrNotKept", err)
+	}
+	open(t, o) // and nobody runs it
+	first, next := inState(t, o, keys.Signing), inState(t, o, keys.Next)
+	if first.SignsFrom.After(time.Now()) || !first.SignsUntil.Equal(next.SignsFrom) || first.PublishedUntil.Sub(first.SignsUntil) != time.Minute+jwt.Leeway {
+		t.Errorf("the first key: %+v, the next: %+v", first, next)
+	}
+	if w, err := keys.Withdraw(t.Context(), o, first.ID); err != nil || w.Was != keys.Signing || w.Signs != next.ID || !w.Known.After(time.Now()) {
+		t.Errorf("the first: %+v, %v", w, err)
+	}
+	if k := inState(t, o, keys.Signing); k.ID != next.ID || k.SignsFrom.After(time.Now()) {
+		t.Errorf("after that %+v signs", k)
+	}
+	if k := inState(t, o, keys.Withdrawn); k.ID != first.ID || k.Private || time.Since(k.WithdrawnAt) > time.Minute {
+		t.Errorf("withdrawn: %+v", k)
+	}
+	if _, err := keys.Withdraw(t.Context(), o, next.ID); !errors.Is(err, keys.ErrOnlyKey) {
+		t.Errorf("the only one: %v, want ErrOnlyKey", err)
+	}
+	if _, err := keys.Rotate(t.Context(), o); !errors.Is(err, keys.ErrNoNext) {
+		t.Errorf("rotating to nothing: %v, want ErrNoNext", err)
+	}
+	if got := signingID(t, open(t, o)); got != next.ID { // the next start makes what is missing
+		t.Errorf("%s signs, want %s", got, next.ID)
+	}
+	if k := inState(t, o, keys.Next); k.ID == first.ID || k.ID == next.ID {
+		t.Errorf("%+v comes next", k)
+	}
+}
+
+// Sealed anew, the store needs the old root no more; and a second time nothing happens.
+func TestReseal(t *testing.T) { onBoth(t, testReseal) }
+
+func testReseal(t *testing.T, e engine) {
+	old, fresh := seal.NewSecret(), seal.NewSecret()
+	ring := func(list ...string) *seal.Keyring {
+		r, err := seal.Parse(strings.Join(list, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	o := keys.Options{Store: e.store(t), Ring: ring(old), Rotation: time.Hour, TokenTTL: time.Minute}
+	kid := signingID(t, open(t, o))
+	o.Ring = ring(fresh)
+	if _, err := keys.Reseal(t.Context(), o); err == nil || o.Store.Fingerprint() != "fingerprint" {
+		t.Errorf("without the old root: %v, fingerprint %s", err, o.Store.Fingerprint())
+	}
+	o.Ring = ring(fresh, old)
+	for _, want := range []int{2, 0} {
+		if n, err := keys.Reseal(t.Context(), o); err != nil || n != want {
+			t.Errorf("%d keys sealed anew (%v), want %d", n, err, want)
+		}
+	}
+	if got, since, err := o.Store.Root(t.Context()); err != nil || got != o.Ring.Fingerprint() || time.Since(since) > time.Minute {
+		t.Errorf("the store is under %s since %v (%v), want %s", got, since, err, o.Ring.Fingerprint())
+	}
+	o.Ring = ring(fresh)
+	if got := signingID(t, open(t, o)); got != kid {
+		t.Errorf("%s signs, want %s", got, kid)
+	}
+}
