@@ -245,8 +245,10 @@ func newWorker(t *testing.T, d *daemon, j *journal.Journal, id int, seed uint64)
 	return w
 }
 
-// errLost is a request without an answer. The server is gone.
-var errLost = errors.New("no answer")
+var (
+	errLost        = errors.New("no answer") // the server is gone
+	errUnavailable = errors.New("no login at the moment")
+)
 
 // step does one thing. Its error ends the worker's part in this life of the server.
 func (w *worker) step() error {
@@ -305,6 +307,9 @@ func (w *worker) signIn() error {
 		w.client = out
 	}
 	code, err := w.approve(authorizationURL(w.d.issuer, w.client, redirectURI, "s"))
+	if errors.Is(err, errUnavailable) {
+		return nil // next time
+	}
 	if err != nil {
 		return err
 	}
@@ -340,6 +345,9 @@ func (w *worker) approve(authorize string) (code string, err error) {
 		}
 		if to, err := resp.Location(); err == nil {
 			return to.Query().Get("code"), nil
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			return "", errUnavailable
 		}
 		action := formAction.FindSubmatch(page)
 		if action == nil {
