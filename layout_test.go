@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"signet/seal":           {},
 	"signet/store":          {"internal/failpoint"}, // in a build for tests
 	"signet/oauth":          {},
+	"signet/backup":         {"store", "seal"},
 }
 
 // kept lists libraries that only the named packages may import.

@@ -84,7 +84,7 @@ func rootCommand(p process) *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
-	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p))
+	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p))
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() {
 			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success

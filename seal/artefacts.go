@@ -12,7 +12,7 @@ import (
 // because some artefacts travel in URLs; they are part of the format, so they are
 // added to, never changed.
 type Artefact interface {
-	Code | Refresh | Login | Session | Client | SigningKey
+	Code | Refresh | Login | Session | Client | SigningKey | Backup
 	purpose() purpose
 }
 
@@ -102,12 +102,18 @@ type SigningKey struct {
 	Private []byte `json:"d"` // PKCS #8
 }
 
+// Backup is the end of a backup: who can seal made all of it.
+type Backup struct {
+	Sum []byte `json:"s"` // SHA-256 of what is before
+}
+
 func (Code) purpose() purpose       { return forCode }
 func (Refresh) purpose() purpose    { return forRefresh }
 func (Login) purpose() purpose      { return forLogin }
 func (Session) purpose() purpose    { return forSession }
 func (Client) purpose() purpose     { return forClient }
 func (SigningKey) purpose() purpose { return forKey }
+func (Backup) purpose() purpose     { return forBackup }
 
 // LogValue keeps the private half out of logs.
 func (k SigningKey) LogValue() slog.Value { return slog.StringValue("[signing key " + k.KeyID + "]") }

@@ -58,6 +58,7 @@ const (
 	forSession purpose = "login session"
 	forClient  purpose = "registered client"
 	forKey     purpose = "signing key"
+	forBackup  purpose = "backup"
 
 	forClientSecret purpose = "registered client secret"
 	forSecretHash   purpose = "configured client secret"
@@ -65,7 +66,7 @@ const (
 	forUpstream     purpose = "upstream credential"
 )
 
-var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey}
+var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup}
 
 // Keyring holds the keys derived from one or more root secrets. The first root
 // seals, all of them open. It is safe for concurrent use.

@@ -61,6 +61,9 @@ func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 	if err := makeDir(d.Dir); err != nil {
 		return nil, err
 	}
+	if err := store.FinishRestore(d.storeOptions()); err != nil {
+		return nil, err
+	}
 	first, err := d.firstStart()
 	if err != nil {
 		return nil, err
@@ -76,6 +79,9 @@ func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 // firstStart reports whether there is nothing yet, or only the beginnings of it.
 func (d Data) firstStart() (bool, error) {
 	opts := d.storeOptions()
+	if store.Restoring(opts) {
+		return false, fmt.Errorf("%s: a restore was cut short: the next start of the server completes it, and so does the same `signet restore`", opts.Path)
+	}
 	if exists(d.marker()) {
 		return true, nil
 	}
@@ -234,6 +240,9 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	}
 	opts := d.storeOptions()
 	opts.Root = ring.HasFingerprint
+	if err := store.FinishRestore(opts); err != nil {
+		return nil, err
+	}
 	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
 		return nil, err
 	}

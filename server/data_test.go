@@ -2,8 +2,8 @@ package server_test
 
 import (
 	"context"
-	"errors"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -155,7 +155,7 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := snapshot(t, d.Dir)
-			_, err := server.New(server.Options{DataDir: d.Dir})
+			_, err := server.New(server.Options{DataDir: d.Dir}.Alone())
 			if err == nil {
 				t.Fatal("started")
 			}
@@ -175,7 +175,7 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 			if err != nil || len(did) == 0 {
 				t.Fatalf("accepting the loss: %q, %v", did, err)
 			}
-			srv, err := server.New(server.Options{DataDir: d.Dir})
+			srv, err := server.New(server.Options{DataDir: d.Dir}.Alone())
 			if err != nil {
 				t.Fatalf("after accepting the loss: %v", err)
 			}
@@ -220,7 +220,7 @@ func TestL01_ReadableByOthersIsRefused(t *testing.T) {
 			if err := os.Chmod(filepath.Join(d.Dir, c.file), c.mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := server.New(server.Options{DataDir: d.Dir})
+			_, err := server.New(server.Options{DataDir: d.Dir}.Alone())
 			if err == nil {
 				t.Fatal("started")
 			}
@@ -239,7 +239,7 @@ func TestL01_ReadableByOthersIsRefused(t *testing.T) {
 		if err := os.Symlink(open, secret); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := server.New(server.Options{DataDir: d.Dir}); err == nil {
+		if _, err := server.New(server.Options{DataDir: d.Dir}.Alone()); err == nil {
 			t.Error("started")
 		}
 	})

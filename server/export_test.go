@@ -4,3 +4,10 @@ import "time"
 
 // AskAgain sets how long after a start the issuer is asked again.
 func (o *Options) AskAgain(d time.Duration) { o.askAgain = d }
+
+// Alone makes the server ask nobody: the tests' issuer may be that of a demo that runs
+// on this machine.
+func (o Options) Alone() Options {
+	o.alone = true
+	return o
+}

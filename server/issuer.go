@@ -23,6 +23,9 @@ const (
 // askIssuer asks whoever answers for the issuer which store it has. Nobody, nobody we
 // know and nobody in time are one answer: "".
 func (s *Server) askIssuer(ctx context.Context) (fingerprint string) {
+	if s.o.alone {
+		return ""
+	}
 	ctx, cancel := context.WithTimeout(ctx, askIn)
 	defer cancel()
 	transport := &http.Transport{DisableKeepAlives: true} // and no proxy: it would answer for others

@@ -126,6 +126,7 @@ func TestM04_ReplicasBehindOneIssuer(t *testing.T) {
 	secret, log := seal.NewSecret(), &safeBuffer{}
 	replica := func() *server.Server {
 		return newServer(t, func(o *server.Options) {
+			*o = server.Options{App: "my-app", Check: check, DataDir: o.DataDir}
 			o.Issuer, o.Store, o.Secret, o.Log = issuer, proxy.URL, secret, slog.New(slog.NewJSONHandler(log, nil))
 			o.AskAgain(10 * time.Millisecond)
 		})

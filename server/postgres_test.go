@@ -100,7 +100,7 @@ func TestStartDuringOutage(t *testing.T) {
 
 // With PostgreSQL the secret is a setting, and all replicas have the same.
 func TestPostgresNeedsTheSecret(t *testing.T) {
-	o := server.Options{Check: check, DataDir: t.TempDir(), Store: pgtest.URL(t)}
+	o := server.Options{Check: check, DataDir: t.TempDir(), Store: pgtest.URL(t)}.Alone()
 	if _, err := server.New(o); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
 		t.Errorf("no secret: %v, want an error that names SIGNET_SECRET", err)
 	}

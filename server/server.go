@@ -113,6 +113,7 @@ type Options struct {
 	Log        *slog.Logger  // nil: none
 
 	askAgain time.Duration // in tests: other than askAgain
+	alone    bool          // in tests: whatever else runs on this machine, nobody has this issuer
 }
 
 // Server is a running set of parts. Make it with New, end it with Close.

@@ -39,7 +39,7 @@ func check(_ context.Context, name, password string) (users.User, error) {
 
 func newServer(t *testing.T, change func(*server.Options)) *server.Server {
 	t.Helper()
-	o := server.Options{App: "my-app", Check: check, DataDir: filepath.Join(t.TempDir(), "data")}
+	o := server.Options{App: "my-app", Check: check, DataDir: filepath.Join(t.TempDir(), "data")}.Alone()
 	if change != nil {
 		change(&o)
 	}
@@ -162,7 +162,7 @@ func TestNewRefuses(t *testing.T) {
 func TestM04_SecondServerOnOneStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	newServer(t, func(o *server.Options) { o.DataDir = dir })
-	second, err := server.New(server.Options{Check: check, DataDir: dir})
+	second, err := server.New(server.Options{Check: check, DataDir: dir}.Alone())
 	if err == nil {
 		second.Close()
 		t.Fatal("a second server took the same store")

@@ -161,7 +161,11 @@ func TestL08_LostStore(t *testing.T) {
 			os.WriteFile(o.Path, []byte("hello, this is no database\n"), 0o600)
 		}, store.ErrDamaged},
 		{"a database of somebody else", func(t *testing.T, o store.Options, _ string) {
-			other := options(t).WithSteps("CREATE TABLE meta (one, epoch, schema, commits, fingerprint, last_seen)", "CREATE TABLE t (x)", "CREATE TABLE u (x)")
+			steps := []string{"CREATE TABLE meta (one, epoch, schema, commits, fingerprint, last_seen)"}
+			for i := range 100 { // more than we will ever have
+				steps = append(steps, fmt.Sprintf("CREATE TABLE t%d (x)", i))
+			}
+			other := options(t).WithSteps(steps...)
 			create(t, other)
 			copyFile(t, other.Path, o.Path)
 			remove(t, o.Path+"-wal")

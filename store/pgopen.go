@@ -317,19 +317,11 @@ func createPostgres(ctx context.Context, o Options, fingerprint string) error {
 // renewPostgres is [NewEpoch].
 func renewPostgres(ctx context.Context, o Options, fingerprint string) error {
 	return alter(ctx, o, func(ctx context.Context, p *postgres, tx pgx.Tx) error {
-		// The session of a server that has just stopped may take a moment to end.
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
+		if err := p.alone(ctx, tx); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", servingLock)
-		if pgCode(err) == lockNotAvailable {
-			return fmt.Errorf("%w: servers are connected to %s: stop all replicas first", ErrLocked, p.name)
-		}
+		there, err := isThere(ctx, tx)
 		if err != nil {
-			return err
-		}
-		there := false
-		if err := tx.QueryRow(ctx, "SELECT to_regclass('meta') IS NOT NULL").Scan(&there); err != nil {
 			return err
 		}
 		var m meta
@@ -338,7 +330,7 @@ func renewPostgres(ctx context.Context, o Options, fingerprint string) error {
 		}
 		switch {
 		case errors.Is(err, ErrOtherRoot), errors.Is(err, ErrDamaged):
-			if err := p.setAside(ctx, tx); err != nil {
+			if _, err := p.setAside(ctx, tx, "lost"); err != nil {
 				return err
 			}
 			there = false
@@ -357,19 +349,32 @@ func renewPostgres(ctx context.Context, o Options, fingerprint string) error {
 	})
 }
 
-// setAside gives the schema with all its tables another name.
-func (p *postgres) setAside(ctx context.Context, tx pgx.Tx) error {
-	var schema string
-	if err := tx.QueryRow(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
+// alone refuses while a server runs, and keeps others from starting until tx ends.
+func (p *postgres) alone(ctx context.Context, tx pgx.Tx) error {
+	// The session of a server that has just stopped may take a moment to end.
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
 		return err
 	}
-	if schema != defaultSchema {
-		return fmt.Errorf("store: the tables in schema %s of %s are of no use: give them another name, or make another database", schema, p.name)
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", servingLock)
+	if pgCode(err) == lockNotAvailable {
+		return fmt.Errorf("%w: servers are connected to %s: stop all replicas first", ErrLocked, p.name)
 	}
-	aside := schema + time.Now().UTC().Format("_lost_20060102_150405")
-	p.o.Log.Warn("what was left of the store is set aside", "store", p.name, "schema", aside)
-	_, err := tx.Exec(ctx, "ALTER SCHEMA "+defaultSchema+" RENAME TO "+aside)
 	return err
+}
+
+// setAside gives the schema with all its tables another name, which says why.
+func (p *postgres) setAside(ctx context.Context, tx pgx.Tx, why string) (aside string, err error) {
+	var schema string
+	if err := tx.QueryRow(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
+		return "", err
+	}
+	if schema != defaultSchema {
+		return "", fmt.Errorf("store: the tables in schema %s of %s are in the way: give them another name, or make another database", schema, p.name)
+	}
+	aside = schema + "_" + why + time.Now().UTC().Format("_20060102_150405")
+	p.o.Log.Warn("what was left of the store is set aside", "store", p.name, "schema", aside)
+	_, err = tx.Exec(ctx, "ALTER SCHEMA "+defaultSchema+" RENAME TO "+aside)
+	return aside, err
 }
 
 // alter changes the store itself.
