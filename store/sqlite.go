@@ -237,9 +237,16 @@ func (c *conn) failure(err error) error {
 	return nil
 }
 
+// begin also ends a transaction before, if its rollback has failed: otherwise this
+// connection would be of no use any more.
 func (c *conn) begin(how string) error {
 	c.record = record{}
-	return c.control(how)
+	err := c.control(how)
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Code() == sqlite3.SQLITE_ERROR {
+		c.rollback()
+		err = c.control(how)
+	}
+	return err
 }
 
 func (c *conn) commit() error { return c.control("COMMIT") }
