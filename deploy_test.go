@@ -2,15 +2,21 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,5 +244,222 @@ func TestDeploy_NginxStreams(t *testing.T) {
 	close(seen)
 	if rest, err := io.ReadAll(events); !strings.Contains(string(rest), "two") || err != nil {
 		t.Errorf("then: %q, %v", rest, err)
+	}
+}
+
+// replicaPlan is how a file of deploy/ starts one process.
+type replicaPlan struct {
+	Name        string
+	Args        []string
+	Environment map[string]string
+	Mounts      map[string]string
+}
+
+type deployPlans struct {
+	Image               replicaPlan
+	Build, Health       []string
+	User                string
+	Compose, Kubernetes []replicaPlan
+}
+
+// readPlans runs deploy/check, which reads the files as the programs do that they are
+// for.
+var readPlans = sync.OnceValues(func() (p deployPlans, err error) {
+	dir, err := os.MkdirTemp("", "signet-check-")
+	if err != nil {
+		return p, err
+	}
+	defer os.RemoveAll(dir)
+	check := filepath.Join(dir, "check")
+	if out, err := exec.Command("go", "-C", "deploy/check", "build", "-o", check, ".").CombinedOutput(); err != nil {
+		return p, fmt.Errorf("%w: %w\n%s", errNoCheck, err, out)
+	}
+	out, err := exec.Command(check, "deploy").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+		}
+		return p, err
+	}
+	return p, json.Unmarshal(out, &p)
+})
+
+var errNoCheck = errors.New("deploy/check is not built: run .ci/setup")
+
+func plansOfDeploy(t *testing.T) deployPlans {
+	t.Helper()
+	p, err := readPlans()
+	if errors.Is(err, errNoCheck) && os.Getenv("SIGNET_TEST_ALL") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// settings are those of the plan, with this machine's addresses and files in the place
+// of the file's.
+func (p replicaPlan) settings(t *testing.T, here map[string]string) (list []string) {
+	t.Helper()
+	for name, value := range p.Environment {
+		if name == "SIGNET_LISTEN" {
+			if value != "0.0.0.0:8080" {
+				t.Errorf("%s listens on %s", p.Name, value)
+			}
+			continue // the test's own
+		}
+		if own, ok := here[name]; ok {
+			value = own
+		}
+		for path := range p.Mounts {
+			if rest, below := strings.CutPrefix(value, path); below {
+				value = here[path] + rest
+			}
+		}
+		list = append(list, name+"="+value)
+	}
+	return list
+}
+
+// byRole are the plans of one role.
+func byRole(plans []replicaPlan, role string) (list []replicaPlan) {
+	for _, p := range plans {
+		if p.Environment["SIGNET_ROLE"] == role {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// The processes that compose.yaml and the manifests of Kubernetes describe, with just
+// their settings, serve a client.
+func TestDeploy_ComposeAndKubernetes(t *testing.T) {
+	plans := plansOfDeploy(t)
+	data := t.TempDir()
+	if status, _, errOut := signet(t, data, annsPassword, "user", "add", "ann", "--password-stdin"); status != 0 {
+		t.Fatal(errOut)
+	}
+	for name, tt := range map[string]struct {
+		plans []replicaPlan
+		mount map[string]string
+	}{
+		"compose":    {plans.Compose, map[string]string{"/data": data}},
+		"kubernetes": {plans.Kubernetes, map[string]string{"/etc/signet": mountedSecret(t, data)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdge(t)
+			here := map[string]string{
+				"SIGNET_ISSUER": e.url, "SIGNET_TRUSTED_PROXIES": "127.0.0.1/32", "SIGNET_METRICS_LISTEN": "127.0.0.1:0",
+				"SIGNET_STORE": pgtest.URL(t), "SIGNET_SECRET": seal.NewSecret(),
+			}
+			maps.Copy(here, tt.mount)
+			replicas := func(role string, n int) (all [][]string) {
+				list := byRole(tt.plans, role)
+				for i := range n {
+					all = append(all, list[i%len(list)].settings(t, here)) // Kubernetes has one plan for all
+				}
+				return all
+			}
+			f := startFleet(t, e, replicas("auth", 2), replicas("mcp", 3))
+			f.serves(t, "ann", annsPassword)
+			for _, d := range slices.Concat(f.auth, f.mcp) {
+				for _, wrong := range []string{"unknown variable", "SIGNET_TRUSTED_PROXIES does not name"} {
+					if strings.Contains(d.output(), wrong) {
+						t.Errorf("%s is in the log of %s", wrong, d.issuer)
+					}
+				}
+			}
+		})
+	}
+}
+
+// mountedSecret is a folder as Kubernetes mounts a secret with mode 0440: everybody may
+// add files to it, and what it has are links.
+func mountedSecret(t *testing.T, from string) string {
+	t.Helper()
+	dir := t.TempDir()
+	now := filepath.Join(dir, "..2026_01_02")
+	err := errors.Join(os.Chmod(dir, 0o777|os.ModeSticky), os.Mkdir(now, 0o755), os.Symlink("..2026_01_02", filepath.Join(dir, "..data")))
+	b, err2 := os.ReadFile(filepath.Join(from, "users"))
+	err = errors.Join(err, err2, os.WriteFile(filepath.Join(now, "users"), b, 0o440), os.Symlink("..data/users", filepath.Join(dir, "users")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// serves logs in and calls a tool so often that every replica gets a call.
+func (f *fleet) serves(t *testing.T, name, password string) {
+	t.Helper()
+	login := sdkLoginOver(t, f.transport, name, password)
+	session := connect(t, f.url+"/mcp", login, &http.Client{Transport: f.transport})
+	for range 2 * len(f.mcp) {
+		if got := callTool(t, session, "whoami", nil); !strings.Contains(got, name) {
+			t.Errorf("whoami says %q", got)
+		}
+	}
+	for _, d := range f.mcp {
+		if address := strings.TrimPrefix(d.listen(), "http://"); !strings.Contains(f.edge.accessLog(), address) {
+			t.Errorf("the replica at %s got no call", address)
+		}
+	}
+}
+
+// The image has one static file, certificates and an empty directory. As its user, on a
+// root that cannot be written to, the program serves, is healthy and stops.
+func TestDeploy_Image(t *testing.T) {
+	plans := plansOfDeploy(t)
+	if os.Geteuid() != 0 {
+		t.Skip("only root may change the root directory")
+	}
+	root, data := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "data")
+	uid, gid := 65532, 65532
+	if plans.User != fmt.Sprintf("%d:%d", uid, gid) {
+		t.Fatalf("runs as %s", plans.User)
+	}
+	err := errors.Join(os.MkdirAll(filepath.Join(root, "data"), 0o755), os.Mkdir(data, 0o700), os.Chown(data, uid, gid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(plans.Build, func(s string) bool { return strings.Contains(s, "go build") })
+	if i < 0 {
+		t.Fatalf("nothing is built: %q", plans.Build)
+	}
+	if out, err := exec.Command("sh", "-c", strings.Replace(plans.Build[i], "/out/signet", filepath.Join(root, "signet"), 1)).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	in := []string{need(t, "unshare"), "--mount", "sh", "-ec",
+		`mount --bind "$0" "$0"; mount --bind "$1" "$0/data"; mount -o remount,ro,bind "$0"; root=$0; shift; exec chroot --userspec=` + plans.User + ` "$root" "$@"`, root, data}
+
+	port := freePort(t)
+	d := &daemon{t: t, issuer: "http://localhost:" + port, dir: data, prefix: in, binary: plans.Image.Args[0], args: plans.Image.Args[1:]}
+	for name, value := range plans.Image.Environment {
+		d.env = append(d.env, name+"="+strings.Replace(value, "0.0.0.0:8080", "0.0.0.0:"+port, 1))
+	}
+	d.env = append(d.env, "PATH="+os.Getenv("PATH"), "SIGNET_ISSUER="+d.issuer)
+	d.start()
+	t.Cleanup(d.kill)
+	healthy := func() error {
+		cmd := exec.Command(in[0], append(slices.Clone(in[1:]), plans.Health[1:]...)...)
+		cmd.Env = d.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	if err := healthy(); err != nil {
+		t.Errorf("the health check: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(data, "secret")); err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
+		t.Errorf("the secret: %v, %v", info, err)
+	}
+	if status := d.stop(); status != 0 {
+		t.Errorf("stopped with status %d:\n%s", status, d.output())
+	}
+	if healthy() == nil {
+		t.Error("healthy after its end")
 	}
 }

@@ -57,8 +57,11 @@ func ownListener(cfg *config) (base string, c *http.Client, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("SIGNET_ISSUER: %w", err)
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
+	switch host { // a container may have no name for itself
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
 	}
 	transport := &http.Transport{DisableKeepAlives: true} // and no proxy on the way to ourselves
 	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
