@@ -1,7 +1,8 @@
 // Package admission decides which requests are worked on when more come than can be
 // served. Every kind of request has a [Class] of its own: so many run at once, some
-// more wait for a moment, and the rest is refused at the door, at once and before its
-// body is read, with an error that clients take for what it is.
+// more wait for a moment, and the rest is refused at the door, before its body is read,
+// with an error that clients take for what it is. Refusals cost something too, so there
+// is a limit to how many are given a second; beyond it a refusal waits for its turn.
 //
 // Classes share nothing, so a flood in one leaves the slots of the others alone. How
 // many slots they have is also their weight: on a busy core a request of each slot
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -39,6 +41,7 @@ type Class struct {
 	name   string
 	slots  chan struct{}
 	queued bool        // whether requests may wait
+	pace   *pace       // of refusals; nil: at once
 	also   func() bool // closes the door as well; may be nil
 
 	waiting  atomic.Int64
@@ -64,11 +67,16 @@ type Slot struct {
 // Door refuses a request with [ErrFull] if it would find no slot in time. It takes
 // none, so it may be asked before the rest of a request has arrived. A nil Class
 // refuses nobody.
-func (c *Class) Door() error {
+func (c *Class) Door(ctx context.Context) error {
 	if c == nil || !c.full() && (c.also == nil || !c.also()) {
 		return nil
 	}
+	return c.refuse(ctx)
+}
+
+func (c *Class) refuse(ctx context.Context) error {
 	c.refused.Add(1)
+	c.pace.wait(ctx)
 	return ErrFull
 }
 
@@ -101,9 +109,11 @@ func (c *Class) Enter(ctx context.Context) (Slot, error) {
 }
 
 func (c *Class) wait(ctx context.Context) error {
-	full := c.full()
+	if c.full() {
+		return c.refuse(ctx)
+	}
 	defer c.waiting.Add(-1)
-	if c.waiting.Add(1) > maxQueue || full {
+	if c.waiting.Add(1) > maxQueue {
 		c.refused.Add(1)
 		return ErrFull
 	}
@@ -178,6 +188,10 @@ func New() *Classes {
 		// A tool may take its time over something else than our core.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
+	together := &pace{gap: time.Second / time.Duration(refusals*cores)}
+	for _, class := range c.All() {
+		class.pace = together
+	}
 	// Who registers has nothing to lose yet.
 	c.Register.also = func() bool {
 		return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits() || c.Pages.waits()
@@ -194,4 +208,54 @@ func (c *Classes) LoginsWhile(busy func() bool) { c.Login.also = busy }
 // All returns the classes, the most important first.
 func (c *Classes) All() []*Class {
 	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Register, c.MCP}
+}
+
+const (
+	// refusals is how many are given a second and core. One costs a quarter of a refresh:
+	// more of them would take the core from those who were let in.
+	refusals = 5000
+
+	// refusalBurst are given at once after a quiet moment.
+	refusalBurst = 50
+
+	// refusalDelay is the longest that one is put off.
+	refusalDelay = 2 * time.Second
+)
+
+// pace spreads refusals. Whoever waits for one costs nothing meanwhile, and sends
+// nothing more over its connection.
+type pace struct {
+	gap time.Duration // between two
+
+	mu   sync.Mutex
+	next time.Time
+}
+
+func (p *pace) wait(ctx context.Context) {
+	if p == nil {
+		return
+	}
+	if d := p.turn(time.Now()); d > 0 {
+		turn := time.NewTimer(d)
+		defer turn.Stop()
+		select {
+		case <-turn.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// turn returns how long the next refusal has to wait.
+func (p *pace) turn(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if earliest := now.Add(-refusalBurst * p.gap); p.next.Before(earliest) {
+		p.next = earliest
+	}
+	d := p.next.Sub(now)
+	if d > refusalDelay {
+		return 0 // there is no keeping up, and a limit to how many may be kept waiting
+	}
+	p.next = p.next.Add(p.gap)
+	return d
 }

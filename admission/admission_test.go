@@ -3,6 +3,7 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -40,7 +41,7 @@ func enter(t *testing.T, c *admission.Class) admission.Slot {
 
 func wantDoor(t *testing.T, c *admission.Class, open bool) {
 	t.Helper()
-	if err := c.Door(); (err == nil) != open || err != nil && !errors.Is(err, admission.ErrFull) {
+	if err := c.Door(t.Context()); (err == nil) != open || err != nil && !errors.Is(err, admission.ErrFull) {
 		t.Errorf("the door of %s says %v, want open %t", c.Stats().Class, err, open)
 	}
 }
@@ -113,7 +114,7 @@ func TestINV20_QueueIsBounded(t *testing.T) {
 			enter(t, c)
 		}
 		ctx, leave := context.WithCancel(t.Context())
-		const comes, waits = 1100, 1024
+		const comes, waits = 1060, 1024
 		results := make(chan error, comes)
 		for i := range comes {
 			ctx := ctx
@@ -205,7 +206,7 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 // What has no class is never refused.
 func TestNoClass(t *testing.T) {
 	var c *admission.Class
-	wantNil := c.Door()
+	wantNil := c.Door(t.Context())
 	s, err := c.Enter(t.Context())
 	if wantNil != nil || err != nil {
 		t.Errorf("got %v and %v, want nothing", wantNil, err)
@@ -217,7 +218,7 @@ func BenchmarkAdmission(b *testing.B) {
 	c := admission.New().Refresh
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if c.Door() != nil {
+			if c.Door(b.Context()) != nil {
 				b.Fatal("closed")
 			}
 			s, err := c.Enter(b.Context())
@@ -225,6 +226,47 @@ func BenchmarkAdmission(b *testing.B) {
 				b.Fatal(err)
 			}
 			s.Leave()
+		}
+	})
+}
+
+// Some refusals are given at once, many are spread, so that they take no more than a
+// share of the core; who has gone away does not wait, and nobody waits for long.
+func TestRefusalsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		c := classes.Login // its slots are all there is
+		for range c.Stats().Slots {
+			enter(t, c)
+		}
+		const per = 5000
+		cores := runtime.GOMAXPROCS(0)
+		comes := 3 * per * cores // more than two seconds' worth
+		took := make(chan time.Duration, comes)
+		begin := time.Now()
+		for range comes {
+			go func() {
+				wantDoor(t, c, false)
+				took <- time.Since(begin)
+			}()
+		}
+		synctest.Wait()
+		if n := len(took); n < 50 || n > comes/2 {
+			t.Errorf("%d of %d were refused at once", n, comes)
+		}
+		atOnce := len(took)
+		time.Sleep(time.Second)
+		if n := len(took) - atOnce; n < per*cores*9/10 || n > per*cores*11/10 {
+			t.Errorf("%d were refused in the first second, want about %d", n, per*cores)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Door(ctx); !errors.Is(err, admission.ErrFull) || time.Since(begin) > time.Second {
+			t.Errorf("who has gone away is told %v", err)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		if len(took) != comes {
+			t.Errorf("%d of %d wait for longer than 2 s", comes-len(took), comes)
 		}
 	})
 }

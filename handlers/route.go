@@ -153,7 +153,7 @@ func (rt route) door(r *http.Request) error {
 	if c != nil && rt.s.o.Store.Epoch() == "" {
 		return oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the store: try again in a moment")
 	}
-	return c.Door()
+	return c.Door(r.Context())
 }
 
 func (rt route) allowed() string {

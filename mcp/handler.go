@@ -128,7 +128,7 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 		preflight(w, r)
 		return nil, false
 	}
-	if err := e.admission.Door(); err != nil {
+	if err := e.admission.Door(r.Context()); err != nil {
 		busy(w, err)
 		return nil, false
 	}
