@@ -36,10 +36,24 @@ type process struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	ctx := untilSignal(os.Interrupt, syscall.SIGTERM)
 	p := process{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(run(ctx, p, os.Args[1:]))
+}
+
+// untilSignal returns a context that ends with the first of these signals. The second
+// ends the process at once.
+func untilSignal(signals ...os.Signal) context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	came := make(chan os.Signal, 2)
+	signal.Notify(came, signals...)
+	go func() {
+		<-came
+		stop()
+		<-came
+		os.Exit(exitFailed)
+	}()
+	return ctx
 }
 
 // run carries out one command line and returns the exit status.

@@ -116,6 +116,10 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// EndStreams ends the answers that would last until the client hangs up, as a server
+// does that stops: their clients listen again elsewhere. Calls that run go on.
+func (e *Endpoint) EndStreams() { e.guard.streams.endAll() }
+
 // enter decides what does not depend on the message, and answers unless ok. The
 // claims are nil if there is no token, which only strangers' messages may lack.
 func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Claims, ok bool) {

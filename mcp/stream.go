@@ -85,6 +85,17 @@ func (s *streams) remove(one *stream) {
 	one.prev.next, one.next.prev = one.next, one.prev
 }
 
+// endAll ends the streams that would last until one side hangs up. Calls go on.
+func (s *streams) endAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for one := s.open.next; one != &s.open; one = one.next {
+		if one.listens {
+			one.end()
+		}
+	}
+}
+
 // look ends the streams whose token would be refused by now, and comes back in a
 // second if any are open.
 func (s *streams) look() {

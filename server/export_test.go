@@ -1,6 +1,11 @@
 package server
 
-import "time"
+import (
+	"io/fs"
+	"time"
+
+	"signet/users"
+)
 
 // AskAgain sets how long after a start the issuer is asked again.
 func (o *Options) AskAgain(d time.Duration) { o.askAgain = d }
@@ -11,3 +16,6 @@ func (o Options) Alone() Options {
 	o.alone = true
 	return o
 }
+
+// CheckMemory is the check at the start, in another file system.
+func CheckMemory(root fs.FS, hashes users.Stats) error { return checkMemory(root, hashes) }

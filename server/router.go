@@ -70,6 +70,7 @@ func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func
 		if err != nil {
 			return err
 		}
+		s.endpoints = append(s.endpoints, h)
 		u, err := url.Parse(resource)
 		if err != nil {
 			return err

@@ -66,6 +66,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 		ErrorLog:  slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 		ConnState: s.countConnections(),
 	}
+	srv.RegisterOnShutdown(s.EndStreams)
 	serve := srv.Serve
 	if s.o.TLSCert != "" {
 		if srv.TLSConfig, err = s.tlsConfig(); err != nil {

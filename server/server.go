@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -126,6 +127,7 @@ type Server struct {
 	hierarchy oauth.Hierarchy
 	access    mcp.Access
 	handler   http.Handler
+	endpoints []*mcp.Endpoint
 	draining  atomic.Bool
 	metrics   *metrics
 	classes   *admission.Classes
@@ -246,6 +248,9 @@ func (s *Server) openUsers() (err error) {
 	if s.usersFile, err = openFile(s.o.UsersFile); err != nil {
 		return err
 	}
+	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
+		return err
+	}
 	s.users = s.usersFile
 	if s.o.Demo {
 		s.users = demoUsers{s.usersFile}
@@ -330,6 +335,15 @@ func (s *Server) Close() error {
 // Handler serves everything of the role, for a program that has a server of its
 // own. Paths are those of the issuer's root.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// EndStreams ends the event streams of MCP clients, which listen again elsewhere. Serve
+// does that when it stops; a program that has a server of its own gives it to
+// [http.Server.RegisterOnShutdown], or Shutdown waits for them.
+func (s *Server) EndStreams() {
+	for _, e := range s.endpoints {
+		e.EndStreams()
+	}
+}
 
 // Require makes a tool need all of scopes, besides those that every request needs.
 // Call it before you add the tool.

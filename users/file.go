@@ -57,7 +57,7 @@ func OpenFile(path string) (*File, error) { return open(path, 0o077) }
 func OpenMounted(path string) (*File, error) { return open(path, 0o037) }
 
 func open(path string, others fs.FileMode) (*File, error) {
-	f := &File{path: path, others: others, limit: newLimiter(max(1, runtime.NumCPU()))}
+	f := &File{path: path, others: others, limit: newLimiter(runtime.GOMAXPROCS(0))}
 	f.useParams(defaultParams())
 	f.live.Store(&table{})
 	f.mu.Lock()

@@ -1,0 +1,75 @@
+package server
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"signet/users"
+)
+
+// idleMemory is about what the process takes beside password hashes.
+const idleMemory = 32 << 20
+
+// checkMemory refuses to start where the logins that may run at once would not fit: the
+// kernel would end the process in the middle of a busy day. One hash more is counted
+// for the garbage of those that have ended.
+func checkMemory(root fs.FS, hashes users.Stats) error {
+	limit := memoryLimit(root)
+	need := idleMemory + (int64(hashes.Limit)+1)*hashes.Memory
+	if limit == 0 || need <= limit/5*4 {
+		return nil
+	}
+	return fmt.Errorf("memory: %d password hashes at once take %d MiB with the rest, and of the limit of %d MiB (cgroup) no more than four fifths should be used: "+
+		"give the process %d MiB, fewer cores (GOMAXPROCS), or the users file hashes with a smaller m", hashes.Limit, mib(need), limit>>20, mib(need*5/4))
+}
+
+func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
+
+// memoryLimit is the least of the limits of the control groups that the process is in,
+// in bytes; 0 if there is none. In a container the group's own path is often not what
+// /proc says, but the root of what is mounted.
+func memoryLimit(root fs.FS) (least int64) {
+	b, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		mount, file := "sys/fs/cgroup", "memory.max"
+		if parts[0] != "0" || parts[1] != "" { // version 1: a tree for each controller
+			if parts[1] != "memory" {
+				continue
+			}
+			mount, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		}
+		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
+			if n := readLimit(root, path.Join(mount, group, file)); n > 0 && (least == 0 || n < least) {
+				least = n
+			}
+			if group == "/" {
+				break
+			}
+		}
+	}
+	return least
+}
+
+// readLimit returns the number in a file; 0 if there is none, or if it means no limit,
+// which version 1 writes as a number that no machine has.
+func readLimit(root fs.FS, name string) int64 {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n <= 0 || n >= 1<<50 {
+		return 0
+	}
+	return n
+}
