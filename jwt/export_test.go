@@ -4,6 +4,7 @@ package jwt
 var (
 	VerifySignature = verifySignature
 	ParseSet        = parseSet
+	ParseFeed       = parseFeed
 	ScanObject      = func(text []byte) error {
 		return scanObject(string(text), func(s *scanner, _ string) error { return s.skip() })
 	}

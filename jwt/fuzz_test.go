@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
 
 	"signet/jwt"
 )
@@ -129,6 +130,31 @@ func FuzzParseSet(f *testing.F) {
 			if _, err := key.ECDH(); err != nil || kid == "" {
 				t.Errorf("took %q: %v", kid, err)
 			}
+		}
+	})
+}
+
+// What is read of a revocation feed is what a plain JSON reader sees, and nothing is
+// read of one that two readers could see differently.
+func FuzzFeed(f *testing.F) {
+	f.Add([]byte(`{"iss":"https://auth.test","iat":1,"exp":2,"ttl":10,"revoked":{"a":1,"b":2}}`))
+	f.Add([]byte(`{"iss":"https://auth.test","iat":1,"exp":2,"ttl":10,"revoked":{}}`))
+	f.Add([]byte(`{"iss":"x","iat":1,"exp":2,"ttl":10,"revoked":{"a":1,"a":2},"Revoked":{"b":1}}`))
+	f.Add([]byte(`{"iss":"x","iat":1.5e3,"exp":1e309,"ttl":-1,"revoked":{"\u0061":1,"__proto__":2}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := jwt.ParseFeed(string(text))
+		if err != nil {
+			return
+		}
+		var plain jwt.FeedClaims
+		if err := json.Unmarshal(text, &plain); err != nil {
+			t.Fatalf("encoding/json refuses: %v", err)
+		}
+		if diff := cmp.Diff(plain, *c); diff != "" {
+			t.Errorf("read differently (-plain +ours):\n%s", diff)
+		}
+		if c.Issuer == "" || c.IssuedAt <= 0 || c.ExpiresAt <= c.IssuedAt || c.Revoked == nil {
+			t.Errorf("took %+v", c)
 		}
 	})
 }

@@ -52,10 +52,10 @@ type RevocationOptions struct {
 // RevocationFeed knows the grants that the issuer has revoked lately, as far as the
 // feed that it polls tells ([Signer.SignFeed]). Asking it means looking into memory.
 //
-// The feed is verified like an access token, and never goes back in time: one
-// that is older than what is known, from a cache or a replica that lags behind, is
-// ignored. A grant once listed counts as revoked until its last token is dead, also
-// when a later feed leaves it out. Its age is what the issuer says of it, the
+// The feed is verified like an access token, and never goes back in time. A grant
+// once listed counts as revoked until its last token is dead, also when another feed
+// leaves it out; so one that is older than what is known, from a cache or a replica
+// that lags behind, undoes nothing and makes nothing fresher. Its age is what the issuer says of it, the
 // time of the last reading of the store: a feed that is served without news grows
 // old. Clocks may differ by [Leeway].
 type RevocationFeed struct {
@@ -151,11 +151,13 @@ func (f *RevocationFeed) ready(ctx context.Context) error {
 	if f.known.Load() != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout) // as long as the first poll may take
+	defer cancel()
+	wait(ctx, f.tried)
 	if !f.running.Load() {
 		return fmt.Errorf("%w: RevocationFeed.Run does not run", ErrRevocationsUnknown)
 	}
-	wait(ctx, f.tried)
-	return ctx.Err()
+	return nil
 }
 
 // Run polls the feed, at once and then again and again, until ctx ends. It runs
@@ -192,13 +194,13 @@ func (f *RevocationFeed) poll(ctx context.Context) error {
 	next, err := f.get(ctx, f.known.Load())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err = err; err == nil {
+	if f.err = err; next != nil {
 		f.known.Store(next)
 	}
 	return err
 }
 
-// get returns what is known after one look at the feed.
+// get returns what is known after one look at the feed, nil if that is nothing new.
 func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocations, error) {
 	etag := ""
 	if old != nil {
@@ -226,12 +228,12 @@ func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocation
 	if err != nil {
 		return nil, fmt.Errorf("revocation feed: %w", err)
 	}
-	if old != nil && c.IssuedAt < old.issued {
-		return nil, fmt.Errorf("revocation feed: %w", errOlderFeed)
-	}
 	next := f.take(c, old, now)
 	next.etag = resp.Header.Get("ETag")
-	return next, nil
+	if c.IssuedAt < next.issued {
+		err = fmt.Errorf("revocation feed: %w", errOlderFeed)
+	}
+	return next, err
 }
 
 // take adds what c lists to what was known.
@@ -250,8 +252,8 @@ func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *r
 	if old == nil {
 		return next
 	}
-	if c.IssuedAt == old.issued {
-		next.staleAt = old.staleAt
+	if c.IssuedAt <= old.issued {
+		next.issued, next.staleAt = old.issued, old.staleAt
 	}
 	for id, until := range old.until {
 		if until > now.Unix() {
