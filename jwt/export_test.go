@@ -5,6 +5,7 @@ var (
 	VerifySignature = verifySignature
 	ParseSet        = parseSet
 	ParseFeed       = parseFeed
+	VerifyFeed      = verifyFeed
 	ScanObject      = func(text []byte) error {
 		return scanObject(string(text), func(s *scanner, _ string) error { return s.skip() })
 	}

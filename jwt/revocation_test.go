@@ -423,11 +423,13 @@ func TestG04_FeedThatNeverWas(t *testing.T) {
 		})
 	}
 	// One that nobody runs says so, and does not let pass what it cannot know.
-	feed, err := jwt.NewRevocationFeed(jwt.RevocationOptions{URL: "https://auth.test/revoked", Issuer: issuer, Keys: w.source})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.verdict(t, newVerifier(t, jwt.VerifierOptions{Keys: w.source, Feed: feed}), "here", jwt.ErrRevocationsUnknown)
+	synctest.Test(t, func(t *testing.T) {
+		feed, err := jwt.NewRevocationFeed(jwt.RevocationOptions{URL: "https://auth.test/revoked", Issuer: issuer, Keys: w.source})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.verdict(t, newVerifier(t, jwt.VerifierOptions{Keys: w.source, Feed: feed}), "here", jwt.ErrRevocationsUnknown)
+	})
 }
 
 // The log tells of an outage when it begins, when it matters and when it is over.
