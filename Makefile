@@ -1,7 +1,7 @@
 # run    build Signet and serve it with a demo user
 # cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
-# chaos  thousands of kills under load, on both stores (KILLS, SEED)
+# chaos  thousands of kills under load, on both stores, and a cluster under mixed load (KILLS, CHAOS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
 # fuzz   every fuzz target for FUZZTIME
 .PHONY: run cluster build test lint setup chaos bench fuzz
@@ -37,9 +37,11 @@ setup:
 	@.ci/setup
 
 KILLS ?= 2000
+CHAOS ?= 10m
 
 chaos:
 	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' .
+	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/cluster
 
 bench:
 	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp

@@ -113,7 +113,7 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 		}
 	}
 	c.URL = "http://localhost:" + strconv.Itoa(c.o.Port)
-	return c, c.startAll(ctx)
+	return c, c.begin(ctx)
 }
 
 // Build builds the program into a directory.
@@ -130,8 +130,8 @@ func Build(ctx context.Context, dir string, race bool) (path string, err error) 
 	return path, nil
 }
 
-// startAll starts nginx first: the mcp replicas get the keys through it.
-func (c *Cluster) startAll(ctx context.Context) (err error) {
+// begin starts nginx first: replicas ask each other through it.
+func (c *Cluster) begin(ctx context.Context) (err error) {
 	for i := range c.o.Auth + c.o.MCP {
 		role, n := "auth", i
 		if i >= c.o.Auth {
@@ -150,17 +150,26 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 	if err := c.startNginx(ctx); err != nil {
 		return err
 	}
-	errs := make(chan error)
-	for _, r := range c.Replicas() {
-		go func() { errs <- r.Start(ctx) }()
-	}
-	for range c.Replicas() {
-		err = errors.Join(err, <-errs)
+	for _, role := range [][]*Replica{c.Auth, c.MCP} { // these ask those
+		if err := startAll(ctx, role); err != nil {
+			return err
+		}
 	}
 	for _, r := range c.Replicas() {
 		if err == nil {
 			err = r.Ready(ctx)
 		}
+	}
+	return err
+}
+
+func startAll(ctx context.Context, list []*Replica) (err error) {
+	errs := make(chan error)
+	for _, r := range list {
+		go func() { errs <- r.Start(ctx) }()
+	}
+	for range list {
+		err = errors.Join(err, <-errs)
 	}
 	return err
 }
