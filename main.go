@@ -168,6 +168,8 @@ func serve(ctx context.Context, p process, cfg *config, demo bool) error {
 	}
 	if demo {
 		printDemo(p.stdout, srv.Resources()[0])
+	} else { // a demo ends with its terminal
+		defer onHangup(srv.Reload)()
 	}
 	return srv.Serve(ctx, l)
 }

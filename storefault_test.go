@@ -273,20 +273,11 @@ func contents(t *testing.T, db *sql.DB) string {
 // gauge reads one number of the metrics.
 func (d *daemon) gauge(name string) float64 {
 	d.t.Helper()
-	resp, err := http.Get("http://" + d.setting("SIGNET_METRICS_LISTEN") + "/metrics")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(b)
+	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(d.metrics())
 	if m == nil {
 		d.t.Fatalf("no %s in the metrics", name)
 	}
-	v, err := strconv.ParseFloat(string(m[1]), 64)
+	v, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -149,8 +149,9 @@ type Server struct {
 	// usersFile is users when they come from the file.
 	usersFile *users.File
 
-	stop context.CancelFunc
-	runs sync.WaitGroup
+	reload chan struct{} // asks watchFiles to look now
+	stop   context.CancelFunc
+	runs   sync.WaitGroup
 }
 
 // New opens what the role needs and starts the work that goes on behind the
@@ -164,7 +165,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("scope hierarchy: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{o: o, hierarchy: hierarchy, stop: stop, MCP: mcp.NewServer(o.App, Version), metrics: newMetrics(), classes: admission.New()}
+	s := &Server{o: o, hierarchy: hierarchy, stop: stop, reload: make(chan struct{}, 1), MCP: mcp.NewServer(o.App, Version), metrics: newMetrics(), classes: admission.New()}
 	s.metrics.publishClasses(s.classes)
 	s.access.WithoutLogin(o.PublicTools...)
 	if err := s.build(ctx); err != nil {
@@ -230,6 +231,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	if s.clients, err = clients.Open(o.clientOptions(s.ring)); err != nil {
 		return err
 	}
+	s.run(ctx, s.watchFiles)
 	s.publishGauges()
 	return nil
 }
@@ -261,11 +263,7 @@ func (s *Server) openUsers() (err error) {
 // stale says which file was changed into something that cannot be used, while the
 // earlier content stays in force.
 func (s *Server) stale() error {
-	errs := []error{s.clients.Stale(), s.keys.Stale()}
-	if s.usersFile != nil {
-		errs = append(errs, s.usersFile.Stale())
-	}
-	return errors.Join(errs...)
+	return errors.Join(s.staleFiles(), s.keys.Stale())
 }
 
 // publishGauges shows operators what the parts count.
