@@ -173,19 +173,24 @@ func serveBlock(t *testing.T, b block) {
 	}
 }
 
-// Go code of the documents stands in an example, which is built and run.
-func TestRow91_GoOfTheDocuments(t *testing.T) {
+// Go and JavaScript code of the documents stands in an example, which is built and run.
+func TestRow91_CodeOfTheDocuments(t *testing.T) {
 	files, err := filepath.Glob("examples/*/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	scripts, err := filepath.Glob("examples/*/*.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, scripts...)
 	files = append(files, "server/example_test.go")
 	var examples []string
 	for _, f := range files {
 		examples = append(examples, unindent(readText(t, f)))
 	}
 	for _, file := range documents(t) {
-		for _, b := range blocks(t, file, "go") {
+		for _, b := range slices.Concat(blocks(t, file, "go"), blocks(t, file, "js")) {
 			if text := unindent(b.text); !slices.ContainsFunc(examples, func(e string) bool { return strings.Contains(e, text) }) {
 				t.Errorf("%s: this stands in no example as it is:\n%s", b, b.text)
 			}
@@ -207,7 +212,7 @@ func TestRow91_OtherBlocks(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, b := range blocks(t, file, "") {
 			switch b.lang {
-			case "sh", "go", "nginx": // have tests of their own
+			case "sh", "go", "js", "nginx": // have tests of their own
 			case "json":
 				if !json.Valid([]byte(b.text)) {
 					t.Errorf("%s: not JSON", b)

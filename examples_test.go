@@ -15,6 +15,8 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
+
+	"signet/internal/clienttest"
 )
 
 // exampleBinaries builds all examples once.
@@ -39,7 +41,30 @@ func startExample(t *testing.T, name, base string, settings ...string) (dir stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(binaries, name))
+	return runExample(t, name, base, exec.Command(filepath.Join(binaries, name)), settings...)
+}
+
+// startScript runs an example in JavaScript, as startExample does.
+func startScript(t *testing.T, path, base string, settings ...string) {
+	t.Helper()
+	node, dir := clienttest.Node(t), t.TempDir()
+	modules, err := filepath.Abs(clienttest.Modules)
+	if err == nil {
+		err = os.Symlink(modules, filepath.Join(dir, "node_modules"))
+	}
+	script := filepath.Join(dir, filepath.Base(path))
+	if err == nil {
+		err = os.WriteFile(script, []byte(readText(t, path)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	runExample(t, path, base, exec.Command(node, script), settings...)
+}
+
+// runExample runs cmd in a directory of its own until it answers at base.
+func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...string) (dir string) {
+	t.Helper()
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"HOME=" + cmd.Dir}, settings...)
 	files, _ := filepath.Glob("examples/" + name + "/*.txt")
@@ -61,6 +86,7 @@ func startExample(t *testing.T, name, base string, settings ...string) (dir stri
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
+		var err error
 		select {
 		case err = <-ended:
 		case <-time.After(20 * time.Second):

@@ -5,8 +5,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
+
+	"signet/internal/clienttest"
 )
 
 // revokeToken has a client end the grant of its refresh handle.
@@ -99,5 +102,71 @@ func TestG04_INV4_RevocationReachesReplicas(t *testing.T) {
 	d.start()
 	if got := statusAt(t, replicaOf(d).listen()+"/mcp", tok.AccessToken); got != 401 {
 		t.Errorf("after a kill of the issuer: %d, want 401", got)
+	}
+}
+
+// G04, F11: verifiers that are not ours, in Go and in JavaScript, as docs/verify.md
+// shows them: a token is accepted, refused when the grant has been revoked, and
+// refused still when somebody feeds them the list from before.
+func TestG04_VerifiersElsewhere(t *testing.T) {
+	proxy := clienttest.NewProxy(t)
+	resources := map[string]string{}
+	for _, language := range []string{"Go", "JavaScript"} {
+		resources[language] = "http://localhost:" + freePort(t) + "/hello"
+	}
+	d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL, "SIGNET_RESOURCES=" + resources["Go"] + "," + resources["JavaScript"]}, "--demo")
+	proxy.To(t, d.issuer)
+	d.issuer = proxy.URL
+	_, before := fetchText(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+	tokens := map[string]string{}
+	for language, resource := range resources {
+		base := strings.TrimSuffix(resource, "/hello")
+		settings := []string{"SIGNET_ISSUER=" + proxy.URL, "RESOURCE=" + resource, "LISTEN=" + strings.TrimPrefix(base, "http://")}
+		if language == "Go" {
+			startExample(t, "verifier", resource, settings...)
+		} else {
+			startScript(t, "examples/verifier/verifier.mjs", resource, settings...)
+		}
+		tokens[language] = tokenFor(t, d, resource, "demo_user", "demo_password")
+		if status, body := fetchText(t, bearerClient(t, tokens[language]), resource); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
+			t.Errorf("%s: before: %d %s", language, status, body)
+		}
+		for name, bad := range map[string]string{"a changed token": tokens[language][:len(tokens[language])-4] + "AAAA", "the feed as a token": before} {
+			if status, _ := fetchText(t, bearerClient(t, bad), resource); status != 401 {
+				t.Errorf("%s: %s: %d, want 401", language, name, status)
+			}
+		}
+	}
+	out, errOut, status := d.signet("", "grant", "revoke", "--user", "demo_user")
+	if status != 0 {
+		t.Fatalf("grant revoke: %s%s", out, errOut)
+	}
+	began := time.Now()
+	for language, resource := range resources {
+		for status := 0; status != 401; time.Sleep(20 * time.Millisecond) {
+			if status, _ = fetchText(t, bearerClient(t, tokens[language]), resource); time.Since(began) > 15*time.Second {
+				t.Fatalf("%s: still %d after 15 s", language, status)
+			}
+		}
+	}
+	t.Logf("both refused it after %s", time.Since(began).Round(10*time.Millisecond))
+	// Both polls come from one proxy: each of the two has polled once more when it has seen three.
+	polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
+	replayed := polls()
+	proxy.Instead(func(e clienttest.Exchange) (int, string) {
+		if e.Path == "/.well-known/revoked" {
+			return 200, before
+		}
+		return 0, ""
+	})
+	for deadline := time.Now().Add(30 * time.Second); polls() < replayed+3; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the feed is not polled any more")
+		}
+	}
+	for language, resource := range resources {
+		if status, _ := fetchText(t, bearerClient(t, tokens[language]), resource); status != 401 {
+			t.Errorf("%s: after the old feed was replayed: %d, want 401", language, status)
+		}
 	}
 }

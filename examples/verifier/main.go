@@ -1,8 +1,10 @@
 // Verifier is an API that takes Signet's access tokens. It imports signet/jwt and
 // nothing else of Signet: it holds no secret, keeps no state and cannot mint.
+// verifier.mjs is the same in JavaScript.
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -15,10 +17,17 @@ import (
 
 func main() {
 	issuer, audience := os.Getenv("SIGNET_ISSUER"), os.Getenv("RESOURCE")
+	keys := jwt.NewRemoteKeys(issuer+"/.well-known/jwks.json", nil)
+	feed, err := jwt.NewRevocationFeed(jwt.RevocationOptions{URL: issuer + "/.well-known/revoked", Issuer: issuer, Keys: keys})
+	if err != nil {
+		log.Fatal(err)
+	}
+	go feed.Run(context.Background())
 	verifier, err := jwt.NewVerifier(jwt.VerifierOptions{
 		Issuer:    issuer,
 		Audiences: []string{audience}, // one of the issuer's SIGNET_RESOURCES
-		Keys:      jwt.NewRemoteKeys(issuer+"/.well-known/jwks.json", nil),
+		Keys:      keys,
+		Feed:      feed, // leave it out, and a revoked grant's tokens live until they expire
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -32,7 +41,7 @@ func main() {
 		case errors.Is(err, jwt.ErrInvalid):
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 			http.Error(w, "the access token is not valid here", http.StatusUnauthorized)
-		default: // the issuer's keys cannot be had: the token may be good
+		default: // keys, or revocations, cannot be had: the token may be good
 			http.Error(w, "try again in a moment", http.StatusServiceUnavailable)
 		}
 	})
