@@ -91,7 +91,7 @@ func TestM01_SplitRotation(t *testing.T) {
 // time and goes on with the rest. It takes no code and no handle, nobody else
 // notices, and it goes on by itself.
 func TestM02_ReplicaCutOff(t *testing.T) {
-	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset} {
+	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset, "half open": pgtest.HalfOpen} {
 		t.Run(name, func(t *testing.T) {
 			database := pgtest.URL(t)
 			s := authtest.New(t, func(c *authtest.Config) { c.Database = database })

@@ -295,7 +295,7 @@ func eventually(t *testing.T, what string, do func() error) {
 // goes on by itself when it is connected again. The other one does not notice.
 func TestM02_Partition(t *testing.T) {
 	direct := firstOptions(t)
-	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset} {
+	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset, "half open": pgtest.HalfOpen} {
 		t.Run(name, func(t *testing.T) {
 			proxy := pgtest.NewProxy(t, direct.Path)
 			far := direct

@@ -13,6 +13,7 @@ type Mode int
 const (
 	Pass  Mode = iota
 	Stall      // take what comes, pass nothing on, and say nothing
+	HalfOpen   // pass on what the store says, and none of the answers
 	Reset      // break them off
 )
 
@@ -72,20 +73,20 @@ func (p *Proxy) Set(m Mode) {
 	}
 }
 
-// passes waits for the mode in which something may go on.
-func (p *Proxy) passes() bool {
+// passes waits for the mode in which something, or an answer, may go on.
+func (p *Proxy) passes(answer bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.mode == Stall {
+	for p.mode == Stall || p.mode == HalfOpen && answer {
 		p.changed.Wait()
 	}
-	return p.mode == Pass
+	return p.mode != Reset
 }
 
 func (p *Proxy) serve(c *net.TCPConn) {
 	p.add(c)
 	defer p.remove(c)
-	if !p.passes() {
+	if !p.passes(false) {
 		c.SetLinger(0)
 		return
 	}
@@ -97,18 +98,18 @@ func (p *Proxy) serve(c *net.TCPConn) {
 	p.add(d)
 	defer p.remove(d)
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(d, c) })
-	both.Go(func() { p.copy(c, d) })
+	both.Go(func() { p.copy(d, c, false) })
+	both.Go(func() { p.copy(c, d, true) })
 	both.Wait()
 }
 
-func (p *Proxy) copy(to, from *net.TCPConn) {
+func (p *Proxy) copy(to, from *net.TCPConn, answers bool) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if !p.passes() || err != nil { // also an end is not passed on while it stalls
+		if !p.passes(answers) || err != nil { // also an end is not passed on while it stalls
 			return
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
