@@ -41,6 +41,11 @@ var jobs = map[string]func(store.Options) error{
 		_, err := store.Open(context.Background(), o.WithSteps(longHistory()...))
 		return err
 	},
+	"migrate on PostgreSQL": func(o store.Options) error {
+		fmt.Println("ready")
+		_, err := store.Open(context.Background(), o.WithSteps(longPostgresHistory()...))
+		return err
+	},
 	"write": func(o store.Options) error {
 		s, err := store.Open(context.Background(), o)
 		if err != nil {
