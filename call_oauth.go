@@ -146,7 +146,9 @@ func (c *caller) refresh(ctx context.Context) error {
 
 func (c *caller) refreshLocked(ctx context.Context) error {
 	old := &oauth2.Token{RefreshToken: c.token.RefreshToken}
-	token, err := c.config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, c.as), old).Token()
+	token, err := c.patiently(ctx, func() (*oauth2.Token, error) {
+		return c.lost(ctx, c.config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, c.as), old).Token)
+	})
 	if err != nil {
 		return explainToken("refreshing the token", err)
 	}
@@ -472,7 +474,9 @@ func (c *caller) authorize(ctx context.Context, as *oauthex.AuthServerMeta, reso
 		return nil, err
 	}
 	c.say("State and issuer of the answer are right. Exchanging the code for a token")
-	token, err := c.config.Exchange(context.WithValue(ctx, oauth2.HTTPClient, c.as), code, exchange...)
+	token, err := c.patiently(ctx, func() (*oauth2.Token, error) {
+		return c.config.Exchange(context.WithValue(ctx, oauth2.HTTPClient, c.as), code, exchange...)
+	})
 	if err != nil {
 		return nil, explainToken("exchanging the code", err)
 	}

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -110,7 +112,7 @@ func rootCommand(p process) *cobra.Command {
 
 func serveCommand(p process) *cobra.Command {
 	var demo bool
-	var role string
+	var role, chaos string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
 		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
@@ -123,10 +125,16 @@ func serveCommand(p process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), p, cfg, demo)
+			seed, err := chaosSeed(chaos)
+			if err != nil {
+				return wrongUse{err}
+			}
+			return serve(cmd.Context(), p, cfg, demo, seed)
 		},
 	}
 	cmd.Flags().BoolVar(&demo, "demo", false, "add a demo user and a demo client, in memory only")
+	cmd.Flags().StringVar(&chaos, "chaos", "", "misbehave on purpose, as a server may, for authors of clients; a seed repeats it")
+	cmd.Flags().Lookup("chaos").NoOptDefVal = "random"
 	cmd.Flags().StringVar(&role, "role", "", "all, auth or mcp; overrides SIGNET_ROLE")
 	return cmd
 }
@@ -146,7 +154,7 @@ func tuneGC(environ []string) {
 	}
 }
 
-func serve(ctx context.Context, p process, cfg *config, demo bool) error {
+func serve(ctx context.Context, p process, cfg *config, demo bool, chaos uint64) error {
 	tuneGC(p.environ)
 	log := cfg.logger()
 	for _, name := range cfg.unknown() {
@@ -156,7 +164,7 @@ func serve(ctx context.Context, p process, cfg *config, demo bool) error {
 		return err
 	}
 	o := cfg.options(log)
-	o.Demo = demo
+	o.Demo, o.Chaos = demo, chaos
 	srv, err := server.New(o)
 	if err != nil {
 		return err
@@ -170,6 +178,9 @@ func serve(ctx context.Context, p process, cfg *config, demo bool) error {
 		printDemo(p.stdout, srv.Resources()[0])
 	} else { // a demo ends with its terminal
 		defer onHangup(srv.Reload)()
+	}
+	if chaos != 0 {
+		printChaos(p.stdout, chaos)
 	}
 	return srv.Serve(ctx, l)
 }
@@ -187,4 +198,28 @@ func printDemo(w io.Writer, resource string) {
     ./signet call greet --server %s name=World
 
 `, resource, server.DemoUser, server.DemoPassword, server.DemoClient, server.DemoClientSecret, resource)
+}
+
+// chaosSeed reads the flag: nothing, "random", or a seed.
+func chaosSeed(flag string) (uint64, error) {
+	switch flag {
+	case "":
+		return 0, nil
+	case "random":
+		return 1 + rand.Uint64N(1_000_000), nil
+	}
+	seed, err := strconv.ParseUint(flag, 10, 64)
+	if err != nil || seed == 0 {
+		return 0, fmt.Errorf("invalid argument %q for --chaos: a seed is a number above 0", flag)
+	}
+	return seed, nil
+}
+
+func printChaos(w io.Writer, seed uint64) {
+	fmt.Fprintf(w, `
+  **** CHAOS **** This server misbehaves on purpose, as a server may: it loses and refuses
+  answers, rotates its keys every few seconds, and writes what it says in odd forms.
+  A client that stays signed in has little to fear. The same again: --chaos=%d
+
+`, seed)
 }

@@ -111,6 +111,7 @@ type Options struct {
 
 	DrainDelay time.Duration // see ListenAndServe; 5 s, 500 ms when the issuer is loopback
 	Demo       bool          // adds demo_user and demo_client, in memory only, for a loopback issuer
+	Chaos      uint64        // a seed: lose, refuse and distort answers on purpose, for authors of clients, on a loopback issuer; 0: do not
 	Log        *slog.Logger  // nil: none
 
 	askAgain time.Duration // in tests: other than askAgain
@@ -170,6 +171,10 @@ func New(o Options) (*Server, error) {
 	s.access.WithoutLogin(o.PublicTools...)
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	if o.Chaos != 0 {
+		s.handler = s.chaotic(s.handler)
+		s.run(ctx, s.warnOfChaos)
 	}
 	return s, nil
 }
@@ -408,6 +413,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Demo && !o.loopback() {
 		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
+	}
+	if err := o.beChaotic(); err != nil {
+		return err
 	}
 	for i, r := range o.Resources {
 		canonical, err := oauth.CanonicalResource(r)

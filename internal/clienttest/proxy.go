@@ -2,7 +2,9 @@ package clienttest
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -63,7 +65,14 @@ func (p *Proxy) To(t testing.TB, base string) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			var e *net.OpError
+			if errors.As(err, &e) && e.Op == "dial" {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			panic(http.ErrAbortHandler) // the server cut the connection, and so do we
+		},
 	}
 }
 
