@@ -193,10 +193,14 @@ func New() *Classes {
 		class.pace = together
 	}
 	// Who registers has nothing to lose yet.
-	c.Register.also = func() bool {
-		return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits() || c.Pages.waits()
-	}
+	c.Register.also = func() bool { return c.Pressed() || c.Pages.waits() }
 	return c
+}
+
+// Pressed reports whether requests wait that carry a token, and so more important ones
+// than whoever signs in.
+func (c *Classes) Pressed() bool {
+	return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits()
 }
 
 func (c *Class) waits() bool { return c.waiting.Load() > 0 }

@@ -258,6 +258,7 @@ func (s *Server) openUsers() (err error) {
 	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
 		return err
 	}
+	s.usersFile.YieldWhile(s.classes.Pressed)
 	s.users = s.usersFile
 	if s.o.Demo {
 		s.users = demoUsers{s.usersFile}

@@ -8,7 +8,11 @@ func (f *File) UseParams(memory, iterations uint32) {
 }
 
 // SetLimit lets n hashes run at once.
-func (f *File) SetLimit(n int) { f.limit = newLimiter(n) }
+func (f *File) SetLimit(n int) {
+	pressed := f.limit.pressed
+	f.limit = newLimiter(n)
+	f.limit.pressed = pressed
+}
 
 // Occupy takes a slot of the limiter until release is called.
 func (f *File) Occupy() (release func()) {

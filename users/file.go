@@ -146,6 +146,10 @@ func (f *File) Stale() error {
 	return nil
 }
 
+// YieldWhile leaves the cores to others while pressed says that they wait for them:
+// then hashes take a fifth of the time. Call it before the first Check.
+func (f *File) YieldWhile(pressed func() bool) { f.limit.pressed = pressed }
+
 // Busy reports whether [File.Check] would return [ErrBusy] at once.
 func (f *File) Busy() bool { return f.limit.full() }
 

@@ -18,6 +18,7 @@ type limiter struct {
 	waiting atomic.Int64
 	hashes  atomic.Uint64 // begun
 	busy    atomic.Uint64 // turned away
+	pressed func() bool   // whether something more important waits for a core; may be nil
 }
 
 func newLimiter(n int) *limiter { return &limiter{slots: make(chan struct{}, n)} }
@@ -31,10 +32,23 @@ func (l *limiter) do(ctx context.Context, hash func()) error {
 		}
 		return err
 	}
-	defer func() { <-l.slots }()
+	begin := time.Now()
+	defer func() { l.leave(time.Since(begin)) }()
 	l.hashes.Add(1)
 	hash()
 	return nil
+}
+
+// rest is how long a slot stays empty after a hash while something waits, in times of
+// what the hash took: a hash has a core for itself, in long slices.
+const rest = 4
+
+func (l *limiter) leave(took time.Duration) {
+	if l.pressed == nil || !l.pressed() {
+		<-l.slots
+		return
+	}
+	time.AfterFunc(min(rest*took, maxWait/4), func() { <-l.slots })
 }
 
 func (l *limiter) enter(ctx context.Context) error {

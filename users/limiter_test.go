@@ -122,3 +122,33 @@ func TestC10_QueueIsBounded(t *testing.T) {
 		check(t, f, "alice", "cows", users.ErrInvalid)
 	})
 }
+
+// While something more important waits for a core, hashes leave it most of the time;
+// whoever had the last one gets the answer at once all the same.
+func TestHashesYield(t *testing.T) {
+	f, _ := newFile(t)
+	f.UseParams(8<<10, 1)
+	pressed := false
+	f.YieldWhile(func() bool { return pressed })
+	f.SetLimit(1)
+	took := func(n int) time.Duration {
+		begin := time.Now()
+		for range n {
+			check(t, f, "nobody", "cows", users.ErrInvalid)
+		}
+		return time.Since(begin)
+	}
+	took(1)
+	alone := took(10)
+	pressed = true
+	if yielding := took(10); yielding < 5*alone/2 {
+		t.Errorf("ten hashes take %v while others wait, %v alone: want four times as long, about", yielding, alone)
+	}
+	eventually := time.Now().Add(10 * time.Second)
+	for f.Stats().Running != 0 {
+		if time.Now().After(eventually) {
+			t.Fatal("a slot is never given back")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
