@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -69,9 +70,29 @@ const (
 var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup}
 
 // Keyring holds the keys derived from one or more root secrets. The first root
-// seals, all of them open. It is safe for concurrent use.
+// seals, all of them open. It is safe for concurrent use, also while [Keyring.Become]
+// gives it other roots: whatever is done is done with the old ones or with the new.
 type Keyring struct {
-	roots []root
+	current atomic.Pointer[[]root] // never written, never empty
+}
+
+func (k *Keyring) roots() []root { return *k.current.Load() }
+
+// Become gives k the roots of next, for all who hold k.
+func (k *Keyring) Become(next *Keyring) { k.current.Store(next.current.Load()) }
+
+// Roots names the roots in their order by their fingerprints. Those that are for
+// clients only have "clients:" before them, as in the list that Parse reads.
+func (k *Keyring) Roots() []string {
+	var names []string
+	for _, r := range k.roots() {
+		name := r.fingerprint
+		if r.clientsOnly {
+			name = clientsPrefix + name
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 type root struct {
@@ -85,6 +106,8 @@ type root struct {
 // LogValue keeps keys out of logs.
 func (k *Keyring) LogValue() slog.Value { return slog.StringValue("[keyring]") }
 
+const clientsPrefix = "clients:"
+
 // NewSecret makes a random root secret in the form that Parse reads.
 func NewSecret() string {
 	b := make([]byte, RootSize)
@@ -97,10 +120,10 @@ func NewSecret() string {
 // opens only registered client ids and derives only their secrets: registrations
 // never expire, so a retired root stays listed that way.
 func Parse(list string) (*Keyring, error) {
-	k := &Keyring{}
+	var roots []root
 	for i, entry := range strings.Split(list, ",") {
 		entry = strings.TrimSpace(entry)
-		secret, clientsOnly := strings.CutPrefix(entry, "clients:")
+		secret, clientsOnly := strings.CutPrefix(entry, clientsPrefix)
 		b, err := encoding.DecodeString(secret)
 		if err != nil || len(b) != RootSize {
 			return nil, fmt.Errorf("root secret %d: must be base64url (unpadded) of %d bytes", i+1, RootSize)
@@ -112,13 +135,15 @@ func Parse(list string) (*Keyring, error) {
 		if err != nil {
 			return nil, fmt.Errorf("root secret %d: %w", i+1, err)
 		}
-		for _, other := range k.roots {
+		for _, other := range roots {
 			if other.id == r.id {
 				return nil, fmt.Errorf("root secret %d: listed twice", i+1)
 			}
 		}
-		k.roots = append(k.roots, r)
+		roots = append(roots, r)
 	}
+	k := &Keyring{}
+	k.current.Store(&roots)
 	return k, nil
 }
 
@@ -153,12 +178,12 @@ func newRoot(secret []byte, clientsOnly bool) (root, error) {
 }
 
 // Fingerprint names the sealing root without telling anything about it.
-func (k *Keyring) Fingerprint() string { return k.roots[0].fingerprint }
+func (k *Keyring) Fingerprint() string { return k.roots()[0].fingerprint }
 
 // HasFingerprint reports whether fp names one of the roots that may open
 // everything. A store keeps the fingerprint of the root it was made under.
 func (k *Keyring) HasFingerprint(fp string) bool {
-	for _, r := range k.roots {
+	for _, r := range k.roots() {
 		if !r.clientsOnly && r.fingerprint == fp {
 			return true
 		}
@@ -169,7 +194,7 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 // UpstreamKey is the one derived key that a process without the root secret may be
 // given: it opens upstream credentials and nothing else.
 func (k *Keyring) UpstreamKey() string {
-	return encoding.EncodeToString(k.roots[0].macs[forUpstream])
+	return encoding.EncodeToString(k.roots()[0].macs[forUpstream])
 }
 
 // Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3).
@@ -178,7 +203,7 @@ func Seal[T Artefact](k *Keyring, v T) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sealing a %s: %w", v.purpose(), err)
 	}
-	r := &k.roots[0]
+	r := &k.roots()[0]
 	b := make([]byte, overhead-chacha20poly1305.Overhead, overhead+len(plain))
 	b[0] = version
 	copy(b[1:], r.id[:])
@@ -224,12 +249,13 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 // IsCurrent reports whether raw names the sealing root. It opens nothing.
 func IsCurrent(k *Keyring, raw string) bool {
 	b, err := encoding.DecodeString(raw)
-	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots[0].id
+	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots()[0].id
 }
 
 func (k *Keyring) root(id [rootIDSize]byte, p purpose) *root {
-	for i := range k.roots {
-		if r := &k.roots[i]; r.id == id && (!r.clientsOnly || p == forClient) {
+	roots := k.roots()
+	for i := range roots {
+		if r := &roots[i]; r.id == id && (!r.clientsOnly || p == forClient) {
 			return r
 		}
 	}
@@ -255,14 +281,14 @@ func (k *Keyring) ClientSecret(clientID string) (string, error) {
 // Such secrets are long and random, so no slow password hash is needed. id is part
 // of the hash: equal secrets of two clients do not look equal.
 func (k *Keyring) SecretHash(id, secret string) string {
-	return mac(k.roots[0].macs[forSecretHash], id+"\x00"+secret)
+	return mac(k.roots()[0].macs[forSecretHash], id+"\x00"+secret)
 }
 
 // SecretMatches reports in constant time whether hash is the [Keyring.SecretHash]
 // of id and secret under any root.
 func (k *Keyring) SecretMatches(id, secret, hash string) bool {
 	ok := false
-	for _, r := range k.roots {
+	for _, r := range k.roots() {
 		if hmac.Equal([]byte(mac(r.macs[forSecretHash], id+"\x00"+secret)), []byte(hash)) {
 			ok = true
 		}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -276,5 +277,60 @@ func BenchmarkSealOpenRefresh(b *testing.B) {
 		if _, err := seal.Open[seal.Refresh](k, raw); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// While a keyring gets other roots again and again, everything that is sealed in the
+// meantime opens, whichever root it was.
+func TestBecomeWhileInUse(t *testing.T) {
+	old, next := seal.NewSecret(), seal.NewSecret()
+	lists := []*seal.Keyring{ring(t, old, next), ring(t, next, old)}
+	k := ring(t, old)
+	k.Become(lists[0])
+	client := mustSeal(t, lists[1], seal.Client{Name: "n"})
+	secret, err := lists[1].ClientSecret(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := lists[0].SecretHash("app", "s3cret")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				k.Become(lists[i%2])
+			}
+		}
+	})
+	sealedBy := map[bool]int{}
+	for range 3000 {
+		raw := mustSeal(t, k, seal.Code{RedirectURI: "r"})
+		if _, err := seal.Open[seal.Code](k, raw); err != nil {
+			t.Fatal(err)
+		}
+		sealedBy[seal.IsCurrent(lists[0], raw)]++
+		if got, err := k.ClientSecret(client); err != nil || got != secret {
+			t.Fatalf("client secret: %v", err)
+		}
+		if !k.SecretMatches("app", "s3cret", hash) || !k.HasFingerprint(lists[0].Fingerprint()) {
+			t.Fatal("a root that is always listed was missing")
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if sealedBy[true] == 0 || sealedBy[false] == 0 {
+		t.Errorf("sealed by %v: the test is idle", sealedBy)
+	}
+}
+
+func TestRootsAreNamedInOrder(t *testing.T) {
+	a, b := seal.NewSecret(), seal.NewSecret()
+	k := ring(t, a, "clients:"+b)
+	want := []string{ring(t, a).Fingerprint(), "clients:" + ring(t, b).Fingerprint()}
+	if got := k.Roots(); !slices.Equal(got, want) {
+		t.Errorf("roots %v, want %v", got, want)
 	}
 }

@@ -25,3 +25,6 @@ func PostgresSchema() []string { return slices.Clone(postgresSchema) }
 
 // TakeUp sets the store's clock forward, as a wrong clock would.
 func (s *Store) TakeUp(t time.Time) { s.takeUp(t.UnixMilli()) }
+
+// WithClockAhead compares clocks as if ours were that much ahead.
+func (o Options) WithClockAhead(d time.Duration) Options { o.ahead = d; return o }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -210,8 +211,11 @@ func (f *file) finish() error {
 		return nil
 	}
 	err := f.transact(time.Time{}, false, func(tx session) error {
-		_, err := tx.Exec("UPDATE meta SET last_seen = max(last_seen, $1)", f.Now().UnixMilli())
-		return err
+		exec := func(query string, args ...any) error {
+			_, err := tx.Exec(query, args...)
+			return err
+		}
+		return errors.Join(exec("UPDATE meta SET last_seen = max(last_seen, $1)", f.Now().UnixMilli()), f.leave(exec))
 	})
 	f.checkpoint("TRUNCATE")
 	if err != nil {

@@ -43,11 +43,12 @@ func IsURL(path string) bool {
 // standby does not have. Our own deadlines end the connection instead.
 type postgres struct {
 	*state
-	config *pgx.ConnConfig
-	pools  atomic.Pointer[pools] // nil until the database was there once
-	why    atomic.Pointer[error] // why it takes nothing
-	skewed bool                  // the log knows that our clock is not the database's
-	said   time.Time             // when the log was told of trouble that goes on; else zero
+	config    *pgx.ConnConfig
+	pools     atomic.Pointer[pools] // nil until the database was there once
+	why       atomic.Pointer[error] // why it takes nothing
+	announced time.Time             // when we said who we are
+	skewed    bool                  // the log knows that our clock is not the database's
+	said      time.Time             // when the log was told of trouble that goes on; else zero
 }
 
 type pools struct{ writing, reading *sql.DB }
@@ -383,13 +384,23 @@ func (p *postgres) beat(ctx context.Context) error {
 	defer cancel()
 	db := p.pools.Load().writing
 	known := p.known.Load()
+	before := time.Now()
 	m, now, err := readShared(ctx, db)
-	if err == nil && m.epoch != known.epoch {
+	if err == nil {
+		p.measure(before, time.Now(), now)
+		p.foreign.Store(!p.o.Root(m.fingerprint))
+	}
+	switch {
+	case err == nil && m.epoch != known.epoch:
 		err = errOtherEpoch
+	case err == nil && p.foreign.Load():
+		err = unavailable(p.name, fmt.Errorf("%w: it was rotated: give this replica the secrets of the others (SIGNET_SECRET)", ErrOtherRoot))
 	}
 	if err != nil {
-		err = p.unavailable(err)
-		if errors.Is(err, ErrOtherStore) { // found here, or by a connection that is new
+		if !errors.Is(err, ErrOtherRoot) {
+			err = p.unavailable(err)
+		}
+		if errors.Is(err, ErrOtherStore) || errors.Is(err, ErrOtherRoot) { // found here, or by a connection that is new
 			p.why.Store(&err)
 		}
 		return err
@@ -400,6 +411,9 @@ func (p *postgres) beat(ctx context.Context) error {
 	}
 	p.takeUp(m.lastSeen)
 	p.compareClocks(time.UnixMilli(now))
+	if err := p.compareServers(ctx, db); err != nil {
+		return p.unavailable(err)
+	}
 	if p.Now().UnixMilli()-m.lastSeen < beatEvery.Milliseconds() {
 		return nil
 	}
@@ -409,6 +423,31 @@ func (p *postgres) beat(ctx context.Context) error {
 		return p.unavailable(err)
 	}
 	return nil
+}
+
+// compareServers says now and then who we are, and looks at what the others say.
+func (p *postgres) compareServers(ctx context.Context, db *sql.DB) error {
+	if !p.o.Serve || p.roots.Load() == nil || time.Since(p.announced) < announceEvery {
+		return nil
+	}
+	if err := p.sayWho(executor(ctx, db)); err != nil {
+		return err
+	}
+	var least, most int64
+	err := db.QueryRowContext(ctx, "SELECT min(ahead), max(ahead) FROM servers WHERE "+p.alive()).Scan(&least, &most)
+	if err != nil {
+		return err
+	}
+	p.apart.Store(int64(time.Duration(max(most, 0)-min(least, 0)) * time.Millisecond))
+	p.announced = time.Now()
+	return nil
+}
+
+func executor(ctx context.Context, db *sql.DB) func(query string, args ...any) error {
+	return func(query string, args ...any) error {
+		_, err := db.ExecContext(ctx, query, args...)
+		return err
+	}
 }
 
 func readShared(ctx context.Context, db *sql.DB) (m meta, now int64, err error) {
@@ -434,6 +473,11 @@ func (p *postgres) finish() error {
 	}
 	if err := p.beat(context.Background()); err != nil {
 		p.o.Log.Warn("the last second's time is not persisted", "err", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerIn)
+	defer cancel()
+	if err := p.leave(executor(ctx, db.writing)); err != nil {
+		p.o.Log.Warn("the others take this server for a running one for a while", "err", err)
 	}
 	return nil
 }

@@ -62,6 +62,7 @@ type Options struct {
 	steps []string                 // the schema's, in tests others
 	fault func(query string) error // in tests: makes statements fail
 	small int64                    // in tests: another smallFile
+	ahead time.Duration            // in tests: how far our clock is ahead, for comparing clocks
 }
 
 func (o Options) check() (Options, error) {
@@ -134,6 +135,12 @@ type state struct {
 	o     Options
 	name  string               // of the store in errors and logs
 	known atomic.Pointer[meta] // nil until a database that was down is there
+
+	id      string                 // of this server, for the others
+	roots   atomic.Pointer[string] // what it announced; nil: nothing
+	ahead   atomic.Int64           // milliseconds by which our clock is before the database's
+	apart   atomic.Int64           // nanoseconds by which the clocks of the servers differ
+	foreign atomic.Bool            // the store is under a root secret now that we do not have
 }
 
 // Store is an open store. It is safe for concurrent use.
@@ -161,7 +168,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &state{o: o, name: o.Path}
+	st := &state{o: o, name: o.Path, id: newServerID()}
 	s := &Store{state: st, queue: make(chan *request, queueSize)}
 	if IsURL(o.Path) {
 		s.engine, err = openPostgres(ctx, st)
@@ -199,9 +206,10 @@ func (s *Store) Close() error {
 
 // Epoch identifies this store among all that ever were. It is sealed into what
 // the store must vouch for; what carries another epoch is refused. It is empty
-// while a server still waits for its database.
+// while a server still waits for its database, or for a root secret that it would
+// need by now.
 func (s *Store) Epoch() string {
-	if m := s.known.Load(); m != nil {
+	if m := s.known.Load(); m != nil && !s.foreign.Load() {
 		return m.epoch
 	}
 	return ""
