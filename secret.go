@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,8 +16,9 @@ func (c *config) data() server.Data {
 }
 
 func secretCommand(p process) *cobra.Command {
-	cmd := &cobra.Command{Use: "secret", Short: "Make and derive secrets"}
+	cmd := &cobra.Command{Use: "secret", Short: "Make, rotate and derive secrets"}
 	cmd.AddCommand(
+		secretRotateCommand(p),
 		&cobra.Command{
 			Use: "new", Short: "Print a fresh root secret, for SIGNET_SECRET", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,6 +42,34 @@ func secretCommand(p process) *cobra.Command {
 				return err
 			},
 		})
+	return cmd
+}
+
+func secretRotateCommand(p process) *cobra.Command {
+	var finish, now bool
+	cmd := &cobra.Command{
+		Use: "rotate", Short: "Replace the root secret, beside a running server", Args: cobra.NoArgs,
+		Long: "Replace the root secret by a new one. Where it is the file in the data directory, this\n" +
+			"does it all beside a running server: nobody notices. What the old one sealed is still\n" +
+			"opened; once that has expired, --finish leaves the old one for client ids only.\n\n" +
+			"Where SIGNET_SECRET is set, deploying it is yours: without anything to rotate to, the\n" +
+			"command says how.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := readConfig(p.environ)
+			if err != nil {
+				return err
+			}
+			if now && !finish {
+				return wrongUse{errors.New("--now goes with --finish")}
+			}
+			return server.SecretRotation{
+				Data: cfg.data(), Finish: finish, Now: now, Lives: server.SealedLives(cfg.RefreshTTL, cfg.RefreshIdleTTL),
+				Say: func(format string, args ...any) { fmt.Fprintf(p.stdout, format+"\n", args...) },
+			}.Run(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVar(&finish, "finish", false, "leave the old root secret for client ids only")
+	cmd.Flags().BoolVar(&now, "now", false, "with --finish: do not wait until what the old one sealed has expired; everybody signs in again")
 	return cmd
 }
 

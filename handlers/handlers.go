@@ -102,11 +102,13 @@ type Options struct {
 	RegistrationOff   bool
 	RegistrationToken string
 
-	Draining   func() bool                // optional: whether the server is about to stop
-	OtherStore func() bool                // optional: whether the issuer leads to a server with another store
-	Stale      func() error               // optional: why a file on disk is not the one in use
-	ClientIP   func(*http.Request) string // optional: the caller's address; as the connection has it
-	Log        *slog.Logger
+	Draining   func() bool // optional: whether the server is about to stop
+	OtherStore func() bool // optional: whether the issuer leads to a server with another store
+
+	ClocksDiffer func() bool                // optional: whether the servers' clocks are too far apart
+	Stale        func() error               // optional: why a file on disk is not the one in use
+	ClientIP     func(*http.Request) string // optional: the caller's address; as the connection has it
+	Log          *slog.Logger
 }
 
 // server has the endpoints as methods.
@@ -167,6 +169,9 @@ func (o *Options) check() error {
 	}
 	if o.Draining == nil {
 		o.Draining = func() bool { return false }
+	}
+	if o.ClocksDiffer == nil {
+		o.ClocksDiffer = func() bool { return false }
 	}
 	if o.OtherStore == nil {
 		o.OtherStore = func() bool { return false }

@@ -21,6 +21,7 @@ type health struct {
 	Keys   string `json:"keys,omitempty"`
 	Store  string `json:"store,omitempty"`
 	Config string `json:"config,omitempty"`
+	Clock  string `json:"clock,omitempty"`
 	Epoch  string `json:"epoch,omitempty"` // EpochFingerprint
 }
 
@@ -44,9 +45,12 @@ func IsEpochFingerprint(s string) bool {
 // is not stopping. The store is reported, but decides only with ?require=store,
 // since JWKS, metadata and MCP calls go on without it.
 func (s *server) readyz(r *http.Request) (any, error) {
-	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Epoch: EpochFingerprint(s.o.Store.Epoch())}
+	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(s.o.Store.Epoch())}
 	if err := s.o.Stale(); err != nil {
 		h.Config = "stale"
+	}
+	if s.o.ClocksDiffer() {
+		h.Clock = "differs"
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
 	defer cancel()

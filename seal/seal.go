@@ -106,7 +106,11 @@ type root struct {
 // LogValue keeps keys out of logs.
 func (k *Keyring) LogValue() slog.Value { return slog.StringValue("[keyring]") }
 
-const clientsPrefix = "clients:"
+// What may stand before a root secret in a list.
+const (
+	clientsPrefix = "clients:"
+	nextPrefix    = "next:"
+)
 
 // NewSecret makes a random root secret in the form that Parse reads.
 func NewSecret() string {
@@ -118,18 +122,24 @@ func NewSecret() string {
 // Parse reads a comma-separated list of root secrets, each the base64url form
 // (unpadded) of 32 bytes. The first one seals. An entry written "clients:SECRET"
 // opens only registered client ids and derives only their secrets: registrations
-// never expire, so a retired root stays listed that way.
+// never expire, so a retired root stays listed that way. An entry written
+// "next:SECRET" is one that will seal soon: it opens like the others, and says that
+// a rotation has begun.
 func Parse(list string) (*Keyring, error) {
 	var roots []root
 	for i, entry := range strings.Split(list, ",") {
 		entry = strings.TrimSpace(entry)
 		secret, clientsOnly := strings.CutPrefix(entry, clientsPrefix)
+		secret, next := strings.CutPrefix(secret, nextPrefix)
 		b, err := encoding.DecodeString(secret)
 		if err != nil || len(b) != RootSize {
 			return nil, fmt.Errorf("root secret %d: must be base64url (unpadded) of %d bytes", i+1, RootSize)
 		}
-		if i == 0 && clientsOnly {
-			return nil, errors.New("root secret 1: the first secret seals, so it cannot be for clients only")
+		if i == 0 && (clientsOnly || next) {
+			return nil, errors.New("root secret 1: the first secret seals, so it cannot be for clients only, nor the next one")
+		}
+		if clientsOnly && next {
+			return nil, fmt.Errorf("root secret %d: for clients only, and the next one", i+1)
 		}
 		r, err := newRoot(b, clientsOnly)
 		if err != nil {

@@ -208,6 +208,8 @@ func TestParseRefuses(t *testing.T) {
 		"twice":             good + "," + good,
 		"first for clients": "clients:" + good,
 		"unknown prefix":    "other:" + good,
+		"first is next":     "next:" + good,
+		"clients and next":  seal.NewSecret() + ",clients:next:" + good,
 		"trailing bits set": good[:42] + "_",
 	} {
 		if _, err := seal.Parse(list); err == nil {

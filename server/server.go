@@ -150,6 +150,8 @@ type Server struct {
 	// usersFile is users when they come from the file.
 	usersFile *users.File
 
+	secretStale atomic.Pointer[error] // why the changed secret file is not taken up
+
 	reload chan struct{} // asks watchFiles to look now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
@@ -207,9 +209,11 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	}
 	opts := data.storeOptions()
 	opts.Serve, opts.Log = true, o.Log
-	if s.store, err = data.open(ctx, s.ring, opts); err != nil {
+	if err := s.openWith(ctx, data, opts); err != nil {
 		return err
 	}
+	s.run(ctx, func(ctx context.Context) { s.followRoots(ctx, data) })
+	s.run(ctx, s.watchClocks)
 	if err := s.compareStores(<-theirs); err != nil {
 		return err
 	}
@@ -269,7 +273,7 @@ func (s *Server) openUsers() (err error) {
 // stale says which file was changed into something that cannot be used, while the
 // earlier content stays in force.
 func (s *Server) stale() error {
-	return errors.Join(s.staleFiles(), s.keys.Stale())
+	return errors.Join(s.staleFiles(), s.staleSecret(), s.keys.Stale())
 }
 
 // publishGauges shows operators what the parts count.
@@ -279,6 +283,8 @@ func (s *Server) publishGauges() {
 	gauge("signet_grants_rolled_back", "Handles that prove that the store was rolled back.", func() float64 { return float64(s.denylist.Stats().RolledBack) })
 	gauge("signet_rows_pruned", "Rows forgotten after their time.", func() float64 { return float64(s.denylist.Stats().Pruned) })
 	gauge("signet_logins_throttled", "Logins refused because too many had failed.", func() float64 { return float64(s.throttle.Stats().Refused) })
+	apart := s.store.ClocksApart
+	gauge("signet_clocks_apart_seconds", "How far the clocks of the servers and of the database are apart.", func() float64 { return apart().Seconds() })
 	gauge("signet_config_stale", "1 while a changed file cannot be used.", func() float64 {
 		if s.stale() != nil {
 			return 1
@@ -304,7 +310,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits, Admission: s.classes,
 		RegistrationOff: o.RegistrationOff, RegistrationToken: o.RegistrationToken,
-		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClientIP: clientIP, Log: o.Log,
+		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: clientIP, Log: o.Log,
 		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
 	}

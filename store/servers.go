@@ -53,12 +53,11 @@ type Server struct {
 	Seen  time.Time     // when it last did, by the database's clock
 }
 
-// On PostgreSQL servers say again who they are every announceEvery. One that was not
-// seen for goneAfter is taken for gone.
-const (
-	announceEvery = 5 * time.Second
-	goneAfter     = 30 * time.Second
-)
+// announceEvery is how often servers on PostgreSQL say again who they are.
+const announceEvery = 5 * time.Second
+
+// GoneAfter is when one that was not seen any more is taken for gone.
+const GoneAfter = 30 * time.Second
 
 // Announce has the store keep what this server says of the root secrets that it
 // holds, for [Store.Servers], until it closes the store. On SQLite it takes the place
@@ -78,7 +77,7 @@ func (s *state) sayWho(exec func(query string, args ...any) error) error {
 	now := time.Now().UnixMilli() - s.ahead.Load()
 	gone := now + 1 // on SQLite all others are
 	if IsURL(s.o.Path) {
-		gone = now - 2*goneAfter.Milliseconds()
+		gone = now - 2*GoneAfter.Milliseconds()
 	}
 	if err := exec("DELETE FROM servers WHERE id != $1 AND seen_at < $2", s.id, gone); err != nil {
 		return err
@@ -149,7 +148,7 @@ func (s *state) alive() string {
 	if !IsURL(s.o.Path) {
 		return "1 = 1"
 	}
-	return fmt.Sprintf("seen_at >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint - %d", goneAfter.Milliseconds())
+	return fmt.Sprintf("seen_at >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint - %d", GoneAfter.Milliseconds())
 }
 
 // measure takes up a reading of the database's clock between before and after, in Unix

@@ -1,0 +1,361 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"signet/jwt"
+	"signet/keys"
+	"signet/seal"
+	"signet/store"
+)
+
+// SecretRotation is one call of `signet secret rotate`.
+type SecretRotation struct {
+	Data   Data
+	Finish bool          // the last step: the old root is for clients only from then on
+	Now    bool          // Finish, although what the old root sealed may be in use
+	Lives  time.Duration // the longest for which something sealed is good, but for client ids
+	Say    func(format string, args ...any)
+}
+
+// takeUpIn is how long a running server may take to read the changed file.
+const takeUpIn = 15 * time.Second
+
+// errAgain says what is always so when a rotation stops half way.
+const errAgain = "nothing is lost: run this command again"
+
+// Run rotates the root secret. Where it is a file it takes the file and the store from
+// one to the next, beside a running server: the new root is known everywhere before it
+// seals anything. Cut short at any point, it goes on from there the next time. Where the
+// secret is a setting, it seals anew what the store holds, and says what to deploy.
+func (r SecretRotation) Run(ctx context.Context) (err error) {
+	st, err := OpenStore(ctx, r.Data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if r.Data.Secret != "" || r.Data.shared() {
+		return r.deployed(ctx, st)
+	}
+	unlock, err := lockDir(r.Data.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	path := r.Data.secretFile()
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("%s is mounted from elsewhere: change it there, in the steps of docs/keys.md", path))
+	}
+	f := &fileRotation{SecretRotation: r, store: st, path: path}
+	defer f.letGo()
+	return f.run(ctx)
+}
+
+// lockDir keeps two rotations in one data directory apart.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: another rotation of the secret is running", dir)
+		}
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// fileRotation is a rotation of the secret file of one machine.
+type fileRotation struct {
+	SecretRotation
+	store   *store.Store
+	path    string
+	list    string        // what the file says
+	ring    *seal.Keyring // of list
+	release func()        // of the store's lock, while no server runs
+}
+
+func (f *fileRotation) letGo() {
+	if f.release != nil {
+		f.release()
+	}
+}
+
+func (f *fileRotation) run(ctx context.Context) error {
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return err
+	}
+	if err := f.use(strings.TrimSpace(string(text))); err != nil {
+		return err
+	}
+	if f.Finish {
+		return f.finish(ctx)
+	}
+	begun := false
+	if seal.PhaseOf(f.list) == seal.Settled {
+		begun = true
+		if err := f.step(seal.Begin(f.list, seal.NewSecret())); err != nil {
+			return err
+		}
+		f.Say("The new root secret is in %s, and does not seal yet.", f.path)
+	}
+	if seal.PhaseOf(f.list) == seal.Begun {
+		if err := f.takenUp(ctx); err != nil {
+			return err
+		}
+		begun = true
+		if err := f.step(seal.Turn(f.list)); err != nil {
+			return err
+		}
+		f.Say("It seals from now on; what the old one sealed is still opened.")
+	}
+	fingerprint, since, err := f.store.Root(ctx)
+	if err != nil {
+		return err
+	}
+	if !begun && fingerprint == f.ring.Fingerprint() {
+		f.Say("The root secret was rotated on %s already, and that rotation is to be finished first.", moment(since))
+		return f.sayFinish(since)
+	}
+	if err := f.takenUp(ctx); err != nil {
+		return err
+	}
+	n, err := keys.Reseal(ctx, keys.Options{Store: f.store, Ring: f.ring})
+	if err != nil {
+		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
+	}
+	f.Say("The store is under it: %d signing keys are sealed anew.", n)
+	return f.sayFinish(time.Now())
+}
+
+func (f *fileRotation) sayFinish(since time.Time) error {
+	f.Say("Everything that the old one sealed, but client ids, has expired by %s. After that run\n\n    signet secret rotate --finish", moment(since.Add(f.Lives)))
+	return nil
+}
+
+// finish leaves the old root for client ids and their secrets.
+func (f *fileRotation) finish(ctx context.Context) error {
+	fingerprint, since, err := f.store.Root(ctx)
+	switch {
+	case err != nil:
+		return err
+	case seal.PhaseOf(f.list) == seal.Settled:
+		return errors.New("no rotation is to be finished: `signet secret rotate` begins one")
+	case seal.PhaseOf(f.list) == seal.Begun || fingerprint != f.ring.Fingerprint():
+		return errors.New("the rotation was interrupted: run `signet secret rotate` first, which completes it")
+	}
+	if err := f.tooEarly(since); err != nil {
+		return err
+	}
+	if err := f.takenUp(ctx); err != nil { // whoever still sealed under the old root would lose that
+		return err
+	}
+	if err := f.step(seal.Settle(f.list)); err != nil {
+		return err
+	}
+	if err := f.takenUp(ctx); err != nil {
+		return err
+	}
+	f.Say("The rotation is finished. The old root secret stays in %s for client ids and client secrets, and opens nothing else.", f.path)
+	return nil
+}
+
+func (r SecretRotation) tooEarly(since time.Time) error {
+	if end := since.Add(r.Lives); !r.Now && time.Now().Before(end) {
+		return fmt.Errorf("too early: users whose sign-in the old root secret sealed would have to sign in again. All of it has expired by %s; --now does not wait", moment(end))
+	}
+	return nil
+}
+
+// use takes list for what the file says.
+func (f *fileRotation) use(list string) error {
+	ring, err := seal.Parse(list)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.list, f.ring = list, ring
+	return nil
+}
+
+// step writes the next list.
+func (f *fileRotation) step(list string, err error) error {
+	if err == nil {
+		err = f.use(list)
+	}
+	if err == nil {
+		err = replaceFile(f.path, []byte(list+"\n"))
+	}
+	return err
+}
+
+// takenUp waits until the running server, if one runs, holds what the file says. While
+// none does, none can start.
+func (f *fileRotation) takenUp(ctx context.Context) error {
+	if f.release != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeUpIn)
+	defer cancel()
+	want := strings.Join(f.ring.Roots(), ",")
+	for {
+		release, err := store.Hold(f.Data.storeOptions().Path)
+		if err == nil {
+			f.release = release
+			return nil
+		}
+		if !errors.Is(err, store.ErrLocked) {
+			return err
+		}
+		running, err := f.store.Servers(ctx)
+		if err == nil && len(running) > 0 && !slices.ContainsFunc(running, func(one store.Server) bool { return one.Roots != want }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the running server did not take up %s within %v: see its log, or restart it (%s)", f.path, takeUpIn, errAgain)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// howToDeploy is the way where the secret is a setting.
+const howToDeploy = "SIGNET_SECRET is yours to deploy. To rotate it:\n" +
+	"  1. `signet secret new` prints a new one. Deploy old,new to all servers\n" +
+	"  2. deploy new,old to all servers\n" +
+	"  3. run `signet secret rotate` with that setting: it seals anew what the store holds\n" +
+	"  4. once what the old one sealed has expired, deploy new,clients:old"
+
+// deployed is for a secret that is a setting.
+func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
+	ring, err := r.Data.Ring()
+	if err != nil {
+		return err
+	}
+	fingerprint, since, err := st.Root(ctx)
+	if err != nil {
+		return err
+	}
+	others := slices.ContainsFunc(ring.Roots()[1:], func(name string) bool { return !strings.HasPrefix(name, "clients:") })
+	switch {
+	case !others:
+		return errors.New(howToDeploy)
+	case fingerprint == ring.Fingerprint() && !r.Finish:
+		r.Say("The store is under the first root secret of the list already, since %s.", sinceWhen(since))
+		r.Say("If the other one is new, go on: deploy new,old to all servers, and run this again with that setting.")
+		r.Say("If it is old: what it sealed, but client ids, has expired by %s. Deploy new,clients:old after that.", moment(since.Add(r.Lives)))
+		return nil
+	case fingerprint != ring.Fingerprint() && r.Finish:
+		return errors.New("the store is not under the first root secret of the list: run `signet secret rotate` first")
+	}
+	if err := r.allSeal(ctx, st, ring.Fingerprint()); err != nil {
+		return err
+	}
+	if r.Finish {
+		if err := r.tooEarly(since); err != nil {
+			return err
+		}
+		r.Say("Deploy new,clients:old to all servers now. The old one must stay in the list for client ids and client secrets.")
+		return nil
+	}
+	n, err := keys.Reseal(ctx, keys.Options{Store: st, Ring: ring})
+	if err != nil {
+		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
+	}
+	r.Say("The store is under the first root secret of the list now: %d signing keys are sealed anew.", n)
+	r.Say("Everything that the old one sealed, but client ids, has expired by %s. After that deploy new,clients:old to all servers.", moment(time.Now().Add(r.Lives)))
+	return nil
+}
+
+// allSeal refuses while a running server does not seal under the root of fingerprint: it
+// could not open what the others seal, or would go on sealing what is to expire.
+func (r SecretRotation) allSeal(ctx context.Context, st *store.Store, fingerprint string) error {
+	running, err := st.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	if !r.Data.shared() {
+		if release, err := store.Hold(r.Data.storeOptions().Path); err == nil {
+			release()
+			running = nil
+		}
+	}
+	var ignorant, early []string
+	for _, one := range running {
+		switch {
+		case !knows(one, fingerprint):
+			ignorant = append(ignorant, one.ID)
+		case !seals(one, fingerprint):
+			early = append(early, one.ID)
+		}
+	}
+	switch {
+	case len(ignorant) > 0:
+		return fmt.Errorf("servers that do not have the first root secret of the list: %s. Deploy old,new to all of them first, then new,old (one that has just ended counts for %v)",
+			strings.Join(ignorant, ", "), store.GoneAfter)
+	case len(early) > 0:
+		return fmt.Errorf("servers that still seal under the old root secret: %s. Deploy new,old to all of them first (one that has just ended counts for %v)",
+			strings.Join(early, ", "), store.GoneAfter)
+	}
+	r.Say("Servers that run, all with the new root secret: %d.", len(running))
+	return nil
+}
+
+func moment(t time.Time) string { return t.UTC().Format(time.DateTime + " MST") }
+
+func sinceWhen(t time.Time) string {
+	if t.IsZero() {
+		return "its first day"
+	}
+	return moment(t)
+}
+
+// SealedLives is the longest for which something that is sealed can be good, but for
+// client ids: a login session, or a refresh handle that is not used.
+func SealedLives(refreshTTL, refreshIdleTTL time.Duration) time.Duration {
+	const session = 12 * time.Hour
+	return max(min(refreshTTL, refreshIdleTTL), session) + jwt.Leeway
+}
+
+// replaceFile puts another content into a file, all or nothing, and durably. Mode and
+// owner stay.
+func replaceFile(path string, content []byte) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		err = f.Chown(int(st.Uid), int(st.Gid))
+	}
+	if err == nil {
+		err = f.Chmod(info.Mode().Perm())
+	}
+	if err == nil {
+		_, err = f.Write(content)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
