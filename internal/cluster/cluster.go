@@ -40,6 +40,8 @@ type Options struct {
 	Program   string // path of the program; empty: it is built
 	Race      bool   // with the race detector, if it is built
 
+	Users map[string]string // besides the demo's: passwords by name
+
 	Env []string // more settings, of every replica
 
 	// Store, if not nil, returns the URL at which a replica finds the database. It is
@@ -130,37 +132,47 @@ func Build(ctx context.Context, dir string, race bool) (path string, err error) 
 	return path, nil
 }
 
-// begin starts nginx first: replicas ask each other through it.
+// begin starts everything in the order in which one asks the other.
 func (c *Cluster) begin(ctx context.Context) (err error) {
-	for i := range c.o.Auth + c.o.MCP {
-		role, n := "auth", i
-		if i >= c.o.Auth {
-			role, n = "mcp", i-c.o.Auth
-		}
-		r, err := c.newReplica(role, n+1)
-		if err != nil {
-			return err
-		}
-		if role == "auth" {
-			c.Auth = append(c.Auth, r)
-		} else {
-			c.MCP = append(c.MCP, r)
-		}
-	}
-	if err := c.startNginx(ctx); err != nil {
+	if c.Auth, err = c.newReplicas("auth", c.o.Auth); err != nil {
 		return err
 	}
-	for _, role := range [][]*Replica{c.Auth, c.MCP} { // these ask those
-		if err := startAll(ctx, role); err != nil {
+	if c.MCP, err = c.newReplicas("mcp", c.o.MCP); err != nil {
+		return err
+	}
+	for name, password := range c.o.Users {
+		add := c.Command(ctx, "user", "add", name, "--scope", "read", "--scope", "write", "--password-stdin")
+		add.Stdin = strings.NewReader(password + "\n")
+		if out, err := add.CombinedOutput(); err != nil {
+			return fmt.Errorf("adding the user %s: %w: %s", name, err, out)
+		}
+	}
+	if err := startAll(ctx, c.Auth); err != nil {
+		return err
+	}
+	if err := c.startNginx(ctx); err != nil { // which remembers who refuses connections
+		return err
+	}
+	if err := startAll(ctx, c.MCP); err != nil {
+		return err
+	}
+	for _, r := range c.Replicas() {
+		if err := r.Ready(ctx); err != nil {
 			return err
 		}
 	}
-	for _, r := range c.Replicas() {
-		if err == nil {
-			err = r.Ready(ctx)
+	return nil
+}
+
+func (c *Cluster) newReplicas(role string, n int) (list []*Replica, err error) {
+	for i := range n {
+		r, err := c.newReplica(role, i+1)
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, r)
 	}
-	return err
+	return list, nil
 }
 
 func startAll(ctx context.Context, list []*Replica) (err error) {

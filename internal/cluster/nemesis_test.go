@@ -25,6 +25,7 @@ type nemesis struct {
 	proxies map[string]*pgtest.Proxy // between a replica and the database
 	outage  func(n int) time.Duration
 
+	choosing sync.Mutex // guards random
 	mu       sync.Mutex // held while a replica is down on purpose
 	said     sync.Mutex // guards log
 	log      []string
@@ -53,10 +54,11 @@ func (n *nemesis) say(format string, args ...any) {
 	n.log = append(n.log, fmt.Sprintf("%6.1fs  %s", time.Since(n.began).Seconds(), fmt.Sprintf(format, args...)))
 }
 
-// rage goes on until ctx ends: one thing after the other, and a kill of some replica
+// rage goes on until ctx ends: one thing after the other in any order, and a kill of some replica
 // now and then, whatever else goes on. What was stopped runs again when it returns.
 func (n *nemesis) rage(ctx context.Context) {
 	n.began = time.Now()
+	order := rand.New(rand.NewPCG(n.seed, 1))
 	var all sync.WaitGroup
 	all.Go(func() {
 		for sleep(ctx, killEvery/2); ctx.Err() == nil; sleep(ctx, killEvery) {
@@ -65,10 +67,11 @@ func (n *nemesis) rage(ctx context.Context) {
 	})
 	all.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			for _, f := range []func(context.Context, int){n.roll, n.database, n.pause, n.rotate, n.reset, n.database, n.partition} {
+			acts := []func(context.Context, int){n.roll, n.database, n.pause, n.rotate, n.reset, n.database, n.partition}
+			for _, j := range order.Perm(len(acts)) {
 				sleep(ctx, 3*time.Second)
 				if ctx.Err() == nil {
-					f(ctx, i)
+					acts[j](ctx, i)
 				}
 			}
 		}
@@ -84,6 +87,8 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 func (n *nemesis) pick(list []*cluster.Replica) *cluster.Replica {
+	n.choosing.Lock()
+	defer n.choosing.Unlock()
 	return list[n.random.IntN(len(list))]
 }
 
@@ -149,7 +154,7 @@ func (n *nemesis) pause(context.Context, int) {
 	r := n.pick(n.c.Auth)
 	n.say("pause %s", r.Name)
 	n.failed("pause", r.Pause())
-	time.Sleep(4 * time.Second)
+	time.Sleep(n.stall())
 	n.failed("resume", r.Resume())
 	n.pauses.Add(1)
 }
@@ -169,7 +174,11 @@ func (n *nemesis) rotate(context.Context, int) {
 func (n *nemesis) reset(context.Context, int) { n.cut(pgtest.Reset, 200*time.Millisecond) }
 
 // partition keeps an auth replica from the database, without a word.
-func (n *nemesis) partition(context.Context, int) { n.cut(pgtest.Stall, 4*time.Second) }
+func (n *nemesis) partition(context.Context, int) { n.cut(pgtest.Stall, n.stall()) }
+
+// stall is how long something may hang. A request that hangs for longer than the
+// window is late: if it was sent twice it looks like reuse, and rightly so.
+func (n *nemesis) stall() time.Duration { return min(4*time.Second, n.window/4) }
 
 func (n *nemesis) cut(how pgtest.Mode, d time.Duration) {
 	defer n.disturb()()

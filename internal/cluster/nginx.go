@@ -87,7 +87,7 @@ func (c *Cluster) expand(conf *strings.Builder, line string) bool {
 	return false
 }
 
-// startNginx starts it in front of replicas that need not run yet.
+// startNginx starts it in front of replicas.
 func (c *Cluster) startNginx(ctx context.Context) error {
 	program, err := nginxProgram()
 	if err != nil {

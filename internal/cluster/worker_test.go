@@ -117,6 +117,9 @@ func (w *worker) login() *family {
 // may say.
 func (w *worker) mayFail(what string, a reply) {
 	w.look("INV11")
+	if a.status == 429 && a.header.Get("Retry-After") != "" {
+		return // many sign in as one user at the same time, which looks like guessing
+	}
 	if a.ours() && a.status != 503 {
 		w.breach("INV11: %s: %s: %.300s", what, a.label(), a.body)
 	}

@@ -11,10 +11,10 @@ import (
 type Mode int
 
 const (
-	Pass  Mode = iota
-	Stall      // take what comes, pass nothing on, and say nothing
-	HalfOpen   // pass on what the store says, and none of the answers
-	Reset      // break them off
+	Pass     Mode = iota
+	Stall         // take what comes, pass nothing on, and say nothing
+	HalfOpen      // pass on what the store says, and none of the answers
+	Reset         // break them off
 )
 
 // Proxy stands between a store and its database, as a network does.
