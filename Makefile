@@ -3,8 +3,9 @@
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
 # chaos  thousands of kills under load, on both stores, and a cluster under mixed load (KILLS, CHAOS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
+# scale  the figures of docs/scale.md (GRANTS, UPDATE=1 to write them there)
 # fuzz   every fuzz target for FUZZTIME
-.PHONY: run cluster build test lint setup chaos bench fuzz
+.PHONY: run cluster build test lint setup chaos bench scale fuzz
 
 FUZZTIME ?= 10s
 GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m
@@ -46,6 +47,11 @@ chaos:
 bench:
 	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m .
+
+GRANTS ?= 100000
+
+scale:
+	SIGNET_TEST_GRANTS=$(GRANTS) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 60m . $(if $(UPDATE),-update)
 
 fuzz:
 	@for pkg in $$(go list ./...); do \

@@ -25,6 +25,8 @@ import (
 var notRun = map[string]string{
 	"make run":  "builds in the checkout and serves for ever; what it starts is what every other block runs against",
 	"make test": "is what runs this",
+
+	"make cluster": "serves until it is told to stop; the tests of internal/cluster start the same",
 }
 
 // notChecked are the languages of blocks that nothing here can check, and why.
