@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -268,6 +270,31 @@ func TestChangedFilesAreRefused(t *testing.T) {
 		}
 		if err := run(dir); err == nil {
 			t.Errorf("%s with %q was accepted", tt.file, tt.to)
+		}
+	}
+}
+
+// What a build gets is what it needs, and no secret.
+func TestBuildContext(t *testing.T) {
+	f, err := os.Open("../Dockerfile.dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	patterns, err := ignorefile.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := patternmatcher.New(patterns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{
+		"data/secret": true, "examples/simple/data/signet.db": true, ".env": true, "deploy/.env": true, "deploy/certs/auth.example.com.key": true, ".git/config": true, ".cache/node/x": true, "signet": true,
+		"go.mod": false, "main.go": false, "handlers/pages/messages.json": false, "store/store.go": false,
+	} {
+		if got, err := ignored.MatchesOrParentMatches(path); err != nil || got != want {
+			t.Errorf("%s: left out %v, want %v (%v)", path, got, want, err)
 		}
 	}
 }
