@@ -27,6 +27,7 @@ var notRun = map[string]string{
 	"make test": "is what runs this",
 
 	"make cluster": "serves until it is told to stop; the tests of internal/cluster start the same",
+	"make chaos":   "takes most of an hour; a minute of it is in the tests",
 }
 
 // notChecked are the languages of blocks that nothing here can check, and why.
