@@ -120,7 +120,7 @@ func newOverload(b *testing.B, d *daemon) *overload {
 
 // loginFrom sends the form of a login page, filled in, from another address over each
 // connection: many logins that begin at once from one address look like guessing.
-func loginFrom(b *testing.B, authorize, name, password string) func(int, *wire) (int, error) {
+func loginFrom(b testing.TB, authorize, name, password string) func(int, *wire) (int, error) {
 	request := loginRequest(b, authorize, name, password)
 	return func(i int, c *wire) (int, error) {
 		from := fmt.Appendf(nil, "\r\nX-Forwarded-For: 198.51.%d.%d\r\n", i/250, i%250+1)
@@ -129,7 +129,7 @@ func loginFrom(b *testing.B, authorize, name, password string) func(int, *wire) 
 	}
 }
 
-func loginRequest(b *testing.B, authorize, name, password string) []byte {
+func loginRequest(b testing.TB, authorize, name, password string) []byte {
 	jar, _ := cookiejar.New(nil)
 	resp, err := (&http.Client{Jar: jar}).Get(authorize)
 	if err != nil {

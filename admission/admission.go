@@ -193,21 +193,34 @@ func New() *Classes {
 		class.pace = together
 	}
 	// Who registers has nothing to lose yet.
-	c.Register.also = func() bool { return c.Pressed() || c.Pages.waits() }
+	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
 	return c
 }
 
-// Pressed reports whether requests wait that carry a token, and so more important ones
-// than whoever signs in.
-func (c *Classes) Pressed() bool {
+// Rest is how long a core is left to others that a password hash has had for took. A
+// hash runs in slices of 10 ms, so without a rest a flood of logins would give every
+// refresh its turns only between them: half of the time is theirs while there are any,
+// and four fifths while some wait for a slot.
+func (c *Classes) Rest(took time.Duration) time.Duration {
+	switch {
+	case c.tokensWait():
+		return 4 * took
+	case len(c.Revoke.slots)+len(c.Refresh.slots)+len(c.Introspect.slots)+len(c.Code.slots) > 0:
+		return took
+	}
+	return 0
+}
+
+func (c *Classes) tokensWait() bool {
 	return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits()
 }
 
 func (c *Class) waits() bool { return c.waiting.Load() > 0 }
 
-// LoginsWhile closes the door to logins also while busy says so: where passwords are
-// checked nobody could wait any more. Call it before the first request.
-func (c *Classes) LoginsWhile(busy func() bool) { c.Login.also = busy }
+// Logins sets how many logins are in hand at once, those included that wait for a
+// hash: what else is let in is refused later, for more work. Call it before the first
+// request.
+func (c *Classes) Logins(most int) { c.Login.slots = make(chan struct{}, most) }
 
 // All returns the classes, the most important first.
 func (c *Classes) All() []*Class {

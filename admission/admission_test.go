@@ -189,17 +189,30 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 			for _, other := range classes.All() {
 				wantDoor(t, other, other != classes.Register)
 			}
-			for _, s := range taken {
+			want := 4 * time.Second
+			if c == classes.Pages {
+				want = 0 // they come with logins
+			}
+			if got := classes.Rest(time.Second); got != want {
+				t.Errorf("%s waits: a rest of %v after a second, want %v", c.Stats().Class, got, want)
+			}
+			for _, s := range taken[1:] {
 				s.Leave()
 			}
 			synctest.Wait()
+			if got := classes.Rest(time.Second); got != want/4 {
+				t.Errorf("%s is served: a rest of %v after a second, want %v", c.Stats().Class, got, want/4)
+			}
+			taken[0].Leave()
+			if got := classes.Rest(time.Second); got != 0 {
+				t.Errorf("nobody is there: a rest of %v", got)
+			}
 			wantDoor(t, classes.Register, true)
 		}
-		busy := true
-		classes.LoginsWhile(func() bool { return busy })
-		wantDoor(t, classes.Login, false)
-		busy = false
+		classes.Logins(1)
 		wantDoor(t, classes.Login, true)
+		enter(t, classes.Login)
+		wantDoor(t, classes.Login, false)
 	})
 }
 

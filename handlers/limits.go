@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -238,6 +237,11 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 	if err := s.limits.login.take(s.byAddress(r)); err != nil {
 		return err
 	}
+	slot, err := s.o.Admission.Login.Enter(r.Context())
+	if err != nil {
+		return err
+	}
+	defer slot.Leave()
 	address, _ := netip.ParseAddr(s.o.ClientIP(r)) // what is no address counts as one
 	attempt, err := s.o.Throttle.Begin(r.Context(), name, address, now)
 	var throttled *users.ThrottledError
@@ -248,7 +252,7 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 		return err
 	}
 	var trouble error
-	switch err = s.inLoginSlot(r.Context(), check); {
+	switch err = check(); {
 	case err == nil:
 		trouble = attempt.Succeeded(r.Context())
 	case !errors.Is(err, users.ErrInvalid):
@@ -258,16 +262,6 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 		s.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
 	}
 	return err
-}
-
-// inLoginSlot calls check when there is room for it.
-func (s *server) inLoginSlot(ctx context.Context, check func() error) error {
-	slot, err := s.o.Admission.Login.Enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer slot.Leave()
-	return check()
 }
 
 // limitTokens counts a token request whose handle is good so far. What somebody made

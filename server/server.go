@@ -262,7 +262,7 @@ func (s *Server) openUsers() (err error) {
 	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
 		return err
 	}
-	s.usersFile.YieldWhile(s.classes.Pressed)
+	s.usersFile.RestAfter(s.classes.Rest)
 	s.users = s.usersFile
 	if s.o.Demo {
 		s.users = demoUsers{s.usersFile}
@@ -315,7 +315,7 @@ func (s *Server) authorizationServer() (http.Handler, error) {
 		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
 	}
 	if f := s.usersFile; f != nil {
-		s.classes.LoginsWhile(f.Busy)
+		s.classes.Logins(f.Stats().Most)
 		h.EndSessions = f.SignOut
 		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
 			return f.ChangePassword(ctx, subject, old, next, o.App)

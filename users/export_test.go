@@ -9,9 +9,9 @@ func (f *File) UseParams(memory, iterations uint32) {
 
 // SetLimit lets n hashes run at once.
 func (f *File) SetLimit(n int) {
-	pressed := f.limit.pressed
+	rest := f.limit.rest
 	f.limit = newLimiter(n)
-	f.limit.pressed = pressed
+	f.limit.rest = rest
 }
 
 // Occupy takes a slot of the limiter until release is called.

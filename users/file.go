@@ -146,12 +146,9 @@ func (f *File) Stale() error {
 	return nil
 }
 
-// YieldWhile leaves the cores to others while pressed says that they wait for them:
-// then hashes take a fifth of the time. Call it before the first Check.
-func (f *File) YieldWhile(pressed func() bool) { f.limit.pressed = pressed }
-
-// Busy reports whether [File.Check] would return [ErrBusy] at once.
-func (f *File) Busy() bool { return f.limit.full() }
+// RestAfter leaves the cores to others for a while after each hash, as long as rest says
+// of one that took so long, half a second at most. Call it before the first Check.
+func (f *File) RestAfter(rest func(took time.Duration) time.Duration) { f.limit.rest = rest }
 
 // Stats are counters and gauges of the hashing.
 type Stats struct {
@@ -160,6 +157,7 @@ type Stats struct {
 	Running int    // hashes at this instant, at most Limit
 	Waiting int    // calls in the queue at this instant, at most 8 × Limit
 	Limit   int
+	Most    int   // calls that are taken at once: those running and those waiting
 	Memory  int64 // bytes that one hash takes at most, with the parameters in the file
 }
 
@@ -167,7 +165,7 @@ type Stats struct {
 func (f *File) Stats() Stats {
 	return Stats{
 		Hashes: f.limit.hashes.Load(), Busy: f.limit.busy.Load(),
-		Running: len(f.limit.slots), Waiting: int(f.limit.waiting.Load()), Limit: cap(f.limit.slots),
+		Running: len(f.limit.slots), Waiting: int(f.limit.waiting.Load()), Limit: cap(f.limit.slots), Most: (1 + queuePerSlot) * cap(f.limit.slots),
 		Memory: int64(max(f.params.Memory, f.live.Load().memory)) << 10,
 	}
 }

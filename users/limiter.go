@@ -16,9 +16,9 @@ const (
 type limiter struct {
 	slots   chan struct{}
 	waiting atomic.Int64
-	hashes  atomic.Uint64 // begun
-	busy    atomic.Uint64 // turned away
-	pressed func() bool   // whether something more important waits for a core; may be nil
+	hashes  atomic.Uint64                          // begun
+	busy    atomic.Uint64                          // turned away
+	rest    func(took time.Duration) time.Duration // how long a slot stays empty after a hash; may be nil
 }
 
 func newLimiter(n int) *limiter { return &limiter{slots: make(chan struct{}, n)} }
@@ -39,16 +39,16 @@ func (l *limiter) do(ctx context.Context, hash func()) error {
 	return nil
 }
 
-// rest is how long a slot stays empty after a hash while something waits, in times of
-// what the hash took: a hash has a core for itself, in long slices.
-const rest = 4
-
 func (l *limiter) leave(took time.Duration) {
-	if l.pressed == nil || !l.pressed() {
+	pause := time.Duration(0)
+	if l.rest != nil {
+		pause = min(l.rest(took), maxWait/4)
+	}
+	if pause <= 0 {
 		<-l.slots
 		return
 	}
-	time.AfterFunc(min(rest*took, maxWait/4), func() { <-l.slots })
+	time.AfterFunc(pause, func() { <-l.slots })
 }
 
 func (l *limiter) enter(ctx context.Context) error {
@@ -75,9 +75,6 @@ func (l *limiter) enter(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
-
-// full reports whether the queue has no place left.
-func (l *limiter) full() bool { return l.waiting.Load() >= int64(queuePerSlot*cap(l.slots)) }
 
 // queue takes a place in the queue, which never holds more than its bound, not even
 // for an instant.

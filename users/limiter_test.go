@@ -123,32 +123,34 @@ func TestC10_QueueIsBounded(t *testing.T) {
 	})
 }
 
-// While something more important waits for a core, hashes leave it most of the time;
-// whoever had the last one gets the answer at once all the same.
-func TestHashesYield(t *testing.T) {
+// A slot stays empty for as long as was asked for after a hash, but whoever had the hash
+// has the answer at once.
+func TestHashesRest(t *testing.T) {
 	f, _ := newFile(t)
-	f.UseParams(8<<10, 1)
-	pressed := false
-	f.YieldWhile(func() bool { return pressed })
-	f.SetLimit(1)
-	took := func(n int) time.Duration {
-		begin := time.Now()
-		for range n {
-			check(t, f, "nobody", "cows", users.ErrInvalid)
+	f.UseParams(1<<10, 1)
+	var asked atomic.Int64
+	const pause = 100 * time.Millisecond
+	f.RestAfter(func(took time.Duration) time.Duration {
+		if took <= 0 {
+			t.Errorf("a hash took %v", took)
 		}
-		return time.Since(begin)
+		asked.Add(1)
+		return pause
+	})
+	f.SetLimit(1)
+	begin := time.Now()
+	check(t, f, "nobody", "cows", users.ErrInvalid)
+	if s := f.Stats(); s.Running != 1 && time.Since(begin) < pause {
+		t.Errorf("%+v: the slot does not rest", s)
 	}
-	took(1)
-	alone := took(10)
-	pressed = true
-	if yielding := took(10); yielding < 5*alone/2 {
-		t.Errorf("ten hashes take %v while others wait, %v alone: want four times as long, about", yielding, alone)
+	check(t, f, "nobody", "cows", users.ErrInvalid)
+	check(t, f, "nobody", "cows", users.ErrInvalid)
+	if took := time.Since(begin); took < 2*pause || asked.Load() != 3 {
+		t.Errorf("three hashes with two rests between took %v; %d rests", took, asked.Load())
 	}
-	eventually := time.Now().Add(10 * time.Second)
-	for f.Stats().Running != 0 {
-		if time.Now().After(eventually) {
+	for deadline := time.Now().Add(10 * time.Second); f.Stats().Running != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
 			t.Fatal("a slot is never given back")
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
