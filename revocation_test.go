@@ -6,10 +6,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"signet/internal/clienttest"
+	"signet/internal/pgtest"
+	"signet/jwt"
+	"signet/seal"
 )
 
 // revokeToken has a client end the grant of its refresh handle.
@@ -167,6 +171,176 @@ func TestG04_VerifiersElsewhere(t *testing.T) {
 	for language, resource := range resources {
 		if status, _ := fetchText(t, bearerClient(t, tokens[language]), resource); status != 401 {
 			t.Errorf("%s: after the old feed was replayed: %d, want 401", language, status)
+		}
+	}
+}
+
+// listen opens the one stream that the endpoint has, and returns what is closed when
+// it ends.
+func listen(t testing.TB, endpoint, token string) <-chan struct{} {
+	t.Helper()
+	const body = `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` +
+		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
+	r, err := http.NewRequestWithContext(t.Context(), "POST", endpoint, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{
+		"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen",
+	} {
+		r.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 1024)
+	if n, err := resp.Body.Read(first); resp.StatusCode != 200 || !strings.Contains(string(first[:n]), "acknowledged") {
+		t.Fatalf("%d %q %v", resp.StatusCode, first[:n], err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body) // until the server ends it, or the test does
+	}()
+	return ended
+}
+
+// G04: what a revoked grant has open ends, where the store is and in a replica;
+// another's goes on.
+func TestG04_OpenStreamsEnd(t *testing.T) {
+	d := startDaemon(t, nil, "--demo")
+	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	client, tok := d.login()
+	_, other := d.login()
+	streams := map[string]<-chan struct{}{"with the store": listen(t, d.issuer+"/mcp", tok.AccessToken), "replica": listen(t, replica.listen()+"/mcp", tok.AccessToken)}
+	others := map[string]<-chan struct{}{"with the store": listen(t, d.issuer+"/mcp", other.AccessToken), "replica": listen(t, replica.listen()+"/mcp", other.AccessToken)}
+	revokeToken(t, d.issuer, client, tok.RefreshToken)
+	began := time.Now()
+	for where, ended := range streams {
+		select {
+		case <-ended:
+			t.Logf("%s: ended after %s", where, time.Since(began).Round(10*time.Millisecond))
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: still open after %s", where, time.Since(began))
+		}
+	}
+	for where, ended := range others {
+		select {
+		case <-ended:
+			t.Errorf("%s: another grant's stream ended, too", where)
+		default:
+		}
+	}
+}
+
+// feedIssued is the iat of the feed that d serves.
+func (d *daemon) feedIssued() time.Time {
+	d.t.Helper()
+	status, raw := fetchText(d.t.(*testing.T), http.DefaultClient, d.issuer+"/.well-known/revoked")
+	_, payload, err := jwt.UnsafeClaims(raw)
+	var c jwt.FeedClaims
+	if err == nil {
+		err = json.Unmarshal(payload, &c)
+	}
+	if status != 200 || err != nil {
+		d.t.Fatalf("the feed: %d %s (%v)", status, raw, err)
+	}
+	return time.Unix(c.IssuedAt, 0)
+}
+
+// M02, INV11: while the database is away the feed is served and grows old. A replica
+// that was told so refuses everything, as something that it does not know, and one
+// that was not goes on; what is known to be revoked neither takes.
+func TestG04_M02_FeedDuringAnOutage(t *testing.T) {
+	database := pgtest.NewProxy(t, pgtest.URL(t))
+	d := startDaemon(t, []string{"SIGNET_STORE=" + database.URL, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo")
+	metrics := "127.0.0.1:" + freePort(t)
+	closed := replicaOf(d, "SIGNET_REVOCATION_POLL=1s", "SIGNET_REVOCATION_MAX_AGE=3s", "SIGNET_METRICS_LISTEN="+metrics)
+	open := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	client, gone := d.login()
+	_, tok := d.login()
+	revokeToken(t, d.issuer, client, gone.RefreshToken)
+	for _, replica := range []*daemon{closed, open} {
+		until(t, replica, gone.AccessToken, 401, 10*time.Second)
+		until(t, replica, tok.AccessToken, 200, time.Second)
+	}
+	database.Set(pgtest.Reset)
+	t.Logf("failing closed after %s", until(t, closed, tok.AccessToken, 503, 20*time.Second).Round(10*time.Millisecond))
+	if age := time.Since(d.feedIssued()); age < 3*time.Second {
+		t.Errorf("the feed looks %s old, as if the store had been read", age)
+	}
+	if h, status := closed.followerHealth(); status != 503 || h.Revocations != "failing closed" || h.FeedAge == nil || *h.FeedAge < 3 {
+		t.Errorf("readiness of the replica that fails closed: %d %+v", status, h)
+	}
+	if _, text := fetchText(t, http.DefaultClient, "http://"+metrics+"/metrics"); !strings.Contains(text, "\nsignet_revocation_feed_age_seconds ") {
+		t.Error("no metric of the feed's age")
+	}
+	for what, got := range map[string]int{
+		"revoked, failing closed": statusAt(t, closed.listen()+"/mcp", gone.AccessToken),
+		"revoked, open":           statusAt(t, open.listen()+"/mcp", gone.AccessToken),
+		"forged, failing closed":  statusAt(t, closed.listen()+"/mcp", tok.AccessToken[:len(tok.AccessToken)-4]+"AAAA"),
+	} {
+		if got != 401 {
+			t.Errorf("%s: %d, want 401", what, got)
+		}
+	}
+	if got := statusAt(t, open.listen()+"/mcp", tok.AccessToken); got != 200 {
+		t.Errorf("a good token where nothing is refused for the feed's age: %d", got)
+	}
+	database.Set(pgtest.Pass)
+	until(t, closed, tok.AccessToken, 200, 20*time.Second)
+	until(t, closed, gone.AccessToken, 401, time.Second)
+}
+
+// An issuer without a feed, as older ones are, is told in the log and means what was
+// configured. Where a feed stood before, its place is no way to give it another one.
+func TestG04_IssuerWithoutAFeed(t *testing.T) {
+	proxy := clienttest.NewProxy(t)
+	d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
+	proxy.To(t, d.issuer)
+	d.issuer = proxy.URL
+	_, tok := d.login()
+	var access atomic.Bool
+	proxy.Instead(func(e clienttest.Exchange) (int, string) {
+		switch {
+		case e.Path != "/.well-known/revoked":
+			return 0, ""
+		case access.Load():
+			return 200, tok.AccessToken
+		}
+		return 404, "{}"
+	})
+	open := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	closed := replicaOf(d, "SIGNET_REVOCATION_POLL=1s", "SIGNET_REVOCATION_MAX_AGE=3s")
+	check := func(what string) {
+		t.Helper()
+		if got := statusAt(t, open.listen()+"/mcp", tok.AccessToken); got != 200 {
+			t.Errorf("%s: open: %d", what, got)
+		}
+		if got := statusAt(t, closed.listen()+"/mcp", tok.AccessToken); got != 503 {
+			t.Errorf("%s: closed: %d", what, got)
+		}
+		if h, status := open.followerHealth(); status != 200 || h.Revocations != "failing open" || h.FeedAge != nil {
+			t.Errorf("%s: readiness: %d %+v", what, status, h)
+		}
+	}
+	check("no feed")
+	if !strings.Contains(open.output(), "the issuer has no revocation feed: revoked access tokens are accepted until they expire") {
+		t.Errorf("the log does not say so:\n%s", open.output())
+	}
+	access.Store(true)
+	asked := len(proxy.Exchanges("/.well-known/revoked"))
+	eventually(t, func() bool { return len(proxy.Exchanges("/.well-known/revoked")) > asked+3 })
+	check("an access token in its place")
+	proxy.Instead(nil) // the issuer is replaced by one that has a feed
+	until(t, closed, tok.AccessToken, 200, 10*time.Second)
+	_, feed := fetchText(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+	for where, endpoint := range map[string]string{"with the store": d.listen() + "/mcp", "replica": open.listen() + "/mcp"} {
+		if got := statusAt(t, endpoint, feed); got != 401 {
+			t.Errorf("%s: the feed as an access token: %d, want 401", where, got)
 		}
 	}
 }
