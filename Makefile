@@ -45,7 +45,7 @@ chaos:
 	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/cluster
 
 bench:
-	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp
+	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp ./handlers
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m .
 
 GRANTS ?= 100000

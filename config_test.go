@@ -117,6 +117,10 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_LOG_FORMAT=xml":                          "SIGNET_LOG_FORMAT",
 		"SIGNET_LOG_LEVEL=loud":                          "SIGNET_LOG_LEVEL: must be debug",
 		"SIGNET_DRAIN_DELAY=1h":                          "SIGNET_DRAIN_DELAY",
+		"SIGNET_REVOCATION_POLL=0s":                      "SIGNET_REVOCATION_POLL",
+		"SIGNET_REVOCATION_POLL=1h":                      "SIGNET_REVOCATION_POLL",
+		"SIGNET_REVOCATION_MAX_AGE=15s":                  "SIGNET_REVOCATION_MAX_AGE",
+		"SIGNET_REVOCATION_MAX_AGE=-1m":                  "SIGNET_REVOCATION_MAX_AGE",
 	} {
 		_, err := readConfig([]string{setting})
 		if err == nil {

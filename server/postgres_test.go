@@ -62,6 +62,7 @@ func TestStartDuringOutage(t *testing.T) {
 		"/.well-known/oauth-authorization-server": 200,
 		"/.well-known/oauth-protected-resource":   200,
 		"/.well-known/jwks.json":                  503,
+		"/.well-known/revoked":                    503,
 		"/livez":                                  200,
 		"/readyz":                                 503,
 		"/authorize?client_id=x":                  503,
@@ -81,7 +82,7 @@ func TestStartDuringOutage(t *testing.T) {
 	}
 	proxy.Set(pgtest.Pass)
 	deadline := time.Now().Add(15 * time.Second) // keys are tried again after a while
-	for get(t, srv, "/readyz?require=store").Code != 200 {
+	for get(t, srv, "/readyz?require=store").Code != 200 || get(t, srv, "/.well-known/revoked").Code != 200 {
 		if time.Now().After(deadline) {
 			t.Fatalf("not ready after the outage: %s", get(t, srv, "/readyz").Body)
 		}
