@@ -665,6 +665,9 @@ func TestListThatStartsDuringAnOutage(t *testing.T) {
 	if !l.Revoked(g.ID) {
 		t.Error("passes as not revoked before anything was read")
 	}
+	if at := l.ReadAt(); !at.IsZero() {
+		t.Errorf("read at %v, while nothing was", at)
+	}
 	proxy.Set(pgtest.Pass)
 	for deadline := time.Now().Add(10 * time.Second); l.Revoked(g.ID); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -706,4 +709,37 @@ func (e engine) fast(t testing.TB) *store.Store {
 		return fastStore(t)
 	}
 	return openStore(t, e.options(t))
+}
+
+// G04: what is told elsewhere is what Revoked knows, the latest of it if that is too
+// much, and never newer than the last reading of the store.
+func TestG04_Recent(t *testing.T) {
+	s := fastStore(t)
+	before := time.Now().Add(-time.Second)
+	l := listOn(t, s, window)
+	now := time.Now()
+	if at := l.ReadAt(); at.Before(before) || at.After(now) {
+		t.Errorf("read at %v, opened between %v and %v", at, before, now)
+	}
+	grants := []denylist.Grant{grantAt(now), grantAt(now), grantAt(now), grantAt(now)}
+	for i, g := range grants {
+		at := now.Add(time.Duration(max(i, 1)) * time.Millisecond) // two at the same time
+		if err := l.Revoke(t.Context(), g, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit, n := range map[int]int{10: 4, 4: 4, 3: 3, 2: 2, 1: 1} {
+		recent, readAt := l.Recent(limit)
+		if len(recent) != n || !readAt.Equal(l.ReadAt()) {
+			t.Errorf("at most %d: %v, read at %v", limit, recent, readAt)
+		}
+		if at := recent[grants[3].ID]; at != now.Add(3*time.Millisecond).UnixMilli() {
+			t.Errorf("at most %d: the last one is missing from %v", limit, recent)
+		}
+	}
+	recent, _ := l.Recent(10)
+	clear(recent)
+	if !l.Revoked(grants[0].ID) {
+		t.Error("the copy is no copy")
+	}
 }
