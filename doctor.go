@@ -105,6 +105,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 		if fresh {
 			fine = "nothing there yet, the first start makes it"
 		}
+		dataErr := err
 		add("data", err, where+": "+fine)
 		_, err = cfg.openUsers()
 		add("users", err, cfg.usersFile())
@@ -115,6 +116,9 @@ func examine(ctx context.Context, cfg *config) []finding {
 		if cfg.KeysDir != "" {
 			_, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, cfg.logger())
 			add("keys", err, cfg.KeysDir)
+		} else if dataErr == nil && !fresh {
+			fine, err := examineKeys(ctx, cfg)
+			add("keys", err, fine)
 		}
 	}
 	fine, err := examineListener(ctx, cfg)

@@ -284,11 +284,11 @@ func (r SecretRotation) allSeal(ctx context.Context, st *store.Store, fingerprin
 	if err != nil {
 		return err
 	}
-	if !r.Data.shared() {
-		if release, err := store.Hold(r.Data.storeOptions().Path); err == nil {
-			release()
-			running = nil
+	if one, err := Runs(ctx, r.Data, st); err != nil || !one {
+		if err != nil {
+			return err
 		}
+		running = nil
 	}
 	var ignorant, early []string
 	for _, one := range running {
@@ -358,4 +358,21 @@ func replaceFile(path string, content []byte) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// Runs reports whether a server runs on the store of d.
+func Runs(ctx context.Context, d Data, st *store.Store) (bool, error) {
+	if d.shared() {
+		running, err := st.Servers(ctx)
+		return len(running) > 0, err
+	}
+	release, err := store.Hold(d.storeOptions().Path)
+	if errors.Is(err, store.ErrLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	release()
+	return false, nil
 }
