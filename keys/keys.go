@@ -234,10 +234,11 @@ func (a *alarm) report(log *slog.Logger, err error) {
 	}
 }
 
-// pause is how long to wait for the next try.
+// pause is how long to wait for the next try. It grows little: after an outage another
+// replica may make a key at once, which has to be published here before it signs.
 func (a *alarm) pause(next time.Duration) time.Duration {
 	if a.failures < 2 {
 		return next
 	}
-	return max(next, min(next<<min(a.failures-1, 10), maxPause))
+	return max(next, min(2*next, maxPause))
 }

@@ -476,6 +476,54 @@ func TestStoreOutage(t *testing.T) {
 	})
 }
 
+// F12: after an outage, whichever replica makes the next key, the others publish it
+// before any cache that was filled from them could miss it. Short periods leave the
+// least time.
+func TestF12_AfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, ring := newStore(t), newRing(t)
+		o := keys.Options{Store: st, Ring: ring, Rotation: 20 * time.Second, TokenTTL: 20 * time.Second}
+		old := open(t, o)
+		defer run(t, old)()
+		for outage := 21 * time.Second; outage < 60*time.Second; outage += 1300 * time.Millisecond {
+			time.Sleep(30 * time.Second)
+			exec(t, st, `CREATE TRIGGER down BEFORE INSERT ON signing_keys BEGIN SELECT RAISE(ABORT, 'disk on fire'); END`)
+			time.Sleep(outage)
+			exec(t, st, `DROP TRIGGER down`)
+			fresh := open(t, o)
+			stop := run(t, fresh)
+			kid := missed(t, old, fresh)
+			stop()
+			if kid != "" {
+				t.Errorf("outage of %v: %s signs, and is in no cache of the other replica's keys", outage, kid)
+			}
+		}
+	})
+}
+
+// missed follows two replicas for a while and returns a key that one of them signed
+// with while a cache could not know it from the other.
+func missed(t *testing.T, from, signer *keys.Set) (kid string) {
+	t.Helper()
+	type cache struct {
+		keys  map[string]string
+		until time.Time
+	}
+	var caches []cache
+	for range 30 * 4 {
+		_, _, age := from.JWKS(time.Now())
+		caches = append(caches, cache{published(t, from), time.Now().Add(age)})
+		time.Sleep(250 * time.Millisecond)
+		kid := signingID(t, signer)
+		for _, c := range caches {
+			if time.Now().Before(c.until) && c.keys[kid] == "" {
+				return kid
+			}
+		}
+	}
+	return ""
+}
+
 // A start while the store is down waits for it, and is no verdict on anything.
 func TestStartWithoutStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
