@@ -265,7 +265,7 @@ func (r *run) logs() {
 					r.breach("INV16: %s has a %s in its log", replica.Name, what)
 				}
 			}
-			if strings.Contains(lines.Text(), "panic") {
+			if strings.Contains(lines.Text(), "panic") || strings.Contains(lines.Text(), "DATA RACE") {
 				r.breach("INV21: %s: %s", replica.Name, lines.Text())
 			}
 		}
