@@ -70,7 +70,7 @@ func killUnderLoad(t *testing.T, cycles int, settings []string) {
 	n := r.checker.Counts()
 	t.Logf("seed %d: %d kills, %d requests, %d acknowledged, %d without an answer, %d answered 503; %d grants, %d refreshes, %d revocations: nothing broken",
 		r.seed, r.kills, n.Requests, n.Acknowledged, n.Lost, n.Unavailable, n.Families, n.Refreshes, n.Revocations)
-	if n.Refreshes < cycles || n.Revocations < cycles/20 || n.Lost < cycles/2 {
+	if n.Refreshes < cycles/4 || n.Revocations < cycles/50 || n.Lost < cycles/2 {
 		t.Error("that is hardly any load: the test shows nothing")
 	}
 }

@@ -44,6 +44,18 @@ func victim(dir string) {
 		defer out.Unlock()
 		fmt.Println(what, id, gen)
 	}
+	go func() { // rows whose time is over come and go all the while
+		for {
+			if err := addOld(ctx, s); err != nil {
+				fmt.Println("error", 0, err)
+				os.Exit(1)
+			}
+			if err := l.Prune(ctx, s.Now()); err != nil {
+				fmt.Println("error", 0, err)
+				os.Exit(1)
+			}
+		}
+	}()
 	fmt.Println("ready - 0")
 	for range 16 {
 		go func() {
@@ -72,6 +84,21 @@ func victim(dir string) {
 	select {}
 }
 
+// addOld adds a few hundred grants that ended two lives ago.
+func addOld(ctx context.Context, s *store.Store) error {
+	return s.Write(ctx, func(tx store.Tx) error {
+		for range 300 {
+			g := grantAt(s.Now().Add(-2 * life))
+			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
+				VALUES ($1, 1, 0, 0, 'old', 'c', 'n', 'h', 's', 'r', 0, $2)`, g.ID, g.Expires)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // history is what the journal says of one grant: the newest generation presented
 // and acknowledged, and whether it is dead.
 type history struct {
@@ -80,10 +107,10 @@ type history struct {
 	checked, reused   bool
 }
 
-// After any number of kills: a handle is accepted only as the current one or its
+// After any number of kills, while old rows are pruned: a handle is accepted only as the current one or its
 // direct predecessor, whoever repeats an unanswered refresh is served, and what
 // was revoked or died of reuse stays dead.
-func TestAcknowledgedVerdictsSurviveKill(t *testing.T) {
+func TestL15_AcknowledgedVerdictsSurviveKill(t *testing.T) {
 	rounds := 50
 	if testing.Short() {
 		rounds = 5
@@ -103,6 +130,12 @@ func TestAcknowledgedVerdictsSurviveKill(t *testing.T) {
 		}
 		for id, h := range grants {
 			h.check(t, l, s, id)
+		}
+		if err := l.Prune(t.Context(), s.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := l.Grants(t.Context(), "old", time.Unix(0, 0)); err != nil || len(left) > 0 {
+			t.Errorf("%d rows whose time is over were not pruned (%v)", len(left), err)
 		}
 		if n := l.Stats().RolledBack; n != 0 {
 			t.Fatalf("%d alarms of a store that was only killed", n)

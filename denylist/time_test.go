@@ -200,7 +200,11 @@ func testL15_Row23_Prune(t *testing.T, e engine) {
 	}()
 	prune(last.Add(time.Second), 3300)
 	close(stop)
-	t.Logf("longest wait during pruning: %v", <-worst)
+	if w := <-worst; w > time.Second { // 50 ms on a machine that does nothing else
+		t.Errorf("longest wait during pruning: %v", w)
+	} else {
+		t.Logf("longest wait during pruning: %v", w)
+	}
 
 	if _, err := l.Find(t.Context(), due[0].ID); !errors.Is(err, denylist.ErrUnknown) {
 		t.Errorf("a pruned grant: %v, want ErrUnknown", err)
