@@ -47,6 +47,7 @@ chaos:
 bench:
 	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp ./handlers
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m .
+	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m .
 
 GRANTS ?= 100000
 

@@ -194,6 +194,14 @@ func overloaded(e clienttest.Exchange) (status int, body string) {
 	return http.StatusServiceUnavailable, `{"error":"temporarily_unavailable","error_description":"come back later"}`
 }
 
+// overloadedMCP is how a server refuses a call of a tool for which it has no room.
+func overloadedMCP(e clienttest.Exchange) (status int, body string) {
+	if e.Path != "/mcp" || !strings.Contains(e.Body, "tools/call") {
+		return 0, ""
+	}
+	return http.StatusServiceUnavailable, `{"error":"temporarily_unavailable","error_description":"try again in a moment"}`
+}
+
 // Overload is no reason to sign in again: the tokens are kept, and good later.
 func TestClientTypeScriptKeepsTokensWhenOverloaded(t *testing.T) {
 	for _, ts := range typeScripts {
@@ -204,6 +212,10 @@ func TestClientTypeScriptKeepsTokensWhenOverloaded(t *testing.T) {
 			site.proxy.Instead(overloaded)
 			if got := c.ask(sdkCommand{Do: "call", Tool: "whoami"}); got.Error.Name == "" {
 				t.Fatalf("while refreshes are refused: %s, want an error", got)
+			}
+			site.proxy.Instead(overloadedMCP)
+			if got := c.ask(sdkCommand{Do: "call", Tool: "whoami"}); got.Error.Name == "" {
+				t.Fatalf("while calls are refused: %s, want an error", got)
 			}
 			site.proxy.Instead(nil)
 			c.echo("later")

@@ -145,13 +145,16 @@ func (rt route) classOf(r *http.Request) *admission.Class {
 	return rt.class
 }
 
+// errNoStoreYet is not for the log, which the store tells about itself.
+var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the store: try again in a moment")
+
 // door refuses, before the body is read, what could not be answered in time. A server
 // that started while its database was down does not know its epoch yet, so it could
 // tell nothing that was issued from a forgery of another store's.
 func (rt route) door(r *http.Request) error {
 	c := rt.classOf(r)
 	if c != nil && rt.s.o.Store.Epoch() == "" {
-		return oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the store: try again in a moment")
+		return errNoStoreYet
 	}
 	return c.Door(r.Context())
 }
@@ -372,7 +375,7 @@ func unanswered(err error) error {
 func (rt route) log(r *http.Request, e *oauth.Error) {
 	level := slog.LevelDebug
 	switch {
-	case e.Status() == http.StatusTooManyRequests, errors.Is(e, admission.ErrFull): // a flood must not fill the log
+	case e.Status() == http.StatusTooManyRequests, errors.Is(e, admission.ErrFull), e == errNoStoreYet: // a flood must not fill the log
 	case e.Code == oauth.TemporarilyUnavailable:
 		level = slog.LevelWarn
 	case e.Status() >= 500:
