@@ -20,7 +20,7 @@ import (
 )
 
 // The test in this file lets every single statement of every endpoint fail, one after
-// the other, on SQLite.
+// the other, on both stores.
 
 // asked is a request that needs the store, and what its true answer looks like.
 type asked struct {
@@ -296,8 +296,10 @@ func (d *daemon) withMetrics() *daemon {
 
 // Whichever statement fails, the answer is the true one or says to come again; what
 // failed has changed nothing and works when it is repeated; nothing is left open.
-func TestINV11_INV12_EveryStatementFails(t *testing.T) {
-	d := breakable(t, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info").withMetrics()
+func TestINV11_INV12_EveryStatementFails(t *testing.T) { onBothStores(t, everyStatementFails) }
+
+func everyStatementFails(t *testing.T, settings []string) {
+	d := breakable(t, append(settings, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info")...).withMetrics()
 	d.start()
 	db := d.database()
 	w := newWorker(t, d, nil, 0, 0)
