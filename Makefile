@@ -42,7 +42,7 @@ CHAOS ?= 10m
 
 chaos:
 	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' .
-	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/cluster
+	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/cluster
 
 bench:
 	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp ./handlers

@@ -12,13 +12,14 @@ import (
 	"signet/internal/cluster"
 )
 
-// program is built once for all tests.
+// program is built once for all tests; with the race detector if SIGNET_TEST_RACE is
+// set.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "signet-test-")
 	if err != nil {
 		return "", err
 	}
-	return cluster.Build(context.Background(), dir, false)
+	return cluster.Build(context.Background(), dir, os.Getenv("SIGNET_TEST_RACE") != "")
 })
 
 func TestMain(m *testing.M) {
