@@ -219,6 +219,7 @@ func TestDeploy_NginxRepeatsNoPOST(t *testing.T) {
 func TestDeploy_NginxStreams(t *testing.T) {
 	e := newEdge(t)
 	seen := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(seen) })
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/mcp" {
 			return
@@ -230,6 +231,7 @@ func TestDeploy_NginxStreams(t *testing.T) {
 		fmt.Fprint(w, "data: two\n\n")
 	}))
 	t.Cleanup(srv.Close)
+	t.Cleanup(goOn)
 	n := e.certify()(all(srv.Listener.Addr().String()))
 	c := &http.Client{Transport: n.transport, Timeout: 20 * time.Second}
 	resp, err := c.Get(n.url + "/mcp")
@@ -241,7 +243,7 @@ func TestDeploy_NginxStreams(t *testing.T) {
 	if line, err := events.ReadString('\n'); line != "data: one\n" || err != nil {
 		t.Errorf("the first event: %q, %v", line, err)
 	}
-	close(seen)
+	goOn()
 	if rest, err := io.ReadAll(events); !strings.Contains(string(rest), "two") || err != nil {
 		t.Errorf("then: %q, %v", rest, err)
 	}

@@ -379,13 +379,13 @@ func (p *population) rowsPerShard() (least, most int) {
 	return slices.Min(n), slices.Max(n)
 }
 
-// sizes are what a grant takes, and what one store of a kind does at most.
-type sizes struct{ sqlite, postgres, rotations float64 }
+// sizes are the bytes that a grant takes, and that a rotation adds to PostgreSQL's log.
+type sizes struct{ sqlite, postgres, log float64 }
 
 // measureShards lets the population refresh against 1, 2 and 4 stores of both kinds, in
 // this process, without HTTP and signatures: what the split does, and what it costs.
 func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
-	out.WriteString("| stores | rows in each | rotations, 64 at a time | CPU here | CPU of PostgreSQL | a Poisson population at half that rate |\n|---|---|---|---|---|---|\n")
+	out.WriteString("| stores | rows in each | rotations, 64 at a time | CPU here | CPU of PostgreSQL | its log | a Poisson population at half that rate |\n|---|---|---|---|---|---|---|\n")
 	for _, kind := range []string{"SQLite", "PostgreSQL"} {
 		for _, k := range []int{1, 2, 4} {
 			var stores []store.Options
@@ -396,18 +396,18 @@ func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
 			if kind == "PostgreSQL" {
 				s.postgres, postmaster = tableSize(b, stores)/float64(grants), postmasterOf(b, stores[0].Path)
 			}
-			ours, theirs := ownTime(b), databaseTime(b, postmaster)
+			ours, theirs, log := ownTime(b), databaseTime(b, postmaster), logPosition(b, stores[0])
 			l := p.busy(b, grants, 3*time.Second)
 			n := time.Duration(len(l.took))
-			ours, theirs = (ownTime(b)-ours)/n, (databaseTime(b, postmaster)-theirs)/n
+			ours, theirs, log = (ownTime(b)-ours)/n, (databaseTime(b, postmaster)-theirs)/n, (logPosition(b, stores[0])-log)/int64(n)
 			open := p.poisson(b, l.rate()/2, 3*time.Second)
 			least, most := p.rowsPerShard()
-			fmt.Fprintf(out, "| %d %s | %d to %d | %s | %s | %s | %s |\n", k, kind, least, most, l, micros(ours), micros(theirs), open)
+			fmt.Fprintf(out, "| %d %s | %d to %d | %s | %s | %s | %s | %s |\n", k, kind, least, most, l, micros(ours), micros(theirs), bytesEach(log), open)
 			p.close(b)
 			if kind == "SQLite" {
 				s.sqlite = fileSize(stores) / float64(grants)
 			} else if k == 1 {
-				s.rotations = l.rate()
+				s.log = float64(log)
 			}
 		}
 	}
@@ -458,6 +458,30 @@ func tableSize(b *testing.B, stores []store.Options) (sum float64) {
 	return sum
 }
 
+// logPosition is how much PostgreSQL has written to its log, all databases together; 0
+// for SQLite.
+func logPosition(b *testing.B, o store.Options) (n int64) {
+	if !store.IsURL(o.Path) {
+		return 0
+	}
+	c, err := pgx.Connect(b.Context(), o.Path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close(b.Context())
+	if err := c.QueryRow(b.Context(), "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").Scan(&n); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+func bytesEach(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
 func ownTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -472,12 +496,17 @@ func measureGrowth(b *testing.B, out *strings.Builder, grants int) {
 	pin(b, "1")
 	few, many := grownServer(b, 1000), grownServer(b, grants)
 	var small, large loaded
+	var smallCPU, largeCPU time.Duration
 	for range 3 {
+		before, between := cpuTime(b, few.d.cmd.Process.Pid), cpuTime(b, many.d.cmd.Process.Pid)
 		small = small.plus(few.refreshes(b))
 		large = large.plus(many.refreshes(b))
+		smallCPU += cpuTime(b, few.d.cmd.Process.Pid) - before
+		largeCPU += cpuTime(b, many.d.cmd.Process.Pid) - between
 	}
-	fmt.Fprintf(out, "Growth: refreshes over HTTP of any grant, SQLite, in turns. With 1,000 grants %s; with %d %s: %.0f %% (target: >= 80 %% at 5 million).\n\n",
-		small, grants, large, 100*large.rate()/small.rate())
+	smallCPU, largeCPU = smallCPU/time.Duration(len(small.took)), largeCPU/time.Duration(len(large.took))
+	fmt.Fprintf(out, "Growth: refreshes over HTTP of any grant, SQLite, in turns. With 1,000 grants %s, %s of CPU each; with %d %s, %s: %.0f %% of the rate (target: >= 80 %% at 5 million), %.0f %% by CPU.\n\n",
+		small, micros(smallCPU), grants, large, micros(largeCPU), 100*large.rate()/small.rate(), 100*float64(smallCPU)/float64(largeCPU))
 }
 
 // grown is a server whose store was filled behind its back. We have its secret, so we
@@ -567,14 +596,14 @@ var assumed = struct {
 
 // arithmetic works out what populations need, from what was measured.
 func arithmetic(out *strings.Builder, costs map[string]cost, s sizes) {
-	fmt.Fprintf(out, "| users | refresh every | refreshes = store writes | cores of role auth | PostgreSQL primaries | grants | bytes |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(out, "| users | refresh every | refreshes = store writes | cores of role auth | cores of PostgreSQL | its log | grants | bytes |\n|---|---|---|---|---|---|---|---|\n")
 	shared := costs["refresh, PostgreSQL"]
 	for _, users := range []float64{1e6, 10e6, 100e6} {
 		for _, every := range []float64{600, 300} {
 			rate := users * assumed.active * assumed.sessions / every
 			grants := users * assumed.sessions
-			fmt.Fprintf(out, "| %.0f M | %.0f min | %.0f/s | %.0f | %.0f | %.1f M | %.1f GB |\n", users/1e6, every/60, rate,
-				ceil(rate/(perCore(shared.signet)*assumed.used)), ceil(rate/(s.rotations*assumed.used)), grants/1e6, grants*s.postgres/1e9)
+			fmt.Fprintf(out, "| %.0f M | %.0f min | %.0f/s | %.0f | %.0f | %.0f MB/s | %.1f M | %.1f GB |\n", users/1e6, every/60, rate,
+				ceil(rate/(perCore(shared.signet)*assumed.used)), ceil(rate/(perCore(shared.database)*assumed.used)), rate*s.log/1e6, grants/1e6, grants*s.postgres/1e9)
 		}
 	}
 	out.WriteString("\n| verifiers | JWKS requests | feed requests | traffic of the feed at 0.1 revocations/s | at 2/s | at 100/s |\n|---|---|---|---|---|---|\n")
