@@ -167,6 +167,7 @@ func (f *RevocationFeed) Run(ctx context.Context) {
 		return
 	}
 	told := teller{log: f.o.Log, failClosed: f.o.FailClosed}
+	failures := 0 // in a row
 	for first := true; ; first = false {
 		err := f.poll(ctx)
 		if ctx.Err() != nil {
@@ -176,8 +177,10 @@ func (f *RevocationFeed) Run(ctx context.Context) {
 		if first {
 			close(f.tried)
 		}
-		// Not all replicas at the same time, and never later than was asked for.
-		pause := time.NewTimer(f.o.Poll - rand.N(f.o.Poll/10+1))
+		if failures++; err == nil {
+			failures = 0
+		}
+		pause := time.NewTimer(f.pause(failures))
 		select {
 		case <-ctx.Done():
 			pause.Stop()
@@ -185,6 +188,16 @@ func (f *RevocationFeed) Run(ctx context.Context) {
 		case <-pause.C:
 		}
 	}
+}
+
+// pause is how long to wait after so many failures in a row: a moment after the first
+// one, because a proxy that has lost a server finds another one, and then longer.
+func (f *RevocationFeed) pause(failures int) time.Duration {
+	d := f.o.Poll
+	if failures > 0 {
+		d = min(d, time.Second<<min(failures-1, 10))
+	}
+	return d - rand.N(d/10+1) // not all replicas at the same time, and never later than was asked for
 }
 
 // poll asks once, and takes up what is new.

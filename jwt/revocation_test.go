@@ -263,8 +263,8 @@ func TestG04_FeedAnswers(t *testing.T) {
 				if s := feed.Status(); s.Err == nil || feed.Revoked("new") {
 					t.Errorf("status %+v", s)
 				}
-				if n := f.count(); n > 5 {
-					t.Errorf("asked %d times: a redirect was followed, or too often", n)
+				if n, host := f.count(), f.last.URL.Host; n > 8 || host != "auth.test" {
+					t.Errorf("asked %d times, the last time at %s", n, host)
 				}
 				w.verdict(t, v, "old", jwt.ErrRevoked)
 			})
@@ -364,6 +364,29 @@ func TestG04_ReplayedFeedIsStale(t *testing.T) {
 		w.verdict(t, v, "here", jwt.ErrRevocationsUnknown)
 		if !feed.Status().Stale {
 			t.Error("a feed of three minutes ago is not stale")
+		}
+	})
+}
+
+// A proxy that has just lost a server answers well again a moment later, so who knows
+// nothing yet does not wait for a whole poll.
+func TestG04_FailedPollIsRepeated(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := serving(w.feed(t, "first"))
+		f.set(func() { f.status = http.StatusBadGateway })
+		_, v := w.follow(t, f, nil)
+		w.verdict(t, v, "first", nil) // failing open, after the first poll
+		f.set(func() { f.status = http.StatusOK })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.verdict(t, v, "first", jwt.ErrRevoked)
+
+		f.set(func() { f.status = http.StatusBadGateway })
+		polls := f.count()
+		time.Sleep(10 * time.Minute)
+		if n := f.count() - polls; n < 60 || n > 75 {
+			t.Errorf("an issuer that stays away was asked %d times in ten minutes, want about as often as one that is there", n)
 		}
 	})
 }
