@@ -46,6 +46,9 @@ func openFile(ctx context.Context, st *state) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := writable(o.Path); err != nil {
+		return nil, err
+	}
 	if f.conn, err = openConn(ctx, o, writing); err != nil {
 		return nil, unavailable(o.Path, err)
 	}

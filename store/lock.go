@@ -29,3 +29,13 @@ func takeLock(path string) (*lock, error) {
 }
 
 func (l *lock) release() { l.f.Close() }
+
+// writable refuses a file that SQLite would open for reading alone, without a word. It
+// does not open it (see inspectFile).
+func writable(path string) error {
+	const forWriting = 2
+	if err := syscall.Access(path, forWriting); err != nil {
+		return fmt.Errorf("%s cannot be written: %w", path, err)
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -106,6 +107,9 @@ type mirror struct{ f *os.File }
 
 func openMirror(path string) (*mirror, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the store's mirror cannot be written: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w (%s)", ErrHalf, err, acceptLoss)
 	}
