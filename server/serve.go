@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +20,7 @@ const (
 	idleTimeout       = 90 * time.Second
 	maxHeaderBytes    = 28 << 10 // net/http adds 4 KB
 	shutdownTimeout   = 25 * time.Second
+	lingerTime        = time.Second // see shutdown
 )
 
 // ListenAndServe serves until ctx ends, stops without dropping a request, and
@@ -28,8 +28,8 @@ const (
 //
 // The stop has three steps: for DrainDelay the server still answers, while /readyz
 // says no and every answer asks the client to open its next connection elsewhere;
-// then it takes no more connections and waits for the requests in hand; then the
-// store is closed.
+// then it takes no more connections, and for up to a second serves those it has; then
+// it waits for the requests in hand, and the store is closed.
 func (s *Server) ListenAndServe(ctx context.Context) error {
 	l, err := s.Listen()
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	srv := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:  slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
-		ConnState: s.countConnections(),
+		ConnState: s.countConnections,
 	}
 	srv.RegisterOnShutdown(s.EndStreams)
 	serve := srv.Serve
@@ -83,15 +83,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
-	err = s.shutdown(srv)
+	err = s.shutdown(srv, l)
 	<-failed
 	return err
 }
 
-func (s *Server) shutdown(srv *http.Server) error {
+func (s *Server) shutdown(srv *http.Server, l net.Listener) error {
 	s.o.Log.Info("stopping", "drain", s.o.DrainDelay.String())
 	s.draining.Store(true)
 	time.Sleep(s.o.DrainDelay)
+	// A proxy that uses an idle connection in the moment in which we close it loses the
+	// request, and may not send it again. So the connections outlive the listener a
+	// little: the proxy finds that out by a connection that is refused, which loses
+	// nothing, and then leaves the others alone.
+	l.Close()
+	for end := time.Now().Add(min(s.o.DrainDelay/2, lingerTime)); s.open.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
@@ -135,16 +143,13 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 // countConnections closes every connection beyond Options.MaxConnections at once, so
 // that a flood of them costs neither descriptors nor memory without end. Those that
 // are open go on, and slow ones make room when their deadline has passed.
-func (s *Server) countConnections() func(net.Conn, http.ConnState) {
-	var open atomic.Int64
-	return func(c net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			if open.Add(1) > int64(s.o.MaxConnections) {
-				c.Close()
-			}
-		case http.StateClosed, http.StateHijacked:
-			open.Add(-1)
+func (s *Server) countConnections(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		if s.open.Add(1) > int64(s.o.MaxConnections) {
+			c.Close()
 		}
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
 	}
 }

@@ -130,6 +130,7 @@ type Server struct {
 	handler   http.Handler
 	endpoints []*mcp.Endpoint
 	draining  atomic.Bool
+	open      atomic.Int64 // connections
 	metrics   *metrics
 	classes   *admission.Classes
 

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -83,23 +82,23 @@ func done(context.Context, *sdk.CallToolRequest, none) (*sdk.CallToolResult, any
 // One line beside AddTool is all that a tool with a scope takes.
 func TestRow50_ToolsOfTheFirstResource(t *testing.T) {
 	is := newIssuer(t)
-	var log bytes.Buffer
+	log := &safeBuffer{}
 	srv := newServer(t, func(o *server.Options) {
 		o.Role, o.Issuer, o.Check = "mcp", is.url, nil
 		o.Resources = []string{"https://mcp.example/a", "https://mcp.example/b"}
 		o.Scopes = []string{"read", "write", "admin"}
 		o.PublicTools = []string{"greet", "get_secret"}
-		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		o.Log = slog.New(slog.NewTextHandler(log, nil))
 	})
 	mcp.AddSampleTools(srv.MCP, srv.Require)
-	if log.Len() > 0 {
-		t.Errorf("log: %s", &log)
+	if strings.Contains(log.String(), "tool=") {
+		t.Errorf("log: %s", log)
 	}
 	srv.Require("wipe", "write")
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "wipe"}, done)
 	srv.Require("never", "root")
 	if !strings.Contains(log.String(), "tool=never scope=root") {
-		t.Errorf("nobody is told that a scope does not exist: %s", &log)
+		t.Errorf("nobody is told that a scope does not exist: %s", log)
 	}
 	a := func(scope string) string { return is.token(t, "https://mcp.example/a", scope) }
 	for _, tt := range []struct {
