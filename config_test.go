@@ -147,6 +147,37 @@ func TestStoreURLIsNotShown(t *testing.T) {
 	}
 }
 
+// Whatever stands in a variable, either the settings can be used, or an error names a
+// variable and shows no secret.
+func FuzzConfig(f *testing.F) {
+	var names []string
+	t := reflect.TypeFor[config]()
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("env"); name != "" {
+			names = append(names, envPrefix+name)
+			f.Add(uint8(len(names)-1), t.Field(i).Tag.Get("envDefault")+" ")
+			for _, value := range []string{"-1", "1e9h", "postgres://u:hunter2hunter2@h:port/x", "a>b>a", "::/0", "%zz", "https://a@b/c#d", strings.Repeat("x,", 100)} {
+				f.Add(uint8(len(names)-1), value)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, value string) {
+		name := names[int(which)%len(names)]
+		c, err := readConfig([]string{name + "=" + value})
+		if err == nil {
+			c.options(nil)
+			return
+		}
+		if !strings.Contains(err.Error(), envPrefix) {
+			t.Errorf("%s=%q: %v names no variable", name, value, err)
+		}
+		secret := map[string]bool{"SIGNET_SECRET": true, "SIGNET_STORE": true, "SIGNET_REGISTRATION_TOKEN": true}[name]
+		if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
+			t.Errorf("%s=%q is shown: %v", name, value, err)
+		}
+	})
+}
+
 func TestAllFaultsAreNamedAtOnce(t *testing.T) {
 	_, err := readConfig([]string{"SIGNET_ROLE=both", "SIGNET_CODE_TTL=1h"})
 	if err == nil || !strings.Contains(err.Error(), "SIGNET_ROLE") || !strings.Contains(err.Error(), "SIGNET_CODE_TTL") {

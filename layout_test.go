@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +106,51 @@ func TestVerifierIsSmall(t *testing.T) {
 					t.Errorf("%s depends on %s", p.ImportPath, dep)
 				}
 			}
+		}
+	}
+}
+
+// fuzzed lists what reads foreign input, by what it reads, and the target that looks
+// for what it should not take.
+var fuzzed = map[string]string{
+	"sealed artefacts":     "seal/FuzzOpen",
+	"signed tokens":        "jwt/FuzzSigned",
+	"claims":               "jwt/FuzzVerify",
+	"JWK Sets":             "jwt/FuzzParseSet",
+	"revocation feeds":     "jwt/FuzzFeed",
+	"key files":            "keys/FuzzKeyFile",
+	"redirect URIs":        "oauth/FuzzRedirectURIMatches",
+	"scopes":               "oauth/FuzzParseScope",
+	"resources":            "oauth/FuzzCanonicalResource",
+	"Basic credentials":    "oauth/FuzzBasic",
+	"forms":                "oauth/FuzzForm",
+	"challenges":           "oauth/FuzzChallenge",
+	"registrations":        "clients/FuzzRegister",
+	"clients files":        "clients/FuzzFile",
+	"users files":          "users/FuzzUsersFile",
+	"password hashes":      "users/FuzzHash",
+	"cookies":              "handlers/FuzzCookie",
+	"authorization":        "handlers/FuzzAuthorize",
+	"token requests":       "handlers/FuzzToken",
+	"MCP messages":         "mcp/FuzzInspect",
+	"backups":              "backup/FuzzReader",
+	"settings":             "FuzzConfig",
+	"forms of login pages": "FuzzForms",
+}
+
+// Every parser of foreign input has a fuzz target, whose seeds run with the tests.
+func TestL14_EveryParserIsFuzzed(t *testing.T) {
+	for what, target := range fuzzed {
+		dir, name := path.Split(target)
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), "\nfunc "+name+"(f *testing.F) {")
+		}) {
+			t.Errorf("what reads %s has no fuzz target %s", what, target)
 		}
 	}
 }

@@ -62,6 +62,40 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
+// Whatever a browser sends as cookies, only the one that it was given signs it in.
+func FuzzCookie(f *testing.F) {
+	s := authtest.New(f)
+	b := s.NewBrowser()
+	b.SignIn(f, "alice", s.PUB)
+	var good []string
+	for name, c := range b.Cookies {
+		good = append(good, name+"="+c.Value)
+		for _, bad := range []string{"", c.Value + "A", c.Value[1:], strings.ToUpper(c.Value), c.Value + "\n", `"` + c.Value[:len(c.Value)-1] + `"`, strings.Repeat(c.Value, 100)} {
+			f.Add(name + "=" + bad)
+		}
+		f.Add(name + "=x; " + name + "=y")
+	}
+	account := func(t testing.TB, cookies string) *authtest.Response {
+		r := request("GET", authtest.Issuer+"/account", "")
+		r.Header.Set("Cookie", cookies)
+		return s.Do(t, r)
+	}
+	const signedIn = "Sign out"
+	if r := account(f, strings.Join(good, "; ")); !strings.Contains(r.Body, signedIn) {
+		f.Fatalf("the right cookies: %d %s", r.StatusCode, r.Body)
+	}
+	f.Fuzz(func(t *testing.T, cookies string) {
+		for _, c := range good {
+			if _, value, _ := strings.Cut(c, "="); strings.Contains(cookies, value) {
+				return
+			}
+		}
+		if r := account(t, cookies); r.StatusCode >= 500 || strings.Contains(r.Body, signedIn) {
+			t.Errorf("%q: %d %s", cookies, r.StatusCode, r.Body)
+		}
+	})
+}
+
 // A client's name is shown without what could reorder, hide or stretch it, on the
 // consent page, and escaped.
 func FuzzClientName(f *testing.F) {
