@@ -83,28 +83,32 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
-	err = s.shutdown(srv, l)
-	<-failed
-	return err
-}
-
-func (s *Server) shutdown(srv *http.Server, l net.Listener) error {
 	s.o.Log.Info("stopping", "drain", s.o.DrainDelay.String())
 	s.draining.Store(true)
 	time.Sleep(s.o.DrainDelay)
+	l.Close()
+	<-failed
+	return s.shutdown(srv)
+}
+
+// shutdown ends a server that takes no more connections.
+func (s *Server) shutdown(srv *http.Server) error {
 	// A proxy that uses an idle connection in the moment in which we close it loses the
 	// request, and may not send it again. So the connections outlive the listener a
 	// little: the proxy finds that out by a connection that is refused, which loses
 	// nothing, and then leaves the others alone.
-	l.Close()
 	for end := time.Now().Add(min(s.o.DrainDelay/2, lingerTime)); s.open.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if err := srv.Shutdown(ctx); err != nil {
+	err := srv.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("requests were still running after %s", shutdownTimeout)
+	}
+	if err != nil {
 		srv.Close()
-		return fmt.Errorf("stopping: requests were still running after %s", shutdownTimeout)
+		return fmt.Errorf("stopping: %w", err)
 	}
 	return nil
 }

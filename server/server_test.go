@@ -405,3 +405,31 @@ func TestPortOfAnotherIssuer(t *testing.T) {
 		}
 	}
 }
+
+// A server that nobody is connected to stops at once and without an error, however it
+// comes to pass between listener and server.
+func TestIdleServerStops(t *testing.T) {
+	for range 50 {
+		srv, err := server.New(server.Options{Role: "mcp", Issuer: "http://127.0.0.1:1", Listen: "127.0.0.1:0", DrainDelay: time.Nanosecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := srv.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(ctx, l) }()
+		if resp, err := http.Get("http://" + l.Addr().String() + "/livez"); err != nil {
+			t.Fatal(err)
+		} else {
+			resp.Body.Close()
+		}
+		http.DefaultClient.CloseIdleConnections()
+		stop()
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
