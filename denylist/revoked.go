@@ -83,6 +83,10 @@ func (s *revokedSet) forget(before int64) {
 // while [List.Run] runs.
 func (l *List) Revoked(grantID string) bool { return !l.filled.Load() || l.revoked.has(grantID) }
 
+// Known reports whether the revoked grants were read. Until then Revoked says yes to
+// every grant, which is for those who cannot say that they do not know.
+func (l *List) Known() bool { return l.filled.Load() }
+
 // Recent returns the grants that Revoked knows, with the time of their revocation in
 // Unix milliseconds, of at most limit the latest, and ReadAt as it was before.
 func (l *List) Recent(limit int) (revoked map[string]int64, readAt time.Time) {

@@ -4,11 +4,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"signet/handlers"
 	"signet/internal/authtest"
+	"signet/jwt"
 )
 
 const inactive = `{"active":false}`
@@ -154,4 +157,45 @@ func TestG03_RevokeWithoutStore(t *testing.T) {
 	wantError(t, s.Revoke(t, s.PUB, tok.Refresh), 503, "temporarily_unavailable")
 	s.Reopen(t)
 	s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+}
+
+// G03, INV4, INV11: a replica that has just reached its store and not read yet what was
+// revoked knows nothing of any grant. It says so, and neither calls a good token bad
+// nor acknowledges a revocation that it did not make.
+func TestG03_RevocationsNotReadYet(t *testing.T) {
+	var known atomic.Bool
+	known.Store(true)
+	s := authtest.New(t, func(c *authtest.Config) {
+		c.Change = func(o *handlers.Options) {
+			v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: o.Issuer, Audiences: o.Resources, Keys: o.Keys, Revoked: o.Denylist.Revoked, RevokedKnown: known.Load})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Verifier = v
+		}
+	})
+	tok := s.Tokens(t, "alice", s.PUB)
+	userinfo := func() *authtest.Response {
+		r := request("GET", authtest.Issuer+"/userinfo", "")
+		r.Header.Set("Authorization", "Bearer "+tok.Access)
+		return s.Do(t, r)
+	}
+	known.Store(false)
+	for name, r := range map[string]*authtest.Response{
+		"revoke": s.Revoke(t, s.PUB, tok.Access), "introspect": s.Introspect(t, s.CONF, tok.Access), "userinfo": userinfo(),
+	} {
+		if r.StatusCode != 503 || r.Error() != "temporarily_unavailable" {
+			t.Errorf("%s: %d %s, want 503", name, r.StatusCode, r.Body)
+		}
+	}
+	known.Store(true)
+	if r := userinfo(); r.StatusCode != 200 {
+		t.Errorf("userinfo afterwards: %d %s", r.StatusCode, r.Body)
+	}
+	if r := s.Revoke(t, s.PUB, tok.Access); r.StatusCode != 200 {
+		t.Errorf("revoke afterwards: %d %s", r.StatusCode, r.Body)
+	}
+	if r := s.Refresh(t, s.PUB, tok.Refresh); r.Error() != "invalid_grant" {
+		t.Errorf("refresh after the revocation: %d %s", r.StatusCode, r.Body)
+	}
 }

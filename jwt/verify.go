@@ -20,7 +20,12 @@ type VerifierOptions struct {
 	Keys      KeySource                 // the issuer's published keys
 	Revoked   func(grantID string) bool // must not block; nil: nothing is revoked
 	Feed      *RevocationFeed           // is asked as well, and must run; nil: none
-	CacheSize int                       // verified tokens remembered; 0 is 10,000, negative none
+
+	// RevokedKnown reports whether Revoked can be asked: until then nothing is known of
+	// any grant, which is no verdict ([ErrRevocationsUnknown]). Nil: always.
+	RevokedKnown func() bool
+
+	CacheSize int // verified tokens remembered; 0 is 10,000, negative none
 }
 
 // Verifier checks access tokens. It is safe for concurrent use.
@@ -172,6 +177,9 @@ func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.
 // [ErrRevoked], [ErrRevocationsUnknown], or nil while its tokens are accepted. It
 // looks into memory only.
 func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
+	if v.options.RevokedKnown != nil && !v.options.RevokedKnown() {
+		return ErrRevocationsUnknown
+	}
 	if v.options.Revoked != nil && v.options.Revoked(grantID) {
 		return ErrRevoked
 	}

@@ -621,3 +621,26 @@ func TestUnsafeClaims(t *testing.T) {
 		}
 	}
 }
+
+// While it is not known what was revoked, there is no verdict, also on a token that was
+// accepted before.
+func TestRevokedNotKnown(t *testing.T) {
+	w, known := newWorld(t), true
+	v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(string) bool { return !known }, RevokedKnown: func() bool { return known }})
+	seen, fresh := w.token(t, nil), w.token(t, func(c *jwt.Claims) { c.ID = "another" })
+	if _, err := v.Verify(t.Context(), seen); err != nil {
+		t.Fatal(err)
+	}
+	known = false
+	for _, raw := range []string{seen, fresh} {
+		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrRevocationsUnknown) || errors.Is(err, jwt.ErrInvalid) {
+			t.Errorf("%v, want that revocations are unknown", err)
+		}
+	}
+	known = true
+	for _, raw := range []string{seen, fresh} {
+		if _, err := v.Verify(t.Context(), raw); err != nil {
+			t.Error(err)
+		}
+	}
+}

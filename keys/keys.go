@@ -103,13 +103,17 @@ func (s *Set) Signing(now time.Time) (jwt.SigningKey, error) {
 	return jwt.SigningKey{ID: k.id, Private: k.private}, nil
 }
 
-// Key implements [jwt.KeySource]: it returns what the JWK Set has under kid now.
+// Key implements [jwt.KeySource]: it returns what the JWK Set has under kid now. While
+// the set is stale, a key that it does not have is [jwt.ErrKeysUnavailable].
 func (s *Set) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
 	current := s.current.Load()
 	if current == nil {
 		return nil, jwt.ErrKeysUnavailable
 	}
 	k := current.byID[kid]
+	if k == nil && s.Stale() != nil { // another replica may have made it meanwhile
+		return nil, jwt.ErrKeysUnavailable
+	}
 	if k == nil || !k.until.IsZero() && !k.published(time.Now()) {
 		return nil, jwt.ErrUnknownKey
 	}

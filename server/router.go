@@ -21,7 +21,7 @@ import (
 
 // route builds the handler: the authorization server, if the role has one, and the
 // resources that are served here.
-func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked func(string) bool) error {
+func (s *Server) route(authorization http.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
 	r.Use(s.measure, s.tellDrain, requestID, s.strict)
 	if len(s.o.TrustedProxies) > 0 {
@@ -34,7 +34,7 @@ func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked
 		r.Use(s.noticeProxy)
 	}
 	if s.o.Role != "auth" {
-		if err := s.routeResources(r, source, revoked); err != nil {
+		if err := s.routeResources(r, verify); err != nil {
 			return err
 		}
 	}
@@ -51,12 +51,13 @@ func (s *Server) route(authorization http.Handler, source jwt.KeySource, revoked
 // routeResources serves the resources that live on the issuer's origin, or, in a
 // process that is nothing else, every one it is given. The first answers at the root
 // metadata path as well, and has the paths for programs that do not speak MCP.
-func (s *Server) routeResources(r chi.Router, source jwt.KeySource, revoked func(string) bool) error {
+func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error {
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
 		}
-		verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: s.o.Issuer, Audiences: []string{resource}, Keys: source, Revoked: revoked, Feed: s.feed})
+		verify.Audiences = []string{resource}
+		verifier, err := jwt.NewVerifier(verify)
 		if err != nil {
 			return err
 		}

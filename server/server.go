@@ -187,7 +187,7 @@ func (s *Server) build(ctx context.Context) error {
 		if err := s.followIssuer(ctx); err != nil {
 			return err
 		}
-		return s.route(nil, s.remote, nil)
+		return s.route(nil, jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.remote, Feed: s.feed})
 	}
 	if err := s.openState(ctx); err != nil {
 		return err
@@ -196,7 +196,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.route(authorization, s.keys, s.denylist.Revoked)
+	return s.route(authorization, s.verification())
 }
 
 // openState opens, in import order, what the authorization server keeps.
@@ -299,9 +299,16 @@ func (s *Server) publishGauges() {
 	}
 }
 
+// verification is what a verifier in the process of the authorization server asks.
+func (s *Server) verification() jwt.VerifierOptions {
+	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known}
+}
+
 func (s *Server) authorizationServer() (http.Handler, error) {
 	o := &s.o
-	verifier, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: o.Issuer, Audiences: o.Resources, Keys: s.keys, Revoked: s.denylist.Revoked})
+	verify := s.verification()
+	verify.Audiences = o.Resources
+	verifier, err := jwt.NewVerifier(verify)
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (s *Server) open(t testing.TB) {
 		DemoSecrets: map[string]string{s.CONF.ID: s.CONF.Secret},
 	})
 	fail(err)
-	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked})
+	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked, RevokedKnown: s.Denylist.Known})
 	fail(err)
 	s.Throttle = users.NewThrottle(s.Store, log)
 	options := handlers.Options{
