@@ -182,8 +182,9 @@ func (w *worker) refresh(ctx context.Context, f *family, n int) {
 		if f.gen > spent {
 			return
 		}
-		// With a short window, hardly any outage leaves time for a second try.
-		if time.Since(began) > w.window-w.window/10 && w.window > 0 || ctx.Err() != nil {
+		// A try must reach a server within the window of the first one, also if that server
+		// is just being held up for a quarter of it.
+		if time.Since(began) > w.window-w.window/4-w.window/10 && w.window > 0 || ctx.Err() != nil {
 			f.unsure = true
 			return
 		}
