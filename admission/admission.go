@@ -32,10 +32,6 @@ const (
 	// took longer than others had: as when the store hangs.
 	longest = 2 * patience
 
-	// long is how long a request has its slot where the core has no time for it: ten times
-	// what a refresh takes with a database in the next room.
-	long = 50 * time.Millisecond
-
 	// maxQueue bounds what waits whatever it costs.
 	maxQueue = 1024
 )
@@ -196,9 +192,8 @@ func New() *Classes {
 	for _, class := range c.All() {
 		class.pace = together
 	}
-	// Who registers has nothing to lose yet. A registration only computes, so a flood of
-	// them fills no slots: it shows by how long refreshes take.
-	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() || c.Refresh.slow() }
+	// Who registers has nothing to lose yet.
+	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
 	return c
 }
 
@@ -221,9 +216,6 @@ func (c *Classes) tokensWait() bool {
 }
 
 func (c *Class) waits() bool { return c.waiting.Load() > 0 }
-
-// slow reports whether those who are served now have their slots for long.
-func (c *Class) slow() bool { return len(c.slots) > 0 && c.service.Load() > int64(long) }
 
 // Logins sets how many logins are in hand at once, those included that wait for a
 // hash: what else is let in is refused later, for more work. Call it before the first

@@ -216,36 +216,6 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 	})
 }
 
-// Nobody registers while refreshes take long, however many slots are free; once they
-// are quick again, or there are none, somebody does.
-func TestRegistrationIsShedWhileRefreshesAreSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		classes := admission.New()
-		refresh := func(took time.Duration) {
-			for range 64 {
-				s := enter(t, classes.Refresh)
-				time.Sleep(took)
-				s.Leave()
-			}
-		}
-		refresh(10 * time.Millisecond)
-		s := enter(t, classes.Refresh)
-		wantDoor(t, classes.Register, true)
-		s.Leave()
-		refresh(100 * time.Millisecond)
-		wantDoor(t, classes.Register, true) // the last one has left
-		s = enter(t, classes.Refresh)
-		for _, c := range classes.All() {
-			wantDoor(t, c, c != classes.Register)
-		}
-		s.Leave()
-		refresh(time.Millisecond)
-		s = enter(t, classes.Refresh)
-		wantDoor(t, classes.Register, true)
-		s.Leave()
-	})
-}
-
 // What has no class is never refused.
 func TestNoClass(t *testing.T) {
 	var c *admission.Class
