@@ -286,6 +286,7 @@ func TestChromiumByKeyboard(t *testing.T) {
 	b.tab("password")
 	b.keys("wrong\r")
 	b.do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
+	eventually(t, func() bool { return b.focused() == "password" }) // autofocus comes a moment after
 	if got := b.focused(); got != "password" {
 		t.Errorf("after a wrong password the focus is on %s", got)
 	}
