@@ -21,7 +21,7 @@ import (
 // builds is where the tests' builds of the program are.
 var builds = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "signet-test-") })
 
-var binary = sync.OnceValues(func() (string, error) { return build("signet") })
+var plainBinary = sync.OnceValues(func() (string, error) { return build("signet") })
 
 // build builds the program with more flags than usual.
 func build(name string, flags ...string) (string, error) {
@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 // program is the built binary, as a user runs it.
 func program(t testing.TB) string {
 	t.Helper()
-	path, err := binary()
+	path, err := plainBinary()
 	if err != nil {
 		t.Fatal(err)
 	}

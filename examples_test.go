@@ -21,7 +21,7 @@ import (
 
 // exampleBinaries builds all examples once.
 var exampleBinaries = sync.OnceValues(func() (string, error) {
-	path, err := binary() // its directory is removed at the end
+	path, err := plainBinary() // its directory is removed at the end
 	if err != nil {
 		return "", err
 	}

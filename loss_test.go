@@ -389,7 +389,7 @@ func TestL08_LockedByAnotherProcess(t *testing.T) {
 	must(t, db.Close())
 
 	d.start()
-	db, err = sql.Open("sqlite", "file:"+filepath.Join(d.dir, "signet.db"))
+	db, err = sql.Open("sqlite", "file:"+filepath.Join(d.dir, "signet.db")+"?_pragma=busy_timeout(5000)") // the server writes now and then
 	must(t, err)
 	db.SetMaxOpenConns(1)
 	hold("BEGIN IMMEDIATE")
