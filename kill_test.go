@@ -228,6 +228,8 @@ type worker struct {
 	client registration
 	grants []*held
 	made   int
+
+	refreshed, turnedAway atomic.Int64 // answers of those kinds
 }
 
 func newWorker(t *testing.T, d *daemon, j *journal.Journal, id int, seed uint64) *worker {
@@ -439,8 +441,21 @@ func (w *worker) exchange(note journal.Request, r *http.Request) (a journal.Answ
 		w.t.Error(err)
 		return a, err
 	}
-	if lost != nil {
+	switch {
+	case lost != nil:
 		return a, errLost
+	case a.Status == http.StatusServiceUnavailable:
+		w.turnedAway.Add(1)
+	case note.Op == journal.Refresh && a.Status == http.StatusOK:
+		w.refreshed.Add(1)
 	}
 	return a, nil
+}
+
+// total adds up what the workers counted.
+func total(workers []*worker, of func(*worker) *atomic.Int64) (n int64) {
+	for _, w := range workers {
+		n += of(w).Load()
+	}
+	return n
 }
