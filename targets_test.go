@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -37,17 +38,28 @@ import (
 // Signet is compared with: handlers that do the same work and nothing else.
 const bareServer = "SIGNET_TEST_BARE_SERVER"
 
-// serveBare serves the same bytes as the JWKS, and the same tools without a Guard.
+// serveBare serves the bytes that it is given, with their headers, and the same tools
+// without a Guard.
 func serveBare(addr string) error {
 	debug.SetGCPercent(800) // as signet serve does
 	tools := mcp.NewServer("bare", "1")
 	mcp.AddSampleTools(tools, func(string, ...string) {})
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return tools }, &sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true}))
-	mux.HandleFunc("/bytes", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", "420")
-		w.Write(bytes.Repeat([]byte{' '}, 420))
+	var header http.Header
+	var body []byte
+	mux.HandleFunc("GET /bytes", func(w http.ResponseWriter, _ *http.Request) {
+		maps.Copy(w.Header(), header)
+		w.Write(body)
+	})
+	mux.HandleFunc("POST /bytes", func(_ http.ResponseWriter, r *http.Request) {
+		header, body = http.Header{}, nil
+		for name, value := range r.Header {
+			if name, ok := strings.CutPrefix(name, "Same-"); ok {
+				header[name] = value
+			}
+		}
+		body, _ = io.ReadAll(r.Body)
 	})
 	return http.ListenAndServe(addr, mux)
 }
@@ -185,9 +197,32 @@ func measureReads(b *testing.B, d *daemon, r *report, core []string) {
 		}
 	}
 	for _, path := range []string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server"} {
+		serveSame(b, d.issuer+path, bare+"/bytes")
 		ours, without := inTurns(b, 3, 16, d.issuer, get(path), bare, get("/bytes"))
 		r.row("GET "+path+", 16 connections", ">= 90 % of a bare handler", ours.against(without), "bare handler: "+without.String())
 	}
+}
+
+// serveSame has the bare server answer at to with what is answered at from.
+func serveSame(b *testing.B, from, to string) {
+	b.Helper()
+	resp, err := http.Get(from)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	r, err := http.NewRequest("POST", to, resp.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, value := range resp.Header {
+		r.Header["Same-"+name] = value
+	}
+	told, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	told.Body.Close()
 }
 
 // measureLogin signs in with a real user of the users file.

@@ -123,9 +123,37 @@ type server struct {
 	feed    feed
 }
 
+// Handler is the authorization server, made by [New].
+type Handler struct {
+	http.Handler
+	documents map[string]route
+}
+
+// Document answers a plain GET for a document that is in memory, such as the metadata,
+// with what the Handler answers, and returns the status. It returns 0 and does
+// nothing if r is anything else, or if there is no such document just now. A program
+// may ask it before the Handler and before what is not needed for a document: routing
+// would cost more than the rest.
+func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) {
+	rt, ok := h.documents[r.URL.Path]
+	if !ok || r.Method != http.MethodGet || r.RequestURI != r.URL.Path || r.ContentLength != 0 {
+		return 0
+	}
+	result, err := rt.get(r)
+	if err != nil {
+		return 0
+	}
+	d, ok := result.(document)
+	if !ok {
+		return 0
+	}
+	rt.setHeaders(w.Header())
+	return writeDocument(w, r, d)
+}
+
 // New returns the authorization server. Its paths are below the path of the
 // issuer, but for the well-known ones, which RFC 8414 §3.1 puts before it.
-func New(o Options) (http.Handler, error) {
+func New(o Options) (*Handler, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
 	}
@@ -214,12 +242,15 @@ const (
 	maxDocument = 16 << 10
 )
 
-func (s *server) routes() http.Handler {
-	r := chi.NewRouter()
+func (s *server) routes() *Handler {
+	r, documents := chi.NewRouter(), map[string]route{}
 	handle := func(rt route, paths ...string) {
 		rt.s = s
 		for _, p := range paths {
 			r.Handle(p, rt)
+			if rt.atHand {
+				documents[p] = rt
+			}
 		}
 	}
 	p, class := s.path, s.o.Admission
@@ -249,5 +280,5 @@ func (s *server) routes() http.Handler {
 
 	r.NotFound(s.absent)
 	r.MethodNotAllowed(route{s: s}.ServeHTTP)
-	return r
+	return &Handler{r, documents}
 }

@@ -94,10 +94,11 @@ type limits struct {
 func newLimits(l Limits) limits {
 	d := DefaultLimits
 	return limits{
-		authorize: newLimiter(l.Authorize, d.Authorize), login: newLimiter(l.Login, d.Login),
-		register: newLimiter(l.Register, d.Register), registerAll: newLimiter(l.RegisterAll, d.RegisterAll),
-		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret),
-		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant), tokensClient: newLimiter(l.TokensClient, d.TokensClient),
+		authorize: newLimiter(l.Authorize, d.Authorize, places), login: newLimiter(l.Login, d.Login, places),
+		register: newLimiter(l.Register, d.Register, places), registerAll: newLimiter(l.RegisterAll, d.RegisterAll, 1),
+		// Its limit is low, and strangers choose what its keys are made of.
+		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret, 4*places),
+		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant, places), tokensClient: newLimiter(l.TokensClient, d.TokensClient, places),
 	}
 }
 
@@ -111,7 +112,7 @@ type limiter struct {
 	none  *http.Request // what the library is told about requests: nothing
 }
 
-func newLimiter(limit, otherwise int) *limiter {
+func newLimiter(limit, otherwise, places int) *limiter {
 	if limit < 0 {
 		return nil
 	}
@@ -119,7 +120,7 @@ func newLimiter(limit, otherwise int) *limiter {
 		limit = otherwise
 	}
 	// No headers: how much is left is nobody's business.
-	rate := httprate.NewRateLimiter(limit, window, httprate.WithLimitCounter(newCounter()), httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
+	rate := httprate.NewRateLimiter(limit, window, httprate.WithLimitCounter(newCounter(places)), httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
 	return &limiter{rate: rate, limit: limit, none: new(http.Request)}
 }
 
@@ -144,20 +145,20 @@ func (l *limiter) full(key string) error {
 
 // counter is where a limiter keeps its numbers: in a table of one size, so that a
 // flood from ever new addresses takes no memory. Keys that fall into one place are
-// counted together, which is unlikely, and nobody can choose it.
+// counted together, which is unlikely, and nobody can choose it. The table is made
+// with the first request that is counted: what is not used takes nothing.
 type counter struct {
-	seed maphash.Seed
+	seed   maphash.Seed
+	places int
 
 	mu                sync.Mutex
 	latest            time.Time // begin of the window that current counts
 	current, previous []uint32
 }
 
-const places = 1 << 16
+const places = 1 << 14
 
-func newCounter() *counter {
-	return &counter{seed: maphash.MakeSeed(), current: make([]uint32, places), previous: make([]uint32, places)}
-}
+func newCounter(places int) *counter { return &counter{seed: maphash.MakeSeed(), places: places} }
 
 // Config is for counters that need to know the limit.
 func (c *counter) Config(int, time.Duration) {}
@@ -169,6 +170,9 @@ func (c *counter) Increment(key string, now time.Time) error { return c.Incremen
 func (c *counter) IncrementBy(key string, now time.Time, n int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.current == nil {
+		c.current, c.previous = make([]uint32, c.places), make([]uint32, c.places)
+	}
 	c.turn(now)
 	c.current[c.place(key)] += uint32(n)
 	return nil
@@ -178,12 +182,15 @@ func (c *counter) IncrementBy(key string, now time.Time, n int) error {
 func (c *counter) Get(key string, now, _ time.Time) (current, previous int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.current == nil {
+		return 0, 0, nil
+	}
 	c.turn(now)
 	i := c.place(key)
 	return int(c.current[i]), int(c.previous[i]), nil
 }
 
-func (c *counter) place(key string) uint64 { return maphash.String(c.seed, key) % places }
+func (c *counter) place(key string) uint64 { return maphash.String(c.seed, key) % uint64(c.places) }
 
 // turn makes room for the window that begins at now. A clock that was set back
 // counts on in the latest one.

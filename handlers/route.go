@@ -249,12 +249,10 @@ func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
 	case document:
-		w.Header().Set("Content-Type", cmp.Or(v.mediaType, "application/json"))
 		writeDocument(w, r, v)
 	case asset:
-		w.Header().Set("Content-Type", v.Type)
 		w.Header().Set("Content-Security-Policy", v.Policy)
-		writeDocument(w, r, document{body: v.Body, etag: v.ETag, maxAge: time.Hour})
+		writeDocument(w, r, document{body: v.Body, mediaType: v.Type, etag: v.ETag, maxAge: time.Hour})
 	case reply:
 		rt.writeJSON(w, r, v.status, v.body)
 	case page:
@@ -276,16 +274,18 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 	}
 }
 
-func writeDocument(w http.ResponseWriter, r *http.Request, d document) {
+// writeDocument returns the status that it has answered with.
+func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
+	values := [...]string{cmp.Or(d.mediaType, "application/json"), "public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds())), d.etag, strconv.Itoa(len(d.body))}
 	h := w.Header()
-	h["Cache-Control"] = []string{"public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds()))}
-	h["Etag"] = []string{d.etag}
+	h["Content-Type"], h["Cache-Control"], h["Etag"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
 		w.WriteHeader(http.StatusNotModified)
-		return
+		return http.StatusNotModified
 	}
-	h.Set("Content-Length", strconv.Itoa(len(d.body)))
+	h["Content-Length"] = values[3:4:4]
 	_, _ = w.Write(d.body) // fails when nobody listens any more
+	return http.StatusOK
 }
 
 // etagMatches compares weakly, as If-None-Match is compared (RFC 9110 §13.1.2).

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -9,10 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"signet/handlers"
 	"signet/internal/failpoint"
 	"signet/jwt"
 	"signet/mcp"
@@ -21,7 +25,7 @@ import (
 
 // route builds the handler: the authorization server, if the role has one, and the
 // resources that are served here.
-func (s *Server) route(authorization http.Handler, verify jwt.VerifierOptions) error {
+func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
 	r.Use(s.measure, s.tellDrain, requestID, s.strict)
 	if len(s.o.TrustedProxies) > 0 {
@@ -45,7 +49,27 @@ func (s *Server) route(authorization http.Handler, verify jwt.VerifierOptions) e
 		r.NotFound(notFound)
 	}
 	s.handler = failpoint.Handler(r)
+	if authorization != nil {
+		s.handler = s.documents(authorization, s.handler)
+	}
 	return nil
+}
+
+// documents answers plain requests for what is in memory ahead of next, which gives
+// the same answer, and an id to the request. Whatever is out of the ordinary goes there:
+// next is strict about requests, tells of a stop, and writes an access log.
+func (s *Server) documents(authorization *handlers.Handler, next http.Handler) http.Handler {
+	quiet := !s.o.Log.Enabled(context.Background(), slog.LevelDebug)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if quiet && r.ProtoAtLeast(1, 1) && !s.draining.Load() {
+			begin := time.Now()
+			if status := authorization.Document(w, r); status != 0 {
+				s.metrics.observe(served{r.URL.Path, status}, time.Since(begin))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // routeResources serves the resources that live on the issuer's origin, or, in a

@@ -304,7 +304,7 @@ func (s *Server) verification() jwt.VerifierOptions {
 	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known}
 }
 
-func (s *Server) authorizationServer() (http.Handler, error) {
+func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	o := &s.o
 	verify := s.verification()
 	verify.Audiences = o.Resources

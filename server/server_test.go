@@ -292,6 +292,9 @@ func TestDrainTellsClientsAndProbes(t *testing.T) {
 			if !resp.Close {
 				t.Error("a draining server does not ask to close the connection")
 			}
+			if resp, err := http.Get(base + "/.well-known/jwks.json"); err != nil || resp.StatusCode != 200 || !resp.Close {
+				t.Errorf("a document of a draining server: %v, %v; want it, and the connection closed", resp, err)
+			}
 			break
 		}
 		if time.Now().After(deadline) {

@@ -90,7 +90,7 @@ func TestClocksApart(t *testing.T) {
 	}
 	for name, s := range map[string]*store.Store{"right": right, "wrong": wrong} {
 		for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-			if got := s.ClocksApart(); (got-40*time.Second).Abs() < time.Second {
+			if got := s.ClocksApart(); (got - 40*time.Second).Abs() < time.Second {
 				break
 			}
 			if time.Now().After(deadline) {

@@ -1,0 +1,79 @@
+package server_test
+
+import (
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet/server"
+)
+
+// Plain requests for documents are answered ahead of everything else, as they would be
+// without that, but for the id of a request.
+func TestDocumentsAreAnsweredAhead(t *testing.T) {
+	ahead := newServer(t, func(o *server.Options) { o.Issuer = "http://localhost:8080/t1" })
+	debug := newServer(t, func(o *server.Options) {
+		o.DataDir, o.Issuer = t.TempDir()+"/data", "http://localhost:8080/t1"
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	ask := func(srv *server.Server, method, target string, header http.Header, body io.Reader) *http.Response {
+		r := httptest.NewRequest(method, target, body)
+		maps.Copy(r.Header, header)
+		w := httptest.NewRecorder()
+		srv.Handler().ServeHTTP(w, r)
+		return w.Result()
+	}
+	for _, path := range []string{
+		"/.well-known/oauth-authorization-server/t1", "/.well-known/openid-configuration/t1", "/t1/.well-known/openid-configuration",
+		"/t1/.well-known/jwks.json", "/t1/.well-known/revoked",
+	} {
+		first := ask(ahead, "GET", path, nil, nil)
+		if first.StatusCode != 200 || first.Header.Get("X-Request-Id") != "" {
+			t.Errorf("%s: %d, with an id: %t; want 200 ahead of the rest", path, first.StatusCode, first.Header.Get("X-Request-Id") != "")
+		}
+		etag := http.Header{"If-None-Match": first.Header["Etag"]}
+		for name, header := range map[string]http.Header{"plain": nil, "with its tag": etag, "with another": {"If-None-Match": {`"x"`}}} {
+			got, want := ask(ahead, "GET", path, header, nil), ask(ahead, "GET", path+"?", header, nil)
+			if want.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%s? was not answered by the rest", path)
+			}
+			want.Header.Del("X-Request-Id")
+			a, _ := io.ReadAll(got.Body)
+			b, _ := io.ReadAll(want.Body)
+			if got.StatusCode != want.StatusCode || string(a) != string(b) || header == nil && len(a) == 0 {
+				t.Errorf("%s, %s: %d %.100q, otherwise %d %.100q", path, name, got.StatusCode, a, want.StatusCode, b)
+			}
+			if diff := cmp.Diff(want.Header, got.Header); diff != "" {
+				t.Errorf("%s, %s: headers (-otherwise +ahead)\n%s", path, name, diff)
+			}
+		}
+		for name, resp := range map[string]*http.Response{
+			"HEAD":               ask(ahead, "HEAD", path, nil, nil),
+			"a preflight":        ask(ahead, "OPTIONS", path, nil, nil),
+			"a query":            ask(ahead, "GET", path+"?x=y", nil, nil),
+			"a body":             ask(ahead, "GET", path, nil, strings.NewReader("x")),
+			"an escaped path":    ask(ahead, "GET", strings.Replace(path, "k", "%6b", 1), nil, nil),
+			"another host":       ask(ahead, "GET", "http://evil.test"+path, nil, nil),
+			"with an access log": ask(debug, "GET", path, nil, nil),
+		} {
+			if resp.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%s of %s: %d, not from where all requests are looked at", name, path, resp.StatusCode)
+			}
+		}
+	}
+	old := httptest.NewRequest("GET", "/t1/.well-known/jwks.json", nil)
+	old.Proto, old.ProtoMinor = "HTTP/1.0", 0
+	w := httptest.NewRecorder()
+	if ahead.Handler().ServeHTTP(w, old); w.Header().Get("Connection") != "close" {
+		t.Errorf("HTTP/1.0: %v, want the connection closed", w.Header())
+	}
+	if resp := ask(ahead, "POST", "/t1/.well-known/jwks.json", nil, nil); resp.StatusCode != 405 {
+		t.Errorf("POST: %d, want 405", resp.StatusCode)
+	}
+}
