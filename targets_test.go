@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,13 +238,20 @@ func measureLogin(b *testing.B, core []string, r *report) {
 	hash := hashRate(b)
 	const redirectURI = "http://127.0.0.1:9/callback"
 	client := registerClient(b, d.issuer, redirectURI)
-	begin, n := time.Now(), 0
-	for time.Since(begin) < 4*time.Second {
-		signIn(b, authorizationURL(d.issuer, client, redirectURI, "s"), "ann", "correct horse battery staple")
-		n++
+	var n atomic.Int64
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range 4 { // one is hashed, the others are on the way to it
+		all.Go(func() {
+			for time.Since(begin) < 4*time.Second {
+				signIn(b, authorizationURL(d.issuer, client, redirectURI, "s"), "ann", "correct horse battery staple")
+				n.Add(1)
+			}
+		})
 	}
-	rate := float64(n) / time.Since(begin).Seconds()
-	r.row("whole login (4 pages), 1 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", rate, 100*rate/hash), fmt.Sprintf("bare argon2id: %.1f/s", hash))
+	all.Wait()
+	rate := float64(n.Load()) / time.Since(begin).Seconds()
+	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", rate, 100*rate/hash), fmt.Sprintf("bare argon2id: %.1f/s", hash))
 }
 
 func signRate(b *testing.B) float64 {
