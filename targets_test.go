@@ -235,23 +235,32 @@ func measureLogin(b *testing.B, core []string, r *report) {
 	d.stop()
 	d.prefix = core
 	d.start()
-	hash := hashRate(b)
 	const redirectURI = "http://127.0.0.1:9/callback"
 	client := registerClient(b, d.issuer, redirectURI)
+	const rounds = 3
+	var logins, hashes float64
+	for range rounds { // in turns, as elsewhere
+		hashes += hashRate(b) / rounds
+		logins += loginRate(b, d.issuer, client, redirectURI) / rounds
+	}
+	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", logins, 100*logins/hashes), fmt.Sprintf("bare argon2id: %.1f/s", hashes))
+}
+
+// loginRate is how often a second somebody is signed in.
+func loginRate(b *testing.B, issuer string, client registration, redirectURI string) float64 {
 	var n atomic.Int64
 	var all sync.WaitGroup
 	begin := time.Now()
 	for range 4 { // one is hashed, the others are on the way to it
 		all.Go(func() {
-			for time.Since(begin) < 4*time.Second {
-				signIn(b, authorizationURL(d.issuer, client, redirectURI, "s"), "ann", "correct horse battery staple")
+			for time.Since(begin) < 2*time.Second {
+				signIn(b, authorizationURL(issuer, client, redirectURI, "s"), "ann", "correct horse battery staple")
 				n.Add(1)
 			}
 		})
 	}
 	all.Wait()
-	rate := float64(n.Load()) / time.Since(begin).Seconds()
-	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", rate, 100*rate/hash), fmt.Sprintf("bare argon2id: %.1f/s", hash))
+	return float64(n.Load()) / time.Since(begin).Seconds()
 }
 
 func signRate(b *testing.B) float64 {
