@@ -42,6 +42,7 @@ func BenchmarkOverload(b *testing.B) {
 	}
 	o.refreshWhile("logins", o.class("login"))
 	o.refreshWhile("registrations", o.class("registration"))
+	o.refreshWhile("guesses of a client's secret", o.guesses())
 	o.recover()
 	o.print()
 }
@@ -234,6 +235,18 @@ func (o *overload) refreshWhile(what string, flood *classLoad) {
 	fmt.Fprintf(&o.after, "While ten times as many %s come as can be served (%.0f/s of them are, %.0f/s are refused), refreshes at half of their capacity: %.0f/s answered and %.0f/s refused, p99 %v; JWKS p99 %v.\n",
 		what, float64(len(flooded.good))/flooded.over.Seconds(), float64(len(flooded.refused))/flooded.over.Seconds(),
 		float64(len(s.good))/s.over.Seconds(), float64(len(s.refused))/s.over.Seconds(), percentile(s.late, 99), percentile(probes["JWKS"].late, 99))
+}
+
+// guesses is a flood of requests that are over a limit of their sender's.
+func (o *overload) guesses() *classLoad {
+	request := formRequest(strings.TrimPrefix(o.d.issuer, "http://"), "/introspect", "client_id=demo_client&client_secret=wrong&token=x")
+	return &classLoad{name: "guesses", connections: crowd, peak: 3000, send: func(_ int, c *wire) (int, error) {
+		status, _, err := c.exchange(request)
+		if status == http.StatusTooManyRequests || status == http.StatusUnauthorized {
+			status = http.StatusServiceUnavailable // refused
+		}
+		return status, err
+	}}
 }
 
 // recover measures how it is after an overload.

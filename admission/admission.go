@@ -170,7 +170,14 @@ type Classes struct {
 	Login      *Class // passwords
 	Register   *Class
 	MCP        *Class
+
+	refusals *pace // of all of them together
 }
+
+// Refuse waits for the turn of a refusal that no class has given, as for a caller's own
+// limit. The first of a moment have it at once; so that a flood of refusals leaves the
+// core to others, more than can be given without that wait, for two seconds at most.
+func (c *Classes) Refuse(ctx context.Context) { c.refusals.wait(ctx) }
 
 // New returns the classes of one process. The slots of a request that needs the store
 // are many enough to fill its groups of writes, and grow with the cores.
@@ -188,9 +195,9 @@ func New() *Classes {
 		// A tool may take its time over something else than our core.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
-	together := &pace{gap: time.Second / time.Duration(refusals*cores)}
+	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores)}
 	for _, class := range c.All() {
-		class.pace = together
+		class.pace = c.refusals
 	}
 	// Who registers has nothing to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }

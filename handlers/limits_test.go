@@ -138,6 +138,37 @@ func TestH06_RegistrationFlood(t *testing.T) {
 	}
 }
 
+// Refusals for a limit take a share of the core, not all of it: the first are given at
+// once, and those of a flood one after the other. Whoever is within a limit waits for
+// nobody.
+func TestRefusalsForALimitAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t, limited(handlers.Limits{Authorize: 1}))
+		ask := func(address string, want int) time.Duration {
+			t.Helper()
+			begin := time.Now()
+			if r := from(t, s, address, "GET", s.AuthorizeURL(s.PUB), "", ""); r.StatusCode != want {
+				t.Fatalf("got %d, want %d", r.StatusCode, want)
+			}
+			return time.Since(begin)
+		}
+		ask("192.0.2.7:1000", 303)
+		var first, later time.Duration
+		for range 40 {
+			first += ask("192.0.2.7:1000", 429)
+		}
+		for range 1000 {
+			later += ask("192.0.2.7:1000", 429)
+		}
+		if gap := time.Second / time.Duration(5000*runtime.GOMAXPROCS(0)); first != 0 || later < 900*gap || later > 1000*gap {
+			t.Errorf("40 refusals took %v, 1000 more %v; want none, and about %v", first, later, 1000*gap)
+		}
+		if took := ask("192.0.2.8:1000", 303); took != 0 {
+			t.Errorf("another address waited for %v", took)
+		}
+	})
+}
+
 // The client's secret cannot be guessed from one address, whoever is named; nobody
 // else is kept out by that.
 func TestLimitWrongSecret(t *testing.T) {

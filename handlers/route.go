@@ -345,6 +345,7 @@ func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	var limited *limitError
 	if errors.As(err, &limited) {
+		rt.s.o.Admission.Refuse(r.Context()) // no slot is held any more
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
 	}
 	var toClient *redirectError
