@@ -139,12 +139,9 @@ func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) 
 	if !ok || r.Method != http.MethodGet || r.RequestURI != r.URL.Path || r.ContentLength != 0 {
 		return 0
 	}
-	result, err := rt.get(r)
-	if err != nil {
-		return 0
-	}
+	result, err := rt.run(w, r, rt.get)
 	d, ok := result.(document)
-	if !ok {
+	if err != nil || !ok {
 		return 0
 	}
 	rt.setHeaders(w.Header())
@@ -264,7 +261,7 @@ func (s *server) routes() *Handler {
 	handle(route{api: true, post: s.revoke, limit: maxForm, class: class.Revoke}, p+"/revoke", p+"/oauth/revoke")
 	handle(route{api: true, post: s.introspect, limit: maxForm, class: class.Introspect}, p+"/introspect", p+"/oauth/introspect")
 	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true, class: class.Introspect}, p+"/userinfo")
-	handle(route{api: true, get: s.livez, atHand: true}, p+"/livez")
+	handle(route{api: true, get: s.livez}, p+"/livez")
 	handle(route{api: true, get: s.readyz}, p+"/readyz")
 
 	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")

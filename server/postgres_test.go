@@ -77,6 +77,14 @@ func TestStartDuringOutage(t *testing.T) {
 			t.Errorf("POST %s: %d %s, want 503 temporarily_unavailable", path, w.Code, w.Body)
 		}
 	}
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "signing keys"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the keys were not asked for: %s", log)
+		}
+	}
+	if body := get(t, srv, "/readyz").Body.String(); !strings.Contains(body, `"store":"unavailable"`) || !strings.Contains(body, `"config":"ok"`) {
+		t.Errorf("/readyz: %s; want the blame on the store, not on a file", body)
+	}
 	if !strings.Contains(log.String(), "waiting for the store") || strings.Contains(log.String(), password) {
 		t.Errorf("logged: %s", log)
 	}

@@ -272,9 +272,14 @@ func (s *Server) openUsers() (err error) {
 }
 
 // stale says which file was changed into something that cannot be used, while the
-// earlier content stays in force.
+// earlier content stays in force. That the store is away, with the keys in it, is
+// another matter, which is told as such.
 func (s *Server) stale() error {
-	return errors.Join(s.staleFiles(), s.staleSecret(), s.keys.Stale())
+	keys := s.keys.Stale()
+	if errors.Is(keys, store.ErrUnavailable) {
+		keys = nil
+	}
+	return errors.Join(s.staleFiles(), s.staleSecret(), keys)
 }
 
 // publishGauges shows operators what the parts count.
