@@ -20,7 +20,8 @@ const (
 	idleTimeout       = 90 * time.Second
 	maxHeaderBytes    = 28 << 10 // net/http adds 4 KB
 	shutdownTimeout   = 25 * time.Second
-	lingerTime        = time.Second // see shutdown
+	handshakeTime     = 50 * time.Millisecond // see settle
+	lingerTime        = time.Second           // see shutdown
 )
 
 // ListenAndServe serves until ctx ends, stops without dropping a request, and
@@ -41,7 +42,9 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 // Listen opens the listener of Options.Listen, with TLS if that is configured. A
 // caller that needs the address before serving passes it to Serve.
 func (s *Server) Listen() (net.Listener, error) {
-	l, err := net.Listen("tcp", s.o.Listen)
+	var c net.ListenConfig
+	c.SetMultipathTCP(false) // its sockets take no filter, see settle
+	l, err := c.Listen(context.Background(), "tcp", s.o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
@@ -86,6 +89,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	s.o.Log.Info("stopping", "drain", s.o.DrainDelay.String())
 	s.draining.Store(true)
 	time.Sleep(s.o.DrainDelay)
+	settle(l, min(s.o.DrainDelay/10, handshakeTime))
 	l.Close()
 	<-failed
 	return s.shutdown(srv)

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -271,6 +272,51 @@ func TestStopDropsNothing(t *testing.T) {
 	clients.Wait()
 	if broken.Load() > 0 {
 		t.Errorf("%d requests broken, %d answered", broken.Load(), answered.Load())
+	}
+}
+
+// Clients that open a connection for each request, and know nothing of readiness, are
+// either answered or refused: none is taken, and then dropped with its request.
+func TestStopRefusesOrAnswers(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux: elsewhere a listener that is closed drops what is in its queue")
+	}
+	for range 3 {
+		srv := newServer(t, func(o *server.Options) { o.Listen, o.DrainDelay = "127.0.0.1:0", 100*time.Millisecond })
+		l, err := srv.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(ctx, l) }()
+		var answered atomic.Int64
+		var clients sync.WaitGroup
+		for range 64 {
+			clients.Go(func() {
+				tr := &http.Transport{DisableKeepAlives: true}
+				c := &http.Client{Transport: tr}
+				for {
+					resp, err := c.Post("http://"+l.Addr().String()+"/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=none"))
+					if errors.Is(err, syscall.ECONNREFUSED) {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp.Body.Close()
+					if answered.Add(1) == 500 {
+						cancel()
+					}
+				}
+			})
+		}
+		clients.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("stopping: %v", err)
+		}
 	}
 }
 

@@ -186,7 +186,7 @@ func TestImportBcrypt(t *testing.T) {
 		if err != nil || u.Version != version {
 			t.Errorf("%s: version %q, %v, want %q", prefix, u.Version, err, version)
 		}
-		if got := contents(t, path); strings.Contains(got, "$2") || !strings.Contains(got, `"$argon2id$`) {
+		if got := contents(t, path); strings.Contains(got, `"$2`) || !strings.Contains(got, `"$argon2id$`) {
 			t.Errorf("%s: after the login the file is\n%s", prefix, got)
 		}
 		f = open(t, path)

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// noSYN is a packet filter for a listening TCP socket: it lets everything pass but
+// what asks for a new connection (byte 13 of the header has the flags, SYN is 2).
+var noSYN = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 18},
+}
+
+// settle keeps new connections from l until those that are half open are open, which
+// takes up to handshake, and all that are open are accepted. A listener that is closed
+// before resets the connections in its queue, with the requests that were sent on them.
+// Who asks for one meanwhile asks again after a second, and is refused by then.
+func settle(l net.Listener, handshake time.Duration) {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	filter := unix.SockFprog{Len: uint16(len(noSYN)), Filter: &noSYN[0]}
+	raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)
+	})
+	if err != nil {
+		return // not TCP, or the system forbids it: a few connections may be lost, as without
+	}
+	time.Sleep(handshake)
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var info *unix.TCPInfo
+		raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+		if err != nil || info.Unacked == 0 { // of a listener: the length of its queue
+			return
+		}
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package server
+
+import (
+	"net"
+	"time"
+)
+
+func settle(net.Listener, time.Duration) {}
