@@ -46,6 +46,7 @@ func startProber(t *testing.T, l net.Listener, urls ...string) *prober {
 		}
 		b := &backend{url: u, proxy: &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }}}
 		b.proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+			t.Logf("%s: %v", u, err)
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		}
 		p.backends = append(p.backends, b)
@@ -75,8 +76,9 @@ func startProber(t *testing.T, l net.Listener, urls ...string) *prober {
 }
 
 func (p *prober) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	for range p.backends {
-		if b := p.backends[p.next.Add(1)%uint64(len(p.backends))]; b.ready.Load() {
+	first := p.next.Add(1)
+	for i := range uint64(len(p.backends)) {
+		if b := p.backends[(first+i)%uint64(len(p.backends))]; b.ready.Load() {
 			b.proxy.ServeHTTP(w, r)
 			return
 		}
