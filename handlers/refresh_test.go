@@ -250,13 +250,29 @@ func TestE13_UserChanges(t *testing.T) {
 	})
 }
 
-// failing is a source of users that cannot say.
+// A grant whose end comes while the request is worked on has ended.
+func TestGrantEndsMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &failing{Users: authtest.NewUsers()}
+		s := authtest.New(t, func(c *authtest.Config) { c.Users, c.RefreshTTL = source, 10*time.Second })
+		tok := s.Tokens(t, "alice", s.PUB)
+		time.Sleep(8 * time.Second)
+		source.takes = time.Second
+		tok = s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+		source.takes = 2 * time.Second
+		wantError(t, s.Refresh(t, s.PUB, tok.Refresh), 400, "invalid_grant")
+	})
+}
+
+// failing is a source of users that cannot say, or takes its time.
 type failing struct {
 	*authtest.Users
-	down bool
+	down  bool
+	takes time.Duration
 }
 
 func (f *failing) Lookup(ctx context.Context, subject string) (users.User, error) {
+	time.Sleep(f.takes)
 	if f.down {
 		return users.User{}, errors.New("directory unreachable")
 	}

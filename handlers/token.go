@@ -220,7 +220,11 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 	if err := s.limitTokens(g.ID, g.ClientHash); err != nil {
 		return nil, err
 	}
-	wall := time.Now() // what verifiers compare with; now may be ahead of it
+	wall := time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
+	expires := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires)
+	if expires <= wall.Unix() {
+		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
+	}
 	if _, err := s.o.Keys.Signing(wall); err != nil {
 		return nil, unavailable(err) // before the code is spent in vain
 	}
@@ -228,7 +232,7 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 	if err != nil {
 		return nil, s.refused(err, what.gen, ev)
 	}
-	expires, scope := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires), oauth.FormatScope(what.scope)
+	scope := oauth.FormatScope(what.scope)
 	access, err := s.o.Signer.Sign(jwt.Claims{
 		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
 		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
