@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/internal/freeport"
 	"signet/internal/pgtest"
 	"signet/seal"
 	"signet/server"
@@ -110,7 +110,7 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 		return c, err
 	}
 	if c.o.Port == 0 {
-		if c.o.Port, err = freePort(); err != nil {
+		if c.o.Port, err = freeport.New(); err != nil {
 			return c, err
 		}
 	}
@@ -208,7 +208,7 @@ func (c *Cluster) UsersFile() string { return filepath.Join(c.Dir, "users") }
 func (c *Cluster) NginxLog() string { return filepath.Join(c.Dir, "nginx.log") }
 
 func (c *Cluster) newReplica(role string, n int) (*Replica, error) {
-	port, err := freePort()
+	port, err := freeport.New()
 	if err != nil {
 		return nil, err
 	}
@@ -271,15 +271,6 @@ func Tail(log string, lines int) string {
 	}
 	list := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(list[max(0, len(list)-lines):], "\n")
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // appendTo opens a log so that a process that was started again goes on in it.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"signet/internal/freeport"
 )
 
 // Server is a throwaway PostgreSQL that may be stopped and started. It ends with
@@ -43,7 +45,7 @@ func NewServer() (*Server, error) {
 			return nil, err
 		}
 	}
-	port, err := freePort()
+	port, err := freeport.New()
 	if err != nil {
 		return nil, err
 	}
