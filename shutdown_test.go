@@ -34,7 +34,7 @@ type backend struct {
 	ready atomic.Bool
 }
 
-const probeEvery = 50 * time.Millisecond // ten times in a drain
+const probeEvery = 50 * time.Millisecond // forty times in a drain
 
 func startProber(t *testing.T, l net.Listener, urls ...string) *prober {
 	p := &prober{}
@@ -98,7 +98,7 @@ func TestINV6_INV21_RollingRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	issuer := "http://" + l.Addr().String()
-	settings := []string{"SIGNET_ISSUER=" + issuer, "SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_LOG_LEVEL=info", wideLimits}
+	settings := []string{"SIGNET_ISSUER=" + issuer, "SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_LOG_LEVEL=info", "SIGNET_DRAIN_DELAY=2s", wideLimits}
 	one := startDaemon(t, settings, "--demo")
 	two := one.beside()
 	two.start()

@@ -217,6 +217,16 @@ func testUseRefusesForeignEpochAndNonsense(t *testing.T, e engine) {
 	}
 }
 
+// patient repeats what the store is too busy for, as a client does that reads 503.
+func patient(do func() error) (err error) {
+	for range 5 {
+		if err = do(); !errors.Is(err, store.ErrUnavailable) {
+			break
+		}
+	}
+	return err
+}
+
 // together calls use n times at once and counts the verdicts.
 func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs map[error]int) {
 	next, errs = map[int64]int{}, map[error]int{}
@@ -224,7 +234,8 @@ func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs m
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			g, err := use(i)
+			var g int64
+			err := patient(func() (err error) { g, err = use(i); return err })
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

@@ -95,7 +95,7 @@ func (w *walker) step(t *testing.T) bool {
 	}
 	if w.rand.IntN(60) == 0 {
 		w.model.dead = true
-		if err := w.list.Revoke(context.Background(), w.grant, w.now); err != nil {
+		if err := patient(func() error { return w.list.Revoke(context.Background(), w.grant, w.now) }); err != nil {
 			t.Errorf("revoking: %v", err)
 			return false
 		}
@@ -110,7 +110,11 @@ func (w *walker) step(t *testing.T) bool {
 	gen = max(gen, 0)
 	before := w.model
 	want, wantErr := w.model.use(gen, w.now)
-	got, err := w.list.Use(context.Background(), w.epoch, w.grant, gen, w.now)
+	var got int64
+	err := patient(func() (err error) {
+		got, err = w.list.Use(context.Background(), w.epoch, w.grant, gen, w.now)
+		return err
+	})
 	if got != want || !errors.Is(err, wantErr) || wantErr == nil && err != nil {
 		t.Errorf("generation %d at %v of %+v: got %d, %v; want %d, %v", gen, w.now, before, got, err, want, wantErr)
 		return false

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -27,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"signet/internal/freeport"
 	"signet/server"
 	"signet/users"
 )
@@ -175,12 +177,12 @@ func TestM04_SecondServerOnOneStore(t *testing.T) {
 
 // What is for operators is not on the public listener.
 func TestL13_DebugSurface(t *testing.T) {
-	metrics, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics.Close()
-	srv := newServer(t, func(o *server.Options) { o.MetricsListen = metrics.Addr().String() })
+	metrics := fmt.Sprintf("127.0.0.1:%d", port)
+	srv := newServer(t, func(o *server.Options) { o.MetricsListen = metrics })
 	for _, path := range []string{"/debug/pprof/", "/debug/vars", "/metrics", "/healthz?verbose"} {
 		if got := get(t, srv, path).Code; got != 404 {
 			t.Errorf("%s on the public listener: %d, want 404", path, got)
@@ -195,7 +197,7 @@ func TestL13_DebugSurface(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	resp, err := http.Get("http://" + metrics.Addr().String() + "/metrics")
+	resp, err := http.Get("http://" + metrics + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +237,7 @@ func serving(t *testing.T, srv *server.Server) (base string, stop func() error) 
 // A stop under load breaks no request of clients that go elsewhere when an answer
 // asks them to, as a load balancer does.
 func TestStopDropsNothing(t *testing.T) {
-	srv := newServer(t, nil)
+	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
 	base, stop := serving(t, srv)
 	var answered, broken atomic.Int64
 	var clients sync.WaitGroup
@@ -282,7 +284,7 @@ func TestStopRefusesOrAnswers(t *testing.T) {
 		t.Skip("needs Linux: elsewhere a listener that is closed drops what is in its queue")
 	}
 	for range 3 {
-		srv := newServer(t, func(o *server.Options) { o.Listen, o.DrainDelay = "127.0.0.1:0", 100*time.Millisecond })
+		srv := newServer(t, func(o *server.Options) { o.Listen, o.DrainDelay = "127.0.0.1:0", 2*time.Second })
 		l, err := srv.Listen()
 		if err != nil {
 			t.Fatal(err)
@@ -321,7 +323,7 @@ func TestStopRefusesOrAnswers(t *testing.T) {
 }
 
 func TestDrainTellsClientsAndProbes(t *testing.T) {
-	srv := newServer(t, func(o *server.Options) { o.DrainDelay = time.Second })
+	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
 	base, stop := serving(t, srv)
 	if resp, err := http.Get(base + "/readyz"); err != nil || resp.StatusCode != 200 || resp.Close {
 		t.Fatalf("before the stop: %v, %v", resp, err)
