@@ -386,14 +386,15 @@ func (p *postgres) beat(ctx context.Context) error {
 	known := p.known.Load()
 	before := time.Now()
 	m, now, err := readShared(ctx, db)
+	foreign := p.foreign.Load()
 	if err == nil {
 		p.measure(before, time.Now(), now)
-		p.foreign.Store(!p.o.Root(m.fingerprint))
+		foreign = !p.o.Root(m.fingerprint)
 	}
 	switch {
 	case err == nil && m.epoch != known.epoch:
 		err = errOtherEpoch
-	case err == nil && p.foreign.Load():
+	case err == nil && foreign:
 		err = unavailable(p.name, fmt.Errorf("%w: it was rotated: give this replica the secrets of the others (SIGNET_SECRET)", ErrOtherRoot))
 	}
 	if err != nil {
@@ -403,8 +404,10 @@ func (p *postgres) beat(ctx context.Context) error {
 		if errors.Is(err, ErrOtherStore) || errors.Is(err, ErrOtherRoot) { // found here, or by a connection that is new
 			p.why.Store(&err)
 		}
+		p.foreign.Store(foreign) // when nothing is written any more
 		return err
 	}
+	p.foreign.Store(false)
 	p.why.Store(nil)
 	if m.fingerprint != known.fingerprint {
 		p.known.Store(&m)
