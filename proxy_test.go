@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -24,6 +25,8 @@ import (
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/jwt"
 )
 
 // usualBlock is an nginx server as the manuals of other MCP servers print it: headers
@@ -260,8 +263,9 @@ func (n *nginx) useAll(t *testing.T, state int, servers ...*daemon) {
 		t.Fatal(err)
 	}
 	payload, err := json.Marshal(token)
-	if err != nil || strings.Contains(string(payload), "evil") {
-		t.Errorf("the token names a forged host (%v)", err)
+	_, claims, badToken := jwt.UnsafeClaims(token.AccessToken)
+	if err := errors.Join(err, badToken); err != nil || strings.Contains(string(payload)+string(claims), "evil.example") {
+		t.Errorf("the token names a forged host: %s (%v)", claims, err)
 	}
 	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"} {
 		status, body := fetchText(t, httpClient, n.url+path)

@@ -125,7 +125,7 @@ func TestG04_Feed(t *testing.T) {
 	if at := c.Revoked[gid]; len(c.Revoked) != 1 || time.Since(time.Unix(at, 0)).Abs() > 5*time.Second {
 		t.Errorf("it lists %v, want %s alone, revoked now", c.Revoked, gid)
 	}
-	for _, secret := range []string{"alice", "bob", s.PUB.ID, grantOf(t, s, other.Access)} {
+	for _, secret := range []string{`"alice"`, `"bob"`, s.PUB.ID, grantOf(t, s, other.Access)} {
 		if _, payload, _ := jwt.UnsafeClaims(r.Body); strings.Contains(string(payload), secret) {
 			t.Errorf("%s is in it", secret)
 		}
