@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,34 +81,36 @@ func TestChangePassword(t *testing.T) {
 // What the command line changes meanwhile wins: an administrator who sets another
 // password or disables the user does so because of somebody who knows the old one.
 func TestChangePasswordLosesAgainstAdministrator(t *testing.T) {
-	const good, next = "purple monkey dishwasher", "correct horse battery"
-	for what, edit := range map[string]func(cli *users.File) error{
-		"passwd":  func(cli *users.File) error { return cli.Passwd(t.Context(), "alice", "gnu") },
-		"disable": func(cli *users.File) error { return cli.SetDisabled(t.Context(), "alice", true) },
-		"remove":  func(cli *users.File) error { return cli.Remove(t.Context(), "alice") },
-		"remove and add": func(cli *users.File) error {
-			if err := cli.Remove(t.Context(), "alice"); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		const good, next = "purple monkey dishwasher", "correct horse battery"
+		for what, edit := range map[string]func(cli *users.File) error{
+			"passwd":  func(cli *users.File) error { return cli.Passwd(t.Context(), "alice", "gnu") },
+			"disable": func(cli *users.File) error { return cli.SetDisabled(t.Context(), "alice", true) },
+			"remove":  func(cli *users.File) error { return cli.Remove(t.Context(), "alice") },
+			"remove and add": func(cli *users.File) error {
+				if err := cli.Remove(t.Context(), "alice"); err != nil {
+					return err
+				}
+				_, err := cli.Add(t.Context(), users.User{Name: "alice"}, good)
 				return err
+			},
+		} {
+			f, path := newFile(t)
+			add(t, f, "alice", good)
+			server, cli := open(t, path), open(t, path)
+			server.Stale() // it has looked, and does so again in a second
+			if err := edit(cli); err != nil {
+				t.Fatal(err)
 			}
-			_, err := cli.Add(t.Context(), users.User{Name: "alice"}, good)
-			return err
-		},
-	} {
-		f, path := newFile(t)
-		add(t, f, "alice", good)
-		server, cli := open(t, path), open(t, path)
-		server.Stale() // it has looked, and does so again in a second
-		if err := edit(cli); err != nil {
-			t.Fatal(err)
+			before := contents(t, path)
+			if _, err := server.ChangePassword(t.Context(), "alice", good, next); !errors.Is(err, users.ErrInvalid) && !errors.Is(err, users.ErrUnknown) {
+				t.Errorf("%s: %v", what, err)
+			}
+			if contents(t, path) != before {
+				t.Errorf("%s: the file changed", what)
+			}
 		}
-		before := contents(t, path)
-		if _, err := server.ChangePassword(t.Context(), "alice", good, next); !errors.Is(err, users.ErrInvalid) && !errors.Is(err, users.ErrUnknown) {
-			t.Errorf("%s: %v", what, err)
-		}
-		if contents(t, path) != before {
-			t.Errorf("%s: the file changed", what)
-		}
-	}
+	})
 }
 
 // A rehash meanwhile is no other password.
