@@ -319,7 +319,7 @@ func TestL04_ErrorAndPause(t *testing.T) {
 		}
 	}
 	client, tok := d.login()
-	d.arm("commit", "sleep=1s", 1)
+	d.arm("commit", "sleep=5s", 1)
 	done := make(chan int)
 	go func() {
 		_, status, _ := d.try("/token", refreshForm(client, tok.RefreshToken))

@@ -341,7 +341,7 @@ func TestL08_ReadOnly(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			before := hashes(t, dir)
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, signet, "serve")
 			cmd.Env = append(d.env, "SIGNET_DATA_DIR="+dir)

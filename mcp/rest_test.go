@@ -255,7 +255,7 @@ func TestRow50_HangUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	sdk.AddTool(w.options.Server, &sdk.Tool{Name: "slow"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
 		cancel()
-		time.Sleep(20 * time.Millisecond) // long enough for the SDK to stop waiting
+		time.Sleep(500 * time.Millisecond) // long enough for the SDK to stop waiting
 		return &sdk.CallToolResult{}, nil, nil
 	})
 	got := serve(w.endpoint(t).Tools(), w.post(t, "slow", "{}").WithContext(ctx))

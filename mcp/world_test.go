@@ -7,10 +7,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +32,22 @@ const (
 	metadataURL = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for goroutines that are left, as goleak.VerifyTestMain does, and gives
+// them the time that they need on a busy machine to end.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if status == 0 {
+		err := goleak.Find()
+		for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); {
+			err = goleak.Find()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
+	os.Exit(status)
+}
 
 // published is a KeySource over a fixed set of keys.
 type published map[string]*ecdsa.PublicKey
