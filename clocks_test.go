@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"signet/internal/pgtest"
 	"signet/seal"
@@ -43,15 +44,15 @@ func TestL10_ClocksOfReplicasDiffer(t *testing.T) {
 			", (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000) ON CONFLICT (id) DO UPDATE SET ahead = excluded.ahead")
 	}
 	faked("-30000") // less than verifiers bear with
-	eventually(t, func() bool {
+	within(t, 30*time.Second, func() bool {
 		return strings.HasPrefix(apart.FindString(read("http://"+metrics+"/metrics")), "signet_clocks_apart_seconds 30")
 	})
 	if clock() != "ok" || strings.Contains(d.output(), "clocks differ") {
 		t.Errorf("30 s apart: clock %q", clock())
 	}
 	faked("-90000")
-	eventually(t, func() bool { return clock() == "differs" })
-	eventually(t, func() bool { return strings.Contains(d.output(), `"msg":"clocks differ`) })
+	within(t, 30*time.Second, func() bool { return clock() == "differs" })
+	within(t, 30*time.Second, func() bool { return strings.Contains(d.output(), `"msg":"clocks differ`) })
 	if got := apart.FindString(read("http://" + metrics + "/metrics")); !strings.HasPrefix(got, "signet_clocks_apart_seconds 9") {
 		t.Errorf("the metric says %q, want 90 s", got)
 	}
@@ -59,8 +60,8 @@ func TestL10_ClocksOfReplicasDiffer(t *testing.T) {
 		t.Error("it does not go on serving")
 	}
 	pgtest.Exec(t, url, "DELETE FROM signet.servers WHERE id = 'faked'")
-	eventually(t, func() bool { return clock() == "ok" })
-	eventually(t, func() bool { return strings.Contains(d.output(), "clocks agree again") })
+	within(t, 30*time.Second, func() bool { return clock() == "ok" })
+	within(t, 30*time.Second, func() bool { return strings.Contains(d.output(), "clocks agree again") })
 }
 
 // The doctor tells which key signs, and that the next one is late where a server should

@@ -201,9 +201,9 @@ func (d *daemon) rotateSecret(args ...string) string {
 	return out
 }
 
-// keepRefreshing refreshes until the returned function is called, and wants every answer
-// to be good.
-func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func() (refreshes int)) {
+// keepRefreshing refreshes until the returned function is called, and at least so many
+// times, and wants every answer to be good.
+func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func(least int) (refreshes int)) {
 	t.Helper()
 	end := make(chan struct{})
 	var all sync.WaitGroup
@@ -233,7 +233,14 @@ func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func() (refresh
 			}
 		})
 	}
-	return func() int { close(end); all.Wait(); return n }
+	return func(least int) int {
+		done := func() int { mu.Lock(); defer mu.Unlock(); return n }
+		for deadline := time.Now().Add(time.Minute); done() < least && !t.Failed() && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		}
+		close(end)
+		all.Wait()
+		return n
+	}
 }
 
 // P15: the root secret rotates beside a running server under load. No request fails, all
@@ -260,7 +267,7 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 	if d.rotateSecret("--finish", "--now"); d.phase() != seal.Settled {
 		t.Errorf("phase %d", d.phase())
 	}
-	if n := stop(); n < 50 {
+	if n := stop(50); n < 50 {
 		t.Errorf("%d refreshes: the test is idle", n)
 	}
 	for name, got := range map[string]func() (tokens, int){

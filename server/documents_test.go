@@ -39,13 +39,21 @@ func TestDocumentsAreAnsweredAhead(t *testing.T) {
 		}
 		etag := http.Header{"If-None-Match": first.Header["Etag"]}
 		for name, header := range map[string]http.Header{"plain": nil, "with its tag": etag, "with another": {"If-None-Match": {`"x"`}}} {
-			got, want := ask(ahead, "GET", path, header, nil), ask(ahead, "GET", path+"?", header, nil)
+			var got, want *http.Response
+			var a, b []byte
+			for range 5 {
+				got, want = ask(ahead, "GET", path, header, nil), ask(ahead, "GET", path+"?", header, nil)
+				a, _ = io.ReadAll(got.Body)
+				b, _ = io.ReadAll(want.Body)
+				// A second may turn between the two: a max-age is less then, or the feed signed anew.
+				if got.Header.Get("Cache-Control") == want.Header.Get("Cache-Control") && got.Header.Get("ETag") == want.Header.Get("ETag") {
+					break
+				}
+			}
 			if want.Header.Get("X-Request-Id") == "" {
 				t.Errorf("%s? was not answered by the rest", path)
 			}
 			want.Header.Del("X-Request-Id")
-			a, _ := io.ReadAll(got.Body)
-			b, _ := io.ReadAll(want.Body)
 			if got.StatusCode != want.StatusCode || string(a) != string(b) || header == nil && len(a) == 0 {
 				t.Errorf("%s, %s: %d %.100q, otherwise %d %.100q", path, name, got.StatusCode, a, want.StatusCode, b)
 			}
