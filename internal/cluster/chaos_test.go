@@ -82,12 +82,12 @@ func TestMixedLoad(t *testing.T) {
 	chaos{name: "window of a minute", window: time.Minute, duration: d, outage: outage, workers: 16}.play(t)
 }
 
-// With a window of six seconds, a handle that is presented again after it has to
+// With a window of twelve seconds, a handle that is presented again after it has to
 // end the grant.
 func TestMixedLoad_ShortWindow(t *testing.T) {
 	t.Parallel()
 	short := func(int) time.Duration { return time.Second }
-	chaos{name: "window of 6 s", window: 6 * time.Second, duration: duration(t, 60*time.Second) / 3, outage: short, workers: 12}.play(t)
+	chaos{name: "window of 12 s", window: 12 * time.Second, duration: duration(t, 60*time.Second) / 2, outage: short, workers: 12}.play(t)
 }
 
 func (c chaos) play(t *testing.T) {
@@ -321,7 +321,7 @@ func (c chaos) report(t *testing.T, r *run, n *nemesis) {
 	if len(broken) > 0 {
 		t.Errorf("broken:\n%s\n%s", strings.Join(broken[:min(len(broken), 20)], "\n"), strings.Join(n.log, "\n"))
 	}
-	if r.outside > sums.Requests/200 {
+	if r.outside > c.workers+sums.Requests/200 { // one moment may cost every worker a request
 		t.Errorf("%d requests failed for no reason", r.outside)
 	}
 	if sums.Refreshes < 100 || sums.Revocations < 3 {

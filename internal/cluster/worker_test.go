@@ -184,11 +184,12 @@ func (w *worker) refresh(ctx context.Context, f *family, n int) {
 		}
 		// A try must reach a server within the window of the first one, also if that server
 		// is just being held up for a quarter of it.
-		if time.Since(began) > w.window-w.window/4-w.window/10 && w.window > 0 || ctx.Err() != nil {
+		pause := time.Duration(min(100<<try, 1000)+w.random.IntN(200)) * time.Millisecond
+		if time.Since(began)+pause > w.window-w.window/4-w.window/10 && w.window > 0 || ctx.Err() != nil {
 			f.unsure = true
 			return
 		}
-		w.pause(ctx, time.Duration(min(100<<try, 1000)+w.random.IntN(200))*time.Millisecond)
+		w.pause(ctx, pause)
 		n = 1
 	}
 }
@@ -248,7 +249,7 @@ func (w *worker) finish(ctx context.Context, f *family) {
 // after the window: that ends the grant.
 func (w *worker) theft(ctx context.Context, f *family) {
 	stolen := f.handles[w.random.IntN(len(f.handles)-2)]
-	if w.window < 10*time.Second && w.random.IntN(2) == 0 {
+	if w.window < 20*time.Second && w.random.IntN(2) == 0 {
 		stolen = f.handles[len(f.handles)-2]
 		w.pause(ctx, w.window+2*time.Second)
 	}
