@@ -229,10 +229,10 @@ func testReplicasAgree(t *testing.T, e engine) {
 	var wg sync.WaitGroup
 	for i := range sets {
 		st := openStore(t, o)
-		wg.Go(func() { sets[i] = open(t, keys.Options{Store: st, Ring: ring, Rotation: time.Hour}) })
+		wg.Go(func() { sets[i] = open(t, keys.Options{Store: st, Ring: ring, Rotation: 1000 * time.Hour}) })
 	}
 	wg.Wait()
-	sets = append(sets, open(t, keys.Options{Store: st, Ring: ring, Rotation: time.Hour}))
+	sets = append(sets, open(t, keys.Options{Store: st, Ring: ring, Rotation: 1000 * time.Hour}))
 	want, wantTag, _ := sets[0].JWKS(time.Now())
 	for i, s := range sets {
 		if got, tag, _ := s.JWKS(time.Now()); !bytes.Equal(got, want) || tag != wantTag {
@@ -599,7 +599,7 @@ func testRootRotation(t *testing.T, e engine) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, signingID(t, open(t, keys.Options{Store: st, Ring: ring, Rotation: time.Hour})))
+		ids = append(ids, signingID(t, open(t, keys.Options{Store: st, Ring: ring, Rotation: 1000 * time.Hour})))
 	}
 	if ids[0] != ids[1] || ids[1] != ids[2] {
 		t.Errorf("keys changed with the root: %v", ids)
