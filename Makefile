@@ -14,7 +14,7 @@ run: build
 	./signet serve --demo
 
 cluster: build
-	@go run ./internal/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT))
+	@go run ./internal/test/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT))
 
 build:
 	go build -trimpath -ldflags '-s -w' -o signet .
@@ -23,7 +23,7 @@ build:
 # -short cuts down, at their full length.
 test: setup lint
 	$(GOTESTSUM) -race -short ./...
-	$(GOTESTSUM) ./store ./denylist
+	$(GOTESTSUM) ./internal/store ./internal/denylist
 	go -C deploy/check test ./...
 
 lint:
@@ -31,7 +31,7 @@ lint:
 	go vet ./...
 	go tool staticcheck ./...
 	go -C deploy/check vet ./...
-	go tool staticcheck -tags failpoint ./internal/failpoint ./store
+	go tool staticcheck -tags failpoint ./internal/failpoint ./internal/store
 
 # What the end-to-end tests need and Go does not bring.
 setup:
@@ -42,10 +42,10 @@ CHAOS ?= 10m
 
 chaos:
 	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' .
-	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/cluster
+	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/test/cluster
 
 bench:
-	go test -run '^$$' -bench . ./seal ./jwt ./keys ./denylist ./mcp ./handlers
+	go test -run '^$$' -bench . ./internal/seal ./jwt ./keys ./internal/denylist ./mcp ./handlers
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m .
 	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m .
 

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet/internal/pgtest"
+	"signet/internal/test/pgtest"
 )
 
 // hashes are those of all files in dir but those that a look at them makes.

@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 	"signet/server"
 )
 

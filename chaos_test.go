@@ -11,7 +11,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
 
-	"signet/internal/clienttest"
+	"signet/internal/test/npm"
 )
 
 // chaosFlag is what the tests repeat: any seed will do.
@@ -116,8 +116,8 @@ func (c countLogins) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestChaosTypeScript(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
-			clienttest.Node(t)
-			proxy := clienttest.NewProxy(t)
+			npm.Node(t)
+			proxy := npm.NewProxy(t)
 			d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo", chaosFlag)
 			proxy.To(t, d.listen())
 			c := ts.connect(t, &site{d, proxy, proxy.URL + "/mcp"})

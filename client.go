@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet/clients"
+	"signet/internal/clients"
 )
 
 func clientCommand(p process) *cobra.Command {

@@ -11,29 +11,29 @@ import (
 	"strings"
 	"testing"
 
-	"signet/internal/clienttest"
+	"signet/internal/test/npm"
 )
 
 // site is the demo, served behind a proxy that plays the network: the proxy's URL is
 // the issuer, and what clients say can be read there.
 type site struct {
 	*daemon
-	proxy    *clienttest.Proxy
+	proxy    *npm.Proxy
 	endpoint string
 }
 
 func startSite(t *testing.T) *site {
 	t.Helper()
-	clienttest.Node(t) // skips before anything is built
-	proxy := clienttest.NewProxy(t)
+	npm.Node(t) // skips before anything is built
+	proxy := npm.NewProxy(t)
 	d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
 	proxy.To(t, d.issuer)
 	return &site{d, proxy, proxy.URL + "/mcp"}
 }
 
-// sdkClient is a client of the TypeScript SDK, behind internal/clienttest/driver.mjs.
+// sdkClient is a client of the TypeScript SDK, behind internal/test/npm/driver.mjs.
 type sdkClient struct {
-	*clienttest.Process
+	*npm.Process
 	t      *testing.T
 	logins int
 }
@@ -121,12 +121,12 @@ var typeScripts = []typeScript{
 // connect starts a client, which registers, and lets the person sign in.
 func (ts typeScript) connect(t *testing.T, site *site) *sdkClient {
 	t.Helper()
-	c := &sdkClient{Process: clienttest.Start(t, t.TempDir(), clienttest.Driver, ts.version, site.endpoint, ts.era), t: t}
+	c := &sdkClient{Process: npm.Start(t, t.TempDir(), npm.Driver, ts.version, site.endpoint, ts.era), t: t}
 	c.must(sdkCommand{Do: "connect"})
 	// In the background the older protocol asks for a stream of events, which there is
 	// not. A login that it started would spoil the one of the next call.
 	eventually(t, func() bool {
-		return ts.era != "legacy" || slices.ContainsFunc(site.proxy.Exchanges("/mcp"), func(e clienttest.Exchange) bool {
+		return ts.era != "legacy" || slices.ContainsFunc(site.proxy.Exchanges("/mcp"), func(e npm.Exchange) bool {
 			return e.Method == http.MethodGet && e.Status == http.StatusMethodNotAllowed
 		})
 	})
@@ -164,12 +164,12 @@ func TestClientTypeScript(t *testing.T) {
 
 // checkOneLogin looks at what a client said from its first request on: one
 // registration, one code for one token of this resource, and refreshes.
-func checkOneLogin(t *testing.T, proxy *clienttest.Proxy, refreshes int) {
+func checkOneLogin(t *testing.T, proxy *npm.Proxy, refreshes int) {
 	t.Helper()
 	if got := proxy.Exchanges("/register"); len(got) != 1 || got[0].Status != http.StatusCreated {
 		t.Errorf("registrations %+v, want one", got)
 	}
-	var codes []clienttest.Exchange
+	var codes []npm.Exchange
 	for _, e := range proxy.Exchanges("/token") {
 		if e.Status != http.StatusOK {
 			t.Errorf("token request %v was answered %d %s", e.Form, e.Status, e.Answer)
@@ -187,7 +187,7 @@ func checkOneLogin(t *testing.T, proxy *clienttest.Proxy, refreshes int) {
 }
 
 // overloaded is how a server refuses a refresh for which it has no time.
-func overloaded(e clienttest.Exchange) (status int, body string) {
+func overloaded(e npm.Exchange) (status int, body string) {
 	if e.Form.Get("grant_type") != "refresh_token" {
 		return 0, ""
 	}
@@ -195,7 +195,7 @@ func overloaded(e clienttest.Exchange) (status int, body string) {
 }
 
 // overloadedMCP is how a server refuses a call of a tool for which it has no room.
-func overloadedMCP(e clienttest.Exchange) (status int, body string) {
+func overloadedMCP(e npm.Exchange) (status int, body string) {
 	if e.Path != "/mcp" || !strings.Contains(e.Body, "tools/call") {
 		return 0, ""
 	}
@@ -298,7 +298,7 @@ func TestClientTypeScriptStepUp(t *testing.T) {
 }
 
 // checkSteppedUp looks for a second login of the same client, for scope.
-func checkSteppedUp(t *testing.T, proxy *clienttest.Proxy, scope string) {
+func checkSteppedUp(t *testing.T, proxy *npm.Proxy, scope string) {
 	t.Helper()
 	if n := len(proxy.Exchanges("/register")); n != 1 {
 		t.Errorf("%d registrations, want 1", n)
@@ -319,17 +319,17 @@ func checkSteppedUp(t *testing.T, proxy *clienttest.Proxy, scope string) {
 // signs in when it names a URL.
 func runClient(t *testing.T, home, input, script string, args ...string) (output string, status, logins int) {
 	t.Helper()
-	p := clienttest.Start(t, home, filepath.Join(clienttest.Modules, script), args...)
+	p := npm.Start(t, home, filepath.Join(npm.Modules, script), args...)
 	if input != "" {
 		p.Send(input)
 	}
-	logins = person(t, p, func(clienttest.Line) bool { return false })
+	logins = person(t, p, func(npm.Line) bool { return false })
 	return p.Output(), p.Status(), logins
 }
 
 // person reads what a client says until it ends or says what until looks for, and
 // signs in wherever it asks for that.
-func person(t *testing.T, p *clienttest.Process, until func(clienttest.Line) bool) (logins int) {
+func person(t *testing.T, p *npm.Process, until func(npm.Line) bool) (logins int) {
 	t.Helper()
 	for {
 		line, ok := p.Next()
@@ -413,7 +413,7 @@ func TestClientInspectorStepUp(t *testing.T) {
 }
 
 // listAdminAction answers tools/list with a token, whatever it allows.
-func listAdminAction(e clienttest.Exchange) (status int, body string) {
+func listAdminAction(e npm.Exchange) (status int, body string) {
 	var request struct {
 		ID     json.RawMessage
 		Method string
@@ -428,9 +428,9 @@ func TestClientMCPRemote(t *testing.T) {
 	site := startSite(t)
 	home, port := t.TempDir(), freePort(t)
 	for n := range 2 {
-		p := clienttest.Start(t, home, filepath.Join(clienttest.Modules, "mcp-remote/dist/client.js"), site.endpoint, port)
+		p := npm.Start(t, home, filepath.Join(npm.Modules, "mcp-remote/dist/client.js"), site.endpoint, port)
 		connected := false
-		logins := person(t, p, func(line clienttest.Line) bool {
+		logins := person(t, p, func(line npm.Line) bool {
 			connected = connected || strings.Contains(line.Text, "Connected successfully!")
 			return connected && strings.Contains(line.Text, "whoami")
 		})
@@ -451,7 +451,7 @@ func TestClientMCPRemoteProxy(t *testing.T) {
 			if era == "auto" {
 				args = append(args, "--protocol", "auto")
 			}
-			h := &host{Process: clienttest.Start(t, t.TempDir(), filepath.Join(clienttest.Modules, "mcp-remote/dist/proxy.js"), args...), t: t}
+			h := &host{Process: npm.Start(t, t.TempDir(), filepath.Join(npm.Modules, "mcp-remote/dist/proxy.js"), args...), t: t}
 			h.request("initialize", `{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"host","version":"1"}}`)
 			h.Send(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 			if tools := h.request("tools/list", `{}`); !strings.Contains(tools, `"whoami"`) {
@@ -481,7 +481,7 @@ func TestClientMCPRemoteProxy(t *testing.T) {
 
 // host is the application at the other end of mcp-remote's pipes.
 type host struct {
-	*clienttest.Process
+	*npm.Process
 	t      *testing.T
 	id     int
 	logins int
@@ -496,7 +496,7 @@ func (h *host) request(method, params string) string {
 		ID            int
 		Result, Error json.RawMessage
 	}
-	h.logins += person(h.t, h.Process, func(line clienttest.Line) bool {
+	h.logins += person(h.t, h.Process, func(line npm.Line) bool {
 		answer.ID = 0
 		return !line.Stderr && json.Unmarshal([]byte(line.Text), &answer) == nil && answer.ID == h.id
 	})

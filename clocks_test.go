@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 )
 
 // A replica whose clock is far from the others' shows in the readiness, the log and the

@@ -18,9 +18,9 @@ import (
 
 	"signet/handlers"
 	"signet/handlers/pages"
-	"signet/oauth"
+	"signet/internal/oauth"
+	"signet/internal/store"
 	"signet/server"
-	"signet/store"
 	"signet/users"
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet/handlers"
-	"signet/seal"
+	"signet/internal/seal"
 )
 
 var update = flag.Bool("update", false, "write the generated files that tests compare with")

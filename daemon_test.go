@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/freeport"
+	"signet/internal/test/freeport"
 )
 
 // builds is where the tests' builds of the program are.

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 )
 
 const nginxFile = "deploy/nginx/signet.conf"

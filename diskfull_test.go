@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/journal"
+	"signet/internal/test/journal"
 )
 
 // smallDisk mounts a disk of 4 MiB at path until the test ends.

@@ -26,7 +26,7 @@ var notRun = map[string]string{
 	"make run":  "builds in the checkout and serves for ever; what it starts is what every other block runs against",
 	"make test": "is what runs this",
 
-	"make cluster": "serves until it is told to stop; the tests of internal/cluster start the same",
+	"make cluster": "serves until it is told to stop; the tests of internal/test/cluster start the same",
 	"make chaos":   "takes most of an hour; a minute of it is in the tests",
 }
 

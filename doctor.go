@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet/clients"
+	"signet/internal/clients"
+	"signet/internal/store"
 	"signet/keys"
 	"signet/server"
-	"signet/store"
 )
 
 // finding is one thing that the doctor looked at.

@@ -16,7 +16,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
 
-	"signet/internal/clienttest"
+	"signet/internal/test/npm"
 )
 
 // exampleBinaries builds all examples once.
@@ -47,8 +47,8 @@ func startExample(t *testing.T, name, base string, settings ...string) (dir stri
 // startScript runs an example in JavaScript, as startExample does.
 func startScript(t *testing.T, path, base string, settings ...string) {
 	t.Helper()
-	node, dir := clienttest.Node(t), t.TempDir()
-	modules, err := filepath.Abs(clienttest.Modules)
+	node, dir := npm.Node(t), t.TempDir()
+	modules, err := filepath.Abs(npm.Modules)
 	if err == nil {
 		err = os.Symlink(modules, filepath.Join(dir, "node_modules"))
 	}
@@ -199,7 +199,7 @@ func TestRow34_VerifierExample(t *testing.T) {
 	}
 	for _, p := range packages(t, "./examples/verifier") {
 		for _, dep := range p.Deps {
-			if strings.HasPrefix(dep, "signet/") && dep != "signet/jwt" && dep != "signet/oauth" {
+			if strings.HasPrefix(dep, "signet/") && dep != "signet/jwt" && dep != "signet/internal/oauth" {
 				t.Errorf("the verifier depends on %s", dep)
 			}
 		}

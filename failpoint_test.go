@@ -20,8 +20,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 )
 
 // The tests in this file kill the program at named points on the way of a request

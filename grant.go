@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet/denylist"
+	"signet/internal/denylist"
+	"signet/internal/store"
 	"signet/server"
-	"signet/store"
 	"signet/users"
 )
 

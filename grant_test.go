@@ -13,10 +13,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"signet/denylist"
-	"signet/seal"
+	"signet/internal/denylist"
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/server"
-	"signet/store"
 )
 
 // grantsOf lists a user's grants with the command line, beside the daemon.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"signet/internal/store"
 	"signet/keys"
 	"signet/server"
-	"signet/store"
 )
 
 // keyInfo is a signing key as --json prints it.

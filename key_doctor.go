@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"signet/internal/store"
 	"signet/keys"
 	"signet/server"
-	"signet/store"
 )
 
 // examineKeys says which key signs and which comes next. That none comes next is wrong

@@ -21,10 +21,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"signet/internal/pgtest"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 	"signet/jwt"
 	"signet/keys"
-	"signet/seal"
 )
 
 // keyList is what `signet key list --json` prints.

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/journal"
+	"signet/internal/test/journal"
 )
 
 // The tests in this file kill the server again and again while clients use it, at

@@ -16,35 +16,37 @@ import (
 // imports lists, for each of our packages, which of ours it may import. A request
 // flows downward only; what is not listed may not be imported.
 var imports = map[string][]string{
-	"signet":                {"*"},
-	"signet/server":         {"*"},
-	"signet/admission":      {},
-	"signet/handlers":       {"handlers/pages", "admission", "clients", "users", "denylist", "keys", "jwt", "seal", "oauth"},
-	"signet/handlers/pages": {},
-	"signet/mcp":            {"admission", "jwt", "oauth"},
-	"signet/clients":        {"oauth", "jwt", "seal"},
-	"signet/keys":           {"jwt", "store", "seal"},
-	"signet/denylist":       {"store"},
-	"signet/users":          {"store"},
-	"signet/jwt":            {"oauth"},
-	"signet/seal":           {},
-	"signet/store":          {"internal/failpoint"}, // in a build for tests
-	"signet/oauth":          {},
-	"signet/backup":         {"store", "seal"},
+	"signet":                    {"internal/cli"},
+	"signet/internal/cli":       {"*"},
+	"signet/server":             {"*"},
+	"signet/internal/admission": {},
+	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "keys", "jwt", "internal/seal", "internal/oauth"},
+	"signet/handlers/pages":     {},
+	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
+	"signet/internal/clients":   {"internal/oauth", "jwt", "internal/seal"},
+	"signet/keys":               {"jwt", "internal/store", "internal/seal"},
+	"signet/internal/denylist":  {"internal/store"},
+	"signet/users":              {"internal/store"},
+	"signet/jwt":                {"internal/oauth"},
+	"signet/internal/seal":      {},
+	"signet/internal/store":     {"internal/failpoint"}, // in a build for tests
+	"signet/internal/oauth":     {},
+	"signet/internal/backup":    {"internal/store", "internal/seal"},
+	"signet/internal/failpoint": {},
 }
 
 // kept lists libraries that only the named packages may import.
 var kept = map[string][]string{
 	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
-	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet"},
+	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet/internal/cli"},
 	"github.com/alexedwards/argon2id":         {"signet/users"},
 	"golang.org/x/crypto/bcrypt":              {"signet/users"},
 	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},
-	"modernc.org/sqlite":                      {"signet/store"},
-	"github.com/jackc/pgx/":                   {"signet/store"},
-	"golang.org/x/crypto/chacha20poly1305":    {"signet/seal"},
-	"github.com/caarlos0/env/":                {"signet"},
-	"github.com/spf13/cobra":                  {"signet"},
+	"modernc.org/sqlite":                      {"signet/internal/store"},
+	"github.com/jackc/pgx/":                   {"signet/internal/store"},
+	"golang.org/x/crypto/chacha20poly1305":    {"signet/internal/seal"},
+	"github.com/caarlos0/env/":                {"signet/internal/cli"},
+	"github.com/spf13/cobra":                  {"signet/internal/cli"},
 	"github.com/prometheus/client_golang/":    {"signet/server"},
 }
 
@@ -74,7 +76,7 @@ func packages(t *testing.T, patterns ...string) []goPackage {
 
 func TestImportsRunOneWay(t *testing.T) {
 	for _, p := range packages(t, "./...") {
-		if strings.HasPrefix(p.ImportPath, "signet/internal/") || strings.HasPrefix(p.ImportPath, "signet/examples/") {
+		if strings.HasPrefix(p.ImportPath, "signet/internal/test/") || strings.HasPrefix(p.ImportPath, "signet/internal/e2e") || strings.HasPrefix(p.ImportPath, "signet/examples/") {
 			continue // test support and samples may import anything
 		}
 		allowed, known := imports[p.ImportPath]
@@ -101,7 +103,7 @@ func TestVerifierIsSmall(t *testing.T) {
 	for _, p := range packages(t, "./jwt", "./mcp") {
 		for _, dep := range p.Deps {
 			for _, banned := range []string{"database/sql", "modernc.org/", "github.com/jackc/", "github.com/alexedwards/argon2id",
-				"signet/seal", "signet/store", "signet/keys", "signet/users", "signet/denylist", "signet/clients", "signet/handlers"} {
+				"signet/internal/seal", "signet/internal/store", "signet/keys", "signet/users", "signet/internal/denylist", "signet/internal/clients", "signet/handlers"} {
 				if strings.HasPrefix(dep, banned) {
 					t.Errorf("%s depends on %s", p.ImportPath, dep)
 				}
@@ -113,29 +115,29 @@ func TestVerifierIsSmall(t *testing.T) {
 // fuzzed lists what reads foreign input, by what it reads, and the target that looks
 // for what it should not take.
 var fuzzed = map[string]string{
-	"sealed artefacts":     "seal/FuzzOpen",
+	"sealed artefacts":     "internal/seal/FuzzOpen",
 	"signed tokens":        "jwt/FuzzSigned",
 	"claims":               "jwt/FuzzVerify",
 	"JWK Sets":             "jwt/FuzzParseSet",
 	"revocation feeds":     "jwt/FuzzFeed",
 	"key files":            "keys/FuzzKeyFile",
-	"redirect URIs":        "oauth/FuzzRedirectURIMatches",
-	"scopes":               "oauth/FuzzParseScope",
-	"resources":            "oauth/FuzzCanonicalResource",
-	"Basic credentials":    "oauth/FuzzBasic",
-	"forms":                "oauth/FuzzForm",
-	"challenges":           "oauth/FuzzChallenge",
-	"registrations":        "clients/FuzzRegister",
-	"clients files":        "clients/FuzzFile",
+	"redirect URIs":        "internal/oauth/FuzzRedirectURIMatches",
+	"scopes":               "internal/oauth/FuzzParseScope",
+	"resources":            "internal/oauth/FuzzCanonicalResource",
+	"Basic credentials":    "internal/oauth/FuzzBasic",
+	"forms":                "internal/oauth/FuzzForm",
+	"challenges":           "internal/oauth/FuzzChallenge",
+	"registrations":        "internal/clients/FuzzRegister",
+	"clients files":        "internal/clients/FuzzFile",
 	"users files":          "users/FuzzUsersFile",
 	"password hashes":      "users/FuzzHash",
 	"cookies":              "handlers/FuzzCookie",
 	"authorization":        "handlers/FuzzAuthorize",
 	"token requests":       "handlers/FuzzToken",
 	"MCP messages":         "mcp/FuzzInspect",
-	"backups":              "backup/FuzzReader",
-	"settings":             "FuzzConfig",
-	"forms of login pages": "FuzzForms",
+	"backups":              "internal/backup/FuzzReader",
+	"settings":             "internal/cli/FuzzConfig",
+	"forms of login pages": "internal/cli/FuzzForms",
 }
 
 // Every parser of foreign input has a fuzz target, whose seeds run with the tests.

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"signet/seal"
+	"signet/internal/seal"
 )
 
 // The tests in this file are checklist rows about running the program: reloads, what

@@ -18,7 +18,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
-	"signet/internal/clienttest"
+	"signet/internal/test/npm"
 )
 
 // look sets the width of the window and the theme that the reader prefers.
@@ -220,8 +220,8 @@ type violation struct {
 // policy that forbids scripts.
 func axe(t *testing.T) string {
 	t.Helper()
-	clienttest.Node(t) // skips where packages of npm are missing
-	src, err := os.ReadFile(clienttest.Modules + "/axe-core/axe.min.js")
+	npm.Node(t) // skips where packages of npm are missing
+	src, err := os.ReadFile(npm.Modules + "/axe-core/axe.min.js")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/clienttest"
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/npm"
+	"signet/internal/test/pgtest"
 )
 
 // beside starts a second server with d's settings, but for those that follow. It
@@ -76,7 +76,7 @@ func TestM04_SecondServerBehindTheIssuer(t *testing.T) {
 // A single server behind a proxy starts again, although the proxy answers for it
 // meanwhile, and although it finds itself when it asks later.
 func TestM04_RestartBehindAProxy(t *testing.T) {
-	proxy := clienttest.NewProxy(t)
+	proxy := npm.NewProxy(t)
 	d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
 	proxy.To(t, d.listen())
 	for _, end := range []func(){func() { d.stop() }, d.kill} {

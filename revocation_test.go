@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/clienttest"
-	"signet/internal/pgtest"
+	"signet/internal/seal"
+	"signet/internal/test/npm"
+	"signet/internal/test/pgtest"
 	"signet/jwt"
-	"signet/seal"
 )
 
 // revokeToken has a client end the grant of its refresh handle.
@@ -118,7 +118,7 @@ func TestG04_INV4_RevocationReachesReplicas(t *testing.T) {
 // shows them: a token is accepted, refused when the grant has been revoked, and
 // refused still when somebody feeds them the list from before.
 func TestG04_VerifiersElsewhere(t *testing.T) {
-	proxy := clienttest.NewProxy(t)
+	proxy := npm.NewProxy(t)
 	resources := map[string]string{}
 	for _, language := range []string{"Go", "JavaScript"} {
 		resources[language] = "http://localhost:" + freePort(t) + "/hello"
@@ -163,7 +163,7 @@ func TestG04_VerifiersElsewhere(t *testing.T) {
 	// Both polls come from one proxy: each of the two has polled once more when it has seen three.
 	polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
 	replayed := polls()
-	proxy.Instead(func(e clienttest.Exchange) (int, string) {
+	proxy.Instead(func(e npm.Exchange) (int, string) {
 		if e.Path == "/.well-known/revoked" {
 			return 200, before
 		}
@@ -303,13 +303,13 @@ func TestG04_M02_FeedDuringAnOutage(t *testing.T) {
 // An issuer without a feed, as older ones are, is told in the log and means what was
 // configured. Where a feed stood before, its place is no way to give it another one.
 func TestG04_IssuerWithoutAFeed(t *testing.T) {
-	proxy := clienttest.NewProxy(t)
+	proxy := npm.NewProxy(t)
 	d := startDaemon(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
 	proxy.To(t, d.issuer)
 	d.issuer = proxy.URL
 	_, tok := d.login()
 	var access atomic.Bool
-	proxy.Instead(func(e clienttest.Exchange) (int, string) {
+	proxy.Instead(func(e npm.Exchange) (int, string) {
 		switch {
 		case e.Path != "/.well-known/revoked":
 			return 0, ""

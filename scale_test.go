@@ -21,11 +21,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"signet/denylist"
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/denylist"
+	"signet/internal/seal"
+	"signet/internal/store"
+	"signet/internal/test/pgtest"
 	"signet/server"
-	"signet/store"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet/seal"
+	"signet/internal/seal"
 	"signet/server"
 )
 

@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 )
 
 // visitor is a browser that stops on the way, so that something is in flight.

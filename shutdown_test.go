@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 )
 
 // prober is a load balancer that asks each backend for its readiness, and gives

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 	"signet/users"
 )
 

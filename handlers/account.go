@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"signet/denylist"
 	"signet/handlers/pages"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 	"signet/users"
 )
 

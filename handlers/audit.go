@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 
-	"signet/clients"
-	"signet/oauth"
+	"signet/internal/clients"
+	"signet/internal/oauth"
 )
 
 // event is one decision for the audit log. An endpoint fills in what it learns.

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"signet/clients"
+	"signet/internal/clients"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 	"signet/users"
 )
 

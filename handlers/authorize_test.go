@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 // wantLogin demands that an authorization request was good.

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/authtest"
-	"signet/store"
+	"signet/internal/store"
+	"signet/internal/test/authtest"
 )
 
 // ahead makes the store remember a time that is that much later than now, as if the

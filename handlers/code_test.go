@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/internal/authtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/authtest"
 )
 
 // Row 14, D01: the form of the answer.

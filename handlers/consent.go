@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"signet/clients"
-	"signet/oauth"
-	"signet/seal"
+	"signet/internal/clients"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/users"
 )
 

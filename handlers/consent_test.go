@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/internal/authtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/authtest"
 )
 
 // C05: the transaction is sealed, bound to the browser, and answered once.

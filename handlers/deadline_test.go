@@ -8,10 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/admission"
 	"signet/handlers"
-	"signet/internal/authtest"
-	"signet/internal/pgtest"
+	"signet/internal/admission"
+	"signet/internal/test/authtest"
+	"signet/internal/test/pgtest"
 	"signet/users"
 )
 

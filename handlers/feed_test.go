@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/authtest"
+	"signet/internal/store"
+	"signet/internal/test/authtest"
 	"signet/jwt"
-	"signet/store"
 )
 
 const feedPath = "/.well-known/revoked"

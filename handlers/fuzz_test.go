@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 // Whatever an authorization request says, the browser goes to a page of ours or

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 // Guessing refresh handles and codes is hopeless, quick to refuse, and never asks

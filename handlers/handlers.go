@@ -22,14 +22,14 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"signet/admission"
-	"signet/clients"
-	"signet/denylist"
 	"signet/handlers/pages"
+	"signet/internal/admission"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
 	"signet/keys"
-	"signet/oauth"
-	"signet/seal"
 	"signet/users"
 )
 

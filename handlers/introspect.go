@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"time"
 
-	"signet/clients"
-	"signet/denylist"
-	"signet/oauth"
-	"signet/seal"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/users"
 )
 

@@ -17,7 +17,7 @@ import (
 
 	"github.com/go-chi/httprate"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 	"signet/users"
 )
 

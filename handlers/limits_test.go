@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"signet/handlers"
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 	"signet/users"
 )
 

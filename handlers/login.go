@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"signet/handlers/pages"
-	"signet/oauth"
-	"signet/seal"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/users"
 )
 

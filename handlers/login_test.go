@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 	"signet/users"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"signet/handlers/pages"
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // LoginHandler is a program's own login page. It is called for every GET and POST of

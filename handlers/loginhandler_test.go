@@ -11,7 +11,7 @@ import (
 
 	"signet/handlers"
 	"signet/handlers/pages"
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 var ownForm = template.Must(template.New("").Parse(`<html><title>Mine</title><form method="post" action="/oauth/login"><input type="hidden" name="state" value="{{.State}}">` +

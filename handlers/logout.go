@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"signet/clients"
+	"signet/internal/clients"
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 )
 
 // logoutData is what the page shows and its form sends back. Host is where the

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 const metadataMaxAge = time.Hour

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 var forged = []string{

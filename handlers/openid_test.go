@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/oauth2"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 	"signet/jwt"
 )
 

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"signet/admission"
 	"signet/handlers"
-	"signet/internal/authtest"
+	"signet/internal/admission"
+	"signet/internal/test/authtest"
 	"signet/users"
 )
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"unicode"
 
-	"signet/clients"
-	"signet/oauth"
+	"signet/internal/clients"
+	"signet/internal/oauth"
 	"signet/users"
 )
 

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"signet/internal/authtest"
-	"signet/store"
+	"signet/internal/store"
+	"signet/internal/test/authtest"
 	"signet/users"
 )
 

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/denylist"
-	"signet/internal/authtest"
+	"signet/internal/denylist"
+	"signet/internal/test/authtest"
 	"signet/users"
 )
 

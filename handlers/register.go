@@ -8,7 +8,7 @@ import (
 	"mime"
 	"net/http"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // register serves dynamic client registration (RFC 7591 §3). Nothing is stored:

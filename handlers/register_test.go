@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 )
 
 // Row 6: registration in the form that clients send it, at both paths.

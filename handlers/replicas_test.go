@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/authtest"
-	"signet/internal/pgtest"
+	"signet/internal/test/authtest"
+	"signet/internal/test/pgtest"
 )
 
 // replicas are three servers on one database.

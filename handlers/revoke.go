@@ -6,11 +6,11 @@ import (
 	"net/http"
 	"time"
 
-	"signet/clients"
-	"signet/denylist"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 )
 
 // revoke serves token revocation (RFC 7009 §2). Either kind of token ends its

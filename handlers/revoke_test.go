@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"signet/handlers"
-	"signet/internal/authtest"
+	"signet/internal/test/authtest"
 	"signet/jwt"
 )
 

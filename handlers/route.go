@@ -15,9 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"signet/admission"
 	"signet/handlers/pages"
-	"signet/oauth"
+	"signet/internal/admission"
+	"signet/internal/oauth"
 )
 
 // handlerTimeout bounds the work on one request, store included.

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"signet/denylist"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 	"signet/users"
 )
 

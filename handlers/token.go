@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"signet/clients"
-	"signet/denylist"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 	"signet/users"
 )
 

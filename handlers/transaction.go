@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"time"
 
-	"signet/denylist"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/jwt"
-	"signet/oauth"
-	"signet/seal"
 )
 
 // loginTTL is how long a user may take from the authorization request to the

@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"slices"
 
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 	"signet/users"
 )
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"signet/store"
+	"signet/internal/store"
 )
 
 // State is what a key is for at some time.

@@ -13,9 +13,9 @@ import (
 	"slices"
 	"time"
 
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/jwt"
-	"signet/seal"
-	"signet/store"
 )
 
 // minRotation keeps two max-ages and a poll within the lead.

@@ -20,11 +20,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/internal/pgtest"
+	"signet/internal/seal"
+	"signet/internal/store"
+	"signet/internal/test/pgtest"
 	"signet/jwt"
 	"signet/keys"
-	"signet/seal"
-	"signet/store"
 )
 
 const (

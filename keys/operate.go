@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"signet/seal"
-	"signet/store"
+	"signet/internal/seal"
+	"signet/internal/store"
 )
 
 // What [Rotate] and [Withdraw] refuse. Nothing was changed.

@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/jwt"
 	"signet/keys"
-	"signet/seal"
-	"signet/store"
 )
 
 func list(t testing.TB, o keys.Options) keys.Timeline {

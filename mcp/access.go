@@ -9,7 +9,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // Access says what the tools of a server ask of their callers, beyond what

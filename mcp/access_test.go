@@ -13,9 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
-	"signet/oauth"
 )
 
 func hierarchy(t testing.TB, text string) oauth.Hierarchy {

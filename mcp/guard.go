@@ -9,8 +9,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 )
 
 // Guard lets requests with a valid access token for o.Resource that carries

@@ -18,9 +18,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/admission"
+	"signet/internal/admission"
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 )
 
 // listen is the method of a request whose answer is a stream of events.

@@ -21,7 +21,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/admission"
+	"signet/internal/admission"
 	"signet/jwt"
 	"signet/mcp"
 )

@@ -15,9 +15,9 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/admission"
+	"signet/internal/admission"
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 )
 
 // Options describe one protected MCP server.

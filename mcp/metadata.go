@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // Metadata serves the protected resource metadata of o.Resource (RFC 9728 §3)

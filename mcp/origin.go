@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"strings"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // doorkeeper keeps out what a browser was tricked into sending: pages of

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"signet/admission"
+	"signet/internal/admission"
 )
 
 // taker is a body that calls take when it is read.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
+	"signet/internal/oauth"
 	"signet/jwt"
-	"signet/oauth"
 )
 
 // toolsPath is before the name of a tool.

@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"signet/backup"
-	"signet/seal"
-	"signet/store"
+	"signet/internal/backup"
+	"signet/internal/seal"
+	"signet/internal/store"
 )
 
 // Files are those that a backup holds beside the store.

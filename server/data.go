@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"signet/seal"
-	"signet/store"
+	"signet/internal/seal"
+	"signet/internal/store"
 )
 
 // acceptLoss is the command that begins anew where something of a data directory

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet/seal"
+	"signet/internal/seal"
 	"signet/server"
 )
 

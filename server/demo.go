@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 
-	"signet/clients"
+	"signet/internal/clients"
 	"signet/users"
 )
 

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
 	"signet/server"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"signet/admission"
+	"signet/internal/admission"
 )
 
 // metrics counts requests. Labels are routes and status codes, never a user, a

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/seal"
+	"signet/internal/seal"
+	"signet/internal/store"
+	"signet/internal/test/pgtest"
 	"signet/server"
-	"signet/store"
 )
 
 type safeBuffer struct {

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"signet/internal/store"
 	"signet/jwt"
-	"signet/store"
 )
 
 // lookAgain is how often the secret file and the clocks are looked at.

@@ -11,10 +11,10 @@ import (
 	"syscall"
 	"time"
 
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/jwt"
 	"signet/keys"
-	"signet/seal"
-	"signet/store"
 )
 
 // SecretRotation is one call of `signet secret rotate`.

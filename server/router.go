@@ -18,9 +18,9 @@ import (
 
 	"signet/handlers"
 	"signet/internal/failpoint"
+	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
-	"signet/oauth"
 )
 
 // route builds the handler: the authorization server, if the role has one, and the

@@ -27,17 +27,17 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/admission"
-	"signet/clients"
-	"signet/denylist"
 	"signet/handlers"
 	"signet/handlers/pages"
+	"signet/internal/admission"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/oauth"
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
-	"signet/oauth"
-	"signet/seal"
-	"signet/store"
 	"signet/users"
 )
 

@@ -28,7 +28,7 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/freeport"
+	"signet/internal/test/freeport"
 	"signet/server"
 	"signet/users"
 )

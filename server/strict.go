@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"signet/oauth"
+	"signet/internal/oauth"
 )
 
 // maxTarget bounds the request target. The longest of ours carries a sealed login

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"signet/store"
+	"signet/internal/store"
 )
 
 // ErrThrottled says that too many logins have failed: the answer is 429, and no

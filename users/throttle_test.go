@@ -16,8 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet/internal/pgtest"
-	"signet/store"
+	"signet/internal/store"
+	"signet/internal/test/pgtest"
 	"signet/users"
 )
 

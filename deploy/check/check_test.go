@@ -291,7 +291,7 @@ func TestBuildContext(t *testing.T) {
 	}
 	for path, want := range map[string]bool{
 		"data/secret": true, "examples/simple/data/signet.db": true, ".env": true, "deploy/.env": true, "deploy/certs/auth.example.com.key": true, ".git/config": true, ".cache/node/x": true, "signet": true,
-		"go.mod": false, "main.go": false, "handlers/pages/messages.json": false, "store/store.go": false,
+		"go.mod": false, "main.go": false, "handlers/pages/messages.json": false, "internal/store/store.go": false,
 	} {
 		if got, err := ignored.MatchesOrParentMatches(path); err != nil || got != want {
 			t.Errorf("%s: left out %v, want %v (%v)", path, got, want, err)

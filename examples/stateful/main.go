@@ -19,9 +19,9 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
-	"signet/oauth"
 )
 
 func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {

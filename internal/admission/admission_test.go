@@ -1,0 +1,285 @@
+package admission_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/internal/admission"
+)
+
+// fill takes all slots of c, which are held for an hour usually.
+func fill(t *testing.T, c *admission.Class) (taken []admission.Slot) {
+	t.Helper()
+	for range 2 {
+		for range c.Stats().Slots {
+			taken = append(taken, enter(t, c))
+		}
+		if len(taken) > c.Stats().Slots {
+			break
+		}
+		time.Sleep(time.Hour)
+		for _, s := range taken {
+			s.Leave()
+		}
+	}
+	return taken[c.Stats().Slots:]
+}
+
+func enter(t *testing.T, c *admission.Class) admission.Slot {
+	t.Helper()
+	s, err := c.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func wantDoor(t *testing.T, c *admission.Class, open bool) {
+	t.Helper()
+	if err := c.Door(t.Context()); (err == nil) != open || err != nil && !errors.Is(err, admission.ErrFull) {
+		t.Errorf("the door of %s says %v, want open %t", c.Stats().Class, err, open)
+	}
+}
+
+// The door closes when all slots are taken and the next one would wait too long, and
+// it opens with the first slot that is free.
+func TestDoor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []*admission.Class{admission.New().Refresh, admission.NewClass("own", 2)} {
+			wantDoor(t, c, true)
+			taken := fill(t, c)
+			wantDoor(t, c, false)
+			begin := time.Now()
+			if _, err := c.Enter(t.Context()); !errors.Is(err, admission.ErrFull) || time.Since(begin) > 0 {
+				t.Errorf("entering gave %v after %v, want %v at once", err, time.Since(begin), admission.ErrFull)
+			}
+			taken[0].Leave()
+			wantDoor(t, c, true)
+			enter(t, c)
+			wantDoor(t, c, false)
+			if s := c.Stats(); s.Running != s.Slots || s.Waiting != 0 || s.Refused != 3 || s.Admitted != uint64(2*s.Slots+1) {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+// Where slots are held for a moment only, a burst waits, in order.
+func TestBurstWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := admission.New().Refresh
+		slots := c.Stats().Slots
+		var mu sync.Mutex
+		var order []int
+		var calls sync.WaitGroup
+		for i := range 4 * slots {
+			time.Sleep(time.Microsecond)
+			wantDoor(t, c, true)
+			calls.Go(func() {
+				s := enter(t, c)
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				time.Sleep(10 * time.Millisecond)
+				s.Leave()
+			})
+		}
+		synctest.Wait()
+		if s := c.Stats(); s.Running != slots || s.Waiting != 3*slots {
+			t.Errorf("%+v, want %d running and %d waiting", s, slots, 3*slots)
+		}
+		calls.Wait()
+		for i, n := range order {
+			if i != n {
+				t.Fatalf("number %d was the %dth", n, i)
+			}
+		}
+		if s := c.Stats(); s.Running != 0 || s.Waiting != 0 || s.Refused != 0 {
+			t.Errorf("afterwards: %+v", s)
+		}
+	})
+}
+
+// Who waits while nothing moves is refused in the end, who goes away makes room, and
+// there is a bound to them all (INV20).
+func TestINV20_QueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := admission.New().Refresh
+		for range c.Stats().Slots {
+			enter(t, c)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		const comes, waits = 1060, 1024
+		results := make(chan error, comes)
+		for i := range comes {
+			ctx := ctx
+			if i > 0 {
+				ctx = t.Context()
+			}
+			go func() {
+				_, err := c.Enter(ctx)
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		if s := c.Stats(); s.Waiting != waits || len(results) != comes-waits {
+			t.Errorf("%d wait and %d are refused, want %d and %d", s.Waiting, len(results), waits, comes-waits)
+		}
+		wantDoor(t, c, false)
+		leave()
+		begin := time.Now()
+		for range comes {
+			if err := <-results; !errors.Is(err, admission.ErrFull) {
+				t.Fatalf("got %v, want %v", err, admission.ErrFull)
+			}
+		}
+		if took := time.Since(begin); took != 200*time.Millisecond {
+			t.Errorf("the last one waited %v", took)
+		}
+		if s := c.Stats(); s.Waiting != 0 {
+			t.Errorf("afterwards: %+v", s)
+		}
+	})
+}
+
+// After slots were held for long, as in an outage of the store, a moment's good
+// service is enough to take a burst again.
+func TestRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := admission.New().Refresh
+		for _, s := range fill(t, c) {
+			time.Sleep(3 * time.Second)
+			s.Leave()
+		}
+		for range 200 {
+			s := enter(t, c)
+			time.Sleep(time.Millisecond)
+			s.Leave()
+		}
+		for range c.Stats().Slots {
+			enter(t, c)
+		}
+		wantDoor(t, c, true)
+	})
+}
+
+// A full class leaves the others alone, but who registers comes after everybody.
+func TestRegistrationIsShedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.Pages} {
+			var taken []admission.Slot
+			for range c.Stats().Slots {
+				taken = append(taken, enter(t, c))
+			}
+			for _, other := range classes.All() {
+				wantDoor(t, other, true)
+			}
+			go func() {
+				if s, err := c.Enter(t.Context()); err == nil {
+					s.Leave()
+				}
+			}()
+			synctest.Wait()
+			for _, other := range classes.All() {
+				wantDoor(t, other, other != classes.Register)
+			}
+			want := 4 * time.Second
+			if c == classes.Pages {
+				want = 0 // they come with logins
+			}
+			if got := classes.Rest(time.Second); got != want {
+				t.Errorf("%s waits: a rest of %v after a second, want %v", c.Stats().Class, got, want)
+			}
+			for _, s := range taken[1:] {
+				s.Leave()
+			}
+			synctest.Wait()
+			if got := classes.Rest(time.Second); got != want/4 {
+				t.Errorf("%s is served: a rest of %v after a second, want %v", c.Stats().Class, got, want/4)
+			}
+			taken[0].Leave()
+			if got := classes.Rest(time.Second); got != 0 {
+				t.Errorf("nobody is there: a rest of %v", got)
+			}
+			wantDoor(t, classes.Register, true)
+		}
+		classes.Logins(1)
+		wantDoor(t, classes.Login, true)
+		enter(t, classes.Login)
+		wantDoor(t, classes.Login, false)
+	})
+}
+
+// What has no class is never refused.
+func TestNoClass(t *testing.T) {
+	var c *admission.Class
+	wantNil := c.Door(t.Context())
+	s, err := c.Enter(t.Context())
+	if wantNil != nil || err != nil {
+		t.Errorf("got %v and %v, want nothing", wantNil, err)
+	}
+	s.Leave()
+}
+
+func BenchmarkAdmission(b *testing.B) {
+	c := admission.New().Refresh
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if c.Door(b.Context()) != nil {
+				b.Fatal("closed")
+			}
+			s, err := c.Enter(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.Leave()
+		}
+	})
+}
+
+// Some refusals are given at once, many are spread, so that they take no more than a
+// share of the core; who has gone away does not wait, and nobody waits for long.
+func TestRefusalsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		c := classes.Login // its slots are all there is
+		for range c.Stats().Slots {
+			enter(t, c)
+		}
+		const per = 5000
+		cores := runtime.GOMAXPROCS(0)
+		comes := 3 * per * cores // more than two seconds' worth
+		took := make(chan time.Duration, comes)
+		begin := time.Now()
+		for range comes {
+			go func() {
+				wantDoor(t, c, false)
+				took <- time.Since(begin)
+			}()
+		}
+		synctest.Wait()
+		if n := len(took); n < 50 || n > comes/2 {
+			t.Errorf("%d of %d were refused at once", n, comes)
+		}
+		atOnce := len(took)
+		time.Sleep(time.Second)
+		if n := len(took) - atOnce; n < per*cores*9/10 || n > per*cores*11/10 {
+			t.Errorf("%d were refused in the first second, want about %d", n, per*cores)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Door(ctx); !errors.Is(err, admission.ErrFull) || time.Since(begin) > time.Second {
+			t.Errorf("who has gone away is told %v", err)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		if len(took) != comes {
+			t.Errorf("%d of %d wait for longer than 2 s", comes-len(took), comes)
+		}
+	})
+}

@@ -1,0 +1,97 @@
+package clients
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"signet/internal/oauth"
+)
+
+// Authenticate identifies the client of a token, revocation or introspection
+// request and authenticates it (OAuth 2.1 §2.4). What it says to the client is
+// invalid_client, or invalid_request for a request that contradicts itself.
+// usedBasic tells whether a 401 has to name the Basic scheme (RFC 6749 §5.2); it is
+// meant also when there is an error.
+//
+// A registered client is held to the method it registered. A configured one has
+// never chosen between Basic and the body, and client libraries pick either, so
+// both will do. In no case does a client that has a secret get by without it.
+func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
+	if len(h.Values("Authorization")) > 1 {
+		return nil, false, oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
+	}
+	basic, usedBasic, err := oauth.Basic(h.Get("Authorization"))
+	if err != nil {
+		return nil, usedBasic, err
+	}
+	k, secrets, err := r.claimed(basic, usedBasic, form)
+	if err != nil {
+		return nil, usedBasic, err
+	}
+	if err := k.authenticate(secrets, usedBasic); err != nil {
+		return nil, usedBasic, err
+	}
+	return &k.Client, usedBasic, nil
+}
+
+// claimed finds the client that a request says it comes from, with the readings of
+// the secret that it sent. There are two in a Basic header, which some clients
+// form-encode and others do not.
+func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
+	id, bodySecret := form.Get("client_id"), form.Get("client_secret")
+	switch {
+	case form.Has("client_assertion") || form.Has("client_assertion_type"):
+		return known{}, nil, oauth.Errorf(oauth.InvalidClient, "client assertions are not supported")
+	case usedBasic && bodySecret != "":
+		return known{}, nil, oauth.Errorf(oauth.InvalidRequest, "credentials in the header and in the body") // OAuth 2.1 §2.4
+	case !usedBasic && id == "":
+		return known{}, nil, oauth.Errorf(oauth.InvalidClient, "client_id is missing")
+	case !usedBasic:
+		k, err := r.named(id)
+		return k, []string{bodySecret}, err
+	}
+	k, err := r.named(basic.ID)
+	if err != nil && basic.DecodedID != basic.ID {
+		k, err = r.named(basic.DecodedID)
+	}
+	if err == nil && id != "" && id != k.ID {
+		err = oauth.Errorf(oauth.InvalidRequest, "client_id names another client than the header")
+	}
+	return k, []string{basic.Secret, basic.DecodedSecret}, err
+}
+
+func (r *Registry) named(id string) (known, error) {
+	k, err := r.find(id)
+	if errors.Is(err, ErrUnknown) {
+		return known{}, oauth.Errorf(oauth.InvalidClient, "no such client")
+	}
+	return k, err
+}
+
+// authenticate checks the secret that the client sent; all readings of it are
+// compared, whichever is right.
+func (k *known) authenticate(secrets []string, usedBasic bool) error {
+	sent, right := secrets[0] != "", false
+	if k.matches == nil {
+		if sent {
+			return oauth.Errorf(oauth.InvalidClient, "this client is public and has no secret")
+		}
+		return nil
+	}
+	for _, s := range secrets {
+		if k.matches(s) {
+			right = true
+		}
+	}
+	switch {
+	case !sent:
+		return oauth.Errorf(oauth.InvalidClient, "this client has to send its secret")
+	case k.strict && usedBasic != (k.Method == methodBasic):
+		return oauth.Errorf(oauth.InvalidClient, "this client registered %s", k.Method)
+	case !right:
+		return oauth.Errorf(oauth.InvalidClient, "wrong client secret")
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+// Package clients knows the OAuth clients: those that the operator configured in
+// clients.json, those that registered themselves (RFC 7591), and the one of the
+// demo mode. It authenticates them at the endpoints that clients call.
+//
+// A registration is not stored anywhere: the client id is the registration, sealed,
+// and its secret is derived from the id. So any replica knows every registered
+// client, a flood of registrations costs no memory, and none of them ends.
+package clients
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"signet/internal/oauth"
+	"signet/internal/seal"
+)
+
+// ErrUnknown is returned for an id that names no client.
+var ErrUnknown = errors.New("clients: no such client")
+
+// How a client authenticates at the token endpoint (RFC 7591 §2).
+const (
+	methodNone  = "none"
+	methodBasic = "client_secret_basic"
+	methodPost  = "client_secret_post"
+)
+
+// defaultSchemes are the private-use schemes that registrations may use when the
+// operator lists none. Cursor registers all its redirect URIs in one request, and
+// cannot use a server that refuses one of them.
+var defaultSchemes = []string{"cursor"}
+
+// alwaysKnown are the scopes that mean something without being configured.
+var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
+
+// grantTypes are what every client may do.
+var grantTypes = []string{"authorization_code", "refresh_token"}
+
+// checkInterval is how long a change of clients.json may go unnoticed.
+const checkInterval = time.Second
+
+// Client is a client as the endpoints see it.
+type Client struct {
+	ID           string
+	Name         string // for people; may be empty
+	RedirectURIs []string
+	Method       string   // none, client_secret_basic or client_secret_post
+	Scopes       []string // what it may ask for, or, if Registered, asks for by default; nil, for a demo client, is all that is supported
+	GrantTypes   []string
+	Registered   bool  // by itself: nobody vouches for its name
+	Issued       int64 // Unix seconds
+
+	PostLogoutRedirectURIs []string // where the browser may go after a logout; each exactly so
+}
+
+// Hash is the short form of the id that grants carry.
+func (c *Client) Hash() string { return seal.ClientHash(c.ID) }
+
+// Public reports whether the client has no secret.
+func (c *Client) Public() bool { return c.Method == methodNone }
+
+// RedirectURI returns where the response to an authorization request goes, given
+// its redirect_uri parameter. That may be missing if there is only one it could
+// be (OAuth 2.1 §2.3.2). The error is invalid_request and must not be redirected.
+func (c *Client) RedirectURI(requested string) (string, error) {
+	if requested == "" {
+		if len(c.RedirectURIs) != 1 {
+			return "", oauth.Errorf(oauth.InvalidRequest, "redirect_uri is required: this client has %d", len(c.RedirectURIs))
+		}
+		return c.RedirectURIs[0], nil
+	}
+	for _, registered := range c.RedirectURIs {
+		if oauth.RedirectURIMatches(registered, requested) {
+			return requested, nil
+		}
+	}
+	return "", oauth.Errorf(oauth.InvalidRequest, "redirect_uri is not registered for this client: %s", requested)
+}
+
+// Options are what Open needs.
+type Options struct {
+	Path         string // of clients.json; a file that does not exist has no clients
+	GroupMayRead bool   // clients.json may be readable by its group, as mounted secrets are
+	Ring         *seal.Keyring
+	Scopes       []string // supported; a registration that asks for others is refused
+	Default      []string // scopes of a client that has none of its own
+	Schemes      []string // private-use redirect schemes for registrations; nil: Cursor's
+
+	// Demo clients exist in memory only. One that has an entry in DemoSecrets is
+	// confidential.
+	Demo        []Client
+	DemoSecrets map[string]string
+}
+
+// Registry finds clients. It is safe for concurrent use.
+type Registry struct {
+	o    Options
+	demo map[string]known
+
+	configured atomic.Pointer[snapshot]
+	nextCheck  atomic.Int64 // Unix nanoseconds
+	checking   sync.Mutex
+}
+
+// snapshot is clients.json as it was read last.
+type snapshot struct {
+	clients map[string]known
+	info    os.FileInfo // nil: there was no file
+	stale   error       // why the file that is there now is not used
+}
+
+// known is a client and how it proves that it is one.
+type known struct {
+	Client
+	matches func(secret string) bool // nil: a public client
+	strict  bool                     // held to Method, where the other way to send a secret would do too
+}
+
+// Open reads clients.json. A file that cannot be used is an error here; later, when
+// it changes, it is one for [Registry.Stale].
+func Open(o Options) (*Registry, error) {
+	if o.Ring == nil {
+		return nil, errors.New("clients: no keyring")
+	}
+	if o.Schemes == nil {
+		o.Schemes = defaultSchemes
+	}
+	r := &Registry{o: o, demo: map[string]known{}}
+	for _, c := range o.Demo {
+		r.demo[c.ID] = o.demo(c)
+	}
+	first, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	r.configured.Store(first)
+	r.nextCheck.Store(time.Now().Add(checkInterval).UnixNano())
+	return r, nil
+}
+
+func (o *Options) demo(c Client) known {
+	c.GrantTypes = grantTypes
+	secret := o.DemoSecrets[c.ID]
+	if secret == "" {
+		c.Method = methodNone
+		return known{Client: c}
+	}
+	c.Method = methodBasic
+	return known{Client: c, matches: func(s string) bool { return equal(s, secret) }}
+}
+
+// equal compares secrets in a time that tells neither content nor length.
+func equal(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// Find returns the client named id: a configured one, the demo mode's, or a
+// registered one, which is read from the id itself. [ErrUnknown] means that there
+// is none. The caller does not change what the client's slices hold.
+func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
+	k, err := r.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return &k.Client, nil
+}
+
+func (r *Registry) find(id string) (known, error) {
+	if k, ok := r.current(time.Now()).clients[id]; ok {
+		return k, nil
+	}
+	if k, ok := r.demo[id]; ok {
+		return k, nil
+	}
+	return r.registered(id)
+}
+
+// registered opens a client id that Register issued. Redirect URIs that may not be
+// registered any more are left out: a registration lives for ever, so a rule that
+// became stricter has to reach it here.
+func (r *Registry) registered(id string) (known, error) {
+	c, err := seal.Open[seal.Client](r.o.Ring, id)
+	if err != nil {
+		return known{}, ErrUnknown
+	}
+	uris := slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
+	logoutURIs := slices.DeleteFunc(c.PostLogoutRedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
+	k := known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: uris, Method: c.Method, Scopes: append([]string{}, c.Scope...),
+		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: logoutURIs}}
+	if c.Method == methodNone {
+		return k, nil
+	}
+	secret, err := r.o.Ring.ClientSecret(id)
+	if err != nil {
+		return known{}, ErrUnknown
+	}
+	k.matches = func(s string) bool { return equal(s, secret) }
+	return k, nil
+}
+
+// Stale says why clients.json as it is now is not in use; the clients of the last
+// good one still are. It is nil when all is well.
+func (r *Registry) Stale() error { return r.current(time.Now()).stale }
+
+// current returns the configured clients. Once in a while one of its callers looks
+// whether the file has changed; the others do not wait for it.
+func (r *Registry) current(now time.Time) *snapshot {
+	if now.UnixNano() >= r.nextCheck.Load() && r.checking.TryLock() {
+		defer r.checking.Unlock()
+		r.nextCheck.Store(now.Add(checkInterval).UnixNano())
+		r.configured.Store(r.reload(r.configured.Load()))
+	}
+	return r.configured.Load()
+}
+
+// reload returns last if the file is still the one it was read from. While the
+// file is unusable it is tried again and again: what repairs it may be a chmod.
+func (r *Registry) reload(last *snapshot) *snapshot {
+	if r.o.Path == "" {
+		return last
+	}
+	info, err := os.Stat(r.o.Path)
+	if last.stale == nil && (err == nil && sameFile(info, last.info) || errors.Is(err, os.ErrNotExist) && last.info == nil) {
+		return last
+	}
+	next, err := r.read()
+	if err == nil && next.info == nil && last.info != nil {
+		err = errors.New(r.o.Path + " is gone") // taking the last client away leaves an empty list
+	}
+	if err != nil {
+		return &snapshot{clients: last.clients, info: last.info, stale: err}
+	}
+	return next
+}
+
+func sameFile(a, b os.FileInfo) bool {
+	return b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
+}
+
+func (r *Registry) read() (*snapshot, error) {
+	s := &snapshot{clients: map[string]known{}}
+	if r.o.Path == "" {
+		return s, nil
+	}
+	entries, info, err := readFile(r.o.Path, r.o.GroupMayRead)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		s.clients[e.ID] = e.known(r.o)
+	}
+	s.info = info
+	return s, nil
+}

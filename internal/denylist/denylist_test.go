@@ -1,0 +1,756 @@
+package denylist_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet/internal/denylist"
+	"signet/internal/seal"
+	"signet/internal/store"
+	"signet/internal/test/pgtest"
+)
+
+const (
+	window = time.Minute
+	skew   = time.Minute
+	keep   = 6 * time.Minute
+	life   = 30 * 24 * time.Hour
+)
+
+func pathOptions(dir string) store.Options {
+	path := filepath.Join(dir, "signet.db")
+	return store.Options{Path: path, Mirror: path + ".mirror", Serve: true}
+}
+
+// engine is a kind of store.
+type engine string
+
+const (
+	sqlite   engine = "sqlite"
+	postgres engine = "postgres"
+)
+
+// onBoth runs a test on each engine.
+func onBoth(t *testing.T, test func(*testing.T, engine)) {
+	t.Helper()
+	for _, e := range []engine{sqlite, postgres} {
+		t.Run(string(e), func(t *testing.T) { test(t, e) })
+	}
+}
+
+// options are those of a store that is made.
+func (e engine) options(t testing.TB) store.Options {
+	t.Helper()
+	o := store.Options{}
+	if e == postgres {
+		o.Path = pgtest.URL(t)
+	} else {
+		o = pathOptions(t.TempDir())
+	}
+	return made(t, o)
+}
+
+func made(t testing.TB, o store.Options) store.Options {
+	t.Helper()
+	if err := store.Create(t.Context(), o, "f"); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func openStore(t testing.TB, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func listOn(t testing.TB, s *store.Store, w time.Duration) *denylist.List {
+	t.Helper()
+	l, err := denylist.New(t.Context(), denylist.Options{Store: s, Window: w, Skew: skew, Keep: keep})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// list is a denylist on a store of its own.
+func list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
+	t.Helper()
+	return sqlite.list(t, w)
+}
+
+func (e engine) list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
+	t.Helper()
+	s := openStore(t, e.options(t))
+	return listOn(t, s, w), s
+}
+
+func grantAt(now time.Time) denylist.Grant {
+	end := now.Add(life)
+	return denylist.Grant{ID: seal.NewID(end.Add(skew + window)), Subject: "alice", ClientHash: seal.ClientHash("c"), ClientName: "App",
+		ConsentHash: "h", Scope: "read", Resource: "https://mcp.test/a", Created: now.Unix(), Expires: end.Unix()}
+}
+
+// family is a grant whose code was used at now, rotated on to generation gen.
+func family(t testing.TB, l *denylist.List, s *store.Store, gen int64, now time.Time) denylist.Grant {
+	t.Helper()
+	g := grantAt(now)
+	for i := range gen {
+		want(t, l, s, g, i, now, i+1, nil)
+	}
+	return g
+}
+
+// want uses a generation and expects a verdict.
+func want(t testing.TB, l *denylist.List, s *store.Store, g denylist.Grant, gen int64, now time.Time, next int64, verdict error) {
+	t.Helper()
+	got, err := l.Use(context.Background(), s.Epoch(), g, gen, now)
+	if got != next || !errors.Is(err, verdict) || verdict == nil && err != nil {
+		t.Errorf("generation %d: got %d, %v; want %d, %v", gen, got, err, next, verdict)
+	}
+}
+
+func TestUse(t *testing.T) { onBoth(t, testUse) }
+
+func testUse(t *testing.T, e engine) {
+	now := time.Now()
+	s := openStore(t, e.options(t))
+	for _, test := range []struct {
+		name    string
+		gen     int64 // of the grant's row, 0 for none
+		use     int64
+		after   time.Duration
+		change  func(l *denylist.List, g *denylist.Grant)
+		next    int64
+		verdict error
+	}{
+		{"code", 0, 0, 0, nil, 1, nil},
+		{"current handle", 1, 1, 0, nil, 2, nil},
+		{"current handle, long after", 3, 3, 24 * time.Hour, nil, 4, nil},
+		{"predecessor at once", 3, 2, 0, nil, 3, nil},
+		{"predecessor at the end of the window", 3, 2, window, nil, 3, nil},
+		{"predecessor after the window", 3, 2, window + time.Millisecond, nil, 0, denylist.ErrReused},
+		{"predecessor, clock set back", 3, 2, -time.Hour, nil, 3, nil},
+		{"predecessor's predecessor", 3, 1, 0, nil, 0, denylist.ErrReused},
+		{"code again", 1, 0, 0, nil, 0, denylist.ErrReused},
+		{"code again, later", 1, 0, 30 * time.Second, nil, 0, denylist.ErrReused},
+		{"code after a rotation", 2, 0, 0, nil, 0, denylist.ErrReused},
+		{"handle that the row has not seen", 3, 4, 0, nil, 0, denylist.ErrRolledBack},
+		{"handle without a row", 0, 1, 0, nil, 0, denylist.ErrRolledBack},
+		{"at the grant's end", 1, 1, life, nil, 0, denylist.ErrRevoked},
+		{"just before the grant's end", 1, 1, life - time.Second, nil, 2, nil},
+		{"code after the grant's end", 0, 0, life, nil, 0, denylist.ErrRevoked},
+		{"handle after the grant's end, row pruned", 0, 1, life, nil, 0, denylist.ErrRevoked},
+		{"revoked", 2, 2, 0, func(l *denylist.List, g *denylist.Grant) { l.Revoke(t.Context(), *g, now) }, 0, denylist.ErrRevoked},
+		{"predecessor, revoked", 2, 1, 0, func(l *denylist.List, g *denylist.Grant) { l.Revoke(t.Context(), *g, now) }, 0, denylist.ErrRevoked},
+		{"code, revoked before", 0, 0, 0, func(l *denylist.List, g *denylist.Grant) { l.Revoke(t.Context(), *g, now) }, 0, denylist.ErrRevoked},
+		{"a longer life than the row's", 1, 1, life, func(_ *denylist.List, g *denylist.Grant) { g.Expires += 1e6 }, 0, denylist.ErrRevoked},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := listOn(t, s, window)
+			g := family(t, l, s, test.gen, now)
+			if test.change != nil {
+				test.change(l, &g)
+			}
+			at := now.Add(test.after)
+			if test.after == life {
+				at = time.Unix(g.Expires, 0)
+			}
+			if test.name == "a longer life than the row's" {
+				at = now.Add(life)
+			}
+			before, _ := l.Find(t.Context(), g.ID)
+			want(t, l, s, g, test.use, at, test.next, test.verdict)
+			after, _ := l.Find(t.Context(), g.ID)
+			switch {
+			case errors.Is(test.verdict, denylist.ErrReused):
+				want(t, l, s, g, test.gen, at, 0, denylist.ErrRevoked) // the family is dead
+				if !l.Revoked(g.ID) || l.Stats().Reused != 1 {
+					t.Errorf("reuse: in memory %v, counted %d times", l.Revoked(g.ID), l.Stats().Reused)
+				}
+			case test.verdict != nil && before != after:
+				t.Errorf("a refusal changed the row: %s", cmp.Diff(before, after))
+			}
+			if n := l.Stats().RolledBack; (n == 1) != errors.Is(test.verdict, denylist.ErrRolledBack) {
+				t.Errorf("%d alarms", n)
+			}
+		})
+	}
+}
+
+func TestUseRefusesForeignEpochAndNonsense(t *testing.T) {
+	onBoth(t, testUseRefusesForeignEpochAndNonsense)
+}
+
+func testUseRefusesForeignEpochAndNonsense(t *testing.T, e engine) {
+	l, s := e.list(t, window)
+	g := family(t, l, s, 1, time.Now())
+	if _, err := l.Use(t.Context(), "another", g, 1, time.Now()); !errors.Is(err, denylist.ErrEpoch) {
+		t.Errorf("another epoch: %v, want ErrEpoch", err)
+	}
+	if _, err := l.Use(t.Context(), s.Epoch(), g, -1, time.Now()); err == nil {
+		t.Error("a negative generation was accepted")
+	}
+	if _, err := l.Use(t.Context(), s.Epoch(), denylist.Grant{}, 0, time.Now()); err == nil {
+		t.Error("a grant without id was accepted")
+	}
+	want(t, l, s, g, 1, time.Now(), 2, nil)
+	s.Close() // the epoch is looked at before the store is asked
+	if _, err := l.Use(t.Context(), "another", g, 2, time.Now()); !errors.Is(err, denylist.ErrEpoch) {
+		t.Errorf("another epoch, store down: %v, want ErrEpoch", err)
+	}
+	if _, err := l.Use(t.Context(), s.Epoch(), g, 2, time.Now()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("store down: %v, want ErrUnavailable", err)
+	}
+}
+
+// patient repeats what the store is too busy for, as a client does that reads 503.
+func patient(do func() error) (err error) {
+	for range 5 {
+		if err = do(); !errors.Is(err, store.ErrUnavailable) {
+			break
+		}
+	}
+	return err
+}
+
+// together calls use n times at once and counts the verdicts.
+func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs map[error]int) {
+	next, errs = map[int64]int{}, map[error]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			var g int64
+			err := patient(func() (err error) { g, err = use(i); return err })
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs[err]++
+			} else {
+				next[g]++
+			}
+		})
+	}
+	wg.Wait()
+	return next, errs
+}
+
+// replicas are lists on stores of their own on one file or database, as processes
+// have them.
+func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epoch string) {
+	t.Helper()
+	o := e.options(t)
+	o.Serve = false
+	for range n {
+		s := openStore(t, o)
+		lists, epoch = append(lists, listOn(t, s, w)), s.Epoch()
+	}
+	return lists, epoch
+}
+
+// Of 50 who redeem one code at once exactly one is served, and the family is dead.
+func TestD05_ConcurrentRedemption(t *testing.T) { onBoth(t, testD05_ConcurrentRedemption) }
+
+func testD05_ConcurrentRedemption(t *testing.T, e engine) {
+	now := time.Now()
+	lists, epoch := e.replicas(t, 3, window)
+	g := grantAt(now)
+	next, errs := together(50, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 0, now) })
+	if diff := cmp.Diff(map[int64]int{1: 1}, next); diff != "" || errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 48 {
+		t.Errorf("issued %v, refused %v", next, errs)
+	}
+	if _, err := lists[0].Use(t.Context(), epoch, g, 1, now); !errors.Is(err, denylist.ErrRevoked) {
+		t.Errorf("the winner's handle: %v, want ErrRevoked", err)
+	}
+}
+
+// A code that is used again ends the family, at once or after a while, and stays
+// an end after a restart.
+func TestD02_CodeReplayRevokes(t *testing.T) { onBoth(t, testD02_CodeReplayRevokes) }
+
+func testD02_CodeReplayRevokes(t *testing.T, e engine) {
+	for _, after := range []time.Duration{0, 30 * time.Second} {
+		now := time.Now()
+		o := e.options(t)
+		s := openStore(t, o)
+		l := listOn(t, s, window)
+		g := family(t, l, s, 1, now)
+		want(t, l, s, g, 0, now.Add(after), 0, denylist.ErrReused)
+		s.Close()
+		s = openStore(t, o)
+		l = listOn(t, s, window)
+		want(t, l, s, g, 1, now.Add(after), 0, denylist.ErrRevoked)
+		if !l.Revoked(g.ID) {
+			t.Error("after a restart the access tokens of the grant would pass")
+		}
+	}
+}
+
+// A handle that comes back after the window ends the family, once.
+func TestE02_ReuseKillsTheFamily(t *testing.T) { onBoth(t, testE02_ReuseKillsTheFamily) }
+
+func testE02_ReuseKillsTheFamily(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	g := family(t, l, s, 2, now)
+	late := now.Add(window + time.Second)
+	want(t, l, s, g, 1, late, 0, denylist.ErrReused)
+	want(t, l, s, g, 1, late, 0, denylist.ErrRevoked)
+	want(t, l, s, g, 2, late, 0, denylist.ErrRevoked)
+	if n := l.Stats().Reused; n != 1 {
+		t.Errorf("reuse counted %d times, want once", n)
+	}
+}
+
+// However often the last refresh is repeated, there is one line only.
+func TestE04_GraceDoesNotFork(t *testing.T) { onBoth(t, testE04_GraceDoesNotFork) }
+
+func testE04_GraceDoesNotFork(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	g := family(t, l, s, 1, now)
+	next, errs := together(20, func(int) (int64, error) { return l.Use(context.Background(), s.Epoch(), g, 1, now) })
+	if diff := cmp.Diff(map[int64]int{2: 20}, next); diff != "" {
+		t.Fatalf("issued %v, refused %v; want generation 2 twenty times", next, errs)
+	}
+	want(t, l, s, g, 2, now, 3, nil)
+	want(t, l, s, g, 2, now.Add(window+time.Millisecond), 0, denylist.ErrReused)
+	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
+}
+
+func TestE05_RefreshRace(t *testing.T) { onBoth(t, testE05_RefreshRace) }
+
+func testE05_RefreshRace(t *testing.T, e engine) {
+	now := time.Now()
+	for _, w := range []time.Duration{window, 0} {
+		lists, epoch := e.replicas(t, 3, w)
+		g := grantAt(now)
+		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
+			t.Fatal(err)
+		}
+		next, errs := together(50, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 1, now) })
+		if w > 0 {
+			if next[2] != 50 {
+				t.Errorf("window %v: issued %v, refused %v; want generation 2 fifty times", w, next, errs)
+			}
+			continue
+		}
+		if next[2] != 1 || len(next) != 1 || errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 48 {
+			t.Errorf("strict: issued %v, refused %v; want one", next, errs)
+		}
+	}
+	t.Run("8 s apart", func(t *testing.T) {
+		lists, epoch := e.replicas(t, 3, window)
+		g := grantAt(now)
+		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range lists {
+			if next, err := l.Use(t.Context(), epoch, g, 1, now.Add(time.Duration(i)*8*time.Second)); next != 2 || err != nil {
+				t.Errorf("process %d: %d, %v; want 2", i, next, err)
+			}
+		}
+	})
+}
+
+// A hundred refreshes with one handle, spread over three replicas: all get the one
+// next generation, whichever replica answers, and there is one line afterwards.
+func TestM01_SplitRotation(t *testing.T) { onBoth(t, testM01_SplitRotation) }
+
+func testM01_SplitRotation(t *testing.T, e engine) {
+	now := time.Now()
+	lists, epoch := e.replicas(t, 3, window)
+	g := grantAt(now)
+	if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
+		t.Fatal(err)
+	}
+	for gen := int64(1); gen < 6; gen++ {
+		next, errs := together(100, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, gen, now) })
+		if diff := cmp.Diff(map[int64]int{gen + 1: 100}, next); diff != "" || len(errs) != 0 {
+			t.Fatalf("generation %d: issued %v, refused %v; want the next one a hundred times", gen, next, errs)
+		}
+	}
+	late := now.Add(window + time.Second)
+	_, errs := together(100, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 5, late) })
+	if errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 99 {
+		t.Errorf("after the window: %v; want the reuse found once, and all refused", errs)
+	}
+	for i, l := range lists {
+		if _, err := l.Use(t.Context(), epoch, g, 6, now); !errors.Is(err, denylist.ErrRevoked) {
+			t.Errorf("replica %d: %v, want ErrRevoked", i, err)
+		}
+	}
+}
+
+// The window and the reuse that ends it are on disk.
+func TestE06_GraceAndReuseSurviveRestart(t *testing.T) {
+	onBoth(t, testE06_GraceAndReuseSurviveRestart)
+}
+
+func testE06_GraceAndReuseSurviveRestart(t *testing.T, e engine) {
+	now := time.Now()
+	o := e.options(t)
+	reopen := func() (*denylist.List, *store.Store) {
+		s, err := store.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return listOn(t, s, window), s
+	}
+	l, s := reopen()
+	g := family(t, l, s, 2, now)
+	s.Close()
+	l, s = reopen()
+	want(t, l, s, g, 1, now.Add(window), 2, nil)
+	s.Close()
+	l, s = reopen()
+	want(t, l, s, g, 1, now.Add(window+time.Millisecond), 0, denylist.ErrReused)
+	s.Close()
+	l, s = reopen()
+	defer s.Close()
+	want(t, l, s, g, 2, now, 0, denylist.ErrRevoked)
+}
+
+func TestE07_OnlyDirectPredecessorHasGrace(t *testing.T) {
+	onBoth(t, testE07_OnlyDirectPredecessorHasGrace)
+}
+
+func testE07_OnlyDirectPredecessorHasGrace(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	g := family(t, l, s, 3, now)
+	want(t, l, s, g, 1, now, 0, denylist.ErrReused)
+	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
+}
+
+// A repeated refresh prolongs nothing: the window counts from the first use.
+func TestGraceIsNotProlonged(t *testing.T) { onBoth(t, testGraceIsNotProlonged) }
+
+func testGraceIsNotProlonged(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	g := family(t, l, s, 2, now)
+	for range 3 {
+		want(t, l, s, g, 1, now.Add(window-time.Second), 2, nil)
+	}
+	want(t, l, s, g, 1, now.Add(window+time.Second), 0, denylist.ErrReused)
+}
+
+// A store put back to an earlier state meets a handle it has not seen.
+func TestL08_Witness(t *testing.T) { onBoth(t, testL08_Witness) }
+
+func testL08_Witness(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	g := family(t, l, s, 5, now)
+	raw(t, s, "UPDATE grants SET gen = 3")
+	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
+	raw(t, s, "DELETE FROM grants")
+	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
+	if n := l.Stats().RolledBack; n != 2 {
+		t.Errorf("%d alarms, want 2", n)
+	}
+}
+
+// raw runs a statement that no code of ours would.
+func raw(t testing.TB, s *store.Store, query string) {
+	t.Helper()
+	if err := s.Write(context.Background(), func(tx store.Tx) error { _, err := tx.Exec(query); return err }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An acknowledged revocation wins every race.
+func TestRevocationWinsRaces(t *testing.T) { onBoth(t, testRevocationWinsRaces) }
+
+func testRevocationWinsRaces(t *testing.T, e engine) {
+	now := time.Now()
+	lists, epoch := e.replicas(t, 2, window)
+	for range 20 {
+		g := grantAt(now)
+		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() { lists[i%2].Use(context.Background(), epoch, g, 1, now) })
+		}
+		wg.Go(func() {
+			if err := lists[1].Revoke(context.Background(), g, now); err != nil {
+				t.Error(err)
+			}
+			for gen := range int64(4) {
+				if next, err := lists[0].Use(context.Background(), epoch, g, gen, now); !errors.Is(err, denylist.ErrRevoked) {
+					t.Errorf("after the revocation, generation %d: %d, %v", gen, next, err)
+				}
+			}
+		})
+		wg.Wait()
+		if err := lists[0].Revoke(t.Context(), g, now.Add(time.Second)); err != nil {
+			t.Errorf("revoking again: %v", err)
+		}
+	}
+}
+
+func TestFindAndGrants(t *testing.T) { onBoth(t, testFindAndGrants) }
+
+func testFindAndGrants(t *testing.T, e engine) {
+	now := time.Now()
+	l, s := e.list(t, window)
+	live, older, revoked, unused := family(t, l, s, 3, now), grantAt(now.Add(-time.Hour)), family(t, l, s, 1, now), grantAt(now)
+	want(t, l, s, older, 0, now, 1, nil)
+	bob := grantAt(now)
+	bob.Subject = "bob"
+	want(t, l, s, bob, 0, now, 1, nil)
+	past := grantAt(now.Add(-life - time.Hour))
+	want(t, l, s, past, 0, now.Add(-life), 1, nil)
+	for _, g := range []denylist.Grant{revoked, unused} {
+		if err := l.Revoke(t.Context(), g, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantLive := live
+	wantLive.Gen, wantLive.RotatedAt = 3, now.UnixMilli()
+	got, err := l.Find(t.Context(), live.ID)
+	if diff := cmp.Diff(wantLive, got); err != nil || diff != "" {
+		t.Errorf("Find: %v (-want +got):\n%s", err, diff)
+	}
+	for name, test := range map[string]struct {
+		id   string
+		want error
+	}{"revoked": {revoked.ID, denylist.ErrRevoked}, "revoked before its code was used": {unused.ID, denylist.ErrRevoked},
+		"expired": {past.ID, denylist.ErrRevoked}, "never seen": {grantAt(now).ID, denylist.ErrUnknown}} {
+		if _, err := l.Find(t.Context(), test.id); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+	grants, err := l.Grants(t.Context(), "alice", now)
+	var ids []string
+	for _, g := range grants {
+		ids = append(ids, g.ID)
+	}
+	if diff := cmp.Diff([]string{live.ID, older.ID}, ids); err != nil || diff != "" {
+		t.Errorf("alice's grants: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestSpendID(t *testing.T) { onBoth(t, testSpendID) }
+
+func testSpendID(t *testing.T, e engine) {
+	l, _ := e.list(t, window)
+	exp := time.Now().Add(time.Hour)
+	long := strings.Repeat("a", 5000)
+	for _, id := range []string{"short", long, long + "b", "", "a\x00b", "\xff"} {
+		if spent, err := l.Spent(t.Context(), "login", id); spent || err != nil {
+			t.Errorf("before: %v, %v", spent, err)
+		}
+		next, errs := together(30, func(int) (int64, error) { return 0, l.SpendID(context.Background(), "login", id, exp) })
+		if next[0] != 1 || errs[denylist.ErrSpent] != 29 {
+			t.Errorf("%.8q: %v, %v; want one", id, next, errs)
+		}
+		if spent, err := l.Spent(t.Context(), "login", id); !spent || err != nil {
+			t.Errorf("after: %v, %v", spent, err)
+		}
+		if err := l.SpendID(t.Context(), "assertion", id, exp); err != nil {
+			t.Errorf("the same id of another kind: %v", err)
+		}
+	}
+}
+
+// While the store fails there is no verdict: neither yes nor no.
+func TestStoreFailureIsNoVerdict(t *testing.T) { onBoth(t, testStoreFailureIsNoVerdict) }
+
+func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
+	now := time.Now()
+	o := e.options(t)
+	s := openStore(t, o)
+	l := listOn(t, s, window)
+	g := family(t, l, s, 1, now)
+	verbs := []string{"INSERT ON grants", "UPDATE ON grants", "INSERT ON spent"}
+	for _, verb := range verbs {
+		e.breakOn(t, o, verb)
+	}
+	for name, call := range map[string]func() error{
+		"code":          func() error { _, err := l.Use(t.Context(), s.Epoch(), grantAt(now), 0, now); return err },
+		"handle":        func() error { _, err := l.Use(t.Context(), s.Epoch(), g, 1, now); return err },
+		"reuse":         func() error { _, err := l.Use(t.Context(), s.Epoch(), g, 0, now); return err },
+		"revoke":        func() error { return l.Revoke(t.Context(), g, now) },
+		"revoke no row": func() error { return l.Revoke(t.Context(), grantAt(now), now) },
+		"id":            func() error { return l.SpendID(t.Context(), "login", "x", now.Add(time.Hour)) },
+	} {
+		if err := call(); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("%s: %v, want ErrUnavailable", name, err)
+		}
+	}
+	if l.Revoked(g.ID) || l.Stats() != (denylist.Stats{}) {
+		t.Errorf("something was counted or remembered: %+v", l.Stats())
+	}
+	for _, verb := range verbs {
+		e.repair(t, o, verb)
+	}
+	want(t, l, s, g, 1, now, 2, nil)
+}
+
+// breakOn makes the engine itself fail, beside the store.
+func (e engine) breakOn(t testing.TB, o store.Options, verb string) {
+	t.Helper()
+	e.outside(t, o, e.trigger("fail_"+strings.ReplaceAll(verb, " ", "_"), verb))
+}
+
+func (e engine) repair(t testing.TB, o store.Options, verb string) {
+	t.Helper()
+	_, table, _ := strings.Cut(verb, " ON ")
+	e.outside(t, o, e.drop("fail_"+strings.ReplaceAll(verb, " ", "_"), table))
+}
+
+// trigger is a statement after which a verb fails, as in "INSERT ON grants".
+func (e engine) trigger(name, verb string) string {
+	if e == sqlite {
+		return "CREATE TRIGGER " + name + " BEFORE " + verb + " BEGIN SELECT RAISE(ABORT, 'no'); END"
+	}
+	verb, when, conditional := strings.Cut(verb, " WHEN ")
+	if conditional {
+		when = " WHEN (" + when + ")"
+	}
+	return "CREATE FUNCTION " + name + "() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;" +
+		"CREATE TRIGGER " + name + " BEFORE " + verb + " FOR EACH ROW" + when + " EXECUTE FUNCTION " + name + "()"
+}
+
+func (e engine) drop(name, table string) string {
+	if e == sqlite {
+		return "DROP TRIGGER " + name
+	}
+	return "DROP TRIGGER " + name + " ON " + table + "; DROP FUNCTION " + name
+}
+
+func (e engine) outside(t testing.TB, o store.Options, query string) {
+	t.Helper()
+	if e == postgres {
+		pgtest.Exec(t, o.Path, "SET search_path = signet; "+query)
+		return
+	}
+	db, err := sql.Open("sqlite", o.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where the database was down at the start there is no verdict, and no access token
+// passes as not revoked, until it was read what is.
+func TestListThatStartsDuringAnOutage(t *testing.T) {
+	o := postgres.options(t)
+	proxy := pgtest.NewProxy(t, o.Path)
+	proxy.Set(pgtest.Reset)
+	o.Path, o.Serve = proxy.URL, true
+	s := openStore(t, o)
+	l := listOn(t, s, window)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	running.Go(func() { l.Run(ctx) })
+	g := grantAt(time.Now())
+	for _, epoch := range []string{"", "any"} {
+		if _, err := l.Use(t.Context(), epoch, g, 0, time.Now()); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("epoch %q: %v, want ErrUnavailable", epoch, err)
+		}
+	}
+	if !l.Revoked(g.ID) {
+		t.Error("passes as not revoked before anything was read")
+	}
+	if at := l.ReadAt(); !at.IsZero() {
+		t.Errorf("read at %v, while nothing was", at)
+	}
+	proxy.Set(pgtest.Pass)
+	for deadline := time.Now().Add(10 * time.Second); l.Revoked(g.ID); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("all are still revoked after the outage")
+		}
+	}
+	want(t, l, s, g, 0, time.Now(), 1, nil)
+}
+
+func TestNewChecksItsOptions(t *testing.T) {
+	s := openStore(t, sqlite.options(t))
+	for _, o := range []denylist.Options{{}, {Store: s, Window: -1}, {Store: s, Skew: -1}, {Store: s, Keep: -1}} {
+		if _, err := denylist.New(t.Context(), o); err == nil {
+			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+// fastDir is a directory in memory where the machine has one: for tests whose
+// point is not the disk.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "signet")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func fastStore(t testing.TB) *store.Store {
+	t.Helper()
+	return openStore(t, made(t, pathOptions(fastDir(t))))
+}
+
+func (e engine) fast(t testing.TB) *store.Store {
+	t.Helper()
+	if e == sqlite {
+		return fastStore(t)
+	}
+	return openStore(t, e.options(t))
+}
+
+// G04: what is told elsewhere is what Revoked knows, the latest of it if that is too
+// much, and never newer than the last reading of the store.
+func TestG04_Recent(t *testing.T) {
+	s := fastStore(t)
+	before := time.Now().Add(-time.Second)
+	l := listOn(t, s, window)
+	now := time.Now()
+	if at := l.ReadAt(); at.Before(before) || at.After(now) {
+		t.Errorf("read at %v, opened between %v and %v", at, before, now)
+	}
+	grants := []denylist.Grant{grantAt(now), grantAt(now), grantAt(now), grantAt(now)}
+	for i, g := range grants {
+		at := now.Add(time.Duration(max(i, 1)) * time.Millisecond) // two at the same time
+		if err := l.Revoke(t.Context(), g, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit, n := range map[int]int{10: 4, 4: 4, 3: 3, 2: 2, 1: 1} {
+		recent, readAt := l.Recent(limit)
+		if len(recent) != n || !readAt.Equal(l.ReadAt()) {
+			t.Errorf("at most %d: %v, read at %v", limit, recent, readAt)
+		}
+		if at := recent[grants[3].ID]; at != now.Add(3*time.Millisecond).UnixMilli() {
+			t.Errorf("at most %d: the last one is missing from %v", limit, recent)
+		}
+	}
+	recent, _ := l.Recent(10)
+	clear(recent)
+	if !l.Revoked(grants[0].ID) {
+		t.Error("the copy is no copy")
+	}
+}

@@ -1,0 +1,75 @@
+package denylist
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"signet/internal/store"
+)
+
+const (
+	flushEvery  = 3 * time.Second
+	flushBatch  = 200    // grants in one transaction, as pruneBatch
+	maxReplayed = 10_000 // grants whose replays wait in memory; those of others are not counted meanwhile
+)
+
+// replayCounts holds, for each grant, the replays that are not in the store yet.
+type replayCounts struct {
+	mu sync.Mutex
+	n  map[string]int64
+}
+
+func (c *replayCounts) add(id string, n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.n[id]; ok || len(c.n) < maxReplayed {
+		c.n[id] += n
+	}
+}
+
+func (c *replayCounts) take() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken := c.n
+	c.n = map[string]int64{}
+	return taken
+}
+
+// countReplays flushes until ctx ends, and then once more.
+func (l *List) countReplays(ctx context.Context) {
+	every(ctx, flushEvery, "counting replays", l, func() error { return l.flushReplays(ctx) })
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushEvery)
+	defer cancel()
+	if err := l.flushReplays(last); err != nil {
+		l.log.Warn("the last replays are not counted", "err", err)
+	}
+}
+
+// flushReplays adds to the rows what was counted in memory. What cannot be written
+// waits for the next time.
+func (l *List) flushReplays(ctx context.Context) error {
+	counts := l.replays.take()
+	ids := slices.Sorted(maps.Keys(counts)) // neighbours share pages
+	for len(ids) > 0 {
+		batch := ids[:min(len(ids), flushBatch)]
+		err := l.store.Write(ctx, func(tx store.Tx) error {
+			for _, id := range batch {
+				if _, err := tx.Exec("UPDATE grants SET replays = replays + $1 WHERE id = $2", counts[id], id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			for _, id := range ids {
+				l.replays.add(id, counts[id])
+			}
+			return err
+		}
+		ids = ids[len(batch):]
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package denylist
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"signet/internal/store"
+)
+
+const (
+	pollEvery  = time.Second
+	pruneEvery = time.Minute
+
+	// overlap is how long after the time it carries a revocation may be
+	// committed: it waits in a queue, and for other processes.
+	overlap = 15 * time.Second
+)
+
+// revokedSet holds the grants revoked not long ago, with the time in Unix
+// milliseconds.
+type revokedSet struct {
+	mu sync.RWMutex
+	at map[string]int64
+}
+
+func (s *revokedSet) add(id string, at int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.at[id]; !ok || at > old {
+		s.at[id] = at
+	}
+}
+
+func (s *revokedSet) has(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.at[id]
+	return ok
+}
+
+func (s *revokedSet) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.at)
+}
+
+// latest copies what is known, the latest limit of it.
+func (s *revokedSet) latest(limit int) map[string]int64 {
+	s.mu.RLock()
+	all := maps.Clone(s.at)
+	s.mu.RUnlock()
+	over := len(all) - limit
+	if over <= 0 {
+		return all
+	}
+	times := slices.Sorted(maps.Values(all))
+	for id, at := range all {
+		if over > 0 && at <= times[len(times)-limit-1] {
+			delete(all, id)
+			over--
+		}
+	}
+	return all
+}
+
+// forget drops what was revoked before the time.
+func (s *revokedSet) forget(before int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.at {
+		if at < before {
+			delete(s.at, id)
+		}
+	}
+}
+
+// Revoked reports whether a grant was revoked so recently that an access token of
+// it may still be alive. It looks into memory only: a revocation of this process
+// is there when it is acknowledged, one of another process within a second or two
+// while [List.Run] runs.
+func (l *List) Revoked(grantID string) bool { return !l.filled.Load() || l.revoked.has(grantID) }
+
+// Known reports whether the revoked grants were read. Until then Revoked says yes to
+// every grant, which is for those who cannot say that they do not know.
+func (l *List) Known() bool { return l.filled.Load() }
+
+// Recent returns the grants that Revoked knows, with the time of their revocation in
+// Unix milliseconds, of at most limit the latest, and ReadAt as it was before.
+func (l *List) Recent(limit int) (revoked map[string]int64, readAt time.Time) {
+	readAt = l.ReadAt() // first: what is revoked in between is rather there without being promised
+	return l.revoked.latest(limit), readAt
+}
+
+// ReadAt is when the store was last read for revocations, by this process: all that
+// were acknowledged anywhere before are known. It is zero while it never was.
+func (l *List) ReadAt() time.Time {
+	if at := l.polled.Load(); at != 0 {
+		return time.UnixMilli(at)
+	}
+	return time.Time{}
+}
+
+// Run follows the revocations of other processes, writes down the replays and
+// prunes, until ctx ends.
+func (l *List) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() {
+		every(ctx, pollEvery, "following revocations", l, func() error { return l.poll(ctx, l.store.Now()) })
+	})
+	all.Go(func() {
+		every(ctx, pruneEvery, "pruning", l, func() error { return l.Prune(ctx, l.store.Now()) })
+	})
+	all.Go(func() { l.countReplays(ctx) })
+	all.Wait()
+}
+
+// every calls do until ctx ends, and logs when it begins to fail and when it
+// works again.
+func every(ctx context.Context, d time.Duration, what string, l *List, do func() error) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := do()
+		if err != nil && ctx.Err() != nil {
+			return
+		}
+		if err != nil && !failing {
+			l.log.Warn(what+" fails, what is known stays", "err", err)
+		} else if err == nil && failing {
+			l.log.Info(what + " works again")
+		}
+		failing = err != nil
+	}
+}
+
+// poll takes up what was revoked since the last poll, and again what was a little
+// before it.
+func (l *List) poll(ctx context.Context, now time.Time) error {
+	began := now.UnixMilli()
+	oldest := began - (l.o.Keep + l.o.Skew).Milliseconds()
+	since := max(oldest, l.polled.Load()-(overlap+l.o.Skew).Milliseconds())
+	err := l.store.Read(ctx, func(tx store.Tx) error {
+		// The first condition is the one of the index.
+		rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			var at int64
+			if err := rows.Scan(&id, &at); err != nil {
+				return err
+			}
+			l.revoked.add(id, at)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return err
+	}
+	l.polled.Store(began)
+	l.filled.Store(true)
+	l.revoked.forget(oldest)
+	return nil
+}
+
+// pruneBatch is how many rows one transaction forgets: few enough that no
+// request waits for it noticeably.
+const pruneBatch = 200
+
+// Prune forgets grants and spent ids once nothing they speak of can be accepted
+// any more, by any clock. It goes in small transactions between other writes.
+func (l *List) Prune(ctx context.Context, now time.Time) error {
+	kept := (l.o.Skew + l.o.Window).Milliseconds()
+	over := (now.UnixMilli() - kept) / 1000                         // whole seconds: rather too late
+	quiet := now.UnixMilli() - (l.o.Keep + l.o.Skew).Milliseconds() // its last access token is dead, too
+	err := l.pruneAll(ctx, `DELETE FROM grants WHERE expires_at < $1 AND revoked_at < $2
+		AND id IN (SELECT id FROM grants ORDER BY id LIMIT $3)`, over, quiet, pruneBatch)
+	if err != nil {
+		return err
+	}
+	return l.pruneAll(ctx, `DELETE FROM spent WHERE (kind, id) IN
+		(SELECT kind, id FROM spent WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, over, pruneBatch)
+}
+
+// pruneAll repeats a statement until it deletes nothing. Ids of grants sort by the
+// time until which they must be remembered, so what is due is at the beginning and
+// nothing is searched for.
+func (l *List) pruneAll(ctx context.Context, query string, args ...any) error {
+	for {
+		var n int64
+		err := l.store.Write(ctx, func(tx store.Tx) error {
+			res, err := tx.Exec(query, args...)
+			if err != nil {
+				return err
+			}
+			n, err = res.RowsAffected()
+			return err
+		})
+		if err != nil || n == 0 {
+			return err
+		}
+		l.pruned.Add(n)
+	}
+}

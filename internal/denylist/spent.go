@@ -1,0 +1,62 @@
+package denylist
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"signet/internal/store"
+)
+
+// longID is the longest id that is kept as it is. Ids of assertions are foreign
+// (RFC 7523 §3) and may be of any length.
+const longID = 64
+
+func spentKey(id string) string {
+	if len(id) <= longID && utf8.ValidString(id) && !strings.ContainsRune(id, 0) { // PostgreSQL's text is UTF-8 without NUL
+		return id
+	}
+	h := sha256.Sum256([]byte(id))
+	return base64.RawURLEncoding.EncodeToString(h[:]) + ":sha256 of a long identifier" // longer than longID: no short id is like it
+}
+
+// SpendID remembers the id of a login transaction, an assertion or an ended
+// session until exp. Of several calls with one kind and id exactly one returns
+// nil, the others [ErrSpent].
+func (l *List) SpendID(ctx context.Context, kind, id string, exp time.Time) error {
+	var n int64
+	err := l.store.Write(ctx, func(tx store.Tx) error {
+		res, err := tx.Exec("INSERT INTO spent (kind, id, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", kind, spentKey(id), ceilSeconds(exp))
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	if err == nil && n == 0 {
+		err = ErrSpent
+	}
+	return err
+}
+
+// ceilSeconds rounds up: rather remembered a moment too long.
+func ceilSeconds(t time.Time) int64 { return t.Add(time.Second - 1).Unix() }
+
+// Spent reports whether SpendID was called for kind and id.
+func (l *List) Spent(ctx context.Context, kind, id string) (spent bool, err error) {
+	err = l.store.Read(ctx, func(tx store.Tx) error {
+		var one int
+		err := tx.QueryRow("SELECT 1 FROM spent WHERE kind = $1 AND id = $2", kind, spentKey(id)).Scan(&one)
+		spent = err == nil
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return spent, err
+}

@@ -1,0 +1,238 @@
+package denylist_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/internal/denylist"
+	"signet/internal/store"
+)
+
+// Whatever the clock does, what was spent, revoked or expired is not accepted
+// again.
+func TestL10_TimeNeverResurrects(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour, -10 * time.Minute, -2 * life} {
+		now := time.Now()
+		l, s := list(t, window)
+		spentCode, reused, revoked, live := family(t, l, s, 1, now), family(t, l, s, 3, now), family(t, l, s, 1, now), family(t, l, s, 3, now)
+		want(t, l, s, reused, 1, now, 0, denylist.ErrReused)
+		if err := l.Revoke(t.Context(), revoked, now); err != nil {
+			t.Fatal(err)
+		}
+		for i := range time.Duration(3) {
+			at := now.Add((i + 1) * jump)
+			want(t, l, s, reused, 3, at, 0, denylist.ErrRevoked)
+			want(t, l, s, revoked, 1, at, 0, denylist.ErrRevoked)
+			want(t, l, s, revoked, 0, at, 0, denylist.ErrRevoked)
+			want(t, l, s, live, 3+int64(i), at, 4+int64(i), nil)
+		}
+		want(t, l, s, live, 3, now.Add(jump), 0, denylist.ErrReused)
+		want(t, l, s, spentCode, 0, now.Add(jump), 0, denylist.ErrReused)
+	}
+}
+
+// A grant or a window that is over stays over when the machine starts again with
+// an earlier clock, because the store's time goes on.
+func TestL10_StartBeforeTheLastTime(t *testing.T) {
+	o := pathOptions(t.TempDir())
+	session := func(f func(t *testing.T, l *denylist.List, s *store.Store)) {
+		synctest.Test(t, func(t *testing.T) { // the clock begins anew each time
+			if err := store.Create(t.Context(), o, "f"); err != nil && !errors.Is(err, os.ErrExist) {
+				t.Fatal(err)
+			}
+			s, err := store.Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			f(t, listOn(t, s, window), s)
+		})
+	}
+	var ended, rotated denylist.Grant
+	session(func(t *testing.T, l *denylist.List, s *store.Store) {
+		ended = grantAt(s.Now())
+		ended.Expires = s.Now().Add(time.Minute).Unix()
+		want(t, l, s, ended, 0, s.Now(), 1, nil)
+		rotated = family(t, l, s, 2, s.Now())
+		time.Sleep(2 * time.Minute)
+		want(t, l, s, ended, 1, s.Now(), 0, denylist.ErrRevoked)
+	})
+	session(func(t *testing.T, l *denylist.List, s *store.Store) {
+		want(t, l, s, ended, 1, s.Now(), 0, denylist.ErrRevoked)
+		want(t, l, s, rotated, 1, s.Now(), 0, denylist.ErrReused)
+	})
+}
+
+// A revocation is in memory at once here, within two seconds in another process,
+// and is forgotten when the last access token of the grant is dead.
+func TestRevokedSet(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := pathOptions(dir)
+		o.Serve = false
+		if err := store.Create(t.Context(), o, "f"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		var lists []*denylist.List
+		for range 2 {
+			s, err := store.Open(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			l := listOn(t, s, window)
+			running.Go(func() { l.Run(ctx) })
+			lists = append(lists, l)
+		}
+		defer running.Wait()
+		defer stop()
+		now := time.Now()
+		g := grantAt(now)
+		if err := lists[0].Revoke(ctx, g, now); err != nil {
+			t.Fatal(err)
+		}
+		if !lists[0].Revoked(g.ID) {
+			t.Error("not known here at once")
+		}
+		time.Sleep(2 * time.Second)
+		if !lists[1].Revoked(g.ID) {
+			t.Error("not known there after 2 s")
+		}
+		slow := grantAt(now) // waited long for its commit
+		if err := lists[0].Revoke(ctx, slow, time.Now().Add(-10*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if !lists[1].Revoked(slow.ID) {
+			t.Error("one that was committed late is not known there")
+		}
+		if lists[1].Revoked(grantAt(now).ID) {
+			t.Error("another grant counts as revoked")
+		}
+		time.Sleep(keep)
+		if !lists[0].Revoked(g.ID) || !lists[1].Revoked(g.ID) {
+			t.Error("forgotten too early")
+		}
+		time.Sleep(skew)
+		if lists[0].Revoked(g.ID) || lists[1].Revoked(g.ID) || lists[0].Stats().Revoked != 0 {
+			t.Error("not forgotten: the set is unbounded")
+		}
+		late, err := denylist.New(ctx, denylist.Options{Store: openStore(t, o), Keep: 24 * time.Hour})
+		if err != nil || !late.Revoked(g.ID) {
+			t.Errorf("a list that keeps longer does not know it at its start: %v", err)
+		}
+	})
+}
+
+// Rows go when nothing they speak of can be accepted any more, and not before;
+// requests do not wait for it.
+func TestL15_Row23_Prune(t *testing.T) { onBoth(t, testL15_Row23_Prune) }
+
+func testL15_Row23_Prune(t *testing.T, e engine) {
+	l, s := e.list(t, window)
+	now := s.Now()
+	end := now.Add(life).Truncate(time.Second)
+	var due []denylist.Grant
+	err := s.Write(t.Context(), func(tx store.Tx) error {
+		due = nil
+		for i := range 3000 {
+			g := grantAt(now)
+			due = append(due, g)
+			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
+				VALUES ($1, 1, 0, 0, $2, 'c', 'n', 'h', 's', 'r', 0, $3)`, g.ID, fmt.Sprint("user", i), end.Unix())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer := family(t, l, s, 2, now.Add(time.Hour))
+	justRevoked := grantAt(now)
+	justRevoked.Expires = end.Unix()
+	for i := range 300 {
+		if err := l.SpendID(t.Context(), "login", fmt.Sprint(i), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := end.Add(skew + window) // when a clock that is slow may accept for the last time
+	if err := l.Revoke(t.Context(), justRevoked, last.Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	prune := func(at time.Time, pruned int64) {
+		t.Helper()
+		if err := l.Prune(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if n := l.Stats().Pruned; n != pruned {
+			t.Errorf("%v after the end: %d rows pruned in all, want %d", at.Sub(end), n, pruned)
+		}
+	}
+	prune(end, 0)
+	prune(last, 0)
+
+	g := family(t, l, s, 1, now.Add(2*time.Hour))
+	stop, worst := make(chan bool), make(chan time.Duration)
+	var uses atomic.Int64
+	go func() {
+		var w time.Duration
+		defer func() { worst <- w }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			began := time.Now()
+			if _, err := l.Use(context.Background(), s.Epoch(), g, 0, now); !errors.Is(err, denylist.ErrReused) && !errors.Is(err, denylist.ErrRevoked) {
+				t.Errorf("during pruning: %v", err)
+			}
+			w = max(w, time.Since(began))
+			uses.Add(1)
+		}
+	}()
+	for deadline := time.Now().Add(10 * time.Second); uses.Load() == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	before := uses.Load()
+	prune(last.Add(time.Second), 3300) // 17 batches: a request waits for one or two of them
+	between := uses.Load() - before
+	close(stop)
+	t.Logf("%d requests were answered during pruning, the slowest after %v", between, <-worst)
+	if between < 5 {
+		t.Errorf("%d requests were answered during pruning, want one after every batch or two", between)
+	}
+
+	if _, err := l.Find(t.Context(), due[0].ID); !errors.Is(err, denylist.ErrUnknown) {
+		t.Errorf("a pruned grant: %v, want ErrUnknown", err)
+	}
+	want(t, l, s, longer, 2, now, 3, nil)
+	want(t, l, s, justRevoked, 1, end.Add(-time.Second), 0, denylist.ErrRevoked)
+	prune(last.Add(keep+skew), 3301)
+}
+
+// However often a grant rotates, it is one row.
+func TestL15_RotationsLeaveNoRows(t *testing.T) { onBoth(t, testL15_RotationsLeaveNoRows) }
+
+func testL15_RotationsLeaveNoRows(t *testing.T, e engine) {
+	l, s := e.list(t, window)
+	now := s.Now()
+	g := family(t, l, s, 200, now)
+	var n int
+	err := s.Read(t.Context(), func(tx store.Tx) error {
+		return tx.QueryRow("SELECT count(*) + (SELECT count(*) FROM spent) FROM grants").Scan(&n)
+	})
+	if err != nil || n != 1 {
+		t.Errorf("%d rows after 200 rotations of %s, want 1 (%v)", n, g.Subject, err)
+	}
+}

@@ -1,0 +1,211 @@
+package denylist
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"signet/internal/store"
+)
+
+// verdict is what the rule says about one use.
+type verdict struct {
+	next  int64 // generation to issue
+	err   error // or why not
+	write write
+}
+
+type write int
+
+const (
+	nothing write = iota
+	insert        // the row, at generation 1
+	advance       // the row to generation next
+	revoke        // the row
+)
+
+// Use spends generation gen of g (0 is its code) and returns the generation to
+// issue: the next one, or within the replay window the successor again. epoch is
+// the one sealed into what was presented. When Use returns, the verdict is on
+// disk: only then may anything be signed. Everything that can be checked without
+// the store is checked before (seal, client, resource, scope, the handle's own
+// expiry), because a failed request must change nothing.
+func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now time.Time) (next int64, err error) {
+	switch l.store.Epoch() {
+	case epoch:
+	case "": // the database was not there yet
+		return 0, fmt.Errorf("%w: its epoch is not known", store.ErrUnavailable)
+	default:
+		return 0, ErrEpoch
+	}
+	if g.ID == "" || gen < 0 {
+		return 0, fmt.Errorf("denylist: no grant %q has a generation %d", g.ID, gen)
+	}
+	var v verdict
+	var at int64
+	err = l.store.Write(ctx, func(tx store.Tx) error {
+		row, found, err := load(tx, g)
+		if err != nil {
+			return err
+		}
+		at = max(now.UnixMilli(), row.RotatedAt) // the clock of another replica may be ahead
+		v = decide(row, found, gen, at, l.o.Window.Milliseconds())
+		return v.apply(tx, g, at)
+	})
+	if err != nil {
+		return 0, err
+	}
+	l.note(g.ID, gen, v, at)
+	return v.next, v.err
+}
+
+// decide is the rule. row is the grant's, or as the grant was sealed if none is
+// found yet; now and window are milliseconds.
+func decide(row Grant, found bool, gen, now, window int64) verdict {
+	switch {
+	case row.RevokedAt != 0 || expired(row.Expires, now):
+		return verdict{err: ErrRevoked}
+	case gen > row.Gen:
+		// Something was issued that the store does not know of. Without a row
+		// any handle says so: its code must have made one.
+		return verdict{err: ErrRolledBack}
+	case gen == row.Gen && !found:
+		return verdict{next: 1, write: insert}
+	case gen == row.Gen:
+		return verdict{next: gen + 1, write: advance}
+	case gen > 0 && gen == row.Gen-1 && window > 0 && now <= row.RotatedAt+window:
+		// The answer to the last refresh may have been lost. A code has no such
+		// second chance: its answer carries the first handle (OAuth 2.1 §4.1.3).
+		return verdict{next: row.Gen}
+	default:
+		return verdict{err: ErrReused, write: revoke}
+	}
+}
+
+// expired reports whether a grant that ends at expires (seconds) is over at now
+// (milliseconds).
+func expired(expires, now int64) bool { return now >= expires*1000 }
+
+// load reads what the rule looks at, under the sealed grant's own facts. Until the
+// transaction is over nobody else uses the grant; where there is no row yet, the
+// second of two that insert it is run again.
+func load(tx store.Tx, g Grant) (row Grant, found bool, err error) {
+	row = Grant{Expires: g.Expires}
+	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at FROM grants WHERE id = $1 FOR UPDATE", g.ID).
+		Scan(&row.Gen, &row.RotatedAt, &row.RevokedAt, &row.Expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return row, false, nil
+	}
+	return row, true, err
+}
+
+func (v verdict) apply(tx store.Tx, g Grant, now int64) (err error) {
+	switch v.write {
+	case insert:
+		err = insertGrant(tx, g, 1, now, 0)
+	case advance:
+		_, err = tx.Exec("UPDATE grants SET gen = $1, rotated_at = $2 WHERE id = $3", v.next, now, g.ID)
+	case revoke:
+		_, err = tx.Exec("UPDATE grants SET revoked_at = $1 WHERE id = $2", now, g.ID)
+	}
+	return err
+}
+
+func insertGrant(tx store.Tx, g Grant, gen, rotatedAt, revokedAt int64) error {
+	_, err := tx.Exec("INSERT INTO grants ("+insertColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+		g.ID, gen, rotatedAt, revokedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires)
+	return err
+}
+
+// note follows up a verdict that is on disk.
+func (l *List) note(id string, gen int64, v verdict, now int64) {
+	switch v.err {
+	case nil:
+		if v.write == nothing {
+			l.replayed.Add(1)
+			l.replays.add(id, 1)
+		}
+	case ErrReused:
+		l.reused.Add(1)
+		l.revoked.add(id, now)
+	case ErrRolledBack:
+		l.rolledBack.Add(1)
+		l.log.Error("the store was rolled back: a handle is newer than its grant's row; stop, and run `signet doctor --accept-loss`",
+			"gid", id, "generation", gen)
+	}
+}
+
+// Revoke ends a grant, also one whose code was not used yet. Repeating it is fine.
+func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
+	if g.ID == "" {
+		return errors.New("denylist: revoking a grant without an id")
+	}
+	at := now.UnixMilli()
+	err := l.store.Write(ctx, func(tx store.Tx) error {
+		row, found, err := load(tx, g)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return insertGrant(tx, g, 0, 0, at)
+		case row.RevokedAt != 0:
+			return nil
+		}
+		return verdict{write: revoke}.apply(tx, g, at)
+	})
+	if err == nil {
+		l.revoked.add(g.ID, at)
+	}
+	return err
+}
+
+// revokeBatch is how many grants one transaction revokes, as pruneBatch.
+const revokeBatch = 200
+
+// RevokeAll ends all live grants of a user and returns how many. It goes in small
+// transactions between other writes; those that were committed before an error
+// stay. A code that was not used yet has no row and is not among them: it can be
+// used for the rest of its minute, unless the user's version moves too.
+func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
+	began := time.Now()
+	for after := ""; ; {
+		// Other processes look for what was revoked lately: each batch has its own time.
+		at := now.Add(time.Since(began)).UnixMilli()
+		ids, err := l.revokeSome(ctx, subject, after, now.Unix(), at)
+		if err != nil {
+			return n, err
+		}
+		for _, id := range ids {
+			l.revoked.add(id, at)
+			after = max(after, id)
+		}
+		n += len(ids)
+		if len(ids) < revokeBatch {
+			return n, nil
+		}
+	}
+}
+
+func (l *List) revokeSome(ctx context.Context, subject, after string, now, at int64) (ids []string, err error) {
+	err = l.store.Write(ctx, func(tx store.Tx) error {
+		ids = nil
+		rows, err := tx.Query(`UPDATE grants SET revoked_at = $1 WHERE id IN
+			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 ORDER BY id LIMIT $5)
+			RETURNING id`, at, subject, after, now, revokeBatch)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return rows.Err()
+	})
+	return ids, err
+}

@@ -1,0 +1,108 @@
+package oauth_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"signet/internal/oauth"
+)
+
+func TestB18_Resource(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://mcp.test/a":          "https://mcp.test/a",
+		"HTTPS://MCP.TEST/a":          "https://mcp.test/a",
+		"https://mcp.test":            "https://mcp.test",
+		"https://mcp.test/":           "https://mcp.test/", // another string, so another resource
+		"https://MCP.test:443/A?B=C":  "https://mcp.test:443/A?B=C",
+		"https://mcp.test?X=Y":        "https://mcp.test?X=Y",
+		"http://LocalHost:8080/mcp":   "http://localhost:8080/mcp",
+		"https://mcp.test/%41/../b//": "https://mcp.test/%41/../b//",
+	} {
+		if got, err := oauth.CanonicalResource(raw); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", raw, got, err, want)
+		}
+	}
+	for _, raw := range []string{
+		"", "/mcp", "mcp.test/a", "//mcp.test/a", "https:", "https:/a", "https:a", "https:///a", "https://", "https://mcp.test/a#", "https://mcp.test/a#frag",
+		"https://u@mcp.test/a", "https://mcp.test/a b", "https://mcp.test\\a", "https://mcp.test:0/", "https://mcp.test:x/", "https://mcp.test/%zz", "ftp://mcp.test/", "urn:x:y",
+		"javascript:alert(1)", "https://mcp.test/\n", "https://" + strings.Repeat("a", 2<<10),
+	} {
+		if got, err := oauth.CanonicalResource(raw); err == nil {
+			t.Errorf("%q became %q", raw, got)
+		} else {
+			wantCode(t, err, oauth.InvalidTarget)
+		}
+	}
+}
+
+// The canonical form is stable and changes letters of scheme and host only.
+func FuzzCanonicalResource(f *testing.F) {
+	for _, raw := range []string{"HTTPS://MCP.TEST/a?B#c", "https://a@b/", "https://a?b/c", "//x", "https://[::1]/A", "https:// /"} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := oauth.CanonicalResource(raw)
+		if err != nil {
+			wantCode(t, err, oauth.InvalidTarget)
+			return
+		}
+		if again, err := oauth.CanonicalResource(got); err != nil || again != got {
+			t.Errorf("%q is not stable: %q, %v", got, again, err)
+		}
+		u, err := url.Parse(got)
+		if err != nil || u.Host == "" || u.User != nil || u.Host != strings.ToLower(u.Host) || !strings.EqualFold(raw, got) || strings.Contains(got, "#") {
+			t.Errorf("%q became %q (%v)", raw, got, err)
+		}
+		if path := u.EscapedPath(); !strings.HasSuffix(strings.TrimSuffix(raw, "?"+u.RawQuery), path) {
+			t.Errorf("%q: the path became %q", raw, path)
+		}
+		if prm, err := url.Parse(oauth.ResourceMetadataURL(got)); err != nil || prm.Host != u.Host || prm.RawQuery != u.RawQuery || !strings.HasPrefix(prm.EscapedPath(), "/.well-known/oauth-protected-resource") {
+			t.Errorf("%q has its metadata at %v, %v", got, prm, err)
+		}
+	})
+}
+
+func TestCheckIssuer(t *testing.T) {
+	for _, issuer := range []string{"https://as.test", "https://as.test/t1", "https://as.test:8443/a/b", "http://localhost:8080", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:8080/x", "https://localhost"} {
+		if err := oauth.CheckIssuer(issuer); err != nil {
+			t.Errorf("%s: %v", issuer, err)
+		}
+	}
+	for _, issuer := range []string{
+		"", "as.test", "//as.test", "http://as.test", "http://10.0.0.1", "http://localhost.evil.test", "http://[::ffff:127.0.0.1]", "http://0.0.0.0",
+		"https://as.test/", "https://as.test/t1/", "https://as.test?", "https://as.test?x=1", "https://as.test#", "https://u@as.test", "https://AS.test", "HTTPS://as.test",
+		"https://as.test:443", "http://localhost:80", "https://as.test:0", "https://as.test:", "https:///x", "https:as.test", "https://as.test/a/../b", "https://as.test//a", "ftp://as.test", "https://*.test", " https://as.test", "https://as.test/a b",
+	} {
+		if oauth.CheckIssuer(issuer) == nil {
+			t.Errorf("%q was accepted", issuer)
+		}
+	}
+}
+
+func TestIsLoopbackHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "LOCALHOST": true, "127.0.0.1": true, "127.255.0.9": true, "::1": true, "[::1]": true,
+		"": false, "localhost.": false, "127.1": false, "2130706433": false, "::ffff:127.0.0.1": false, "::": false, "0.0.0.0": false, "::1%lo": false, "127.0.0.1:80": false, "as.test": false, "[": false,
+	} {
+		if got := oauth.IsLoopbackHost(host); got != want {
+			t.Errorf("%q: %v, want %v", host, got, want)
+		}
+	}
+}
+
+func TestResourceMetadataURL(t *testing.T) {
+	for resource, want := range map[string]string{
+		"https://mcp.test":        "https://mcp.test/.well-known/oauth-protected-resource",
+		"https://mcp.test/":       "https://mcp.test/.well-known/oauth-protected-resource",
+		"https://mcp.test/a":      "https://mcp.test/.well-known/oauth-protected-resource/a",
+		"https://mcp.test/a/b/":   "https://mcp.test/.well-known/oauth-protected-resource/a/b/",
+		"https://mcp.test:1/a?b":  "https://mcp.test:1/.well-known/oauth-protected-resource/a?b",
+		"https://mcp.test/?k=v":   "https://mcp.test/.well-known/oauth-protected-resource?k=v",
+		"http://localhost:80/mcp": "http://localhost:80/.well-known/oauth-protected-resource/mcp",
+	} {
+		if got := oauth.ResourceMetadataURL(resource); got != want {
+			t.Errorf("%s: %s, want %s", resource, got, want)
+		}
+	}
+}

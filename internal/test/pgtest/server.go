@@ -1,0 +1,149 @@
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"signet/internal/test/freeport"
+)
+
+// Server is a throwaway PostgreSQL that may be stopped and started. It ends with
+// Close, or with this process, however that ends: a shell waits for the end of its
+// input, and cleans up.
+type Server struct {
+	URL string // of a superuser and the database postgres
+	Dir string // holds all that is of it
+
+	orders io.WriteCloser
+	ended  chan struct{}
+	log    *os.File // without a name
+}
+
+// NewServer makes a cluster in a directory of its own and starts it.
+func NewServer() (*Server, error) {
+	bin, err := Bin()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "signet-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	if os.Geteuid() == 0 { // as whom PostgreSQL does not run
+		if attr.Credential, err = owner(dir); err != nil {
+			return nil, err
+		}
+	}
+	port, err := freeport.New()
+	if err != nil {
+		return nil, err
+	}
+	password := rand.Text()
+	s := &Server{
+		Dir:   dir,
+		URL:   fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/postgres?sslmode=disable", password, port),
+		ended: make(chan struct{}),
+	}
+	if s.log, err = os.CreateTemp("", "signet-postgres-*.log"); err != nil {
+		return nil, err
+	}
+	os.Remove(s.log.Name())
+	cmd := exec.Command("/bin/sh", "-c", script, bin, dir, strconv.Itoa(port), password)
+	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = dir, attr, s.log, s.log
+	if s.orders, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		cmd.Wait()
+		close(s.ended)
+	}()
+	if err := s.Start(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// script is called with the programs' folder as $0, then folder, port and password.
+// It obeys the lines start and stop.
+const script = `
+printf '%s\n' "$3" >"$1/password"
+"$0/initdb" -D "$1/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=password --pwfile="$1/password" >/dev/null || exit
+pid=
+stop() { [ -z "$pid" ] || kill -QUIT "$pid"; wait; pid=; }
+while read order; do
+	stop
+	if [ "$order" = start ]; then
+		"$0/postgres" -D "$1/data" -c listen_addresses=127.0.0.1 -c port="$2" -c unix_socket_directories="$1" -c max_connections=200 -c shared_buffers=64MB </dev/null &
+		pid=$!
+	fi
+done
+stop
+rm -rf "$1/data" "$1/password"
+rmdir "$1" 2>/dev/null
+`
+
+// Start starts a server that was stopped and waits until it answers. What was
+// committed is there.
+func (s *Server) Start() error {
+	return s.order("start", "the cluster does not start", func(err error) bool { return err == nil })
+}
+
+// Stop ends the server as a crash does, with all connections, and waits until nobody
+// listens.
+func (s *Server) Stop() error {
+	return s.order("stop", "the cluster does not stop", func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })
+}
+
+// order gives one and waits until an attempt to connect ends as it should.
+func (s *Server) order(order, otherwise string, done func(error) bool) error {
+	if _, err := io.WriteString(s.orders, order+"\n"); err != nil {
+		return fmt.Errorf("%s: %w: %s", otherwise, err, s.said())
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if done(s.ping()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %s", otherwise, s.said())
+}
+
+func (s *Server) ping() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.URL)
+	if err != nil {
+		return err
+	}
+	return c.Close(ctx)
+}
+
+func (s *Server) said() []byte {
+	text, _ := io.ReadAll(io.NewSectionReader(s.log, 0, 1<<20))
+	return text
+}
+
+// Close ends the server and removes all that is of it. Closing twice is fine.
+func (s *Server) Close() error {
+	s.orders.Close()
+	select {
+	case <-s.ended:
+		s.log.Close()
+		return nil
+	case <-time.After(time.Minute):
+		return errors.New("the cluster does not end")
+	}
+}
