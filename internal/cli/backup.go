@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"signet/server"
+)
+
+func (c *config) files() server.Files {
+	return server.Files{Users: c.usersFile(), Clients: c.clientsFile()}
+}
+
+func backupCommand(p Process) *cobra.Command {
+	return &cobra.Command{
+		Use: "backup FILE", Short: "Back up store, users and clients, also beside a running server", Args: cobra.ExactArgs(1),
+		Long: "Back up the store, as it is at one moment, the users and the configured clients\n" +
+			"into a new file, also beside a running server. FILE - is the standard output.\n\n" +
+			"The root secret is not in it. A backup is of no use without: keep the secret\n" +
+			"somewhere else.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			var rows map[string]int
+			said := p.Stdout
+			write := func(w io.Writer) error {
+				rows, err = server.Backup(cmd.Context(), cfg.data(), cfg.files(), w)
+				return err
+			}
+			if args[0] == "-" {
+				said = p.Stderr
+				err = write(p.Stdout)
+			} else {
+				err = writeAside(args[0], write)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(said, "backed up %d grants and %d signing keys, users and clients\nThe root secret is NOT in the backup, which is of no use without it: keep %s as well, elsewhere.\n",
+				rows["grants"], rows["signing_keys"], secretName(cfg))
+			return nil
+		},
+	}
+}
+
+func secretName(cfg *config) string {
+	if cfg.Secret != "" {
+		return "SIGNET_SECRET"
+	}
+	return filepath.Join(cfg.DataDir, "secret")
+}
+
+// writeAside makes path, for us alone, whole or not at all, and durable. It never
+// replaces a file.
+func writeAside(path string, write func(io.Writer) error) (err error) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w: a backup never replaces a file", path, fs.ErrExist)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func restoreCommand(p Process) *cobra.Command {
+	var replace server.Replacing
+	cmd := &cobra.Command{
+		Use: "restore FILE", Short: "Make a data directory or a PostgreSQL store of a backup", Args: cobra.ExactArgs(1),
+		Long: "Make a data directory, or the store in a PostgreSQL database, of a backup. FILE -\n" +
+			"is the standard input. It needs the root secret of the server that was backed up,\n" +
+			"and refuses while a server runs.\n\n" +
+			"The store gets a new epoch: nothing that was issued before is accepted, everybody\n" +
+			"signs in again. Signing keys and what was revoked are as they were.\n\n" +
+			"A store, users or clients that are there stay, unless they are to be replaced;\n" +
+			"then they are set aside under another name.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			from := p.Stdin
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				from = f
+			}
+			did, err := server.Restore(cmd.Context(), cfg.data(), cfg.files(), from, replace)
+			for _, line := range did {
+				fmt.Fprintln(p.Stdout, line)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&replace.Store, "replace", false, "put the backup's store in the place of the one that is there")
+	cmd.Flags().BoolVar(&replace.Files, "replace-files", false, "put the backup's users and clients in the place of those that are there")
+	return cmd
+}

@@ -1,0 +1,362 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"signet/handlers"
+	"signet/handlers/pages"
+	"signet/internal/oauth"
+	"signet/internal/store"
+	"signet/server"
+	"signet/users"
+)
+
+const envPrefix = "SIGNET_"
+
+// config is the environment. Its tags are the one list of variables, defaults and
+// meanings: .env.example is checked against them.
+type config struct {
+	Issuer  string `env:"ISSUER" envDefault:"http://localhost:8080" doc:"public base URL, without a trailing slash; https unless the host is loopback"`
+	Listen  string `env:"LISTEN" envDefault:"127.0.0.1:8080" doc:"address to serve on"`
+	TLSCert string `env:"TLS_CERT" doc:"certificate chain (PEM), to serve TLS here rather than at a proxy"`
+	TLSKey  string `env:"TLS_KEY" doc:"private key of the certificate (PEM)"`
+	Role    string `env:"ROLE" envDefault:"all" doc:"all, auth (authorization server) or mcp (resource server: needs SIGNET_ISSUER only)"`
+
+	Resources []string `env:"RESOURCES" doc:"resource identifiers that tokens may name; with several, clients have to say which; empty means <issuer>/mcp"`
+	DataDir   string   `env:"DATA_DIR" envDefault:"data" doc:"directory of secret, signet.db, mirror, users and clients.json"`
+	Secret    string   `env:"SECRET" doc:"root secret(s), base64url of 32 bytes each: the first seals, all open; empty means the file secret in the data directory. With PostgreSQL it must be set, to the same for all replicas"`
+	Store     string   `env:"STORE" doc:"path of the SQLite store, or postgres://user:password@host/database for one that replicas share; empty means signet.db in the data directory"`
+	Users     string   `env:"USERS_FILE" doc:"users file; empty means users in the data directory"`
+	Clients   string   `env:"CLIENTS_FILE" doc:"clients file; empty means clients.json in the data directory"`
+	GroupRead bool     `env:"GROUP_READ" envDefault:"false" doc:"true: secret, users and clients files may be readable by their group (0440), as Kubernetes and systemd mount them"`
+
+	Scopes         string `env:"SCOPES" envDefault:"read write admin" doc:"scopes that exist (spaces or commas)"`
+	DefaultScopes  string `env:"DEFAULT_SCOPES" envDefault:"read" doc:"scopes of a request, user or client that names none"`
+	RequiredScopes string `env:"REQUIRED_SCOPES" doc:"scopes that every MCP request needs"`
+	ScopeHierarchy string `env:"SCOPE_HIERARCHY" envDefault:"admin>write>read" doc:"chains of scopes, the broadest first: each implies those after it at the MCP endpoint; off for none. The default counts as far as its scopes exist"`
+
+	CodeTTL        time.Duration `env:"CODE_TTL" envDefault:"60s" doc:"life of an authorization code"`
+	AccessTTL      time.Duration `env:"ACCESS_TTL" envDefault:"5m" doc:"life of an access token"`
+	RefreshTTL     time.Duration `env:"REFRESH_TTL" envDefault:"720h" doc:"absolute life of a grant; rotation does not extend it"`
+	RefreshIdleTTL time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h" doc:"life of a refresh handle that is not used"`
+	ReplayWindow   time.Duration `env:"REPLAY_WINDOW" envDefault:"60s" doc:"how long the last refresh may be repeated; 0 is strict single use"`
+
+	KeyRotation time.Duration `env:"KEY_ROTATION" envDefault:"24h" doc:"signing period"`
+	KeysDir     string        `env:"KEYS_DIR" doc:"directory of your own signing keys (PEM or JWK files); empty means keys are made and rotated in the store"`
+
+	TrustedProxies    []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For counts; empty means none"`
+	MCPOrigins        []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's (and loopback ones when the issuer is loopback)"`
+	PublicTools       string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without login, unless they need a scope (spaces or commas); empty means none"`
+	Registration      string   `env:"REGISTRATION" envDefault:"open" doc:"who may register a client: open (anybody), token (whoever has SIGNET_REGISTRATION_TOKEN) or off; clients that are registered stay so"`
+	RegistrationToken string   `env:"REGISTRATION_TOKEN" doc:"initial access token that registration needs, 20 characters or more"`
+
+	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000" doc:"requests a minute that one replica takes; by address, but for register_all (everybody), tokens_grant and tokens_client; what is not named has its default, 0 is no limit, off is none at all"`
+	AppName string `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
+
+	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means a mark of Signet's"`
+	Color         string `env:"COLOR" envDefault:"#1f6f5c" doc:"colour of buttons and links on the pages, as #rrggbb"`
+	Messages      string `env:"MESSAGES" doc:"JSON file with texts of the pages in more languages or in other words, also for scopes; empty means English and German"`
+	LoginTemplate string `env:"LOGIN_TEMPLATE" doc:"HTML file in place of the login page, with {state} {username} {app_name} {error_message}; empty means the built-in page"`
+
+	RevocationPoll   time.Duration `env:"REVOCATION_POLL" envDefault:"10s" doc:"role mcp: how often to read the issuer's list of revoked grants"`
+	RevocationMaxAge time.Duration `env:"REVOCATION_MAX_AGE" envDefault:"0s" doc:"role mcp: accept no access token (503) while that list is older than this; 0 means accept them until they expire, with what is known of revocations"`
+
+	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090" doc:"address of the metrics and pprof listener; off turns it off"`
+	LogFormat     string        `env:"LOG_FORMAT" envDefault:"json" doc:"json or text"`
+	LogLevel      slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	DrainDelay    time.Duration `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long a stopping server still takes requests while its readiness says no (half a second when the issuer is loopback and this is unset)"`
+
+	environ map[string]string
+}
+
+// readConfig reads the variables that begin with SIGNET_ from environ, in the form
+// of [os.Environ]. Its error names every variable that is wrong, and why.
+func readConfig(environ []string) (*config, error) {
+	c := &config{environ: map[string]string{}}
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(k, envPrefix) && v != "" {
+			c.environ[k] = unquote(v) // an empty variable counts as unset
+		}
+	}
+	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
+		return nil, parseFaults(err)
+	}
+	return c, c.check()
+}
+
+// unquote undoes the quotes that a shell needs around some values of .env.example,
+// and that Docker takes for a part of them.
+func unquote(v string) string {
+	if n := len(v); n > 2 && v[0] == '\'' && v[n-1] == '\'' {
+		return v[1 : n-1]
+	}
+	return v
+}
+
+// parseFaults restates the library's errors, which name the struct's fields, with
+// the variables' names; and without their values, which may be secrets.
+func parseFaults(err error) error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return err
+	}
+	var faults []error
+	for _, err := range all.Errors {
+		var p env.ParseError
+		if !errors.As(err, &p) {
+			faults = append(faults, err)
+			continue
+		}
+		f, _ := reflect.TypeFor[config]().FieldByName(p.Name)
+		want := map[reflect.Type]string{
+			reflect.TypeFor[time.Duration](): "a duration such as 90s, 5m or 720h",
+			reflect.TypeFor[slog.Level]():    "debug, info, warn or error",
+			reflect.TypeFor[bool]():          "true or false",
+		}[f.Type]
+		faults = append(faults, fmt.Errorf("%s%s: must be %s", envPrefix, f.Tag.Get("env"), want))
+	}
+	return errors.Join(faults...)
+}
+
+func (c *config) check() error {
+	var faults []error
+	wrong := func(name, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s%s: %s", envPrefix, name, fmt.Sprintf(format, args...)))
+	}
+	if err := oauth.CheckIssuer(c.Issuer); err != nil {
+		wrong("ISSUER", "%v", err)
+	}
+	if !slices.Contains(server.Roles, c.Role) {
+		wrong("ROLE", "%q is not one of %s", c.Role, strings.Join(server.Roles, ", "))
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		wrong("TLS_CERT", "SIGNET_TLS_CERT and SIGNET_TLS_KEY go together")
+	}
+	for name, addr := range map[string]string{"LISTEN": c.Listen, "METRICS_LISTEN": c.MetricsListen} {
+		if _, _, err := net.SplitHostPort(addr); err != nil && !(name == "METRICS_LISTEN" && addr == "off") {
+			wrong(name, "%q is not host:port", addr)
+		}
+	}
+	for _, r := range c.Resources {
+		if _, err := oauth.CanonicalResource(r); err != nil {
+			wrong("RESOURCES", "%q: %v", r, err)
+		}
+	}
+	for _, o := range c.MCPOrigins {
+		if u, err := url.Parse(o); err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o {
+			wrong("MCP_ORIGINS", "%q is not an origin such as https://app.example.com", o)
+		}
+	}
+	if _, err := c.proxies(); err != nil {
+		wrong("TRUSTED_PROXIES", "%v", err)
+	}
+	if _, err := handlers.ParseLimits(c.Limits); err != nil {
+		wrong("LIMITS", "%v", err)
+	}
+	c.checkStore(wrong)
+	if c.Registration != "open" && c.Registration != "token" && c.Registration != "off" {
+		wrong("REGISTRATION", "%q is not open, token or off", c.Registration)
+	}
+	if (c.Registration == "token") != (c.RegistrationToken != "") || c.RegistrationToken != "" && len(c.RegistrationToken) < 20 {
+		wrong("REGISTRATION_TOKEN", "goes with SIGNET_REGISTRATION=token, and has 20 characters or more")
+	}
+	if c.LogFormat != "json" && c.LogFormat != "text" {
+		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
+	}
+	if _, err := pages.New(pages.Options{Color: c.Color}); err != nil {
+		wrong("COLOR", "%v", err)
+	}
+	c.checkScopes(wrong)
+	c.checkTimes(wrong)
+	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(faults...)
+}
+
+// checkStore never shows the store's URL, which may have a password.
+func (c *config) checkStore(wrong func(name, format string, args ...any)) {
+	if !store.IsURL(c.Store) {
+		if strings.Contains(c.Store, "://") {
+			wrong("STORE", "neither a path nor the URL of a PostgreSQL database (postgres://...)")
+		}
+		return
+	}
+	if c.Secret == "" && c.Role != "mcp" {
+		wrong("SECRET", "must be set when SIGNET_STORE is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
+	}
+	if err := store.CheckURL(c.Store); err != nil {
+		wrong("STORE", "%v", err)
+	}
+}
+
+func (c *config) checkScopes(wrong func(name, format string, args ...any)) {
+	known := scopeList(c.Scopes)
+	if len(known) == 0 {
+		wrong("SCOPES", "names no scope")
+	}
+	for name, list := range map[string]string{"SCOPES": c.Scopes, "DEFAULT_SCOPES": c.DefaultScopes, "REQUIRED_SCOPES": c.RequiredScopes} {
+		scope := scopeList(list)
+		if _, err := oauth.ParseScope(oauth.FormatScope(scope)); err != nil {
+			wrong(name, "%v", err)
+		}
+		if !oauth.ScopeIsSubset(scope, known) {
+			wrong(name, "%q has a scope that SIGNET_SCOPES does not name", list)
+		}
+	}
+	if _, err := oauth.ParseHierarchy(c.ScopeHierarchy, known); err != nil {
+		wrong("SCOPE_HIERARCHY", "%v", err)
+	}
+}
+
+func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
+	for _, t := range []struct {
+		name            string
+		value, min, max time.Duration
+	}{
+		{"CODE_TTL", c.CodeTTL, time.Second, 10 * time.Minute}, // OAuth 2.1 §4.1.2
+		{"ACCESS_TTL", c.AccessTTL, time.Second, 90 * 24 * time.Hour},
+		{"REFRESH_TTL", c.RefreshTTL, time.Second, 10 * 365 * 24 * time.Hour},
+		{"REFRESH_IDLE_TTL", c.RefreshIdleTTL, time.Second, 10 * 365 * 24 * time.Hour},
+		{"REPLAY_WINDOW", c.ReplayWindow, 0, time.Hour},
+		{"KEY_ROTATION", c.KeyRotation, 2 * time.Second, 365 * 24 * time.Hour},
+		{"DRAIN_DELAY", c.DrainDelay, 0, 10 * time.Minute},
+		{"REVOCATION_POLL", c.RevocationPoll, time.Second, 5 * time.Minute},
+	} {
+		if t.value < t.min || t.value > t.max {
+			wrong(t.name, "%s is not between %s and %s", t.value, t.min, t.max)
+		}
+	}
+	if age := c.RevocationMaxAge; age != 0 && age < 2*c.RevocationPoll {
+		wrong("REVOCATION_MAX_AGE", "%s is not 0, nor two times SIGNET_REVOCATION_POLL or more: good tokens would be refused between two looks at the list", age)
+	}
+}
+
+// checkPages reads what changes the pages, so that an error names its variable. Only
+// a server needs those files.
+func (c *config) checkPages() error {
+	issuer, err := url.Parse(c.Issuer)
+	if err != nil || c.Role == "mcp" {
+		return err
+	}
+	var faults []error
+	for _, s := range []struct {
+		name string
+		o    pages.Options
+	}{
+		{"LOGO", pages.Options{Logo: c.Logo}},
+		{"MESSAGES", pages.Options{Messages: c.Messages, Scopes: scopeList(c.Scopes)}},
+		{"LOGIN_TEMPLATE", pages.Options{LoginTemplate: c.LoginTemplate, Path: issuer.EscapedPath()}},
+	} {
+		if _, err := pages.New(s.o); err != nil {
+			faults = append(faults, fmt.Errorf("%s%s: %w", envPrefix, s.name, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// unknown returns the variables that look like ours and are not, so that a typing
+// error does not go unnoticed.
+func (c *config) unknown() []string {
+	known := map[string]bool{}
+	t := reflect.TypeFor[config]()
+	for i := range t.NumField() {
+		if tag := t.Field(i).Tag.Get("env"); tag != "" {
+			known[envPrefix+tag] = true
+		}
+	}
+	var names []string
+	for name := range c.environ {
+		if !known[name] && !strings.HasPrefix(name, envPrefix+"TEST_") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c *config) proxies() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a CIDR such as 10.0.0.0/8", s)
+		}
+		list = append(list, p.Masked())
+	}
+	return list, nil
+}
+
+func scopeList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' })
+}
+
+func (c *config) inDataDir(path, name string) string {
+	if path != "" {
+		return path
+	}
+	return filepath.Join(c.DataDir, name)
+}
+
+func (c *config) usersFile() string   { return c.inDataDir(c.Users, "users") }
+func (c *config) clientsFile() string { return c.inDataDir(c.Clients, "clients.json") }
+
+// openUsers opens the users file as the server does.
+func (c *config) openUsers() (*users.File, error) {
+	if c.GroupRead {
+		return users.OpenMounted(c.usersFile())
+	}
+	return users.OpenFile(c.usersFile())
+}
+
+// options turns the environment into what the server takes.
+func (c *config) options(log *slog.Logger) server.Options {
+	proxies, _ := c.proxies() // checked already
+	limits, _ := handlers.ParseLimits(c.Limits)
+	o := server.Options{
+		App: c.AppName, Issuer: c.Issuer, Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Role: c.Role, Resources: c.Resources,
+		DataDir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), UsersFile: c.usersFile(), ClientsFile: c.clientsFile(),
+		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
+		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
+		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, ReplayWindow: c.ReplayWindow,
+		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
+		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
+	}
+	o.GroupMayRead = c.GroupRead
+	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
+	o.RegistrationOff, o.RegistrationToken = c.Registration == "off", c.RegistrationToken
+	if c.ReplayWindow == 0 {
+		o.ReplayWindow = server.Strict
+	}
+	if c.MetricsListen == "off" {
+		o.MetricsListen = ""
+	}
+	if _, set := c.environ[envPrefix+"METRICS_LISTEN"]; !set {
+		o.MetricsOptional = true
+	}
+	if _, set := c.environ[envPrefix+"DRAIN_DELAY"]; !set {
+		o.DrainDelay = 0 // the server's default, which knows loopback
+	} else if c.DrainDelay == 0 {
+		o.DrainDelay = 1 // none, as it says
+	}
+	return o
+}
+
+func (c *config) logger() *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "text" {
+		return slog.New(server.WithRequestID(slog.NewTextHandler(os.Stderr, opts)))
+	}
+	return slog.New(server.WithRequestID(slog.NewJSONHandler(os.Stderr, opts)))
+}

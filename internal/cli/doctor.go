@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet/internal/clients"
+	"signet/internal/store"
+	"signet/keys"
+	"signet/server"
+)
+
+// finding is one thing that the doctor looked at.
+type finding struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message"`
+}
+
+var errUnwell = errors.New("something is wrong: see above")
+
+func doctorCommand(p Process) *cobra.Command {
+	var asJSON, acceptLoss, ready bool
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
+		Long: "Check settings and data, and change nothing.\n\n" +
+			"With --accept-loss make a data directory usable again from which something was\n" +
+			"lost: what is damaged is moved aside, what is missing is made, and nothing that\n" +
+			"was issued before is accepted any more. Everybody signs in again.\n\n" +
+			"With --ready look at nothing, and ask the server that runs here with these\n" +
+			"settings: exit status 0 when it is ready, 1 when it is not or does not run.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			if ready {
+				answer, err := askReady(cmd.Context(), cfg)
+				if err == nil {
+					fmt.Fprintln(p.Stdout, answer)
+				}
+				return err
+			}
+			if acceptLoss {
+				did, err := server.AcceptLoss(cmd.Context(), cfg.data())
+				for _, line := range did {
+					fmt.Fprintln(p.Stdout, line)
+				}
+				return err
+			}
+			return reportFindings(p, examine(cmd.Context(), cfg), asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
+	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "begin anew where something was lost")
+	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the running server whether it is ready, as the health check of a container")
+	cmd.MarkFlagsMutuallyExclusive("ready", "accept-loss")
+	return cmd
+}
+
+func reportFindings(p Process, all []finding, asJSON bool) error {
+	var unwell error
+	for _, f := range all {
+		if !f.OK {
+			unwell = errUnwell
+		}
+	}
+	if asJSON {
+		return errors.Join(printJSON(p.Stdout, all), unwell)
+	}
+	for _, f := range all {
+		verdict := "ok   "
+		if !f.OK {
+			verdict = "WRONG"
+		}
+		fmt.Fprintf(p.Stdout, "%s  %-12s %s\n", verdict, f.What, f.Message)
+	}
+	return unwell
+}
+
+func examine(ctx context.Context, cfg *config) []finding {
+	var all []finding
+	add := func(what string, err error, fine string) {
+		if err != nil {
+			fine = err.Error()
+		}
+		all = append(all, finding{what, err == nil, fine})
+	}
+	add("settings", nil, "issuer "+cfg.Issuer+", role "+cfg.Role)
+	for _, name := range cfg.unknown() {
+		add("settings", errors.New("unknown variable "+name), "")
+	}
+	if cfg.Role != "mcp" {
+		fresh, err := server.Inspect(ctx, cfg.data())
+		where, fine := cfg.DataDir, "secret, store and mirror belong together"
+		if store.IsURL(cfg.Store) {
+			where, fine = "PostgreSQL", "the store is there and was made under this secret"
+		}
+		if fresh {
+			fine = "nothing there yet, the first start makes it"
+		}
+		dataErr := err
+		add("data", err, where+": "+fine)
+		_, err = cfg.openUsers()
+		add("users", err, cfg.usersFile())
+		if ring, err := cfg.data().Ring(); err == nil {
+			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead})
+			add("clients", err, cfg.clientsFile())
+		}
+		if cfg.KeysDir != "" {
+			_, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, cfg.logger())
+			add("keys", err, cfg.KeysDir)
+		} else if dataErr == nil && !fresh {
+			fine, err := examineKeys(ctx, cfg)
+			add("keys", err, fine)
+		}
+	}
+	fine, err := examineListener(ctx, cfg)
+	add("listen", err, fine)
+	return all
+}
+
+// examineListener says whether a server could listen, or does.
+func examineListener(ctx context.Context, cfg *config) (fine string, err error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err == nil {
+		return cfg.Listen + " is free", l.Close()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, e := http.NewRequestWithContext(ctx, http.MethodGet, cfg.Issuer+"/livez", nil)
+	if e != nil {
+		return "", e
+	}
+	resp, e := http.DefaultClient.Do(req)
+	if e != nil {
+		return "", err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", err
+	}
+	return cfg.Listen + ": a server answers there", nil
+}

@@ -1,0 +1,268 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet/internal/denylist"
+	"signet/internal/store"
+	"signet/server"
+	"signet/users"
+)
+
+// grantPage is how many grants are read, and printed, at a time.
+const grantPage = 1000
+
+// grantInfo is a grant as --json prints it.
+type grantInfo struct {
+	ID          string     `json:"id"`
+	User        string     `json:"user"`
+	Client      string     `json:"client"`
+	Scopes      []string   `json:"scopes"`
+	Resource    string     `json:"resource"`
+	Since       time.Time  `json:"since"`
+	LastRefresh *time.Time `json:"last_refresh,omitempty"`
+	Replays     int64      `json:"replays"`
+	Expires     time.Time  `json:"expires"`
+}
+
+func grantInfoOf(g denylist.Grant) grantInfo {
+	info := grantInfo{
+		ID: g.ID, User: g.Subject, Client: g.ClientName, Scopes: scopeList(g.Scope), Resource: g.Resource,
+		Since: time.Unix(g.Created, 0).UTC(), Replays: g.Replays, Expires: time.Unix(g.Expires, 0).UTC(),
+	}
+	if g.Gen > 1 { // the first generation came with the code
+		at := time.UnixMilli(g.RotatedAt).UTC().Truncate(time.Second)
+		info.LastRefresh = &at
+	}
+	return info
+}
+
+func grantCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "grant", Short: "See and end what users have granted to clients",
+		Long: "See and end what users have granted to clients. A grant is one sign-in of one user\n" +
+			"with one client: ending it ends its refresh token at once and its access tokens\n" +
+			"within seconds. A running server need not be stopped.",
+	}
+	cmd.AddCommand(grantListCommand(p), grantRevokeCommand(p))
+	return cmd
+}
+
+func grantListCommand(p Process) *cobra.Command {
+	var user string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the live grants", Args: cobra.NoArgs,
+		Long: "List the live grants. REPLAYS counts repeated refreshes that were answered again, as\n" +
+			"after a lost answer: many of them mean a poor network, or two holders of one token.\n" +
+			"It lags by some seconds. Times are UTC.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := grantTable
+			if asJSON {
+				out = grantJSON
+			}
+			return withGrants(cmd.Context(), p, func(list *denylist.List, now time.Time) error {
+				return out(p.Stdout, func(print func([]grantInfo) error) error {
+					return eachGrant(cmd.Context(), list, user, now, print)
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&user, "user", "", "only those of this user")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func grantRevokeCommand(p Process) *cobra.Command {
+	var user string
+	cmd := &cobra.Command{
+		Use: "revoke {ID | --user NAME}", Short: "End a grant, or all of a user", Args: cobra.MaximumNArgs(1),
+		Long: "End a grant, or all of a user. The user is asked to sign in again, and may: see\n" +
+			"`signet user disable`. A running server notices within a second.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			byUser := cmd.Flags().Changed("user")
+			switch {
+			case byUser == (len(args) == 1):
+				return wrongUse{errors.New("give the ID of a grant, or --user NAME")}
+			case byUser && strings.TrimSpace(user) == "":
+				return wrongUse{errors.New("--user: the name is empty")}
+			}
+			return withGrants(cmd.Context(), p, func(list *denylist.List, now time.Time) error {
+				if byUser {
+					return revokeUser(cmd.Context(), p, list, user, now)
+				}
+				return revokeGrant(cmd.Context(), p, list, args[0], now)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&user, "user", "", "end all grants of this user")
+	return cmd
+}
+
+// withGrants opens the store beside a server that may be running. list is nil where
+// nothing has been started yet.
+func withGrants(ctx context.Context, p Process, do func(list *denylist.List, now time.Time) error) (err error) {
+	cfg, err := readConfig(p.Environ)
+	if err != nil {
+		return err
+	}
+	st, err := server.OpenStore(ctx, cfg.data())
+	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
+		return do(nil, time.Now())
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	list, err := denylist.New(ctx, denylist.Options{Store: st})
+	if err != nil {
+		return err
+	}
+	return do(list, st.Now())
+}
+
+// subjects are the sub that a user's grants may have: the name as it is given, which
+// a source other than the users file may use, and as the users file has it.
+func subjects(user string) []string {
+	if name, err := users.Normalize(user); err == nil && name != user {
+		return []string{user, name}
+	}
+	return []string{user}
+}
+
+// eachGrant calls print with the live grants, of one user or of all, page by page.
+func eachGrant(ctx context.Context, list *denylist.List, user string, now time.Time, print func([]grantInfo) error) error {
+	if list == nil {
+		return nil
+	}
+	printAll := func(grants []denylist.Grant) error {
+		var infos []grantInfo
+		for _, g := range grants {
+			infos = append(infos, grantInfoOf(g))
+		}
+		return print(infos)
+	}
+	if user != "" {
+		var all []denylist.Grant
+		for _, subject := range subjects(user) {
+			grants, err := list.Grants(ctx, subject, now)
+			if err != nil {
+				return err
+			}
+			all = append(all, grants...)
+		}
+		return printAll(all)
+	}
+	for after := ""; ; {
+		grants, err := list.All(ctx, after, grantPage, now)
+		if err != nil || len(grants) == 0 {
+			return err
+		}
+		if err := printAll(grants); err != nil {
+			return err
+		}
+		after = grants[len(grants)-1].ID
+	}
+}
+
+// grantTable prints what each gives it. Columns are aligned within a page.
+func grantTable(w io.Writer, each func(print func([]grantInfo) error) error) error {
+	header := "USER\tCLIENT\tSCOPES\tRESOURCE\tSINCE\tLAST REFRESH\tREPLAYS\tEXPIRES\tID"
+	pages := 0
+	print := func(grants []grantInfo) error {
+		var rows [][]string
+		for _, g := range grants {
+			last := "-"
+			if g.LastRefresh != nil {
+				last = g.LastRefresh.Format(minutes)
+			}
+			rows = append(rows, []string{clean(g.User), clean(g.Client), strings.Join(g.Scopes, " "), clean(g.Resource),
+				g.Since.Format(minutes), last, strconv.FormatInt(g.Replays, 10), g.Expires.Format(minutes), g.ID})
+		}
+		pages++
+		return table(w, header, rows)
+	}
+	if err := each(print); err != nil || pages > 0 {
+		return err
+	}
+	return print(nil)
+}
+
+const minutes = "2006-01-02 15:04"
+
+// grantJSON prints what each gives it as one array, of which it never holds more
+// than a page.
+func grantJSON(w io.Writer, each func(print func([]grantInfo) error) error) error {
+	before := "[\n  "
+	err := each(func(grants []grantInfo) error {
+		for _, g := range grants {
+			b, err := json.MarshalIndent(g, "  ", "  ")
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(w, "%s%s", before, b); err != nil {
+				return err
+			}
+			before = ",\n  "
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	end := "\n]\n"
+	if strings.HasPrefix(before, "[") {
+		end = "[]\n"
+	}
+	_, err = io.WriteString(w, end)
+	return err
+}
+
+func revokeGrant(ctx context.Context, p Process, list *denylist.List, id string, now time.Time) error {
+	var g denylist.Grant
+	err := denylist.ErrUnknown
+	if list != nil {
+		g, err = list.Find(ctx, id)
+	}
+	switch {
+	case errors.Is(err, denylist.ErrRevoked):
+		_, err := fmt.Fprintf(p.Stdout, "grant %s has ended already\n", g.ID)
+		return err
+	case errors.Is(err, denylist.ErrUnknown):
+		return fmt.Errorf("%w: %q", err, id)
+	case err != nil:
+		return err
+	}
+	if err := list.Revoke(ctx, g, now); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.Stdout, "grant %s of %s to %s is revoked\n", g.ID, clean(g.Subject), clean(g.ClientName))
+	return err
+}
+
+// revokeUser says how many grants it ended, also when it could not end all: those
+// stay ended.
+func revokeUser(ctx context.Context, p Process, list *denylist.List, user string, now time.Time) error {
+	total := 0
+	for _, subject := range subjects(user) {
+		if list == nil {
+			break
+		}
+		n, err := list.RevokeAll(ctx, subject, now)
+		total += n
+		if err != nil {
+			return fmt.Errorf("%d grants of %s are revoked, then: %w", total, clean(user), err)
+		}
+	}
+	_, err := fmt.Fprintf(p.Stdout, "grants of %s revoked: %d\n", clean(user), total)
+	return err
+}

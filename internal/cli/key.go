@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet/internal/store"
+	"signet/keys"
+	"signet/server"
+)
+
+// keyInfo is a signing key as --json prints it.
+type keyInfo struct {
+	ID             string     `json:"kid"`
+	State          keys.State `json:"state"`
+	Private        bool       `json:"private_half"`
+	PublishedAt    *time.Time `json:"published_at,omitempty"`
+	SignsFrom      *time.Time `json:"signs_from,omitempty"`
+	SignsUntil     *time.Time `json:"signs_until,omitempty"`
+	PublishedUntil *time.Time `json:"published_until,omitempty"`
+	WithdrawnAt    *time.Time `json:"withdrawn_at,omitempty"`
+}
+
+func keyInfoOf(k keys.Info) keyInfo {
+	at := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		t = t.UTC()
+		return &t
+	}
+	return keyInfo{
+		ID: k.ID, State: k.State, Private: k.Private, PublishedAt: at(k.PublishedAt), SignsFrom: at(k.SignsFrom), SignsUntil: at(k.SignsUntil),
+		PublishedUntil: at(k.PublishedUntil), WithdrawnAt: at(k.WithdrawnAt),
+	}
+}
+
+func keyCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "key", Short: "See, rotate and withdraw the signing keys",
+		Long: "See, rotate and withdraw the signing keys. They rotate by themselves: a command is for\n" +
+			"when one may be in wrong hands. A running server need not be stopped.",
+	}
+	cmd.AddCommand(keyListCommand(p), keyRotateCommand(p))
+	return cmd
+}
+
+func keyListCommand(p Process) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "Draw the timeline of the signing keys", Args: cobra.NoArgs,
+		Long: "Draw the timeline of the signing keys: which signs, which comes next, which are past and\n" +
+			"stay published until their last token has expired. Times are UTC.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			now := time.Now()
+			t, err := timeline(cmd.Context(), p, now)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				infos := []keyInfo{}
+				for _, k := range t.Keys {
+					infos = append(infos, keyInfoOf(k))
+				}
+				return printJSON(p.Stdout, infos)
+			}
+			_, err = fmt.Fprint(p.Stdout, drawTimeline(t, now))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// timeline reads the keys of the store, or of the operator's folder.
+func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, err error) {
+	cfg, err := readConfig(p.Environ)
+	if err != nil {
+		return t, err
+	}
+	if cfg.KeysDir != "" {
+		set, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, nil)
+		if err != nil {
+			return t, err
+		}
+		return set.List(now), nil
+	}
+	err = withStore(ctx, cfg, func(st *store.Store) error {
+		t, err = keys.List(ctx, cfg.keyOptions(st), now)
+		return err
+	})
+	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
+		return t, nil // a first start has yet to come
+	}
+	return t, err
+}
+
+func (c *config) keyOptions(st *store.Store) keys.Options {
+	return keys.Options{Store: st, Rotation: c.KeyRotation, TokenTTL: c.AccessTTL}
+}
+
+// withStore opens the store beside a server that may be running.
+func withStore(ctx context.Context, cfg *config, do func(st *store.Store) error) (err error) {
+	st, err := server.OpenStore(ctx, cfg.data())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	return do(st)
+}
+
+var errOwnKeys = errors.New("SIGNET_KEYS_DIR is set, so the keys are yours: add a file with a later not-before to rotate, take a file away to withdraw its key (docs/keys.md)")
+
+func keyRotateCommand(p Process) *cobra.Command {
+	var revoke string
+	cmd := &cobra.Command{
+		Use: "rotate [--revoke KID]", Short: "Bring the next key forward, or withdraw one at once", Args: cobra.NoArgs,
+		Long: "Bring the next key forward: it signs as soon as everybody who caches the published keys\n" +
+			"by the headers has it, so no token is refused.\n\n" +
+			"With --revoke withdraw a key at once, as when it was stolen: it is published no more, its\n" +
+			"private half is erased, and tokens that it signed are refused. Clients refresh them.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			if cfg.KeysDir != "" {
+				return errOwnKeys
+			}
+			if cmd.Flags().Changed("revoke") && revoke == "" {
+				return wrongUse{errors.New("--revoke: the key ID is empty")}
+			}
+			return withStore(cmd.Context(), cfg, func(st *store.Store) error {
+				if revoke != "" {
+					return withdrawKey(cmd.Context(), p, cfg.keyOptions(st), revoke)
+				}
+				return rotateKey(cmd.Context(), p, cfg.keyOptions(st))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&revoke, "revoke", "", "withdraw the key of this `KID` (signet key list has them)")
+	return cmd
+}
+
+func rotateKey(ctx context.Context, p Process, o keys.Options) error {
+	r, err := keys.Rotate(ctx, o)
+	if err != nil {
+		return err
+	}
+	when := moment(r.Signs, time.Now())
+	if r.Begun {
+		_, err = fmt.Fprintf(p.Stdout, "Nothing to do: %s comes next already, and signs %s, as early as all caches can have it.\n", r.ID, when)
+		return err
+	}
+	_, err = fmt.Fprintf(p.Stdout, "%s signs %s. Until then the present key goes on.\n", r.ID, when)
+	return err
+}
+
+func withdrawKey(ctx context.Context, p Process, o keys.Options, kid string) error {
+	w, err := keys.Withdraw(ctx, o, kid)
+	if err != nil {
+		return fmt.Errorf("%s: %w", kid, err)
+	}
+	now := time.Now()
+	fmt.Fprintf(p.Stdout, "%s is withdrawn. Running servers follow within seconds, and the published keys have it no more.\n", w.ID)
+	if w.Was != keys.Next {
+		fmt.Fprintf(p.Stdout, "Tokens that it signed are invalid. Who caches the published keys may accept them for up to %s more (until %s).\n",
+			short(w.MaxAge), clock(now.Add(w.MaxAge)))
+	}
+	fmt.Fprintf(p.Stdout, "%s signs now.\n", w.Signs)
+	if w.Was == keys.Signing && w.Known.After(now) {
+		fmt.Fprintf(p.Stdout, "It was published lately: who caches the keys, and does not ask again for one it does not know, may refuse its tokens until %s.\n", clock(w.Known))
+	}
+	return nil
+}

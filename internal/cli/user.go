@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"signet/internal/oauth"
+	"signet/users"
+)
+
+// account is a user as --json prints it.
+type account struct {
+	Name        string   `json:"name"`
+	Email       string   `json:"email,omitempty"`
+	DisplayName string   `json:"display_name,omitempty"`
+	Scopes      []string `json:"scopes,omitempty"`
+	Disabled    bool     `json:"disabled"`
+}
+
+func accountOf(a users.Account) account {
+	return account{Name: a.Name, Email: a.Email, DisplayName: a.DisplayName, Scopes: a.Scopes, Disabled: a.Disabled}
+}
+
+func userCommand(p Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "user", Short: "Manage who may sign in",
+		Long: "Manage the users file, SIGNET_USERS_FILE or users in the data directory. A running\n" +
+			"server notices the change within a second.",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(userAddCommand(p), userImportCommand(p), userListCommand(p), userPasswdCommand(p),
+		userEditCommand(p, "disable", "Keep a user from signing in, and end what was granted", "is disabled", func(ctx context.Context, f *users.File, name string) error {
+			return f.SetDisabled(ctx, name, true)
+		}),
+		userEditCommand(p, "enable", "Let a disabled user sign in again", "is enabled", func(ctx context.Context, f *users.File, name string) error {
+			return f.SetDisabled(ctx, name, false)
+		}),
+		userEditCommand(p, "remove", "Remove a user, and end what was granted", "is removed", func(ctx context.Context, f *users.File, name string) error {
+			return f.Remove(ctx, name)
+		}))
+	return cmd
+}
+
+func userAddCommand(p Process) *cobra.Command {
+	var u users.User
+	var scopes []string
+	var fromStdin, asJSON bool
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Add a user", Args: cobra.ExactArgs(1),
+		Long: "Add a user, who can sign in at once. The password is asked for, or read from stdin\n" +
+			"with --password-stdin. A user without --scope has SIGNET_DEFAULT_SCOPES.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			u.Name = args[0]
+			if _, err := users.Normalize(u.Name); err != nil {
+				return wrongUse{err}
+			}
+			if u.Scopes, err = knownScopes(cfg, scopes); err != nil {
+				return err
+			}
+			file, err := openUsers(cfg)
+			if err != nil {
+				return err
+			}
+			if _, ok := file.Find(u.Name); ok { // before the question
+				return fmt.Errorf("there is a user %s already", u.Name)
+			}
+			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u)
+			if err != nil {
+				return err
+			}
+			added, err := file.Add(cmd.Context(), u, password)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(p.Stdout, accountOf(users.Account{User: added}))
+			}
+			_, err = fmt.Fprintf(p.Stdout, "user %s is added\n", added.Name)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&u.Email, "email", "", "e-mail address")
+	cmd.Flags().StringVar(&u.DisplayName, "name", "", "name to show")
+	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that the user may grant; repeat for more")
+	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from stdin, one line")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the user as JSON")
+	return cmd
+}
+
+func userListCommand(p Process) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the users", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			file, err := cfg.openUsers()
+			if err != nil {
+				return err
+			}
+			all, rows := []account{}, [][]string{}
+			for _, u := range file.List() {
+				a := accountOf(u)
+				all = append(all, a)
+				state := "enabled"
+				if a.Disabled {
+					state = "disabled"
+				}
+				rows = append(rows, []string{a.Name, state, strings.Join(a.Scopes, " "), a.Email, a.DisplayName})
+			}
+			if asJSON {
+				return printJSON(p.Stdout, all)
+			}
+			return table(p.Stdout, "NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
+	return cmd
+}
+
+func userPasswdCommand(p Process) *cobra.Command {
+	var fromStdin bool
+	cmd := &cobra.Command{
+		Use: "passwd NAME", Short: "Set another password, and end what was granted with the old one", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			file, err := openUsers(cfg)
+			if err != nil {
+				return err
+			}
+			u, ok := file.Find(args[0])
+			if !ok { // before the question
+				return fmt.Errorf("%w: %q", users.ErrUnknown, args[0])
+			}
+			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u.User)
+			if err != nil {
+				return err
+			}
+			if err := file.Passwd(cmd.Context(), args[0], password); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.Stdout, "user %s has another password\n", args[0])
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from stdin, one line")
+	return cmd
+}
+
+// userEditCommand is a command that changes one user and asks nothing.
+func userEditCommand(p Process, verb, short, done string, edit func(context.Context, *users.File, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			file, err := openUsers(cfg)
+			if err != nil {
+				return err
+			}
+			if err := edit(cmd.Context(), file, args[0]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(p.Stdout, "user %s %s\n", args[0], done)
+			return err
+		},
+	}
+}
+
+// openUsers opens the users file for a change, in a directory that is made if needed:
+// users may come before the first start.
+func openUsers(cfg *config) (*users.File, error) {
+	if err := os.MkdirAll(filepath.Dir(cfg.usersFile()), 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	return cfg.openUsers()
+}
+
+// knownScopes are the scopes that a flag gives, all of which must exist.
+func knownScopes(cfg *config, flag []string) ([]string, error) {
+	scopes, known := scopeList(strings.Join(flag, " ")), scopeList(cfg.Scopes)
+	if !oauth.ScopeIsSubset(scopes, known) {
+		return nil, wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(scopes, " "), strings.Join(known, ", "))}
+	}
+	return scopes, nil
+}
+
+// newPassword asks for a password for u twice, or reads it from stdin if it is told
+// so. It returns none that is easy to guess.
+func newPassword(ctx context.Context, p Process, fromStdin bool, cfg *config, u users.User) (password string, err error) {
+	if fromStdin {
+		password, err = readPassword(p.Stdin)
+	} else {
+		password, err = askPassword(ctx, p, "Password: ")
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := users.CheckPassword(password, u.Name, u.Email, u.DisplayName, cfg.AppName); err != nil {
+		return "", err
+	}
+	if fromStdin {
+		return password, nil
+	}
+	again, err := askPassword(ctx, p, "Password, again: ")
+	if err != nil {
+		return "", err
+	}
+	if password != again {
+		return "", errors.New("the two passwords differ")
+	}
+	return password, nil
+}
+
+// readPassword reads one line. What it cuts is the end of the line, nothing else of
+// the password.
+func readPassword(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, users.MaxPassword+3)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("reading the password: %w", err)
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if password == "" {
+		return "", wrongUse{errors.New("no password on stdin")}
+	}
+	return password, nil
+}
+
+// askPassword reads a password from the terminal, without echo. The terminal is as
+// before also when ctx ends meanwhile.
+func askPassword(ctx context.Context, p Process, prompt string) (string, error) {
+	in, ok := p.Stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", wrongUse{errors.New("there is no terminal to ask for the password: give it on stdin, with --password-stdin")}
+	}
+	before, err := term.GetState(int(in.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("asking for the password: %w", err)
+	}
+	fmt.Fprint(p.Stderr, prompt)
+	defer fmt.Fprintln(p.Stderr)
+	type answer struct {
+		password []byte
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() { // nothing interrupts the read; the process ends when ctx does
+		password, err := term.ReadPassword(int(in.Fd()))
+		answers <- answer{password, err}
+	}()
+	select {
+	case a := <-answers:
+		return string(a.password), a.err
+	case <-ctx.Done():
+		return "", errors.Join(errors.New("interrupted"), term.Restore(int(in.Fd()), before))
+	}
+}

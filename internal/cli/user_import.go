@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"signet/users"
+)
+
+// importedUser is a user of an import as --json prints it.
+type importedUser struct {
+	Name    string   `json:"name"`
+	Status  string   `json:"status"` // imported or skipped
+	Hash    string   `json:"hash,omitempty"`
+	Scopes  []string `json:"scopes,omitempty"`
+	Warning string   `json:"warning,omitempty"`
+}
+
+func userImportCommand(p Process) *cobra.Command {
+	var o users.ImportOptions
+	var scopes []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "import FILE", Short: "Add the users of another system", Args: cobra.ExactArgs(1),
+		Long: "Add the users of FILE (- is stdin): lines of name:password in clear, which are hashed,\n" +
+			"or htpasswd's with bcrypt hashes, which are kept until the user signs in. Lines that\n" +
+			"are blank or begin with # count for nothing. If one line is wrong no user is added.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			if o.Scopes, err = knownScopes(cfg, scopes); err != nil {
+				return err
+			}
+			from, in := "stdin", io.NopCloser(p.Stdin)
+			if args[0] != "-" {
+				if from, in, err = openImport(args[0]); err != nil {
+					return err
+				}
+			}
+			defer in.Close()
+			file, err := openUsers(cfg)
+			if err != nil {
+				return err
+			}
+			o.Words = []string{cfg.AppName}
+			all, err := file.Import(cmd.Context(), from, in, o)
+			if err != nil {
+				return err
+			}
+			return printImported(p, all, from, asJSON)
+		},
+	}
+	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that all of these users may grant; repeat for more")
+	cmd.Flags().BoolVar(&o.SkipExisting, "skip-existing", false, "leave users that are there already as they are, instead of failing")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
+	return cmd
+}
+
+func openImport(path string) (from string, in io.ReadCloser, err error) {
+	file, err := os.Open(path)
+	return path, file, err
+}
+
+// printImported says what was done. What the reader should do about it goes to
+// stderr, so that stdout is one JSON value with --json.
+func printImported(p Process, all []users.Imported, from string, asJSON bool) error {
+	list := []importedUser{}
+	added, clear := 0, false
+	for _, u := range all {
+		row := importedUser{Name: u.Name, Status: "skipped"}
+		if !u.Skipped {
+			row = importedUser{Name: u.Name, Status: "imported", Hash: "argon2id", Scopes: u.Scopes}
+			added++
+		}
+		if u.Bcrypt && !u.Skipped {
+			row.Hash = "bcrypt"
+		}
+		if u.Weak != nil {
+			row.Warning = u.Weak.Error()
+			fmt.Fprintf(p.Stderr, "warning: user %s: %v\n", u.Name, u.Weak)
+		}
+		clear = clear || !u.Bcrypt
+		list = append(list, row)
+	}
+	if clear && from != "stdin" {
+		fmt.Fprintf(p.Stderr, "%s holds passwords in clear: delete it once everybody can sign in\n", from)
+	}
+	if asJSON {
+		return printJSON(p.Stdout, list)
+	}
+	_, err := fmt.Fprintf(p.Stdout, "imported %d of %d users\n", added, len(all))
+	return err
+}

@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"signet/internal/test/pgtest"
+)
+
+// hashes are those of all files in dir but those that a look at them makes.
+func hashes(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	list := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, ".lock") || strings.HasSuffix(path, "-shm") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if strings.HasSuffix(path, "-wal") && len(b) == 0 {
+			return err
+		}
+		list[path] = fmt.Sprintf("%x", sha256.Sum256(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// must runs a command that has to succeed.
+func (d *daemon) must(args ...string) string {
+	d.t.Helper()
+	out, errOut, status := d.signet("", args...)
+	if status != 0 {
+		d.t.Fatalf("signet %s: %d: %s%s", strings.Join(args, " "), status, out, errOut)
+	}
+	return out
+}
+
+// keyIDs are those that the server publishes.
+func (d *daemon) keyIDs(t *testing.T) (ids []string) {
+	t.Helper()
+	var set struct{ Keys []struct{ Kid string } }
+	doc, _ := getJSON(t, d.issuer+"/.well-known/jwks.json")
+	b, _ := json.Marshal(doc)
+	if err := json.Unmarshal(b, &set); err != nil || len(set.Keys) == 0 {
+		t.Fatalf("%s: %v", b, err)
+	}
+	for _, k := range set.Keys {
+		ids = append(ids, k.Kid)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (d *daemon) addAnn() {
+	d.t.Helper()
+	if _, errOut, status := d.signet("walnut radio summer ladder", "user", "add", "ann", "--password-stdin"); status != 0 {
+		d.t.Fatal(errOut)
+	}
+}
+
+// loginAs brings the tokens of a client that is registered.
+func (d *daemon) loginAs(client registration, name, password string) tokens {
+	d.t.Helper()
+	back := signIn(d.t, authorizationURL(d.issuer, client, "http://127.0.0.1:9/callback", "s"), name, password)
+	return exchange(d.t, d.issuer, client, back.Query().Get("code"))
+}
+
+// lives is what was issued by a server that was backed up, and what must become of it.
+type lives struct {
+	client  registration
+	before  tokens // of before the backup
+	revoked tokens // also, and revoked
+	after   tokens // of after the backup
+	keys    []string
+}
+
+// backedUp signs in beside a running server, makes a backup in the middle, and stops
+// the server.
+func backedUp(t *testing.T, d *daemon, file string) (l lives) {
+	t.Helper()
+	d.addAnn()
+	d.must("client", "add", "conf", "--redirect-uri", "http://127.0.0.1:9/callback")
+	l.client, l.before = d.login()
+	other, revoked := d.login()
+	l.revoked = revoked
+	if resp, err := http.PostForm(d.issuer+"/revoke", url.Values{"token": {revoked.AccessToken}, "client_id": {other.ClientID}}); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("revocation: %v, %v", resp, err)
+	}
+	if out := d.must("backup", file); !strings.Contains(out, "root secret is NOT in the backup") {
+		t.Errorf("the backup says %q", out)
+	}
+	l.after = d.loginAs(l.client, "demo_user", "demo_password")
+	l.keys = d.keyIDs(t)
+	return l
+}
+
+// check looks at the server that was restored.
+func (l lives) check(t *testing.T, d *daemon) {
+	t.Helper()
+	for name, tok := range map[string]tokens{"before": l.before, "after": l.after} {
+		if got, status := refresh(t, d.issuer, l.client, tok.RefreshToken); status != 400 || got.Error != "invalid_grant" {
+			t.Errorf("a handle issued %s the backup: %d %+v, want invalid_grant", name, status, got)
+		}
+	}
+	if got := d.keyIDs(t); !slices.Equal(got, l.keys) {
+		t.Errorf("published keys are %v, were %v", got, l.keys)
+	}
+	if status := mcpStatus(t, d.issuer, l.before.AccessToken); status != 200 {
+		t.Errorf("an access token of before, which any verifier accepts until it ends: %d", status)
+	}
+	if status := mcpStatus(t, d.issuer, l.revoked.AccessToken); status != 401 {
+		t.Errorf("an access token whose grant was revoked: %d, want 401", status)
+	}
+	tok := d.loginAs(l.client, "ann", "walnut radio summer ladder")
+	if next, status := refresh(t, d.issuer, l.client, tok.RefreshToken); status != 200 {
+		t.Errorf("after signing in again: %d %+v", status, next)
+	}
+	if out := d.must("client", "list"); !strings.Contains(out, "conf") {
+		t.Errorf("clients are %s", out)
+	}
+}
+
+// From a backup beside the running server to the same server again: in the place of a
+// store that is there, in an empty directory with the secret alone, and, from SQLite,
+// in a PostgreSQL database.
+func TestBackupAndRestore(t *testing.T) {
+	t.Run("in its place", func(t *testing.T) {
+		d, file := startDaemon(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		l := backedUp(t, d, file)
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the backup: %v, %v; want mode 0600", info.Mode(), err)
+		}
+		if _, errOut, status := d.signet("", "restore", "--replace", file); status != exitFailed || !strings.Contains(errOut, "signet.db.lock") {
+			t.Errorf("restoring under the server: %d %s", status, errOut)
+		}
+		d.stop()
+		before := hashes(t, d.dir)
+		if _, errOut, status := d.signet("", "restore", file); status != exitFailed || !strings.Contains(errOut, "--replace") {
+			t.Errorf("restoring over a store: %d %s", status, errOut)
+		}
+		if got := hashes(t, d.dir); fmt.Sprint(got) != fmt.Sprint(before) {
+			t.Errorf("what was refused changed files:\n%v\n%v", before, got)
+		}
+		if _, errOut, status := d.signet("violet engine harbour tulip", "user", "passwd", "ann", "--password-stdin"); status != 0 {
+			t.Fatal(errOut)
+		}
+		out := d.must("restore", "--replace", "--replace-files", file)
+		for _, path := range []string{"signet.db", "mirror", "users"} {
+			aside, _ := filepath.Glob(filepath.Join(d.dir, path+".replaced-*"))
+			if len(aside) != 1 || path != "mirror" && !strings.Contains(out, aside[0]) {
+				t.Errorf("%s was set aside as %q; it says %s", path, aside, out)
+			}
+		}
+		d.start()
+		l.check(t, d)
+	})
+	t.Run("elsewhere", func(t *testing.T) {
+		d := startDaemon(t, nil, "--demo")
+		file := filepath.Join(t.TempDir(), "backup")
+		l := backedUp(t, d, file)
+		d.stop()
+		if err := os.Rename(d.dir, d.dir+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if _, errOut, status := d.signet("", "restore", file); status != exitFailed || !strings.Contains(errOut, "does not hold the root secret") {
+			t.Errorf("without the secret: %d %s", status, errOut)
+		}
+		if err := os.Rename(d.dir+".old/secret", d.dir+"/secret"); err != nil {
+			t.Fatal(err)
+		}
+		d.must("restore", file)
+		d.start()
+		l.check(t, d)
+	})
+	t.Run("moved to PostgreSQL", func(t *testing.T) {
+		database := pgtest.URL(t)
+		d, file := startDaemon(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		l := backedUp(t, d, file)
+		d.stop()
+		secret := strings.TrimSpace(readText(t, filepath.Join(d.dir, "secret")))
+		d.env = append(d.env, "SIGNET_STORE="+database, "SIGNET_SECRET="+secret)
+		d.must("restore", file)
+		d.start()
+		l.check(t, d)
+		if _, errOut, status := d.signet("", "restore", "--replace", file); status != exitFailed || !strings.Contains(errOut, "stop all replicas first") {
+			t.Errorf("restoring under the server: %d %s", status, errOut)
+		}
+	})
+}
+
+// A backup goes through a pipe, to where it is encrypted or copied, and back.
+func TestBackupThroughAPipe(t *testing.T) {
+	d := startDaemon(t, nil)
+	d.addAnn()
+	out, errOut, status := d.signet("", "backup", "-")
+	if status != 0 || !strings.Contains(errOut, "root secret is NOT in the backup") || !strings.HasPrefix(out, `{"signet_backup":1`) {
+		t.Fatalf("%d %s", status, errOut)
+	}
+	d.stop()
+	if said, errOut, status := d.signet(out, "restore", "--replace", "-"); status != 0 {
+		t.Errorf("%d %s%s", status, said, errOut)
+	}
+	d.start()
+}
+
+// What cannot be backed up or restored says why, and changes nothing.
+func TestBackupRefuses(t *testing.T) {
+	d, dir := startDaemon(t, nil, "--demo"), t.TempDir()
+	d.login()
+	d.stop()
+	file := filepath.Join(dir, "backup")
+	d.must("backup", file)
+	good := readText(t, file)
+	cut := filepath.Join(dir, "cut")
+	scribbled := filepath.Join(dir, "scribbled")
+	for path, content := range map[string]string{cut: good[:len(good)/2], scribbled: strings.Replace(good, "demo_user", "else_user", 1)} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := hashes(t, d.dir)
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  string
+		says string
+	}{
+		{"over a file", []string{"backup", file}, "", "never replaces a file"},
+		{"into no directory", []string{"backup", filepath.Join(dir, "none", "backup")}, "", "no such file or directory"},
+		{"of nothing", []string{"backup", filepath.Join(dir, "new")}, "SIGNET_DATA_DIR=" + filepath.Join(dir, "none"), "no such store"},
+		{"no such backup", []string{"restore", filepath.Join(dir, "none"), "--replace"}, "", "no such file"},
+		{"cut", []string{"restore", cut, "--replace"}, "", "cut off"},
+		{"scribbled", []string{"restore", scribbled, "--replace"}, "", "checksum"},
+		{"another secret", []string{"restore", file, "--replace"}, "SIGNET_SECRET=" + strings.Repeat("A", 43), "another root secret"},
+	} {
+		env := d.env
+		if tt.env != "" {
+			d.env = append(slices.Clone(d.env), tt.env)
+		}
+		out, errOut, status := d.signet("", tt.args...)
+		if status != exitFailed || !strings.Contains(errOut, tt.says) {
+			t.Errorf("%s: %d %s%s, want one that says %q", tt.name, status, out, errOut, tt.says)
+		}
+		d.env = env
+	}
+	if got := hashes(t, d.dir); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("files changed:\n%v\n%v", before, got)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	if _, _, status := d.signet("", "backup"); status != exitWrongUse {
+		t.Errorf("no file named: %d, want %d", status, exitWrongUse)
+	}
+}
+
+// Killed at every call that changes a name or makes one durable, a restore leaves the
+// old store or the new one, with which a server starts, and the same command again
+// completes it.
+func TestRestoreIsKilled(t *testing.T) {
+	strace := need(t, "strace")
+	d, dir := startDaemon(t, nil, "--demo"), t.TempDir()
+	d.addAnn()
+	client, first := d.login()
+	file := filepath.Join(dir, "backup")
+	d.must("backup", file)
+	d.stop()
+	kept := filepath.Join(dir, "kept")
+	if out, err := exec.Command("cp", "-a", d.dir, kept).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	outcomes := map[string]int{}
+	// strace counts the calls of each thread, so a run may also end before its n-th.
+	for n, completed := 1, 0; completed < 3; n++ {
+		if err := os.RemoveAll(d.dir); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("cp", "-a", kept, d.dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		const calls = "rename,renameat,renameat2,unlink,unlinkat,link,linkat,fsync"
+		cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), program(t), "restore", "--replace", "--replace-files", file)
+		cmd.Env = append(slices.Clone(d.env), "GOMAXPROCS=1")
+		if err := cmd.Run(); err == nil {
+			completed++
+		}
+		interrupted := exec.Command("cp", "-a", d.dir, filepath.Join(dir, fmt.Sprint("n", n)))
+		if out, err := interrupted.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		d.start()
+		switch tok, status := refresh(t, d.issuer, client, first.RefreshToken); {
+		case status == 200:
+			outcomes["old"]++
+		case status == 400 && tok.Error == "invalid_grant":
+			outcomes["new"]++
+		default:
+			t.Fatalf("killed at call %d: %d %+v", n, status, tok)
+		}
+		d.stop()
+		// The same command again, on what the kill had left.
+		if err := os.RemoveAll(d.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, fmt.Sprint("n", n)), d.dir); err != nil {
+			t.Fatal(err)
+		}
+		d.must("restore", "--replace", "--replace-files", file)
+		d.start()
+		if tok, status := refresh(t, d.issuer, client, first.RefreshToken); status != 400 || tok.Error != "invalid_grant" {
+			t.Errorf("killed at call %d and completed: %d %+v", n, status, tok)
+		}
+		d.stop()
+	}
+	t.Logf("%v", outcomes)
+	if outcomes["old"] < 3 || outcomes["new"] < 3 { // those that completed are new
+		t.Errorf("kills and three whole runs left %v, want both", outcomes)
+	}
+}

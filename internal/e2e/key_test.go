@@ -1,0 +1,326 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/internal/cli"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
+	"signet/jwt"
+	"signet/keys"
+)
+
+// keyList is what `signet key list --json` prints.
+func (d *daemon) keyList() (list []keyInfo) {
+	d.t.Helper()
+	out, errOut, status := d.signet("", "key", "list", "--json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
+		d.t.Fatalf("key list --json: %d %v\n%s%s", status, err, out, errOut)
+	}
+	return list
+}
+
+func (d *daemon) keyInState(state keys.State) (k keyInfo) {
+	d.t.Helper()
+	for _, k := range d.keyList() {
+		if k.State == state {
+			return k
+		}
+	}
+	d.t.Fatalf("no key is %s: %+v", state, d.keyList())
+	return k
+}
+
+// headerCache is a verifier's key source that caches the JWK Set over HTTP for as long
+// as the headers say, fetches it for no other reason, and remembers what it saw.
+type headerCache struct {
+	t    *testing.T
+	url  string
+	mu   sync.Mutex
+	keys map[string]*ecdsa.PublicKey
+	till time.Time
+	seen map[string]string // by key ID, all that ever were
+}
+
+func newHeaderCache(t *testing.T, issuer string) *headerCache {
+	return &headerCache{t: t, url: issuer + "/.well-known/jwks.json", seen: map[string]string{}}
+}
+
+func (c *headerCache) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !time.Now().Before(c.till) {
+		c.fetch()
+	}
+	if c.keys[kid] == nil {
+		return nil, jwt.ErrUnknownKey
+	}
+	return c.keys[kid], nil
+}
+
+var maxAge = regexp.MustCompile(`max-age=([0-9]+)`)
+
+func (c *headerCache) fetch() {
+	asked := time.Now()
+	resp, err := http.Get(c.url)
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	var set struct {
+		Keys []struct{ Kid, X, Y string }
+	}
+	age := maxAge.FindStringSubmatch(resp.Header.Get("Cache-Control"))
+	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil || age == nil || resp.StatusCode != 200 {
+		c.t.Errorf("JWKS: %d %v %v", resp.StatusCode, resp.Header, err)
+		return
+	}
+	seconds, _ := time.ParseDuration(age[1] + "s")
+	c.keys, c.till = map[string]*ecdsa.PublicKey{}, asked.Add(seconds)
+	for _, k := range set.Keys {
+		if was := c.seen[k.Kid]; was != "" && was != k.X {
+			c.t.Errorf("key ID %s names two keys", k.Kid)
+		}
+		c.seen[k.Kid] = k.X
+		x, _ := base64.RawURLEncoding.DecodeString(k.X)
+		y, _ := base64.RawURLEncoding.DecodeString(k.Y)
+		if c.keys[k.Kid], err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y)); err != nil {
+			c.t.Errorf("JWKS: %v", err)
+		}
+	}
+}
+
+func kidOf(rawToken string) string {
+	var h struct{ Kid string }
+	text, _, _ := strings.Cut(rawToken, ".")
+	b, _ := base64.RawURLEncoding.DecodeString(text)
+	json.Unmarshal(b, &h)
+	return h.Kid
+}
+
+// F12, INV9: under refreshes and MCP calls the operator rotates again and again. Nobody
+// who caches by the headers is ever shown a key that he cannot know. Then he withdraws
+// the signing key: its tokens are refused, the next refresh brings a good one.
+func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
+	d := startDaemon(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
+	replica := startDaemon(t, []string{"SIGNET_ISSUER=" + d.issuer}, "--role", "mcp")
+	cache := newHeaderCache(t, d.issuer)
+	v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: d.issuer, Audiences: []string{d.issuer + "/mcp"}, Keys: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var workers sync.WaitGroup
+	var mu sync.Mutex
+	signed := map[string]int{}
+	latest := make([]tokens, 2)
+	clients := make([]registration, len(latest))
+	for i := range latest {
+		clients[i], latest[i] = d.login()
+		workers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+				tok, status := refresh(t, d.issuer, clients[i], latest[i].RefreshToken)
+				if status != 200 {
+					t.Errorf("refresh: %d %+v", status, tok)
+					return
+				}
+				latest[i] = tok
+				if _, err := v.Verify(context.Background(), tok.AccessToken); err != nil {
+					t.Errorf("a verifier that caches by the headers: %v", err)
+				}
+				for _, at := range []string{d.issuer, replica.listen()} {
+					if status := mcpStatus(t, at, tok.AccessToken); status != 200 {
+						t.Errorf("%s: %d", at, status)
+					}
+				}
+				mu.Lock()
+				signed[kidOf(tok.AccessToken)]++
+				mu.Unlock()
+			}
+		})
+	}
+	for range 8 {
+		if out, errOut, status := d.signet("", "key", "rotate"); status != 0 || !strings.Contains(out, " signs ") {
+			t.Errorf("key rotate: %d %s%s", status, out, errOut)
+		}
+		time.Sleep(time.Second)
+	}
+	close(stop)
+	workers.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	if len(signed) < 4 {
+		t.Errorf("%d keys signed in 8 s with a period of 4 s and rotations: the test is idle", len(signed))
+	}
+	now := newHeaderCache(t, d.issuer)
+	for kid := range signed { // their tokens live for minutes
+		if _, err := now.Key(t.Context(), kid); err != nil {
+			t.Errorf("%s has signed, and is published no more", kid)
+		}
+	}
+
+	tok, _ := refresh(t, d.issuer, clients[0], latest[0].RefreshToken)
+	kid := kidOf(tok.AccessToken)
+	out, errOut, status := d.signet("", "key", "rotate", "--revoke", kid)
+	if status != 0 || !strings.Contains(out, kid+" is withdrawn") || !strings.Contains(out, "up to 1 s more") {
+		t.Fatalf("--revoke: %d %s%s", status, out, errOut)
+	}
+	eventually(t, func() bool { return mcpStatus(t, d.issuer, tok.AccessToken) == 401 })
+	eventually(t, func() bool { return mcpStatus(t, replica.listen(), tok.AccessToken) == 401 })
+	next, status := refresh(t, d.issuer, clients[0], tok.RefreshToken)
+	if status != 200 || kidOf(next.AccessToken) == kid || mcpStatus(t, d.issuer, next.AccessToken) != 200 {
+		t.Errorf("after that: %d, signed by %s", status, kidOf(next.AccessToken))
+	}
+	if _, errOut, status := d.signet("", "key", "rotate", "--revoke", kid); status != 1 || !strings.Contains(errOut, "withdrawn already") {
+		t.Errorf("--revoke twice: %d %s", status, errOut)
+	}
+}
+
+// L03: two replicas on PostgreSQL follow a withdrawal within one poll.
+func TestKeyCommandsWithReplicas(t *testing.T) {
+	shared := []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s"}
+	a := startDaemon(t, shared, "--demo")
+	b := startDaemon(t, append(shared, "SIGNET_ISSUER="+a.issuer), "--demo")
+	client, tok := a.login()
+	if list := b.keyList(); len(list) < 2 {
+		t.Fatalf("key list: %+v", list)
+	}
+	kid := kidOf(tok.AccessToken)
+	if _, errOut, status := b.signet("", "key", "rotate", "--revoke", kid); status != 0 {
+		t.Fatal(errOut)
+	}
+	for _, at := range []string{a.issuer, b.listen()} {
+		eventually(t, func() bool { return mcpStatus(t, at, tok.AccessToken) == 401 })
+		cache := newHeaderCache(t, at)
+		if _, err := cache.Key(t.Context(), kid); err == nil {
+			t.Errorf("%s publishes the withdrawn key", at)
+		}
+	}
+	handle := tok.RefreshToken
+	for _, at := range []string{a.issuer, b.listen()} {
+		next, status := refresh(t, at, client, handle)
+		if status != 200 || kidOf(next.AccessToken) == kid {
+			t.Errorf("%s: %d, signed by %s", at, status, kidOf(next.AccessToken))
+		}
+		handle = next.RefreshToken
+	}
+	if k := a.keyInState(keys.Withdrawn); k.ID != kid || k.WithdrawnAt == nil {
+		t.Errorf("withdrawn: %+v", k)
+	}
+}
+
+func TestKeyCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if status, out, errOut := signet(t, data, "", "key", "list"); status != 0 || !strings.Contains(out, "no signing keys yet") {
+		t.Errorf("key list before the first start: %d %s%s", status, out, errOut)
+	}
+	if status, out, errOut := signet(t, data, "", "key", "list", "--json"); status != 0 || strings.TrimSpace(out) != "[]" {
+		t.Errorf("as JSON: %d %s%s", status, out, errOut)
+	}
+	if _, err := os.Stat(data); err == nil {
+		t.Error("key list made a data directory")
+	}
+	if status, _, errOut := signet(t, data, "", "key", "rotate"); status != 1 || !strings.Contains(errOut, "no such store") {
+		t.Errorf("key rotate before the first start: %d %s", status, errOut)
+	}
+	d := startDaemon(t, nil)
+	signing := d.keyInState(keys.Signing).ID
+	for _, tc := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"key"}, 2, "missing"},
+		{[]string{"key", "rotate", "x"}, 2, "unknown command"},
+		{[]string{"key", "rotate", "--revoke"}, 2, "flag needs an argument"},
+		{[]string{"key", "rotate", "--revoke", ""}, 2, "empty"},
+		{[]string{"key", "rotate", "--revoke", "nonsense"}, 1, "nonsense: no such signing key"},
+		{[]string{"key", "list"}, 0, signing + "  signing"},
+		{[]string{"key", "rotate"}, 0, "signs in 29 min"},
+		{[]string{"key", "rotate"}, 0, "Nothing to do"},
+	} {
+		out, errOut, status := d.signet("", tc.args...)
+		if status != tc.status || !strings.Contains(out+errOut, tc.want) {
+			t.Errorf("signet %s: %d, want %d with %q\n%s%s", strings.Join(tc.args, " "), status, tc.status, tc.want, out, errOut)
+		}
+	}
+	d.stop()
+	next := d.keyInState(keys.Next).ID // no other one is made before the next start
+	for _, tc := range []struct {
+		kid    string
+		status int
+		want   string
+	}{{signing, 0, next + " signs now"}, {next, 1, "only key"}} {
+		if out, errOut, status := d.signet("", "key", "rotate", "--revoke", tc.kid); status != tc.status || !strings.Contains(out+errOut, tc.want) {
+			t.Errorf("--revoke %s: %d, want %d with %q\n%s%s", tc.kid, status, tc.status, tc.want, out, errOut)
+		}
+	}
+	d.start()
+	if len(d.keyList()) != 3 {
+		t.Errorf("the start did not make what is missing: %+v", d.keyList())
+	}
+}
+
+// The operator's own keys are listed, and left alone.
+func TestKeyCommandsWithOwnKeys(t *testing.T) {
+	dir, data := t.TempDir(), filepath.Join(t.TempDir(), "data")
+	os.Chmod(dir, 0o700)
+	for i, name := range []string{"2024-01-01-old.pem", "2025-01-01-now.pem", "2999-01-01-next.pem"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	p := cli.Process{Environ: []string{"SIGNET_DATA_DIR=" + data, "SIGNET_KEYS_DIR=" + dir}}
+	call := func(args ...string) (int, string) {
+		var out syncBuffer
+		p.Stdout, p.Stderr = &out, &out
+		return cli.Run(t.Context(), p, args), out.String()
+	}
+	status, out := call("key", "list", "--json")
+	var list []keyInfo
+	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 || len(list) != 3 {
+		t.Fatalf("key list: %d %s %v", status, out, err)
+	}
+	for i, want := range []keys.State{keys.Past, keys.Signing, keys.Next} {
+		if list[i].State != want {
+			t.Errorf("key %d is %s, want %s", i, list[i].State, want)
+		}
+	}
+	for _, args := range [][]string{{"key", "rotate"}, {"key", "rotate", "--revoke", list[0].ID}} {
+		if status, out := call(args...); status != 1 || !strings.Contains(out, "SIGNET_KEYS_DIR is set, so the keys are yours") {
+			t.Errorf("%v: %d %s", args, status, out)
+		}
+	}
+}
