@@ -22,8 +22,8 @@ var update = flag.Bool("update", false, "write the generated files that tests co
 func envExample() string {
 	var b strings.Builder
 	b.WriteString("# Settings of Signet, with their defaults. An empty variable counts as unset.\n" +
-		"# Lists are comma-separated; lists of scopes take spaces or commas. Signet reads\n" +
-		"# the environment only: load this file with your service manager or shell.\n")
+		"# Lists are separated by commas; lists of scopes by spaces or commas. Signet reads\n" +
+		"# only the environment: load this file with your service manager or shell.\n")
 	t := reflect.TypeFor[config]()
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
