@@ -20,13 +20,14 @@ var imports = map[string][]string{
 	"signet/internal/cli":       {"*"},
 	"signet/server":             {"*"},
 	"signet/internal/admission": {},
-	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "keys", "jwt", "internal/seal", "internal/oauth"},
+	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/throttle", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
 	"signet/internal/clients":   {"internal/oauth", "jwt", "internal/seal"},
 	"signet/keys":               {"jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/store"},
-	"signet/users":              {"internal/store"},
+	"signet/internal/throttle":  {"internal/store", "users"}, // users for what one account is
+	"signet/users":              {},
 	"signet/jwt":                {"internal/oauth"},
 	"signet/internal/seal":      {},
 	"signet/internal/store":     {"internal/failpoint"}, // in a build for tests

@@ -28,6 +28,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/throttle"
 	"signet/jwt"
 	"signet/keys"
 	"signet/users"
@@ -66,7 +67,7 @@ type Options struct {
 	Store    Store
 	Keys     *keys.Set
 	Denylist *denylist.List
-	Throttle *users.Throttle
+	Throttle *throttle.Logins
 	Clients  *clients.Registry
 	Users    Users
 	Signer   *jwt.Signer

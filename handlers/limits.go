@@ -18,6 +18,7 @@ import (
 	"github.com/go-chi/httprate"
 
 	"signet/internal/oauth"
+	"signet/internal/throttle"
 	"signet/users"
 )
 
@@ -75,7 +76,7 @@ func ParseLimits(text string) (Limits, error) {
 
 // DefaultLimits are far from what people and their clients do, also many behind one
 // address, and near what a replica can do on one core: they stop a loop, or one
-// attacker, from taking it all. Guessing is slowed down by [users.Throttle].
+// attacker, from taking it all. Guessing is slowed down by [throttle.Logins].
 var DefaultLimits = Limits{
 	Authorize:    6000,
 	Login:        6000, // two cores' worth of hashes
@@ -251,7 +252,7 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 	defer slot.Leave()
 	address, _ := netip.ParseAddr(s.o.ClientIP(r)) // what is no address counts as one
 	attempt, err := s.o.Throttle.Begin(r.Context(), name, address, now)
-	var throttled *users.ThrottledError
+	var throttled *throttle.TooManyError
 	switch {
 	case errors.As(err, &throttled):
 		return tooMany(throttled.RetryAfter)

@@ -35,6 +35,7 @@ import (
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/store"
+	"signet/internal/throttle"
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
@@ -145,7 +146,7 @@ type Server struct {
 	ring     *seal.Keyring
 	keys     *keys.Set
 	denylist *denylist.List
-	throttle *users.Throttle
+	throttle *throttle.Logins
 	clients  *clients.Registry
 	users    handlers.Users
 	// usersFile is users when they come from the file.
@@ -233,7 +234,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.run(ctx, s.denylist.Run)
-	s.throttle = users.NewThrottle(s.store, o.Log)
+	s.throttle = throttle.NewLogins(s.store, o.Log)
 	s.run(ctx, s.throttle.Run)
 	if err := s.openUsers(); err != nil {
 		return err

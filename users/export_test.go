@@ -63,6 +63,3 @@ func ParseImport(text []byte) (all []Imported, passwords []string, err error) {
 	}
 	return all, passwords, err
 }
-
-// KeepAtMost sets how many counts are kept.
-func (t *Throttle) KeepAtMost(n int64) { t.most = n }

@@ -25,6 +25,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/seal"
 	"signet/internal/store"
+	"signet/internal/throttle"
 	"signet/jwt"
 	"signet/keys"
 	"signet/users"
@@ -77,7 +78,7 @@ type Server struct {
 	Denylist *denylist.List
 	Clients  *clients.Registry
 	Verifier *jwt.Verifier
-	Throttle *users.Throttle
+	Throttle *throttle.Logins
 	Users    *Users // nil if Config.Users was set
 	Log      *Log
 
@@ -163,7 +164,7 @@ func (s *Server) open(t testing.TB) {
 	fail(err)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked, RevokedKnown: s.Denylist.Known})
 	fail(err)
-	s.Throttle = users.NewThrottle(s.Store, log)
+	s.Throttle = throttle.NewLogins(s.Store, log)
 	options := handlers.Options{
 		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Throttle: s.Throttle, Clients: s.Clients, Users: c.Users,
 		Signer: jwt.NewSigner(s.Keys.Signing), Verifier: s.Verifier, Resources: c.Resources, Scopes: c.Scopes, DefaultScopes: c.DefaultScopes,

@@ -1,4 +1,6 @@
-package users
+// Package throttle slows down guessing: it counts failed logins in the store, for all
+// replicas together.
+package throttle
 
 import (
 	"context"
@@ -12,24 +14,25 @@ import (
 	"time"
 
 	"signet/internal/store"
+	"signet/users"
 )
 
-// ErrThrottled says that too many logins have failed: the answer is 429, and no
+// ErrTooMany says that too many logins have failed: the answer is 429, and no
 // password is looked at.
-var ErrThrottled = errors.New("too many failed logins")
+var ErrTooMany = errors.New("too many failed logins")
 
-// ThrottledError is the [ErrThrottled] of one login.
-type ThrottledError struct {
+// TooManyError is the [ErrTooMany] of one login.
+type TooManyError struct {
 	RetryAfter time.Duration // more than 0; in whole seconds it is rounded up
 }
 
-func (e *ThrottledError) Error() string {
-	return fmt.Sprintf("%v: wait %v", ErrThrottled, e.RetryAfter)
+func (e *TooManyError) Error() string {
+	return fmt.Sprintf("%v: wait %v", ErrTooMany, e.RetryAfter)
 }
 
-func (e *ThrottledError) Unwrap() error { return ErrThrottled }
+func (e *TooManyError) Unwrap() error { return ErrTooMany }
 
-// Throttle makes guessing passwords slow (OAuth 2.1 §7.7). Failed logins are counted
+// Logins makes guessing passwords slow (OAuth 2.1 §7.7). Failed logins are counted
 // by account and address together, and by address alone, for all replicas in the
 // store. Nothing is counted by account alone, or anybody could lock a user out: the
 // right password from an address that has not failed always works.
@@ -38,8 +41,8 @@ func (e *ThrottledError) Unwrap() error { return ErrThrottled }
 // many as come at once count as many. This is how a login goes, with now from
 // [store.Store.Now], for names of nobody as for those of users:
 //
-//	attempt, err := throttle.Begin(ctx, name, address, now)
-//	var throttled *users.ThrottledError
+//	attempt, err := logins.Begin(ctx, name, address, now)
+//	var throttled *throttle.TooManyError
 //	switch {
 //	case errors.As(err, &throttled): // 429, Retry-After: throttled.RetryAfter, rounded up
 //	case err != nil: // 503: the store cannot say, and nobody is let in unseen
@@ -58,7 +61,7 @@ func (e *ThrottledError) Unwrap() error { return ErrThrottled }
 // The store learns hashes, so names of nobody, which may be passwords typed into the
 // wrong field, are not in it. Counts are forgotten with time, and there is a bound on
 // how many there are: beyond it those go that would go first anyway.
-type Throttle struct {
+type Logins struct {
 	store *store.Store
 	log   *slog.Logger
 	most  int64 // counts that are kept
@@ -76,25 +79,25 @@ const (
 	uncounted     = -1
 )
 
-// NewThrottle returns a throttle over the store. A nil log logs nothing.
-func NewThrottle(st *store.Store, log *slog.Logger) *Throttle {
+// NewLogins returns a throttle over the store. A nil log logs nothing.
+func NewLogins(st *store.Store, log *slog.Logger) *Logins {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	t := &Throttle{store: st, log: log, most: maxCounts}
+	t := &Logins{store: st, log: log, most: maxCounts}
 	t.rows.Store(uncounted)
 	return t
 }
 
-// ThrottleStats count since the start what an operator should see.
-type ThrottleStats struct {
+// Stats count since the start what an operator should see.
+type Stats struct {
 	Refused int64 // attempts that had to wait
 	Pruned  int64 // counts forgotten after their time, or for want of room
 }
 
 // Stats returns the counters.
-func (t *Throttle) Stats() ThrottleStats {
-	return ThrottleStats{Refused: t.refused.Load(), Pruned: t.pruned.Load()}
+func (t *Logins) Stats() Stats {
+	return Stats{Refused: t.refused.Load(), Pruned: t.pruned.Load()}
 }
 
 // rule says how failures of one kind slow down the next attempt.
@@ -129,7 +132,7 @@ type count struct {
 	before   int64 // what latest was before this attempt
 }
 
-func (t *Throttle) count(r rule, account, address string) count {
+func (t *Logins) count(r rule, account, address string) count {
 	h := sha256.New()
 	for _, part := range []string{t.store.Epoch(), r.kind, account, address} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
@@ -137,13 +140,13 @@ func (t *Throttle) count(r rule, account, address string) count {
 	return count{rule: r, key: h.Sum(nil)[:16]}
 }
 
-// Begin counts an attempt as a failed one, or refuses it with a [ThrottledError] and
-// counts nothing. Any other error is the store's. Names that [Normalize] to the same
+// Begin counts an attempt as a failed one, or refuses it with a [TooManyError] and
+// counts nothing. Any other error is the store's. Names that [users.Normalize] to the same
 // are one account, and what is no name at all is one, too. An IPv6 network of 64 bits
 // is one address, as one customer has it; so are all addresses that are not known
 // (the zero Addr).
-func (t *Throttle) Begin(ctx context.Context, name string, address netip.Addr, now time.Time) (*Attempt, error) {
-	account, err := Normalize(name)
+func (t *Logins) Begin(ctx context.Context, name string, address netip.Addr, now time.Time) (*Attempt, error) {
+	account, err := users.Normalize(name)
 	if err != nil {
 		account = ""
 	}
@@ -181,7 +184,7 @@ func (t *Throttle) Begin(ctx context.Context, name string, address netip.Addr, n
 	}
 	if wait > 0 {
 		t.refused.Add(1)
-		return nil, &ThrottledError{RetryAfter: wait}
+		return nil, &TooManyError{RetryAfter: wait}
 	}
 	t.rows.Add(added - dropped)
 	t.pruned.Add(dropped)
@@ -262,7 +265,7 @@ func (c *count) forget(tx store.Tx) error {
 // Attempt is a login that was counted as a failed one. Of Succeeded and Withdraw the
 // first call counts; without any it stays a failure.
 type Attempt struct {
-	throttle         *Throttle
+	throttle         *Logins
 	account, address count
 	over             atomic.Bool
 }
@@ -289,7 +292,7 @@ func (a *Attempt) undo(ctx context.Context, account func(*count, store.Tx) error
 
 // makeRoom drops as many counts, the next to go, as are about to be added beyond the
 // bound. The first call finds out how many there are.
-func (t *Throttle) makeRoom(tx store.Tx, added int64) (dropped int64, err error) {
+func (t *Logins) makeRoom(tx store.Tx, added int64) (dropped int64, err error) {
 	if t.rows.Load() == uncounted {
 		n, err := countRows(tx)
 		if err != nil {
@@ -322,7 +325,7 @@ func deleteSome(tx store.Tx, query string, args ...any) (n int64, err error) {
 }
 
 // Run prunes every minute until ctx ends.
-func (t *Throttle) Run(ctx context.Context) {
+func (t *Logins) Run(ctx context.Context) {
 	tick := time.NewTicker(pruneAttempts)
 	defer tick.Stop()
 	failing := false
@@ -344,7 +347,7 @@ func (t *Throttle) Run(ctx context.Context) {
 
 // Prune forgets the counts whose time is over, and what is beyond the bound on their
 // number, in small transactions between other writes.
-func (t *Throttle) Prune(ctx context.Context, now time.Time) error {
+func (t *Logins) Prune(ctx context.Context, now time.Time) error {
 	err := t.pruneAll(ctx, func(tx store.Tx) (int64, error) {
 		return deleteSome(tx, "SELECT key FROM attempts WHERE expires_at < $2 ORDER BY expires_at LIMIT $1", pruneBatch, now.Unix())
 	})
@@ -365,7 +368,7 @@ func (t *Throttle) Prune(ctx context.Context, now time.Time) error {
 }
 
 // pruneAll repeats some until it deletes nothing.
-func (t *Throttle) pruneAll(ctx context.Context, some func(store.Tx) (int64, error)) error {
+func (t *Logins) pruneAll(ctx context.Context, some func(store.Tx) (int64, error)) error {
 	for {
 		var n int64
 		err := t.store.Write(ctx, func(tx store.Tx) (err error) {

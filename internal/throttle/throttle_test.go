@@ -1,4 +1,4 @@
-package users_test
+package throttle_test
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 
 	"signet/internal/store"
 	"signet/internal/test/pgtest"
-	"signet/users"
+	"signet/internal/throttle"
 )
 
 // engine is a kind of store.
@@ -51,22 +51,22 @@ func (e engine) options(t *testing.T) store.Options {
 	return o
 }
 
-func openThrottle(t *testing.T, o store.Options) (*users.Throttle, *store.Store) {
+func openThrottle(t *testing.T, o store.Options) (*throttle.Logins, *store.Store) {
 	t.Helper()
 	s, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return users.NewThrottle(s, nil), s
+	return throttle.NewLogins(s, nil), s
 }
 
-func newThrottle(t *testing.T) (*users.Throttle, *store.Store) {
+func newThrottle(t *testing.T) (*throttle.Logins, *store.Store) {
 	t.Helper()
 	return sqlite.throttle(t)
 }
 
-func (e engine) throttle(t *testing.T) (*users.Throttle, *store.Store) {
+func (e engine) throttle(t *testing.T) (*throttle.Logins, *store.Store) {
 	t.Helper()
 	return openThrottle(t, e.options(t))
 }
@@ -77,35 +77,35 @@ var (
 )
 
 // refusal tries to begin and returns how long it has to wait, 0 if it may.
-func refusal(t *testing.T, th *users.Throttle, name string, addr netip.Addr, now time.Time) (*users.Attempt, time.Duration) {
+func refusal(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time) (*throttle.Attempt, time.Duration) {
 	t.Helper()
 	a, err := th.Begin(t.Context(), name, addr, now)
-	var throttled *users.ThrottledError
+	var throttled *throttle.TooManyError
 	switch {
 	case err == nil:
 		return a, 0
-	case !errors.As(err, &throttled) || !errors.Is(err, users.ErrThrottled) || throttled.RetryAfter <= 0 || a != nil:
+	case !errors.As(err, &throttled) || !errors.Is(err, throttle.ErrTooMany) || throttled.RetryAfter <= 0 || a != nil:
 		t.Fatalf("%s from %s: %v, %v; want an attempt or a wait", name, addr, a, err)
 	}
 	return nil, throttled.RetryAfter
 }
 
 // wantFail begins an attempt that fails.
-func wantFail(t *testing.T, th *users.Throttle, name string, addr netip.Addr, now time.Time) {
+func wantFail(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time) {
 	t.Helper()
 	if _, wait := refusal(t, th, name, addr, now); wait != 0 {
 		t.Errorf("%s from %s: told to wait %v, want a try", name, addr, wait)
 	}
 }
 
-func wantWait(t *testing.T, th *users.Throttle, name string, addr netip.Addr, now time.Time, want time.Duration) {
+func wantWait(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time, want time.Duration) {
 	t.Helper()
 	if _, wait := refusal(t, th, name, addr, now); wait != want {
 		t.Errorf("%s from %s: told to wait %v, want %v", name, addr, wait, want)
 	}
 }
 
-func succeed(t *testing.T, th *users.Throttle, name string, addr netip.Addr, now time.Time) {
+func succeed(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time) {
 	t.Helper()
 	a, wait := refusal(t, th, name, addr, now)
 	if wait != 0 {
@@ -216,7 +216,7 @@ func TestC09_AtOnce(t *testing.T) { onBoth(t, testC09_AtOnce) }
 
 func testC09_AtOnce(t *testing.T, e engine) {
 	o := e.options(t)
-	var replicas []*users.Throttle
+	var replicas []*throttle.Logins
 	for range 3 {
 		th, _ := openThrottle(t, o)
 		replicas = append(replicas, th)
@@ -240,7 +240,7 @@ func testC09_AtOnce(t *testing.T, e engine) {
 				}); {
 				case err == nil:
 					tried.Add(1)
-				case errors.Is(err, users.ErrThrottled):
+				case errors.Is(err, throttle.ErrTooMany):
 					refused.Add(1)
 				default:
 					t.Error(err)
@@ -425,7 +425,7 @@ func testWithdraw(t *testing.T, e engine) {
 	}
 }
 
-func refusedFor(t *testing.T, th *users.Throttle, now time.Time) time.Duration {
+func refusedFor(t *testing.T, th *throttle.Logins, now time.Time) time.Duration {
 	t.Helper()
 	_, wait := refusal(t, th, "alice", home, now)
 	if wait < 900*time.Millisecond || wait > time.Second {
@@ -545,7 +545,7 @@ func testThrottleWithoutItsStore(t *testing.T, e engine) {
 	now := s.Now()
 	a, _ := refusal(t, th, "alice", home, now)
 	s.Close()
-	if a, err := th.Begin(t.Context(), "alice", home, now); a != nil || !errors.Is(err, store.ErrUnavailable) || errors.Is(err, users.ErrThrottled) {
+	if a, err := th.Begin(t.Context(), "alice", home, now); a != nil || !errors.Is(err, store.ErrUnavailable) || errors.Is(err, throttle.ErrTooMany) {
 		t.Errorf("Begin: %v, %v; want ErrUnavailable", a, err)
 	}
 	if err := a.Succeeded(t.Context()); !errors.Is(err, store.ErrUnavailable) {
@@ -563,7 +563,7 @@ func TestL15_CountsAreBounded(t *testing.T) { onBoth(t, testL15_CountsAreBounded
 func testL15_CountsAreBounded(t *testing.T, e engine) {
 	const most = 200
 	o := e.options(t)
-	var replicas [2]*users.Throttle
+	var replicas [2]*throttle.Logins
 	var s *store.Store
 	for i := range replicas {
 		replicas[i], s = openThrottle(t, o)
@@ -573,7 +573,7 @@ func testL15_CountsAreBounded(t *testing.T, e engine) {
 	for range 5 {
 		wantFail(t, replicas[0], "alice", home, now.Add(time.Hour)) // the longest to stay
 	}
-	attack := func(th *users.Throttle, from, n int) {
+	attack := func(th *throttle.Logins, from, n int) {
 		t.Helper()
 		var all sync.WaitGroup
 		for i := range n {
@@ -619,7 +619,7 @@ func TestL15_CountsArePruned(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		th := users.NewThrottle(s, slog.New(slog.NewTextHandler(&log, nil)))
+		th := throttle.NewLogins(s, slog.New(slog.NewTextHandler(&log, nil)))
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { th.Run(ctx) })
