@@ -32,7 +32,9 @@ var imports = map[string][]string{
 	"signet/internal/seal":      {},
 	"signet/internal/store":     {"internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},
-	"signet/internal/backup":    {"internal/store", "internal/seal"},
+	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
+	"signet/internal/state":     {"internal/store", "internal/seal", "internal/durable", "keys", "jwt"},
+	"signet/internal/durable":   {},
 	"signet/internal/failpoint": {},
 }
 

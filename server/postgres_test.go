@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/test/pgtest"
 	"signet/server"
@@ -114,18 +115,18 @@ func TestPostgresNeedsTheSecret(t *testing.T) {
 		t.Errorf("no secret: %v, want an error that names SIGNET_SECRET", err)
 	}
 	o.Secret = seal.NewSecret()
-	data := server.Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
-	if fresh, err := server.Inspect(t.Context(), data); !fresh || err != nil {
+	data := state.Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store}
+	if fresh, err := state.Inspect(t.Context(), data); !fresh || err != nil {
 		t.Errorf("before the first start: fresh %v, %v", fresh, err)
 	}
 	srv, err := server.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fresh, err := server.Inspect(t.Context(), data); fresh || err != nil {
+	if fresh, err := state.Inspect(t.Context(), data); fresh || err != nil {
 		t.Errorf("after the first start: fresh %v, %v", fresh, err)
 	}
-	if _, err := server.AcceptLoss(t.Context(), data); !errors.Is(err, store.ErrLocked) {
+	if _, err := state.AcceptLoss(t.Context(), data); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("accepting a loss beside a server: %v, want ErrLocked", err)
 	}
 	other := o
@@ -142,12 +143,12 @@ func TestPostgresNeedsTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	data.Secret = seal.NewSecret()
-	did, err := server.AcceptLoss(t.Context(), data)
+	did, err := state.AcceptLoss(t.Context(), data)
 	for range 5 { // the database may take a while to notice that both are gone
 		if !errors.Is(err, store.ErrLocked) {
 			break
 		}
-		did, err = server.AcceptLoss(t.Context(), data)
+		did, err = state.AcceptLoss(t.Context(), data)
 	}
 	if err != nil || len(did) != 1 || strings.Contains(did[0], "postgres://") {
 		t.Errorf("accepting the loss of the secret: %q, %v", did, err)

@@ -34,6 +34,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/throttle"
 	"signet/jwt"
@@ -142,6 +143,7 @@ type Server struct {
 	feed   *jwt.RevocationFeed
 
 	// What role all and auth have.
+	state    *state.State
 	store    *store.Store
 	ring     *seal.Keyring
 	keys     *keys.Set
@@ -152,15 +154,13 @@ type Server struct {
 	// usersFile is users when they come from the file.
 	usersFile *users.File
 
-	secretStale atomic.Pointer[error] // why the changed secret file is not taken up
-
 	reload chan struct{} // asks watchFiles to look now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
 }
 
 // New opens what the role needs and starts the work that goes on behind the
-// requests. It makes the data directory's content on a first start (see Prepare).
+// requests. It makes the data directory's content on a first start (see docs/operations.md).
 func New(o Options) (*Server, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
@@ -205,16 +205,12 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	o := &s.o
 	theirs := make(chan string, 1)
 	s.run(ctx, func(ctx context.Context) { theirs <- s.askIssuer(ctx) })
-	data := Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store, GroupMayRead: o.GroupMayRead}
-	if s.ring, err = Prepare(ctx, data); err != nil {
+	data := state.Data{Dir: o.DataDir, Secret: o.Secret, Store: o.Store, GroupMayRead: o.GroupMayRead}
+	if s.state, err = state.Open(ctx, data, o.Log); err != nil {
 		return err
 	}
-	opts := data.storeOptions()
-	opts.Serve, opts.Log = true, o.Log
-	if err := s.openWith(ctx, data, opts); err != nil {
-		return err
-	}
-	s.run(ctx, func(ctx context.Context) { s.followRoots(ctx, data) })
+	s.store, s.ring = s.state.Store, s.state.Ring
+	s.run(ctx, s.state.Run)
 	s.run(ctx, s.watchClocks)
 	if err := s.compareStores(<-theirs); err != nil {
 		return err
@@ -280,7 +276,7 @@ func (s *Server) stale() error {
 	if errors.Is(keys, store.ErrUnavailable) {
 		keys = nil
 	}
-	return errors.Join(s.staleFiles(), s.staleSecret(), keys)
+	return errors.Join(s.staleFiles(), s.state.Stale(), keys)
 }
 
 // publishGauges shows operators what the parts count.

@@ -10,11 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"signet/internal/backup"
 	"signet/server"
 )
 
-func (c *config) files() server.Files {
-	return server.Files{Users: c.usersFile(), Clients: c.clientsFile()}
+func (c *config) files() backup.Files {
+	return backup.Files{Users: c.usersFile(), Clients: c.clientsFile()}
 }
 
 func backupCommand(p Process) *cobra.Command {
@@ -32,7 +33,7 @@ func backupCommand(p Process) *cobra.Command {
 			var rows map[string]int
 			said := p.Stdout
 			write := func(w io.Writer) error {
-				rows, err = server.Backup(cmd.Context(), cfg.data(), cfg.files(), w)
+				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), w, server.Version)
 				return err
 			}
 			if args[0] == "-" {
@@ -86,7 +87,7 @@ func writeAside(path string, write func(io.Writer) error) (err error) {
 }
 
 func restoreCommand(p Process) *cobra.Command {
-	var replace server.Replacing
+	var replace backup.Replacing
 	cmd := &cobra.Command{
 		Use: "restore FILE", Short: "Make a data directory or a PostgreSQL store of a backup", Args: cobra.ExactArgs(1),
 		Long: "Make a data directory, or the store in a PostgreSQL database, of a backup. FILE -\n" +
@@ -110,7 +111,7 @@ func restoreCommand(p Process) *cobra.Command {
 				defer f.Close()
 				from = f
 			}
-			did, err := server.Restore(cmd.Context(), cfg.data(), cfg.files(), from, replace)
+			did, err := backup.Restore(cmd.Context(), cfg.data(), cfg.files(), from, replace)
 			for _, line := range did {
 				fmt.Fprintln(p.Stdout, line)
 			}

@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet/internal/clients"
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/keys"
-	"signet/server"
 )
 
 // finding is one thing that the doctor looked at.
@@ -48,7 +48,7 @@ func doctorCommand(p Process) *cobra.Command {
 				return err
 			}
 			if acceptLoss {
-				did, err := server.AcceptLoss(cmd.Context(), cfg.data())
+				did, err := state.AcceptLoss(cmd.Context(), cfg.data())
 				for _, line := range did {
 					fmt.Fprintln(p.Stdout, line)
 				}
@@ -97,7 +97,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 		add("settings", errors.New("unknown variable "+name), "")
 	}
 	if cfg.Role != "mcp" {
-		fresh, err := server.Inspect(ctx, cfg.data())
+		fresh, err := state.Inspect(ctx, cfg.data())
 		where, fine := cfg.DataDir, "secret, store and mirror belong together"
 		if store.IsURL(cfg.Store) {
 			where, fine = "PostgreSQL", "the store is there and was made under this secret"

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet/internal/denylist"
+	"signet/internal/state"
 	"signet/internal/store"
-	"signet/server"
 	"signet/users"
 )
 
@@ -115,7 +115,7 @@ func withGrants(ctx context.Context, p Process, do func(list *denylist.List, now
 	if err != nil {
 		return err
 	}
-	st, err := server.OpenStore(ctx, cfg.data())
+	st, err := state.OpenStore(ctx, cfg.data())
 	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
 		return do(nil, time.Now())
 	}

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/keys"
-	"signet/server"
 )
 
 // keyInfo is a signing key as --json prints it.
@@ -105,7 +105,7 @@ func (c *config) keyOptions(st *store.Store) keys.Options {
 
 // withStore opens the store beside a server that may be running.
 func withStore(ctx context.Context, cfg *config, do func(st *store.Store) error) (err error) {
-	st, err := server.OpenStore(ctx, cfg.data())
+	st, err := state.OpenStore(ctx, cfg.data())
 	if err != nil {
 		return err
 	}

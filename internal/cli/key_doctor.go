@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/keys"
-	"signet/server"
 )
 
 // examineKeys says which key signs and which comes next. That none comes next is wrong
@@ -20,7 +20,7 @@ func examineKeys(ctx context.Context, cfg *config) (fine string, err error) {
 		if t, err = keys.List(ctx, cfg.keyOptions(st), now); err != nil {
 			return err
 		}
-		running, err = server.Runs(ctx, cfg.data(), st)
+		running, err = state.Runs(ctx, cfg.data(), st)
 		return err
 	})
 	switch {

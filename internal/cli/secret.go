@@ -7,12 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet/internal/seal"
-	"signet/server"
+	"signet/internal/state"
 )
 
 // data says where the configured state lives.
-func (c *config) data() server.Data {
-	return server.Data{Dir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), GroupMayRead: c.GroupRead}
+func (c *config) data() state.Data {
+	return state.Data{Dir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), GroupMayRead: c.GroupRead}
 }
 
 func secretCommand(p Process) *cobra.Command {
@@ -62,8 +62,8 @@ func secretRotateCommand(p Process) *cobra.Command {
 			if now && !finish {
 				return wrongUse{errors.New("--now goes with --finish")}
 			}
-			return server.SecretRotation{
-				Data: cfg.data(), Finish: finish, Now: now, Lives: server.SealedLives(cfg.RefreshTTL, cfg.RefreshIdleTTL),
+			return state.SecretRotation{
+				Data: cfg.data(), Finish: finish, Now: now, Lives: state.SealedLives(cfg.RefreshTTL, cfg.RefreshIdleTTL),
 				Say: func(format string, args ...any) { fmt.Fprintf(p.Stdout, format+"\n", args...) },
 			}.Run(cmd.Context())
 		},
@@ -80,5 +80,5 @@ func openRing(cmd *cobra.Command, p Process) (*seal.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return server.Prepare(cmd.Context(), cfg.data())
+	return state.Prepare(cmd.Context(), cfg.data())
 }

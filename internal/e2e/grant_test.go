@@ -15,8 +15,8 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/internal/store"
-	"signet/server"
 )
 
 // grantsOf lists a user's grants with the command line, beside the daemon.
@@ -205,11 +205,11 @@ func TestGrantListOfMany(t *testing.T) {
 // have names that no terminal should see, and more of others.
 func fillGrants(t *testing.T, dir string, more int) (alice, nasty string) {
 	t.Helper()
-	data := server.Data{Dir: dir}
-	if _, err := server.Prepare(t.Context(), data); err != nil {
+	data := state.Data{Dir: dir}
+	if _, err := state.Prepare(t.Context(), data); err != nil {
 		t.Fatal(err)
 	}
-	st, err := server.OpenStore(t.Context(), data)
+	st, err := state.OpenStore(t.Context(), data)
 	if err != nil {
 		t.Fatal(err)
 	}

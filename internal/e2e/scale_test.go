@@ -23,9 +23,9 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/test/pgtest"
-	"signet/server"
 )
 
 const (
@@ -523,7 +523,7 @@ func grownServer(b *testing.B, grants int) *grown {
 	d := startDaemon(b, []string{"SIGNET_LOG_LEVEL=info", wideLimits}, "--demo")
 	client, tok := d.login()
 	d.stop()
-	data := server.Data{Dir: d.dir}
+	data := state.Data{Dir: d.dir}
 	ring, err := data.Ring()
 	if err != nil {
 		b.Fatal(err)
@@ -532,7 +532,7 @@ func grownServer(b *testing.B, grants int) *grown {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := server.OpenStore(b.Context(), data)
+	s, err := state.OpenStore(b.Context(), data)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,4 +1,7 @@
-package server
+// Package state is what a server keeps from one start to the next: the root secret, the
+// store and the store's mirror. It makes them on a first start, finds out what was lost,
+// and replaces the root secret by another one.
+package state
 
 import (
 	"context"
@@ -192,7 +195,7 @@ func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 	return d.open(ctx, ring, opts)
 }
 
-// Inspect checks what Prepare and New would find, and makes nothing. fresh means
+// Inspect checks what [Prepare] and [Open] would find, and makes nothing. fresh means
 // that there is nothing yet and a first start will make it.
 func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 	if !d.shared() {
@@ -279,6 +282,28 @@ func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
 		return nil, err
 	}
 	return []string{"gave the store in the PostgreSQL database a new epoch; what could not be kept of it is there in a schema of another name"}, nil
+}
+
+// RestoreRing returns the root secrets for a restore, in a data directory that it makes
+// if there is none.
+func RestoreRing(d Data) (*seal.Keyring, error) {
+	if !d.shared() {
+		if err := makeDir(d.Dir); err != nil {
+			return nil, err
+		}
+	}
+	ring, err := d.Ring()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: missing: a backup does not hold the root secret. Put the secret of the server that was backed up there (mode 0600), or set SIGNET_SECRET", d.secretFile())
+	}
+	return ring, err
+}
+
+// Restore makes the store of contents, as [store.Restore] does.
+func Restore(ctx context.Context, d Data, ring *seal.Keyring, contents store.Contents, replace bool) (aside string, err error) {
+	opts := d.storeOptions()
+	opts.Root = ring.HasFingerprint
+	return store.Restore(ctx, opts, contents, replace)
 }
 
 func exists(path string) bool {

@@ -1,4 +1,4 @@
-package server_test
+package state_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/server"
 )
 
@@ -33,14 +34,19 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-func prepared(t *testing.T) server.Data {
+func prepared(t *testing.T) state.Data {
 	t.Helper()
-	d := server.Data{Dir: filepath.Join(t.TempDir(), "data")}
-	if _, err := server.Prepare(t.Context(), d); err != nil {
+	d := state.Data{Dir: filepath.Join(t.TempDir(), "data")}
+	if _, err := state.Prepare(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
+
+// issuer is one that no server answers for.
+const issuer = "http://localhost:1"
+
+func alone(d state.Data) server.Options { return server.Options{DataDir: d.Dir, Issuer: issuer} }
 
 func TestFirstStartMakesSecretStoreAndMirror(t *testing.T) {
 	d := prepared(t)
@@ -56,11 +62,11 @@ func TestFirstStartMakesSecretStoreAndMirror(t *testing.T) {
 		t.Errorf("data directory: %v, %v; want mode 0700", info.Mode(), err)
 	}
 	before := snapshot(t, d.Dir)
-	first, err := server.Prepare(t.Context(), d)
+	first, err := state.Prepare(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := server.Prepare(t.Context(), d)
+	second, err := state.Prepare(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,26 +80,26 @@ func TestFirstStartMakesSecretStoreAndMirror(t *testing.T) {
 
 // Users and clients may be there before the first start.
 func TestFirstStartBesideUsersAndClients(t *testing.T) {
-	d := server.Data{Dir: t.TempDir()}
+	d := state.Data{Dir: t.TempDir()}
 	os.Chmod(d.Dir, 0o700)
 	for _, name := range []string{"users", "clients.json"} {
 		if err := os.WriteFile(filepath.Join(d.Dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := server.Prepare(t.Context(), d); err != nil {
+	if _, err := state.Prepare(t.Context(), d); err != nil {
 		t.Error(err)
 	}
 }
 
 // Whatever step a first start was killed at, the next start completes it.
 func TestL02_InterruptedFirstStartIsCompleted(t *testing.T) {
-	for name, spoil := range map[string]func(d server.Data) error{
-		"nothing made":    func(d server.Data) error { return removeAll(d.Dir, "secret", "signet.db", "mirror") },
-		"secret made":     func(d server.Data) error { return removeAll(d.Dir, "signet.db", "mirror") },
-		"store made":      func(d server.Data) error { return removeAll(d.Dir, "mirror") },
-		"all made":        func(server.Data) error { return nil },
-		"half of a store": func(d server.Data) error { return os.Truncate(filepath.Join(d.Dir, "signet.db"), 100) },
+	for name, spoil := range map[string]func(d state.Data) error{
+		"nothing made":    func(d state.Data) error { return removeAll(d.Dir, "secret", "signet.db", "mirror") },
+		"secret made":     func(d state.Data) error { return removeAll(d.Dir, "signet.db", "mirror") },
+		"store made":      func(d state.Data) error { return removeAll(d.Dir, "mirror") },
+		"all made":        func(state.Data) error { return nil },
+		"half of a store": func(d state.Data) error { return os.Truncate(filepath.Join(d.Dir, "signet.db"), 100) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := prepared(t)
@@ -106,10 +112,10 @@ func TestL02_InterruptedFirstStartIsCompleted(t *testing.T) {
 			if name == "half of a store" { // the store is renamed into place before the mirror is made
 				removeAll(d.Dir, "mirror")
 			}
-			if _, err := server.Prepare(t.Context(), d); err != nil {
+			if _, err := state.Prepare(t.Context(), d); err != nil {
 				t.Fatal(err)
 			}
-			if fresh, err := server.Inspect(t.Context(), d); fresh || err != nil {
+			if fresh, err := state.Inspect(t.Context(), d); fresh || err != nil {
 				t.Errorf("after the second try: fresh %t, %v", fresh, err)
 			}
 		})
@@ -128,14 +134,14 @@ func removeAll(dir string, names ...string) error {
 // Anything half there stops the start, names the file and what would accept the
 // loss, and stays as it was.
 func TestL02_L08_HalfThereIsRefused(t *testing.T) {
-	write := func(name, content string) func(d server.Data) error {
-		return func(d server.Data) error { return os.WriteFile(filepath.Join(d.Dir, name), []byte(content), 0o600) }
+	write := func(name, content string) func(d state.Data) error {
+		return func(d state.Data) error { return os.WriteFile(filepath.Join(d.Dir, name), []byte(content), 0o600) }
 	}
-	remove := func(names ...string) func(d server.Data) error {
-		return func(d server.Data) error { return removeAll(d.Dir, names...) }
+	remove := func(names ...string) func(d state.Data) error {
+		return func(d state.Data) error { return removeAll(d.Dir, names...) }
 	}
 	for name, c := range map[string]struct {
-		spoil func(d server.Data) error
+		spoil func(d state.Data) error
 		file  string
 	}{
 		"no secret":              {remove("secret"), "secret"},
@@ -155,7 +161,7 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := snapshot(t, d.Dir)
-			_, err := server.New(server.Options{DataDir: d.Dir}.Alone())
+			_, err := server.New(alone(d))
 			if err == nil {
 				t.Fatal("started")
 			}
@@ -171,11 +177,11 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 				t.Errorf("the refused start changed files:\n%v\n%v", before, after)
 			}
 
-			did, err := server.AcceptLoss(t.Context(), d)
+			did, err := state.AcceptLoss(t.Context(), d)
 			if err != nil || len(did) == 0 {
 				t.Fatalf("accepting the loss: %q, %v", did, err)
 			}
-			srv, err := server.New(server.Options{DataDir: d.Dir}.Alone())
+			srv, err := server.New(alone(d))
 			if err != nil {
 				t.Fatalf("after accepting the loss: %v", err)
 			}
@@ -192,14 +198,14 @@ func TestL01_GroupMayRead(t *testing.T) {
 		if err := errors.Join(os.WriteFile(users, nil, 0o600), os.Chmod(users, 0o440), os.Chmod(filepath.Join(d.Dir, "secret"), mode)); err != nil {
 			t.Fatal(err)
 		}
-		srv, err := server.New(server.Options{DataDir: d.Dir, GroupMayRead: true})
+		srv, err := server.New(server.Options{DataDir: d.Dir, Issuer: issuer, GroupMayRead: true})
 		if (err == nil) != ok {
 			t.Errorf("mode %o: %v", mode, err)
 		}
 		if err == nil {
 			srv.Close()
 		}
-		if _, err := server.New(server.Options{DataDir: d.Dir}); err == nil {
+		if _, err := server.New(server.Options{DataDir: d.Dir, Issuer: issuer}); err == nil {
 			t.Errorf("mode %o: started without the setting", mode)
 		}
 	}
@@ -220,7 +226,7 @@ func TestL01_ReadableByOthersIsRefused(t *testing.T) {
 			if err := os.Chmod(filepath.Join(d.Dir, c.file), c.mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := server.New(server.Options{DataDir: d.Dir}.Alone())
+			_, err := server.New(alone(d))
 			if err == nil {
 				t.Fatal("started")
 			}
@@ -239,15 +245,15 @@ func TestL01_ReadableByOthersIsRefused(t *testing.T) {
 		if err := os.Symlink(open, secret); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := server.New(server.Options{DataDir: d.Dir}.Alone()); err == nil {
+		if _, err := server.New(alone(d)); err == nil {
 			t.Error("started")
 		}
 	})
 }
 
 func TestSecretFromTheSetting(t *testing.T) {
-	d := server.Data{Dir: filepath.Join(t.TempDir(), "data"), Secret: seal.NewSecret()}
-	if _, err := server.Prepare(t.Context(), d); err != nil {
+	d := state.Data{Dir: filepath.Join(t.TempDir(), "data"), Secret: seal.NewSecret()}
+	if _, err := state.Prepare(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(d.Dir, "secret")); !os.IsNotExist(err) {
@@ -255,15 +261,15 @@ func TestSecretFromTheSetting(t *testing.T) {
 	}
 	old := d.Secret
 	d.Secret = seal.NewSecret() + "," + old
-	if fresh, err := server.Inspect(context.Background(), d); fresh || err != nil {
+	if fresh, err := state.Inspect(context.Background(), d); fresh || err != nil {
 		t.Errorf("with a new root before the old one: fresh %t, %v", fresh, err)
 	}
 	d.Secret = seal.NewSecret()
-	if _, err := server.Inspect(context.Background(), d); err == nil {
+	if _, err := state.Inspect(context.Background(), d); err == nil {
 		t.Error("a store made under another root was accepted")
 	}
 	d.Secret = "short"
-	if _, err := server.Prepare(t.Context(), d); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
+	if _, err := state.Prepare(t.Context(), d); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
 		t.Errorf("error %v does not name SIGNET_SECRET", err)
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package backup
 
 import (
 	"bytes"
@@ -11,74 +11,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"signet/internal/backup"
-	"signet/internal/seal"
+	"signet/internal/durable"
+	"signet/internal/state"
 	"signet/internal/store"
 )
-
-// Files are those that a backup holds beside the store.
-type Files struct {
-	Users, Clients string
-}
-
-// names are what the files are called in a backup.
-func (f Files) names() []struct{ name, path string } {
-	return []struct{ name, path string }{{"users", f.Users}, {"clients.json", f.Clients}}
-}
-
-func (f Files) path(name string) string {
-	for _, n := range f.names() {
-		if n.name == name {
-			return n.path
-		}
-	}
-	return ""
-}
-
-// Backup writes a backup of the store, of one moment, and of the files to w, also
-// beside a running server, and returns how many rows of which table it has.
-func Backup(ctx context.Context, d Data, files Files, w io.Writer) (rows map[string]int, err error) {
-	st, err := OpenStore(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	ring, err := d.Ring()
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	b, err := backup.NewWriter(w, ring, backup.Header{Made: now.UTC().Truncate(time.Second), Version: Version, Root: st.Fingerprint(), Seen: st.Now().UnixMilli()})
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files.names() {
-		if err := addFile(b, f.name, f.path); err != nil {
-			return nil, fmt.Errorf("backing up %s: %w", f.path, err)
-		}
-	}
-	rows = map[string]int{}
-	err = st.Dump(ctx, func(t store.Table, values []any) error {
-		rows[t.Name]++
-		return b.Row(t, values)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return rows, b.Close()
-}
-
-func addFile(b *backup.Writer, name, path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return b.File(name, f)
-}
 
 // Replacing says what [Restore] may put something else in the place of. What was there
 // is set aside under another name.
@@ -87,25 +23,17 @@ type Replacing struct {
 	Files bool // users and clients
 }
 
-// Restore makes a data directory, or a shared store, of a backup. The store has a new
+// Restore makes a data directory, or a shared store, of a  The store has a new
 // epoch: nothing that was issued before is accepted, and everybody signs in again. Files
 // that are there stay, unless they are to be replaced. It refuses while a server runs,
 // and a store that is there. Whatever is wrong with the backup is found before anything
 // is changed. It returns what it did, a line each.
-func Restore(ctx context.Context, d Data, files Files, from io.Reader, replace Replacing) (did []string, err error) {
-	if !d.shared() {
-		if err := makeDir(d.Dir); err != nil {
-			return nil, err
-		}
-	}
-	ring, err := d.Ring()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: missing: a backup does not hold the root secret. Put the secret of the server that was backed up there (mode 0600), or set SIGNET_SECRET", d.secretFile())
-	}
+func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, replace Replacing) (did []string, err error) {
+	ring, err := state.RestoreRing(d)
 	if err != nil {
 		return nil, err
 	}
-	b, err := backup.NewReader(from, ring)
+	b, err := NewReader(from, ring)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +42,7 @@ func Restore(ctx context.Context, d Data, files Files, from io.Reader, replace R
 	if err := b.Files(r.file); err != nil {
 		return nil, err
 	}
-	aside, err := store.Restore(ctx, d.restoreOptions(ring), store.Contents{
+	aside, err := state.Restore(ctx, d, ring, store.Contents{
 		Fingerprint: b.Header.Root, Seen: time.UnixMilli(b.Header.Seen), Next: r.counting(b),
 	}, replace.Store)
 	if errors.Is(err, fs.ErrExist) {
@@ -128,12 +56,6 @@ func Restore(ctx context.Context, d Data, files Files, from io.Reader, replace R
 		did = append(did, "what was there is now "+aside)
 	}
 	return append(did, "the store has a new epoch: everybody signs in again"), nil
-}
-
-func (d Data) restoreOptions(ring *seal.Keyring) store.Options {
-	o := d.storeOptions()
-	o.Root = ring.HasFingerprint
-	return o
 }
 
 // restoring is a restore in progress.
@@ -151,7 +73,7 @@ func (r *restoring) file(name string, part []byte) error {
 	if part == nil {
 		path := r.files.path(name)
 		if path == "" {
-			return fmt.Errorf("%w: it has a file %q", backup.ErrNewer, name)
+			return fmt.Errorf("%w: it has a file %q", ErrNewer, name)
 		}
 		f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
 		if err != nil {
@@ -174,7 +96,7 @@ func (r *restoring) forget() {
 // counting passes rows on. At their end the backup is known to be whole: the files take
 // their places then, before the store does, so that whoever has to repeat a restore
 // that was cut short finds them in place.
-func (r *restoring) counting(b *backup.Reader) func() (store.Table, []any, error) {
+func (r *restoring) counting(b *Reader) func() (store.Table, []any, error) {
 	r.rows = map[string]int{}
 	return func() (store.Table, []any, error) {
 		t, values, err := b.Next()
@@ -229,7 +151,7 @@ func (r *restoring) place(temp, path string) error {
 	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 func sameContent(path string, content []byte) (bool, error) {

@@ -1,0 +1,78 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"signet/internal/state"
+	"signet/internal/store"
+)
+
+// Files are those that a backup holds beside the store.
+type Files struct {
+	Users, Clients string
+}
+
+// names are what the files are called in a backup.
+func (f Files) names() []struct{ name, path string } {
+	return []struct{ name, path string }{{"users", f.Users}, {"clients.json", f.Clients}}
+}
+
+func (f Files) path(name string) string {
+	for _, n := range f.names() {
+		if n.name == name {
+			return n.path
+		}
+	}
+	return ""
+}
+
+// Make writes a backup of the store, of one moment, and of the files to w, also
+// beside a running server, and returns how many rows of which table it has.
+func Make(ctx context.Context, d state.Data, files Files, w io.Writer, version string) (rows map[string]int, err error) {
+	st, err := state.OpenStore(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	ring, err := d.Ring()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	b, err := NewWriter(w, ring, Header{Made: now.UTC().Truncate(time.Second), Version: version, Root: st.Fingerprint(), Seen: st.Now().UnixMilli()})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files.names() {
+		if err := addFile(b, f.name, f.path); err != nil {
+			return nil, fmt.Errorf("backing up %s: %w", f.path, err)
+		}
+	}
+	rows = map[string]int{}
+	err = st.Dump(ctx, func(t store.Table, values []any) error {
+		rows[t.Name]++
+		return b.Row(t, values)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, b.Close()
+}
+
+func addFile(b *Writer, name, path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return b.File(name, f)
+}
