@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"os"
 	"os/signal"
 	"syscall"
@@ -12,9 +13,12 @@ import (
 	"signet/internal/cli"
 )
 
+//go:embed .env.example
+var settings string
+
 func main() {
 	ctx := untilSignal(os.Interrupt, syscall.SIGTERM)
-	p := cli.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	p := cli.Process{Environ: os.Environ(), Settings: settings, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(cli.Run(ctx, p, os.Args[1:]))
 }
 

@@ -29,6 +29,7 @@ const (
 // one without any.
 type Process struct {
 	Environ        []string // in the form of [os.Environ]
+	Settings       string   // text of .env.example, which `signet help settings` prints
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 }
@@ -76,7 +77,7 @@ func rootCommand(p Process) *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
-	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p))
+	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() {
 			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success
@@ -86,13 +87,21 @@ func rootCommand(p Process) *cobra.Command {
 	return root
 }
 
+// settingsHelp is a help topic rather than a command: it prints a file that can be
+// changed and loaded.
+func settingsHelp(p Process) *cobra.Command {
+	cmd := &cobra.Command{Use: "settings", Short: "The settings in the environment, with their defaults"}
+	cmd.SetHelpFunc(func(*cobra.Command, []string) { io.WriteString(p.Stdout, p.Settings) })
+	return cmd
+}
+
 func serveCommand(p Process) *cobra.Command {
 	var demo bool
 	var role, chaos string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
 		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
-			"Settings come from the environment: .env.example lists them.",
+			"Settings come from the environment: `signet help settings` lists them.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("role") {
 				p.Environ = append(p.Environ, envPrefix+"ROLE="+role)

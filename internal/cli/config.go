@@ -26,58 +26,58 @@ import (
 
 const envPrefix = "SIGNET_"
 
-// config is the environment. Its tags are the one list of variables, defaults and
-// meanings: .env.example is checked against them.
+// config is the environment. What each variable means stands in .env.example, which a
+// test compares with the names and defaults here.
 type config struct {
-	Issuer  string `env:"ISSUER" envDefault:"http://localhost:8080" doc:"public base URL, without a trailing slash; must be https unless the host is loopback"`
-	Listen  string `env:"LISTEN" envDefault:"127.0.0.1:8080" doc:"address and port to listen on"`
-	TLSCert string `env:"TLS_CERT" doc:"certificate chain (PEM file), if Signet itself serves TLS; empty if a proxy does"`
-	TLSKey  string `env:"TLS_KEY" doc:"private key of the certificate (PEM file)"`
-	Role    string `env:"ROLE" envDefault:"all" doc:"role of the process: all, auth (authorization server) or mcp (resource server, which needs SIGNET_ISSUER only)"`
+	Issuer  string `env:"ISSUER" envDefault:"http://localhost:8080"`
+	Listen  string `env:"LISTEN" envDefault:"127.0.0.1:8080"`
+	TLSCert string `env:"TLS_CERT"`
+	TLSKey  string `env:"TLS_KEY"`
+	Role    string `env:"ROLE" envDefault:"all"`
 
-	Resources []string `env:"RESOURCES" doc:"resource identifiers that tokens may name; if there are several, each client must name the one it wants; empty means <issuer>/mcp"`
-	DataDir   string   `env:"DATA_DIR" envDefault:"data" doc:"directory of the files secret, signet.db, mirror, users and clients.json"`
-	Secret    string   `env:"SECRET" doc:"root secrets, each base64url of 32 bytes: the first seals, all of them open; empty means the file secret in the data directory. Required with PostgreSQL, where all replicas need the same value"`
-	Store     string   `env:"STORE" doc:"path of the SQLite store, or postgres://user:password@host/database for a store that replicas share; empty means signet.db in the data directory"`
-	Users     string   `env:"USERS_FILE" doc:"users file; empty means the file users in the data directory"`
-	Clients   string   `env:"CLIENTS_FILE" doc:"file of configured clients; empty means clients.json in the data directory"`
-	GroupRead bool     `env:"GROUP_READ" envDefault:"false" doc:"true: the secret, users and clients files may be readable by their group (0440), which is how Kubernetes and systemd mount them"`
+	Resources []string `env:"RESOURCES"`
+	DataDir   string   `env:"DATA_DIR" envDefault:"data"`
+	Secret    string   `env:"SECRET"`
+	Store     string   `env:"STORE"`
+	Users     string   `env:"USERS_FILE"`
+	Clients   string   `env:"CLIENTS_FILE"`
+	GroupRead bool     `env:"GROUP_READ" envDefault:"false"`
 
-	Scopes         string `env:"SCOPES" envDefault:"read write admin" doc:"scopes that exist (separated by spaces or commas)"`
-	DefaultScopes  string `env:"DEFAULT_SCOPES" envDefault:"read" doc:"scopes that apply when a request, a user or a client names none"`
-	RequiredScopes string `env:"REQUIRED_SCOPES" doc:"scopes that every MCP request needs"`
-	ScopeHierarchy string `env:"SCOPE_HIERARCHY" envDefault:"admin>write>read" doc:"chains of scopes, the broadest first; at the MCP endpoint each scope implies those after it. off means no hierarchy. The default applies only to scopes that exist"`
+	Scopes         string `env:"SCOPES" envDefault:"read write admin"`
+	DefaultScopes  string `env:"DEFAULT_SCOPES" envDefault:"read"`
+	RequiredScopes string `env:"REQUIRED_SCOPES"`
+	ScopeHierarchy string `env:"SCOPE_HIERARCHY" envDefault:"admin>write>read"`
 
-	CodeTTL        time.Duration `env:"CODE_TTL" envDefault:"60s" doc:"lifetime of an authorization code"`
-	AccessTTL      time.Duration `env:"ACCESS_TTL" envDefault:"5m" doc:"lifetime of an access token"`
-	RefreshTTL     time.Duration `env:"REFRESH_TTL" envDefault:"720h" doc:"maximum lifetime of a grant; refreshing does not extend it"`
-	RefreshIdleTTL time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h" doc:"lifetime of a refresh handle that is not used"`
-	ReplayWindow   time.Duration `env:"REPLAY_WINDOW" envDefault:"60s" doc:"how long the last refresh may be repeated; 0 means strict single use"`
+	CodeTTL        time.Duration `env:"CODE_TTL" envDefault:"60s"`
+	AccessTTL      time.Duration `env:"ACCESS_TTL" envDefault:"5m"`
+	RefreshTTL     time.Duration `env:"REFRESH_TTL" envDefault:"720h"`
+	RefreshIdleTTL time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h"`
+	ReplayWindow   time.Duration `env:"REPLAY_WINDOW" envDefault:"60s"`
 
-	KeyRotation time.Duration `env:"KEY_ROTATION" envDefault:"24h" doc:"how long each signing key signs"`
-	KeysDir     string        `env:"KEYS_DIR" doc:"directory of your own signing keys (PEM or JWK files); empty means that Signet makes and rotates the keys in its store"`
+	KeyRotation time.Duration `env:"KEY_ROTATION" envDefault:"24h"`
+	KeysDir     string        `env:"KEYS_DIR"`
 
-	TrustedProxies    []string `env:"TRUSTED_PROXIES" doc:"CIDRs of the proxies whose X-Forwarded-For header is trusted; empty means none"`
-	MCPOrigins        []string `env:"MCP_ORIGINS" doc:"browser origins that may call the MCP endpoint; empty means the issuer's origin (and all loopback origins if the issuer is loopback)"`
-	PublicTools       string   `env:"PUBLIC_TOOLS" doc:"tools that may be listed and called without a login, unless they need a scope (separated by spaces or commas); empty means none"`
-	Registration      string   `env:"REGISTRATION" envDefault:"open" doc:"client registration: open (no authentication), token (requires SIGNET_REGISTRATION_TOKEN) or off; clients that are already registered stay registered"`
-	RegistrationToken string   `env:"REGISTRATION_TOKEN" doc:"initial access token that registration requires, at least 20 characters"`
+	TrustedProxies    []string `env:"TRUSTED_PROXIES"`
+	MCPOrigins        []string `env:"MCP_ORIGINS"`
+	PublicTools       string   `env:"PUBLIC_TOOLS"`
+	Registration      string   `env:"REGISTRATION" envDefault:"open"`
+	RegistrationToken string   `env:"REGISTRATION_TOKEN"`
 
-	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000" doc:"requests a minute on one replica; each limit counts by client address, except register_all (all addresses together), tokens_grant and tokens_client. Limits that are not named keep their defaults; 0 removes a limit, off removes all"`
-	AppName string `env:"APP_NAME" envDefault:"Signet" doc:"name on the pages"`
+	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000"`
+	AppName string `env:"APP_NAME" envDefault:"Signet"`
 
-	Logo          string `env:"LOGO" doc:"logo on the pages: an SVG or PNG file of at most 256 KiB; empty means Signet's own mark"`
-	Color         string `env:"COLOR" envDefault:"#1f6f5c" doc:"colour of buttons and links on the pages, as #rrggbb"`
-	Messages      string `env:"MESSAGES" doc:"JSON file of page texts, for more languages, other wording or scope descriptions; empty means English and German"`
-	LoginTemplate string `env:"LOGIN_TEMPLATE" doc:"HTML file that replaces the login page, with {state} {username} {app_name} {error_message}; empty means the built-in page"`
+	Logo          string `env:"LOGO"`
+	Color         string `env:"COLOR" envDefault:"#1f6f5c"`
+	Messages      string `env:"MESSAGES"`
+	LoginTemplate string `env:"LOGIN_TEMPLATE"`
 
-	RevocationPoll   time.Duration `env:"REVOCATION_POLL" envDefault:"10s" doc:"role mcp: how often to read the issuer's list of revoked grants"`
-	RevocationMaxAge time.Duration `env:"REVOCATION_MAX_AGE" envDefault:"0s" doc:"role mcp: refuse all access tokens (503) while the list of revoked grants is older than this; 0 means to go on with the last list and accept other tokens until they expire"`
+	RevocationPoll   time.Duration `env:"REVOCATION_POLL" envDefault:"10s"`
+	RevocationMaxAge time.Duration `env:"REVOCATION_MAX_AGE" envDefault:"0s"`
 
-	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090" doc:"address of the listener for metrics and pprof; off disables it"`
-	LogFormat     string        `env:"LOG_FORMAT" envDefault:"json" doc:"json or text"`
-	LogLevel      slog.Level    `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
-	DrainDelay    time.Duration `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long a stopping server still takes requests while /readyz already answers 503; half a second if this is unset and the issuer is loopback"`
+	MetricsListen string        `env:"METRICS_LISTEN" envDefault:"127.0.0.1:9090"`
+	LogFormat     string        `env:"LOG_FORMAT" envDefault:"json"`
+	LogLevel      slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
+	DrainDelay    time.Duration `env:"DRAIN_DELAY" envDefault:"5s"`
 
 	environ map[string]string
 }

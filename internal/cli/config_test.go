@@ -2,7 +2,6 @@ package cli
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,42 +16,6 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the generated files that tests compare with")
-
-// envExample renders the variables, their defaults and meanings.
-func envExample() string {
-	var b strings.Builder
-	b.WriteString("# Settings of Signet, with their defaults. An empty variable counts as unset.\n" +
-		"# Lists are separated by commas; lists of scopes by spaces or commas. Signet reads\n" +
-		"# only the environment: load this file with your service manager or shell.\n")
-	t := reflect.TypeFor[config]()
-	for i := range t.NumField() {
-		tag := t.Field(i).Tag
-		if name := tag.Get("env"); name != "" {
-			value := tag.Get("envDefault")
-			if strings.ContainsAny(value, " >") {
-				value = "'" + value + "'" // for shells, which would split or redirect
-			}
-			fmt.Fprintf(&b, "\n# %s\n%s%s=%s\n", tag.Get("doc"), envPrefix, name, value)
-		}
-	}
-	return b.String()
-}
-
-func TestEnvExampleListsEveryVariable(t *testing.T) {
-	want := envExample()
-	if *update {
-		if err := os.WriteFile("../../.env.example", []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile("../../.env.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("run go test -run %s ./internal/cli -update (-want +got):\n%s", t.Name(), diff)
-	}
-}
 
 func TestEnvExampleIsAValidConfiguration(t *testing.T) {
 	b, err := os.ReadFile("../../.env.example")

@@ -17,25 +17,76 @@ const (
 	tableEnd   = "<!-- end of the settings -->"
 )
 
+// setting is a variable as .env.example has it: comment lines, then NAME=default.
+type setting struct{ name, value, meaning string }
+
+// readSettings reads .env.example.
+func readSettings(t *testing.T) (list []setting) {
+	t.Helper()
+	b, err := os.ReadFile("../../.env.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(string(b)), "\n\n") {
+		var s setting
+		for line := range strings.Lines(paragraph) {
+			line = strings.TrimSuffix(line, "\n")
+			if text, ok := strings.CutPrefix(line, "# "); ok && s.name == "" {
+				s.meaning = strings.TrimSpace(s.meaning + " " + text)
+			} else if name, value, ok := strings.Cut(line, "="); ok && s.name == "" {
+				s.name, s.value = name, value
+			} else {
+				t.Errorf(".env.example: %q is not a comment before the one NAME=default of its paragraph", line)
+			}
+		}
+		if s.name != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// .env.example has every variable once, in the order of the struct, with its default
+// and a meaning, and no variable more.
+func TestEnvExampleAgreesWithTheCode(t *testing.T) {
+	var want, got []setting
+	for f := range reflect.TypeFor[config]().Fields() {
+		if name := f.Tag.Get("env"); name != "" {
+			value := f.Tag.Get("envDefault")
+			if strings.ContainsAny(value, " >") {
+				value = "'" + value + "'" // for shells, which would split or redirect
+			}
+			want = append(want, setting{name: envPrefix + name, value: value})
+		}
+	}
+	for _, s := range readSettings(t) {
+		if s.meaning == "" {
+			t.Errorf(".env.example does not say what %s means", s.name)
+		}
+		got = append(got, setting{name: s.name, value: s.value})
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(setting{})); diff != "" {
+		t.Errorf(".env.example differs from the settings in the code (-code +file):\n%s", diff)
+	}
+}
+
 // settingsTable renders the settings for the document.
-func settingsTable() string {
+func settingsTable(t *testing.T) string {
+	t.Helper()
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
 	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;")
-	for f := range reflect.TypeFor[config]().Fields() {
-		name := f.Tag.Get("env")
-		if name == "" {
-			continue
-		}
-		value := f.Tag.Get("envDefault")
+	for _, s := range readSettings(t) {
+		value := strings.Trim(s.value, "'")
 		if value != "" {
 			value = "`" + value + "`"
 		}
-		fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", envPrefix, name, value, cell.Replace(f.Tag.Get("doc")))
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.name, value, cell.Replace(s.meaning))
 	}
 	return b.String()
 }
 
+// The table in the document is made from .env.example.
 func TestConfigurationDocument(t *testing.T) {
 	const file = "../../docs/configuration.md"
 	b, err := os.ReadFile(file)
@@ -48,7 +99,7 @@ func TestConfigurationDocument(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has no place for the settings", file)
 	}
-	want := settingsTable()
+	want := settingsTable(t)
 	if *update {
 		if err := os.WriteFile(file, []byte(before+tableBegin+want+tableEnd+after), 0o644); err != nil {
 			t.Fatal(err)
