@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,11 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"signet/internal/test/freeport"
+	"signet/internal/test/process"
 )
 
 // builds is where the tests' builds of the program are.
@@ -32,11 +31,7 @@ func build(name string, flags ...string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
-	args := slices.Concat([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}, flags, []string{"."})
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, process.Build(context.Background(), path, append(flags, "-ldflags", "-s -w")...)
 }
 
 func TestMain(m *testing.M) {
@@ -83,17 +78,18 @@ func need(t testing.TB, name string) string {
 // daemon is a running `signet serve`.
 type daemon struct {
 	t      testing.TB
-	cmd    *exec.Cmd
-	issuer string // http://localhost:PORT
-	dir    string // data directory
+	p      *process.Process // nil before the first start
+	issuer string           // http://localhost:PORT
+	dir    string           // data directory
 	env    []string
 	args   []string
 	prefix []string // of the command line: a program that starts ours
 	binary string   // another build than program's
 
-	mu     sync.Mutex
-	log    bytes.Buffer // everything it wrote
-	exited chan struct{}
+	mu  sync.Mutex
+	log []byte        // everything it wrote
+	new int           // what was written in this life, and not yet read, begins here
+	up  chan struct{} // closed when it says that it serves
 }
 
 // freePort returns a loopback port that nobody listens on.
@@ -125,9 +121,7 @@ func newDaemon(t testing.TB, settings []string, args ...string) *daemon {
 		"SIGNET_ISSUER=" + d.issuer, "SIGNET_LISTEN=127.0.0.1:" + port, "SIGNET_DATA_DIR=" + d.dir, "SIGNET_METRICS_LISTEN=off", "SIGNET_LOG_LEVEL=debug",
 	}, settings...)
 	t.Cleanup(func() {
-		if d.cmd != nil {
-			d.kill()
-		}
+		d.kill()
 	})
 	return d
 }
@@ -136,37 +130,23 @@ func newDaemon(t testing.TB, settings []string, args ...string) *daemon {
 // it said instead.
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = d.command()
-	d.cmd.Stdout = d
-	stderr, err := d.cmd.StderrPipe()
+	cmd := d.command()
+	cmd.Stdout, cmd.Stderr = d, d // one pipe, which keeps the order
+	up := make(chan struct{})
+	d.mu.Lock()
+	d.up, d.new = up, len(d.log)
+	d.mu.Unlock()
+	p, err := process.Start(cmd)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	serving, exited := make(chan struct{}), make(chan struct{})
-	d.exited = exited
-	go func() {
-		defer close(exited)
-		once := sync.OnceFunc(func() { close(serving) })
-		lines := bufio.NewScanner(stderr)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			fmt.Fprintln(d, lines.Text())
-			var entry struct{ Msg string }
-			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "serving" {
-				once()
-			}
-		}
-	}()
+	d.p = p
 	select {
-	case <-serving:
-	case <-exited:
-		d.cmd.Wait()
+	case <-up:
+	case <-p.Ended():
 		d.t.Fatalf("signet %s stopped at once:\n%s", strings.Join(d.args, " "), d.output())
-	case <-time.After(20 * time.Second):
-		d.t.Fatalf("signet %s does not serve:\n%s", strings.Join(d.args, " "), d.output())
+	case <-time.After(process.Patience):
+		d.t.Fatalf("signet %s does not serve after %s:\n%s", strings.Join(d.args, " "), process.Patience, d.output())
 	}
 }
 
@@ -181,38 +161,45 @@ func (d *daemon) command() *exec.Cmd {
 	return cmd
 }
 
-func (d *daemon) Write(p []byte) (int, error) {
+// Write takes what the process writes.
+func (d *daemon) Write(b []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.log.Write(p)
+	d.log = append(d.log, b...)
+	for d.up != nil {
+		line, _, whole := bytes.Cut(d.log[d.new:], []byte("\n"))
+		if !whole {
+			break
+		}
+		d.new += len(line) + 1
+		var entry struct{ Msg string }
+		if json.Unmarshal(line, &entry) == nil && entry.Msg == "serving" {
+			close(d.up)
+			d.up = nil
+		}
+	}
+	return len(b), nil
 }
 
 func (d *daemon) output() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.log.String()
+	return string(d.log)
 }
 
 // stop asks the process to stop and returns its exit status.
 func (d *daemon) stop() int {
 	d.t.Helper()
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.exited:
-	case <-time.After(40 * time.Second):
-		d.t.Errorf("still running 40 s after SIGTERM:\n%s", d.output())
-		d.cmd.Process.Kill()
+	if err := d.p.Stop(); err != nil {
+		d.t.Errorf("%v:\n%s", err, d.output())
 	}
-	d.cmd.Wait()
-	return d.cmd.ProcessState.ExitCode()
+	return d.p.Status()
 }
 
-// kill ends the process without a chance to tidy up.
+// kill ends the process, if it runs, without a chance to tidy up.
 func (d *daemon) kill() {
-	if d.cmd.ProcessState == nil {
-		d.cmd.Process.Kill()
-		<-d.exited
-		d.cmd.Wait()
+	if d.p != nil && d.p.Running() {
+		d.p.Kill()
 	}
 }
 

@@ -126,8 +126,8 @@ func TestRow91_CommandsOfTheDocuments(t *testing.T) {
 	}
 }
 
-func shell(text string, env []string, dir string) (*exec.Cmd, *lockedBuffer) {
-	cmd, out := exec.Command("bash", "-euo", "pipefail", "-c", text), new(lockedBuffer)
+func shell(text string, env []string, dir string) (*exec.Cmd, *syncBuffer) {
+	cmd, out := exec.Command("bash", "-euo", "pipefail", "-c", text), new(syncBuffer)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, dir, out, out
 	return cmd, out
 }

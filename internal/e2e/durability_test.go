@@ -92,7 +92,7 @@ func TestL05_SyncedBeforeAnswered(t *testing.T) {
 // stopTraced stops the server below strace.
 func stopTraced(t *testing.T, d *daemon) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "task", strconv.Itoa(d.cmd.Process.Pid), "children"))
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.p.PID()), "task", strconv.Itoa(d.p.PID()), "children"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +103,7 @@ func stopTraced(t *testing.T, d *daemon) {
 	if err := syscall.Kill(child, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-d.exited
-	d.cmd.Wait()
+	<-d.p.Ended()
 }
 
 // The checker itself finds an answer that came too early.

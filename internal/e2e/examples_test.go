@@ -77,7 +77,7 @@ func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...stri
 			t.Fatal(err)
 		}
 	}
-	out := new(lockedBuffer)
+	out := new(syncBuffer)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -49,14 +49,14 @@ func sharedStore(t testing.TB) []string {
 	return []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret()}
 }
 
-// setting is a variable of the daemon's.
-func (d *daemon) setting(name string) string {
+// setting is a variable of the daemon's, as the process sees it.
+func (d *daemon) setting(name string) (value string) {
 	for _, kv := range d.env {
 		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			return v
+			value = v
 		}
 	}
-	return ""
+	return value
 }
 
 // arm has the nth pass of a point do an action.
@@ -167,11 +167,10 @@ func killedAt(d *daemon, point, path string, form url.Values) {
 		d.t.Fatalf("killed at %s, and yet it answered: %d %+v", point, status, tok)
 	}
 	select {
-	case <-d.exited:
+	case <-d.p.Ended():
 	case <-time.After(10 * time.Second):
 		d.t.Fatalf("not killed at %s:\n%s", point, d.output())
 	}
-	d.cmd.Wait()
 	d.start()
 }
 

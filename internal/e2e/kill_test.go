@@ -133,7 +133,7 @@ func nemesis(d *daemon, random *rand.Rand) {
 		after = 200 * time.Millisecond // if it does not come by
 	}
 	select {
-	case <-d.exited:
+	case <-d.p.Ended():
 	case <-time.After(after):
 	}
 	d.kill()

@@ -52,7 +52,7 @@ func TestL03_BrokenFilesWhileServing(t *testing.T) {
 		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		if err := d.p.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, func() bool { return strings.Count(d.output(), "a changed file cannot be used") > said })
@@ -285,7 +285,7 @@ func TestL17_NothingPilesUp(t *testing.T) {
 	d := newDaemon(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info"}, "--demo").withMetrics()
 	d.start()
 	descriptors := func() int {
-		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid))
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.p.PID()))
 		if err != nil {
 			t.Fatal(err)
 		}

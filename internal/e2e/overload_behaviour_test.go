@@ -151,7 +151,7 @@ func TestINV22_AfterOverload(t *testing.T) {
 // descriptors counts the daemon's open files.
 func (d *daemon) descriptors() int {
 	d.t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.p.PID()))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -291,7 +291,7 @@ func (o *overload) print() {
 
 // cpu is the processor time that the daemon has used.
 func (d *daemon) cpu() time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.p.PID()))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func startNginx(t *testing.T, blocks, port string, upstreams map[string]string) 
 
 func runNginx(t *testing.T, path, port string, roots *x509.CertPool) *nginx {
 	t.Helper()
-	cmd, out := exec.Command(need(t, "nginx"), "-c", path, "-p", filepath.Dir(path), "-e", "stderr"), new(lockedBuffer)
+	cmd, out := exec.Command(need(t, "nginx"), "-c", path, "-p", filepath.Dir(path), "-e", "stderr"), new(syncBuffer)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -385,16 +385,7 @@ func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // listen is the URL at which the daemon itself answers.
-func (d *daemon) listen() string {
-	d.t.Helper()
-	for _, kv := range d.env {
-		if address, ok := strings.CutPrefix(kv, "SIGNET_LISTEN="); ok {
-			return "http://" + address
-		}
-	}
-	d.t.Fatal("the daemon has no address")
-	return ""
-}
+func (d *daemon) listen() string { return "http://" + d.setting("SIGNET_LISTEN") }
 
 // certificate is what nginx shows.
 func (n *nginx) certificate(t *testing.T) []byte {

@@ -22,11 +22,7 @@ func (d *daemon) beside(settings ...string) *daemon {
 	second.env = slices.DeleteFunc(slices.Clone(d.env), func(kv string) bool { return strings.HasPrefix(kv, "SIGNET_LISTEN=") })
 	second.env = append(second.env, "SIGNET_LISTEN=127.0.0.1:"+freePort(d.t), "SIGNET_DATA_DIR="+second.dir)
 	second.env = append(second.env, settings...)
-	d.t.Cleanup(func() {
-		if second.cmd != nil {
-			second.kill()
-		}
-	})
+	d.t.Cleanup(second.kill)
 	return second
 }
 

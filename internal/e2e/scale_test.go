@@ -150,10 +150,10 @@ func pin(b *testing.B, cores string) {
 
 func measure(b *testing.B, d *daemon, postmaster int, base string, do func(int, *wire) error) cost {
 	load(b, base, 64, time.Second, do) // warm
-	ours, theirs := cpuTime(b, d.cmd.Process.Pid), databaseTime(b, postmaster)
+	ours, theirs := cpuTime(b, d.p.PID()), databaseTime(b, postmaster)
 	l := load(b, base, 64, 5*time.Second, do)
 	n := time.Duration(len(l.took))
-	return cost{l, (cpuTime(b, d.cmd.Process.Pid) - ours) / n, (databaseTime(b, postmaster) - theirs) / n}
+	return cost{l, (cpuTime(b, d.p.PID()) - ours) / n, (databaseTime(b, postmaster) - theirs) / n}
 }
 
 // cpuTime is what a process used, with children that have ended.
@@ -498,11 +498,11 @@ func measureGrowth(b *testing.B, out *strings.Builder, grants int) {
 	var small, large loaded
 	var smallCPU, largeCPU time.Duration
 	for range 3 {
-		before, between := cpuTime(b, few.d.cmd.Process.Pid), cpuTime(b, many.d.cmd.Process.Pid)
+		before, between := cpuTime(b, few.d.p.PID()), cpuTime(b, many.d.p.PID())
 		small = small.plus(few.refreshes(b))
 		large = large.plus(many.refreshes(b))
-		smallCPU += cpuTime(b, few.d.cmd.Process.Pid) - before
-		largeCPU += cpuTime(b, many.d.cmd.Process.Pid) - between
+		smallCPU += cpuTime(b, few.d.p.PID()) - before
+		largeCPU += cpuTime(b, many.d.p.PID()) - between
 	}
 	smallCPU, largeCPU = smallCPU/time.Duration(len(small.took)), largeCPU/time.Duration(len(large.took))
 	fmt.Fprintf(out, "Growth: refreshes over HTTP of any grant, SQLite, in turns. With 1,000 grants %s, %s of CPU each; with %d %s, %s: %.0f %% of the rate (target: >= 80 %% at 5 million), %.0f %% by CPU.\n\n",

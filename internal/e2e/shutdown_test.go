@@ -102,7 +102,7 @@ func TestINV6_INV21_RollingRestart(t *testing.T) {
 	one := startDaemon(t, settings, "--demo")
 	two := one.beside()
 	two.start()
-	proxy := startProber(t, l, one.listen(), two.listenLast())
+	proxy := startProber(t, l, one.listen(), two.listen())
 	one.issuer = issuer
 	ready := func(b *backend, want bool) { eventually(t, func() bool { return b.ready.Load() == want }) }
 	for _, b := range proxy.backends {
@@ -137,18 +137,6 @@ func TestINV6_INV21_RollingRestart(t *testing.T) {
 	if all.failures > 0 || len(all.refused) > 0 || len(all.good) < 100*restarts {
 		t.Errorf("%d failed, the first with %v; %d were refused, %d answered", all.failures, all.failed, len(all.refused), len(all.good))
 	}
-}
-
-// listenLast is the URL at which a daemon answers that was started beside another.
-func (d *daemon) listenLast() string {
-	d.t.Helper()
-	address := ""
-	for _, kv := range d.env {
-		if a, ok := strings.CutPrefix(kv, "SIGNET_LISTEN="); ok {
-			address = a
-		}
-	}
-	return "http://" + address
 }
 
 // A stream that would last for hours ends with the server: cleanly, and without
@@ -197,13 +185,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	defer c.Close()
 	fmt.Fprint(c, "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\n") // and no more: 15 s
-	d.cmd.Process.Signal(syscall.SIGTERM)
+	d.p.Signal(syscall.SIGTERM)
 	eventually(t, func() bool { return strings.Contains(d.output(), `"msg":"stopping"`) })
 	begin := time.Now()
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	<-d.exited
-	d.cmd.Wait()
-	if status, took := d.cmd.ProcessState.ExitCode(), time.Since(begin); status != exitFailed || took > 5*time.Second {
+	d.p.Signal(syscall.SIGTERM)
+	if status, took := d.p.Status(), time.Since(begin); status != exitFailed || took > 5*time.Second {
 		t.Errorf("exit status %d after %v, want %d at once", status, took, exitFailed)
 	}
 }

@@ -353,7 +353,7 @@ func answers(addr string) bool {
 
 // rss is the resident memory in MiB.
 func (d *daemon) rss() float64 {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "status"))
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.p.PID()), "status"))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/test/freeport"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/process"
 	"signet/server"
 )
 
@@ -38,7 +39,6 @@ type Options struct {
 	Auth, MCP int    // replicas of each role; 2 and 3
 	Port      int    // of nginx on loopback; any
 	Program   string // path of the program; empty: it is built
-	Race      bool   // with the race detector, if it is built
 
 	Users map[string]string // besides the demo's: passwords by name
 
@@ -63,7 +63,7 @@ type Cluster struct {
 	Postgres *pgtest.Server
 
 	o     Options
-	nginx *process
+	nginx *process.Process
 }
 
 // Missing says which of the programs around ours is not on this machine, or nil.
@@ -99,7 +99,8 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 		return c, err
 	}
 	if o.Program == "" {
-		if c.o.Program, err = Build(ctx, c.Dir, o.Race); err != nil {
+		c.o.Program = filepath.Join(c.Dir, "signet")
+		if err := process.Build(ctx, c.o.Program); err != nil {
 			return c, err
 		}
 	}
@@ -116,20 +117,6 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	c.URL = "http://localhost:" + strconv.Itoa(c.o.Port)
 	return c, c.begin(ctx)
-}
-
-// Build builds the program into a directory.
-func Build(ctx context.Context, dir string, race bool) (path string, err error) {
-	path = filepath.Join(dir, "signet")
-	args := []string{"build", "-trimpath", "-o", path}
-	if race {
-		args = append(args, "-race")
-	}
-	out, err := exec.CommandContext(ctx, "go", append(args, "signet")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
 }
 
 // begin starts everything in the order in which one asks the other.
@@ -251,7 +238,7 @@ func (c *Cluster) Close() error {
 		}
 	}
 	if c.nginx != nil {
-		errs = append(errs, c.nginx.stop())
+		errs = append(errs, c.nginx.Stop())
 		c.nginx = nil
 	}
 	if c.Postgres != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"signet/internal/test/cluster"
+	"signet/internal/test/process"
 )
 
 // program is built once for all tests; with the race detector if SIGNET_TEST_RACE is
@@ -19,7 +20,12 @@ var program = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return cluster.Build(context.Background(), dir, os.Getenv("SIGNET_TEST_RACE") != "")
+	var flags []string
+	if os.Getenv("SIGNET_TEST_RACE") != "" {
+		flags = append(flags, "-race")
+	}
+	path := filepath.Join(dir, "signet")
+	return path, process.Build(context.Background(), path, flags...)
 })
 
 func TestMain(m *testing.M) {

@@ -113,9 +113,7 @@ func (c *Cluster) startNginx(ctx context.Context) error {
 	if c.nginx, err = startProcess(exec.Command(program, "-c", path, "-p", c.Dir, "-e", "stderr"), log); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := c.nginx.listens(ctx, fmt.Sprint("127.0.0.1:", c.o.Port)); err != nil {
+	if err := c.nginx.Listens(ctx, fmt.Sprint("127.0.0.1:", c.o.Port)); err != nil {
 		return fmt.Errorf("nginx: %w\n%s", err, Tail(log, 20))
 	}
 	return nil

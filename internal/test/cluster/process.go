@@ -2,64 +2,23 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
+
+	"signet/internal/test/process"
 )
 
-// patience is how long a process may take to begin or to end. Other work may keep
-// the machine busy.
-const patience = time.Minute
-
-// process is one that was started and can be ended.
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-}
-
-// startProcess starts a command that writes to a log. It is in no group of ours, so
-// that a Ctrl-C reaches us alone and things end in order, and it ends with us where
-// the system can see to that.
-func startProcess(cmd *exec.Cmd, log string) (*process, error) {
+// startProcess starts a command that appends to a log.
+func startProcess(cmd *exec.Cmd, log string) (*process.Process, error) {
 	w, err := appendTo(log)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = w, w, childAttr()
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	go func() {
-		cmd.Wait()
-		close(p.ended)
-	}()
-	return p, nil
-}
-
-// stop asks the process to end and waits for it.
-func (p *process) stop() error {
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-		return nil
-	case <-time.After(patience):
-		p.cmd.Process.Kill()
-		<-p.ended
-		return fmt.Errorf("%s: still running %s after SIGTERM", filepath.Base(p.cmd.Path), patience)
-	}
-}
-
-func (p *process) kill() {
-	p.cmd.Process.Kill()
-	<-p.ended
+	cmd.Stdout, cmd.Stderr = w, w
+	return process.Start(cmd)
 }
 
 // Replica is one process of ours, or the place of one. Its methods may be called at
@@ -74,7 +33,7 @@ type Replica struct {
 	args, env []string
 
 	mu sync.Mutex
-	p  *process
+	p  *process.Process
 }
 
 // Start starts a replica that is not running, and waits until it answers.
@@ -91,53 +50,10 @@ func (r *Replica) Start(ctx context.Context) error {
 		return err
 	}
 	r.p = p
-	if err := p.answers(ctx, r.URL+"/livez"); err != nil {
+	if err := p.Answers(ctx, r.URL+"/livez"); err != nil {
 		return fmt.Errorf("%s: %w\n%s", r.Name, err, Tail(r.Log, 20))
 	}
 	return nil
-}
-
-// answers waits until a probe is answered with 200.
-func (p *process) answers(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(r)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer", url)
-		case <-p.ended:
-			return errors.New("ended at once")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// listens waits until somebody takes connections.
-func (p *process) listens(ctx context.Context, address string) error {
-	for {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err == nil {
-			return c.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("nobody listens on %s", address)
-		case <-p.ended:
-			return errors.New("ended at once")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // Ready waits until the replica is ready: it has keys, and its database answers.
@@ -148,7 +64,7 @@ func (r *Replica) Ready(ctx context.Context) error {
 	if p == nil {
 		return fmt.Errorf("%s is not running", r.Name)
 	}
-	if err := p.answers(ctx, r.URL+"/readyz?require=store"); err != nil {
+	if err := p.Answers(ctx, r.URL+"/readyz?require=store"); err != nil {
 		return fmt.Errorf("%s: %w\n%s", r.Name, err, Tail(r.Log, 20))
 	}
 	return nil
@@ -163,11 +79,10 @@ func (r *Replica) Stop() error {
 	}
 	p := r.p
 	r.p = nil
-	p.cmd.Process.Signal(syscall.SIGCONT) // it may be paused
-	if err := p.stop(); err != nil {
+	if err := p.Stop(); err != nil {
 		return err
 	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+	if code := p.Status(); code != 0 {
 		return fmt.Errorf("%s: exit status %d\n%s", r.Name, code, Tail(r.Log, 10))
 	}
 	return nil
@@ -192,7 +107,7 @@ func (r *Replica) Kill() error {
 	if r.p == nil {
 		return fmt.Errorf("%s is not running", r.Name)
 	}
-	r.p.kill()
+	r.p.Kill()
 	r.p = nil
 	return nil
 }
@@ -209,7 +124,7 @@ func (r *Replica) signal(s syscall.Signal) error {
 	if r.p == nil {
 		return fmt.Errorf("%s is not running", r.Name)
 	}
-	return r.p.cmd.Process.Signal(s)
+	return r.p.Signal(s)
 }
 
 // Running reports whether the replica was started and has not ended.
@@ -219,14 +134,11 @@ func (r *Replica) Running() bool { return r.PID() != 0 }
 func (r *Replica) PID() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.p != nil && !r.p.Running() {
+		r.p = nil
+	}
 	if r.p == nil {
 		return 0
 	}
-	select {
-	case <-r.p.ended:
-		r.p = nil
-		return 0
-	default:
-		return r.p.cmd.Process.Pid
-	}
+	return r.p.PID()
 }
