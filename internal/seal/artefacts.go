@@ -8,35 +8,35 @@ import (
 	"time"
 )
 
-// Artefact is what can be sealed. Times are Unix seconds. JSON names are short
-// because some artefacts travel in URLs; they are part of the format, so they are
-// added to, never changed.
+// Artefact is any type that can be sealed. Times are Unix seconds. JSON names are
+// short because some artefacts travel in URLs. They are part of the format: names
+// may be added, none may change.
 type Artefact interface {
 	Code | Refresh | Login | Session | Client | SigningKey | Backup
 	purpose() purpose
 }
 
-// Grant is what one user gave to one client in one consent: the facts that its
-// code and every refresh handle carry unchanged (OAuth 2.1 §4.3.1).
+// Grant is one consent that one user gave to one client: the facts that its code
+// and every refresh handle carry unchanged (OAuth 2.1 §4.3.1).
 type Grant struct {
-	ID          string   `json:"i"`           // see NewGrantID
-	Epoch       string   `json:"e"`           // of the store that must vouch for it
+	ID          string   `json:"i"`           // from NewID
+	Epoch       string   `json:"e"`           // of the store that remembers the grant
 	Subject     string   `json:"u"`           // the resource owner
-	UserVersion string   `json:"v,omitempty"` // moves with a password change or a disable
+	UserVersion string   `json:"v,omitempty"` // changes with the password, and when the user is disabled
 	ClientHash  string   `json:"c"`           // ClientHash of the client id
-	ClientName  string   `json:"n,omitempty"` // as it was shown, for the list of connected apps
-	ConsentHash string   `json:"h,omitempty"` // user, client, redirect URI, scopes and resource
+	ClientName  string   `json:"n,omitempty"` // as the consent page showed it, for the list of connected apps
+	ConsentHash string   `json:"h,omitempty"` // hash of user, client, redirect URI, scopes and resource
 	Scope       []string `json:"s"`
 	Resource    string   `json:"r"` // the one audience (RFC 8707)
 	AuthTime    int64    `json:"a"`
-	Expires     int64    `json:"x"` // absolute end of the grant; no rotation moves it
+	Expires     int64    `json:"x"` // absolute end of the grant, which no rotation moves
 }
 
 // Code is an authorization code (OAuth 2.1 §4.1.2): generation 0 of its grant.
 type Code struct {
 	Grant       Grant  `json:"g"`
 	RedirectURI string `json:"r"`
-	Challenge   string `json:"c"` // S256
+	Challenge   string `json:"c"` // code_challenge of the method S256 (RFC 7636 §4.2)
 	Nonce       string `json:"n,omitempty"`
 	Expires     int64  `json:"x"`
 }
@@ -45,12 +45,12 @@ type Code struct {
 type Refresh struct {
 	Grant   Grant `json:"g"`
 	Gen     int64 `json:"n"`
-	Expires int64 `json:"x"` // idle end of this handle, never after Grant.Expires
+	Expires int64 `json:"x"` // end of this handle if it is not used, never after Grant.Expires
 }
 
 // Login is a login transaction: one authorization request on its way through the
 // login and consent pages. Browser is the hash of a random value in a cookie, so
-// only the browser that began it can go on with it.
+// that only the browser in which the transaction began can go on with it.
 type Login struct {
 	ID          string   `json:"i"`
 	GrantID     string   `json:"g"`
@@ -67,25 +67,25 @@ type Login struct {
 	MaxAge      *int64   `json:"m,omitempty"`
 	Expires     int64    `json:"x"`
 
-	// Set once the user has signed in; the consent page carries it on.
+	// Set once the user has signed in, for the consent page.
 	Subject     string `json:"u,omitempty"`
 	UserVersion string `json:"v,omitempty"`
 	AuthTime    int64  `json:"t,omitempty"`
 }
 
-// Session is a login session: the cookie that lets a user skip the password.
+// Session is a login session: the cookie that saves a user the password.
 type Session struct {
 	ID          string   `json:"i"`
 	Epoch       string   `json:"e"`
 	Subject     string   `json:"u"`
 	UserVersion string   `json:"v,omitempty"`
-	Scope       []string `json:"o,omitempty"` // what the user may grant, where only the login can tell
+	Scope       []string `json:"o,omitempty"` // scopes that the user may grant, if only the login knows them
 	AuthTime    int64    `json:"t"`
 	Expires     int64    `json:"x"`
 }
 
 // Client is a registered client (RFC 7591): its sealed form is the client id, so a
-// registration needs no row. Only what is enforced or shown is in it.
+// registration needs no row. It holds only what the server enforces or shows.
 type Client struct {
 	Name         string   `json:"n,omitempty"`
 	RedirectURIs []string `json:"r"`
@@ -102,9 +102,10 @@ type SigningKey struct {
 	Private []byte `json:"d"` // PKCS #8
 }
 
-// Backup is the end of a backup: who can seal made all of it.
+// Backup is the end of a backup. Only a process with the root secret can seal it, so
+// it vouches for everything before it.
 type Backup struct {
-	Sum []byte `json:"s"` // SHA-256 of what is before
+	Sum []byte `json:"s"` // SHA-256 of all bytes before it
 }
 
 func (Code) purpose() purpose       { return forCode }
@@ -120,9 +121,10 @@ func (k SigningKey) LogValue() slog.Value { return slog.StringValue("[signing ke
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// NewID makes a random identifier that begins with the time until which it must
-// be remembered, so that ids sort by it: a store appends in one place and forgets
-// by range. The rest is 88 random bits.
+// NewID makes a random identifier of 26 characters. It begins with the time, in
+// seconds, until which a store must remember it, so that identifiers sort by that
+// time: a store appends in one place and deletes by range. The rest is 88 random
+// bits.
 func NewID(rememberUntil time.Time) string {
 	var b [16]byte
 	sec := rememberUntil.Unix()
@@ -133,8 +135,8 @@ func NewID(rememberUntil time.Time) string {
 	return idEncoding.EncodeToString(b[:])
 }
 
-// IDsBefore returns a bound that sorts after every [NewID] made with a time
-// before t, and before every other one.
+// IDsBefore returns a bound that sorts after every identifier that [NewID] made
+// with a time before t, in seconds, and before every other identifier.
 func IDsBefore(t time.Time) string {
 	var b [5]byte
 	sec := t.Unix()
@@ -144,7 +146,7 @@ func IDsBefore(t time.Time) string {
 	return idEncoding.EncodeToString(b[:]) // 40 bits are 8 whole characters
 }
 
-// ClientHash is the short form of a client id that grants carry and the store
+// ClientHash returns the short form of a client id that grants carry and the store
 // keeps: registered client ids are long, and the store need not know them.
 func ClientHash(clientID string) string {
 	h := sha256.Sum256([]byte(clientID))

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Phase is how far the rotation of a root secret has come, as its list tells.
+// Phase is the progress of a rotation of the root secret, as its list shows.
 type Phase int
 
 // The phases, in their order. A rotation begins and ends with Settled.
 const (
-	Settled Phase = iota // one root seals; others are for clients only, or there are none
-	Begun                // the next root is known, and does not seal yet
-	Turned               // it seals, and what the root before it sealed is still opened
+	Settled Phase = iota // one root seals; any others are for clients only
+	Begun                // the next root is known and does not seal yet
+	Turned               // the next root seals; artefacts of the root before it still open
 )
 
-// PhaseOf tells in which phase list is, which is one that [Parse] takes.
+// PhaseOf returns the phase of list, which [Parse] must accept.
 func PhaseOf(list string) Phase {
 	phase := Settled
 	for i, entry := range split(list) {
@@ -32,8 +32,9 @@ func PhaseOf(list string) Phase {
 
 var errPhase = errors.New("this list of root secrets is in another phase of its rotation")
 
-// Begin adds the next root to a Settled list: everybody must know it before anything
-// is sealed under it.
+// Begin adds the next root to a Settled list: every replica must know the root
+// before anything is sealed under it. A list in another phase is an error, here as
+// in [Turn] and [Settle].
 func Begin(list, next string) (string, error) {
 	if PhaseOf(list) != Settled {
 		return "", errPhase
@@ -41,7 +42,7 @@ func Begin(list, next string) (string, error) {
 	return join(slices.Insert(split(list), 1, nextPrefix+next)), nil
 }
 
-// Turn has the next root of a Begun list seal.
+// Turn makes the next root of a Begun list the one that seals.
 func Turn(list string) (string, error) {
 	if PhaseOf(list) != Begun {
 		return "", errPhase
@@ -52,7 +53,7 @@ func Turn(list string) (string, error) {
 	return join(slices.Insert(slices.Delete(entries, i, i+1), 0, next)), nil
 }
 
-// Settle keeps all but the first root of a Turned list for clients only.
+// Settle keeps every root of a Turned list except the first for clients only.
 func Settle(list string) (string, error) {
 	if PhaseOf(list) != Turned {
 		return "", errPhase

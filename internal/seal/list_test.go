@@ -6,9 +6,9 @@ import (
 	"signet/internal/seal"
 )
 
-// A list goes through its phases and comes back to the first, with every root that
-// ever sealed still there for clients; in any other phase a step is refused.
-func TestPhasesOfARotation(t *testing.T) {
+// A list goes through its phases and comes back to the first, and every root that
+// ever sealed is still there for clients. A step from any other phase is refused.
+func TestRotationGoesThroughItsPhasesInOrder(t *testing.T) {
 	a, b, c := seal.NewSecret(), seal.NewSecret(), seal.NewSecret()
 	begin := func(next string) func(string) (string, error) {
 		return func(list string) (string, error) { return seal.Begin(list, next) }
@@ -35,7 +35,7 @@ func TestPhasesOfARotation(t *testing.T) {
 		}
 		next, err := s.do(list)
 		if err != nil || next != s.want || seal.PhaseOf(next) != s.phase {
-			t.Fatalf("%s: %v, want the phase %d", s.name, err, s.phase)
+			t.Fatalf("%s: error %v, want the phase %d", s.name, err, s.phase)
 		}
 		if _, err := seal.Parse(next); err != nil {
 			t.Errorf("%s: the list does not parse: %v", s.name, err)
@@ -44,9 +44,9 @@ func TestPhasesOfARotation(t *testing.T) {
 	}
 }
 
-// P15: whatever was sealed under a root opens as long as it can be alive, through all
-// phases, and a client's id and secrets for ever.
-func TestRotationKeepsWhatLives(t *testing.T) {
+// Every artefact opens as long as it can be alive, through all phases; a registered
+// client's id, and the secrets of clients, work for ever.
+func TestRotationKeepsLivingArtefacts_P15(t *testing.T) {
 	a, b := seal.NewSecret(), seal.NewSecret()
 	old := ring(t, a)
 	client := mustSeal(t, old, seal.Client{Name: "n"})
@@ -55,7 +55,7 @@ func TestRotationKeepsWhatLives(t *testing.T) {
 		t.Fatal(err)
 	}
 	hash := old.SecretHash("app", "s3cret")
-	short := samples(t, old) // what expires
+	short := samples(t, old) // kinds that expire
 	delete(short, "client")
 	k := ring(t, a)
 	for _, list := range []string{a, a + ",next:" + b, b + "," + a, b + ",clients:" + a} {
@@ -63,14 +63,14 @@ func TestRotationKeepsWhatLives(t *testing.T) {
 		last := seal.PhaseOf(list) == seal.Settled && list != a
 		for kind, raw := range short {
 			if refused := kinds[kind](k, raw) == nil; refused != last {
-				t.Errorf("phase %d, %s: refused is %v, want %v", seal.PhaseOf(list), kind, refused, last)
+				t.Errorf("phase %d, %s: refused %v, want %v", seal.PhaseOf(list), kind, refused, last)
 			}
 		}
 		if got, err := k.ClientSecret(client); err != nil || got != secret {
-			t.Errorf("phase %d: the registered client's secret: %v", seal.PhaseOf(list), err)
+			t.Errorf("phase %d: secret of the registered client: error %v, or another secret", seal.PhaseOf(list), err)
 		}
 		if _, err := seal.Open[seal.Client](k, client); err != nil || !k.SecretMatches("app", "s3cret", hash) {
-			t.Errorf("phase %d: the registered client %v, the configured one's secret matches: %v", seal.PhaseOf(list), err, k.SecretMatches("app", "s3cret", hash))
+			t.Errorf("phase %d: registered client: error %v; secret of the configured client matches: %v", seal.PhaseOf(list), err, k.SecretMatches("app", "s3cret", hash))
 		}
 	}
 }

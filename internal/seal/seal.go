@@ -1,13 +1,17 @@
 // Package seal makes and opens the self-contained artefacts that clients and
-// browsers carry for us: authorization codes, refresh handles, login
-// transactions, login sessions, registered client ids; and the signing keys'
-// private halves at rest.
+// browsers carry for the server: authorization codes, refresh handles, login
+// transactions, login sessions, registered client ids. It also seals the private
+// halves of signing keys at rest and the end of a backup.
 //
-// Every kind of artefact is a Go type with a key of its own, derived from the
-// root secret by HKDF-SHA256, and is sealed with XChaCha20-Poly1305. An artefact
-// of one kind therefore never opens as another, and a changed bit, a cut end or
-// another spelling of the same bytes is refused without asking any store.
-// Sealed does not mean single-use: that is what package denylist is for.
+// Every kind of artefact is a Go type with its own key, derived from the root
+// secret by HKDF-SHA256 (RFC 5869), and is sealed with XChaCha20-Poly1305. An
+// artefact of one kind therefore never opens as another, and a changed bit, a cut
+// end or another spelling of the same bytes is refused without asking any store.
+// Sealed does not mean single-use: package denylist is for that.
+//
+// Package handlers seals the artefacts of an authorization flow, package clients
+// the registered client ids, package keys the signing keys, package backup the end
+// of a backup.
 package seal
 
 import (
@@ -34,14 +38,14 @@ const RootSize = 32
 // input is refused before it is decoded.
 const MaxSize = 8 << 10
 
-// ErrInvalid is what Open returns for everything that this keyring did not seal
-// as the wanted kind. It does not say why: the answer would help a forger only.
-var ErrInvalid = errors.New("seal: not a valid artefact")
+// ErrInvalid is the error of Open for everything that this keyring did not seal
+// as the wanted kind. It gives no reason, which would help only a forger.
+var ErrInvalid = errors.New("not a valid sealed artefact")
 
-// version is the first byte of every artefact; another layout gets another one.
+// version is the first byte of every artefact. Another layout gets another version.
 const version = 1
 
-// rootIDSize is how many bytes of an artefact name the root that sealed it.
+// rootIDSize is the number of bytes in an artefact that name the root that sealed it.
 const rootIDSize = 4
 
 const overhead = 1 + rootIDSize + chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead
@@ -49,7 +53,7 @@ const overhead = 1 + rootIDSize + chacha20poly1305.NonceSizeX + chacha20poly1305
 // encoding is canonical: Strict refuses set trailing bits, RawURL padding.
 var encoding = base64.RawURLEncoding.Strict()
 
-// purpose is what a key is for. The strings are part of the wire format.
+// purpose is the use of a derived key. The strings are part of the wire format.
 type purpose string
 
 const (
@@ -71,18 +75,19 @@ var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, f
 
 // Keyring holds the keys derived from one or more root secrets. The first root
 // seals, all of them open. It is safe for concurrent use, also while [Keyring.Become]
-// gives it other roots: whatever is done is done with the old ones or with the new.
+// gives it other roots: each call works with the old roots or with the new ones.
 type Keyring struct {
-	current atomic.Pointer[[]root] // never written, never empty
+	current atomic.Pointer[[]root] // a slice that is never written and never empty
 }
 
 func (k *Keyring) roots() []root { return *k.current.Load() }
 
-// Become gives k the roots of next, for all who hold k.
+// Become gives k the roots of next. Every holder of k works with them from its next
+// call on.
 func (k *Keyring) Become(next *Keyring) { k.current.Store(next.current.Load()) }
 
-// Roots names the roots in their order by their fingerprints. Those that are for
-// clients only have "clients:" before them, as in the list that Parse reads.
+// Roots returns the fingerprints of the roots in their order. The fingerprint of a
+// root that is for clients only follows "clients:", as in the list that Parse reads.
 func (k *Keyring) Roots() []string {
 	var names []string
 	for _, r := range k.roots() {
@@ -100,13 +105,13 @@ type root struct {
 	fingerprint string
 	clientsOnly bool // opens registered client ids and their secrets, nothing else
 	aeads       map[purpose]cipher.AEAD
-	macs        map[purpose][]byte // and keys that are handed out
+	macs        map[purpose][]byte // keys of HMAC-SHA256, and the one that UpstreamKey returns
 }
 
 // LogValue keeps keys out of logs.
 func (k *Keyring) LogValue() slog.Value { return slog.StringValue("[keyring]") }
 
-// What may stand before a root secret in a list.
+// Prefixes of a root secret in a list.
 const (
 	clientsPrefix = "clients:"
 	nextPrefix    = "next:"
@@ -123,8 +128,8 @@ func NewSecret() string {
 // (unpadded) of 32 bytes. The first one seals. An entry written "clients:SECRET"
 // opens only registered client ids and derives only their secrets: registrations
 // never expire, so a retired root stays listed that way. An entry written
-// "next:SECRET" is one that will seal soon: it opens like the others, and says that
-// a rotation has begun.
+// "next:SECRET" will seal soon: it opens like the others, and shows that a rotation
+// has begun. An error names the entry by its number and never repeats a secret.
 func Parse(list string) (*Keyring, error) {
 	var roots []root
 	for i, entry := range strings.Split(list, ",") {
@@ -136,10 +141,10 @@ func Parse(list string) (*Keyring, error) {
 			return nil, fmt.Errorf("root secret %d: must be base64url (unpadded) of %d bytes", i+1, RootSize)
 		}
 		if i == 0 && (clientsOnly || next) {
-			return nil, errors.New("root secret 1: the first secret seals, so it cannot be for clients only, nor the next one")
+			return nil, errors.New("root secret 1: the first secret seals, so it has neither of the prefixes clients: and next:")
 		}
 		if clientsOnly && next {
-			return nil, fmt.Errorf("root secret %d: for clients only, and the next one", i+1)
+			return nil, fmt.Errorf("root secret %d: has both prefixes, clients: and next:", i+1)
 		}
 		r, err := newRoot(b, clientsOnly)
 		if err != nil {
@@ -187,11 +192,11 @@ func newRoot(secret []byte, clientsOnly bool) (root, error) {
 	return r, nil
 }
 
-// Fingerprint names the sealing root without telling anything about it.
+// Fingerprint returns a name of the sealing root that reveals nothing about it.
 func (k *Keyring) Fingerprint() string { return k.roots()[0].fingerprint }
 
-// HasFingerprint reports whether fp names one of the roots that may open
-// everything. A store keeps the fingerprint of the root it was made under.
+// HasFingerprint reports whether fp names one of the roots that open artefacts of
+// every kind. A store keeps the fingerprint of the root under which it was made.
 func (k *Keyring) HasFingerprint(fp string) bool {
 	for _, r := range k.roots() {
 		if !r.clientsOnly && r.fingerprint == fp {
@@ -201,13 +206,14 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 	return false
 }
 
-// UpstreamKey is the one derived key that a process without the root secret may be
-// given: it opens upstream credentials and nothing else.
+// UpstreamKey returns, as base64url, the one derived key that a process without the
+// root secret may have: it opens upstream credentials and nothing else.
 func (k *Keyring) UpstreamKey() string {
 	return encoding.EncodeToString(k.roots()[0].macs[forUpstream])
 }
 
-// Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3).
+// Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3),
+// sealed under the first root of k.
 func Seal[T Artefact](k *Keyring, v T) (string, error) {
 	plain, err := json.Marshal(v)
 	if err != nil {
@@ -223,15 +229,15 @@ func Seal[T Artefact](k *Keyring, v T) (string, error) {
 	return encoding.EncodeToString(b), nil
 }
 
-// Open returns what Seal sealed as a T under one of the keyring's roots, or
-// [ErrInvalid]. What it returns is authentic, nothing more: expiry, epoch, client
-// and single use are the caller's to check.
+// Open returns the value that Seal sealed as a T under one of the roots of k, or
+// [ErrInvalid]. The value is authentic, nothing more: the caller checks expiry,
+// epoch, client and single use.
 func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	var v, zero T
 	if len(raw) > MaxSize {
 		return zero, ErrInvalid
 	}
-	// DecodeString skips line breaks, so another spelling would get through.
+	// DecodeString skips line breaks, which would make another spelling.
 	if strings.ContainsAny(raw, "\r\n") {
 		return zero, ErrInvalid
 	}
@@ -256,7 +262,8 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	return v, nil
 }
 
-// IsCurrent reports whether raw names the sealing root. It opens nothing.
+// IsCurrent reports whether raw names the sealing root. It opens nothing, so raw
+// may be forged.
 func IsCurrent(k *Keyring, raw string) bool {
 	b, err := encoding.DecodeString(raw)
 	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots()[0].id
@@ -272,9 +279,10 @@ func (k *Keyring) root(id [rootIDSize]byte, p purpose) *root {
 	return nil
 }
 
-// ClientSecret derives the secret of the registered client clientID, which must
-// be an artefact that opens as a [Client]: nothing is stored for it. The root
-// that sealed the id derives the secret, so it survives rotation of the root.
+// ClientSecret derives the secret of the registered client clientID, so that no
+// store keeps it. The caller has opened clientID as a [Client] before. The root that
+// sealed the id derives the secret, so the secret survives a rotation of the root.
+// The error is [ErrInvalid] for an id that names no root of k.
 func (k *Keyring) ClientSecret(clientID string) (string, error) {
 	b, err := encoding.DecodeString(clientID)
 	if err != nil || len(b) < overhead {
@@ -287,9 +295,10 @@ func (k *Keyring) ClientSecret(clientID string) (string, error) {
 	return mac(r.macs[forClientSecret], clientID), nil
 }
 
-// SecretHash is the keyed hash under which a configured client's secret is kept.
-// Such secrets are long and random, so no slow password hash is needed. id is part
-// of the hash: equal secrets of two clients do not look equal.
+// SecretHash returns the keyed hash (HMAC-SHA256) that the clients file has in place
+// of a configured client's secret. Such secrets are long and random, so no slow
+// password hash is needed. id is part of the hash, so that equal secrets of two
+// clients have different hashes.
 func (k *Keyring) SecretHash(id, secret string) string {
 	return mac(k.roots()[0].macs[forSecretHash], id+"\x00"+secret)
 }

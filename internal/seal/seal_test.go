@@ -53,6 +53,7 @@ var kinds = map[string]func(*seal.Keyring, string) error{
 	"session":     refuses[seal.Session],
 	"client":      refuses[seal.Client],
 	"signing key": refuses[seal.SigningKey],
+	"backup":      refuses[seal.Backup],
 }
 
 func samples(t testing.TB, k *seal.Keyring) map[string]string {
@@ -64,6 +65,7 @@ func samples(t testing.TB, k *seal.Keyring) map[string]string {
 		"session":     mustSeal(t, k, seal.Session{ID: "1", Subject: "ann"}),
 		"client":      mustSeal(t, k, seal.Client{Name: "n", RedirectURIs: []string{"https://app.example/cb"}, Method: "none"}),
 		"signing key": mustSeal(t, k, seal.SigningKey{KeyID: "k", Private: []byte("d")}),
+		"backup":      mustSeal(t, k, seal.Backup{Sum: []byte("s")}),
 	}
 }
 
@@ -77,18 +79,18 @@ func TestSealedArtefactOpensUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("opened another handle (-want +got):\n%s", diff)
+		t.Errorf("the opened handle differs (-want +got):\n%s", diff)
 	}
 	if !regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(raw) {
-		t.Errorf("%q has characters that a URL would escape", raw)
+		t.Errorf("%q has characters that a URL must escape", raw)
 	}
 	if mustSeal(t, k, want) == raw {
-		t.Error("sealed twice, the same bytes came out: the nonce is not fresh")
+		t.Error("two seals of one value are equal: the nonce is not fresh")
 	}
 }
 
-// Every artefact in every other slot is refused.
-func TestD10_CrossType(t *testing.T) {
+// An artefact presented as any other kind is refused.
+func TestArtefactOpensOnlyAsItsKind_D10(t *testing.T) {
 	k := ring(t)
 	for made, raw := range samples(t, k) {
 		for opened, refuses := range kinds {
@@ -96,14 +98,15 @@ func TestD10_CrossType(t *testing.T) {
 				continue
 			}
 			if err := refuses(k, raw); err != nil {
-				t.Errorf("%s in the slot of a %s: %v", made, opened, err)
+				t.Errorf("%s as a %s: %v", made, opened, err)
 			}
 		}
 	}
 }
 
-// Any changed bit, any cut, anything appended, any other spelling is refused.
-func TestD10_Forged(t *testing.T) {
+// An artefact with a changed bit, a cut, an addition or in another spelling is
+// refused.
+func TestForgedArtefactIsRefused_D10(t *testing.T) {
 	k := ring(t)
 	for kind, raw := range samples(t, k) {
 		refuses := kinds[kind]
@@ -142,8 +145,8 @@ func TestD10_Forged(t *testing.T) {
 	}
 }
 
-// Set trailing bits that base64 ignores would be a second spelling of one artefact.
-func TestD10_TrailingBits(t *testing.T) {
+// Trailing bits that base64 ignores would make a second spelling of one artefact.
+func TestTrailingBitsAreRefused_D10(t *testing.T) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	k := ring(t)
 	tried := 0
@@ -163,7 +166,7 @@ func TestD10_TrailingBits(t *testing.T) {
 	}
 }
 
-func TestRootRotation(t *testing.T) {
+func TestRetiredRootOpensOnlyClients(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	before := ring(t, old)
 	code, client := mustSeal(t, before, seal.Code{RedirectURI: "r"}), mustSeal(t, before, seal.Client{Name: "n"})
@@ -174,29 +177,29 @@ func TestRootRotation(t *testing.T) {
 
 	during := ring(t, next, old)
 	if _, err := seal.Open[seal.Code](during, code); err != nil {
-		t.Errorf("code of the old root while it is listed: %v", err)
+		t.Errorf("code of the old root while the list has it: %v", err)
 	}
 	if !during.HasFingerprint(before.Fingerprint()) {
-		t.Error("the store's fingerprint is unknown while its root is listed")
+		t.Error("the fingerprint of the store's root is unknown while the list has the root")
 	}
 	after := ring(t, next, "clients:"+old)
 	if err := refuses[seal.Code](after, code); err != nil {
 		t.Errorf("code of a root kept for clients only: %v", err)
 	}
 	if after.HasFingerprint(before.Fingerprint()) {
-		t.Error("a root for clients only vouches for the store")
+		t.Error("a root for clients only counts as the store's root")
 	}
 	for name, k := range map[string]*seal.Keyring{"during": during, "after": after} {
 		if _, err := seal.Open[seal.Client](k, client); err != nil {
 			t.Errorf("%s the rotation, a registered client id: %v", name, err)
 		}
 		if got, err := k.ClientSecret(client); err != nil || got != secret {
-			t.Errorf("%s the rotation the client's secret changed: %v", name, err)
+			t.Errorf("%s the rotation, the secret of a registered client changed, or error %v", name, err)
 		}
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRefusesBadLists(t *testing.T) {
 	good := seal.NewSecret()
 	for name, list := range map[string]string{
 		"empty":             "",
@@ -220,12 +223,12 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestSecretHash(t *testing.T) {
+func TestSecretHashMatchesOneClientAndSecret(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	h := ring(t, old).SecretHash("app", "s3cret")
 	k := ring(t, next, "clients:"+old)
 	if !k.SecretMatches("app", "s3cret", h) {
-		t.Error("right secret refused after a rotation of the root")
+		t.Error("the right secret is refused after a rotation of the root")
 	}
 	for name, ok := range map[string]bool{
 		"other client": k.SecretMatches("app2", "s3cret", h),
@@ -243,17 +246,17 @@ func TestIDsSortByTheirTime(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	early, late := seal.NewID(at), seal.NewID(at.Add(time.Second))
 	if early >= late {
-		t.Errorf("%s, made to be forgotten first, sorts after %s", early, late)
+		t.Errorf("%s, whose time is earlier, sorts after %s", early, late)
 	}
 	if bound := seal.IDsBefore(at.Add(time.Second)); early >= bound || late < bound {
-		t.Errorf("bound %s does not part %s from %s", bound, early, late)
+		t.Errorf("bound %s is not between %s and %s", bound, early, late)
 	}
 	if a, b := seal.NewID(at), seal.NewID(at); a == b || len(a) != 26 {
-		t.Errorf("ids %q and %q: want 26 different characters", a, b)
+		t.Errorf("ids %q and %q: want two different ids of 26 characters", a, b)
 	}
 }
 
-// Nothing that was not sealed here opens, and nothing makes Open panic.
+// Open refuses every text that this keyring did not seal, and never panics.
 func FuzzOpen(f *testing.F) {
 	k := ring(f)
 	for _, raw := range samples(f, ring(f)) {
@@ -283,8 +286,8 @@ func BenchmarkSealOpenRefresh(b *testing.B) {
 }
 
 // While a keyring gets other roots again and again, everything that is sealed in the
-// meantime opens, whichever root it was.
-func TestBecomeWhileInUse(t *testing.T) {
+// meantime opens, whichever root sealed it.
+func TestBecomeDuringUseLosesNothing(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	lists := []*seal.Keyring{ring(t, old, next), ring(t, next, old)}
 	k := ring(t, old)
@@ -320,13 +323,13 @@ func TestBecomeWhileInUse(t *testing.T) {
 			t.Fatalf("client secret: %v", err)
 		}
 		if !k.SecretMatches("app", "s3cret", hash) || !k.HasFingerprint(lists[0].Fingerprint()) {
-			t.Fatal("a root that is always listed was missing")
+			t.Fatal("a root that every list has was missing")
 		}
 	}
 	close(stop)
 	wg.Wait()
 	if !both() {
-		t.Errorf("sealed by %v: the test is idle", sealedBy)
+		t.Errorf("both roots must seal, have %v", sealedBy)
 	}
 }
 
