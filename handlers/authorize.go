@@ -128,7 +128,7 @@ func (s *server) newLogin(client *clients.Client, redirectURI string, params url
 	}
 	expires := now.Add(loginTTL)
 	// The grant may be made until expires, and its code redeemed a code's life later.
-	remember := expires.Add(s.o.CodeTTL + s.o.RefreshTTL + s.o.Window + jwt.Leeway)
+	remember := expires.Add(s.o.Lives.Code + s.o.Lives.Refresh + s.o.Lives.Window() + jwt.Leeway)
 	return seal.Login{
 		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: s.o.Store.Epoch(),
 		ClientID: client.ID, RedirectURI: redirectURI, State: packState(params.Get("state")),

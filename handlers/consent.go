@@ -110,14 +110,14 @@ func (s *server) consent(r *http.Request) (any, error) {
 // approve makes the grant and its code, and returns where the browser takes it
 // (OAuth 2.1 §4.1.2). Nothing is stored: the code is generation 0 of the grant.
 func (s *server) approve(r *http.Request, client *clients.Client, tx seal.Login, now time.Time, how string) (string, error) {
-	expires := now.Add(s.o.CodeTTL)
+	expires := now.Add(s.o.Lives.Code)
 	code, err := seal.Seal(s.o.Ring, seal.Code{
 		Grant: seal.Grant{
 			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
 			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx),
 			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
 			// The bound until the code is redeemed, which sets the end.
-			Expires: expires.Add(s.o.RefreshTTL).Unix(),
+			Expires: expires.Add(s.o.Lives.Refresh).Unix(),
 		},
 		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
 	})

@@ -72,7 +72,7 @@ func (s *server) makeFeed(keyID string, now time.Time) error {
 		grants[id] = (at + 999) / 1000
 	}
 	token, err := s.o.Signer.SignFeed(jwt.FeedClaims{
-		Issuer: s.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(s.o.AccessTTL + jwt.Leeway).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
+		Issuer: s.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(s.o.Lives.Access + jwt.Leeway).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
 	}, now)
 	if err != nil {
 		return err

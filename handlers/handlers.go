@@ -77,14 +77,12 @@ type Options struct {
 	Scopes        []string // that exist
 	DefaultScopes []string // of a request, a client or a user that names none
 
-	CodeTTL        time.Duration
-	AccessTTL      time.Duration
-	RefreshTTL     time.Duration // absolute: from the first handle of a grant to the end of its last
-	RefreshIdleTTL time.Duration // of a handle that is not used
-	Window         time.Duration // the denylist's replay window
+	Lives        Lives         // optional
+	Limits       Limits        // optional
+	Registration Registration  // optional
+	Pages        pages.Options // optional: how the pages look
 
-	Pages     pages.Options // optional: how the pages look; New sets App, Path, Login and Scopes
-	LoginPath string        // optional: where the login page is, below the issuer's path; /login
+	LoginPath string // optional: where the login page is, below the issuer's path; /login
 
 	// LoginHandler, optional, serves the login page in place of ours.
 	LoginHandler LoginHandler
@@ -94,14 +92,7 @@ type Options struct {
 	ChangePassword func(ctx context.Context, subject, old, next string) (users.User, error)
 	EndSessions    func(ctx context.Context, subject string) error
 
-	Limits Limits // optional
-
 	Admission *admission.Classes // optional: how many requests are worked on at once; admission.New
-
-	// Who may register a client: anybody; whoever has RegistrationToken, if that is set;
-	// or nobody, if it is off. Clients that are registered stay so.
-	RegistrationOff   bool
-	RegistrationToken string
 
 	Draining   func() bool // optional: whether the server is about to stop
 	OtherStore func() bool // optional: whether the issuer leads to a server with another store
@@ -160,8 +151,8 @@ func New(o Options) (*Handler, error) {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
 	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
-	o.Pages.App, o.Pages.Path, o.Pages.Login, o.Pages.Scopes = o.App, s.path, o.LoginPath, o.knownScopes()
-	if s.pages, err = pages.New(o.Pages); err != nil {
+	site := pages.Site{App: o.App, Path: s.path, Login: o.LoginPath, Scopes: o.knownScopes()}
+	if s.pages, err = pages.New(site, o.Pages); err != nil {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
 	}
 	if s.served, err = s.newMetadata(); err != nil {
@@ -183,10 +174,9 @@ func (o *Options) check() error {
 	if !oauth.ScopeIsSubset(o.DefaultScopes, o.knownScopes()) {
 		return errors.New("a default scope is not among Scopes")
 	}
-	for _, ttl := range []time.Duration{o.CodeTTL, o.AccessTTL, o.RefreshTTL, o.RefreshIdleTTL} {
-		if ttl < time.Second {
-			return errors.New("lifetimes CodeTTL, AccessTTL, RefreshTTL and RefreshIdleTTL must be a second or more")
-		}
+	o.Lives = o.Lives.OrDefault()
+	if err := errors.Join(o.Lives.Check(), o.Registration.Check()); err != nil {
+		return err
 	}
 	for _, r := range o.Resources {
 		if canonical, err := oauth.CanonicalResource(r); err != nil || canonical != r {
@@ -255,7 +245,7 @@ func (s *server) routes() *Handler {
 	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
 	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
 	handle(route{api: true, get: s.revoked, atHand: true}, p+"/.well-known/revoked")
-	if !s.o.RegistrationOff {
+	if !s.o.Registration.Off {
 		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister, class: class.Register, ownSlot: true}, p+"/register", p+"/oauth/register")
 	}
 	handle(route{api: true, post: s.token, limit: maxForm, class: class.Refresh, ownSlot: true}, p+"/token", p+"/oauth/token")

@@ -102,7 +102,7 @@ func (s *server) jwks(*http.Request) (any, error) {
 
 // registrationEndpoint is left out of the metadata where nobody may register.
 func (s *server) registrationEndpoint() string {
-	if s.o.RegistrationOff {
+	if s.o.Registration.Off {
 		return ""
 	}
 	return s.o.Issuer + "/register"

@@ -10,12 +10,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/handlers"
 	"signet/internal/denylist"
 	"signet/internal/test/authtest"
 	"signet/users"
 )
 
-func strict(c *authtest.Config) { c.Window = authtest.Strict }
+func strict(c *authtest.Config) { c.Lives.Replay = handlers.Strict }
 
 // E01, row 16: every refresh gives a new pair with the same scope and audience.
 func TestE01_Rotation(t *testing.T) {
@@ -172,7 +173,7 @@ func TestE11_RefusedMeansUnchanged(t *testing.T) {
 func TestE12_Lifetimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t, func(c *authtest.Config) {
-			c.AccessTTL, c.RefreshTTL, c.RefreshIdleTTL = time.Hour, 10*time.Hour, 4*time.Hour
+			c.Lives.Access, c.Lives.Refresh, c.Lives.Idle = time.Hour, 10*time.Hour, 4*time.Hour
 		})
 		idle, tok := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "alice", s.PUB)
 		if tok.ExpiresIn != 3600 {
@@ -203,7 +204,7 @@ func TestE12_Lifetimes(t *testing.T) {
 	})
 	// The lifetimes of a server that wants one long one.
 	s := authtest.New(t, func(c *authtest.Config) {
-		c.AccessTTL, c.RefreshTTL, c.RefreshIdleTTL = 720*time.Hour, 720*time.Hour, 720*time.Hour
+		c.Lives.Access, c.Lives.Refresh, c.Lives.Idle = 720*time.Hour, 720*time.Hour, 720*time.Hour
 	})
 	if tok := s.Tokens(t, "alice", s.PUB); tok.ExpiresIn != 720*3600 {
 		t.Errorf("expires_in %d", tok.ExpiresIn)
@@ -254,7 +255,7 @@ func TestE13_UserChanges(t *testing.T) {
 func TestGrantEndsMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &failing{Users: authtest.NewUsers()}
-		s := authtest.New(t, func(c *authtest.Config) { c.Users, c.RefreshTTL = source, 10*time.Second })
+		s := authtest.New(t, func(c *authtest.Config) { c.Users, c.Lives.Refresh = source, 10*time.Second })
 		tok := s.Tokens(t, "alice", s.PUB)
 		time.Sleep(8 * time.Second)
 		source.takes = time.Second

@@ -49,7 +49,7 @@ func (s *server) register(r *http.Request) (any, error) {
 
 // mayRegister checks the initial access token where one is needed (RFC 7591 §3).
 func (s *server) mayRegister(r *http.Request) error {
-	if s.o.RegistrationToken == "" {
+	if s.o.Registration.Token == "" {
 		return nil
 	}
 	token, ok, err := oauth.Bearer(r.Header["Authorization"])
@@ -57,7 +57,7 @@ func (s *server) mayRegister(r *http.Request) error {
 		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration needs an initial access token").Because(err)}
 	}
 	// Of hashes, so that the comparison tells nothing about the length either.
-	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.o.RegistrationToken))
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.o.Registration.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "the initial access token is not valid")}
 	}

@@ -103,7 +103,7 @@ func TestH07_Authorization(t *testing.T) {
 // failure; with it a registration is as good as any.
 func TestH07_InitialAccessToken(t *testing.T) {
 	s := authtest.New(t)
-	s.Config.RegistrationToken = "correct-horse-battery-staple"
+	s.Config.Registration.Token = "correct-horse-battery-staple"
 	s.Restart(t)
 	ask := func(headers ...string) *authtest.Response {
 		return s.Do(t, request("POST", authtest.Issuer+"/register", registration, append([]string{"Content-Type", "application/json"}, headers...)...))
@@ -128,7 +128,7 @@ func TestH07_InitialAccessToken(t *testing.T) {
 // who has registered stays a client.
 func TestA02_RegistrationOff(t *testing.T) {
 	s := authtest.New(t)
-	s.Config.RegistrationOff = true
+	s.Config.Registration.Off = true
 	s.Restart(t)
 	if _, there := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)["registration_endpoint"]; there {
 		t.Error("registration is advertised")

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"signet/handlers"
 	"signet/internal/test/authtest"
 	"signet/internal/test/pgtest"
 )
@@ -77,7 +78,7 @@ func TestM01_SplitRotation(t *testing.T) {
 		}
 	})
 	t.Run("strict", func(t *testing.T) {
-		servers := replicas(t, func(c *authtest.Config) { c.Window = authtest.Strict })
+		servers := replicas(t, func(c *authtest.Config) { c.Lives.Replay = handlers.Strict })
 		s := servers[0]
 		handle := s.Tokens(t, "alice", s.PUB).Refresh
 		answers := spread(100, servers, func(r *authtest.Server) *authtest.Response { return r.Refresh(t, s.PUB, handle) })

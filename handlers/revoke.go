@@ -69,7 +69,7 @@ func (s *server) grantOf(ctx context.Context, client *clients.Client, raw string
 	}
 	return denylist.Grant{
 		ID: claims.GrantID, Subject: claims.Subject, ClientHash: client.Hash(), ClientName: clientName(client),
-		Scope: claims.Scope, Resource: claims.Audience, Created: now.Unix(), Expires: now.Add(s.o.RefreshTTL).Unix(),
+		Scope: claims.Scope, Resource: claims.Audience, Created: now.Unix(), Expires: now.Add(s.o.Lives.Refresh).Unix(),
 	}, nil
 }
 

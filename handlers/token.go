@@ -127,7 +127,7 @@ func (s *server) redeemCode(ctx context.Context, client *clients.Client, form ur
 	if _, err := s.checkGrant(ctx, g, form.Get("resource")); err != nil {
 		return nil, err
 	}
-	g.Expires = now.Add(s.o.RefreshTTL).Unix()
+	g.Expires = now.Add(s.o.Lives.Refresh).Unix()
 	return s.issue(ctx, client, g, issuance{scope: g.Scope, nonce: code.Nonce}, now, ev)
 }
 
@@ -221,7 +221,7 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 		return nil, err
 	}
 	wall := time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
-	expires := min(wall.Add(s.o.AccessTTL).Unix(), g.Expires)
+	expires := min(wall.Add(s.o.Lives.Access).Unix(), g.Expires)
 	if expires <= wall.Unix() {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
@@ -253,7 +253,7 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
 		return response, nil
 	}
-	idle := min(now.Add(s.o.RefreshIdleTTL).Unix(), g.Expires)
+	idle := min(now.Add(s.o.Lives.Idle).Unix(), g.Expires)
 	response.RefreshToken, err = seal.Seal(s.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
 	return response, err
 }

@@ -50,7 +50,7 @@ func (o *Options) beChaotic() error {
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
 	}
 	o.KeyRotation = min(o.KeyRotation, chaosRotation)
-	o.AccessTTL = min(o.AccessTTL, chaosTTL)
+	o.Lives.Access = min(o.Lives.Access, chaosTTL)
 	return nil
 }
 

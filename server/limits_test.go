@@ -26,7 +26,6 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/handlers"
 	"signet/server"
 )
 
@@ -630,7 +629,7 @@ func TestK04_LimitsByAddress(t *testing.T) {
 		"one IPv6 network":        {"127.0.0.0/8", "2001:db8::%d", true},
 	} {
 		addr, _ := live(t, func(o *server.Options) {
-			o.Limits = handlers.Limits{Register: 3}
+			o.Limits = server.Limits{Register: 3}
 			if c.trusted != "" {
 				o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(c.trusted)}
 			}

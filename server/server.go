@@ -47,8 +47,16 @@ import (
 // the resource server alone, which needs an issuer and holds no secret.
 var Roles = []string{"all", "auth", "mcp"}
 
-// Strict, as Options.ReplayWindow, makes refresh handles single use without exception.
-const Strict time.Duration = -1
+// Groups of settings, under this package's name so that a program imports no other.
+type (
+	Lives        = handlers.Lives
+	Limits       = handlers.Limits
+	Registration = handlers.Registration
+	Pages        = pages.Options
+)
+
+// Strict, as Lives.Replay, makes refresh handles single use without exception.
+const Strict = handlers.Strict
 
 // Version is what the program says it is.
 const Version = "0.1.0"
@@ -79,34 +87,24 @@ type Options struct {
 	ScopeHierarchy string   // which scopes imply which (see oauth.ParseHierarchy); oauth.DefaultHierarchy
 	PublicTools    []string // tools that need no login, unless they need a scope; none
 
-	CodeTTL        time.Duration // 60 s
-	AccessTTL      time.Duration // 5 min
-	RefreshTTL     time.Duration // absolute; 720 h
-	RefreshIdleTTL time.Duration // 336 h
-	ReplayWindow   time.Duration // 60 s; Strict for none
+	Lives        Lives        // of codes, tokens and grants; handlers.DefaultLives
+	Limits       Limits       // requests a minute; handlers.DefaultLimits
+	Registration Registration // who may register a client; everybody
+	Pages        Pages        // how the pages look
 
 	KeyRotation time.Duration // 24 h
 	KeysDir     string        // the operator's own signing keys; empty: made in the store
 
-	Logo          string                // SVG or PNG file for the pages; a mark of ours
-	Color         string                // accent of the pages, #rrggbb
-	Messages      string                // JSON file with texts of the pages in more languages, or other words
-	LoginTemplate string                // HTML file in place of the login page
-	LoginPath     string                // where the login page is; /login
-	LoginHandler  handlers.LoginHandler // the program's own login page
+	LoginPath    string                // where the login page is; /login
+	LoginHandler handlers.LoginHandler // the program's own login page
 
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts; none
 	MCPOrigins     []string       // browser origins that may call the MCP endpoint; the issuer's
-
-	Limits handlers.Limits // requests a minute; see there for the defaults
 
 	RevocationPoll   time.Duration // of role mcp: between two looks at the issuer's revocation feed; 10 s
 	RevocationMaxAge time.Duration // of role mcp: beyond this age of the feed no token is accepted; 0: tokens are accepted until they expire
 
 	MaxConnections int // open at the same time; more are closed at once; 10,000
-
-	RegistrationOff   bool   // no dynamic client registration; clients that are registered stay so
-	RegistrationToken string // initial access token that registration needs (RFC 7591 §3); empty: none
 
 	MetricsListen   string // metrics and pprof; empty: none
 	MetricsOptional bool   // a busy MetricsListen is a warning, not an error
@@ -217,15 +215,15 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	}
 	s.run(ctx, s.watchIssuer)
 	if o.KeysDir != "" {
-		s.keys, err = keys.ReadDir(o.KeysDir, o.AccessTTL, o.Log)
+		s.keys, err = keys.ReadDir(o.KeysDir, o.Lives.Access, o.Log)
 	} else {
-		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.AccessTTL, Log: o.Log})
+		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.Lives.Access, Log: o.Log})
 	}
 	if err != nil {
 		return err
 	}
 	s.run(ctx, s.keys.Run)
-	s.denylist, err = denylist.New(ctx, denylist.Options{Store: s.store, Window: o.window(), Skew: jwt.Leeway, Keep: o.AccessTTL + jwt.Leeway, Log: o.Log})
+	s.denylist, err = denylist.New(ctx, denylist.Options{Store: s.store, Window: o.Lives.Window(), Skew: jwt.Leeway, Keep: o.Lives.Access + jwt.Leeway, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -318,11 +316,8 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
-		CodeTTL: o.CodeTTL, AccessTTL: o.AccessTTL, RefreshTTL: o.RefreshTTL, RefreshIdleTTL: o.RefreshIdleTTL, Window: o.window(), Limits: o.Limits, Admission: s.classes,
-		RegistrationOff: o.RegistrationOff, RegistrationToken: o.RegistrationToken,
+		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: clientIP, Log: o.Log,
-		Pages:     pages.Options{Logo: o.Logo, Color: o.Color, Messages: o.Messages, LoginTemplate: o.LoginTemplate},
-		LoginPath: o.LoginPath, LoginHandler: o.LoginHandler,
 	}
 	if f := s.usersFile; f != nil {
 		s.classes.Logins(f.Stats().Most)
@@ -394,11 +389,7 @@ func (o *Options) setDefaults() error {
 	or(&o.Store, filepath.Join(o.DataDir, "signet.db"))
 	or(&o.UsersFile, filepath.Join(o.DataDir, "users"))
 	or(&o.ClientsFile, filepath.Join(o.DataDir, "clients.json"))
-	or(&o.CodeTTL, time.Minute)
-	or(&o.AccessTTL, 5*time.Minute)
-	or(&o.RefreshTTL, 720*time.Hour)
-	or(&o.RefreshIdleTTL, 336*time.Hour)
-	or(&o.ReplayWindow, time.Minute)
+	o.Lives = o.Lives.OrDefault()
 	or(&o.KeyRotation, 24*time.Hour)
 	or(&o.MaxConnections, 10_000)
 	or(&o.askAgain, askAgain)
@@ -450,8 +441,6 @@ func or[T comparable](field *T, value T) {
 		*field = value
 	}
 }
-
-func (o *Options) window() time.Duration { return max(o.ReplayWindow, 0) }
 
 // loopback reports whether the issuer can be reached from this machine only.
 func (o *Options) loopback() bool {

@@ -57,8 +57,7 @@ func run(ctx context.Context) error {
 		Scopes:         []string{"read", "admin"}, // that exist
 		DefaultScopes:  []string{"read"},          // of who asks for none
 		RequiredScopes: []string{"read"},          // of every MCP request
-		AccessTTL:      10 * time.Minute,
-		RefreshTTL:     30 * 24 * time.Hour,
+		Lives:          server.Lives{Access: 10 * time.Minute, Refresh: 30 * 24 * time.Hour},
 		Log:            slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {

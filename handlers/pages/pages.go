@@ -25,18 +25,27 @@ var files embed.FS
 // names are the pages. Each has a template of its own, inside of layout.html.
 var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home"}
 
-// Options are what an operator may change of the pages. The zero value of every
-// field but App is a sensible default.
-type Options struct {
+// Site is the server that the pages belong to.
+type Site struct {
 	App    string   // name on the pages
-	Path   string   // of the issuer, before every path of ours
+	Path   string   // of the issuer, before the path of every page
 	Login  string   // path that the login form is sent to, without Path; /login
-	Scopes []string // that exist: their names may be put into words (see Messages)
+	Scopes []string // that exist: messages may put their names into words
+}
 
-	Logo          string // file, SVG or PNG
-	Color         string // #rrggbb
-	Messages      string // JSON file with texts (see readMessages)
-	LoginTemplate string // HTML file in place of the login page (see parseLogin)
+// Options are what an operator may change of the pages. The zero value of every
+// field is a sensible default.
+type Options struct {
+	Logo          string // SVG or PNG file; Signet's mark
+	Color         string // accent, #rrggbb
+	Messages      string // JSON file with texts in more languages, or in other words (see readMessages)
+	LoginTemplate string // HTML file in place of the login page (see readLogin)
+}
+
+// Check checks what can be checked without reading a file.
+func (o Options) Check() error {
+	_, err := parseColor(o.Color)
+	return err
 }
 
 // Login is what the login page shows.
@@ -51,6 +60,7 @@ type Login struct {
 
 // Set are the pages, ready to be rendered. It is safe for concurrent use.
 type Set struct {
+	site      Site
 	o         Options
 	style     template.CSS
 	policy    string // Content-Security-Policy
@@ -77,11 +87,11 @@ type view struct {
 
 // New reads the operator's files and parses the templates. An error names the file,
 // and what in it is wrong.
-func New(o Options) (*Set, error) {
-	if o.Login == "" {
-		o.Login = "/login"
+func New(site Site, o Options) (*Set, error) {
+	if site.Login == "" {
+		site.Login = "/login"
 	}
-	s := &Set{o: o}
+	s := &Set{site: site, o: o}
 	if err := s.setStyle(); err != nil {
 		return nil, err
 	}
@@ -93,7 +103,7 @@ func New(o Options) (*Set, error) {
 		return nil, err
 	}
 	if o.LoginTemplate != "" {
-		if s.login, err = readLogin(o); err != nil {
+		if s.login, err = readLogin(o.LoginTemplate, site); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +131,7 @@ func (s *Set) setStyle() error {
 
 // translate parses the templates once for each language.
 func (s *Set) translate() error {
-	all, err := allTexts(s.o.Messages, s.o.Scopes)
+	all, err := allTexts(s.o.Messages, s.site.Scopes)
 	if err != nil {
 		return err
 	}
@@ -154,7 +164,7 @@ func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage str
 	}
 	h.Set("Content-Security-Policy", s.policy)
 	h.Set("Content-Language", l.tag.String())
-	return l.byName[name].Execute(body, view{App: s.o.App, Path: s.o.Path, Login: s.o.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
+	return l.byName[name].Execute(body, view{App: s.site.App, Path: s.site.Path, Login: s.site.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
 }
 
 // LenientPolicy is for pages that an operator wrote: styles as they like, images of

@@ -20,8 +20,14 @@ import (
 // newSet makes the pages, or fails the test.
 func newSet(t testing.TB, o pages.Options) *pages.Set {
 	t.Helper()
-	o.App = "Test App"
-	s, err := pages.New(o)
+	return newSetFor(t, pages.Site{}, o)
+}
+
+// newSetFor makes the pages of a site.
+func newSetFor(t testing.TB, site pages.Site, o pages.Options) *pages.Set {
+	t.Helper()
+	site.App = "Test App"
+	s, err := pages.New(site, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,13 @@ func write(t testing.TB, name, content string) string {
 // wantFault demands an error that names every word.
 func wantFault(t *testing.T, o pages.Options, words ...string) {
 	t.Helper()
-	_, err := pages.New(o)
+	wantFaultFor(t, pages.Site{Scopes: []string{"mcp:tools"}}, o, words...)
+}
+
+// wantFaultFor demands an error for the pages of a site.
+func wantFaultFor(t *testing.T, site pages.Site, o pages.Options, words ...string) {
+	t.Helper()
+	_, err := pages.New(site, o)
 	if err == nil {
 		t.Errorf("%+v is accepted", o)
 		return
@@ -125,10 +137,10 @@ func TestMessagesThatAreWrong(t *testing.T) {
 		strings.Repeat(" ", 1<<20) + `{"fr":{"a":"too big"}}`: {"KiB"},
 	} {
 		path := write(t, "words.json", content)
-		wantFault(t, pages.Options{Messages: path, Scopes: []string{"mcp:tools"}}, append(words, "words.json")...)
+		wantFault(t, pages.Options{Messages: path}, append(words, "words.json")...)
 	}
 	wantFault(t, pages.Options{Messages: "/nowhere/words.json"}, "/nowhere/words.json")
-	newSet(t, pages.Options{Messages: write(t, "w.json", `{"en": {"scope.mcp:tools": "Use the tools"}}`), Scopes: []string{"mcp:tools"}})
+	newSetFor(t, pages.Site{Scopes: []string{"mcp:tools"}}, pages.Options{Messages: write(t, "w.json", `{"en": {"scope.mcp:tools": "Use the tools"}}`)})
 }
 
 // Both built-in languages say everything, with the same placeholders; and everything

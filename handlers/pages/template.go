@@ -28,14 +28,14 @@ const left, right = "\uE000", "\uE001"
 // {app_name} and {error_message} are replaced wherever they stand. The last is empty
 // or a <div class="error"> with the text in it. What is put in is escaped for its
 // place and not looked at again; a place where that would not be enough is an error.
-func readLogin(o Options) (*template.Template, error) {
-	b, err := readFile(o.LoginTemplate, maxTemplate)
+func readLogin(path string, site Site) (*template.Template, error) {
+	b, err := readFile(path, maxTemplate)
 	if err != nil {
 		return nil, err
 	}
-	t, err := parseLogin(string(b), []string{o.Path + o.Login, o.Path + "/login", o.Path + "/oauth/login"})
+	t, err := parseLogin(string(b), []string{site.Path + site.Login, site.Path + "/login", site.Path + "/oauth/login"})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.LoginTemplate, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return t, nil
 }
@@ -70,7 +70,7 @@ type ownLogin struct {
 }
 
 func (s *Set) renderOwn(body *bytes.Buffer, l *translation, login Login) error {
-	own := ownLogin{State: login.State, Username: login.Username, App: s.o.App}
+	own := ownLogin{State: login.State, Username: login.Username, App: s.site.App}
 	if login.Problem != "" {
 		text, err := l.texts.fill(login.Problem)
 		if err != nil {

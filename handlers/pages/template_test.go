@@ -60,7 +60,7 @@ func TestRow28_LoginTemplate(t *testing.T) {
 			t.Errorf("%s is not kept in\n%s", evil, page)
 		}
 	}
-	newSet(t, pages.Options{Path: "/auth", Login: "/norman/login", LoginTemplate: write(t, "login.html", strings.Replace(plain, "/oauth/login", "/auth/norman/login", 1))})
+	newSetFor(t, pages.Site{Path: "/auth", Login: "/norman/login"}, pages.Options{LoginTemplate: write(t, "login.html", strings.Replace(plain, "/oauth/login", "/auth/norman/login", 1))})
 }
 
 func TestRow28_LoginTemplatesThatAreWrong(t *testing.T) {
@@ -104,7 +104,7 @@ func TestRow28_LoginTemplatesThatAreWrong(t *testing.T) {
 		})
 	}
 	wantFault(t, pages.Options{LoginTemplate: "/nowhere/login.html"}, "/nowhere/login.html")
-	wantFault(t, pages.Options{LoginTemplate: write(t, "login.html", plain), Path: "/auth"}, "/oauth/login, not to /auth/oauth/login")
+	wantFaultFor(t, pages.Site{Path: "/auth"}, pages.Options{LoginTemplate: write(t, "login.html", plain)}, "/oauth/login, not to /auth/oauth/login")
 }
 
 // However a template is written: if it is accepted, nothing that somebody typed
@@ -116,7 +116,7 @@ func FuzzLoginTemplate(f *testing.F) {
 	}
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, extra string) {
-		s, err := pages.New(pages.Options{App: "A", LoginTemplate: writeIn(t, dir, extra+plain)})
+		s, err := pages.New(pages.Site{App: "A"}, pages.Options{LoginTemplate: writeIn(t, dir, extra+plain)})
 		if err != nil {
 			return
 		}

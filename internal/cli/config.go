@@ -48,11 +48,7 @@ type config struct {
 	RequiredScopes string `env:"REQUIRED_SCOPES"`
 	ScopeHierarchy string `env:"SCOPE_HIERARCHY" envDefault:"admin>write>read"`
 
-	CodeTTL        time.Duration `env:"CODE_TTL" envDefault:"60s"`
-	AccessTTL      time.Duration `env:"ACCESS_TTL" envDefault:"5m"`
-	RefreshTTL     time.Duration `env:"REFRESH_TTL" envDefault:"720h"`
-	RefreshIdleTTL time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h"`
-	ReplayWindow   time.Duration `env:"REPLAY_WINDOW" envDefault:"60s"`
+	Lives lives
 
 	KeyRotation time.Duration `env:"KEY_ROTATION" envDefault:"24h"`
 	KeysDir     string        `env:"KEYS_DIR"`
@@ -66,10 +62,7 @@ type config struct {
 	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000"`
 	AppName string `env:"APP_NAME" envDefault:"Signet"`
 
-	Logo          string `env:"LOGO"`
-	Color         string `env:"COLOR" envDefault:"#1f6f5c"`
-	Messages      string `env:"MESSAGES"`
-	LoginTemplate string `env:"LOGIN_TEMPLATE"`
+	Pages look
 
 	RevocationPoll   time.Duration `env:"REVOCATION_POLL" envDefault:"10s"`
 	RevocationMaxAge time.Duration `env:"REVOCATION_MAX_AGE" envDefault:"0s"`
@@ -80,6 +73,38 @@ type config struct {
 	DrainDelay    time.Duration `env:"DRAIN_DELAY" envDefault:"5s"`
 
 	environ map[string]string
+}
+
+// lives are [handlers.Lives]. The types convert only as long as they have the same fields.
+type lives struct {
+	Code    time.Duration `env:"CODE_TTL" envDefault:"60s"`
+	Access  time.Duration `env:"ACCESS_TTL" envDefault:"5m"`
+	Refresh time.Duration `env:"REFRESH_TTL" envDefault:"720h"`
+	Idle    time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h"`
+	Replay  time.Duration `env:"REPLAY_WINDOW" envDefault:"60s"`
+}
+
+// look is [pages.Options], in the same way.
+type look struct {
+	Logo          string `env:"LOGO"`
+	Color         string `env:"COLOR" envDefault:"#1f6f5c"`
+	Messages      string `env:"MESSAGES"`
+	LoginTemplate string `env:"LOGIN_TEMPLATE"`
+}
+
+// variables returns the fields of config that are read from a variable, those of its
+// groups among them, in order.
+func variables() []reflect.StructField { return variablesOf(reflect.TypeFor[config]()) }
+
+func variablesOf(t reflect.Type) (list []reflect.StructField) {
+	for f := range t.Fields() {
+		if f.Tag.Get("env") != "" {
+			list = append(list, f)
+		} else if f.Type.Kind() == reflect.Struct {
+			list = append(list, variablesOf(f.Type)...)
+		}
+	}
+	return list
 }
 
 // readConfig reads the variables that begin with SIGNET_ from environ, in the form
@@ -120,7 +145,7 @@ func parseFaults(err error) error {
 			faults = append(faults, err)
 			continue
 		}
-		f, _ := reflect.TypeFor[config]().FieldByName(p.Name)
+		f := fieldOf(variables(), p.Name)
 		want := map[reflect.Type]string{
 			reflect.TypeFor[time.Duration](): "a duration such as 90s, 5m or 720h",
 			reflect.TypeFor[slog.Level]():    "debug, info, warn or error",
@@ -129,6 +154,25 @@ func parseFaults(err error) error {
 		faults = append(faults, fmt.Errorf("%s%s: must be %s", envPrefix, f.Tag.Get("env"), want))
 	}
 	return errors.Join(faults...)
+}
+
+// fieldOf returns the field of that name.
+func fieldOf(list []reflect.StructField, name string) reflect.StructField {
+	return list[slices.IndexFunc(list, func(f reflect.StructField) bool { return f.Name == name })]
+}
+
+// faultsOf finds the variables of the fields that the Check of a group has refused.
+func faultsOf(group any, err error, wrong func(name, format string, args ...any)) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range several.Unwrap() {
+			faultsOf(group, err, wrong)
+		}
+		return
+	}
+	var fault *handlers.FieldError
+	if errors.As(err, &fault) {
+		wrong(fieldOf(variablesOf(reflect.TypeOf(group)), fault.Field).Tag.Get("env"), "%v", fault.Err)
+	}
 }
 
 func (c *config) check() error {
@@ -170,16 +214,19 @@ func (c *config) check() error {
 	if c.Registration != "open" && c.Registration != "token" && c.Registration != "off" {
 		wrong("REGISTRATION", "%q is not open, token or off", c.Registration)
 	}
-	if (c.Registration == "token") != (c.RegistrationToken != "") || c.RegistrationToken != "" && len(c.RegistrationToken) < 20 {
-		wrong("REGISTRATION_TOKEN", "goes with SIGNET_REGISTRATION=token, and has 20 characters or more")
+	if (c.Registration == "token") != (c.RegistrationToken != "") {
+		wrong("REGISTRATION_TOKEN", "goes with SIGNET_REGISTRATION=token")
+	} else if err := c.registration().Check(); err != nil {
+		wrong("REGISTRATION_TOKEN", "%v", errors.Unwrap(err))
 	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
-	if _, err := pages.New(pages.Options{Color: c.Color}); err != nil {
+	if err := c.pages().Check(); err != nil {
 		wrong("COLOR", "%v", err)
 	}
 	c.checkScopes(wrong)
+	faultsOf(c.Lives, handlers.Lives(c.Lives).Check(), wrong)
 	c.checkTimes(wrong)
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
@@ -225,11 +272,6 @@ func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
 		name            string
 		value, min, max time.Duration
 	}{
-		{"CODE_TTL", c.CodeTTL, time.Second, 10 * time.Minute}, // OAuth 2.1 §4.1.2
-		{"ACCESS_TTL", c.AccessTTL, time.Second, 90 * 24 * time.Hour},
-		{"REFRESH_TTL", c.RefreshTTL, time.Second, 10 * 365 * 24 * time.Hour},
-		{"REFRESH_IDLE_TTL", c.RefreshIdleTTL, time.Second, 10 * 365 * 24 * time.Hour},
-		{"REPLAY_WINDOW", c.ReplayWindow, 0, time.Hour},
 		{"KEY_ROTATION", c.KeyRotation, 2 * time.Second, 365 * 24 * time.Hour},
 		{"DRAIN_DELAY", c.DrainDelay, 0, 10 * time.Minute},
 		{"REVOCATION_POLL", c.RevocationPoll, time.Second, 5 * time.Minute},
@@ -250,16 +292,17 @@ func (c *config) checkPages() error {
 	if err != nil || c.Role == "mcp" {
 		return err
 	}
+	site := pages.Site{Path: issuer.EscapedPath(), Scopes: scopeList(c.Scopes)}
 	var faults []error
 	for _, s := range []struct {
 		name string
 		o    pages.Options
 	}{
-		{"LOGO", pages.Options{Logo: c.Logo}},
-		{"MESSAGES", pages.Options{Messages: c.Messages, Scopes: scopeList(c.Scopes)}},
-		{"LOGIN_TEMPLATE", pages.Options{LoginTemplate: c.LoginTemplate, Path: issuer.EscapedPath()}},
+		{"LOGO", pages.Options{Logo: c.Pages.Logo}},
+		{"MESSAGES", pages.Options{Messages: c.Pages.Messages}},
+		{"LOGIN_TEMPLATE", pages.Options{LoginTemplate: c.Pages.LoginTemplate}},
 	} {
-		if _, err := pages.New(s.o); err != nil {
+		if _, err := pages.New(site, s.o); err != nil {
 			faults = append(faults, fmt.Errorf("%s%s: %w", envPrefix, s.name, err))
 		}
 	}
@@ -270,11 +313,8 @@ func (c *config) checkPages() error {
 // error does not go unnoticed.
 func (c *config) unknown() []string {
 	known := map[string]bool{}
-	t := reflect.TypeFor[config]()
-	for i := range t.NumField() {
-		if tag := t.Field(i).Tag.Get("env"); tag != "" {
-			known[envPrefix+tag] = true
-		}
+	for _, f := range variables() {
+		known[envPrefix+f.Tag.Get("env")] = true
 	}
 	var names []string
 	for name := range c.environ {
@@ -320,6 +360,12 @@ func (c *config) openUsers() (*users.File, error) {
 	return users.OpenFile(c.usersFile())
 }
 
+func (c *config) pages() pages.Options { return pages.Options(c.Pages) }
+
+func (c *config) registration() handlers.Registration {
+	return handlers.Registration{Off: c.Registration == "off", Token: c.RegistrationToken}
+}
+
 // options turns the environment into what the server takes.
 func (c *config) options(log *slog.Logger) server.Options {
 	proxies, _ := c.proxies() // checked already
@@ -329,15 +375,14 @@ func (c *config) options(log *slog.Logger) server.Options {
 		DataDir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), UsersFile: c.usersFile(), ClientsFile: c.clientsFile(),
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
 		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
-		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, ReplayWindow: c.ReplayWindow,
-		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, Logo: c.Logo, Color: c.Color, Messages: c.Messages, LoginTemplate: c.LoginTemplate, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins, Limits: limits,
+		Lives: handlers.Lives(c.Lives), Limits: limits, Registration: c.registration(), Pages: c.pages(),
+		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	o.GroupMayRead = c.GroupRead
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
-	o.RegistrationOff, o.RegistrationToken = c.Registration == "off", c.RegistrationToken
-	if c.ReplayWindow == 0 {
-		o.ReplayWindow = server.Strict
+	if c.Lives.Replay == 0 {
+		o.Lives.Replay = server.Strict
 	}
 	if c.MetricsListen == "off" {
 		o.MetricsListen = ""

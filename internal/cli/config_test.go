@@ -114,14 +114,11 @@ func TestStoreURLIsNotShown(t *testing.T) {
 // variable and shows no secret.
 func FuzzConfig(f *testing.F) {
 	var names []string
-	t := reflect.TypeFor[config]()
-	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("env"); name != "" {
-			names = append(names, envPrefix+name)
-			f.Add(uint8(len(names)-1), t.Field(i).Tag.Get("envDefault")+" ")
-			for _, value := range []string{"-1", "1e9h", "postgres://u:hunter2hunter2@h:port/x", "a>b>a", "::/0", "%zz", "https://a@b/c#d", strings.Repeat("x,", 100)} {
-				f.Add(uint8(len(names)-1), value)
-			}
+	for _, v := range variables() {
+		names = append(names, envPrefix+v.Tag.Get("env"))
+		f.Add(uint8(len(names)-1), v.Tag.Get("envDefault")+" ")
+		for _, value := range []string{"-1", "1e9h", "postgres://u:hunter2hunter2@h:port/x", "a>b>a", "::/0", "%zz", "https://a@b/c#d", strings.Repeat("x,", 100)} {
+			f.Add(uint8(len(names)-1), value)
 		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, value string) {
@@ -184,22 +181,25 @@ func TestSettingsReachTheServer(t *testing.T) {
 	if diff := cmp.Diff([]string{"greet", "echo"}, o.PublicTools); diff != "" {
 		t.Errorf("tools without login (-want +got):\n%s", diff)
 	}
-	if o.ReplayWindow >= 0 {
-		t.Errorf("replay window %s, want the strict one", o.ReplayWindow)
+	if o.Lives.Replay >= 0 {
+		t.Errorf("replay window %s, want the strict one", o.Lives.Replay)
 	}
-	if o.AccessTTL != time.Hour || o.UsersFile != "d/users" || o.MetricsListen != "" || o.TrustedProxies[0].String() != "10.0.0.0/8" {
+	if o.Lives.Access != time.Hour || o.UsersFile != "d/users" || o.MetricsListen != "" || o.TrustedProxies[0].String() != "10.0.0.0/8" {
 		t.Errorf("options: %+v", o)
 	}
 }
 
 // The defaults that are written down are those in force.
-func TestLimitsReachTheServer(t *testing.T) {
+func TestDefaultsAndLimitsReachTheServer(t *testing.T) {
 	defaults, err := readConfig(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(handlers.DefaultLimits, defaults.options(nil).Limits); diff != "" {
 		t.Errorf("defaults (-in force +written down):\n%s", diff)
+	}
+	if diff := cmp.Diff(handlers.DefaultLives, defaults.options(nil).Lives); diff != "" {
+		t.Errorf("default lives (-in force +written down):\n%s", diff)
 	}
 	for setting, want := range map[string]handlers.Limits{
 		"login=60, register=20": {Login: 60, Register: 20},

@@ -114,7 +114,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 			add("clients", err, cfg.clientsFile())
 		}
 		if cfg.KeysDir != "" {
-			_, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, cfg.logger())
+			_, err := keys.ReadDir(cfg.KeysDir, cfg.Lives.Access, cfg.logger())
 			add("keys", err, cfg.KeysDir)
 		} else if dataErr == nil && !fresh {
 			fine, err := examineKeys(ctx, cfg)

@@ -83,7 +83,7 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 		return t, err
 	}
 	if cfg.KeysDir != "" {
-		set, err := keys.ReadDir(cfg.KeysDir, cfg.AccessTTL, nil)
+		set, err := keys.ReadDir(cfg.KeysDir, cfg.Lives.Access, nil)
 		if err != nil {
 			return t, err
 		}
@@ -100,7 +100,7 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 }
 
 func (c *config) keyOptions(st *store.Store) keys.Options {
-	return keys.Options{Store: st, Rotation: c.KeyRotation, TokenTTL: c.AccessTTL}
+	return keys.Options{Store: st, Rotation: c.KeyRotation, TokenTTL: c.Lives.Access}
 }
 
 // withStore opens the store beside a server that may be running.

@@ -63,7 +63,7 @@ func secretRotateCommand(p Process) *cobra.Command {
 				return wrongUse{errors.New("--now goes with --finish")}
 			}
 			return state.SecretRotation{
-				Data: cfg.data(), Finish: finish, Now: now, Lives: state.SealedLives(cfg.RefreshTTL, cfg.RefreshIdleTTL),
+				Data: cfg.data(), Finish: finish, Now: now, Lives: state.SealedLives(cfg.Lives.Refresh, cfg.Lives.Idle),
 				Say: func(format string, args ...any) { fmt.Fprintf(p.Stdout, format+"\n", args...) },
 			}.Run(cmd.Context())
 		},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -50,7 +49,7 @@ func readSettings(t *testing.T) (list []setting) {
 // and a meaning, and no variable more.
 func TestEnvExampleAgreesWithTheCode(t *testing.T) {
 	var want, got []setting
-	for f := range reflect.TypeFor[config]().Fields() {
+	for _, f := range variables() {
 		if name := f.Tag.Get("env"); name != "" {
 			value := f.Tag.Get("envDefault")
 			if strings.ContainsAny(value, " >") {
@@ -116,7 +115,7 @@ var variable = regexp.MustCompile(`SIGNET_[A-Z_]*[A-Z]`)
 // The documents name no setting that does not exist.
 func TestSettingsInTheDocumentsExist(t *testing.T) {
 	known := map[string]bool{"SIGNET_TEST_ALL": true}
-	for f := range reflect.TypeFor[config]().Fields() {
+	for _, f := range variables() {
 		known[envPrefix+f.Tag.Get("env")] = true
 	}
 	files, err := filepath.Glob("../../docs/*.md")

@@ -168,16 +168,16 @@ func TestRow94_EverySetting(t *testing.T) {
 			}
 		}
 	})
-	t.Run("access_token_lifetime: AccessTTL", func(t *testing.T) {
-		e := embed(t, slog.LevelInfo, func(o *server.Options) { o.AccessTTL = 720 * time.Hour })
+	t.Run("access_token_lifetime: Lives.Access", func(t *testing.T) {
+		e := embed(t, slog.LevelInfo, func(o *server.Options) { o.Lives.Access = 720 * time.Hour })
 		if _, tok := e.login(t, "read"); tok.ExpiresIn != 2592000 {
 			t.Errorf("expires_in %d, want 2592000", tok.ExpiresIn)
 		}
 	})
-	t.Run("refresh_token_lifetime: RefreshTTL, RefreshIdleTTL", func(t *testing.T) {
+	t.Run("refresh_token_lifetime: Lives.Refresh, Lives.Idle", func(t *testing.T) {
 		for name, change := range map[string]func(*server.Options){
-			"of the grant":  func(o *server.Options) { o.RefreshTTL = time.Second },
-			"without a use": func(o *server.Options) { o.RefreshIdleTTL = time.Second },
+			"of the grant":  func(o *server.Options) { o.Lives.Refresh = time.Second },
+			"without a use": func(o *server.Options) { o.Lives.Idle = time.Second },
 		} {
 			e := embed(t, slog.LevelInfo, change)
 			client, tok := e.login(t, "read")

@@ -46,22 +46,14 @@ type Config struct {
 	DefaultScopes []string
 	Users         handlers.Users // nil: a [Users] with alice and bob
 
-	CodeTTL, AccessTTL, RefreshTTL, RefreshIdleTTL time.Duration
-
-	Window time.Duration // 60 s; Strict for none
-
-	RegistrationOff   bool
-	RegistrationToken string
-
-	Limits handlers.Limits // none
+	Lives        handlers.Lives
+	Limits       handlers.Limits // none
+	Registration handlers.Registration
 
 	Change func(*handlers.Options) // optional: whatever else is to be different
 
 	Database string // URL of an empty PostgreSQL database; empty: a SQLite file
 }
-
-// Strict, as Config.Window, is a replay window of nothing.
-const Strict time.Duration = -1
 
 // Client is a client that the server knows.
 type Client struct {
@@ -96,7 +88,7 @@ func New(t testing.TB, change ...func(*Config)) *Server {
 	t.Helper()
 	c := Config{
 		Issuer: Issuer, Resources: []string{ResourceA}, Scopes: []string{"mcp:read", "mcp:write", "admin"}, DefaultScopes: []string{"mcp:read"},
-		CodeTTL: time.Minute, AccessTTL: 5 * time.Minute, RefreshTTL: 720 * time.Hour, RefreshIdleTTL: 336 * time.Hour, Window: time.Minute,
+		Lives:  handlers.DefaultLives,
 		Limits: handlers.Limits{Authorize: -1, Login: -1, Register: -1, RegisterAll: -1, WrongSecret: -1, TokensGrant: -1, TokensClient: -1},
 	}
 	for _, f := range change {
@@ -149,9 +141,9 @@ func (s *Server) open(t testing.TB) {
 	var err error
 	s.Store, err = store.Open(ctx, s.storeOptions())
 	fail(err)
-	s.Keys, err = keys.Open(ctx, keys.Options{Store: s.Store, Ring: s.Ring, Rotation: 24 * time.Hour, TokenTTL: c.AccessTTL, Log: log})
+	s.Keys, err = keys.Open(ctx, keys.Options{Store: s.Store, Ring: s.Ring, Rotation: 24 * time.Hour, TokenTTL: c.Lives.Access, Log: log})
 	fail(err)
-	s.Denylist, err = denylist.New(ctx, denylist.Options{Store: s.Store, Window: max(c.Window, 0), Skew: jwt.Leeway, Keep: c.AccessTTL + jwt.Leeway, Log: log})
+	s.Denylist, err = denylist.New(ctx, denylist.Options{Store: s.Store, Window: c.Lives.Window(), Skew: jwt.Leeway, Keep: c.Lives.Access + jwt.Leeway, Log: log})
 	fail(err)
 	s.Clients, err = clients.Open(clients.Options{
 		Path: filepath.Join(s.dir, "clients.json"), Ring: s.Ring, Scopes: c.Scopes, Default: c.DefaultScopes,
@@ -168,8 +160,7 @@ func (s *Server) open(t testing.TB) {
 	options := handlers.Options{
 		Issuer: c.Issuer, App: "Test App", Ring: s.Ring, Store: s.Store, Keys: s.Keys, Denylist: s.Denylist, Throttle: s.Throttle, Clients: s.Clients, Users: c.Users,
 		Signer: jwt.NewSigner(s.Keys.Signing), Verifier: s.Verifier, Resources: c.Resources, Scopes: c.Scopes, DefaultScopes: c.DefaultScopes,
-		CodeTTL: c.CodeTTL, AccessTTL: c.AccessTTL, RefreshTTL: c.RefreshTTL, RefreshIdleTTL: c.RefreshIdleTTL, Window: max(c.Window, 0), Limits: c.Limits,
-		RegistrationOff: c.RegistrationOff, RegistrationToken: c.RegistrationToken,
+		Lives: c.Lives, Limits: c.Limits, Registration: c.Registration,
 		Draining: func() bool { return s.draining }, Log: log,
 	}
 	if c.Change != nil {
