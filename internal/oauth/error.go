@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Code is a registered error code.
+// Code is an error code that an RFC or OpenID Connect registers.
 type Code string
 
 // The codes that Signet answers with.
@@ -39,41 +39,42 @@ const (
 	RequestURINotSupported  Code = "request_uri_not_supported" // OpenID Connect Core §3.1.2.6
 )
 
-// maxDescription bounds what of a foreign value an error repeats.
+// maxDescription is the longest description in bytes, as it may repeat a foreign value.
 const maxDescription = 300
 
-// Error is what a client may see: a registered code and a description for the
-// developer on the other side; plus a cause that only the log gets.
+// Error is an error that a client may see: a registered code, a description for the
+// developer of the client, and a cause that only the log gets. Its methods change
+// nothing in it, so values may be shared.
 type Error struct {
 	Code        Code   `json:"error"`
 	Description string `json:"error_description,omitempty"`
 
 	cause  error
-	status int // replaces the status that follows from Code
+	status int // in place of the status that follows from Code; 0: none
 }
 
-// Errorf returns an Error. Characters that RFC 6749 §5.2 does not allow in a
-// description are replaced, so foreign values may be among args. Secrets may not.
+// Errorf returns an Error. It replaces characters that RFC 6749 §5.2 does not allow in
+// a description, so args may contain foreign values. They must not contain secrets.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Description: describable(fmt.Sprintf(format, args...))}
 }
 
-// Because returns e with a cause for the log.
+// Because returns a copy of e with a cause for the log.
 func (e *Error) Because(cause error) *Error {
 	c := *e
 	c.cause = cause
 	return &c
 }
 
-// WithStatus returns e with another HTTP status than the one that its code
-// stands for: 413, 415, 429.
+// WithStatus returns a copy of e with an HTTP status that does not follow from its
+// code: 413, 415, 429.
 func (e *Error) WithStatus(status int) *Error {
 	c := *e
 	c.status = status
 	return &c
 }
 
-// Error is the text for the log: code, description and cause.
+// Error returns the text for the log: code, description and cause.
 func (e *Error) Error() string {
 	s := string(e.Code)
 	if e.Description != "" {
@@ -88,7 +89,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Status is the HTTP status of the JSON and the challenge rendering.
+// Status returns the HTTP status of the JSON and the challenge rendering.
 func (e *Error) Status() int {
 	if e.status != 0 {
 		return e.status
@@ -107,8 +108,8 @@ func (e *Error) Status() int {
 	}
 }
 
-// AsError returns the [*Error] in err's chain, or a server_error caused by err: an
-// error that nobody made for the client means that we failed. The caller maps
+// AsError returns the [*Error] in err's chain, or a server_error caused by err: any
+// other error is a failure of the server. It returns nil for nil. The caller maps
 // failing stores and passed deadlines to temporarily_unavailable first.
 func AsError(err error) *Error {
 	if err == nil {
@@ -121,10 +122,11 @@ func AsError(err error) *Error {
 	return &Error{Code: ServerError, cause: err}
 }
 
-// WriteJSON is the JSON rendering (RFC 6749 §5.2). A client that tried HTTP Basic
-// and failed is told so by the header that the RFC demands. Retry-After is spread
-// over some seconds, so that clients turned away together do not return together;
-// one that the caller has set stays.
+// WriteJSON writes the JSON rendering (RFC 6749 §5.2). The answer to a client that
+// tried HTTP Basic and failed has the WWW-Authenticate header that the RFC demands. An
+// answer 429 or 503 has a Retry-After between 1 and 5 seconds, chosen at random so
+// that clients refused together do not return together; a Retry-After that the caller
+// has set stays.
 func (e *Error) WriteJSON(w http.ResponseWriter, usedBasic bool) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -138,31 +140,31 @@ func (e *Error) WriteJSON(w http.ResponseWriter, usedBasic bool) {
 	}
 	body, err := json.Marshal(Error{Code: e.Code, Description: describable(e.Description)})
 	if err != nil {
-		body = []byte(`{"error":"server_error"}`) // two strings always marshal
+		body = []byte(`{"error":"server_error"}`) // unreachable: two strings always marshal
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell when the connection is gone
+	_, _ = w.Write(append(body, '\n')) // an error means that the connection is gone, and the client with it
 }
 
-// RedirectTo is the redirect rendering (RFC 6749 §4.1.2.1) with iss (RFC 9207 §2).
-// redirectURI must be the registered one of a known client; its query is kept. An
-// empty state was not sent and is not returned.
+// RedirectTo returns the redirect rendering (RFC 6749 §4.1.2.1) with iss (RFC 9207 §2).
+// redirectURI must be a registered one of a known client; its query is kept. An empty
+// state means that the client sent none, and is left out.
 func (e *Error) RedirectTo(redirectURI, state, issuer string) string {
 	return respond(redirectURI, "error", string(e.Code), "error_description", describable(e.Description), "state", state, "iss", issuer)
 }
 
-// AuthorizationResponse is the successful counterpart of [Error.RedirectTo]:
-// redirectURI with code, state and iss (RFC 6749 §4.1.2, RFC 9207 §2).
+// AuthorizationResponse is the counterpart of [Error.RedirectTo] for a success: it
+// returns redirectURI with code, state and iss (RFC 6749 §4.1.2, RFC 9207 §2).
 func AuthorizationResponse(redirectURI, code, state, issuer string) string {
 	return respond(redirectURI, "code", code, "state", state, "iss", issuer)
 }
 
-// LogoutResponse is where the browser goes after a logout that a client asked for:
-// redirectURI with state (OpenID Connect RP-Initiated Logout §3).
+// LogoutResponse returns the URI to which the browser goes after a logout that a
+// client asked for: redirectURI with state (OpenID Connect RP-Initiated Logout §3).
 func LogoutResponse(redirectURI, state string) string { return respond(redirectURI, "state", state) }
 
-// respond appends the non-empty ones of the given parameters to a redirect URI.
-// Its own query is kept byte for byte: parsing and printing it would change it.
+// respond appends those of the given parameters that are not empty to a redirect URI.
+// The URI's own query stays byte for byte: parsing and printing would change it.
 func respond(redirectURI string, pairs ...string) string {
 	var b strings.Builder
 	b.WriteString(redirectURI)
@@ -186,12 +188,12 @@ func respond(redirectURI string, pairs ...string) string {
 	return b.String()
 }
 
-// Challenge is the bearer rendering, the value of WWW-Authenticate (RFC 6750 §3,
-// RFC 9728 §5.1). A nil Error stands for a request without credentials, which is
-// told no error code (RFC 6750 §3.1): some clients begin a login only then.
+// Challenge returns the bearer rendering, the value of WWW-Authenticate (RFC 6750 §3,
+// RFC 9728 §5.1). A nil Error stands for a request without credentials, whose challenge
+// has no error code (RFC 6750 §3.1): some clients begin a login only then.
 //
 // Clients find the parameters with regular expressions and take the first match.
-// So every value is quoted, and no description looks like a parameter.
+// Therefore every value is quoted, and no description looks like a parameter.
 func (e *Error) Challenge(resourceMetadata string, scope []string) string {
 	const description = "error_description"
 	about := []string{"resource_metadata", resourceMetadata}
@@ -217,7 +219,8 @@ func challenge(params ...[]string) string {
 	return strings.TrimSpace("Bearer " + strings.Join(list, ", "))
 }
 
-// describable makes s fit for error_description: short, and in the charset.
+// describable makes s fit for error_description: at most maxDescription bytes, and in
+// the character set.
 func describable(s string) string {
 	s = printable(s)
 	if len(s) > maxDescription {
@@ -226,8 +229,8 @@ func describable(s string) string {
 	return s
 }
 
-// printable replaces what is not in %x20-21 / %x23-5B / %x5D-7E, the characters
-// of a description (RFC 6749 §5.2). They need no escape in a quoted string either.
+// printable replaces characters outside of %x20-21 / %x23-5B / %x5D-7E, the set of a
+// description (RFC 6749 §5.2). Characters of the set need no escape in a quoted string.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

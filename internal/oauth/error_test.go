@@ -48,7 +48,7 @@ func TestCauseStaysInside(t *testing.T) {
 	shared := oauth.Errorf(oauth.InvalidGrant, "no such code")
 	e := shared.Because(io.ErrUnexpectedEOF)
 	if !errors.Is(e, io.ErrUnexpectedEOF) || !strings.Contains(e.Error(), "unexpected EOF") {
-		t.Errorf("%v: the log does not learn the cause", e)
+		t.Errorf("%v: the text for the log lacks the cause", e)
 	}
 	if shared.Unwrap() != nil {
 		t.Error("Because changed the error that it was called on")
@@ -56,11 +56,11 @@ func TestCauseStaysInside(t *testing.T) {
 	w := httptest.NewRecorder()
 	e.WriteJSON(w, false)
 	if strings.Contains(w.Body.String(), "EOF") || strings.Contains(e.RedirectTo("https://a/", "", "i"), "EOF") || strings.Contains(e.Challenge("", nil), "EOF") {
-		t.Error("a client is shown the cause")
+		t.Error("a rendering for clients shows the cause")
 	}
 }
 
-func TestAsError(t *testing.T) {
+func TestForeignErrorBecomesServerError(t *testing.T) {
 	if e := oauth.AsError(nil); e != nil {
 		t.Errorf("no error became %v", e)
 	}
@@ -74,9 +74,9 @@ func TestAsError(t *testing.T) {
 	}
 }
 
-// Every error of the JSON endpoints has the same form: no-store, JSON, and text in
-// the charset that the RFC gives it, whatever the client sent.
-func TestD01_ErrorForm(t *testing.T) {
+// Every error of the JSON endpoints has the same form: no-store, JSON, and text in the
+// character set of the RFC, also if it repeats foreign bytes.
+func TestErrorsHaveOneForm_D01(t *testing.T) {
 	w := httptest.NewRecorder()
 	oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", "a\"b\\c\r\nd\x00é<\x7f").WriteJSON(w, true)
 	if w.Code != 400 || w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Cache-Control") != "no-store" {
@@ -84,7 +84,7 @@ func TestD01_ErrorForm(t *testing.T) {
 	}
 	for _, name := range []string{"WWW-Authenticate", "Retry-After"} {
 		if got := w.Header().Get(name); got != "" {
-			t.Errorf("%s: %q in the answer to a bad grant", name, got)
+			t.Errorf("%s is %q in the answer to a bad grant, want none", name, got)
 		}
 	}
 	want := map[string]string{"error": "unsupported_grant_type", "error_description": "no such grant: a'b?c??d??<?"}
@@ -102,7 +102,7 @@ func decode(t *testing.T, w *httptest.ResponseRecorder) map[string]string {
 	return m
 }
 
-func TestInvalidClientAnswersTheSchemeThatWasUsed(t *testing.T) {
+func TestInvalidClientNamesTheSchemeThatWasUsed(t *testing.T) {
 	for usedBasic, want := range map[bool]string{true: `Basic realm="OAuth"`, false: ""} {
 		w := httptest.NewRecorder()
 		oauth.Errorf(oauth.InvalidClient, "").WriteJSON(w, usedBasic)
@@ -112,7 +112,7 @@ func TestInvalidClientAnswersTheSchemeThatWasUsed(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
+func TestRetryAfterIsSpread(t *testing.T) {
 	seen := map[int]bool{}
 	for range 200 {
 		w := httptest.NewRecorder()
@@ -124,7 +124,7 @@ func TestRetryAfter(t *testing.T) {
 		seen[n] = true
 	}
 	if len(seen) < 2 {
-		t.Error("Retry-After is not spread: everybody comes back at once")
+		t.Error("Retry-After is the same in 200 answers: all clients return together")
 	}
 	w := httptest.NewRecorder()
 	w.Header().Set("Retry-After", "60")
@@ -134,9 +134,9 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// State comes back byte for byte, once, or not at all if none was sent; a redirect
-// URI keeps the query it was registered with.
-func TestB14_State(t *testing.T) {
+// State comes back byte for byte, once, or not at all if none was sent. A redirect URI
+// keeps the query with which it was registered.
+func TestStateComesBackUnchanged_B14(t *testing.T) {
 	states := []string{"a b&c=%#\"+", "é🙂'\\", strings.Repeat("%+&🙂", 120), "iss=https://evil.test&code=x", "\r\nLocation: x"}
 	for _, state := range states {
 		for name, got := range map[string]string{
@@ -160,7 +160,7 @@ func TestB14_State(t *testing.T) {
 		}
 	}
 	if got := oauth.AuthorizationResponse("https://app.test/cb", "c", "", "https://as.test"); got != "https://app.test/cb?code=c&iss=https%3A%2F%2Fas.test" {
-		t.Errorf("%s: want no state, since none was sent", got)
+		t.Errorf("%s, want no state, as none was sent", got)
 	}
 	for base, want := range map[string]string{"cursor://h/cb": "cursor://h/cb?code=c", "https://h/?": "https://h/?code=c", "https://h/?a&": "https://h/?a&code=c"} {
 		if got := oauth.AuthorizationResponse(base, "c", "", ""); got != want {
@@ -181,7 +181,7 @@ func wantCode(t *testing.T, err error, want oauth.Code) {
 	}
 }
 
-func TestChallenge(t *testing.T) {
+func TestChallengeNamesErrorAndScope(t *testing.T) {
 	const prm = "https://mcp.test/.well-known/oauth-protected-resource/a"
 	scope := []string{"read", "write"}
 	for name, c := range map[string]struct {
@@ -201,12 +201,12 @@ func TestChallenge(t *testing.T) {
 		}
 	}
 	if got := (*oauth.Error)(nil).Challenge("", nil); got != "Bearer" {
-		t.Errorf("nothing to say: %q, want Bearer", got)
+		t.Errorf("without parameters: %q, want Bearer", got)
 	}
 }
 
-// Whatever an error is made of, a client reads back one Bearer challenge with our
-// parameters, and its regular expressions find ours first.
+// Whatever the parts of an error are, a client reads back one Bearer challenge with its
+// parameters, and the client's regular expressions find those first.
 func FuzzChallenge(f *testing.F) {
 	f.Add("expired", "https://mcp.test/prm", "read write", true)
 	f.Add(`x", scope="admin`, "https://mcp.test/prm", "read", true)
@@ -224,7 +224,7 @@ func FuzzChallenge(f *testing.F) {
 		}
 		got := oauth.Errorf(code, "%s", text).Challenge(metadata, scope)
 		if !strings.HasPrefix(got, "Bearer ") || strings.ContainsAny(got, "\r\n\\") {
-			t.Fatalf("%q is no challenge", got)
+			t.Fatalf("%q is not a challenge", got)
 		}
 		list, err := oauthex.ParseWWWAuthenticate([]string{got})
 		if err != nil || len(list) != 1 || list[0].Scheme != "bearer" {
@@ -232,7 +232,7 @@ func FuzzChallenge(f *testing.F) {
 		}
 		for name, value := range list[0].Params {
 			if !allowed.MatchString(value) {
-				t.Errorf("%s=%q is outside the charset", name, value)
+				t.Errorf("%s=%q has a character outside of the set", name, value)
 			}
 		}
 		if p := list[0].Params; p["error"] != string(code) || p["scope"] != strings.Join(scope, " ") {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// CanonicalResource returns a resource indicator (RFC 8707 §2) as it is compared:
-// scheme and host in lower case, nothing else touched. It refuses, with
-// invalid_target, what is not an absolute http or https URL without fragment.
+// CanonicalResource returns a resource indicator (RFC 8707 §2) in the form in which it
+// is compared: scheme and host in lower case, the rest unchanged. The error is
+// invalid_target unless raw is an absolute http or https URL without fragment.
 func CanonicalResource(raw string) (string, error) {
 	refuse := func(why string) error { return Errorf(InvalidTarget, "resource %s", why) }
 	if why := checkURI(raw); why != "" {
@@ -29,8 +29,8 @@ func CanonicalResource(raw string) (string, error) {
 	return scheme + "://" + host + rest, nil
 }
 
-// splitURL cuts raw where its host begins and ends, with scheme and host in lower
-// case and the rest as it was. scheme is empty if there is no "://".
+// splitURL cuts raw where its host begins and ends. Scheme and host are in lower case,
+// the rest is unchanged. All are empty if there is no "://".
 func splitURL(raw string) (scheme, host, rest string) {
 	scheme, after, ok := strings.Cut(raw, "://")
 	if !ok {
@@ -43,10 +43,10 @@ func splitURL(raw string) (scheme, host, rest string) {
 	return strings.ToLower(scheme), strings.ToLower(after[:end]), after[end:]
 }
 
-// CheckIssuer says why issuer cannot be an issuer identifier (RFC 8414 §2): a URL
-// in its one canonical spelling, without query and fragment, https unless it is
-// on this machine. The same string is compared byte by byte in tokens, metadata
-// and responses, so spellings that URL libraries rewrite are refused too.
+// CheckIssuer returns an error unless issuer can be an issuer identifier (RFC 8414 §2):
+// a URL in its one canonical spelling, without query and fragment, https unless its
+// host is loopback. The same string is compared byte by byte in tokens, metadata and
+// responses, so spellings that URL libraries rewrite are errors too.
 func CheckIssuer(issuer string) error {
 	if why := checkURI(issuer); why != "" {
 		return errors.New("issuer " + why)

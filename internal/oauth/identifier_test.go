@@ -8,7 +8,7 @@ import (
 	"signet/internal/oauth"
 )
 
-func TestB18_Resource(t *testing.T) {
+func TestCanonicalResourceChangesSchemeAndHostOnly_B18(t *testing.T) {
 	for raw, want := range map[string]string{
 		"https://mcp.test/a":          "https://mcp.test/a",
 		"HTTPS://MCP.TEST/a":          "https://mcp.test/a",
@@ -36,7 +36,7 @@ func TestB18_Resource(t *testing.T) {
 	}
 }
 
-// The canonical form is stable and changes letters of scheme and host only.
+// The canonical form is stable; only the case of scheme and host differs from the input.
 func FuzzCanonicalResource(f *testing.F) {
 	for _, raw := range []string{"HTTPS://MCP.TEST/a?B#c", "https://a@b/", "https://a?b/c", "//x", "https://[::1]/A", "https:// /"} {
 		f.Add(raw)
@@ -63,7 +63,7 @@ func FuzzCanonicalResource(f *testing.F) {
 	})
 }
 
-func TestCheckIssuer(t *testing.T) {
+func TestIssuerHasOneSpelling(t *testing.T) {
 	for _, issuer := range []string{"https://as.test", "https://as.test/t1", "https://as.test:8443/a/b", "http://localhost:8080", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:8080/x", "https://localhost"} {
 		if err := oauth.CheckIssuer(issuer); err != nil {
 			t.Errorf("%s: %v", issuer, err)
@@ -80,7 +80,7 @@ func TestCheckIssuer(t *testing.T) {
 	}
 }
 
-func TestIsLoopbackHost(t *testing.T) {
+func TestLoopbackHostsAreExact(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "LOCALHOST": true, "127.0.0.1": true, "127.255.0.9": true, "::1": true, "[::1]": true,
 		"": false, "localhost.": false, "127.1": false, "2130706433": false, "::ffff:127.0.0.1": false, "::": false, "0.0.0.0": false, "::1%lo": false, "127.0.0.1:80": false, "as.test": false, "[": false,
@@ -91,7 +91,7 @@ func TestIsLoopbackHost(t *testing.T) {
 	}
 }
 
-func TestResourceMetadataURL(t *testing.T) {
+func TestMetadataPathStandsBeforeTheResourcePath(t *testing.T) {
 	for resource, want := range map[string]string{
 		"https://mcp.test":        "https://mcp.test/.well-known/oauth-protected-resource",
 		"https://mcp.test/":       "https://mcp.test/.well-known/oauth-protected-resource",

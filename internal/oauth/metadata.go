@@ -3,8 +3,8 @@ package oauth
 import "strings"
 
 // ServerMetadata describes the authorization server (RFC 8414 §2), with what OpenID
-// Connect Discovery §3 adds. A field that is not set is not in the document: only
-// what works is advertised. "none" comes first among the authentication methods,
+// Connect Discovery §3 adds. A field that is not set is not in the document, so that it
+// advertises only what works. "none" comes first among the authentication methods,
 // because some clients take the first.
 type ServerMetadata struct {
 	Issuer                                     string   `json:"issuer"`
@@ -16,7 +16,7 @@ type ServerMetadata struct {
 	UserinfoEndpoint                           string   `json:"userinfo_endpoint,omitempty"`
 	EndSessionEndpoint                         string   `json:"end_session_endpoint,omitempty"`
 	JWKSURI                                    string   `json:"jwks_uri,omitempty"`
-	RevokedGrantsURI                           string   `json:"revoked_grants_uri,omitempty"` // ours: a signed list, in no RFC
+	RevokedGrantsURI                           string   `json:"revoked_grants_uri,omitempty"` // Signet's own: a signed list, in no RFC
 	ScopesSupported                            []string `json:"scopes_supported,omitempty"`
 	ResponseTypesSupported                     []string `json:"response_types_supported,omitempty"`
 	ResponseModesSupported                     []string `json:"response_modes_supported,omitempty"`
@@ -30,7 +30,7 @@ type ServerMetadata struct {
 	SubjectTypesSupported                      []string `json:"subject_types_supported,omitempty"`
 	IDTokenSigningAlgValuesSupported           []string `json:"id_token_signing_alg_values_supported,omitempty"`
 	ClaimsSupported                            []string `json:"claims_supported,omitempty"`
-	// OpenID Connect Discovery §3 takes it for true where it is not said.
+	// Always in the document: absent means true in OpenID Connect Discovery §3.
 	RequestURIParameterSupported bool `json:"request_uri_parameter_supported"`
 
 	PromptValuesSupported []string `json:"prompt_values_supported,omitempty"`
@@ -47,8 +47,8 @@ type ResourceMetadata struct {
 	ResourceDocumentation  string   `json:"resource_documentation,omitempty"`
 }
 
-// ResourceMetadataURL is where the metadata of resource is found: the well-known
-// path between its host and its path (RFC 9728 §3.1). resource is one that
+// ResourceMetadataURL returns the URL of the metadata of resource: the well-known path
+// stands between its host and its path (RFC 9728 §3.1). resource must be one that
 // [CanonicalResource] accepts.
 func ResourceMetadataURL(resource string) string {
 	scheme, host, rest := splitURL(resource)

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// The length of a code verifier (RFC 7636 §4.1).
+// The length of a code verifier in characters (RFC 7636 §4.1).
 const minVerifier, maxVerifier = 43, 128
 
 var challengeEncoding = base64.RawURLEncoding.Strict()
 
 // CheckChallenge checks code_challenge and code_challenge_method of an
-// authorization request (RFC 7636 §4.3); what it returns is invalid_request. Every
-// client must send them. Only S256 is taken: OAuth 2.1 leaves plain out, and an
-// absent method means plain.
+// authorization request (RFC 7636 §4.3); the error is invalid_request. Every client
+// must send them. Only S256 is accepted: OAuth 2.1 leaves plain out, and an absent
+// method means plain.
 func CheckChallenge(challenge, method string) error {
 	switch {
 	case challenge == "":
@@ -29,9 +29,9 @@ func CheckChallenge(challenge, method string) error {
 	return nil
 }
 
-// CheckVerifier checks the code_verifier of a token request. A verifier that
-// cannot be one (RFC 7636 §4.1) is invalid_request, one that does not match
-// (§4.6) is invalid_grant.
+// CheckVerifier checks the code_verifier of a token request. The error is
+// invalid_request for a verifier of a wrong form (RFC 7636 §4.1), and invalid_grant for
+// a verifier that does not match the challenge (§4.6).
 func CheckVerifier(verifier, challenge string) error {
 	switch {
 	case verifier == "":

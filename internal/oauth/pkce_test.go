@@ -13,8 +13,8 @@ const (
 	challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 )
 
-// Only S256 with a hash is taken: no method means plain.
-func TestB09_PKCEDowngrade(t *testing.T) {
+// Only S256 with a hash is accepted: an absent method means plain.
+func TestPKCEIsNotDowngraded_B09(t *testing.T) {
 	if err := oauth.CheckChallenge(challenge, "S256"); err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestB09_PKCEDowngrade(t *testing.T) {
 	}
 }
 
-func TestD06_Verifier(t *testing.T) {
+func TestVerifierMatchesItsChallenge_D06(t *testing.T) {
 	if err := oauth.CheckVerifier(verifier, challenge); err != nil {
 		t.Fatal(err)
 	}

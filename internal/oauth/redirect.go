@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-const maxURI = 2 << 10
+const maxURI = 2 << 10 // bytes; a URI is shorter
 
-// loopbackHosts are the hosts whose http redirect URIs may have any port. They
-// are not interchangeable. RFC 8252 §7.3 names the two addresses; localhost is
-// there because common clients register nothing else (OAuth 2.1 §8.4.2 only
-// recommends against it).
+// loopbackHosts are the hosts whose http redirect URIs may have any port. One does not
+// match another. RFC 8252 §7.3 names the two addresses; localhost is in the list
+// because common clients register nothing else (OAuth 2.1 §8.4.2 only recommends
+// against it).
 var loopbackHosts = []string{"127.0.0.1", "[::1]", "localhost"}
 
-// dangerousSchemes run, read or show something in the browser. No configuration
-// allows them.
+// dangerousSchemes make a browser run, read or show something. No configuration allows
+// them.
 var dangerousSchemes = []string{"javascript", "data", "file", "vbscript", "about", "blob", "filesystem", "view-source", "ws", "wss", "ftp", "mailto"}
 
-// responseParameters are written into redirects by us, each exactly once. A
-// redirect URI that brings one along would make it two.
+// responseParameters are the parameters that a response adds to a redirect URI, each
+// exactly once. A redirect URI that already has one would lead to two.
 var responseParameters = []string{"code", "state", "iss", "error", "error_description", "error_uri", "access_token", "id_token", "response"}
 
-// CheckRedirectURI says why uri may not be registered as a redirect URI, with
-// invalid_redirect_uri. It takes https, http on a loopback host, and the listed
-// private-use schemes (RFC 8252 §7.1), which are a deviation from the MCP
-// specification for the sake of clients that have no other way to be called back.
+// CheckRedirectURI returns invalid_redirect_uri unless uri may be registered as a
+// redirect URI. It accepts https, http on a loopback host, and the given private-use
+// schemes (RFC 8252 §7.1). The latter deviate from the MCP specification, for clients
+// that can receive a redirect in no other way.
 func CheckRedirectURI(uri string, schemes []string) error {
 	refuse := func(why string) error { return Errorf(InvalidRedirectURI, "redirect URI %s", why) }
 	if why := checkURI(uri); why != "" {
@@ -63,8 +63,8 @@ func CheckRedirectURI(uri string, schemes []string) error {
 	return nil
 }
 
-// checkURI says what about the raw bytes of a URI is wrong, before any parser
-// gets to repair it. A fragment is refused even when it is empty.
+// checkURI returns what is wrong with the raw bytes of a URI, before a parser can
+// repair it. A fragment is wrong even if it is empty.
 func checkURI(uri string) string {
 	switch {
 	case uri == "":
@@ -76,13 +76,13 @@ func checkURI(uri string) string {
 	}
 	for _, c := range []byte(uri) {
 		if c <= ' ' || c > '~' || strings.IndexByte("\\\"<>^`{|}", c) >= 0 {
-			return "has a character that no URI has"
+			return "has a character that is not allowed in a URI"
 		}
 	}
 	return ""
 }
 
-// checkAuthority says what is wrong about the host of an http or https URL.
+// checkAuthority returns what is wrong with the host of an http or https URL.
 func checkAuthority(u *url.URL) string {
 	port := u.Port()
 	switch {
@@ -93,7 +93,7 @@ func checkAuthority(u *url.URL) string {
 	case strings.ContainsAny(u.Host, "*%,;!$&'()+="):
 		return "has a host with a character that is not allowed"
 	case strings.HasSuffix(u.Host, ":") || port != "" && !isPort(port):
-		return "has a port that does not exist"
+		return "has a port that is not a number from 1 to 65535"
 	}
 	return ""
 }
@@ -105,7 +105,7 @@ func isPort(s string) bool {
 
 // RedirectURIMatches compares a requested redirect URI with a registered one, as
 // strings: no decoding, no case folding, no cleaning of paths. Only the port of a
-// loopback http URI is free, declared or not (OAuth 2.1 §2.3.1, §8.4.2).
+// loopback http URI may differ, also if one of them has none (OAuth 2.1 §2.3.1, §8.4.2).
 func RedirectURIMatches(registered, requested string) bool {
 	if registered == requested {
 		return true
@@ -119,7 +119,7 @@ func RedirectURIMatches(registered, requested string) bool {
 }
 
 // IsLoopbackRedirect reports whether uri is http on 127.0.0.1, [::1] or localhost,
-// so that it leads to whatever program listens on the user's machine.
+// so that it leads to any program that listens on the user's machine.
 func IsLoopbackRedirect(uri string) bool {
 	_, _, ok := splitLoopback(uri)
 	return ok

@@ -10,7 +10,7 @@ import (
 
 var cursor = []string{"cursor"}
 
-func TestRedirectURIsThatClientsRegister(t *testing.T) {
+func TestRedirectURIsOfRealClientsAreAccepted(t *testing.T) {
 	for _, uri := range []string{
 		"https://app.test/cb", "https://app.test", "https://app.test:8443/cb?x=1", "https://xn--80ak6aa92e.test/cb", "https://[2001:db8::1]/cb",
 		"https://claude.ai/api/mcp/auth_callback", "https://vscode.dev/redirect",
@@ -23,9 +23,9 @@ func TestRedirectURIsThatClientsRegister(t *testing.T) {
 	}
 }
 
-// What runs in the browser, leaves in clear text, hides its host or breaks the
+// A URI that runs in the browser, travels in clear text, hides its host or breaks the
 // response may not be registered.
-func TestH01_DangerousRedirectURIs(t *testing.T) {
+func TestDangerousRedirectURIsAreRefused_H01(t *testing.T) {
 	for _, uri := range []string{
 		"", "javascript:alert(1)", "JaVaScRiPt:alert(1)", "javascript://app.test/%0aalert(1)", " javascript:alert(1)", "\tjavascript:alert(1)", "\x00javascript:alert(1)",
 		" https://app.test/cb", "https://app.test/cb ", "https://app.test/c\tb", "https://app.test/\r\nb",
@@ -46,13 +46,13 @@ func TestH01_DangerousRedirectURIs(t *testing.T) {
 		}
 	}
 	wantCode(t, oauth.CheckRedirectURI("cursor://h/cb", nil), oauth.InvalidRedirectURI)
-	for _, uri := range []string{"javascript://h/x", "data:/x", "file:///x"} { // not even if an operator lists them
+	for _, uri := range []string{"javascript://h/x", "data:/x", "file:///x"} { // also if an operator lists them
 		wantCode(t, oauth.CheckRedirectURI(uri, []string{"javascript", "data", "file"}), oauth.InvalidRedirectURI)
 	}
 }
 
-// A redirect URI is the registered string or it is another one.
-func TestB02_RedirectURIExact(t *testing.T) {
+// Only the registered string itself matches.
+func TestRedirectURIMatchesExactly_B02(t *testing.T) {
 	const registered = "https://app.test/cb"
 	if !oauth.RedirectURIMatches(registered, registered) {
 		t.Fatal("the registered URI does not match itself")
@@ -68,15 +68,15 @@ func TestB02_RedirectURIExact(t *testing.T) {
 		}
 	}
 	if oauth.RedirectURIMatches("https://app.test/cb?x=1", registered) {
-		t.Error("a registered query may be left out")
+		t.Error("a URI without the registered query matches")
 	}
 	if oauth.RedirectURIMatches("https://localhost:1/cb", "https://localhost:2/cb") || oauth.RedirectURIMatches("cursor://127.0.0.1:1/", "cursor://127.0.0.1:2/") {
-		t.Error("the port is free where it is not http")
+		t.Error("the port may differ in a URI that is not http")
 	}
 }
 
-// On a loopback host the port varies and nothing else.
-func TestB03_LoopbackPort(t *testing.T) {
+// On a loopback host the port may differ and nothing else.
+func TestLoopbackPortMayDiffer_B03(t *testing.T) {
 	const registered = "http://127.0.0.1:8080/cb"
 	for _, uri := range []string{"http://127.0.0.1:1/cb", "http://127.0.0.1:51004/cb", "http://127.0.0.1:65535/cb", "http://127.0.0.1/cb", registered} {
 		if !oauth.RedirectURIMatches(registered, uri) {
@@ -108,7 +108,7 @@ func TestB03_LoopbackPort(t *testing.T) {
 	}
 }
 
-// What matches is the same string, or the same but for a port on this machine.
+// URIs that match are the same string, or the same except for a port on this machine.
 func FuzzRedirectURIMatches(f *testing.F) {
 	f.Add("http://127.0.0.1/cb", "http://127.0.0.1.evil.example/cb")
 	f.Add("http://localhost:1/cb", "http://localhost:80@evil.example/cb")
@@ -131,7 +131,7 @@ func FuzzRedirectURIMatches(f *testing.F) {
 		if h := u.Hostname(); h != "localhost" && h != "127.0.0.1" && h != "::1" {
 			t.Errorf("%q matched %q: not on this machine", registered, uri)
 		}
-		// Naively: take the first ":port" after the host out of both strings.
+		// A naive comparison: without the first ":port" after the host.
 		bare := func(u *url.URL, s string) string { return strings.Replace(s, u.Host, u.Hostname(), 1) }
 		if bare(r, registered) != bare(u, uri) || u.Scheme != "http" || u.User != nil {
 			t.Errorf("%q matched %q", registered, uri)
@@ -139,7 +139,8 @@ func FuzzRedirectURIMatches(f *testing.F) {
 	})
 }
 
-// What may be registered parses to what it says.
+// A URI that may be registered parses to the host that it shows, and leaves the
+// parameters of the response single.
 func FuzzCheckRedirectURI(f *testing.F) {
 	for _, uri := range []string{"https://app.test/cb?x=1", "javascript:alert(1)", "https://u@app.test/", "http://localhost:1/", "cursor://a/b", "cursor", `https:\\a`, "https://a#"} {
 		f.Add(uri)

@@ -11,14 +11,15 @@ import (
 	"unicode/utf8"
 )
 
+// Limits of a request, the latter two in bytes.
 const (
 	maxParameters = 1000
 	maxState      = 4 << 10
 	maxBasic      = 8 << 10
 )
 
-// singleValued are the request parameters that mean something to an endpoint.
-// None may occur twice (OAuth 2.1 §3.1). All others are ignored, so they may.
+// singleValued are the request parameters that an endpoint reads. None may occur twice
+// (OAuth 2.1 §3.1). All others are ignored, so they may.
 var singleValued = []string{
 	"client_id", "redirect_uri", "client_secret", "client_assertion", "client_assertion_type",
 	"response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "resource",
@@ -27,13 +28,13 @@ var singleValued = []string{
 	"username", "password", "decision", "post_logout_redirect_uri",
 }
 
-// Form reads the parameters in the body of a POST of at most limit bytes; those in
-// the URL do not count. It is strict where net/http is not: another content type
-// (415), a longer body (413), a malformed escape, a semicolon, text that is not
-// UTF-8, more than 1,000 parameters, and a known parameter that occurs twice are
-// refused with invalid_request; resource twice is invalid_target, since a token has
-// one audience. Unknown parameters are left in, even twice. A parameter
-// without a value counts as omitted (OAuth 2.1 §3.1).
+// Form reads the parameters in the body of a POST of at most limit bytes; parameters in
+// the URL do not count. It is stricter than net/http. The error is invalid_request for
+// another content type (415), a longer body (413), a malformed escape, a semicolon,
+// text that is not UTF-8, more than 1,000 parameters, and a known parameter that occurs
+// twice. A second resource is invalid_target, because a token has one audience. Unknown
+// parameters stay, also if they occur twice. A parameter without a value counts as
+// omitted (OAuth 2.1 §3.1).
 func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, error) {
 	const form = "application/x-www-form-urlencoded"
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != form {
@@ -54,11 +55,11 @@ func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, erro
 	return v, CheckDuplicates(v)
 }
 
-// Query reads the parameters of an authorization request with Form's strictness,
-// but leaves duplicates to the caller, who must not redirect when it is client_id
-// or redirect_uri that occurs twice ([Duplicated]) and may do so for the others
-// ([CheckDuplicates]). An error of Query itself is never redirected either: the
-// parameters that say where to are among what could not be read.
+// Query reads the parameters of an authorization request as strictly as [Form], but
+// leaves duplicates to the caller: if client_id or redirect_uri occurs twice
+// ([Duplicated]) the caller must not redirect, for the others ([CheckDuplicates]) it
+// may. The caller must not redirect an error of Query itself either, because the target
+// of the redirect is among the parameters that could not be read.
 func Query(r *http.Request) (url.Values, error) { return parse(r.URL.RawQuery) }
 
 func parse(encoded string) (url.Values, error) {
@@ -67,7 +68,7 @@ func parse(encoded string) (url.Values, error) {
 	}
 	v, err := url.ParseQuery(encoded)
 	if err != nil {
-		// The parser's error repeats the value, which may be a secret.
+		// The error of url.ParseQuery repeats the value, which may be a secret.
 		return nil, Errorf(InvalidRequest, "parameters are malformed: bad escape or semicolon")
 	}
 	for name, values := range v {
@@ -83,7 +84,8 @@ func parse(encoded string) (url.Values, error) {
 	return v, nil
 }
 
-// Duplicated returns the first of names that occurs more than once in v, or "".
+// Duplicated returns the first of names that occurs more than once in v, "" if none
+// does.
 func Duplicated(v url.Values, names ...string) string {
 	for _, name := range names {
 		if len(v[name]) > 1 {
@@ -93,8 +95,8 @@ func Duplicated(v url.Values, names ...string) string {
 	return ""
 }
 
-// CheckDuplicates refuses a known parameter that occurs twice, with the same or
-// with another value.
+// CheckDuplicates returns invalid_request, or invalid_target for resource, if a known
+// parameter occurs twice, with the same value or with another.
 func CheckDuplicates(v url.Values) error {
 	switch name := Duplicated(v, singleValued...); name {
 	case "":
@@ -107,8 +109,8 @@ func CheckDuplicates(v url.Values) error {
 	}
 }
 
-// CheckState refuses a state that is too long to travel through login and back.
-// Shorter ones come back byte for byte.
+// CheckState returns invalid_request for a state of more than 4 KB, which is too long to
+// travel through the login and back. Shorter ones come back byte for byte.
 func CheckState(state string) error {
 	if len(state) > maxState {
 		return Errorf(InvalidRequest, "state is longer than %d bytes", maxState)
@@ -116,21 +118,21 @@ func CheckState(state string) error {
 	return nil
 }
 
-// BasicCredentials are what a Basic header says: as sent, and form-decoded.
-// RFC 6749 §2.3.1 wants them form-encoded, most clients send them raw, so the
-// reader has to try both. Where they do not decode, both are the same.
+// BasicCredentials are the credentials of a Basic header, as sent and form-decoded.
+// RFC 6749 §2.3.1 wants them form-encoded, but most clients send them raw, so the caller
+// has to try both. If they do not decode, both are the same.
 type BasicCredentials struct{ ID, Secret, DecodedID, DecodedSecret string }
 
-// Basic reads client credentials from an Authorization header (RFC 7617 §2). ok
-// is false if the header has no or another scheme; err is invalid_client for a
-// Basic header that cannot be read.
+// Basic reads client credentials from an Authorization header (RFC 7617 §2). ok is
+// false if the header has no scheme or another one; err is invalid_client for a Basic
+// header that cannot be read.
 func Basic(header string) (c BasicCredentials, ok bool, err error) {
 	scheme, encoded, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Basic") {
 		return c, false, nil
 	}
 	refused := Errorf(InvalidClient, "malformed Basic credentials")
-	// The decoder skips line breaks.
+	// DecodeString skips line breaks.
 	if len(encoded) > maxBasic || strings.ContainsAny(encoded, "\r\n") {
 		return c, true, refused
 	}
@@ -145,9 +147,10 @@ func Basic(header string) (c BasicCredentials, ok bool, err error) {
 	return c, true, nil
 }
 
-// Bearer returns the token in the lines of an Authorization header, the only place
-// that counts: one in the query, the body or a cookie is not read at all (OAuth 2.1
-// §5.1). ok is false if there is no header or one of another scheme.
+// Bearer returns the token in the lines of an Authorization header, the only place from
+// which a token is read: query, body and cookies are not (OAuth 2.1 §5.1). ok is false
+// if there is no header or one of another scheme. err is invalid_request for more than
+// one credential, and invalid_token for a malformed one.
 func Bearer(lines []string) (rawToken string, ok bool, err error) {
 	switch len(lines) {
 	case 0:
@@ -163,7 +166,7 @@ func Bearer(lines []string) (rawToken string, ok bool, err error) {
 	rawToken = strings.TrimLeft(rawToken, " ")
 	switch {
 	case strings.Contains(rawToken, ","):
-		// Two header lines, joined on the way.
+		// Two header lines that a proxy has joined.
 		return "", true, Errorf(InvalidRequest, "more than one credential in the Authorization header")
 	case rawToken == "" || strings.ContainsAny(rawToken, " \t"):
 		return "", true, Errorf(InvalidToken, "malformed bearer token")

@@ -35,7 +35,7 @@ func TestFormReadsTheBodyAlone(t *testing.T) {
 	}
 }
 
-func TestFormRefuses(t *testing.T) {
+func TestFormRefusesMalformedRequests(t *testing.T) {
 	const good = "grant_type=authorization_code&code=c&client_id=app"
 	if _, err := read(form, good); err != nil {
 		t.Fatal(err)
@@ -65,20 +65,19 @@ func TestFormRefuses(t *testing.T) {
 				t.Errorf("status %d, want %d", got, c.status)
 			}
 			if v.Has("code") {
-				t.Error("a handler that overlooks the error works on half a form")
+				t.Error("a form comes with the error, so a handler that ignores the error would use it")
 			}
 		})
 	}
 }
 
-// A body is read up to the limit and no further.
 func TestFormStopsReadingAtTheLimit(t *testing.T) {
 	endless := &counter{}
 	r := httptest.NewRequest(http.MethodPost, "/token", endless)
 	r.Header.Set("Content-Type", form)
 	_, err := oauth.Form(httptest.NewRecorder(), r, 64<<10)
 	if status := oauth.AsError(err).Status(); status != 413 || endless.n > 128<<10 {
-		t.Errorf("status %d after %d bytes", status, endless.n)
+		t.Errorf("status %d after %d bytes, want 413 after at most 128 KB", status, endless.n)
 	}
 }
 
@@ -92,13 +91,13 @@ func (c *counter) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestFormWithBrokenBody(t *testing.T) {
+func TestBrokenBodyKeepsItsCause(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/token", io.MultiReader(strings.NewReader("a=b"), brokenReader{}))
 	r.Header.Set("Content-Type", form)
 	_, err := oauth.Form(httptest.NewRecorder(), r, 100)
 	wantCode(t, err, oauth.InvalidRequest)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("%v: the log does not learn why", err)
+		t.Errorf("%v: the text for the log lacks the cause", err)
 	}
 }
 
@@ -106,9 +105,9 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// A parameter that means something occurs once; one that means nothing may occur
-// as often as it likes, also when it looks like one that does.
-func TestB11_Duplicates(t *testing.T) {
+// A known parameter occurs once. An unknown one may occur again, also if its name
+// differs from a known one only in case.
+func TestKnownParametersOccurOnce_B11(t *testing.T) {
 	for _, name := range []string{"client_id", "redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "resource", "nonce", "prompt", "max_age",
 		"grant_type", "code", "code_verifier", "refresh_token", "client_secret", "token", "token_type_hint", "username", "password", "decision"} {
 		want := oauth.InvalidRequest
@@ -120,12 +119,12 @@ func TestB11_Duplicates(t *testing.T) {
 			wantCode(t, err, want)
 			v, err := oauth.Query(httptest.NewRequest(http.MethodGet, "/authorize?"+twice, nil))
 			if err != nil {
-				t.Fatalf("%s: %v; where to report it is the caller's decision", twice, err)
+				t.Fatalf("%s: %v; want no error, as the caller decides how to report it", twice, err)
 			}
 			wantCode(t, oauth.CheckDuplicates(v), want)
 			stay := name == "client_id" || name == "redirect_uri"
 			if got := oauth.Duplicated(v, "client_id", "redirect_uri") == name; got != stay {
-				t.Errorf("%s twice: must not be redirected: %v, want %v", name, got, stay)
+				t.Errorf("%s twice: redirect forbidden: %v, want %v", name, got, stay)
 			}
 		}
 	}
@@ -153,7 +152,7 @@ func basic(userinfo string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(userinfo))
 }
 
-func TestBasic(t *testing.T) {
+func TestBasicIsReadRawAndDecoded(t *testing.T) {
 	for header, want := range map[string]oauth.BasicCredentials{
 		basic("app:s3cret"):                       {"app", "s3cret", "app", "s3cret"},
 		"bASIC " + basic("app:a:b")[6:]:           {"app", "a:b", "app", "a:b"},
@@ -205,7 +204,7 @@ func FuzzBasic(f *testing.F) {
 	})
 }
 
-// A form reads to what net/url reads, or to an error that names no value.
+// Form reads what net/url reads, or returns an error that repeats no value.
 func FuzzForm(f *testing.F) {
 	f.Add("grant_type=authorization_code&code=x")
 	f.Add("a=b;c=d")
@@ -228,14 +227,15 @@ func FuzzForm(f *testing.F) {
 		}
 		for name, values := range naive {
 			if !got.Has(name) && !cmp.Equal(values, []string{""}) {
-				t.Errorf("%q: %s=%q got lost", body, name, values)
+				t.Errorf("%q: %s=%q is lost", body, name, values)
 			}
 		}
 	})
 }
 
-// Metadata has nothing in it that was not set, and never a wish for what is off.
-func TestA02_MetadataOmitsWhatIsNotSet(t *testing.T) {
+// Metadata has no field that was not set, except for the two whose absence would mean
+// something else.
+func TestMetadataOmitsUnsetFields_A02(t *testing.T) {
 	got, err := json.Marshal(oauth.ServerMetadata{Issuer: "https://as.test"})
 	if want := `{"issuer":"https://as.test","client_id_metadata_document_supported":false,"request_uri_parameter_supported":false}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
@@ -246,7 +246,7 @@ func TestA02_MetadataOmitsWhatIsNotSet(t *testing.T) {
 	}
 }
 
-func TestBearer(t *testing.T) {
+func TestBearerTokenComesFromOneHeader(t *testing.T) {
 	for _, c := range []struct {
 		lines []string
 		token string
@@ -269,7 +269,7 @@ func TestBearer(t *testing.T) {
 			code = oauth.AsError(err).Code
 		}
 		if token != c.token || ok != c.ok || code != c.code {
-			t.Errorf("%q: %q, %t, %v", c.lines, token, ok, err)
+			t.Errorf("%q: %q, %t, %v; want %q, %t, %s", c.lines, token, ok, err, c.token, c.ok, c.code)
 		}
 	}
 }

@@ -7,12 +7,12 @@ import (
 
 const (
 	maxScopes    = 50
-	maxScopeSize = 2 << 10
+	maxScopeSize = 2 << 10 // bytes
 )
 
 // ParseScope splits a scope parameter (RFC 6749 §3.3). Duplicates are dropped, the
-// order is kept, and "" is nil. No name is a wildcard. The error is invalid_scope:
-// for characters outside the RFC's set, for more than 50 names, for more than 2 KB.
+// order is kept, and "" is nil. No name is a wildcard. The error is invalid_scope, for
+// characters outside the RFC's set, more than 50 names, or more than 2 KB.
 func ParseScope(s string) ([]string, error) {
 	if len(s) > maxScopeSize {
 		return nil, Errorf(InvalidScope, "scope is longer than %d bytes", maxScopeSize)
@@ -20,7 +20,7 @@ func ParseScope(s string) ([]string, error) {
 	var scope []string
 	for name := range strings.SplitSeq(s, " ") {
 		if name == "" || slices.Contains(scope, name) {
-			continue // clients that join lists leave double spaces
+			continue // clients that join lists send double spaces
 		}
 		if i := strings.IndexFunc(name, notScopeChar); i >= 0 {
 			return nil, Errorf(InvalidScope, "scope has a character that is not allowed: %q", name[i:i+1])
@@ -33,7 +33,8 @@ func ParseScope(s string) ([]string, error) {
 	return scope, nil
 }
 
-// notScopeChar is the complement of NQCHAR: %x21 / %x23-5B / %x5D-7E.
+// notScopeChar reports whether r is not in NQCHAR, %x21 / %x23-5B / %x5D-7E (RFC 6749
+// Appendix A).
 func notScopeChar(r rune) bool {
 	return r <= 0x20 || r > 0x7e || r == '"' || r == '\\'
 }
@@ -46,7 +47,7 @@ func ScopeIsSubset(scope, of []string) bool {
 	return !slices.ContainsFunc(scope, func(name string) bool { return !slices.Contains(of, name) })
 }
 
-// IntersectScope returns those names in scope that are allowed, in scope's order.
+// IntersectScope returns the names in scope that are in allowed, in scope's order.
 func IntersectScope(scope, allowed []string) []string {
 	var both []string
 	for _, name := range scope {

@@ -11,7 +11,7 @@ import (
 	"signet/internal/oauth"
 )
 
-func TestParseScope(t *testing.T) {
+func TestScopeKeepsItsOrderWithoutDuplicates(t *testing.T) {
 	for s, want := range map[string][]string{
 		"":                     nil,
 		" ":                    nil,
@@ -27,7 +27,7 @@ func TestParseScope(t *testing.T) {
 	}
 }
 
-func TestB17_ScopeAbuse(t *testing.T) {
+func TestScopeAbuseIsRefused_B17(t *testing.T) {
 	var many []string
 	for i := range 200 {
 		many = append(many, fmt.Sprint("s", i))
@@ -39,14 +39,14 @@ func TestB17_ScopeAbuse(t *testing.T) {
 	if _, err := oauth.ParseScope(strings.Join(many[:50], " ")); err != nil {
 		t.Error(err)
 	}
-	for _, all := range []string{"*", "all"} { // names like any other
+	for _, all := range []string{"*", "all"} { // names like others
 		if oauth.ScopeIsSubset([]string{"read"}, []string{all}) || oauth.IntersectScope([]string{all}, []string{"read"}) != nil {
 			t.Errorf("%s is a wildcard", all)
 		}
 	}
 }
 
-func TestScopeSets(t *testing.T) {
+func TestScopeSubsetAndIntersection(t *testing.T) {
 	for _, c := range []struct {
 		scope, of, both string
 		subset          bool
@@ -60,7 +60,7 @@ func TestScopeSets(t *testing.T) {
 	} {
 		scope, of := strings.Fields(c.scope), strings.Fields(c.of)
 		if got := oauth.ScopeIsSubset(scope, of); got != c.subset {
-			t.Errorf("%q within %q: %v", c.scope, c.of, got)
+			t.Errorf("%q within %q: %v, want %v", c.scope, c.of, got, c.subset)
 		}
 		if got := oauth.FormatScope(oauth.IntersectScope(scope, of)); got != c.both {
 			t.Errorf("%q and %q: %q, want %q", c.scope, c.of, got, c.both)
@@ -68,7 +68,8 @@ func TestScopeSets(t *testing.T) {
 	}
 }
 
-// What parses survives formatting and parsing, and never grows.
+// A parsed scope is the same after formatting and parsing, and has only names of the
+// input.
 func FuzzParseScope(f *testing.F) {
 	for _, s := range []string{"read write", `a"b`, "a  b a", "é", "\n"} {
 		f.Add(s)
