@@ -13,14 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
 )
 
-func hierarchy(t testing.TB, text string) oauth.Hierarchy {
+func hierarchy(t testing.TB, text string) mcp.Hierarchy {
 	t.Helper()
-	h, err := oauth.ParseHierarchy(text, []string{"read", "write", "admin", "user", "norman.read", "norman.write", "mcp:*", "mcp:read"})
+	h, err := mcp.ParseHierarchy(text, []string{"read", "write", "admin", "user", "norman.read", "norman.write", "mcp:*", "mcp:read"})
 	if err != nil {
 		t.Fatal(err)
 	}

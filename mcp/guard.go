@@ -74,7 +74,7 @@ type guard struct {
 	verifier    *jwt.Verifier
 	required    []string
 	challenge   []string
-	hierarchy   oauth.Hierarchy
+	hierarchy   Hierarchy
 	streams     *streams
 	log         *slog.Logger
 }

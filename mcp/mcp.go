@@ -16,7 +16,6 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/admission"
-	"signet/internal/oauth"
 	"signet/jwt"
 )
 
@@ -33,8 +32,8 @@ type Options struct {
 	Challenge []string // scopes that a 401 asks for: the required and the default ones
 	Scopes    []string // scopes_supported of the metadata
 
-	Hierarchy oauth.Hierarchy // scopes that imply others wherever this server decides
-	Access    *Access         // what single tools need, shared by Handlers of one Server; nil: nothing more
+	Hierarchy Hierarchy // scopes that imply others wherever this server decides
+	Access    *Access   // what single tools need, shared by Handlers of one Server; nil: nothing more
 
 	// Origins of browser applications that may call, as "https://app.example".
 	// If Resource is on a loopback host, loopback origins may call as well.

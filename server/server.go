@@ -84,7 +84,7 @@ type Options struct {
 	Scopes         []string // that exist; read write admin
 	DefaultScopes  []string // of who names none; the first of Scopes
 	RequiredScopes []string // of every MCP request; none
-	ScopeHierarchy string   // which scopes imply which (see oauth.ParseHierarchy); oauth.DefaultHierarchy
+	ScopeHierarchy string   // which scopes imply which (see mcp.ParseHierarchy); mcp.DefaultHierarchy
 	PublicTools    []string // tools that need no login, unless they need a scope; none
 
 	Lives        Lives        // of codes, tokens and grants; handlers.DefaultLives
@@ -125,7 +125,7 @@ type Server struct {
 	MCP *sdk.Server
 
 	o         Options
-	hierarchy oauth.Hierarchy
+	hierarchy mcp.Hierarchy
 	access    mcp.Access
 	handler   http.Handler
 	endpoints []*mcp.Endpoint
@@ -163,7 +163,7 @@ func New(o Options) (*Server, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	hierarchy, err := oauth.ParseHierarchy(o.ScopeHierarchy, o.Scopes)
+	hierarchy, err := mcp.ParseHierarchy(o.ScopeHierarchy, o.Scopes)
 	if err != nil {
 		return nil, fmt.Errorf("scope hierarchy: %w", err)
 	}
@@ -394,7 +394,7 @@ func (o *Options) setDefaults() error {
 	or(&o.MaxConnections, 10_000)
 	or(&o.askAgain, askAgain)
 	or(&o.RevocationPoll, 10*time.Second)
-	or(&o.ScopeHierarchy, oauth.DefaultHierarchy)
+	or(&o.ScopeHierarchy, mcp.DefaultHierarchy)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -20,6 +20,7 @@ import (
 	"signet/handlers/pages"
 	"signet/internal/oauth"
 	"signet/internal/store"
+	"signet/mcp"
 	"signet/server"
 	"signet/users"
 )
@@ -262,7 +263,7 @@ func (c *config) checkScopes(wrong func(name, format string, args ...any)) {
 			wrong(name, "%q has a scope that SIGNET_SCOPES does not name", list)
 		}
 	}
-	if _, err := oauth.ParseHierarchy(c.ScopeHierarchy, known); err != nil {
+	if _, err := mcp.ParseHierarchy(c.ScopeHierarchy, known); err != nil {
 		wrong("SCOPE_HIERARCHY", "%v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package oauth_test
+package mcp_test
 
 import (
 	"slices"
@@ -8,10 +8,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet/internal/oauth"
+	"signet/mcp"
 )
 
 func TestHierarchyExpands(t *testing.T) {
-	const def = oauth.DefaultHierarchy
+	const def = mcp.DefaultHierarchy
 	all := []string{"read", "write", "admin", "audit"}
 	for _, tt := range []struct {
 		text        string
@@ -36,7 +37,7 @@ func TestHierarchyExpands(t *testing.T) {
 		{text: "off", known: all, scope: "admin", want: "admin", because: "off"},
 		{text: "", known: all, scope: "admin", want: "admin", because: "none"},
 	} {
-		h, err := oauth.ParseHierarchy(tt.text, tt.known)
+		h, err := mcp.ParseHierarchy(tt.text, tt.known)
 		if err != nil {
 			t.Errorf("%s: %q: %v", tt.because, tt.text, err)
 			continue
@@ -50,7 +51,7 @@ func TestHierarchyExpands(t *testing.T) {
 
 // What Expand appends must not show in a longer list that shares the array.
 func TestExpandLeavesItsArgument(t *testing.T) {
-	h, err := oauth.ParseHierarchy("admin>read", []string{"admin", "read"})
+	h, err := mcp.ParseHierarchy("admin>read", []string{"admin", "read"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func TestHierarchyRefuses(t *testing.T) {
 		"admin>off":                            "off",
 		strings.Repeat("admin>", 400) + "read": "longer",
 	} {
-		if h, err := oauth.ParseHierarchy(text, known); err == nil {
+		if h, err := mcp.ParseHierarchy(text, known); err == nil {
 			t.Errorf("%.40q: accepted as %v", text, h)
 		} else if !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: error %q, want one about %q", text, err, want)
@@ -97,7 +98,7 @@ func TestHierarchyRefuses(t *testing.T) {
 // text, and never leads back to where it came from.
 func FuzzHierarchy(f *testing.F) {
 	for _, seed := range []string{
-		oauth.DefaultHierarchy, "", "off", "a>b,b>c,c>a", "a>b>c", "a>a", ">", ",", "a>b,", "a> b\n>c", "*>a", "a>*", "a>b c", "A>b", "a\x00>b", "a>b\u00a0>c", "d>a",
+		mcp.DefaultHierarchy, "", "off", "a>b,b>c,c>a", "a>b>c", "a>a", ">", ",", "a>b,", "a> b\n>c", "*>a", "a>*", "a>b c", "A>b", "a\x00>b", "a>b\u00a0>c", "d>a",
 	} {
 		f.Add(seed, "a b c * read write admin")
 	}
@@ -106,7 +107,7 @@ func FuzzHierarchy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		h, err := oauth.ParseHierarchy(text, known)
+		h, err := mcp.ParseHierarchy(text, known)
 		if err != nil {
 			return
 		}

@@ -1,4 +1,4 @@
-package oauth
+package mcp
 
 import (
 	"errors"
@@ -11,8 +11,11 @@ import (
 // its scopes go.
 const DefaultHierarchy = "admin>write>read"
 
-// NoHierarchy stands for a hierarchy without links: no scope implies another.
-const NoHierarchy = "off"
+// noHierarchy stands for a hierarchy without links: no scope implies another.
+const noHierarchy = "off"
+
+// maxHierarchy is the longest text of a hierarchy, in bytes.
+const maxHierarchy = 2 << 10
 
 // Hierarchy has, for each scope, the next narrower ones, which it implies. It
 // counts where a resource decides (MCP authorization, Step-Up Authorization Flow).
@@ -21,13 +24,13 @@ type Hierarchy map[string][]string
 
 // ParseHierarchy reads chains of scopes, the broadest first, as in
 // "admin>write>read, admin>audit". Spaces around names do not count, and "" is
-// nil like [NoHierarchy]. A link to a scope that is not known is an error, in
+// nil like "off". A link to a scope that is not known is an error, in
 // [DefaultHierarchy] it is left out. So is a scope that would imply itself.
 func ParseHierarchy(s string, known []string) (Hierarchy, error) {
-	if len(s) > maxScopeSize {
-		return nil, fmt.Errorf("longer than %d bytes", maxScopeSize)
+	if len(s) > maxHierarchy {
+		return nil, fmt.Errorf("longer than %d bytes", maxHierarchy)
 	}
-	if s == "" || s == NoHierarchy {
+	if s == "" || s == noHierarchy {
 		return nil, nil
 	}
 	h := Hierarchy{}
