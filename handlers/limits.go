@@ -3,7 +3,6 @@ package handlers
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"maps"
 	"math"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-chi/httprate"
@@ -87,9 +85,9 @@ var DefaultLimits = Limits{
 	TokensClient: 1_200_000, // a hosted client may be most of the users
 }
 
-// limits are the limiters in force; a nil one lets everything pass.
+// limits are the limiters in force; the zero limiter lets every request pass.
 type limits struct {
-	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient *limiter
+	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient limiter
 }
 
 func newLimits(l Limits) limits {
@@ -103,108 +101,35 @@ func newLimits(l Limits) limits {
 	}
 }
 
-// window is the time that the limits are per.
-const window = time.Minute
+// places is how many counters a limit has, see [throttle.NewRequests].
+const places = 1 << 14
 
-// limiter counts requests by key over the last minute.
-type limiter struct {
-	rate  *httprate.RateLimiter
-	limit int
-	none  *http.Request // what the library is told about requests: nothing
-}
+// limiter is a limit whose refusals are answers.
+type limiter struct{ requests *throttle.Requests }
 
-func newLimiter(limit, otherwise, places int) *limiter {
+func newLimiter(limit, otherwise, places int) limiter {
 	if limit < 0 {
-		return nil
+		return limiter{}
 	}
 	if limit == 0 {
 		limit = otherwise
 	}
-	// No headers: how much is left is nobody's business.
-	rate := httprate.NewRateLimiter(limit, window, httprate.WithLimitCounter(newCounter(places)), httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
-	return &limiter{rate: rate, limit: limit, none: new(http.Request)}
+	return limiter{throttle.NewRequests(limit, places)}
 }
 
 // take counts a request, or refuses it.
-func (l *limiter) take(key string) error {
-	if l != nil && l.rate.OnLimit(nil, l.none, key) {
-		return tooMany(window)
+func (l limiter) take(key string) error { return refusal(l.requests.Take(key)) }
+
+// full refuses a request that take would refuse, and counts nothing.
+func (l limiter) full(key string) error { return refusal(l.requests.Full(key)) }
+
+// refusal turns the error of a limit into an answer, and returns any other as it is.
+func refusal(err error) error {
+	var throttled *throttle.TooManyError
+	if errors.As(err, &throttled) {
+		return tooMany(throttled.RetryAfter)
 	}
-	return nil
-}
-
-// full refuses if take would, and counts nothing.
-func (l *limiter) full(key string) error {
-	if l == nil {
-		return nil
-	}
-	if _, rate, err := l.rate.Status(key); err == nil && int(math.Round(rate))+1 > l.limit {
-		return tooMany(window)
-	}
-	return nil
-}
-
-// counter is where a limiter keeps its numbers: in a table of one size, so that a
-// flood from ever new addresses takes no memory. Keys that fall into one place are
-// counted together, which is unlikely, and nobody can choose it. The table is made
-// with the first request that is counted: what is not used takes nothing.
-type counter struct {
-	seed   maphash.Seed
-	places int
-
-	mu                sync.Mutex
-	latest            time.Time // begin of the window that current counts
-	current, previous []uint32
-}
-
-const places = 1 << 14
-
-func newCounter(places int) *counter { return &counter{seed: maphash.MakeSeed(), places: places} }
-
-// Config is for counters that need to know the limit.
-func (c *counter) Config(int, time.Duration) {}
-
-// Increment counts one request.
-func (c *counter) Increment(key string, now time.Time) error { return c.IncrementBy(key, now, 1) }
-
-// IncrementBy counts n requests in the window that begins at now.
-func (c *counter) IncrementBy(key string, now time.Time, n int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.current == nil {
-		c.current, c.previous = make([]uint32, c.places), make([]uint32, c.places)
-	}
-	c.turn(now)
-	c.current[c.place(key)] += uint32(n)
-	return nil
-}
-
-// Get returns the counts of the window that begins at now, and of the one before.
-func (c *counter) Get(key string, now, _ time.Time) (current, previous int, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.current == nil {
-		return 0, 0, nil
-	}
-	c.turn(now)
-	i := c.place(key)
-	return int(c.current[i]), int(c.previous[i]), nil
-}
-
-func (c *counter) place(key string) uint64 { return maphash.String(c.seed, key) % uint64(c.places) }
-
-// turn makes room for the window that begins at now. A clock that was set back
-// counts on in the latest one.
-func (c *counter) turn(now time.Time) {
-	if !now.After(c.latest) {
-		return
-	}
-	c.current, c.previous = c.previous, c.current
-	clear(c.current)
-	if now.Sub(c.latest) > window {
-		clear(c.previous)
-	}
-	c.latest = now
+	return err
 }
 
 // limitError is a refusal for the number of requests. Its code is one on which
@@ -252,12 +177,8 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 	defer slot.Leave()
 	address, _ := netip.ParseAddr(s.o.ClientIP(r)) // what is no address counts as one
 	attempt, err := s.o.Throttle.Begin(r.Context(), name, address, now)
-	var throttled *throttle.TooManyError
-	switch {
-	case errors.As(err, &throttled):
-		return tooMany(throttled.RetryAfter)
-	case err != nil:
-		return err
+	if err != nil {
+		return refusal(err)
 	}
 	var trouble error
 	switch err = check(); {

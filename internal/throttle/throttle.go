@@ -1,5 +1,6 @@
-// Package throttle slows down guessing: it counts failed logins in the store, for all
-// replicas together.
+// Package throttle refuses what comes too often: logins after failed ones, which are
+// counted in the store for all replicas together ([Logins]), and requests, of which each
+// process takes so many a minute ([Requests]).
 package throttle
 
 import (
@@ -17,11 +18,11 @@ import (
 	"signet/users"
 )
 
-// ErrTooMany says that too many logins have failed: the answer is 429, and no
-// password is looked at.
-var ErrTooMany = errors.New("too many failed logins")
+// ErrTooMany says that too many logins have failed, or too many requests have come: the
+// answer is 429, and no password is checked.
+var ErrTooMany = errors.New("too many requests or failed logins")
 
-// TooManyError is the [ErrTooMany] of one login.
+// TooManyError is the [ErrTooMany] of one login or request.
 type TooManyError struct {
 	RetryAfter time.Duration // more than 0; in whole seconds it is rounded up
 }
