@@ -26,7 +26,7 @@ var imports = map[string][]string{
 	"signet/internal/clients":   {"internal/oauth", "jwt", "internal/seal"},
 	"signet/keys":               {"jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/store"},
-	"signet/internal/throttle":  {"internal/store", "users"}, // users for what one account is
+	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {},
 	"signet/jwt":                {"internal/oauth"},
 	"signet/internal/seal":      {},
@@ -36,6 +36,8 @@ var imports = map[string][]string{
 	"signet/internal/state":     {"internal/store", "internal/seal", "internal/durable", "keys", "jwt"},
 	"signet/internal/durable":   {},
 	"signet/internal/failpoint": {},
+
+	"signet/internal/background": {},
 }
 
 // kept lists libraries that only the named packages may import.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signet/internal/background"
 	"signet/internal/store"
 	"signet/users"
 )
@@ -327,23 +328,8 @@ func deleteSome(tx store.Tx, query string, args ...any) (n int64, err error) {
 
 // Run prunes every minute until ctx ends.
 func (t *Logins) Run(ctx context.Context) {
-	tick := time.NewTicker(pruneAttempts)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := t.Prune(ctx, t.store.Now())
-		if err != nil && ctx.Err() == nil && !failing {
-			t.log.Warn("pruning failed logins fails", "err", err)
-		} else if err == nil && failing {
-			t.log.Info("pruning failed logins works again")
-		}
-		failing = err != nil
-	}
+	failing := background.Condition{Log: t.log, Level: slog.LevelWarn, Begin: "pruning failed logins fails", End: "pruning failed logins works again"}
+	background.Every(ctx, pruneAttempts, func() { failing.Fails(ctx, t.Prune(ctx, t.store.Now())) })
 }
 
 // Prune forgets the counts whose time is over, and what is beyond the bound on their
