@@ -38,12 +38,13 @@ var imports = map[string][]string{
 	"signet/internal/failpoint": {},
 
 	"signet/internal/background": {},
+	"signet/internal/mcpclient":  {"internal/oauth"},
 }
 
 // kept lists libraries that only the named packages may import.
 var kept = map[string][]string{
 	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
-	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet/internal/cli"},
+	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet/internal/mcpclient"},
 	"github.com/alexedwards/argon2id":         {"signet/users"},
 	"golang.org/x/crypto/bcrypt":              {"signet/users"},
 	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},
@@ -53,6 +54,7 @@ var kept = map[string][]string{
 	"github.com/caarlos0/env/":                {"signet/internal/cli"},
 	"github.com/spf13/cobra":                  {"signet/internal/cli"},
 	"github.com/prometheus/client_golang/":    {"signet/server"},
+	"golang.org/x/net/html":                   {"signet/internal/mcpclient"},
 }
 
 type goPackage struct {
@@ -148,7 +150,7 @@ var fuzzed = map[string]string{
 	"MCP messages":         "mcp/FuzzInspect",
 	"backups":              "internal/backup/FuzzReader",
 	"settings":             "internal/cli/FuzzConfig",
-	"forms of login pages": "internal/cli/FuzzForms",
+	"forms of login pages": "internal/mcpclient/FuzzForms",
 }
 
 // Every parser of foreign input has a fuzz target, whose seeds run with the tests.

@@ -1,107 +1,79 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
-	"unicode"
 
-	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"signet/internal/oauth"
+	"signet/internal/mcpclient"
 	"signet/server"
 )
 
 func callCommand(p Process) *cobra.Command {
-	var where, username string
-	var scopes []string
+	var where string
 	var asJSON bool
+	o := mcpclient.Options{Name: "signet call", Version: server.Version, Narrator: narrator{p.Stderr}, ShowLogin: p.showLogin}
 	cmd := &cobra.Command{
 		Use: "call [TOOL] --server URL [name=value ...]", Short: "Call a tool of any MCP server, signing in on the way",
 		Long: "Call a tool of an MCP server and say at each step what is done: discovery,\n" +
 			"registration, login in a browser, the call, a refresh of the token, and a second\n" +
-			"call with the new token. Without TOOL it lists the server's tools.\n\n" +
+			"call with the new token. Without TOOL, list the server's tools.\n\n" +
 			"The result goes to stdout, everything else to stderr. An argument is a string\n" +
-			"unless the tool wants something else; then it is JSON. A tool that may change\n" +
+			"unless the tool wants another type; then it is JSON. A tool that may change\n" +
 			"something is not called twice: the second call lists the tools instead.",
 		Example: "  signet call --server http://localhost:8080/mcp\n" +
 			"  signet call greet --server http://localhost:8080/mcp name=World\n" +
 			"  echo demo_password | signet call whoami --server http://localhost:8080/mcp --username demo_user",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			endpoint, err := parseEndpoint(where)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.Endpoint, err = mcpclient.ParseEndpoint(where); err != nil {
 				return wrongUse{fmt.Errorf("--server: %w", err)}
 			}
-			order, err := parseOrder(args)
+			tool, arguments, err := parseCall(args)
 			if err != nil {
 				return wrongUse{err}
 			}
-			c := &caller{out: p.Stderr, environ: p.Environ, endpoint: endpoint, scopes: scopeList(strings.Join(scopes, " ")), username: username}
-			if username != "" {
-				if c.password, err = passwordFor(cmd.Context(), p); err != nil {
+			o.Scopes = scopeList(strings.Join(o.Scopes, " "))
+			if o.Username != "" {
+				if o.Password, err = passwordFor(cmd.Context(), p); err != nil {
 					return err
 				}
 			}
-			return c.run(cmd.Context(), p.Stdout, order, asJSON)
+			return forTerminal(call(cmd.Context(), p.Stdout, o, tool, arguments, asJSON))
 		},
 	}
 	cmd.Flags().StringVar(&where, "server", "", "URL of the MCP server")
-	cmd.Flags().StringVar(&username, "username", "", "sign in as this user without a browser; the password is read from stdin")
-	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope to ask for, in place of what the server suggests; repeat for more")
+	cmd.Flags().StringVar(&o.Username, "username", "", "sign in as this user without a browser; the password is read from stdin")
+	cmd.Flags().StringArrayVar(&o.Scopes, "scope", nil, "scope to request instead of those that the server suggests; repeat for more")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as the server sent it")
 	return cmd
 }
 
-// parseEndpoint refuses what a token must not be sent to.
-func parseEndpoint(raw string) (*url.URL, error) {
-	if raw == "" {
-		return nil, errors.New("say which MCP server, such as http://localhost:8080/mcp")
-	}
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return nil, fmt.Errorf("%q is not the URL of an MCP server, such as https://mcp.example.com/mcp", raw)
-	case u.Scheme != "https" && (u.Scheme != "http" || !oauth.IsLoopbackHost(u.Hostname())):
-		return nil, fmt.Errorf("%q must be https: only on this machine may a token travel in clear", raw)
-	}
-	return u, nil
-}
-
-// order is what the command line asks for.
-type order struct {
-	tool string // empty: list the tools
-	args []argument
-}
-
-type argument struct{ name, value string }
-
-func parseOrder(args []string) (order, error) {
-	var o order
+// parseCall reads [TOOL] [name=value ...].
+func parseCall(args []string) (tool string, list []mcpclient.Argument, err error) {
 	for i, a := range args {
 		name, value, ok := strings.Cut(a, "=")
 		switch {
 		case ok && name != "":
-			o.args = append(o.args, argument{name, value})
+			list = append(list, mcpclient.Argument{Name: name, Value: value})
 		case i == 0 && !ok && a != "":
-			o.tool = a
+			tool = a
 		default:
-			return o, fmt.Errorf("%q is not name=value", a)
+			return "", nil, fmt.Errorf("%q is not name=value", a)
 		}
 	}
-	if o.tool == "" && len(o.args) > 0 {
-		return o, errors.New("arguments need a tool to go to")
+	if tool == "" && len(list) > 0 {
+		return "", nil, errors.New("there are arguments, but no tool to call with them")
 	}
-	return o, nil
+	return tool, list, nil
 }
 
 func passwordFor(ctx context.Context, p Process) (string, error) {
@@ -111,123 +83,62 @@ func passwordFor(ctx context.Context, p Process) (string, error) {
 	return readPassword(p.Stdin)
 }
 
-// run calls, refreshes, and calls again.
-func (c *caller) run(ctx context.Context, stdout io.Writer, o order, asJSON bool) error {
-	c.prepare()
-	if err := c.findEndpoint(ctx); err != nil {
+// call calls the tool, or lists the tools if it is empty, prints the result, and shows
+// that a refreshed token works as well.
+func call(ctx context.Context, stdout io.Writer, o mcpclient.Options, tool string, args []mcpclient.Argument, asJSON bool) error {
+	c, err := mcpclient.Connect(ctx, o)
+	if err != nil {
 		return err
 	}
-	if err := c.probe(ctx); err != nil {
-		return err
-	}
-	c.say("Opening an MCP session")
-	client := sdk.NewClient(&sdk.Implementation{Name: "signet call", Version: server.Version}, nil)
-	session, err := client.Connect(ctx, &sdk.StreamableClientTransport{
-		Endpoint: c.endpoint.String(), HTTPClient: &http.Client{Transport: c}, DisableStandaloneSSE: true,
-	}, nil)
-	if err != nil {
-		return c.explain("opening an MCP session", err)
-	}
-	defer session.Close()
-	tools, err := listTools(ctx, session)
-	if err != nil {
-		return c.explain("listing the tools", err)
-	}
-	if o.tool == "" {
-		if err := printTools(stdout, tools, asJSON); err != nil {
+	defer c.Close()
+	if tool == "" {
+		list, raw := c.Tools()
+		if err := printTools(stdout, list, raw, asJSON); err != nil {
 			return err
 		}
-		return c.refreshAndRepeat(ctx, func() error {
-			_, err := listTools(ctx, session)
-			return err
-		})
+		return c.Refresh(ctx)
 	}
-	return c.callTool(ctx, session, tools, o, stdout, asJSON)
-}
-
-func (c *caller) callTool(ctx context.Context, session *sdk.ClientSession, tools []*sdk.Tool, o order, stdout io.Writer, asJSON bool) error {
-	tool := &sdk.Tool{Name: o.tool} // one that is not listed may exist, and need another scope
-	i := slices.IndexFunc(tools, func(t *sdk.Tool) bool { return t.Name == o.tool })
-	if i >= 0 {
-		tool = tools[i]
-	}
-	params := &sdk.CallToolParams{Name: o.tool}
-	var err error
-	if params.Arguments, err = o.typed(tool.InputSchema); err != nil {
-		return wrongUse{err}
-	}
-	c.say("Calling %s", o.tool)
-	result, err := session.CallTool(ctx, params)
-	switch {
-	case err != nil && i < 0 && !c.refused():
-		return noTool(o.tool, tools)
-	case err != nil:
-		return c.explain("calling "+o.tool, err)
+	result, err := c.Call(ctx, tool, args)
+	if err != nil {
+		return err
 	}
 	if err := printResult(stdout, result, asJSON); err != nil {
 		return err
 	}
 	if result.IsError {
-		return fmt.Errorf("%s says that it failed", o.tool)
+		return fmt.Errorf("%s says that it failed", tool)
 	}
-	return c.refreshAndRepeat(ctx, func() error {
-		if a := tool.Annotations; a == nil || !a.ReadOnlyHint && !a.IdempotentHint {
-			c.say("Listing the tools with the new token: a second call of %s may do something twice", o.tool)
-			_, err := listTools(ctx, session)
-			return err
-		}
-		c.say("Calling %s with the new token", o.tool)
-		_, err := session.CallTool(ctx, params)
-		return err
-	})
+	return c.Refresh(ctx)
 }
 
-func noTool(name string, tools []*sdk.Tool) error {
-	var names []string
-	for _, t := range tools {
-		names = append(names, clean(t.Name))
-	}
-	return fmt.Errorf("the server has no tool %q; it has %s", name, strings.Join(names, ", "))
-}
-
-// refreshAndRepeat shows that the login lasts longer than its first token.
-func (c *caller) refreshAndRepeat(ctx context.Context, again func() error) error {
-	switch {
-	case c.token == nil:
-		c.say("Done. The server asked for no token")
-		return nil
-	case c.token.RefreshToken == "":
-		c.say("Done. The server issued no refresh token, so the login ends with the token")
+// forTerminal maps an error of the client to what the user can do about it, and takes
+// control characters of the server out of it.
+func forTerminal(err error) error {
+	if err == nil {
 		return nil
 	}
-	c.say("Refreshing the token")
-	if err := c.refresh(ctx); err != nil {
-		return err
+	text := err.Error()
+	var scope *mcpclient.ScopeError
+	if errors.As(err, &scope) {
+		text = fmt.Sprintf("%s: the token does not allow it: run again with --scope %q", scope.Doing, scope.Scope)
 	}
-	if err := again(); err != nil {
-		return c.explain("using the refreshed token", err)
+	if errors.Is(err, mcpclient.ErrBrowser) {
+		text += ": run again without --username"
 	}
-	c.say("Done. The refreshed token works")
-	return nil
+	cleaned := errors.New(cleanTo(text, 1000))
+	var wrong mcpclient.ArgumentError
+	if errors.As(err, &wrong) {
+		return wrongUse{cleaned}
+	}
+	return cleaned
 }
 
-func listTools(ctx context.Context, session *sdk.ClientSession) ([]*sdk.Tool, error) {
-	tools := []*sdk.Tool{}
-	for t, err := range session.Tools(ctx, nil) {
-		if err != nil {
-			return nil, err
-		}
-		tools = append(tools, t)
-	}
-	return tools, nil
-}
-
-func printTools(w io.Writer, tools []*sdk.Tool, asJSON bool) error {
+func printTools(w io.Writer, list []mcpclient.Tool, raw any, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, &sdk.ListToolsResult{Tools: tools})
+		return printJSON(w, raw)
 	}
 	var rows [][]string
-	for _, t := range tools {
+	for _, t := range list {
 		about, _, _ := strings.Cut(t.Description, "\n")
 		rows = append(rows, []string{clean(t.Name), clean(about)})
 	}
@@ -235,100 +146,50 @@ func printTools(w io.Writer, tools []*sdk.Tool, asJSON bool) error {
 }
 
 // printResult prints text as it is and everything else as JSON.
-func printResult(w io.Writer, result *sdk.CallToolResult, asJSON bool) error {
+func printResult(w io.Writer, result *mcpclient.Result, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, result)
+		return printJSON(w, result.Raw)
 	}
-	for _, content := range result.Content {
+	for _, part := range result.Content {
 		var err error
-		if text, ok := content.(*sdk.TextContent); ok {
-			_, err = fmt.Fprintln(w, text.Text)
+		if text, ok := part.(string); ok {
+			_, err = fmt.Fprintln(w, text)
 		} else {
-			err = printJSON(w, content)
+			err = printJSON(w, part)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if len(result.Content) == 0 && result.StructuredContent != nil {
-		return printJSON(w, result.StructuredContent)
-	}
 	return nil
 }
 
-// typed turns the arguments into what the tool's input schema says they are.
-func (o order) typed(schema any) (map[string]any, error) {
-	b, err := json.Marshal(schema)
-	if err != nil {
-		return nil, err
-	}
-	var s struct {
-		Properties map[string]json.RawMessage `json:"properties"`
-	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("the input schema of %s is not one: %w", o.tool, err)
-	}
-	args := map[string]any{}
-	for _, a := range o.args {
-		if _, twice := args[a.name]; twice {
-			return nil, fmt.Errorf("%s is given twice", a.name)
-		}
-		types := schemaTypes(s.Properties[a.name])
-		if len(types) == 0 || slices.Contains(types, "string") {
-			args[a.name] = a.value
-			continue
-		}
-		d := json.NewDecoder(bytes.NewReader([]byte(a.value)))
-		d.UseNumber()
-		var v any
-		if err := d.Decode(&v); err != nil || d.More() || !slices.ContainsFunc(types, func(t string) bool { return hasType(v, t) }) {
-			return nil, fmt.Errorf("%s must be %s in JSON, not %q", a.name, strings.Join(types, " or "), a.value)
-		}
-		args[a.name] = v
-	}
-	return args, nil
+// narrator prints what the client does.
+type narrator struct{ w io.Writer }
+
+func (n narrator) Step(text string) { fmt.Fprintf(n.w, "* %s\n", clean(text)) }
+
+func (n narrator) Exchange(method, url string, status int) {
+	fmt.Fprintf(n.w, "    %s %s: %d\n", method, clean(url), status)
 }
 
-// schemaTypes returns the types that a property may have, none if it does not say.
-func schemaTypes(property json.RawMessage) []string {
-	var one struct{ Type string }
-	if json.Unmarshal(property, &one) == nil && one.Type != "" {
-		return []string{one.Type}
+// showLogin prints the address of a login page, and opens it in a browser if there is a
+// screen. If that fails the printed address is enough.
+func (p Process) showLogin(ctx context.Context, address string) {
+	fmt.Fprintf(p.Stderr, "\n%s\n\n", cleanTo(address, 8000))
+	program := "xdg-open"
+	screen := slices.ContainsFunc(p.Environ, func(kv string) bool {
+		name, value, _ := strings.Cut(kv, "=")
+		return (name == "DISPLAY" || name == "WAYLAND_DISPLAY") && value != ""
+	})
+	if runtime.GOOS == "darwin" {
+		program, screen = "open", true
 	}
-	var many struct{ Type []string }
-	if json.Unmarshal(property, &many) != nil {
-		return nil
+	if !screen {
+		return
 	}
-	return many.Type
-}
-
-func hasType(v any, name string) bool {
-	switch v := v.(type) {
-	case nil:
-		return name == "null"
-	case bool:
-		return name == "boolean"
-	case json.Number:
-		return name == "number" || name == "integer" && !strings.ContainsAny(v.String(), ".eE")
-	case []any:
-		return name == "array"
-	case map[string]any:
-		return name == "object"
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, address)
+	if cmd.Start() == nil {
+		cmd.Process.Release()
 	}
-	return false
-}
-
-// clean makes text of a stranger fit for a line on a terminal.
-func clean(s string) string {
-	const most = 300
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if runes := []rune(s); len(runes) > most {
-		return string(runes[:most]) + "…"
-	}
-	return s
 }

@@ -362,7 +362,7 @@ func TestCallRefuses(t *testing.T) {
 		{"no registration", func(s *strange) { s.gone["/register"] = 403 }, nil, "registering", ""},
 		{"code refused", func(s *strange) { s.answer = func(v url.Values) { v.Set("code", "x") } }, nil, "invalid_grant no such grant", "authorization_code"},
 		{"token of another type", func(s *strange) { s.token = func(m map[string]any) { m["token_type"] = "N_A" } }, nil, "not Bearer", "authorization_code"},
-		{"token always refused", func(s *strange) { s.refuse = func(string) bool { return true } }, nil, "the very token", "authorization_code refresh_token"},
+		{"token always refused", func(s *strange) { s.refuse = func(string) bool { return true } }, nil, "issued for it a moment ago", "authorization_code refresh_token"},
 		{"refresh impossible", func(s *strange) {
 			s.refuse = func(string) bool { return true }
 			s.token = func(m map[string]any) { delete(m, "refresh_token") }

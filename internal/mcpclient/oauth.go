@@ -1,4 +1,4 @@
-package cli
+package mcpclient
 
 import (
 	"context"
@@ -11,62 +11,19 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 	"golang.org/x/oauth2"
 )
 
-// caller is an OAuth client that says what it does. As a [http.RoundTripper] it sends
-// MCP requests with its token.
-type caller struct {
-	out                io.Writer // of the narration
-	environ            []string
-	endpoint           *url.URL
-	scopes             []string
-	username, password string // empty: in a browser
-
-	web http.RoundTripper // narrates
-	as  *http.Client      // for the authorization server
-
-	mu       sync.Mutex // of what follows, during a login or refresh
-	config   *oauth2.Config
-	token    *oauth2.Token
-	needs    string // scopes that a refused request needed
-	loginErr error  // why there is no use in another try
-}
-
-func (c *caller) prepare() {
-	c.web = narrator{c}
-	c.as = &http.Client{Transport: c.web, Timeout: 30 * time.Second, CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if r.Method != http.MethodGet || r.URL.Scheme != via[0].URL.Scheme || r.URL.Host != via[0].URL.Host || len(via) > 5 {
-			return http.ErrUseLastResponse // another origin gets nothing of ours
-		}
-		return nil
-	}}
-}
-
-func (c *caller) say(format string, args ...any) {
-	fmt.Fprintf(c.out, "* %s\n", clean(fmt.Sprintf(format, args...)))
-}
-
-// narrator prints requests and answers, without query strings, which hold codes.
-type narrator struct{ c *caller }
-
-func (n narrator) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := http.DefaultTransport.RoundTrip(r)
-	where := *r.URL
-	where.RawQuery = ""
-	if err == nil {
-		fmt.Fprintf(n.c.out, "    %s %s: %d\n", r.Method, where.String(), resp.StatusCode)
-	}
-	return resp, err
-}
+// authorized sends MCP requests with the client's token.
+type authorized struct{ c *Client }
 
 // RoundTrip sends an MCP request with the token. After a 401 it signs in, or
 // refreshes the token once, and tries once more.
-func (c *caller) RoundTrip(r *http.Request) (*http.Response, error) {
+func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	c := a.c
 	token := c.bearer()
 	resp, err := c.send(r, token)
 	if err != nil {
@@ -97,11 +54,11 @@ func (c *caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp.Body.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.loginErr = errors.New("the server refuses the very token that it has just had issued")
+	c.loginErr = errors.New("the server refuses the token that was issued for it a moment ago")
 	return nil, c.loginErr
 }
 
-func (c *caller) send(r *http.Request, token string) (*http.Response, error) {
+func (c *Client) send(r *http.Request, token string) (*http.Response, error) {
 	if token != "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+token)
@@ -109,18 +66,21 @@ func (c *caller) send(r *http.Request, token string) (*http.Response, error) {
 	return c.web.RoundTrip(r)
 }
 
-func (c *caller) bearer() string {
+func (c *Client) currentToken() *oauth2.Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.token == nil {
-		return ""
-	}
-	return c.token.AccessToken
+	return c.token
 }
 
-// renew gets another token than the refused one. A login that failed is not begun a
-// second time.
-func (c *caller) renew(ctx context.Context, refused string, challenge map[string]string) error {
+func (c *Client) bearer() string {
+	if token := c.currentToken(); token != nil {
+		return token.AccessToken
+	}
+	return ""
+}
+
+// renew replaces the refused token. A login that failed is not started a second time.
+func (c *Client) renew(ctx context.Context, refused string, challenge map[string]string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -129,7 +89,7 @@ func (c *caller) renew(ctx context.Context, refused string, challenge map[string
 	case c.token == nil:
 		c.loginErr = c.signIn(ctx, challenge)
 		return c.loginErr
-	case c.token.AccessToken != refused: // somebody was faster
+	case c.token.AccessToken != refused: // another request has replaced it
 		return nil
 	case c.token.RefreshToken == "":
 		return errors.New("the server refuses the token, and there is no refresh token")
@@ -138,16 +98,16 @@ func (c *caller) renew(ctx context.Context, refused string, challenge map[string
 	return c.refreshLocked(ctx)
 }
 
-func (c *caller) refresh(ctx context.Context) error {
+func (c *Client) refresh(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.refreshLocked(ctx)
 }
 
-func (c *caller) refreshLocked(ctx context.Context) error {
+func (c *Client) refreshLocked(ctx context.Context) error {
 	old := &oauth2.Token{RefreshToken: c.token.RefreshToken}
-	token, err := c.patiently(ctx, func() (*oauth2.Token, error) {
-		return c.lost(ctx, c.config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, c.as), old).Token)
+	token, err := c.retryBusy(ctx, func() (*oauth2.Token, error) {
+		return c.retryLost(ctx, c.config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, c.as), old).Token)
 	})
 	if err != nil {
 		return explainToken("refreshing the token", err)
@@ -165,29 +125,9 @@ func (c *caller) refreshLocked(ctx context.Context) error {
 func explainToken(doing string, err error) error {
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) {
-		return fmt.Errorf("%s: the server answers %d %s", doing, refused.Response.StatusCode, clean(refused.ErrorCode+" "+refused.ErrorDescription))
+		return fmt.Errorf("%s: the server answers %d %s", doing, refused.Response.StatusCode, refused.ErrorCode+" "+refused.ErrorDescription)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
-}
-
-// explain makes an error of the MCP client one for people.
-func (c *caller) explain(doing string, err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.loginErr != nil:
-		return c.loginErr
-	case c.needs != "":
-		return fmt.Errorf("%s: the token does not allow it: run again with --scope %q", doing, clean(c.needs))
-	}
-	return fmt.Errorf("%s: %s", doing, clean(err.Error()))
-}
-
-// refused reports whether the login failed or the token allows too little.
-func (c *caller) refused() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.loginErr != nil || c.needs != ""
 }
 
 // challengeOf returns the parameters of the answer's Bearer challenge (RFC 6750 §3). A
@@ -207,7 +147,7 @@ func challengeOf(resp *http.Response) map[string]string {
 
 // probe learns whether the server wants a token, and signs in if it does. A ping
 // changes nothing and begins no session.
-func (c *caller) probe(ctx context.Context) error {
+func (c *Client) probe(ctx context.Context) error {
 	c.say("Asking %s without a token", c.endpoint)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint.String(), strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"ping"}`))
 	if err != nil {
@@ -239,7 +179,7 @@ type resourceMetadata struct {
 	ScopesSupported      []string `json:"scopes_supported"`
 }
 
-func (c *caller) fetchResourceMetadata(ctx context.Context, from string) (*resourceMetadata, error) {
+func (c *Client) fetchResourceMetadata(ctx context.Context, from string) (*resourceMetadata, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, err
@@ -256,7 +196,7 @@ func (c *caller) fetchResourceMetadata(ctx context.Context, from string) (*resou
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("%s answers %s", from, resp.Status)
 	case media != "application/json":
-		return nil, fmt.Errorf("%s is %q, not JSON", from, clean(media))
+		return nil, fmt.Errorf("%s is %q, not JSON", from, media)
 	}
 	m := &resourceMetadata{}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(m); err != nil {
@@ -267,7 +207,7 @@ func (c *caller) fetchResourceMetadata(ctx context.Context, from string) (*resou
 
 // findEndpoint finds the MCP endpoint of a server that was given without a path: its
 // metadata at the root names the resource.
-func (c *caller) findEndpoint(ctx context.Context) error {
+func (c *Client) findEndpoint(ctx context.Context) error {
 	if strings.Trim(c.endpoint.Path, "/") != "" {
 		return nil
 	}
@@ -290,7 +230,7 @@ func (c *caller) findEndpoint(ctx context.Context) error {
 // findResource fetches the protected resource's metadata: where the challenge says,
 // at the well-known place of the path, at that of the root. A server without any is
 // from before they existed, and is its own authorization server.
-func (c *caller) findResource(ctx context.Context, challenge map[string]string) (*resourceMetadata, error) {
+func (c *Client) findResource(ctx context.Context, challenge map[string]string) (*resourceMetadata, error) {
 	root := url.URL{Scheme: c.endpoint.Scheme, Host: c.endpoint.Host}
 	wellKnown := root.String() + "/.well-known/oauth-protected-resource"
 	places := []string{wellKnown + strings.TrimSuffix(c.endpoint.EscapedPath(), "/"), wellKnown}
@@ -298,7 +238,7 @@ func (c *caller) findResource(ctx context.Context, challenge map[string]string) 
 		places[0] += "?" + c.endpoint.RawQuery
 	}
 	if named := challenge["resource_metadata"]; named != "" {
-		if _, err := parseEndpoint(named); err != nil {
+		if _, err := ParseEndpoint(named); err != nil {
 			return nil, fmt.Errorf("the server's challenge: resource_metadata %w", err)
 		}
 		places = slices.Insert(places, 0, named)
@@ -326,7 +266,7 @@ func (c *caller) findResource(ctx context.Context, challenge map[string]string) 
 // checkResource refuses metadata of something else. RFC 9728 §3.3 wants the very URL
 // that was asked; many servers name their origin instead, or a path above, and
 // clients at large take that.
-func (c *caller) checkResource(resource string) error {
+func (c *Client) checkResource(resource string) error {
 	u, err := url.Parse(resource)
 	if err == nil && u.Scheme == c.endpoint.Scheme && u.Host == c.endpoint.Host {
 		want, path := strings.TrimSuffix(c.endpoint.EscapedPath(), "/")+"/", strings.TrimSuffix(u.EscapedPath(), "/")+"/"
@@ -334,13 +274,13 @@ func (c *caller) checkResource(resource string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("it is the metadata of %q, not of %s", clean(resource), c.endpoint)
+	return fmt.Errorf("it is the metadata of %q, not of %s", resource, c.endpoint)
 }
 
 // findServer fetches an authorization server's metadata from the places of RFC 8414
 // §3 and OpenID Connect Discovery §4, or goes by the paths that were usual before.
-func (c *caller) findServer(ctx context.Context, issuer string) (*oauthex.AuthServerMeta, error) {
-	u, err := parseEndpoint(issuer)
+func (c *Client) findServer(ctx context.Context, issuer string) (*oauthex.AuthServerMeta, error) {
+	u, err := ParseEndpoint(issuer)
 	if err != nil {
 		return nil, fmt.Errorf("authorization server: %w", err)
 	}
@@ -352,7 +292,7 @@ func (c *caller) findServer(ctx context.Context, issuer string) (*oauthex.AuthSe
 	for _, from := range places {
 		m, err := oauthex.GetAuthServerMeta(ctx, from, issuer, c.as)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s", from, clean(err.Error()))
+			return nil, fmt.Errorf("%s: %w", from, err)
 		}
 		if m != nil {
 			return m, nil
@@ -367,7 +307,7 @@ func (c *caller) findServer(ctx context.Context, issuer string) (*oauthex.AuthSe
 
 // register registers this program as a client of the server (RFC 7591), public if
 // the server has such clients.
-func (c *caller) register(ctx context.Context, as *oauthex.AuthServerMeta, redirectURI string, scopes []string) (*oauth2.Config, error) {
+func (c *Client) register(ctx context.Context, as *oauthex.AuthServerMeta, redirectURI string, scopes []string) (*oauth2.Config, error) {
 	if as.RegistrationEndpoint == "" {
 		return nil, fmt.Errorf("%s does not let clients register themselves", as.Issuer)
 	}
@@ -379,11 +319,11 @@ func (c *caller) register(ctx context.Context, as *oauthex.AuthServerMeta, redir
 		}
 	}
 	registered, err := oauthex.RegisterClient(ctx, as.RegistrationEndpoint, &oauthex.ClientRegistrationMetadata{
-		ClientName: "signet call", RedirectURIs: []string{redirectURI}, TokenEndpointAuthMethod: method, ApplicationType: "native",
+		ClientName: c.options.Name, RedirectURIs: []string{redirectURI}, TokenEndpointAuthMethod: method, ApplicationType: "native",
 		GrantTypes: []string{"authorization_code", "refresh_token"}, ResponseTypes: []string{"code"}, Scope: strings.Join(scopes, " "),
 	}, c.as)
 	if err != nil {
-		return nil, fmt.Errorf("registering at %s: %s", as.RegistrationEndpoint, clean(err.Error()))
+		return nil, fmt.Errorf("registering at %s: %w", as.RegistrationEndpoint, err)
 	}
 	if registered.TokenEndpointAuthMethod != "" {
 		method = registered.TokenEndpointAuthMethod
@@ -400,8 +340,8 @@ func (c *caller) register(ctx context.Context, as *oauthex.AuthServerMeta, redir
 
 // wanted are the scopes to ask for: those of the command line, else what the
 // challenge names, else what the resource supports.
-func (c *caller) wanted(challenge map[string]string, m *resourceMetadata, as *oauthex.AuthServerMeta) []string {
-	scopes := slices.Clone(c.scopes)
+func (c *Client) wanted(challenge map[string]string, m *resourceMetadata, as *oauthex.AuthServerMeta) []string {
+	scopes := slices.Clone(c.options.Scopes)
 	if len(scopes) == 0 {
 		scopes = strings.Fields(challenge["scope"])
 	}
@@ -415,7 +355,7 @@ func (c *caller) wanted(challenge map[string]string, m *resourceMetadata, as *oa
 }
 
 // signIn does everything from a challenge to a token.
-func (c *caller) signIn(ctx context.Context, challenge map[string]string) error {
+func (c *Client) signIn(ctx context.Context, challenge map[string]string) error {
 	c.say("It wants a token. Looking for who issues them")
 	m, err := c.findResource(ctx, challenge)
 	if err != nil {
@@ -453,7 +393,7 @@ func scopeOf(token *oauth2.Token, asked []string) string {
 }
 
 // authorize is the authorization code grant with PKCE (OAuth 2.1 §4.1).
-func (c *caller) authorize(ctx context.Context, as *oauthex.AuthServerMeta, resource string, back *redirect) (*oauth2.Token, error) {
+func (c *Client) authorize(ctx context.Context, as *oauthex.AuthServerMeta, resource string, back *redirect) (*oauth2.Token, error) {
 	verifier := oauth2.GenerateVerifier()
 	params := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(verifier)}
 	exchange := []oauth2.AuthCodeOption{oauth2.VerifierOption(verifier)}
@@ -474,14 +414,14 @@ func (c *caller) authorize(ctx context.Context, as *oauthex.AuthServerMeta, reso
 		return nil, err
 	}
 	c.say("State and issuer of the answer are right. Exchanging the code for a token")
-	token, err := c.patiently(ctx, func() (*oauth2.Token, error) {
+	token, err := c.retryBusy(ctx, func() (*oauth2.Token, error) {
 		return c.config.Exchange(context.WithValue(ctx, oauth2.HTTPClient, c.as), code, exchange...)
 	})
 	if err != nil {
 		return nil, explainToken("exchanging the code", err)
 	}
 	if token.Type() != "Bearer" {
-		return nil, fmt.Errorf("the server issued a token of type %q, not Bearer", clean(token.TokenType))
+		return nil, fmt.Errorf("the server issued a token of type %q, not Bearer", token.TokenType)
 	}
 	return token, nil
 }
@@ -494,9 +434,9 @@ func checkAnswer(answer url.Values, state string, as *oauthex.AuthServerMeta) (s
 	case answer.Get("state") != state:
 		return "", errors.New("the answer's state is not the one that was sent: it belongs to another login")
 	case iss != "" && iss != as.Issuer, iss == "" && as.AuthorizationResponseIssParameterSupported:
-		return "", fmt.Errorf("the answer comes from the issuer %q, not from %s", clean(iss), as.Issuer)
+		return "", fmt.Errorf("the answer comes from the issuer %q, not from %s", iss, as.Issuer)
 	case answer.Get("error") != "":
-		return "", fmt.Errorf("the server did not grant access: %s", clean(strings.TrimSpace(answer.Get("error")+" "+answer.Get("error_description"))))
+		return "", fmt.Errorf("the server did not grant access: %s", strings.TrimSpace(answer.Get("error")+" "+answer.Get("error_description")))
 	case answer.Get("code") == "":
 		return "", errors.New("the answer has no code")
 	}

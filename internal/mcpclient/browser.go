@@ -1,4 +1,4 @@
-package cli
+package mcpclient
 
 import (
 	"context"
@@ -10,14 +10,11 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"os/exec"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
 )
 
-// loginTime is how long a person may take.
+// loginTime is how long a person may take to sign in.
 const loginTime = 5 * time.Minute
 
 // redirect is where the authorization server sends the browser back to: a port of
@@ -53,8 +50,8 @@ func (b *redirect) close() {
 	<-b.served
 }
 
-// take accepts the first answer with our state. Another page may send the browser
-// here too, so one with another state is not the answer.
+// take accepts the first answer with the state that was sent. Another page may send the
+// browser here too, so an answer with another state is refused.
 func (b *redirect) take(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -72,14 +69,13 @@ func (b *redirect) take(w http.ResponseWriter, r *http.Request) {
 }
 
 // visit has the user sign in at the authorization endpoint and returns the answer.
-func (c *caller) visit(ctx context.Context, where string, back *redirect) (url.Values, error) {
-	if c.username != "" {
-		c.say("Signing in as %s", c.username)
+func (c *Client) visit(ctx context.Context, where string, back *redirect) (url.Values, error) {
+	if c.options.Username != "" {
+		c.say("Signing in as %s", c.options.Username)
 		return c.fillForms(ctx, where, back.uri)
 	}
 	c.say("Sign in with a browser at the address below. Waiting for it to come back to %s", back.uri)
-	fmt.Fprintf(c.out, "\n%s\n\n", where)
-	c.openBrowser(ctx, where)
+	c.options.ShowLogin(ctx, where)
 	ctx, cancel := context.WithTimeout(ctx, loginTime)
 	defer cancel()
 	select {
@@ -87,35 +83,15 @@ func (c *caller) visit(ctx context.Context, where string, back *redirect) (url.V
 		return answer, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return nil, fmt.Errorf("nobody signed in within %s", loginTime)
+			return nil, fmt.Errorf("the login did not end within %s", loginTime)
 		}
 		return nil, errors.New("interrupted")
 	}
 }
 
-// openBrowser opens the address if there is a screen to show it on. If that fails
-// there is still the printed address.
-func (c *caller) openBrowser(ctx context.Context, where string) {
-	program := "xdg-open"
-	screen := slices.ContainsFunc(c.environ, func(kv string) bool {
-		name, value, _ := strings.Cut(kv, "=")
-		return (name == "DISPLAY" || name == "WAYLAND_DISPLAY") && value != ""
-	})
-	if runtime.GOOS == "darwin" {
-		program, screen = "open", true
-	}
-	if !screen {
-		return
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, where)
-	if cmd.Start() == nil {
-		cmd.Process.Release()
-	}
-}
-
-// fillForms does with the pages what a person would: it signs in, and approves. The
-// password goes to the authorization server's origin alone.
-func (c *caller) fillForms(ctx context.Context, where, redirectURI string) (url.Values, error) {
+// fillForms does with the pages what a person would do: it signs in, and approves. The
+// password goes only to the authorization server's origin.
+func (c *Client) fillForms(ctx context.Context, where, redirectURI string) (url.Values, error) {
 	begin, err := url.Parse(where)
 	if err != nil {
 		return nil, err
@@ -134,7 +110,7 @@ func (c *caller) fillForms(ctx context.Context, where, redirectURI string) (url.
 			answer = r.URL.Query()
 			return http.ErrUseLastResponse
 		case to.Scheme+"://"+to.Host != origin:
-			return fmt.Errorf("the login goes on at %s: sign in with a browser, without --username", to.Host)
+			return fmt.Errorf("the login continues at %s: %w", to.Host, ErrBrowser)
 		case len(via) > 10:
 			return errors.New("the login redirects in circles")
 		}
@@ -151,12 +127,13 @@ func (c *caller) fillForms(ctx context.Context, where, redirectURI string) (url.
 		if answer != nil || readErr != nil || pages > 8 {
 			return answer, errors.Join(readErr, tooMany(answer))
 		}
-		f, isLogin := chooseForm(parseForms(string(page)))
+		forms, title := readPage(string(page))
+		f, isLogin := chooseForm(forms)
 		switch {
 		case f == nil:
-			return nil, fmt.Errorf("the page at %s (%s) has no form to sign in or approve: %s", resp.Request.URL.Path, resp.Status, clean(pageTitle(string(page))))
+			return nil, fmt.Errorf("the page at %s (%s) has no form to sign in or approve: %s", resp.Request.URL.Path, resp.Status, title)
 		case isLogin && signedIn:
-			return nil, fmt.Errorf("the server does not accept this name and password")
+			return nil, errors.New("the server does not accept this name and password")
 		}
 		signedIn = signedIn || isLogin
 		r, err = c.submit(ctx, resp.Request.URL, f, origin)
@@ -176,23 +153,23 @@ func tooMany(answer url.Values) error {
 }
 
 // submit makes the request that sends the form on a page.
-func (c *caller) submit(ctx context.Context, page *url.URL, f *form, origin string) (*http.Request, error) {
+func (c *Client) submit(ctx context.Context, page *url.URL, f *form, origin string) (*http.Request, error) {
 	to, err := page.Parse(f.action)
 	if err != nil {
 		return nil, fmt.Errorf("the form's address: %w", err)
 	}
 	if to.Scheme+"://"+to.Host != origin {
-		return nil, fmt.Errorf("the form goes to %s: sign in with a browser, without --username", clean(to.Host))
+		return nil, fmt.Errorf("the form goes to %s: %w", to.Host, ErrBrowser)
 	}
-	values := f.fill(c.username, c.password)
+	values := f.fill(c.options.Username, c.options.Password)
 	if !strings.EqualFold(f.method, "post") {
-		return nil, errors.New("the form would put its fields into an address: sign in with a browser, without --username")
+		return nil, fmt.Errorf("the form would put its fields into an address: %w", ErrBrowser)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(values.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Origin", origin) // as a browser does; servers go by it
+	r.Header.Set("Origin", origin) // as a browser does; servers check it
 	return r, nil
 }
