@@ -46,16 +46,16 @@ var errForeignSession = oauth.Errorf(oauth.InvalidRequest, "this form belongs to
 
 // accountPage shows a user which applications are connected, and what to do about
 // them. Without a session it asks for a login first.
-func (s *server) accountPage(r *http.Request) (any, error) {
+func (e *endpoints) accountPage(r *http.Request) (any, error) {
 	query, err := oauth.Query(r)
 	if err != nil {
 		return nil, err
 	}
-	now := s.o.Store.Now()
-	who, err := s.session(r, now)
+	now := e.o.Store.Now()
+	who, err := e.session(r, now)
 	switch {
 	case errors.Is(err, errNoSession):
-		return s.signInToAccount(r, now)
+		return e.signInToAccount(r, now)
 	case err != nil:
 		return nil, err
 	}
@@ -64,11 +64,11 @@ func (s *server) accountPage(r *http.Request) (any, error) {
 	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && (done == "disconnected" || done == "password") {
 		data.Done = done
 	}
-	return s.showAccount(r, who, data, http.StatusOK, now)
+	return e.showAccount(r, who, data, http.StatusOK, now)
 }
 
-func (s *server) showAccount(r *http.Request, who signedIn, data accountData, status int, now time.Time) (any, error) {
-	grants, err := s.o.Denylist.Grants(r.Context(), who.user.Subject, now)
+func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData, status int, now time.Time) (any, error) {
+	grants, err := e.o.Denylist.Grants(r.Context(), who.user.Subject, now)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -76,7 +76,7 @@ func (s *server) showAccount(r *http.Request, who signedIn, data accountData, st
 		data.Grants = append(data.Grants, describeGrant(g))
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
-	data.Password, data.EndsSessions = s.o.ChangePassword != nil && who.user.Version != "", s.o.EndSessions != nil && who.user.Version != ""
+	data.Password, data.EndsSessions = e.o.ChangePassword != nil && who.user.Version != "", e.o.EndSessions != nil && who.user.Version != ""
 	return page{name: "account", status: status, data: data}, nil
 }
 
@@ -97,24 +97,24 @@ func formToken(sess seal.Session) string { return hashText("account form " + ses
 
 // signInToAccount begins a login that no client asked for: a transaction without a
 // client ends at the account page and nowhere else.
-func (s *server) signInToAccount(r *http.Request, now time.Time) (any, error) {
+func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error) {
 	expires := now.Add(loginTTL)
-	tx := seal.Login{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: s.o.Store.Epoch(), Expires: expires.Unix()}
+	tx := seal.Login{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Expires: expires.Unix()}
 	var set []*http.Cookie
-	tx.Browser, set = s.bindBrowser(r)
-	return s.toPage(s.o.LoginPath, tx, set)
+	tx.Browser, set = e.bindBrowser(r)
+	return e.toPage(e.o.LoginPath, tx, set)
 }
 
 // toAccount reports whether a login leads to the account page.
 func toAccount(tx seal.Login) bool { return tx.ClientID == "" }
 
 // account does what the user decided on the account page.
-func (s *server) account(r *http.Request) (any, error) {
-	now := s.o.Store.Now()
-	who, err := s.session(r, now)
+func (e *endpoints) account(r *http.Request) (any, error) {
+	now := e.o.Store.Now()
+	who, err := e.session(r, now)
 	switch {
 	case errors.Is(err, errNoSession):
-		return s.signInToAccount(r, now)
+		return e.signInToAccount(r, now)
 	case err != nil:
 		return nil, err
 	case subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(formToken(who.session))) == 0:
@@ -122,29 +122,29 @@ func (s *server) account(r *http.Request) (any, error) {
 	}
 	action := r.PostForm.Get("action")
 	if action == "password" {
-		return s.changePassword(r, who, now) // in a slot for logins, since it waits like them
+		return e.changePassword(r, who, now) // in a slot for logins, since it waits like them
 	}
-	slot, err := s.o.Admission.Pages.Enter(r.Context())
+	slot, err := e.o.Admission.Pages.Enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
 	switch action {
 	case "disconnect":
-		return s.disconnect(r, who, now)
+		return e.disconnect(r, who, now)
 	case "sign_out":
-		return s.signOut(r, who, "")
+		return e.signOut(r, who, "")
 	case "sign_out_all":
-		return s.signOutEverywhere(r, who, now)
+		return e.signOutEverywhere(r, who, now)
 	}
 	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, password, sign_out or sign_out_all")
 }
 
 // disconnect revokes one of the user's grants. That it is somebody else's, or is
 // over already, makes no difference that one could see.
-func (s *server) disconnect(r *http.Request, who signedIn, now time.Time) (any, error) {
-	done := redirect{to: s.path + "/account?done=disconnected"}
-	g, err := s.o.Denylist.Find(r.Context(), r.PostForm.Get("grant"))
+func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (any, error) {
+	done := redirect{to: e.path + "/account?done=disconnected"}
+	g, err := e.o.Denylist.Find(r.Context(), r.PostForm.Get("grant"))
 	switch {
 	case errors.Is(err, denylist.ErrUnknown), errors.Is(err, denylist.ErrRevoked):
 		return done, nil
@@ -153,49 +153,49 @@ func (s *server) disconnect(r *http.Request, who signedIn, now time.Time) (any, 
 	case g.Subject != who.user.Subject:
 		return done, nil
 	}
-	if err = s.o.Denylist.Revoke(r.Context(), g, now); err != nil {
+	if err = e.o.Denylist.Revoke(r.Context(), g, now); err != nil {
 		err = unavailable(err)
 	}
-	s.audit(r, event{name: "revoke", subject: g.Subject, grantID: g.ID, reason: "by the user"}, err)
+	e.audit(r, event{name: "revoke", subject: g.Subject, grantID: g.ID, reason: "by the user"}, err)
 	return done, err
 }
 
 // changePassword sets another password for a user who knows the one of now. All that
 // began with the old one ends, but for this session.
-func (s *server) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
-	if s.o.ChangePassword == nil || who.user.Version == "" {
+func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
+	if e.o.ChangePassword == nil || who.user.Version == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "passwords cannot be changed here")
 	}
 	old, next := r.PostForm.Get("old"), r.PostForm.Get("new")
 	if old == "" || next == "" {
-		return s.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
+		return e.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
 	}
 	var user users.User
-	err := s.throttled(r, who.user.Name, now, func() (err error) {
-		user, err = s.o.ChangePassword(r.Context(), who.user.Subject, old, next)
+	err := e.throttled(r, who.user.Name, now, func() (err error) {
+		user, err = e.o.ChangePassword(r.Context(), who.user.Subject, old, next)
 		return err
 	})
 	ev := event{name: "password", subject: who.user.Subject}
 	if err != nil {
 		var limited *limitError
 		if errors.As(err, &limited) {
-			s.audit(r, ev, err)
+			e.audit(r, ev, err)
 			return nil, err
 		}
 		problem, refused := passwordProblem(err)
 		if problem.Problem == "" {
-			s.audit(r, ev, unavailable(err))
+			e.audit(r, ev, unavailable(err))
 			return nil, unavailable(err)
 		}
-		s.audit(r, ev, refused)
-		return s.showAccount(r, who, problem, http.StatusBadRequest, now)
+		e.audit(r, ev, refused)
+		return e.showAccount(r, who, problem, http.StatusBadRequest, now)
 	}
-	s.audit(r, ev, nil)
-	if err := s.revokeAll(r.Context(), who, now); err != nil {
+	e.audit(r, ev, nil)
+	if err := e.revokeAll(r.Context(), who, now); err != nil {
 		return nil, err
 	}
-	_, cookie, err := s.newSession(user, now)
-	return redirect{to: s.path + "/account?done=password", cookies: []*http.Cookie{cookie}}, err
+	_, cookie, err := e.newSession(user, now)
+	return redirect{to: e.path + "/account?done=password", cookies: []*http.Cookie{cookie}}, err
 }
 
 // passwordProblem says what the user can do about err; nothing if that is to wait.
@@ -212,8 +212,8 @@ func passwordProblem(err error) (accountData, error) {
 	return accountData{}, nil
 }
 
-func (s *server) revokeAll(ctx context.Context, who signedIn, now time.Time) error {
-	if _, err := s.o.Denylist.RevokeAll(ctx, who.user.Subject, now); err != nil {
+func (e *endpoints) revokeAll(ctx context.Context, who signedIn, now time.Time) error {
+	if _, err := e.o.Denylist.RevokeAll(ctx, who.user.Subject, now); err != nil {
 		return unavailable(err)
 	}
 	return nil
@@ -221,29 +221,29 @@ func (s *server) revokeAll(ctx context.Context, who signedIn, now time.Time) err
 
 // signOut ends the session of this browser and forgets its binding: a consent page
 // left open in it is nobody's any more.
-func (s *server) signOut(r *http.Request, who signedIn, note string) (any, error) {
-	if err := s.endSession(r.Context(), who.session); err != nil {
+func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, error) {
+	if err := e.endSession(r.Context(), who.session); err != nil {
 		return nil, err
 	}
-	s.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
-	gone := []*http.Cookie{s.cookies.make(s.cookies.session, "", -time.Second), s.cookies.make(s.cookies.browser, "", -time.Second)}
+	e.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
+	gone := []*http.Cookie{e.cookies.make(e.cookies.session, "", -time.Second), e.cookies.make(e.cookies.browser, "", -time.Second)}
 	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: gone}, nil
 }
 
 // signOutEverywhere ends every grant and, where the source of users can say so, every
 // session of the user. Where it cannot, other sessions live out their time.
-func (s *server) signOutEverywhere(r *http.Request, who signedIn, now time.Time) (any, error) {
-	if err := s.revokeAll(r.Context(), who, now); err != nil {
+func (e *endpoints) signOutEverywhere(r *http.Request, who signedIn, now time.Time) (any, error) {
+	if err := e.revokeAll(r.Context(), who, now); err != nil {
 		return nil, err
 	}
 	note := "logout.disconnected"
-	if s.o.EndSessions != nil && who.user.Version != "" {
-		switch err := s.o.EndSessions(r.Context(), who.user.Subject); {
+	if e.o.EndSessions != nil && who.user.Version != "" {
+		switch err := e.o.EndSessions(r.Context(), who.user.Subject); {
 		case err == nil:
 			note = "logout.everywhere"
 		case !errors.Is(err, users.ErrReadOnly) && !errors.Is(err, users.ErrUnknown):
 			return nil, unavailable(err)
 		}
 	}
-	return s.signOut(r, who, note)
+	return e.signOut(r, who, note)
 }

@@ -21,16 +21,16 @@ type event struct {
 // audit writes one line about a decision. err says how it ended: nil is done, an
 // oauth.Error that blames nobody else is a refusal, the rest is our failure.
 // Client ids are long and names are foreign, so a client is named by its hash.
-func (s *server) audit(r *http.Request, ev event, err error) {
+func (e *endpoints) audit(r *http.Request, ev event, err error) {
 	level, outcome, reason := slog.LevelInfo, "ok", ev.reason
 	if err != nil {
 		outcome = "refused"
-		e := oauth.AsError(unanswered(err))
-		if e.Status() >= 500 {
+		refusal := oauth.AsError(unanswered(err))
+		if refusal.Status() >= 500 {
 			outcome = "failed"
 		}
 		if reason == "" {
-			reason = e.Error()
+			reason = refusal.Error()
 		}
 	}
 	if ev.name == "refresh_rollback" {
@@ -38,7 +38,7 @@ func (s *server) audit(r *http.Request, ev event, err error) {
 	} else if ev.name == "refresh_reuse" || ev.name == "code_reuse" {
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", s.o.ClientIP(r))}
+	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", e.o.ClientIP(r))}
 	if ev.subject != "" {
 		attrs = append(attrs, slog.String("sub", ev.subject))
 	}
@@ -51,7 +51,7 @@ func (s *server) audit(r *http.Request, ev event, err error) {
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
-	s.o.Log.LogAttrs(r.Context(), level, "audit", attrs...)
+	e.o.Log.LogAttrs(r.Context(), level, "audit", attrs...)
 }
 
 // is reports whether err is an oauth.Error with the given code.

@@ -23,7 +23,7 @@ const maxNonce = 512
 // redirect URI come first: before both are verified nothing is redirected
 // anywhere. A good request becomes a sealed transaction that the browser carries
 // through the login and consent pages; nothing is stored for it.
-func (s *server) authorize(r *http.Request) (any, error) {
+func (e *endpoints) authorize(r *http.Request) (any, error) {
 	params, err := authorizationParams(r)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func (s *server) authorize(r *http.Request) (any, error) {
 	if name := oauth.Duplicated(params, "client_id", "redirect_uri"); name != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "%s occurs more than once", name)
 	}
-	client, err := s.client(r.Context(), params.Get("client_id"))
+	client, err := e.client(r.Context(), params.Get("client_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -39,21 +39,21 @@ func (s *server) authorize(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "Invalid redirect_uri: it is not one that this client has registered").Because(err)
 	}
-	now := s.o.Store.Now()
-	tx, err := s.newLogin(client, redirectURI, params, now)
+	now := e.o.Store.Now()
+	tx, err := e.newLogin(client, redirectURI, params, now)
 	if err == nil {
-		_, err = s.sealLogin(tx, seal.MaxSize-spare)
+		_, err = e.sealLogin(tx, seal.MaxSize-spare)
 	}
 	if err != nil {
 		state := params.Get("state")
 		if oauth.Duplicated(params, "state") != "" {
 			state = ""
 		}
-		return nil, s.tellClient(client, redirectURI, state, false, err)
+		return nil, e.tellClient(client, redirectURI, state, false, err)
 	}
 	var set []*http.Cookie
-	tx.Browser, set = s.bindBrowser(r)
-	return s.begin(r, client, tx, set, now)
+	tx.Browser, set = e.bindBrowser(r)
+	return e.begin(r, client, tx, set, now)
 }
 
 // authorizationParams reads the request from the query, or from the body of a
@@ -66,11 +66,11 @@ func authorizationParams(r *http.Request) (url.Values, error) {
 }
 
 // client finds a client for a page. An unknown one is the user's dead end.
-func (s *server) client(ctx context.Context, id string) (*clients.Client, error) {
+func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, error) {
 	if id == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "client_id is required")
 	}
-	client, err := s.o.Clients.Find(ctx, id)
+	client, err := e.o.Clients.Find(ctx, id)
 	switch {
 	case errors.Is(err, clients.ErrUnknown):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
@@ -85,7 +85,7 @@ func (s *server) client(ctx context.Context, id string) (*clients.Client, error)
 // configured, or one on the user's own machine, gets it by redirect; everybody
 // can register, and would have an open redirector here (OAuth 2.1 §7.12.2). For
 // the rest the user is told, and where the browser was to go.
-func (s *server) tellClient(client *clients.Client, redirectURI, state string, userActed bool, err error) error {
+func (e *endpoints) tellClient(client *clients.Client, redirectURI, state string, userActed bool, err error) error {
 	if is(err, oauth.TemporarilyUnavailable) {
 		return err // the user can try again here; the client could not do better
 	}
@@ -97,7 +97,7 @@ func (s *server) tellClient(client *clients.Client, redirectURI, state string, u
 
 // newLogin checks everything in an authorization request that is neither client
 // nor redirect URI.
-func (s *server) newLogin(client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
+func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
 	if err := checkUnsupported(params); err != nil {
 		return seal.Login{}, err
 	}
@@ -114,11 +114,11 @@ func (s *server) newLogin(client *clients.Client, redirectURI string, params url
 	if len(nonce) > maxNonce {
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "nonce is longer than %d bytes", maxNonce)
 	}
-	resource, err := s.resource(params.Get("resource"))
+	resource, err := e.resource(params.Get("resource"))
 	if err != nil {
 		return seal.Login{}, err
 	}
-	scope, err := s.scope(params.Get("scope"), client)
+	scope, err := e.scope(params.Get("scope"), client)
 	if err != nil {
 		return seal.Login{}, err
 	}
@@ -128,9 +128,9 @@ func (s *server) newLogin(client *clients.Client, redirectURI string, params url
 	}
 	expires := now.Add(loginTTL)
 	// The grant may be made until expires, and its code redeemed a code's life later.
-	remember := expires.Add(s.o.Lives.Code + s.o.Lives.Refresh + s.o.Lives.Window() + jwt.Leeway)
+	remember := expires.Add(e.o.Lives.Code + e.o.Lives.Refresh + e.o.Lives.Window() + jwt.Leeway)
 	return seal.Login{
-		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: s.o.Store.Epoch(),
+		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: e.o.Store.Epoch(),
 		ClientID: client.ID, RedirectURI: redirectURI, State: packState(params.Get("state")),
 		Scope: scope, Resource: resource, Challenge: challenge, Nonce: nonce,
 		Prompt: prompt, MaxAge: maxAge, Expires: expires.Unix(),
@@ -159,18 +159,18 @@ func checkUnsupported(params url.Values) error {
 
 // resource returns the one audience of the grant (RFC 8707 §2): the requested
 // resource, which must be configured, or the only one there is.
-func (s *server) resource(requested string) (string, error) {
+func (e *endpoints) resource(requested string) (string, error) {
 	if requested == "" {
-		if len(s.o.Resources) > 1 {
+		if len(e.o.Resources) > 1 {
 			return "", oauth.Errorf(oauth.InvalidTarget, "resource is required: this server has several")
 		}
-		return s.o.Resources[0], nil
+		return e.o.Resources[0], nil
 	}
 	resource, err := oauth.CanonicalResource(requested)
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(s.o.Resources, resource) {
+	if !slices.Contains(e.o.Resources, resource) {
 		return "", oauth.Errorf(oauth.InvalidTarget, "resource is not one of this server's: %s", resource)
 	}
 	return resource, nil
@@ -179,15 +179,15 @@ func (s *server) resource(requested string) (string, error) {
 // scope returns what of the requested scope exists and is allowed to the client.
 // Names that are not are left out rather than refused, unless nothing remains
 // (RFC 6749 §3.3 allows both).
-func (s *server) scope(requested string, client *clients.Client) ([]string, error) {
+func (e *endpoints) scope(requested string, client *clients.Client) ([]string, error) {
 	asked, err := oauth.ParseScope(requested)
 	if err != nil {
 		return nil, err
 	}
 	if len(asked) == 0 {
-		asked = s.defaultScope(client)
+		asked = e.defaultScope(client)
 	}
-	scope := oauth.IntersectScope(asked, s.o.knownScopes())
+	scope := oauth.IntersectScope(asked, e.o.knownScopes())
 	// What a client registered by itself is its default and no bound: it could register
 	// again for more, and those that step up ask with the id they have. The user
 	// decides.
@@ -203,7 +203,7 @@ func (s *server) scope(requested string, client *clients.Client) ([]string, erro
 // defaultScope is what a request that names no scope asks for: all that the client
 // may, but for the standard scopes, which change what the answer is and so have to
 // be asked for.
-func (s *server) defaultScope(client *clients.Client) []string {
+func (e *endpoints) defaultScope(client *clients.Client) []string {
 	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(standardScopes, name) })
 	switch {
 	case len(scope) > 0:
@@ -211,14 +211,14 @@ func (s *server) defaultScope(client *clients.Client) []string {
 	case len(client.Scopes) > 0:
 		return client.Scopes
 	}
-	return s.o.DefaultScopes
+	return e.o.DefaultScopes
 }
 
 // userScope returns what of scope the user may grant.
-func (s *server) userScope(scope []string, user users.User) []string {
+func (e *endpoints) userScope(scope []string, user users.User) []string {
 	allowed := user.Scopes
 	if len(allowed) == 0 {
-		allowed = s.o.DefaultScopes
+		allowed = e.o.DefaultScopes
 	}
 	return oauth.IntersectScope(scope, slices.Concat(allowed, standardScopes))
 }
@@ -256,23 +256,23 @@ func prompts(tx seal.Login, value string) bool {
 // begin sends the browser to the page that comes next: the login page, or with a
 // live session the consent page, or straight back with a code if this very
 // consent was given before.
-func (s *server) begin(r *http.Request, client *clients.Client, tx seal.Login, set []*http.Cookie, now time.Time) (any, error) {
-	who, err := s.session(r, now)
+func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login, set []*http.Cookie, now time.Time) (any, error) {
+	who, err := e.session(r, now)
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
 	if err == nil && mayReuse(who.session, tx, now) {
 		// A user whose scopes do not suffice may have another account that does.
-		if scope := s.userScope(tx.Scope, who.user); len(scope) > 0 {
+		if scope := e.userScope(tx.Scope, who.user); len(scope) > 0 {
 			tx.Scope = scope
-			return s.goOn(r, client, tx, who, set, now)
+			return e.goOn(r, client, tx, who, set, now)
 		}
 	}
 	if prompts(tx, "none") {
 		err := oauth.Errorf(oauth.LoginRequired, "the user has to sign in")
-		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), false, err)
+		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), false, err)
 	}
-	return s.toPage(s.o.LoginPath, tx, set)
+	return e.toPage(e.o.LoginPath, tx, set)
 }
 
 // mayReuse reports whether the client lets the user skip the password.
@@ -284,33 +284,33 @@ func mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
 }
 
 // goOn continues a transaction for a user who is signed in.
-func (s *server) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
+func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
 	tx.Subject, tx.UserVersion, tx.AuthTime = who.user.Subject, who.user.Version, who.session.AuthTime
-	remembered, err := s.remembered(r.Context(), tx, now)
+	remembered, err := e.remembered(r.Context(), tx, now)
 	switch {
 	case err != nil:
 		return nil, err
 	case remembered:
-		if err := s.answer(r.Context(), tx); err != nil {
+		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}
-		to, err := s.approve(r, client, tx, now, "remembered")
+		to, err := e.approve(r, client, tx, now, "remembered")
 		if err != nil {
 			return nil, err
 		}
 		return redirect{to: to, cookies: set}, nil
 	case prompts(tx, "none"):
 		err := oauth.Errorf(oauth.ConsentRequired, "the user has to consent")
-		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
 	}
-	return s.toPage("/consent", tx, set)
+	return e.toPage("/consent", tx, set)
 }
 
 // toPage redirects to a page of ours with the transaction.
-func (s *server) toPage(path string, tx seal.Login, set []*http.Cookie) (any, error) {
-	raw, err := s.sealLogin(tx, seal.MaxSize)
+func (e *endpoints) toPage(path string, tx seal.Login, set []*http.Cookie) (any, error) {
+	raw, err := e.sealLogin(tx, seal.MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	return redirect{to: s.path + path + "?state=" + raw, cookies: set}, nil
+	return redirect{to: e.path + path + "?state=" + raw, cookies: set}, nil
 }

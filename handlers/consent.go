@@ -30,19 +30,19 @@ type consentData struct {
 }
 
 // consentPage serves the page.
-func (s *server) consentPage(r *http.Request) (any, error) {
+func (e *endpoints) consentPage(r *http.Request) (any, error) {
 	query, err := oauth.Query(r)
 	if err != nil {
 		return nil, err
 	}
 	raw := query.Get("state")
-	tx, client, user, err := s.openConsent(r, raw, s.o.Store.Now())
+	tx, client, user, err := e.openConsent(r, raw, e.o.Store.Now())
 	if err != nil {
 		return nil, err
 	}
 	data := consentData{
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
-		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: s.path + s.o.LoginPath + "?state=" + raw,
+		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
 	}
 	if strings.HasPrefix(client.ID, "https://") {
 		data.ClientHost = hostOf(client.ID)
@@ -52,25 +52,25 @@ func (s *server) consentPage(r *http.Request) (any, error) {
 
 // openConsent opens a transaction whose user has signed in, and checks again what
 // may have changed since it began: client, redirect URI, user.
-func (s *server) openConsent(r *http.Request, raw string, now time.Time) (seal.Login, *clients.Client, users.User, error) {
+func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (seal.Login, *clients.Client, users.User, error) {
 	fail := func(err error) (seal.Login, *clients.Client, users.User, error) {
 		return seal.Login{}, nil, users.User{}, err
 	}
-	tx, err := s.openLogin(r, raw, now)
+	tx, err := e.openLogin(r, raw, now)
 	if err != nil {
 		return fail(err)
 	}
 	if tx.Subject == "" {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "nobody has signed in for this authorization request"))
 	}
-	client, err := s.client(r.Context(), tx.ClientID)
+	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
 		return fail(err)
 	}
 	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "the application has changed; begin again there").Because(err))
 	}
-	user, err := s.lookup(r.Context(), tx.Subject, tx.UserVersion)
+	user, err := e.lookup(r.Context(), tx.Subject, tx.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "your account has changed; begin again in the application"))
 	}
@@ -82,9 +82,9 @@ func (s *server) openConsent(r *http.Request, raw string, now time.Time) (seal.L
 
 // consent takes the decision. The transaction is spent by either, before anything
 // is issued. After it the browser goes back to the client in any case.
-func (s *server) consent(r *http.Request) (any, error) {
-	now := s.o.Store.Now()
-	tx, client, _, err := s.openConsent(r, r.PostForm.Get("state"), now)
+func (e *endpoints) consent(r *http.Request) (any, error) {
+	now := e.o.Store.Now()
+	tx, client, _, err := e.openConsent(r, r.PostForm.Get("state"), now)
 	if err != nil {
 		return nil, err
 	}
@@ -92,15 +92,15 @@ func (s *server) consent(r *http.Request) (any, error) {
 	if decision != "approve" && decision != "deny" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "decision must be approve or deny")
 	}
-	if err := s.answer(r.Context(), tx); err != nil {
+	if err := e.answer(r.Context(), tx); err != nil {
 		return nil, err
 	}
 	if decision == "deny" {
 		err := oauth.Errorf(oauth.AccessDenied, "the user denied the request")
-		s.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
-		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		e.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
+		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
 	}
-	to, err := s.approve(r, client, tx, now, "")
+	to, err := e.approve(r, client, tx, now, "")
 	if err != nil {
 		return nil, err
 	}
@@ -109,23 +109,23 @@ func (s *server) consent(r *http.Request) (any, error) {
 
 // approve makes the grant and its code, and returns where the browser takes it
 // (OAuth 2.1 §4.1.2). Nothing is stored: the code is generation 0 of the grant.
-func (s *server) approve(r *http.Request, client *clients.Client, tx seal.Login, now time.Time, how string) (string, error) {
-	expires := now.Add(s.o.Lives.Code)
-	code, err := seal.Seal(s.o.Ring, seal.Code{
+func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Login, now time.Time, how string) (string, error) {
+	expires := now.Add(e.o.Lives.Code)
+	code, err := seal.Seal(e.o.Ring, seal.Code{
 		Grant: seal.Grant{
 			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
 			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx),
 			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
 			// The bound until the code is redeemed, which sets the end.
-			Expires: expires.Add(s.o.Lives.Refresh).Unix(),
+			Expires: expires.Add(e.o.Lives.Refresh).Unix(),
 		},
 		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
 	})
 	if err != nil {
 		return "", err
 	}
-	s.audit(r, event{name: "consent", subject: tx.Subject, client: client, grantID: tx.GrantID, reason: how}, nil)
-	return oauth.AuthorizationResponse(tx.RedirectURI, code, unpackState(tx.State), s.o.Issuer), nil
+	e.audit(r, event{name: "consent", subject: tx.Subject, client: client, grantID: tx.GrantID, reason: how}, nil)
+	return oauth.AuthorizationResponse(tx.RedirectURI, code, unpackState(tx.State), e.o.Issuer), nil
 }
 
 // consentHash names what was consented to. A list in JSON is unambiguous.
@@ -142,11 +142,11 @@ func consentHash(tx seal.Login) string {
 // grant that still lives. Only an https redirect URI shows that it is the same
 // application: on loopback and for private-use schemes any program on the machine
 // could have asked (RFC 8252 §8.6).
-func (s *server) remembered(ctx context.Context, tx seal.Login, now time.Time) (bool, error) {
+func (e *endpoints) remembered(ctx context.Context, tx seal.Login, now time.Time) (bool, error) {
 	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") {
 		return false, nil
 	}
-	grants, err := s.o.Denylist.Grants(ctx, tx.Subject, now)
+	grants, err := e.o.Denylist.Grants(ctx, tx.Subject, now)
 	if err != nil {
 		return false, unavailable(err)
 	}

@@ -38,21 +38,21 @@ type feed struct {
 // Its iat is the time of the last reading of the store, so a feed that is served
 // while the store is down does not look fresh. Replicas sign each their own; the
 // entity tag is of the bytes.
-func (s *server) revoked(*http.Request) (any, error) {
-	f := &s.feed
+func (e *endpoints) revoked(*http.Request) (any, error) {
+	f := &e.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	if f.served.body != nil && now.Sub(f.made) < feedEvery {
 		return f.served, nil
 	}
-	readAt := s.o.Denylist.ReadAt()
+	readAt := e.o.Denylist.ReadAt()
 	if readAt.IsZero() {
 		return nil, unavailable(errors.New("no revocation feed yet: the store has not answered since the start"))
 	}
-	key, err := s.o.Keys.Signing(now)
-	if err == nil && (f.served.body == nil || f.keyID != key.ID || !f.readAt.Equal(readAt) || f.length != s.o.Denylist.Stats().Revoked) {
-		err = s.makeFeed(key.ID, now)
+	key, err := e.o.Keys.Signing(now)
+	if err == nil && (f.served.body == nil || f.keyID != key.ID || !f.readAt.Equal(readAt) || f.length != e.o.Denylist.Stats().Revoked) {
+		err = e.makeFeed(key.ID, now)
 	}
 	if err != nil && f.served.body == nil {
 		return nil, unavailable(err)
@@ -62,23 +62,23 @@ func (s *server) revoked(*http.Request) (any, error) {
 }
 
 // makeFeed signs the feed as the denylist is now.
-func (s *server) makeFeed(keyID string, now time.Time) error {
-	grants, readAt := s.o.Denylist.Recent(jwt.MaxRevoked)
-	if n := s.o.Denylist.Stats().Revoked; n > len(grants) {
-		s.o.Log.Error("more grants were revoked lately than the revocation feed lists: verifiers that begin to poll now do not learn of the rest", "revoked", n, "listed", len(grants))
+func (e *endpoints) makeFeed(keyID string, now time.Time) error {
+	grants, readAt := e.o.Denylist.Recent(jwt.MaxRevoked)
+	if n := e.o.Denylist.Stats().Revoked; n > len(grants) {
+		e.o.Log.Error("more grants were revoked lately than the revocation feed lists: verifiers that begin to poll now do not learn of the rest", "revoked", n, "listed", len(grants))
 	}
 	length := len(grants)
 	for id, at := range grants {
 		grants[id] = (at + 999) / 1000
 	}
-	token, err := s.o.Signer.SignFeed(jwt.FeedClaims{
-		Issuer: s.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(s.o.Lives.Access + jwt.Leeway).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
+	token, err := e.o.Signer.SignFeed(jwt.FeedClaims{
+		Issuer: e.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(e.o.Lives.Access + jwt.Leeway).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
 	}, now)
 	if err != nil {
 		return err
 	}
 	hash := sha256.Sum256([]byte(token))
-	f := &s.feed
+	f := &e.feed
 	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: `"` + base64.RawURLEncoding.EncodeToString(hash[:16]) + `"`, maxAge: feedMaxAge}
 	f.keyID, f.readAt, f.length = keyID, readAt, length
 	return nil

@@ -103,8 +103,8 @@ type Options struct {
 	Log          *slog.Logger
 }
 
-// server has the endpoints as methods.
-type server struct {
+// endpoints has them as methods.
+type endpoints struct {
 	o       Options
 	path    string // of the issuer, "" for most
 	origin  string // of the issuer, as browsers send it
@@ -150,15 +150,15 @@ func New(o Options) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
-	s := &server{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
-	site := pages.Site{App: o.App, Path: s.path, Login: o.LoginPath, Scopes: o.knownScopes()}
-	if s.pages, err = pages.New(site, o.Pages); err != nil {
+	e := &endpoints{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
+	site := pages.Site{App: o.App, Path: e.path, Login: o.LoginPath, Scopes: o.knownScopes()}
+	if e.pages, err = pages.New(site, o.Pages); err != nil {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
 	}
-	if s.served, err = s.newMetadata(); err != nil {
+	if e.served, err = e.newMetadata(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
 	}
-	return s.routes(), nil
+	return e.routes(), nil
 }
 
 func (o *Options) check() error {
@@ -230,10 +230,10 @@ const (
 	maxDocument = 16 << 10
 )
 
-func (s *server) routes() *Handler {
+func (e *endpoints) routes() *Handler {
 	r, documents := chi.NewRouter(), map[string]route{}
 	handle := func(rt route, paths ...string) {
-		rt.s = s
+		rt.e = e
 		for _, p := range paths {
 			r.Handle(p, rt)
 			if rt.atHand {
@@ -241,32 +241,32 @@ func (s *server) routes() *Handler {
 			}
 		}
 	}
-	p, class := s.path, s.o.Admission
-	handle(route{api: true, get: s.metadata, atHand: true}, s.metadataPaths()...)
-	handle(route{api: true, get: s.jwks, atHand: true}, p+"/.well-known/jwks.json")
-	handle(route{api: true, get: s.revoked, atHand: true}, p+"/.well-known/revoked")
-	if !s.o.Registration.Off {
-		handle(route{api: true, post: s.register, limit: maxDocument, document: true, rate: s.limitRegister, class: class.Register, ownSlot: true}, p+"/register", p+"/oauth/register")
+	p, class := e.path, e.o.Admission
+	handle(route{api: true, get: e.metadata, atHand: true}, e.metadataPaths()...)
+	handle(route{api: true, get: e.jwks, atHand: true}, p+"/.well-known/jwks.json")
+	handle(route{api: true, get: e.revoked, atHand: true}, p+"/.well-known/revoked")
+	if !e.o.Registration.Off {
+		handle(route{api: true, post: e.register, limit: maxDocument, document: true, rate: e.limitRegister, class: class.Register, ownSlot: true}, p+"/register", p+"/oauth/register")
 	}
-	handle(route{api: true, post: s.token, limit: maxForm, class: class.Refresh, ownSlot: true}, p+"/token", p+"/oauth/token")
-	handle(route{api: true, post: s.revoke, limit: maxForm, class: class.Revoke}, p+"/revoke", p+"/oauth/revoke")
-	handle(route{api: true, post: s.introspect, limit: maxForm, class: class.Introspect}, p+"/introspect", p+"/oauth/introspect")
-	handle(route{api: true, get: s.userinfo, post: s.userinfo, limit: maxDocument, document: true, class: class.Introspect}, p+"/userinfo")
-	handle(route{api: true, get: s.livez}, p+"/livez")
-	handle(route{api: true, get: s.readyz}, p+"/readyz")
+	handle(route{api: true, post: e.token, limit: maxForm, class: class.Refresh, ownSlot: true}, p+"/token", p+"/oauth/token")
+	handle(route{api: true, post: e.revoke, limit: maxForm, class: class.Revoke}, p+"/revoke", p+"/oauth/revoke")
+	handle(route{api: true, post: e.introspect, limit: maxForm, class: class.Introspect}, p+"/introspect", p+"/oauth/introspect")
+	handle(route{api: true, get: e.userinfo, post: e.userinfo, limit: maxDocument, document: true, class: class.Introspect}, p+"/userinfo")
+	handle(route{api: true, get: e.livez}, p+"/livez")
+	handle(route{api: true, get: e.readyz}, p+"/readyz")
 
-	handle(route{get: s.authorize, post: s.authorize, limit: maxForm, rate: s.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")
-	s.routeLogin(r, handle)
-	handle(route{get: s.consentPage, post: s.consent, limit: maxForm, ownPages: true, class: class.Pages}, p+"/consent")
-	handle(route{get: s.accountPage, class: class.Pages, post: s.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
-	handle(route{get: s.logoutPage, post: s.logout, limit: maxForm, class: class.Pages}, p+"/logout")
-	handle(route{get: s.logo}, p+"/assets/logo")
-	if s.hasHome() {
-		handle(route{get: s.home, class: class.Pages}, p+"/")
+	handle(route{get: e.authorize, post: e.authorize, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")
+	e.routeLogin(r, handle)
+	handle(route{get: e.consentPage, post: e.consent, limit: maxForm, ownPages: true, class: class.Pages}, p+"/consent")
+	handle(route{get: e.accountPage, class: class.Pages, post: e.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
+	handle(route{get: e.logoutPage, post: e.logout, limit: maxForm, class: class.Pages}, p+"/logout")
+	handle(route{get: e.logo}, p+"/assets/logo")
+	if e.hasHome() {
+		handle(route{get: e.home, class: class.Pages}, p+"/")
 	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
-	r.NotFound(s.absent)
-	r.MethodNotAllowed(route{s: s}.ServeHTTP)
+	r.NotFound(e.absent)
+	r.MethodNotAllowed(route{e: e}.ServeHTTP)
 	return &Handler{r, documents}
 }

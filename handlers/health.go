@@ -12,7 +12,7 @@ const storeCheckTimeout = 2 * time.Second
 
 // livez says that the process runs, and nothing about anything it depends on: a
 // store that is down must not have the whole fleet restarted.
-func (s *server) livez(*http.Request) (any, error) { return health{Status: "ok"}, nil }
+func (e *endpoints) livez(*http.Request) (any, error) { return health{Status: "ok"}, nil }
 
 // health is what the probes answer. It is public, so it says what, not why: the
 // log has the reasons.
@@ -44,29 +44,29 @@ func IsEpochFingerprint(s string) bool {
 // readyz says whether requests should come here: keys are there and the process
 // is not stopping. The store is reported, but decides only with ?require=store,
 // since JWKS, metadata and MCP calls go on without it.
-func (s *server) readyz(r *http.Request) (any, error) {
-	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(s.o.Store.Epoch())}
-	if err := s.o.Stale(); err != nil {
+func (e *endpoints) readyz(r *http.Request) (any, error) {
+	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(e.o.Store.Epoch())}
+	if err := e.o.Stale(); err != nil {
 		h.Config = "stale"
 	}
-	if s.o.ClocksDiffer() {
+	if e.o.ClocksDiffer() {
 		h.Clock = "differs"
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
 	defer cancel()
-	if err := s.o.Store.Check(ctx); err != nil {
+	if err := e.o.Store.Check(ctx); err != nil {
 		h.Store = "unavailable"
 		if r.URL.Query().Get("require") == "store" {
 			h.Status = "waiting for the store"
 		}
 	}
-	if _, err := s.o.Keys.Signing(time.Now()); err != nil {
+	if _, err := e.o.Keys.Signing(time.Now()); err != nil {
 		h.Keys, h.Status = "unavailable", "waiting for signing keys"
 	}
-	if s.o.OtherStore() {
+	if e.o.OtherStore() {
 		h.Status = "another server with another store answers for the issuer"
 	}
-	if s.o.Draining() {
+	if e.o.Draining() {
 		h.Status = "draining"
 	}
 	status := http.StatusOK

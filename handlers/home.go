@@ -13,15 +13,15 @@ type homeData struct {
 
 // hasHome reports whether the issuer's root is a page. It is not where a resource
 // is the whole host.
-func (s *server) hasHome() bool {
-	return !slices.Contains(s.o.Resources, s.o.Issuer) && !slices.Contains(s.o.Resources, s.o.Issuer+"/")
+func (e *endpoints) hasHome() bool {
+	return !slices.Contains(e.o.Resources, e.o.Issuer) && !slices.Contains(e.o.Resources, e.o.Issuer+"/")
 }
 
 // home serves the page that the metadata calls service_documentation.
-func (s *server) home(*http.Request) (any, error) {
-	data := homeData{Resources: s.o.Resources}
-	for _, path := range append(s.metadataPaths()[:1], s.path+"/.well-known/jwks.json") {
-		data.Documents = append(data.Documents, s.origin+path)
+func (e *endpoints) home(*http.Request) (any, error) {
+	data := homeData{Resources: e.o.Resources}
+	for _, path := range append(e.metadataPaths()[:1], e.path+"/.well-known/jwks.json") {
+		data.Documents = append(data.Documents, e.origin+path)
 	}
 	return page{name: "home", status: http.StatusOK, data: data}, nil
 }

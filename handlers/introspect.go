@@ -33,17 +33,17 @@ type introspection struct {
 // introspect serves token introspection. Clients ask about their own tokens only.
 // It looks at the store every time: this is the endpoint for who wants to know
 // now, whatever a verifier still accepts.
-func (s *server) introspect(r *http.Request) (any, error) {
+func (e *endpoints) introspect(r *http.Request) (any, error) {
 	ev := event{name: "introspect"}
-	client, raw, err := s.aboutToken(r, &ev)
+	client, raw, err := e.aboutToken(r, &ev)
 	if err != nil {
 		return nil, err
 	}
 	var answer introspection
-	if handle, openErr := seal.Open[seal.Refresh](s.o.Ring, raw); openErr == nil {
-		answer, err = s.introspectHandle(r.Context(), client, handle, s.o.Store.Now())
+	if handle, openErr := seal.Open[seal.Refresh](e.o.Ring, raw); openErr == nil {
+		answer, err = e.introspectHandle(r.Context(), client, handle, e.o.Store.Now())
 	} else {
-		answer, err = s.introspectAccess(r.Context(), client, raw)
+		answer, err = e.introspectAccess(r.Context(), client, raw)
 	}
 	if errors.Is(err, errNotLive) || errors.Is(err, users.ErrUnknown) {
 		return introspection{}, nil
@@ -54,15 +54,15 @@ func (s *server) introspect(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-func (s *server) introspectAccess(ctx context.Context, client *clients.Client, raw string) (introspection, error) {
-	claims, err := s.accessToken(ctx, client, raw)
+func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client, raw string) (introspection, error) {
+	claims, err := e.accessToken(ctx, client, raw)
 	if err != nil {
 		return introspection{}, err
 	}
-	if _, err := s.liveGrant(ctx, claims.GrantID); err != nil {
+	if _, err := e.liveGrant(ctx, claims.GrantID); err != nil {
 		return introspection{}, err
 	}
-	user, err := s.o.Users.Lookup(ctx, claims.Subject)
+	user, err := e.o.Users.Lookup(ctx, claims.Subject)
 	if errors.Is(err, users.ErrUnknown) {
 		return introspection{}, err
 	}
@@ -78,32 +78,32 @@ func (s *server) introspectAccess(ctx context.Context, client *clients.Client, r
 // introspectHandle answers about a refresh handle. It is not called Bearer: a
 // resource server that looks no further than that must not take it for an access
 // token.
-func (s *server) introspectHandle(ctx context.Context, client *clients.Client, handle seal.Refresh, now time.Time) (introspection, error) {
+func (e *endpoints) introspectHandle(ctx context.Context, client *clients.Client, handle seal.Refresh, now time.Time) (introspection, error) {
 	g := handle.Grant
-	if g.ClientHash != client.Hash() || g.Epoch != s.o.Store.Epoch() || now.Unix() >= handle.Expires || now.Unix() >= g.Expires {
+	if g.ClientHash != client.Hash() || g.Epoch != e.o.Store.Epoch() || now.Unix() >= handle.Expires || now.Unix() >= g.Expires {
 		return introspection{}, errNotLive
 	}
-	found, err := s.liveGrant(ctx, g.ID)
+	found, err := e.liveGrant(ctx, g.ID)
 	if err != nil {
 		return introspection{}, err
 	}
 	if found.Gen != handle.Gen {
 		return introspection{}, errNotLive // rotated; or of a store that was rolled back
 	}
-	user, err := s.lookup(ctx, g.Subject, g.UserVersion)
+	user, err := e.lookup(ctx, g.Subject, g.UserVersion)
 	if err != nil {
 		return introspection{}, err
 	}
 	return introspection{
 		Active: true, Scope: oauth.FormatScope(g.Scope), ClientID: client.ID, Username: user.Name, TokenType: "refresh_token",
-		Expires: handle.Expires, IssuedAt: found.RotatedAt / 1000, Subject: g.Subject, Issuer: s.o.Issuer, Use: "refresh",
+		Expires: handle.Expires, IssuedAt: found.RotatedAt / 1000, Subject: g.Subject, Issuer: e.o.Issuer, Use: "refresh",
 	}, nil
 }
 
 // liveGrant asks the store about a grant. One that it does not know was never
 // redeemed here, or is long over.
-func (s *server) liveGrant(ctx context.Context, id string) (denylist.Grant, error) {
-	grant, err := s.o.Denylist.Find(ctx, id)
+func (e *endpoints) liveGrant(ctx context.Context, id string) (denylist.Grant, error) {
+	grant, err := e.o.Denylist.Find(ctx, id)
 	switch {
 	case errors.Is(err, denylist.ErrRevoked), errors.Is(err, denylist.ErrUnknown):
 		return denylist.Grant{}, errNotLive

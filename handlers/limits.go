@@ -150,33 +150,35 @@ func tooMany(wait time.Duration) error {
 }
 
 // byAddress is the key of limits by address.
-func (s *server) byAddress(r *http.Request) string { return httprate.CanonicalizeIP(s.o.ClientIP(r)) }
-
-func (s *server) limitAuthorize(r *http.Request) error {
-	return s.limits.authorize.take(s.byAddress(r))
+func (e *endpoints) byAddress(r *http.Request) string {
+	return httprate.CanonicalizeIP(e.o.ClientIP(r))
 }
 
-func (s *server) limitRegister(r *http.Request) error {
-	if err := s.limits.register.take(s.byAddress(r)); err != nil {
+func (e *endpoints) limitAuthorize(r *http.Request) error {
+	return e.limits.authorize.take(e.byAddress(r))
+}
+
+func (e *endpoints) limitRegister(r *http.Request) error {
+	if err := e.limits.register.take(e.byAddress(r)); err != nil {
 		return err
 	}
-	return s.limits.registerAll.take("")
+	return e.limits.registerAll.take("")
 }
 
 // throttled calls check, which is to say [users.ErrInvalid] of a wrong password for
 // the account name, unless too many have been wrong: that is found out first, since
 // the check is what costs.
-func (s *server) throttled(r *http.Request, name string, now time.Time, check func() error) error {
-	if err := s.limits.login.take(s.byAddress(r)); err != nil {
+func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check func() error) error {
+	if err := e.limits.login.take(e.byAddress(r)); err != nil {
 		return err
 	}
-	slot, err := s.o.Admission.Login.Enter(r.Context())
+	slot, err := e.o.Admission.Login.Enter(r.Context())
 	if err != nil {
 		return err
 	}
 	defer slot.Leave()
-	address, _ := netip.ParseAddr(s.o.ClientIP(r)) // what is no address counts as one
-	attempt, err := s.o.Throttle.Begin(r.Context(), name, address, now)
+	address, _ := netip.ParseAddr(e.o.ClientIP(r)) // what is no address counts as one
+	attempt, err := e.o.Throttle.Begin(r.Context(), name, address, now)
 	if err != nil {
 		return refusal(err)
 	}
@@ -188,16 +190,16 @@ func (s *server) throttled(r *http.Request, name string, now time.Time, check fu
 		trouble = attempt.Withdraw(r.Context())
 	}
 	if trouble != nil {
-		s.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
+		e.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
 	}
 	return err
 }
 
 // limitTokens counts a token request whose handle is good so far. What somebody made
 // up counts for nobody, or a stranger could use up a client's requests.
-func (s *server) limitTokens(grantID, clientHash string) error {
-	if err := s.limits.tokensGrant.take(grantID); err != nil {
+func (e *endpoints) limitTokens(grantID, clientHash string) error {
+	if err := e.limits.tokensGrant.take(grantID); err != nil {
 		return err
 	}
-	return s.limits.tokensClient.take(clientHash)
+	return e.limits.tokensClient.take(clientHash)
 }

@@ -12,23 +12,23 @@ import (
 )
 
 // loginPage serves the form.
-func (s *server) loginPage(r *http.Request) (any, error) {
+func (e *endpoints) loginPage(r *http.Request) (any, error) {
 	query, err := oauth.Query(r)
 	if err != nil {
 		return nil, err
 	}
 	raw := query.Get("state")
-	tx, err := s.openLogin(r, raw, s.o.Store.Now())
+	tx, err := e.openLogin(r, raw, e.o.Store.Now())
 	if err != nil {
 		return nil, err
 	}
-	return s.loginForm(r, tx, raw, "", "", http.StatusOK)
+	return e.loginForm(r, tx, raw, "", "", http.StatusOK)
 }
 
-func (s *server) loginForm(r *http.Request, tx seal.Login, raw, name, problem string, status int) (any, error) {
+func (e *endpoints) loginForm(r *http.Request, tx seal.Login, raw, name, problem string, status int) (any, error) {
 	data := pages.Login{State: raw, Username: name, Problem: problem, Account: toAccount(tx)}
 	if !data.Account {
-		client, err := s.client(r.Context(), tx.ClientID)
+		client, err := e.client(r.Context(), tx.ClientID)
 		if err != nil {
 			return nil, err
 		}
@@ -49,21 +49,21 @@ func (e *loginProblem) Error() string { return e.key }
 // login checks the password. The form has three fields, state, username and
 // password; that it was sent from a page of ours, by the browser that began, the
 // route and the transaction's cookie have to show.
-func (s *server) login(r *http.Request) (any, error) {
+func (e *endpoints) login(r *http.Request) (any, error) {
 	raw, name := r.PostForm.Get("state"), r.PostForm.Get("username")
-	result, err := s.signIn(r, raw, name, r.PostForm.Get("password"))
+	result, err := e.signIn(r, raw, name, r.PostForm.Get("password"))
 	var problem *loginProblem
 	if errors.As(err, &problem) {
-		return s.loginForm(r, problem.tx, raw, name, problem.key, problem.status)
+		return e.loginForm(r, problem.tx, raw, name, problem.key, problem.status)
 	}
 	return result, err
 }
 
 // signIn goes on with the transaction raw as the user whose name and password these
 // are.
-func (s *server) signIn(r *http.Request, raw, name, password string) (any, error) {
-	now := s.o.Store.Now()
-	tx, err := s.openLogin(r, raw, now)
+func (e *endpoints) signIn(r *http.Request, raw, name, password string) (any, error) {
+	now := e.o.Store.Now()
+	tx, err := e.openLogin(r, raw, now)
 	if err != nil {
 		return nil, err
 	}
@@ -74,52 +74,52 @@ func (s *server) signIn(r *http.Request, raw, name, password string) (any, error
 		return nil, &loginProblem{tx, "login.missing", http.StatusBadRequest}
 	}
 	var user users.User
-	err = s.throttled(r, name, now, func() (err error) {
-		user, err = s.o.Users.Check(r.Context(), name, password)
+	err = e.throttled(r, name, now, func() (err error) {
+		user, err = e.o.Users.Check(r.Context(), name, password)
 		return err
 	})
 	ev := event{name: "login", subject: user.Subject}
 	var limited *limitError
 	switch {
 	case errors.As(err, &limited):
-		s.audit(r, ev, err)
+		e.audit(r, ev, err)
 		return nil, err
 	case errors.Is(err, users.ErrPasswordTooLong):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the password is longer than %d bytes", users.MaxPassword)
 	case errors.Is(err, users.ErrInvalid):
 		// The name is not logged: it may be a password typed into the wrong field.
-		s.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))
+		e.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "wrong name or password"))
 		return nil, &loginProblem{tx, "login.invalid", http.StatusUnauthorized}
 	case err != nil:
-		s.audit(r, ev, unavailable(err))
+		e.audit(r, ev, unavailable(err))
 		return nil, unavailable(err)
 	case user.Subject == "":
 		return nil, errors.New("the user check returned a user without a subject")
 	}
-	s.audit(r, ev, nil)
-	return s.welcome(r, tx, user, now)
+	e.audit(r, ev, nil)
+	return e.welcome(r, tx, user, now)
 }
 
 // welcome goes on with a user who has just signed in: a new session, and the
 // transaction from here on carries the user.
-func (s *server) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
-	who, cookie, err := s.newSession(user, now)
+func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
+	who, cookie, err := e.newSession(user, now)
 	if err != nil {
 		return nil, err
 	}
 	if toAccount(tx) {
-		return redirect{to: s.path + "/account", cookies: []*http.Cookie{cookie}}, nil
+		return redirect{to: e.path + "/account", cookies: []*http.Cookie{cookie}}, nil
 	}
-	client, err := s.client(r.Context(), tx.ClientID)
+	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
 		return nil, err
 	}
-	if tx.Scope = s.userScope(tx.Scope, user); len(tx.Scope) == 0 {
-		if err := s.answer(r.Context(), tx); err != nil {
+	if tx.Scope = e.userScope(tx.Scope, user); len(tx.Scope) == 0 {
+		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}
 		err := oauth.Errorf(oauth.InvalidScope, "the user may not grant any of the requested scopes")
-		return nil, s.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
 	}
-	return s.goOn(r, client, tx, who, []*http.Cookie{cookie}, now)
+	return e.goOn(r, client, tx, who, []*http.Cookie{cookie}, now)
 }

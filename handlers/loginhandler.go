@@ -55,38 +55,38 @@ func checkLoginPath(p string) error {
 
 // routeLogin serves the login page, ours or the program's, at its path and where
 // clients and templates expect it.
-func (s *server) routeLogin(r chi.Router, handle func(route, ...string)) {
-	paths := []string{s.path + "/login", s.path + "/oauth/login"}
-	if own := s.path + s.o.LoginPath; own != paths[0] && own != paths[1] {
+func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) {
+	paths := []string{e.path + "/login", e.path + "/oauth/login"}
+	if own := e.path + e.o.LoginPath; own != paths[0] && own != paths[1] {
 		paths = append(paths, own)
 	}
-	if s.o.LoginHandler == nil {
-		handle(route{get: s.loginPage, post: s.login, limit: maxForm, ownPages: true, class: s.o.Admission.Pages, posted: s.o.Admission.Login, ownSlot: true}, paths...)
+	if e.o.LoginHandler == nil {
+		handle(route{get: e.loginPage, post: e.login, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true}, paths...)
 		return
 	}
 	for _, p := range paths {
-		r.Get(p, s.ownLogin)
-		r.Post(p, s.ownLogin)
-		r.Head(p, s.ownLogin)
+		r.Get(p, e.ownLogin)
+		r.Post(p, e.ownLogin)
+		r.Head(p, e.ownLogin)
 	}
 }
 
 // ownLogin calls the program's login handler.
-func (s *server) ownLogin(w http.ResponseWriter, r *http.Request) {
+func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
 	defer cancel()
 	r = r.WithContext(ctx)
-	rt := route{s: s}
+	rt := route{e: e}
 	h := w.Header()
 	rt.setHeaders(h)
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Content-Security-Policy", pages.LenientPolicy)
-	if err := (route{s: s, class: s.o.Admission.Pages, posted: s.o.Admission.Login}).door(r); err != nil {
+	if err := (route{e: e, class: e.o.Admission.Pages, posted: e.o.Admission.Login}).door(r); err != nil {
 		rt.fail(w, r, err)
 		return
 	}
 	if r.Method == http.MethodPost {
-		if err := s.checkOwnPage(r); err != nil {
+		if err := e.checkOwnPage(r); err != nil {
 			rt.fail(w, r, err)
 			return
 		}
@@ -94,27 +94,27 @@ func (s *server) ownLogin(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	defer func() {
 		if p := recover(); p != nil {
-			s.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			e.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			rt.fail(w, r, errors.New("panic in the login handler"))
 		}
 	}()
-	s.o.LoginHandler(w, r, func(state, username, password string) (string, error) {
-		return s.complete(w, r, state, username, password)
+	e.o.LoginHandler(w, r, func(state, username, password string) (string, error) {
+		return e.complete(w, r, state, username, password)
 	})
 }
 
 // complete is what our own form does, for a handler that has shown another one.
-func (s *server) complete(w http.ResponseWriter, r *http.Request, state, username, password string) (string, error) {
+func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, username, password string) (string, error) {
 	if r.Method != http.MethodPost {
 		return "", errors.New("a login is completed by a POST")
 	}
-	result, err := s.signIn(r, state, username, password)
+	result, err := e.signIn(r, state, username, password)
 	var toClient *redirectError
 	if errors.As(err, &toClient) {
-		return oauth.AsError(err).RedirectTo(toClient.redirectURI, toClient.state, s.o.Issuer), nil
+		return oauth.AsError(err).RedirectTo(toClient.redirectURI, toClient.state, e.o.Issuer), nil
 	}
 	if err != nil {
-		return "", s.loginError(r, err)
+		return "", e.loginError(r, err)
 	}
 	to := result.(redirect)
 	setCookies(w, to.cookies)
@@ -122,15 +122,15 @@ func (s *server) complete(w http.ResponseWriter, r *http.Request, state, usernam
 }
 
 // loginError puts err into words for the user. The cause is for the log.
-func (s *server) loginError(r *http.Request, err error) error {
+func (e *endpoints) loginError(r *http.Request, err error) error {
 	var problem *loginProblem
 	key := ""
 	if errors.As(err, &problem) {
 		key = problem.key
 	} else {
-		e := oauth.AsError(unanswered(err))
-		route{s: s}.log(r, e)
-		key = "error." + errorPage(e, err).data.(errorData).Kind + "_title"
+		refusal := oauth.AsError(unanswered(err))
+		route{e: e}.log(r, refusal)
+		key = "error." + errorPage(refusal, err).data.(errorData).Kind + "_title"
 	}
-	return &loginError{text: s.pages.Text(r.Header.Get("Accept-Language"), key), cause: err}
+	return &loginError{text: e.pages.Text(r.Header.Get("Accept-Language"), key), cause: err}
 }

@@ -23,16 +23,16 @@ type logoutData struct {
 // logoutPage asks whether to sign out; a link alone never does, whoever made it
 // (OpenID Connect RP-Initiated Logout §2 leaves that to us). A client that sends
 // the browser here may say where it is to go afterwards.
-func (s *server) logoutPage(r *http.Request) (any, error) {
+func (e *endpoints) logoutPage(r *http.Request) (any, error) {
 	query, err := oauth.Query(r)
 	if err != nil {
 		return nil, err
 	}
-	way, err := s.wayBack(r.Context(), query)
+	way, err := e.wayBack(r.Context(), query)
 	if err != nil {
 		return nil, err
 	}
-	who, err := s.session(r, s.o.Store.Now())
+	who, err := e.session(r, e.o.Store.Now())
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
@@ -48,24 +48,24 @@ func (s *server) logoutPage(r *http.Request) (any, error) {
 //
 // A client may post its request as well as link to it. That is no answer to our
 // question, so it is asked.
-func (s *server) logout(r *http.Request) (any, error) {
-	if err := s.checkOwnPage(r); err != nil {
+func (e *endpoints) logout(r *http.Request) (any, error) {
+	if err := e.checkOwnPage(r); err != nil {
 		if request := logoutRequest(r.PostForm); len(request) > 0 {
-			return redirect{to: s.path + "/logout?" + request.Encode()}, nil
+			return redirect{to: e.path + "/logout?" + request.Encode()}, nil
 		}
 		return nil, err
 	}
-	way, err := s.wayBack(r.Context(), r.PostForm)
+	way, err := e.wayBack(r.Context(), r.PostForm)
 	if err != nil {
 		return nil, err
 	}
-	gone := []*http.Cookie{s.cookies.make(s.cookies.session, "", -time.Second), s.cookies.make(s.cookies.browser, "", -time.Second)}
-	sess, err := s.openSession(r, s.o.Store.Now())
+	gone := []*http.Cookie{e.cookies.make(e.cookies.session, "", -time.Second), e.cookies.make(e.cookies.browser, "", -time.Second)}
+	sess, err := e.openSession(r, e.o.Store.Now())
 	if err == nil {
-		if err := s.endSession(r.Context(), sess); err != nil {
+		if err := e.endSession(r.Context(), sess); err != nil {
 			return nil, err
 		}
-		s.audit(r, event{name: "logout", subject: sess.Subject, client: way.client}, nil)
+		e.audit(r, event{name: "logout", subject: sess.Subject, client: way.client}, nil)
 	}
 	if way.uri != "" {
 		return redirect{to: way.location(), cookies: gone}, nil
@@ -102,16 +102,16 @@ func (w wayBack) location() string { return oauth.LogoutResponse(w.uri, w.state)
 // wayBack checks a client's request for a logout (OpenID Connect RP-Initiated Logout
 // §2, §3). A request that cannot be answered with a redirect is answered without
 // one: it is still the user's logout. So the only error is that we cannot say.
-func (s *server) wayBack(ctx context.Context, request url.Values) (wayBack, error) {
+func (e *endpoints) wayBack(ctx context.Context, request url.Values) (wayBack, error) {
 	uri, state := request.Get("post_logout_redirect_uri"), request.Get("state")
 	if uri == "" || oauth.CheckDuplicates(request) != nil || oauth.CheckState(state) != nil {
 		return wayBack{}, nil
 	}
-	id, err := s.logoutClient(ctx, request)
+	id, err := e.logoutClient(ctx, request)
 	if err != nil || id == "" {
 		return wayBack{}, err
 	}
-	client, err := s.o.Clients.Find(ctx, id)
+	client, err := e.o.Clients.Find(ctx, id)
 	switch {
 	case errors.Is(err, clients.ErrUnknown):
 		return wayBack{}, nil
@@ -125,12 +125,12 @@ func (s *server) wayBack(ctx context.Context, request url.Values) (wayBack, erro
 
 // logoutClient is the client that asks for a logout, by client_id or by an id token
 // that was made for it, which must agree. A token whose key is gone says nothing.
-func (s *server) logoutClient(ctx context.Context, request url.Values) (string, error) {
+func (e *endpoints) logoutClient(ctx context.Context, request url.Values) (string, error) {
 	id, hint := request.Get("client_id"), request.Get("id_token_hint")
 	if hint == "" {
 		return id, nil
 	}
-	claims, err := jwt.VerifyIDHint(ctx, s.o.Keys, s.o.Issuer, hint)
+	claims, err := jwt.VerifyIDHint(ctx, e.o.Keys, e.o.Issuer, hint)
 	switch {
 	case errors.Is(err, jwt.ErrUnknownKey):
 		return id, nil

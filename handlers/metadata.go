@@ -17,12 +17,12 @@ const metadataMaxAge = time.Hour
 // metadataPaths are where clients look for the metadata of an issuer: RFC 8414
 // §3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery
 // after it, and MCP clients try all three.
-func (s *server) metadataPaths() []string {
+func (e *endpoints) metadataPaths() []string {
 	const rfc8414, discovery = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-	if s.path == "" {
+	if e.path == "" {
 		return []string{rfc8414, discovery}
 	}
-	return []string{rfc8414 + s.path, discovery + s.path, s.path + discovery}
+	return []string{rfc8414 + e.path, discovery + e.path, e.path + discovery}
 }
 
 // newMetadata builds the one document that is served at every well-known path
@@ -31,21 +31,21 @@ func (s *server) metadataPaths() []string {
 // id_token_signing_alg_values_supported are what OpenID Connect Discovery §3
 // requires of it; clients that find the document under its OpenID name refuse
 // one without them.
-func (s *server) newMetadata() (document, error) {
-	i := s.o.Issuer
+func (e *endpoints) newMetadata() (document, error) {
+	i := e.o.Issuer
 	methods := []string{"none", "client_secret_post", "client_secret_basic"} // some clients take the first
 	body, err := json.Marshal(oauth.ServerMetadata{
 		Issuer:                                     i,
 		AuthorizationEndpoint:                      i + "/authorize",
 		TokenEndpoint:                              i + "/token",
-		RegistrationEndpoint:                       s.registrationEndpoint(),
+		RegistrationEndpoint:                       e.registrationEndpoint(),
 		RevocationEndpoint:                         i + "/revoke",
 		IntrospectionEndpoint:                      i + "/introspect",
 		UserinfoEndpoint:                           i + "/userinfo",
 		EndSessionEndpoint:                         i + "/logout",
 		JWKSURI:                                    i + "/.well-known/jwks.json",
 		RevokedGrantsURI:                           i + "/.well-known/revoked",
-		ScopesSupported:                            s.supportedScopes(),
+		ScopesSupported:                            e.supportedScopes(),
 		ResponseTypesSupported:                     []string{"code"},
 		ResponseModesSupported:                     []string{"query"},
 		GrantTypesSupported:                        []string{"authorization_code", "refresh_token"},
@@ -57,7 +57,7 @@ func (s *server) newMetadata() (document, error) {
 		SubjectTypesSupported:                      []string{"public"},
 		IDTokenSigningAlgValuesSupported:           []string{"ES256"},
 		ClaimsSupported:                            []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "email"},
-		ServiceDocumentation:                       s.documentation(),
+		ServiceDocumentation:                       e.documentation(),
 		PromptValuesSupported:                      []string{"none", "login", "consent"},
 	})
 	if err != nil {
@@ -71,8 +71,8 @@ func (s *server) newMetadata() (document, error) {
 // supportedScopes are what clients should know to ask for. offline_access is taken
 // and changes nothing, since every grant can be refreshed; listed, it would have
 // clients ask for consent each time.
-func (s *server) supportedScopes() []string {
-	scopes := slices.Clone(s.o.Scopes)
+func (e *endpoints) supportedScopes() []string {
+	scopes := slices.Clone(e.o.Scopes)
 	for _, name := range []string{"openid", "profile", "email"} {
 		if !slices.Contains(scopes, name) {
 			scopes = append(scopes, name)
@@ -81,19 +81,19 @@ func (s *server) supportedScopes() []string {
 	return scopes
 }
 
-func (s *server) documentation() string {
-	if !s.hasHome() {
+func (e *endpoints) documentation() string {
+	if !e.hasHome() {
 		return ""
 	}
-	return s.o.Issuer + "/"
+	return e.o.Issuer + "/"
 }
 
-func (s *server) metadata(*http.Request) (any, error) { return s.served, nil }
+func (e *endpoints) metadata(*http.Request) (any, error) { return e.served, nil }
 
 // jwks serves the public keys (RFC 7517 §5). How long they may be cached follows
 // from the key schedule.
-func (s *server) jwks(*http.Request) (any, error) {
-	body, etag, maxAge := s.o.Keys.JWKS(time.Now())
+func (e *endpoints) jwks(*http.Request) (any, error) {
+	body, etag, maxAge := e.o.Keys.JWKS(time.Now())
 	if body == nil {
 		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
 	}
@@ -101,9 +101,9 @@ func (s *server) jwks(*http.Request) (any, error) {
 }
 
 // registrationEndpoint is left out of the metadata where nobody may register.
-func (s *server) registrationEndpoint() string {
-	if s.o.Registration.Off {
+func (e *endpoints) registrationEndpoint() string {
+	if e.o.Registration.Off {
 		return ""
 	}
-	return s.o.Issuer + "/register"
+	return e.o.Issuer + "/register"
 }

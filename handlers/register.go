@@ -13,9 +13,9 @@ import (
 
 // register serves dynamic client registration (RFC 7591 §3). Nothing is stored:
 // what is registered is in the client id.
-func (s *server) register(r *http.Request) (any, error) {
-	if err := s.mayRegister(r); err != nil {
-		s.audit(r, event{name: "register"}, err)
+func (e *endpoints) register(r *http.Request) (any, error) {
+	if err := e.mayRegister(r); err != nil {
+		e.audit(r, event{name: "register"}, err)
 		return nil, err
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
@@ -29,18 +29,18 @@ func (s *server) register(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, oauth.Errorf(oauth.InvalidClientMetadata, "body could not be read").Because(err)
 	}
-	slot, err := s.o.Admission.Register.Enter(r.Context())
+	slot, err := e.o.Admission.Register.Enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
-	registration, err := s.o.Clients.Register(r.Context(), body)
+	registration, err := e.o.Clients.Register(r.Context(), body)
 	ev := event{name: "register"}
 	if err == nil {
 		// A registered id opens as the client it names; a miss costs the log its name.
-		ev.client, _ = s.o.Clients.Find(r.Context(), registration.ClientID)
+		ev.client, _ = e.o.Clients.Find(r.Context(), registration.ClientID)
 	}
-	s.audit(r, ev, err)
+	e.audit(r, ev, err)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,8 @@ func (s *server) register(r *http.Request) (any, error) {
 }
 
 // mayRegister checks the initial access token where one is needed (RFC 7591 §3).
-func (s *server) mayRegister(r *http.Request) error {
-	if s.o.Registration.Token == "" {
+func (e *endpoints) mayRegister(r *http.Request) error {
+	if e.o.Registration.Token == "" {
 		return nil
 	}
 	token, ok, err := oauth.Bearer(r.Header["Authorization"])
@@ -57,7 +57,7 @@ func (s *server) mayRegister(r *http.Request) error {
 		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration needs an initial access token").Because(err)}
 	}
 	// Of hashes, so that the comparison tells nothing about the length either.
-	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.o.Registration.Token))
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(e.o.Registration.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "the initial access token is not valid")}
 	}

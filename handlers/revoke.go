@@ -17,14 +17,14 @@ import (
 // whole grant. A token that is not valid, or not the client's, is answered like
 // one that was revoked (§2.2), and left alone; the hint is not needed to tell the
 // kinds apart.
-func (s *server) revoke(r *http.Request) (any, error) {
+func (e *endpoints) revoke(r *http.Request) (any, error) {
 	ev := event{name: "revoke"}
-	client, raw, err := s.aboutToken(r, &ev)
+	client, raw, err := e.aboutToken(r, &ev)
 	if err != nil {
 		return nil, err
 	}
-	now := s.o.Store.Now()
-	grant, err := s.grantOf(r.Context(), client, raw, now)
+	now := e.o.Store.Now()
+	grant, err := e.grantOf(r.Context(), client, raw, now)
 	if errors.Is(err, errNotLive) {
 		return nil, nil
 	}
@@ -32,18 +32,18 @@ func (s *server) revoke(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ev.subject, ev.grantID = grant.Subject, grant.ID
-	if err = s.o.Denylist.Revoke(r.Context(), grant, now); err != nil {
+	if err = e.o.Denylist.Revoke(r.Context(), grant, now); err != nil {
 		err = unavailable(err) // never 200 for what may not have happened (RFC 7009 §2.2.1)
 	}
-	s.audit(r, ev, err)
+	e.audit(r, ev, err)
 	return nil, err
 }
 
 // aboutToken reads what revocation and introspection are asked: by which client, and
 // about which token.
-func (s *server) aboutToken(r *http.Request, ev *event) (client *clients.Client, raw string, err error) {
-	if client, err = s.authenticate(r, ev); err != nil {
-		s.audit(r, *ev, err)
+func (e *endpoints) aboutToken(r *http.Request, ev *event) (client *clients.Client, raw string, err error) {
+	if client, err = e.authenticate(r, ev); err != nil {
+		e.audit(r, *ev, err)
 		return nil, "", err
 	}
 	if raw = r.PostForm.Get("token"); raw == "" {
@@ -56,26 +56,26 @@ func (s *server) aboutToken(r *http.Request, ev *event) (client *clients.Client,
 var errNotLive = errors.New("not a live token of this client")
 
 // grantOf returns the grant of a live token of client, or errNotLive.
-func (s *server) grantOf(ctx context.Context, client *clients.Client, raw string, now time.Time) (denylist.Grant, error) {
-	if handle, err := seal.Open[seal.Refresh](s.o.Ring, raw); err == nil {
-		if handle.Grant.ClientHash != client.Hash() || handle.Grant.Epoch != s.o.Store.Epoch() || now.Unix() >= handle.Grant.Expires {
+func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw string, now time.Time) (denylist.Grant, error) {
+	if handle, err := seal.Open[seal.Refresh](e.o.Ring, raw); err == nil {
+		if handle.Grant.ClientHash != client.Hash() || handle.Grant.Epoch != e.o.Store.Epoch() || now.Unix() >= handle.Grant.Expires {
 			return denylist.Grant{}, errNotLive
 		}
 		return row(handle.Grant, now), nil
 	}
-	claims, err := s.accessToken(ctx, client, raw)
+	claims, err := e.accessToken(ctx, client, raw)
 	if err != nil {
 		return denylist.Grant{}, err
 	}
 	return denylist.Grant{
 		ID: claims.GrantID, Subject: claims.Subject, ClientHash: client.Hash(), ClientName: clientName(client),
-		Scope: claims.Scope, Resource: claims.Audience, Created: now.Unix(), Expires: now.Add(s.o.Lives.Refresh).Unix(),
+		Scope: claims.Scope, Resource: claims.Audience, Created: now.Unix(), Expires: now.Add(e.o.Lives.Refresh).Unix(),
 	}, nil
 }
 
 // accessToken returns the claims of a live access token of client, or errNotLive.
-func (s *server) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
-	claims, err := s.o.Verifier.Verify(ctx, raw)
+func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
+	claims, err := e.o.Verifier.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
 		return nil, errNotLive

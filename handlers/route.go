@@ -63,7 +63,7 @@ type (
 )
 
 // redirectError is an error that the client learns through the browser. Only
-// [server.tellClient] makes one.
+// [endpoints.tellClient] makes one.
 type redirectError struct {
 	redirectURI, state string
 	err                error
@@ -84,7 +84,7 @@ func (e *userError) Unwrap() error { return e.err }
 
 // route is what is served at one path.
 type route struct {
-	s         *server
+	e         *endpoints
 	get, post endpoint
 	api       bool                      // for programs, of any origin: JSON errors and CORS; else for browsers
 	ownPages  bool                      // posts are accepted from our own pages only
@@ -153,7 +153,7 @@ var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the 
 // tell nothing that was issued from a forgery of another store's.
 func (rt route) door(r *http.Request) error {
 	c := rt.classOf(r)
-	if c != nil && rt.s.o.Store.Epoch() == "" {
+	if c != nil && rt.e.o.Store.Epoch() == "" {
 		return errNoStoreYet
 	}
 	return c.Door(r.Context())
@@ -211,7 +211,7 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			rt.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			rt.e.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			err = errors.New("panic")
 		}
 	}()
@@ -222,7 +222,7 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 	}
 	if r.Method == http.MethodPost {
 		if rt.ownPages {
-			if err := rt.s.checkOwnPage(r); err != nil {
+			if err := rt.e.checkOwnPage(r); err != nil {
 				return nil, err
 			}
 		}
@@ -322,8 +322,8 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	var body bytes.Buffer
 	h := w.Header()
-	if err := rt.s.pages.Render(h, &body, p.name, r.Header.Get("Accept-Language"), p.data); err != nil {
-		rt.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", p.name), slog.Any("cause", err))
+	if err := rt.e.pages.Render(h, &body, p.name, r.Header.Get("Accept-Language"), p.data); err != nil {
+		rt.e.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", p.name), slog.Any("cause", err))
 		http.Error(w, "Something went wrong.", http.StatusInternalServerError)
 		return
 	}
@@ -345,14 +345,14 @@ func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	var limited *limitError
 	if errors.As(err, &limited) {
-		rt.s.o.Admission.Refuse(r.Context()) // no slot is held any more
+		rt.e.o.Admission.Refuse(r.Context()) // no slot is held any more
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
 	}
 	var toClient *redirectError
 	var challenged *bearerError
 	switch {
 	case errors.As(err, &toClient):
-		rt.render(w, r, redirect{to: e.RedirectTo(toClient.redirectURI, toClient.state, rt.s.o.Issuer)})
+		rt.render(w, r, redirect{to: e.RedirectTo(toClient.redirectURI, toClient.state, rt.e.o.Issuer)})
 	case errors.As(err, &challenged):
 		w.Header().Set("WWW-Authenticate", challenged.challenge())
 		e.WriteJSON(w, false)
@@ -382,7 +382,7 @@ func (rt route) log(r *http.Request, e *oauth.Error) {
 	case e.Status() >= 500:
 		level = slog.LevelError
 	}
-	rt.s.o.Log.LogAttrs(r.Context(), level, "request refused", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("error", e.Error()))
+	rt.e.o.Log.LogAttrs(r.Context(), level, "request refused", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("error", e.Error()))
 }
 
 func usedBasic(r *http.Request) bool {
@@ -398,13 +398,13 @@ func unavailable(cause error) error {
 
 // absent answers for every path that is not there: as JSON, or as a page when a
 // browser asks. Never a redirect: clients probe paths in their discovery.
-func (s *server) absent(w http.ResponseWriter, r *http.Request) {
-	rt := route{s: s, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
+func (e *endpoints) absent(w http.ResponseWriter, r *http.Request) {
+	rt := route{e: e, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
 	rt.setHeaders(w.Header())
 	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
 }
 
 // logo serves the logo: the operator's, or our mark.
-func (s *server) logo(*http.Request) (any, error) { return asset{s.pages.Logo()}, nil }
+func (e *endpoints) logo(*http.Request) (any, error) { return asset{e.pages.Logo()}, nil }
 
 func noIcon(*http.Request) (any, error) { return reply{status: http.StatusNoContent}, nil }

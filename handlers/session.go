@@ -55,8 +55,8 @@ var base64url = base64.RawURLEncoding.Strict()
 const browserSize = 32
 
 // browserOf returns the hash of the browser's binding cookie, or "".
-func (s *server) browserOf(r *http.Request) string {
-	c, err := r.Cookie(s.cookies.browser)
+func (e *endpoints) browserOf(r *http.Request) string {
+	c, err := r.Cookie(e.cookies.browser)
 	if err != nil {
 		return ""
 	}
@@ -69,14 +69,14 @@ func (s *server) browserOf(r *http.Request) string {
 // bindBrowser returns the hash of the binding cookie, and the cookie if it has to
 // be set first. A browser keeps one value, so that parallel logins do not disturb
 // each other.
-func (s *server) bindBrowser(r *http.Request) (string, []*http.Cookie) {
-	if hash := s.browserOf(r); hash != "" {
+func (e *endpoints) bindBrowser(r *http.Request) (string, []*http.Cookie) {
+	if hash := e.browserOf(r); hash != "" {
 		return hash, nil
 	}
 	b := make([]byte, browserSize)
 	rand.Read(b)
 	value := base64url.EncodeToString(b)
-	return hashText(value), []*http.Cookie{s.cookies.make(s.cookies.browser, value, 0)}
+	return hashText(value), []*http.Cookie{e.cookies.make(e.cookies.browser, value, 0)}
 }
 
 func hashText(s string) string {
@@ -88,11 +88,11 @@ func hashText(s string) string {
 // current browser says where a request comes from; where one does not, its Origin
 // must be ours. Under our Referrer-Policy a page of ours sends `Origin: null`, so
 // Origin counts only then.
-func (s *server) checkOwnPage(r *http.Request) error {
+func (e *endpoints) checkOwnPage(r *http.Request) error {
 	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case site == "same-origin":
 		return nil
-	case site == "" && r.Header.Get("Origin") == s.origin:
+	case site == "" && r.Header.Get("Origin") == e.origin:
 		return nil
 	}
 	return errForeignForm
@@ -111,19 +111,19 @@ var errNoSession = errors.New("no live session")
 
 // session returns who is signed in in this browser, or errNoSession. It asks every
 // time whether the session was ended and whether the user is still the same.
-func (s *server) session(r *http.Request, now time.Time) (signedIn, error) {
-	sess, err := s.openSession(r, now)
+func (e *endpoints) session(r *http.Request, now time.Time) (signedIn, error) {
+	sess, err := e.openSession(r, now)
 	if err != nil {
 		return signedIn{}, err
 	}
-	ended, err := s.o.Denylist.Spent(r.Context(), spentSession, sess.ID)
+	ended, err := e.o.Denylist.Spent(r.Context(), spentSession, sess.ID)
 	switch {
 	case err != nil:
 		return signedIn{}, unavailable(err)
 	case ended:
 		return signedIn{}, errNoSession
 	}
-	user, err := s.lookup(r.Context(), sess.Subject, sess.UserVersion)
+	user, err := e.lookup(r.Context(), sess.Subject, sess.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
 		return signedIn{}, errNoSession
 	}
@@ -133,37 +133,37 @@ func (s *server) session(r *http.Request, now time.Time) (signedIn, error) {
 	return signedIn{session: sess, user: user}, err
 }
 
-func (s *server) openSession(r *http.Request, now time.Time) (seal.Session, error) {
-	c, err := r.Cookie(s.cookies.session)
+func (e *endpoints) openSession(r *http.Request, now time.Time) (seal.Session, error) {
+	c, err := r.Cookie(e.cookies.session)
 	if err != nil {
 		return seal.Session{}, errNoSession
 	}
-	sess, err := seal.Open[seal.Session](s.o.Ring, c.Value)
-	if err != nil || sess.Epoch != s.o.Store.Epoch() || now.Unix() >= sess.Expires {
+	sess, err := seal.Open[seal.Session](e.o.Ring, c.Value)
+	if err != nil || sess.Epoch != e.o.Store.Epoch() || now.Unix() >= sess.Expires {
 		return seal.Session{}, errNoSession
 	}
 	return sess, nil
 }
 
 // newSession is the session of a user who has just given the password.
-func (s *server) newSession(user users.User, now time.Time) (signedIn, *http.Cookie, error) {
+func (e *endpoints) newSession(user users.User, now time.Time) (signedIn, *http.Cookie, error) {
 	expires := now.Add(sessionTTL)
-	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: s.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: now.Unix(), Expires: expires.Unix()}
+	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: now.Unix(), Expires: expires.Unix()}
 	if user.Version == "" {
 		sess.Scope = user.Scopes
 	}
-	raw, err := seal.Seal(s.o.Ring, sess)
+	raw, err := seal.Seal(e.o.Ring, sess)
 	if err != nil {
 		return signedIn{}, nil, err
 	}
-	return signedIn{session: sess, user: user}, s.cookies.make(s.cookies.session, raw, sessionTTL), nil
+	return signedIn{session: sess, user: user}, e.cookies.make(e.cookies.session, raw, sessionTTL), nil
 }
 
 // lookup returns the user of subject, or users.ErrUnknown also when the user has
 // changed since version was sealed: a new password or a disable ends what was
 // issued before.
-func (s *server) lookup(ctx context.Context, subject, version string) (users.User, error) {
-	user, err := s.o.Users.Lookup(ctx, subject)
+func (e *endpoints) lookup(ctx context.Context, subject, version string) (users.User, error) {
+	user, err := e.o.Users.Lookup(ctx, subject)
 	switch {
 	case errors.Is(err, users.ErrUnknown):
 		return users.User{}, users.ErrUnknown
@@ -176,8 +176,8 @@ func (s *server) lookup(ctx context.Context, subject, version string) (users.Use
 }
 
 // endSession makes sess unusable for good, whoever still has the cookie.
-func (s *server) endSession(ctx context.Context, sess seal.Session) error {
-	err := s.o.Denylist.SpendID(ctx, spentSession, sess.ID, time.Unix(sess.Expires, 0).Add(jwt.Leeway))
+func (e *endpoints) endSession(ctx context.Context, sess seal.Session) error {
+	err := e.o.Denylist.SpendID(ctx, spentSession, sess.ID, time.Unix(sess.Expires, 0).Add(jwt.Leeway))
 	if err != nil && !errors.Is(err, denylist.ErrSpent) {
 		return unavailable(err)
 	}

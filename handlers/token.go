@@ -27,38 +27,38 @@ type tokenResponse struct {
 }
 
 // token serves the token endpoint (OAuth 2.1 §3.2).
-func (s *server) token(r *http.Request) (any, error) {
+func (e *endpoints) token(r *http.Request) (any, error) {
 	var rule func(context.Context, *clients.Client, url.Values, time.Time, *event) (*tokenResponse, error)
 	grantType := r.PostForm.Get("grant_type")
 	switch grantType {
 	case "":
 		return nil, oauth.Errorf(oauth.InvalidRequest, "grant_type is required")
 	case "authorization_code":
-		rule = s.redeemCode
+		rule = e.redeemCode
 	case "refresh_token":
-		rule = s.refresh
+		rule = e.refresh
 	default:
 		return nil, oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", grantType)
 	}
-	ev, class := event{name: "token"}, s.o.Admission.Code
+	ev, class := event{name: "token"}, e.o.Admission.Code
 	if grantType == "refresh_token" {
-		ev.name, class = "refresh", s.o.Admission.Refresh
+		ev.name, class = "refresh", e.o.Admission.Refresh
 	}
 	slot, err := class.Enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
-	client, err := s.authenticate(r, &ev)
+	client, err := e.authenticate(r, &ev)
 	if err != nil {
-		s.audit(r, ev, err)
+		e.audit(r, ev, err)
 		return nil, err
 	}
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, grantType) {
 		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grantType)
 	}
-	response, err := rule(r.Context(), client, r.PostForm, s.o.Store.Now(), &ev)
-	s.audit(r, ev, err)
+	response, err := rule(r.Context(), client, r.PostForm, e.o.Store.Now(), &ev)
+	e.audit(r, ev, err)
 	if err != nil {
 		return nil, err
 	}
@@ -68,19 +68,19 @@ func (s *server) token(r *http.Request) (any, error) {
 // authenticate identifies and authenticates the client of a form request. One that
 // names nobody has failed to (OAuth 2.1 §3.2.4), also where a public client would
 // have had to give nothing but its id.
-func (s *server) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
-	key := s.byAddress(r) + " " + claimedClient(r)
-	if err := s.limits.wrongSecret.full(key); err != nil {
+func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
+	key := e.byAddress(r) + " " + claimedClient(r)
+	if err := e.limits.wrongSecret.full(key); err != nil {
 		return nil, err
 	}
-	client, _, err := s.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
+	client, _, err := e.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
 	if err != nil {
-		var e *oauth.Error
-		if !errors.As(err, &e) {
+		var refusal *oauth.Error
+		if !errors.As(err, &refusal) {
 			err = unavailable(err)
 		}
 		if is(err, oauth.InvalidClient) {
-			_ = s.limits.wrongSecret.take(key) // this one has its answer; full refuses the next
+			_ = e.limits.wrongSecret.take(key) // this one has its answer; full refuses the next
 		}
 		return nil, err
 	}
@@ -99,11 +99,11 @@ func claimedClient(r *http.Request) string {
 // redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that
 // fails any check leaves the code as it was: otherwise whoever saw a code could end
 // the login by presenting it. The one that passes them all spends it, last.
-func (s *server) redeemCode(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
+func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
 	if form.Get("code") == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "code is required")
 	}
-	code, err := seal.Open[seal.Code](s.o.Ring, form.Get("code"))
+	code, err := seal.Open[seal.Code](e.o.Ring, form.Get("code"))
 	if err != nil {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is not valid")
 	}
@@ -112,7 +112,7 @@ func (s *server) redeemCode(ctx context.Context, client *clients.Client, form ur
 	switch {
 	case g.ClientHash != client.Hash():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code was issued to another client")
-	case g.Epoch != s.o.Store.Epoch():
+	case g.Epoch != e.o.Store.Epoch():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is not valid any more")
 	case now.Unix() >= code.Expires:
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code has expired")
@@ -124,20 +124,20 @@ func (s *server) redeemCode(ctx context.Context, client *clients.Client, form ur
 	if err := oauth.CheckVerifier(form.Get("code_verifier"), code.Challenge); err != nil {
 		return nil, err
 	}
-	if _, err := s.checkGrant(ctx, g, form.Get("resource")); err != nil {
+	if _, err := e.checkGrant(ctx, g, form.Get("resource")); err != nil {
 		return nil, err
 	}
-	g.Expires = now.Add(s.o.Lives.Refresh).Unix()
-	return s.issue(ctx, client, g, issuance{scope: g.Scope, nonce: code.Nonce}, now, ev)
+	g.Expires = now.Add(e.o.Lives.Refresh).Unix()
+	return e.issue(ctx, client, g, issuance{scope: g.Scope, nonce: code.Nonce}, now, ev)
 }
 
 // refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The access token may be
 // narrower than the grant; the next handle never is (§4.3.3).
-func (s *server) refresh(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
+func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
 	if form.Get("refresh_token") == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "refresh_token is required")
 	}
-	handle, err := seal.Open[seal.Refresh](s.o.Ring, form.Get("refresh_token"))
+	handle, err := seal.Open[seal.Refresh](e.o.Ring, form.Get("refresh_token"))
 	if err != nil {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is not valid")
 	}
@@ -146,12 +146,12 @@ func (s *server) refresh(ctx context.Context, client *clients.Client, form url.V
 	switch {
 	case g.ClientHash != client.Hash():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token was issued to another client")
-	case g.Epoch != s.o.Store.Epoch():
+	case g.Epoch != e.o.Store.Epoch():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is not valid any more")
 	case handle.Gen < 1 || now.Unix() >= handle.Expires || now.Unix() >= g.Expires:
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
-	user, err := s.checkGrant(ctx, g, form.Get("resource"))
+	user, err := e.checkGrant(ctx, g, form.Get("resource"))
 	if err != nil {
 		return nil, err
 	}
@@ -165,16 +165,16 @@ func (s *server) refresh(ctx context.Context, client *clients.Client, form url.V
 	if !oauth.ScopeIsSubset(scope, g.Scope) {
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
 	}
-	if scope = s.stillAllowed(scope, client, user); len(scope) == 0 {
+	if scope = e.stillAllowed(scope, client, user); len(scope) == 0 {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is allowed any more")
 	}
-	return s.issue(ctx, client, g, issuance{gen: handle.Gen, scope: scope}, now, ev)
+	return e.issue(ctx, client, g, issuance{gen: handle.Gen, scope: scope}, now, ev)
 }
 
 // checkGrant checks what may have changed since the grant was made: the user and
 // the configured resources. resource, if it is sent, must be the grant's: there
 // is one per grant (RFC 8707 §2.2).
-func (s *server) checkGrant(ctx context.Context, g seal.Grant, resource string) (users.User, error) {
+func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource string) (users.User, error) {
 	if resource != "" {
 		canonical, err := oauth.CanonicalResource(resource)
 		if err != nil {
@@ -184,10 +184,10 @@ func (s *server) checkGrant(ctx context.Context, g seal.Grant, resource string) 
 			return users.User{}, oauth.Errorf(oauth.InvalidTarget, "resource is not the one that was granted")
 		}
 	}
-	if !slices.Contains(s.o.Resources, g.Resource) {
+	if !slices.Contains(e.o.Resources, g.Resource) {
 		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is not served any more")
 	}
-	user, err := s.lookup(ctx, g.Subject, g.UserVersion)
+	user, err := e.lookup(ctx, g.Subject, g.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
 		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the user's account has changed").Because(err)
 	}
@@ -196,13 +196,13 @@ func (s *server) checkGrant(ctx context.Context, g seal.Grant, resource string) 
 
 // stillAllowed is scope without what client and user have lost since the grant. Of
 // a user without a version only the login knew the scopes.
-func (s *server) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
-	scope = oauth.IntersectScope(scope, s.o.knownScopes())
+func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
+	scope = oauth.IntersectScope(scope, e.o.knownScopes())
 	if !client.Registered && len(client.Scopes) > 0 {
 		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
 	}
 	if user.Version != "" {
-		scope = s.userScope(scope, user)
+		scope = e.userScope(scope, user)
 	}
 	return scope
 }
@@ -216,25 +216,25 @@ type issuance struct {
 
 // issue spends a generation of a grant and then makes its tokens: the one write
 // is durable before anything is signed. All checks are behind it.
-func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant, what issuance, now time.Time, ev *event) (*tokenResponse, error) {
-	if err := s.limitTokens(g.ID, g.ClientHash); err != nil {
+func (e *endpoints) issue(ctx context.Context, client *clients.Client, g seal.Grant, what issuance, now time.Time, ev *event) (*tokenResponse, error) {
+	if err := e.limitTokens(g.ID, g.ClientHash); err != nil {
 		return nil, err
 	}
 	wall := time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
-	expires := min(wall.Add(s.o.Lives.Access).Unix(), g.Expires)
+	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
 	if expires <= wall.Unix() {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
-	if _, err := s.o.Keys.Signing(wall); err != nil {
+	if _, err := e.o.Keys.Signing(wall); err != nil {
 		return nil, unavailable(err) // before the code is spent in vain
 	}
-	next, err := s.o.Denylist.Use(ctx, g.Epoch, row(g, now), what.gen, now)
+	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), what.gen, now)
 	if err != nil {
-		return nil, s.refused(err, what.gen, ev)
+		return nil, e.refused(err, what.gen, ev)
 	}
 	scope := oauth.FormatScope(what.scope)
-	access, err := s.o.Signer.Sign(jwt.Claims{
-		Issuer: s.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
+	access, err := e.o.Signer.Sign(jwt.Claims{
+		Issuer: e.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
 		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
 	}, wall)
 	if err != nil {
@@ -242,8 +242,8 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 	}
 	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), Scope: scope}
 	if slices.Contains(what.scope, "openid") {
-		response.IDToken, err = s.o.Signer.SignID(jwt.IDClaims{
-			Issuer: s.o.Issuer, Subject: g.Subject, Audience: client.ID, IssuedAt: wall.Unix(), ExpiresAt: expires,
+		response.IDToken, err = e.o.Signer.SignID(jwt.IDClaims{
+			Issuer: e.o.Issuer, Subject: g.Subject, Audience: client.ID, IssuedAt: wall.Unix(), ExpiresAt: expires,
 			AuthTime: g.AuthTime, Nonce: what.nonce, AccessTokenHash: jwt.AccessTokenHash(access),
 		}, wall)
 		if err != nil {
@@ -253,8 +253,8 @@ func (s *server) issue(ctx context.Context, client *clients.Client, g seal.Grant
 	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
 		return response, nil
 	}
-	idle := min(now.Add(s.o.Lives.Idle).Unix(), g.Expires)
-	response.RefreshToken, err = seal.Seal(s.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
+	idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
+	response.RefreshToken, err = seal.Seal(e.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
 	return response, err
 }
 
@@ -268,7 +268,7 @@ func row(g seal.Grant, now time.Time) denylist.Grant {
 
 // refused puts the denylist's verdict into words. Whatever is not one of its
 // verdicts means that it could not say, and clients keep their tokens.
-func (s *server) refused(err error, gen int64, ev *event) error {
+func (e *endpoints) refused(err error, gen int64, ev *event) error {
 	verdict := oauth.Errorf(oauth.InvalidGrant, "the grant has ended").Because(err)
 	switch {
 	case errors.Is(err, denylist.ErrReused) && gen == 0:

@@ -31,8 +31,8 @@ const spare = 1 << 10
 // sealLogin seals a transaction for its way through the browser. The client's
 // state is the one part without a tight bound, so it may be what makes a
 // transaction too long to come back.
-func (s *server) sealLogin(tx seal.Login, limit int) (string, error) {
-	raw, err := seal.Seal(s.o.Ring, tx)
+func (e *endpoints) sealLogin(tx seal.Login, limit int) (string, error) {
+	raw, err := seal.Seal(e.o.Ring, tx)
 	if err != nil {
 		return "", err
 	}
@@ -44,20 +44,20 @@ func (s *server) sealLogin(tx seal.Login, limit int) (string, error) {
 
 // openLogin returns the transaction that the browser brings back. It must be this
 // browser's own, not expired, and not answered yet.
-func (s *server) openLogin(r *http.Request, raw string, now time.Time) (seal.Login, error) {
+func (e *endpoints) openLogin(r *http.Request, raw string, now time.Time) (seal.Login, error) {
 	if raw == "" {
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "there is no authorization request to go on with; begin again in the application")
 	}
-	tx, err := seal.Open[seal.Login](s.o.Ring, raw)
+	tx, err := seal.Open[seal.Login](e.o.Ring, raw)
 	switch {
 	case err != nil:
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; begin again in the application")
-	case tx.Browser != s.browserOf(r):
+	case tx.Browser != e.browserOf(r):
 		return seal.Login{}, errOtherBrowser
-	case tx.Epoch != s.o.Store.Epoch() || now.Unix() >= tx.Expires:
+	case tx.Epoch != e.o.Store.Epoch() || now.Unix() >= tx.Expires:
 		return seal.Login{}, errExpired
 	}
-	answered, err := s.o.Denylist.Spent(r.Context(), spentLogin, tx.ID)
+	answered, err := e.o.Denylist.Spent(r.Context(), spentLogin, tx.ID)
 	switch {
 	case err != nil:
 		return seal.Login{}, unavailable(err)
@@ -68,8 +68,8 @@ func (s *server) openLogin(r *http.Request, raw string, now time.Time) (seal.Log
 }
 
 // answer spends a transaction: of several answers, in whatever tab, one counts.
-func (s *server) answer(ctx context.Context, tx seal.Login) error {
-	err := s.o.Denylist.SpendID(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
+func (e *endpoints) answer(ctx context.Context, tx seal.Login) error {
+	err := e.o.Denylist.SpendID(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
 	switch {
 	case errors.Is(err, denylist.ErrSpent):
 		return errAnswered

@@ -49,12 +49,12 @@ func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"
 // userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). Any of our access
 // tokens will do, whatever its audience and scopes: the name is the least that a
 // client learns which the user has let in, and the address takes the scope email.
-func (s *server) userinfo(r *http.Request) (any, error) {
-	claims, err := s.bearer(r)
+func (e *endpoints) userinfo(r *http.Request) (any, error) {
+	claims, err := e.bearer(r)
 	if err != nil {
 		return nil, err
 	}
-	user, err := s.o.Users.Lookup(r.Context(), claims.Subject)
+	user, err := e.o.Users.Lookup(r.Context(), claims.Subject)
 	switch {
 	case errors.Is(err, users.ErrUnknown):
 		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the user's account has ended").Because(err))
@@ -72,7 +72,7 @@ func (s *server) userinfo(r *http.Request) (any, error) {
 }
 
 // bearer returns the claims of the request's access token.
-func (s *server) bearer(r *http.Request) (*jwt.Claims, error) {
+func (e *endpoints) bearer(r *http.Request) (*jwt.Claims, error) {
 	raw, ok, err := oauth.Bearer(r.Header["Authorization"])
 	if err != nil {
 		return nil, userinfoError(oauth.AsError(err))
@@ -80,11 +80,11 @@ func (s *server) bearer(r *http.Request) (*jwt.Claims, error) {
 	if !ok {
 		return nil, userinfoError(nil)
 	}
-	return s.verify(r.Context(), raw)
+	return e.verify(r.Context(), raw)
 }
 
-func (s *server) verify(ctx context.Context, raw string) (*jwt.Claims, error) {
-	claims, err := s.o.Verifier.Verify(ctx, raw)
+func (e *endpoints) verify(ctx context.Context, raw string) (*jwt.Claims, error) {
+	claims, err := e.o.Verifier.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
 		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is not valid any more").Because(err))
