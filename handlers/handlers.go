@@ -111,6 +111,7 @@ type endpoints struct {
 	cookies cookies
 	pages   *pages.Set
 	limits  limits
+	grants  []grant
 	served  document // the metadata: it never changes
 	feed    feed
 }
@@ -155,6 +156,7 @@ func New(o Options) (*Handler, error) {
 	if e.pages, err = pages.New(site, o.Pages); err != nil {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
 	}
+	e.grants = e.newGrants()
 	if e.served, err = e.newMetadata(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
 	}

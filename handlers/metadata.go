@@ -48,7 +48,7 @@ func (e *endpoints) newMetadata() (document, error) {
 		ScopesSupported:                            e.supportedScopes(),
 		ResponseTypesSupported:                     []string{"code"},
 		ResponseModesSupported:                     []string{"query"},
-		GrantTypesSupported:                        []string{"authorization_code", "refresh_token"},
+		GrantTypesSupported:                        e.grantTypes(),
 		TokenEndpointAuthMethodsSupported:          methods,
 		RevocationEndpointAuthMethodsSupported:     methods,
 		IntrospectionEndpointAuthMethodsSupported:  methods,
@@ -98,6 +98,13 @@ func (e *endpoints) jwks(*http.Request) (any, error) {
 		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
 	}
 	return document{body: body, etag: etag, maxAge: maxAge}, nil
+}
+
+func (e *endpoints) grantTypes() (names []string) {
+	for _, g := range e.grants {
+		names = append(names, g.name)
+	}
+	return names
 }
 
 // registrationEndpoint is left out of the metadata where nobody may register.

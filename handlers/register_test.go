@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,5 +168,20 @@ func TestAliases(t *testing.T) {
 	tok := s.PostForm(t, "/oauth/token", s.PUB, s.CodeForm(s.PUB, code)).Tokens(t)
 	if r := s.PostForm(t, "/oauth/introspect", s.PUB, url.Values{"token": {tok.Access}}); r.JSON(t)["active"] != true {
 		t.Errorf("%s", r.Body)
+	}
+}
+
+// What a client is registered for is among the grants that the metadata lists.
+func TestClientsRegisterForGrantsThatAreServed(t *testing.T) {
+	s := authtest.New(t)
+	supported := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)["grant_types_supported"].([]any)
+	registered := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"]}`).JSON(t)["grant_types"].([]any)
+	if len(registered) == 0 {
+		t.Error("a client is registered for no grant")
+	}
+	for _, name := range registered {
+		if !slices.Contains(supported, name) {
+			t.Errorf("a client is registered for %v, the metadata lists %v", name, supported)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"signet/internal/admission"
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/oauth"
@@ -26,38 +27,57 @@ type tokenResponse struct {
 	Scope        string `json:"scope"`
 }
 
+// grant is a row of the table of grants: how the token endpoint serves one grant type.
+type grant struct {
+	name  string // grant_type
+	rule  func(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error)
+	class *admission.Class // of the requests
+	event string           // in the audit log
+}
+
+// newGrants returns the table of grants, which the metadata lists in its order.
+func (e *endpoints) newGrants() []grant {
+	class := e.o.Admission
+	return []grant{
+		{oauth.GrantAuthorizationCode, e.redeemCode, class.Code, "token"},
+		{oauth.GrantRefreshToken, e.refresh, class.Refresh, "refresh"},
+	}
+}
+
+// grant returns the row of a grant type.
+func (e *endpoints) grant(name string) (*grant, error) {
+	for i := range e.grants {
+		if e.grants[i].name == name {
+			return &e.grants[i], nil
+		}
+	}
+	if name == "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "grant_type is required")
+	}
+	return nil, oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", name)
+}
+
 // token serves the token endpoint (OAuth 2.1 §3.2).
 func (e *endpoints) token(r *http.Request) (any, error) {
-	var rule func(context.Context, *clients.Client, url.Values, time.Time, *event) (*tokenResponse, error)
-	grantType := r.PostForm.Get("grant_type")
-	switch grantType {
-	case "":
-		return nil, oauth.Errorf(oauth.InvalidRequest, "grant_type is required")
-	case "authorization_code":
-		rule = e.redeemCode
-	case "refresh_token":
-		rule = e.refresh
-	default:
-		return nil, oauth.Errorf(oauth.UnsupportedGrantType, "no such grant: %s", grantType)
+	grant, err := e.grant(r.PostForm.Get("grant_type"))
+	if err != nil {
+		return nil, err
 	}
-	ev, class := event{name: "token"}, e.o.Admission.Code
-	if grantType == "refresh_token" {
-		ev.name, class = "refresh", e.o.Admission.Refresh
-	}
-	slot, err := class.Enter(r.Context())
+	slot, err := grant.class.Enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
+	ev := event{name: grant.event}
 	client, err := e.authenticate(r, &ev)
 	if err != nil {
 		e.audit(r, ev, err)
 		return nil, err
 	}
-	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, grantType) {
-		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grantType)
+	if !client.MayUse(grant.name) {
+		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grant.name)
 	}
-	response, err := rule(r.Context(), client, r.PostForm, e.o.Store.Now(), &ev)
+	response, err := grant.rule(r.Context(), client, r.PostForm, e.o.Store.Now(), &ev)
 	e.audit(r, ev, err)
 	if err != nil {
 		return nil, err
@@ -128,7 +148,11 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 		return nil, err
 	}
 	g.Expires = now.Add(e.o.Lives.Refresh).Unix()
-	return e.issue(ctx, client, g, issuance{scope: g.Scope, nonce: code.Nonce}, now, ev)
+	handle, wall, err := e.spend(ctx, client, g, 0, now, ev)
+	if err != nil {
+		return nil, err
+	}
+	return e.mint(client, g, issuance{g.Scope, code.Nonce, handle}, wall)
 }
 
 // refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The access token may be
@@ -168,7 +192,11 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if scope = e.stillAllowed(scope, client, user); len(scope) == 0 {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is allowed any more")
 	}
-	return e.issue(ctx, client, g, issuance{gen: handle.Gen, scope: scope}, now, ev)
+	next, wall, err := e.spend(ctx, client, g, handle.Gen, now, ev)
+	if err != nil {
+		return nil, err
+	}
+	return e.mint(client, g, issuance{scope: scope, handle: next}, wall)
 }
 
 // checkGrant checks what may have changed since the grant was made: the user and
@@ -207,31 +235,44 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 	return scope
 }
 
-// issuance is what one token request may have of its grant.
-type issuance struct {
-	gen   int64 // that it spends
-	scope []string
-	nonce string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
-}
-
-// issue spends a generation of a grant and then makes its tokens: the one write
-// is durable before anything is signed. All checks are behind it.
-func (e *endpoints) issue(ctx context.Context, client *clients.Client, g seal.Grant, what issuance, now time.Time, ev *event) (*tokenResponse, error) {
+// spend takes generation gen of a grant and returns the next refresh handle, which is
+// empty if the client is not registered for it. It is the last check: when it returns,
+// the one write is durable, and nothing has been signed.
+//
+// The time it returns is that of the tokens. It is from before the write: a token must
+// not outlive what the denylist remembers of a revocation that comes right after it.
+func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error) {
 	if err := e.limitTokens(g.ID, g.ClientHash); err != nil {
-		return nil, err
+		return "", time.Time{}, err
 	}
-	wall := time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
-	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
-	if expires <= wall.Unix() {
-		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
+	wall = time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
+	if wall.Unix() >= g.Expires {
+		return "", time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
 	if _, err := e.o.Keys.Signing(wall); err != nil {
-		return nil, unavailable(err) // before the code is spent in vain
+		return "", time.Time{}, unavailable(err) // before the code is spent in vain
 	}
-	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), what.gen, now)
+	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
 	if err != nil {
-		return nil, e.refused(err, what.gen, ev)
+		return "", time.Time{}, e.refused(err, gen, ev)
 	}
+	if client.MayUse(oauth.GrantRefreshToken) {
+		idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
+		handle, err = seal.Seal(e.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
+	}
+	return handle, wall, err
+}
+
+// issuance is what a client gets of a grant.
+type issuance struct {
+	scope  []string
+	nonce  string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
+	handle string // the refresh handle, or ""
+}
+
+// mint makes the tokens of a grant. It checks nothing: whatever is spent was spent before.
+func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
+	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
 	scope := oauth.FormatScope(what.scope)
 	access, err := e.o.Signer.Sign(jwt.Claims{
 		Issuer: e.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
@@ -240,21 +281,13 @@ func (e *endpoints) issue(ctx context.Context, client *clients.Client, g seal.Gr
 	if err != nil {
 		return nil, err
 	}
-	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), Scope: scope}
+	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), RefreshToken: what.handle, Scope: scope}
 	if slices.Contains(what.scope, "openid") {
 		response.IDToken, err = e.o.Signer.SignID(jwt.IDClaims{
 			Issuer: e.o.Issuer, Subject: g.Subject, Audience: client.ID, IssuedAt: wall.Unix(), ExpiresAt: expires,
 			AuthTime: g.AuthTime, Nonce: what.nonce, AccessTokenHash: jwt.AccessTokenHash(access),
 		}, wall)
-		if err != nil {
-			return nil, err
-		}
 	}
-	if len(client.GrantTypes) > 0 && !slices.Contains(client.GrantTypes, "refresh_token") {
-		return response, nil
-	}
-	idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
-	response.RefreshToken, err = seal.Seal(e.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
 	return response, err
 }
 

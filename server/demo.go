@@ -41,6 +41,6 @@ func (d demoUsers) Lookup(ctx context.Context, subject string) (users.User, erro
 func demoClients() ([]clients.Client, map[string]string) {
 	return []clients.Client{{
 		ID: DemoClient, Name: "Demo client", RedirectURIs: []string{"http://localhost:3000/callback", "http://127.0.0.1:3000/callback"},
-		Method: "client_secret_post", GrantTypes: []string{"authorization_code", "refresh_token"},
+		Method: "client_secret_post",
 	}}, map[string]string{DemoClient: DemoClientSecret}
 }

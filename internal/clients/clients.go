@@ -40,8 +40,8 @@ var defaultSchemes = []string{"cursor"}
 // alwaysKnown are the scopes that mean something without being configured.
 var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
-// grantTypes are what every client may do.
-var grantTypes = []string{"authorization_code", "refresh_token"}
+// grantTypes are those that every client may use.
+var grantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
 
 // checkInterval is how long a change of clients.json may go unnoticed.
 const checkInterval = time.Second
@@ -53,9 +53,9 @@ type Client struct {
 	RedirectURIs []string
 	Method       string   // none, client_secret_basic or client_secret_post
 	Scopes       []string // what it may ask for, or, if Registered, asks for by default; nil, for a demo client, is all that is supported
-	GrantTypes   []string
-	Registered   bool  // by itself: nobody vouches for its name
-	Issued       int64 // Unix seconds
+	GrantTypes   []string // that it may use; none: all
+	Registered   bool     // by itself: nobody vouches for its name
+	Issued       int64    // Unix seconds
 
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; each exactly so
 }
@@ -65,6 +65,11 @@ func (c *Client) Hash() string { return seal.ClientHash(c.ID) }
 
 // Public reports whether the client has no secret.
 func (c *Client) Public() bool { return c.Method == methodNone }
+
+// MayUse reports whether the client may use a grant type.
+func (c *Client) MayUse(grantType string) bool {
+	return len(c.GrantTypes) == 0 || slices.Contains(c.GrantTypes, grantType)
+}
 
 // RedirectURI returns where the response to an authorization request goes, given
 // its redirect_uri parameter. That may be missing if there is only one it could

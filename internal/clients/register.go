@@ -237,8 +237,8 @@ func (m *metadata) checkCapabilities() error {
 			return bad("grant_types: %s is not available to registered clients", g)
 		}
 	}
-	if len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, "authorization_code") {
-		return bad("grant_types must have authorization_code")
+	if len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode) {
+		return bad("grant_types must have %s", oauth.GrantAuthorizationCode)
 	}
 	if i := slices.IndexFunc(m.ResponseTypes, func(t string) bool { return t != "code" }); i >= 0 {
 		return bad("response_types: only code is supported, not %s", m.ResponseTypes[i])
