@@ -39,6 +39,7 @@ var imports = map[string][]string{
 
 	"signet/internal/background": {},
 	"signet/internal/mcpclient":  {"internal/oauth"},
+	"signet/internal/chaos":      {"internal/background"},
 }
 
 // kept lists libraries that only the named packages may import.

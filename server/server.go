@@ -30,6 +30,7 @@ import (
 	"signet/handlers"
 	"signet/handlers/pages"
 	"signet/internal/admission"
+	"signet/internal/chaos"
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/oauth"
@@ -175,8 +176,8 @@ func New(o Options) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	if o.Chaos != 0 {
-		s.handler = s.chaotic(s.handler)
-		s.run(ctx, s.warnOfChaos)
+		s.handler = chaos.Handler(o.Chaos, o.Log, s.handler)
+		s.run(ctx, func(ctx context.Context) { chaos.Warn(ctx, o.Chaos, o.Log) })
 	}
 	return s, nil
 }
@@ -432,6 +433,20 @@ func (o *Options) setDefaults() error {
 		}
 		o.Resources[i] = canonical
 	}
+	return nil
+}
+
+// beChaotic shortens the lives of keys and tokens, and refuses an issuer that others may
+// depend on.
+func (o *Options) beChaotic() error {
+	if o.Chaos == 0 {
+		return nil
+	}
+	if !o.loopback() {
+		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
+	}
+	o.KeyRotation = min(o.KeyRotation, chaos.KeyRotation)
+	o.Lives.Access = min(o.Lives.Access, chaos.AccessTTL)
 	return nil
 }
 

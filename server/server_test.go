@@ -484,3 +484,14 @@ func TestIdleServerStops(t *testing.T) {
 		}
 	}
 }
+
+func TestChaosNeedsALoopbackIssuer(t *testing.T) {
+	srv, err := server.New(server.Options{Check: check, DataDir: t.TempDir(), Issuer: "https://auth.example.com", Chaos: 1})
+	if err == nil {
+		srv.Close()
+		t.Fatal("it started")
+	}
+	if !strings.Contains(err.Error(), "loopback") || !strings.Contains(err.Error(), "https://auth.example.com") {
+		t.Errorf("error %q", err)
+	}
+}

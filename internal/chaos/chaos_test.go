@@ -1,31 +1,44 @@
-package server_test
+package chaos_test
 
 import (
+	"context"
 	"encoding/json"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet/internal/chaos"
 	"signet/server"
+	"signet/users"
 )
 
-func newChaos(t *testing.T, seed uint64, change func(*server.Options)) *server.Server {
+// newServer returns a server that does to answers what the seed says; 0 is no chaos.
+func newServer(t *testing.T, seed uint64) *server.Server {
 	t.Helper()
-	return newServer(t, func(o *server.Options) {
-		o.Chaos, o.Log = seed, slog.New(slog.DiscardHandler)
-		if change != nil {
-			change(o)
-		}
+	srv, err := server.New(server.Options{
+		Issuer: "http://127.0.0.1:1", DataDir: filepath.Join(t.TempDir(), "data"), Chaos: seed,
+		Check: func(context.Context, string, string) (users.User, error) { return users.User{}, users.ErrInvalid },
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { srv.Close() })
+	return srv
 }
 
-// strip takes out what a client must ignore.
+func get(srv *server.Server, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", srv.Issuer()+path, nil))
+	return w
+}
+
+// strip parses a document without the members that a client must ignore.
 func strip(t *testing.T, body []byte) map[string]any {
 	t.Helper()
 	var doc map[string]any
@@ -48,14 +61,14 @@ func strip(t *testing.T, body []byte) map[string]any {
 	return doc
 }
 
-// Documents of a chaotic server say what they always say, in ever other forms.
-func TestChaosDistortsWithoutLying(t *testing.T) {
-	srv := newChaos(t, 1, nil)
+// Documents keep their meaning, and each answer has another form.
+func TestDocumentsAreDistortedAndKeepTheirMeaning(t *testing.T) {
+	srv := newServer(t, 1)
 	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/jwks.json", "/.well-known/oauth-protected-resource"} {
 		forms, types, names, kids := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 		var want map[string]any
 		for n := range 40 {
-			w := get(t, srv, path)
+			w := get(srv, path)
 			if w.Code != http.StatusOK {
 				t.Fatalf("%s: %d", path, w.Code)
 			}
@@ -63,7 +76,7 @@ func TestChaosDistortsWithoutLying(t *testing.T) {
 			if n == 0 {
 				want = got
 			} else if diff := cmp.Diff(want, got); diff != "" {
-				t.Fatalf("%s says something else:\n%s", path, diff)
+				t.Fatalf("%s has another meaning (-want +got):\n%s", path, diff)
 			}
 			forms[w.Body.String()] = true
 			types[w.Header().Get("Content-Type")] = true
@@ -77,7 +90,7 @@ func TestChaosDistortsWithoutLying(t *testing.T) {
 				t.Errorf("%s: no unknown member in %s", path, w.Body)
 			}
 			if w.Header().Get("Etag") != "" {
-				t.Errorf("%s: one ETag for answers that differ", path)
+				t.Errorf("%s: an ETag, although the answers differ", path)
 			}
 		}
 		if len(forms) < 40 || len(types) < 3 {
@@ -89,52 +102,39 @@ func TestChaosDistortsWithoutLying(t *testing.T) {
 			}
 		}
 		if strings.HasSuffix(path, "jwks.json") && (!kids["chaos-rsa-"] || !kids["chaos-okp-"] || !kids[`"CHAOS"`] || len(want["keys"].([]any)) < 2) {
-			t.Errorf("keys are %v, and of other kinds %v", want["keys"], kids)
+			t.Errorf("keys are %v, keys of other kinds %v", want["keys"], kids)
 		}
 	}
 }
 
-// Every answer of a chaotic server says so, readiness too; nothing of another one does.
-func TestChaosIsMarked(t *testing.T) {
-	srv := newChaos(t, 5, nil)
+// Readiness says so too. Without chaos there is no mark.
+func TestEveryAnswerIsMarked(t *testing.T) {
+	srv := newServer(t, 5)
 	marked := func(h http.Header) bool {
 		for name, values := range h {
-			if strings.EqualFold(name, "Signet-Chaos") {
+			if strings.EqualFold(name, chaos.Header) {
 				return values[0] == "seed=5"
 			}
 		}
 		return false
 	}
 	for _, path := range []string{"/", "/nowhere", "/mcp", "/token", "/authorize", "/readyz", "/.well-known/jwks.json"} {
-		if w := get(t, srv, path); !marked(w.Header()) {
+		if w := get(srv, path); !marked(w.Header()) {
 			t.Errorf("%s: %v", path, w.Header())
 		}
 	}
-	if _, doc := readiness(t, srv); doc["chaos"] != "on" || doc["status"] != "ok" {
+	if doc := strip(t, get(srv, "/readyz").Body.Bytes()); doc["chaos"] != "on" || doc["status"] != "ok" {
 		t.Errorf("/readyz: %v", doc)
 	}
-	calm := newServer(t, nil)
-	if w := get(t, calm, "/readyz"); strings.Contains(w.Body.String(), "chaos") || strings.Contains(strings.ToLower(strings.Join(slices.Collect(maps.Keys(w.Header())), " ")), "chaos") {
+	calm := newServer(t, 0)
+	if w := get(calm, "/readyz"); strings.Contains(w.Body.String(), "chaos") || strings.Contains(strings.ToLower(strings.Join(slices.Collect(maps.Keys(w.Header())), " ")), "chaos") {
 		t.Errorf("without chaos: %v %s", w.Header(), w.Body)
 	}
 }
 
-// Chaos is for this machine.
-func TestChaosNeedsALoopbackIssuer(t *testing.T) {
-	srv, err := server.New(server.Options{Check: check, DataDir: t.TempDir(), Issuer: "https://auth.example.com", Chaos: 1})
-	if err == nil {
-		srv.Close()
-		t.Fatal("it started")
-	}
-	if !strings.Contains(err.Error(), "loopback") || !strings.Contains(err.Error(), "https://auth.example.com") {
-		t.Errorf("error %q", err)
-	}
-}
-
-// The same seed does the same to the same requests, and another one something else.
-func TestChaosIsRepeated(t *testing.T) {
+func TestSameSeedDoesTheSameToTheSameRequests(t *testing.T) {
 	run := func(seed uint64) (busy []int) {
-		srv := newChaos(t, seed, nil)
+		srv := newServer(t, seed)
 		for n := range 300 {
 			r := httptest.NewRequest("POST", srv.Issuer()+"/token", strings.NewReader("grant_type=x"))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -146,15 +146,15 @@ func TestChaosIsRepeated(t *testing.T) {
 			case w.Code != http.StatusBadRequest && w.Code != http.StatusUnauthorized:
 				t.Fatalf("request %d: %d %s", n, w.Code, w.Body)
 			}
-			get(t, srv, "/.well-known/jwks.json") // what goes on beside it does not matter
+			get(srv, "/.well-known/jwks.json") // requests of other paths change nothing
 		}
 		return busy
 	}
 	first, again, other := run(11), run(11), run(12)
 	if !slices.Equal(first, again) || slices.Equal(first, other) {
-		t.Errorf("busy were %v, again %v, and with another seed %v", first, again, other)
+		t.Errorf("requests %v were refused, with the same seed %v, with another seed %v", first, again, other)
 	}
 	if len(first) < 1 || len(first) > 20 {
-		t.Errorf("%d of 300 were busy, want about 6", len(first))
+		t.Errorf("%d of 300 requests were refused, want between 1 and 20", len(first))
 	}
 }

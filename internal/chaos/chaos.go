@@ -1,4 +1,12 @@
-package server
+// Package chaos is a middleware that does to clients what a server may do and few ever
+// do, so that their authors meet it early: answers to refreshes are lost after they were
+// committed, token requests are refused for a moment, documents have unknown members and
+// another order, names of headers another case. Signing keys and access tokens are
+// short-lived meanwhile.
+//
+// What it decides about the nth request of a path follows from the seed, the path and n
+// alone, so a client that fails can be run again.
+package chaos
 
 import (
 	"bytes"
@@ -17,73 +25,63 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"signet/internal/background"
 )
 
-// What a chaotic server does to one answer of a hundred, and how short its times are.
+// While there is chaos, signing keys and access tokens live no longer than this.
 const (
-	chaosLost     = 5 // answers to refreshes that are lost after they were committed
-	chaosBusy     = 2 // token requests that are answered with 503 before anything is done
-	chaosRotation = 20 * time.Second
-	chaosTTL      = 30 * time.Second
+	KeyRotation = 20 * time.Second
+	AccessTTL   = 30 * time.Second
 )
 
-// chaosHeader marks every answer of a chaotic server.
-const chaosHeader = "Signet-Chaos"
+// Header marks every answer.
+const Header = "Signet-Chaos"
 
-// chaos does what a server may do and few ever do, so that authors of clients meet it
-// early. What it decides about the nth request of a path follows from the seed, the
-// path and n alone.
+// What happens to one answer of a hundred.
+const (
+	lostOf100 = 5 // answers to refreshes that are lost after they were committed
+	busyOf100 = 2 // token requests that are answered with 503 before anything is done
+)
+
+// maxPaths bounds the paths that are counted: a caller may make them up.
+const maxPaths = 1000
+
 type chaos struct {
 	seed uint64
 	log  *slog.Logger
+	next http.Handler
 
 	mu    sync.Mutex
 	count map[string]uint64 // requests, by path
 }
 
-// beChaotic shortens the times, and refuses where somebody else may depend on us.
-func (o *Options) beChaotic() error {
-	if o.Chaos == 0 {
-		return nil
-	}
-	if !o.loopback() {
-		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
-	}
-	o.KeyRotation = min(o.KeyRotation, chaosRotation)
-	o.Lives.Access = min(o.Lives.Access, chaosTTL)
-	return nil
+// Handler returns next with chaos in its answers.
+func Handler(seed uint64, log *slog.Logger, next http.Handler) http.Handler {
+	return &chaos{seed: seed, log: log, next: next, count: map[string]uint64{}}
 }
 
-// warnOfChaos tells the log once a minute.
-func (s *Server) warnOfChaos(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for {
-		s.o.Log.Warn("CHAOS: answers are lost, refused and distorted on purpose; not for production", "seed", s.o.Chaos)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// Warn logs once a minute, until ctx ends, that there is chaos.
+func Warn(ctx context.Context, seed uint64, log *slog.Logger) {
+	warn := func() {
+		log.Warn("CHAOS: answers are lost, refused and distorted on purpose; not for production", "seed", seed)
 	}
+	warn()
+	background.Every(ctx, time.Minute, warn)
 }
 
-// chaotic wraps everything that is served.
-func (s *Server) chaotic(next http.Handler) http.Handler {
-	c := &chaos{seed: s.o.Chaos, log: s.o.Log, count: map[string]uint64{}}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(chaosHeader, fmt.Sprintf("seed=%d", c.seed))
-		d := c.dice(r.URL.Path)
-		out := &otherCase{ResponseWriter: w, d: d}
-		switch {
-		case strings.HasSuffix(r.URL.Path, "/token"):
-			c.token(out, r, next, d)
-		case isDocument(r.URL.Path):
-			c.distort(out, c.capture(r, next), d, r.URL.Path)
-		default:
-			next.ServeHTTP(out, r)
-		}
-	})
+func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(Header, fmt.Sprintf("seed=%d", c.seed))
+	d := c.dice(r.URL.Path)
+	out := &otherCase{ResponseWriter: w, d: d}
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/token"):
+		c.token(out, r, d)
+	case isDocument(r.URL.Path):
+		distort(out, c.capture(r), d, r.URL.Path)
+	default:
+		c.next.ServeHTTP(out, r)
+	}
 }
 
 func isDocument(path string) bool {
@@ -104,7 +102,7 @@ type dice struct {
 func (c *chaos) dice(path string) dice {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.count) > 1000 { // of paths that somebody made up
+	if len(c.count) > maxPaths {
 		clear(c.count)
 	}
 	c.count[path]++
@@ -119,10 +117,10 @@ func (c *chaos) dice(path string) dice {
 func (d dice) of100(n int) bool { return d.IntN(100) < n }
 
 // token loses and refuses some answers.
-func (c *chaos) token(w http.ResponseWriter, r *http.Request, next http.Handler, d dice) {
-	busy, lost := d.of100(chaosBusy), d.of100(chaosLost)
+func (c *chaos) token(w http.ResponseWriter, r *http.Request, d dice) {
+	busy, lost := d.of100(busyOf100), d.of100(lostOf100)
 	if busy && r.Method == http.MethodPost {
-		c.tell(r, "busy", d)
+		c.logWhat(r, "busy", d)
 		h := w.Header()
 		h.Set("Retry-After", "1")
 		h.Set("Cache-Control", "no-store")
@@ -134,12 +132,12 @@ func (c *chaos) token(w http.ResponseWriter, r *http.Request, next http.Handler,
 	}
 	// A code that was spent cannot be used again, so only what can be repeated is lost.
 	lost = lost && isRefresh(r)
-	answer := c.capture(r, next)
+	answer := c.capture(r)
 	if lost && answer.status == http.StatusOK {
-		c.tell(r, "lost", d)
+		c.logWhat(r, "lost", d)
 		panic(http.ErrAbortHandler) // closes the connection
 	}
-	c.distort(w, answer, d, r.URL.Path)
+	distort(w, answer, d, r.URL.Path)
 }
 
 // isRefresh looks into a form, and leaves it to be read.
@@ -156,7 +154,7 @@ func isRefresh(r *http.Request) bool {
 	return err == nil && form.Get("grant_type") == "refresh_token"
 }
 
-func (c *chaos) tell(r *http.Request, what string, d dice) {
+func (c *chaos) logWhat(r *http.Request, what string, d dice) {
 	c.log.LogAttrs(r.Context(), slog.LevelInfo, "chaos", slog.String("what", what), slog.String("path", r.URL.Path), slog.Uint64("request", d.n))
 }
 
@@ -180,16 +178,16 @@ func (a *captured) Write(b []byte) (int, error) {
 	return a.body.Write(b)
 }
 
-func (c *chaos) capture(r *http.Request, next http.Handler) *captured {
+func (c *chaos) capture(r *http.Request) *captured {
 	r.Header.Del("If-None-Match") // each answer is another one
 	a := &captured{header: http.Header{}}
-	next.ServeHTTP(a, r)
+	c.next.ServeHTTP(a, r)
 	a.WriteHeader(http.StatusOK)
 	return a
 }
 
 // distort writes an answer in another form that means the same.
-func (c *chaos) distort(w http.ResponseWriter, a *captured, d dice, path string) {
+func distort(w http.ResponseWriter, a *captured, d dice, path string) {
 	maps.Copy(w.Header(), a.header)
 	body := a.body.Bytes()
 	if object, err := parseObject(body); err == nil {
