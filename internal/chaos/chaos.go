@@ -1,27 +1,21 @@
-// Package chaos is a middleware that does to clients what a server may do and few ever
-// do, so that their authors meet it early: answers to refreshes are lost after they were
-// committed, token requests are refused for a moment, documents have unknown members and
-// another order, names of headers another case. Signing keys and access tokens are
-// short-lived meanwhile.
+// Package chaos is a middleware for authors of clients. It does what a server may do and
+// seldom does: answers to refreshes are lost after they were committed, token requests
+// are refused for a moment, documents have unknown members in another order, and header
+// names are in another case. Keys and access tokens live for seconds.
 //
-// What it decides about the nth request of a path follows from the seed, the path and n
-// alone, so a client that fails can be run again.
+// What happens to the nth request of a path depends on the seed, the path and n alone,
+// so a run in which a client fails can be repeated.
 package chaos
 
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,7 +87,7 @@ func isDocument(path string) bool {
 	return strings.Contains(path, "/.well-known/")
 }
 
-// dice are the chances of one request.
+// dice are the random numbers of the nth request of a path.
 type dice struct {
 	*rand.Rand
 	n uint64
@@ -116,7 +110,7 @@ func (c *chaos) dice(path string) dice {
 
 func (d dice) of100(n int) bool { return d.IntN(100) < n }
 
-// token loses and refuses some answers.
+// token answers a token request. Some answers are lost, some requests refused.
 func (c *chaos) token(w http.ResponseWriter, r *http.Request, d dice) {
 	busy, lost := d.of100(busyOf100), d.of100(lostOf100)
 	if busy && r.Method == http.MethodPost {
@@ -130,7 +124,8 @@ func (c *chaos) token(w http.ResponseWriter, r *http.Request, d dice) {
 		fmt.Fprint(w, `{"error":"temporarily_unavailable","error_description":"chaos: try again in a second"}`)
 		return
 	}
-	// A code that was spent cannot be used again, so only what can be repeated is lost.
+	// A code cannot be used twice, so only answers to refreshes are lost: those can be
+	// repeated.
 	lost = lost && isRefresh(r)
 	answer := c.capture(r)
 	if lost && answer.status == http.StatusOK {
@@ -140,7 +135,7 @@ func (c *chaos) token(w http.ResponseWriter, r *http.Request, d dice) {
 	distort(w, answer, d, r.URL.Path)
 }
 
-// isRefresh looks into a form, and leaves it to be read.
+// isRefresh reports whether the body is the form of a refresh, and leaves it unread.
 func isRefresh(r *http.Request) bool {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
 	if err != nil {
@@ -158,7 +153,7 @@ func (c *chaos) logWhat(r *http.Request, what string, d dice) {
 	c.log.LogAttrs(r.Context(), slog.LevelInfo, "chaos", slog.String("what", what), slog.String("path", r.URL.Path), slog.Uint64("request", d.n))
 }
 
-// captured is an answer that nobody has seen yet.
+// captured is an answer that has not been sent yet.
 type captured struct {
 	header http.Header
 	status int
@@ -179,153 +174,9 @@ func (a *captured) Write(b []byte) (int, error) {
 }
 
 func (c *chaos) capture(r *http.Request) *captured {
-	r.Header.Del("If-None-Match") // each answer is another one
+	r.Header.Del("If-None-Match") // no two answers are the same
 	a := &captured{header: http.Header{}}
 	c.next.ServeHTTP(a, r)
 	a.WriteHeader(http.StatusOK)
 	return a
 }
-
-// distort writes an answer in another form that means the same.
-func distort(w http.ResponseWriter, a *captured, d dice, path string) {
-	maps.Copy(w.Header(), a.header)
-	body := a.body.Bytes()
-	if object, err := parseObject(body); err == nil {
-		body = object.distorted(d, path)
-		w.Header().Set("Content-Type", []string{"application/json", "application/json;charset=UTF-8", "application/json; charset=utf-8"}[d.IntN(3)])
-		w.Header().Del("Content-Length")
-		w.Header().Del("Etag")
-	}
-	w.WriteHeader(a.status)
-	w.Write(body)
-}
-
-// object is a JSON object whose values are kept as they are.
-type object map[string]json.RawMessage
-
-func parseObject(body []byte) (o object, err error) {
-	err = json.Unmarshal(body, &o)
-	if o == nil && err == nil {
-		err = errors.New("null")
-	}
-	return o, err
-}
-
-// distorted says the same with its members in another order, other whitespace, and
-// members that nobody has heard of.
-func (o object) distorted(d dice, path string) []byte {
-	if strings.HasSuffix(path, "/readyz") {
-		o["chaos"] = json.RawMessage(`"on"`)
-		return o.format(d)
-	}
-	o.addUnknown(d)
-	if _, ok := o["token_type"]; ok {
-		o["token_type"] = json.RawMessage([]string{`"Bearer"`, `"bearer"`, `"BEARER"`}[d.IntN(3)])
-	}
-	var keys []object
-	if strings.HasSuffix(path, "/jwks.json") && json.Unmarshal(o["keys"], &keys) == nil {
-		o["keys"] = distortedKeys(keys, d)
-	}
-	return o.format(d)
-}
-
-// addUnknown adds what a client must ignore (RFC 6749 §5.1, RFC 8414 §3.2, RFC 7517 §4).
-func (o object) addUnknown(d dice) {
-	for range 1 + d.IntN(3) {
-		values := []string{`"?"`, `null`, `-1.5e3`, `true`, `[]`, `{"a":[{"b":null}]}`, `"☂ \u0000 \"</script>"`}
-		o[fmt.Sprintf("x_chaos_%d", d.IntN(1000))] = json.RawMessage(values[d.IntN(len(values))])
-	}
-}
-
-func (o object) format(d dice) []byte {
-	names := slices.Sorted(maps.Keys(o))
-	d.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	space := func() string { return []string{"", " ", "\n", "\t ", "\r\n  "}[d.IntN(5)] }
-	var b bytes.Buffer
-	b.WriteString(space() + "{")
-	for i, name := range names {
-		if i > 0 {
-			b.WriteString(",")
-		}
-		quoted, _ := json.Marshal(name) // a string always can be
-		b.WriteString(space())
-		b.Write(quoted)
-		b.WriteString(space() + ":" + space())
-		b.Write(o[name])
-		b.WriteString(space())
-	}
-	b.WriteString("}" + space())
-	return b.Bytes()
-}
-
-// distortedKeys adds keys of other kinds, which a verifier of ours has to pass over
-// (RFC 7517 §5), and changes their order.
-func distortedKeys(keys []object, d dice) json.RawMessage {
-	number := func(bytes int) string {
-		b := make([]byte, bytes)
-		for i := range b {
-			b[i] = byte(d.Uint32()) | 1
-		}
-		b[0] |= 0x80
-		return base64.RawURLEncoding.EncodeToString(b)
-	}
-	for _, text := range []string{
-		fmt.Sprintf(`{"kty":"RSA","use":"enc","alg":"RSA-OAEP-256","kid":"chaos-rsa-%d","n":%q,"e":"AQAB"}`, d.IntN(100), number(256)),
-		fmt.Sprintf(`{"kty":"OKP","crv":"X25519","use":"enc","alg":"ECDH-ES","kid":"chaos-okp-%d","x":%q}`, d.IntN(100), number(32)),
-		fmt.Sprintf(`{"kty":"CHAOS","kid":"chaos-%d"}`, d.IntN(100)),
-	} {
-		if o, err := parseObject([]byte(text)); err == nil && d.of100(80) {
-			keys = append(keys, o)
-		}
-	}
-	d.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	list := make([][]byte, len(keys))
-	for i, k := range keys {
-		k.addUnknown(d)
-		list[i] = k.format(d)
-	}
-	return slices.Concat([]byte("["), bytes.Join(list, []byte(",")), []byte("]"))
-}
-
-// otherCase writes names of headers in other cases, which mean the same (RFC 9110 §5.1).
-type otherCase struct {
-	http.ResponseWriter
-	d     dice
-	wrote bool
-}
-
-// Those that net/http looks for under the names it knows stay as they are.
-var keptCase = map[string]bool{"Content-Type": true, "Content-Length": true, "Content-Encoding": true, "Transfer-Encoding": true, "Connection": true, "Date": true, "Trailer": true}
-
-func (w *otherCase) WriteHeader(status int) {
-	if !w.wrote && status >= 200 {
-		w.wrote = true
-		h := w.Header()
-		for _, name := range slices.Sorted(maps.Keys(h)) {
-			if keptCase[name] {
-				continue
-			}
-			values := h[name]
-			delete(h, name)
-			h[[]string{name, strings.ToLower(name), strings.ToUpper(name)}[w.d.IntN(3)]] = values
-		}
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *otherCase) Write(b []byte) (int, error) {
-	if !w.wrote {
-		w.WriteHeader(http.StatusOK)
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Flush is for streams.
-func (w *otherCase) Flush() {
-	if !w.wrote {
-		w.WriteHeader(http.StatusOK)
-	}
-	http.NewResponseController(w.ResponseWriter).Flush()
-}
-
-func (w *otherCase) Unwrap() http.ResponseWriter { return w.ResponseWriter }
