@@ -233,18 +233,13 @@ func (c *config) check() error {
 	return errors.Join(faults...)
 }
 
-// checkStore never shows the store's URL, which may have a password.
+// checkStore never shows the store's URL, which may contain a password.
 func (c *config) checkStore(wrong func(name, format string, args ...any)) {
-	if !store.IsURL(c.Store) {
-		if strings.Contains(c.Store, "://") {
-			wrong("STORE", "neither a path nor the URL of a PostgreSQL database (postgres://...)")
-		}
-		return
-	}
-	if c.Secret == "" && c.Role != "mcp" {
+	at := store.Locate(c.Store)
+	if at.Shared() && c.Secret == "" && c.Role != "mcp" {
 		wrong("SECRET", "must be set when SIGNET_STORE is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
 	}
-	if err := store.CheckURL(c.Store); err != nil {
+	if err := at.Check(); err != nil {
 		wrong("STORE", "%v", err)
 	}
 }

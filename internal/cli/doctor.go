@@ -99,7 +99,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 	if cfg.Role != "mcp" {
 		fresh, err := state.Inspect(ctx, cfg.data())
 		where, fine := cfg.DataDir, "secret, store and mirror belong together"
-		if store.IsURL(cfg.Store) {
+		if store.Locate(cfg.Store).Shared() {
 			where, fine = "PostgreSQL", "the store is there and was made under this secret"
 		}
 		if fresh {

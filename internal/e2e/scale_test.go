@@ -461,7 +461,7 @@ func tableSize(b *testing.B, stores []store.Options) (sum float64) {
 // logPosition is how much PostgreSQL has written to its log, all databases together; 0
 // for SQLite.
 func logPosition(b *testing.B, o store.Options) (n int64) {
-	if !store.IsURL(o.Path) {
+	if !store.Locate(o.Path).Shared() {
 		return 0
 	}
 	c, err := pgx.Connect(b.Context(), o.Path)

@@ -32,7 +32,7 @@ type Data struct {
 
 // shared reports whether the store is a database that replicas share. Then they share
 // the secret too, as a setting, and nothing of the state is in Dir.
-func (d Data) shared() bool { return store.IsURL(d.Store) }
+func (d Data) shared() bool { return store.Locate(d.Store).Shared() }
 
 func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
 func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }

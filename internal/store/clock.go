@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// backwards is how far the wall clock may fall behind the store before it is
-// worth a warning.
+// backwards is how far the wall clock may be behind the store before it is worth a
+// warning.
 const backwards = time.Minute
 
 // clock is the wall clock made monotonic across restarts.
@@ -15,9 +15,9 @@ type clock struct {
 	seen atomic.Int64 // latest time given out or persisted, Unix nanoseconds
 }
 
-// Now is the wall clock made monotonic across restarts: never before a time it
-// returned, or one that the store has persisted. What was refused as expired
-// stays refused when the clock is set back.
+// Now is the wall clock made monotonic across restarts: never before a time that it
+// returned, or that the store has persisted. What was refused as expired stays refused
+// when the clock is set back.
 func (c *clock) Now() time.Time {
 	now := time.Now()
 	for {
@@ -31,14 +31,14 @@ func (c *clock) Now() time.Time {
 	}
 }
 
-// Behind is how far the wall clock is behind [Store.Now]: more than zero after
-// the clock was set back.
+// Behind is how far the wall clock is behind [Store.Now]: more than zero after the
+// clock was set back.
 func (c *clock) Behind() time.Duration {
 	return max(0, time.Duration(c.seen.Load()-time.Now().UnixNano()))
 }
 
-// takeUp takes up a time that was persisted, here or by others, in Unix
-// milliseconds.
+// takeUp makes Now go on from a time that this or another server has persisted, in
+// Unix milliseconds.
 func (c *clock) takeUp(ms int64) {
 	for ns := ms * int64(time.Millisecond); ; {
 		old := c.seen.Load()

@@ -18,7 +18,7 @@ func (o Options) WithSmall(size int64) Options { o.small = size; return o }
 func Schema() []string { return sqliteSchema }
 
 // Writers is how many writes can be held up.
-func (s *Store) Writers() int { return len(s.engine.writers()) }
+func (s *Store) Writers() int { return len(s.database.writers()) }
 
 // PostgresSchema is the history of the real schema there.
 func PostgresSchema() []string { return slices.Clone(postgresSchema) }

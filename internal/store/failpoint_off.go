@@ -2,10 +2,10 @@
 
 package store
 
-// The places where a build for tests can break the store, see internal/failpoint.
+// At these places a build for tests can break the store, see internal/failpoint.
 
-func breakable(w writer) writer { return w }
+func withFailpoints(w writer) writer { return w }
 
-func (o Options) breakable() Options { return o }
+func (o Options) withFailpoints() Options { return o }
 
-func (u use) breakable() use { return u }
+func (u use) withFailpoints() use { return u }

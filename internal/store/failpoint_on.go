@@ -11,12 +11,12 @@ import (
 	"signet/internal/failpoint"
 )
 
-func breakable(w writer) writer { return breakableWriter{w} }
+func withFailpoints(w writer) writer { return failpointWriter{w} }
 
-// breakableWriter passes the points around a transaction.
-type breakableWriter struct{ writer }
+// failpointWriter passes the failpoints around a transaction.
+type failpointWriter struct{ writer }
 
-func (b breakableWriter) transact(by time.Time, group bool, fn func(session) error) error {
+func (b failpointWriter) transact(by time.Time, group bool, fn func(session) error) error {
 	if err := failpoint.At(failpoint.Begin); err != nil {
 		return err
 	}
@@ -38,16 +38,16 @@ func (b breakableWriter) transact(by time.Time, group bool, fn func(session) err
 	return err
 }
 
-func (o Options) breakable() Options {
+func (o Options) withFailpoints() Options {
 	if o.fault == nil {
 		o.fault = func(string) error { return failpoint.At(failpoint.Statement) }
 	}
 	return o
 }
 
-// breakable gives up durability where SIGNET_TEST_SYNCHRONOUS says so: a test of
-// durability has to condemn that.
-func (u use) breakable() use {
+// withFailpoints gives up durability if SIGNET_TEST_SYNCHRONOUS is set: a test of
+// durability has to detect that.
+func (u use) withFailpoints() use {
 	if mode := os.Getenv("SIGNET_TEST_SYNCHRONOUS"); mode != "" {
 		return use(strings.Replace(string(u), "synchronous(FULL)", "synchronous("+mode+")", 1))
 	}

@@ -12,10 +12,10 @@ import (
 const (
 	queueSize = 4096
 	maxGroup  = 256                     // writes that share one commit
-	maxWait   = 2 * time.Second         // in the queue
-	answerIn  = 2800 * time.Millisecond // by then a database that does not answer is given up
+	maxWait   = 2 * time.Second         // time in the queue
+	answerIn  = 2800 * time.Millisecond // after this a database that does not answer is given up
 
-	// yields is how often the writer lets others run before it closes a group.
+	// yields is how often the writer lets other goroutines run before it closes a group.
 	// Without it, on a busy core, groups collapse to one write each.
 	yields = 2
 )
@@ -40,19 +40,18 @@ func (r *request) start() bool   { return r.state.CompareAndSwap(waiting, starte
 func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abandoned) }
 
 // Write runs fn in a transaction, which it may share with other waiting calls (one
-// fsync for many), and returns when what fn wrote is durable.
+// fsync for many), and returns when everything that fn wrote is durable.
 //
-// fn may run more than once, so it only assigns results and overwrites them all.
-// An error that fn returns of its own accord is returned as it is; fn returns it
-// before it writes, or what it wrote is undone. What the engine fails to do is
-// [ErrUnavailable]: fn wrote nothing, or, where a database went away in the middle
-// of a commit, nobody knows. A call whose ctx ends in the queue does not run; one
-// that has begun is finished.
+// fn may run more than once, so it must do nothing but assign results, and must assign
+// all of them each time. An error of fn's own is returned as it is, and undoes what fn
+// wrote. If the engine fails, the error is [ErrUnavailable]: fn wrote nothing, or, if
+// the database went away in the middle of a commit, that is unknown. A call whose ctx
+// ends in the queue does not run. A call that has begun is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(s.name, err)
 	}
-	if err := s.engine.sound(); err != nil {
+	if err := s.database.health(); err != nil {
 		return err
 	}
 	r := &request{fn: fn, by: time.Now().Add(answerIn), done: make(chan struct{})}
@@ -70,7 +69,7 @@ func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 		<-r.done
 	case <-late.C:
 		if r.abandon() {
-			return unavailable(s.name, fmt.Errorf("no turn in %v", maxWait))
+			return unavailable(s.name, fmt.Errorf("waited %v for its turn", maxWait))
 		}
 		<-r.done
 	}
@@ -94,7 +93,7 @@ func (s *Store) enqueue(r *request) error {
 	}
 }
 
-// commitLoop commits groups until ctx ends, and then what is still in the queue.
+// commitLoop commits groups until ctx ends, and then the rest of the queue.
 func (s *Store) commitLoop(ctx context.Context, w writer) {
 	for {
 		select {
@@ -115,7 +114,7 @@ func (s *Store) commitLoop(ctx context.Context, w writer) {
 	}
 }
 
-// next takes a waiting request for a group that has size of them already.
+// next takes a waiting request for a group that has size requests already.
 func (s *Store) next(size int) *request {
 	if size >= maxGroup {
 		return nil
@@ -136,10 +135,9 @@ func (s *Store) next(size int) *request {
 	return nil
 }
 
-// commitGroup runs first and whatever else is waiting in one transaction. If that
-// fails, the others go on without the one that failed last, and if that does not
-// work either, each runs again in a transaction of its own: a poisoned write fails
-// alone.
+// commitGroup runs first and all other waiting requests in one transaction. If that
+// fails, the requests before the one that failed are tried together again, and if that
+// fails too, each runs in a transaction of its own: a bad write fails alone.
 func (s *Store) commitGroup(w writer, first *request) {
 	if !first.start() {
 		return
@@ -169,7 +167,7 @@ func (s *Store) commitGroup(w writer, first *request) {
 	}
 }
 
-// commitTogether is a second try for a group that is not to blame.
+// commitTogether is a second try for requests that did not fail themselves.
 func (s *Store) commitTogether(w writer, group []*request) (done bool) {
 	err := w.transact(group[0].by, true, func(tx session) error {
 		for _, r := range group {
@@ -186,9 +184,9 @@ func (s *Store) commitTogether(w writer, group []*request) (done bool) {
 	return true
 }
 
-// tries is how often a write runs anew because another replica was faster. Each
-// time that one has got its way, so more are needed only if many of them want the
-// same row at the same moment.
+// tries is how often a write runs because another replica was faster. Each time the
+// other one has committed, so more tries are needed only if many replicas want the same
+// row at the same moment.
 const tries = 5
 
 func (s *Store) commitAlone(w writer, r *request) {
@@ -202,7 +200,7 @@ func (s *Store) commitAlone(w writer, r *request) {
 	s.answer(w, err, r)
 }
 
-// answer lets the callers of a group go, with the engine's error if it is one.
+// answer gives the callers of a group their answer: err, if it is the engine's.
 func (s *Store) answer(w writer, err error, group ...*request) {
 	for _, r := range group {
 		if err != nil && r.panicked == nil && !errors.Is(err, errUndone) {
@@ -214,12 +212,12 @@ func (s *Store) answer(w writer, err error, group ...*request) {
 }
 
 var (
-	errUndone   = errors.New("undone")                // stops a transaction for a reason that is fn's, not the engine's
-	errConflict = errors.New("other writes conflict") // the same transaction may work a moment later
-	errLost     = errors.New("the database is gone")  // it may have happened or not: it must not run again
+	errUndone   = errors.New("undone")                // ends a transaction because of fn, not because of the engine
+	errConflict = errors.New("other writes conflict") // the same transaction may succeed a moment later
+	errLost     = errors.New("the database is gone")  // the commit may have happened or not: the transaction must not run again
 )
 
-// run runs r's function. The error it returns is a reason to roll back.
+// run runs r's function. An error is a reason to roll back.
 func (r *request) run(tx session) (err error) {
 	r.err, r.panicked = nil, nil
 	before := tx.written()

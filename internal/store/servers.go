@@ -3,13 +3,13 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"os"
 	"strings"
 	"time"
 )
 
-// Fingerprint names the root secret that the store is under, as it was read last.
+// Fingerprint names the root secret that the store is under, as of the last time that
+// it was read.
 func (s *Store) Fingerprint() string {
 	if m := s.known.Load(); m != nil {
 		return m.fingerprint
@@ -17,8 +17,8 @@ func (s *Store) Fingerprint() string {
 	return ""
 }
 
-// Root reads which root secret the store is under, and since when: the zero time
-// means from its first day.
+// Root reads which root secret the store is under, and since when. The zero time means
+// since the store was made.
 func (s *Store) Root(ctx context.Context) (fingerprint string, since time.Time, err error) {
 	var ms int64
 	err = s.Read(ctx, func(tx Tx) error {
@@ -38,102 +38,90 @@ func (s *Store) Root(ctx context.Context) (fingerprint string, since time.Time, 
 	return fingerprint, since, nil
 }
 
-// SetFingerprint follows a rotation of the root secret, inside the Write that seals
-// anew what the store holds.
+// SetFingerprint records a rotation of the root secret. It belongs into the Write that
+// seals the rows of the store under the next root.
 func SetFingerprint(tx Tx, fingerprint string, now time.Time) error {
 	_, err := tx.Exec("UPDATE meta SET fingerprint = $1, rooted_at = $2", fingerprint, now.UnixMilli())
 	return err
 }
 
-// Server is what a running server tells of itself through the store.
+// Server is a running server, as it announces itself through the store.
 type Server struct {
-	ID    string        // of this run of it: the machine's name and a random part
+	ID    string        // of one run of the server: the machine's name and a random part
 	Roots string        // see [Store.Announce]
-	Ahead time.Duration // of its clock before the database's; zero on SQLite
-	Seen  time.Time     // when it last did, by the database's clock
+	Ahead time.Duration // of its clock, compared with the database's; zero on SQLite
+	Seen  time.Time     // time of its last announcement, by the database's clock
 }
 
-// announceEvery is how often servers on PostgreSQL say again who they are.
+// announceEvery is how often a server on PostgreSQL announces itself again.
 const announceEvery = 5 * time.Second
 
-// GoneAfter is when one that was not seen any more is taken for gone.
+// GoneAfter is the time after its last announcement at which a server counts as gone.
 const GoneAfter = 30 * time.Second
 
-// Announce has the store keep what this server says of the root secrets that it
-// holds, for [Store.Servers], until it closes the store. On SQLite it takes the place
-// of what an earlier server said.
+// Announce stores which root secrets this server has, for [Store.Servers], until the
+// server closes the store. On SQLite it replaces the announcement of earlier servers.
 func (s *Store) Announce(ctx context.Context, roots string) error {
 	s.roots.Store(&roots)
 	return s.Write(ctx, func(tx Tx) error {
-		return s.sayWho(func(query string, args ...any) error {
+		return s.writeServer(func(query string, args ...any) error {
 			_, err := tx.Exec(query, args...)
 			return err
 		})
 	})
 }
 
-// sayWho writes what was announced, and forgets servers that are gone.
-func (s *state) sayWho(exec func(query string, args ...any) error) error {
+// writeServer writes this server's row, and deletes the rows of servers that are gone.
+func (s *state) writeServer(exec func(query string, args ...any) error) error {
 	now := time.Now().UnixMilli() - s.ahead.Load()
-	gone := now + 1 // on SQLite all others are
-	if IsURL(s.o.Path) {
-		gone = now - 2*GoneAfter.Milliseconds()
-	}
-	if err := exec("DELETE FROM servers WHERE id != $1 AND seen_at < $2", s.id, gone); err != nil {
+	err := exec("DELETE FROM servers WHERE id != $1 AND seen_at < $2", s.id, s.options.engine.staleServers(now))
+	if err != nil {
 		return err
 	}
 	return exec("INSERT INTO servers (id, roots, ahead, seen_at) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET roots = $2, ahead = $3, seen_at = $4",
 		s.id, *s.roots.Load(), s.ahead.Load(), now)
 }
 
-// leave takes the row away.
-func (s *state) leave(exec func(query string, args ...any) error) error {
+// deleteServer deletes this server's row, if it has one.
+func (s *state) deleteServer(exec func(query string, args ...any) error) error {
 	if s.roots.Load() == nil {
 		return nil
 	}
 	return exec("DELETE FROM servers WHERE id = $1", s.id)
 }
 
-// Servers are those that run. On SQLite it is the one that ran last: whether it still
-// does, [Hold] knows.
+// Servers returns the running servers. On SQLite it is the server that ran last:
+// whether it still runs is known by its lock, see [Hold].
 func (s *Store) Servers(ctx context.Context) (list []Server, err error) {
 	err = s.Read(ctx, func(tx Tx) error {
 		list = nil
-		rows, err := tx.Query("SELECT id, roots, ahead, seen_at FROM servers WHERE " + s.alive() + " ORDER BY id")
+		rows, err := tx.Query("SELECT id, roots, ahead, seen_at FROM servers WHERE " + s.options.engine.runningServers() + " ORDER BY id")
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var one Server
+			var server Server
 			var ahead, seen int64
-			if err := rows.Scan(&one.ID, &one.Roots, &ahead, &seen); err != nil {
+			if err := rows.Scan(&server.ID, &server.Roots, &ahead, &seen); err != nil {
 				return err
 			}
-			one.Ahead, one.Seen = time.Duration(ahead)*time.Millisecond, time.UnixMilli(seen)
-			list = append(list, one)
+			server.Ahead, server.Seen = time.Duration(ahead)*time.Millisecond, time.UnixMilli(seen)
+			list = append(list, server)
 		}
 		return rows.Err()
 	})
 	return list, err
 }
 
-// ClocksApart is how far the clocks of the running servers and the database are apart,
-// as it was seen last; on SQLite how far the clock was set back behind the store.
+// ClocksApart is the largest difference between the clocks of the running servers and
+// the database, as of the last comparison. On SQLite it is how far the clock was set
+// back behind the store.
 func (s *Store) ClocksApart() time.Duration { return max(s.Behind(), time.Duration(s.apart.Load())) }
 
-// Hold keeps servers away from the store at path until release is called. Where one
-// runs it returns [ErrLocked]; on PostgreSQL there is nothing to hold.
-func Hold(path string) (release func(), err error) {
-	if IsURL(path) {
-		return func() {}, nil
-	}
-	l, err := takeLock(path)
-	if err != nil {
-		return nil, err
-	}
-	return l.release, nil
-}
+// Hold keeps servers away from the store at path until release is called. While one
+// runs the error is [ErrLocked]. On PostgreSQL Hold does nothing.
+func Hold(path string) (release func(), err error) { return Locate(path).engine.hold(path) }
 
 func newServerID() string {
 	host, err := os.Hostname()
@@ -143,18 +131,11 @@ func newServerID() string {
 	return host + "-" + strings.ToLower(rand.Text()[:8])
 }
 
-// alive picks the servers that were seen lately, by the database's clock; on SQLite all.
-func (s *state) alive() string {
-	if !IsURL(s.o.Path) {
-		return "1 = 1"
-	}
-	return fmt.Sprintf("seen_at >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint - %d", GoneAfter.Milliseconds())
-}
-
-// measure takes up a reading of the database's clock between before and after, in Unix
-// milliseconds. What the way may have taken is no difference.
+// measure compares the local clock with the database's, which was read, in Unix
+// milliseconds, between before and after. Within the time that the reading took,
+// clocks count as equal.
 func (s *state) measure(before, after time.Time, database int64) {
-	before, after = before.Add(s.o.ahead), after.Add(s.o.ahead)
+	before, after = before.Add(s.options.ahead), after.Add(s.options.ahead)
 	switch early, late := before.UnixMilli()-database, after.UnixMilli()-database; {
 	case early > 0:
 		s.ahead.Store(early)

@@ -7,31 +7,55 @@ import (
 	"time"
 )
 
-// checkpointAt is how many pages may be in the log, by estimate, before they are
-// moved into the file.
+// checkpointAt is how many pages may be in the log, by estimate, before they are moved
+// into the file.
 const checkpointAt = 4000
 
-// file is the SQLite engine, and its one writer.
-type file struct {
+// sqliteEngine keeps a store in a file that one server uses.
+type sqliteEngine struct{}
+
+func (sqliteEngine) shared() bool { return false }
+
+func (sqliteEngine) checkLocation(string) error { return nil }
+
+func (sqliteEngine) schema() []string { return sqliteSchema }
+
+// runningServers is true for every row: there is at most one, of the server that ran
+// last. Whether it still runs is known by its lock, see [Hold].
+func (sqliteEngine) runningServers() string { return "1 = 1" }
+
+// staleServers has the row of every earlier server deleted.
+func (sqliteEngine) staleServers(now int64) int64 { return now + 1 }
+
+func (sqliteEngine) hold(path string) (release func(), err error) {
+	l, err := takeLock(path)
+	if err != nil {
+		return nil, err
+	}
+	return l.release, nil
+}
+
+// sqliteFile is an open SQLite store, and its one writer.
+type sqliteFile struct {
 	*state
 	mirror  *mirror
 	lock    *lock
-	readers chan *conn // nil entries are opened when they are needed
+	readers chan *sqliteConn // nil entries are opened when they are needed
 
 	checked chan struct{} // closed when the check for damage is done
-	damage  error         // its result, read after checked
+	damage  error         // result of that check, read after checked is closed
 
 	// The connection that writes, used by one goroutine alone.
-	*conn
-	commits int64 // meta's counter, as of our last commit
-	pages   int   // written since the last checkpoint, by estimate
-	behind  bool  // the log knows already that the clock went back
-	blind   bool  // the log knows already that the mirror cannot be written
+	*sqliteConn
+	commits       int64 // meta's counter, as of the last commit here
+	pages         int   // written since the last checkpoint, by estimate
+	clockReported bool  // the log knows that the clock was set back
+	mirrorFailed  bool  // the log knows that the mirror cannot be written
 }
 
-func openFile(ctx context.Context, st *state) (_ *file, err error) {
-	o := st.o
-	f := &file{state: st, readers: make(chan *conn, maxReaders), checked: make(chan struct{})}
+func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) {
+	o := s.options
+	f := &sqliteFile{state: s, readers: make(chan *sqliteConn, maxReaders), checked: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			f.release()
@@ -46,16 +70,16 @@ func openFile(ctx context.Context, st *state) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writable(o.Path); err != nil {
+	if err := checkWritable(o.Path); err != nil {
 		return nil, err
 	}
-	if f.conn, err = openConn(ctx, o, writing); err != nil {
+	if f.sqliteConn, err = openConn(ctx, o, writing); err != nil {
 		return nil, unavailable(o.Path, err)
 	}
-	if err := migrate(f.conn, o); err != nil {
+	if err := migrate(f.sqliteConn, o); err != nil {
 		return nil, err
 	}
-	m, err := readMeta(f.conn)
+	m, err := readMeta(f.sqliteConn)
 	if err != nil {
 		return nil, unavailable(o.Path, err)
 	}
@@ -74,70 +98,70 @@ func openFile(ctx context.Context, st *state) (_ *file, err error) {
 	return f, nil
 }
 
-func (f *file) writers() []writer { return []writer{f} }
+func (f *sqliteFile) writers() []writer { return []writer{f} }
 
 // work checks the pages of a large file.
-func (f *file) work(ctx context.Context) {
+func (f *sqliteFile) work(ctx context.Context) {
 	select {
 	case <-f.checked:
 		return
 	default:
 	}
 	defer close(f.checked)
-	c, err := openConn(ctx, f.o, inspecting)
+	c, err := openConn(ctx, f.options, inspecting)
 	if err == nil {
 		defer c.close()
 		err = quickCheck(ctx, c)
 	}
 	if err != nil && ctx.Err() == nil {
-		f.damage = damaged(f.o.Path, err)
-		f.o.Log.Error("the store failed its check and takes no writes", "err", f.damage)
+		f.damage = damaged(f.options.Path, err)
+		f.options.Log.Error("the store failed its check and takes no writes", "err", f.damage)
 	}
 }
 
-// sound is nil once the check for damage has passed.
-func (f *file) sound() error {
+// health is nil once the check for damage has passed.
+func (f *sqliteFile) health() error {
 	select {
 	case <-f.checked:
 		return f.damage
 	default:
-		return fmt.Errorf("%w: %s: still being checked for damage", ErrUnavailable, f.o.Path)
+		return fmt.Errorf("%w: %s: still being checked for damage", ErrUnavailable, f.options.Path)
 	}
 }
 
-func (f *file) read(ctx context.Context, fn func(Tx) error) (err error) {
-	var c *conn
+func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
+	var c *sqliteConn
 	select {
 	case c = <-f.readers:
 	case <-ctx.Done():
-		return unavailable(f.o.Path, ctx.Err())
+		return unavailable(f.options.Path, ctx.Err())
 	}
 	defer func() { f.readers <- c }()
 	if c == nil {
-		if c, err = openConn(ctx, f.o, reading); err != nil {
-			return unavailable(f.o.Path, err)
+		if c, err = openConn(ctx, f.options, reading); err != nil {
+			return unavailable(f.options.Path, err)
 		}
 	}
 	if err := c.begin("BEGIN"); err != nil {
-		return unavailable(f.o.Path, err)
+		return unavailable(f.options.Path, err)
 	}
 	defer c.rollback()
 	err = fn(c)
 	if e := c.failure(err); e != nil {
-		return unavailable(f.o.Path, e)
+		return unavailable(f.options.Path, e)
 	}
 	return err
 }
 
-// transact runs fn between BEGIN and COMMIT. If fn wrote, the counter in meta is
-// raised in the same transaction, and the mirror follows before anybody is told.
-// Raising it in SQL counts the writes of other processes too. A disk has no
-// deadline, and nobody else locks rows.
-func (f *file) transact(_ time.Time, _ bool, fn func(session) error) error {
+// transact runs fn between BEGIN and COMMIT. If fn wrote, it raises the counter in
+// meta in the same transaction, and the mirror before a caller gets its answer. The
+// counter is raised in SQL, so that it counts the writes of other processes too. A
+// disk has no deadline, and there are no row locks to wait for.
+func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error {
 	if err := f.begin("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	if err := fn(f.conn); err != nil {
+	if err := fn(f.sqliteConn); err != nil {
 		f.rollback()
 		return err
 	}
@@ -156,60 +180,60 @@ func (f *file) transact(_ time.Time, _ bool, fn func(session) error) error {
 		return err
 	}
 	f.commits = commits
-	f.pages += f.writes + 2 // a page for each row at most, and meta's
+	f.pages += f.writes + 2 // at most a page for each row, and meta's
 	f.mirrorCommit(seen)
 	return nil
 }
 
-// mirrorCommit copies the counter to the mirror, and takes up the time that
-// another process may have persisted.
-func (f *file) mirrorCommit(seen int64) {
+// mirrorCommit copies the counter to the mirror, and takes up the time that another
+// process may have persisted.
+func (f *sqliteFile) mirrorCommit(seen int64) {
 	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits})
 	f.takeUp(seen)
-	if f.behind {
-		f.behind = f.Behind() > backwards
+	if f.clockReported {
+		f.clockReported = f.Behind() > backwards
 	} else {
-		f.behind = f.warnBehind(f.name, f.o.Log)
+		f.clockReported = f.warnBehind(f.name, f.options.Log)
 	}
 }
 
-func (f *file) idle() {
+func (f *sqliteFile) idle() {
 	if f.pages > checkpointAt {
 		f.checkpoint("PASSIVE")
 	}
 }
 
-// checkpoint moves the log into the file. Once all of it is there, the mirror
-// remembers that the file by itself holds that many commits, so an old copy of
-// the file under the present log is found out too.
-func (f *file) checkpoint(mode string) {
+// checkpoint moves the log into the file. Once the whole log is there, the mirror
+// notes how many commits the file contains by itself, so that an old copy of the file
+// under the present log is detected too.
+func (f *sqliteFile) checkpoint(mode string) {
 	f.pages = 0
 	var busy, logged, moved int
 	err := f.one("PRAGMA wal_checkpoint("+mode+")", nil, &busy, &logged, &moved)
 	if err != nil || busy != 0 || logged != moved {
-		return // readers hold a part of it; the next one gets it
+		return // readers hold a part of the log: the next checkpoint moves it
 	}
 	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits, base: f.commits})
 }
 
-func (f *file) advanceMirror(to mark) {
+func (f *sqliteFile) advanceMirror(to mark) {
 	err := f.mirror.advance(to)
-	if err != nil && !f.blind {
-		f.o.Log.Error("the store's mirror cannot be written: a later loss may go unnoticed", "err", err)
+	if err != nil && !f.mirrorFailed {
+		f.options.Log.Error("the store's mirror cannot be written: a later loss may go unnoticed", "err", err)
 	}
-	f.blind = err != nil
+	f.mirrorFailed = err != nil
 }
 
-// finish ends a server's work: it persists the latest time, by which something
-// may have been refused, and empties the log. A command leaves both to the server
-// that may be running.
-func (f *file) finish() error {
+// finish ends a server's work: it persists the latest time, by which a request may
+// have been refused, and empties the log. A command leaves both to the server that may
+// be running.
+func (f *sqliteFile) finish() error {
 	for range maxReaders {
 		if c := <-f.readers; c != nil {
 			c.close()
 		}
 	}
-	if !f.o.Serve {
+	if !f.options.Serve {
 		f.checkpoint("PASSIVE")
 		return nil
 	}
@@ -218,18 +242,18 @@ func (f *file) finish() error {
 			_, err := tx.Exec(query, args...)
 			return err
 		}
-		return errors.Join(exec("UPDATE meta SET last_seen = max(last_seen, $1)", f.Now().UnixMilli()), f.leave(exec))
+		return errors.Join(exec("UPDATE meta SET last_seen = max(last_seen, $1)", f.Now().UnixMilli()), f.deleteServer(exec))
 	})
 	f.checkpoint("TRUNCATE")
 	if err != nil {
-		return unavailable(f.o.Path, err)
+		return unavailable(f.options.Path, err)
 	}
 	return nil
 }
 
-func (f *file) release() {
-	if f.conn != nil {
-		f.conn.close()
+func (f *sqliteFile) release() {
+	if f.sqliteConn != nil {
+		f.sqliteConn.close()
 	}
 	if f.mirror != nil {
 		f.mirror.close()

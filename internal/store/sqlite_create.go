@@ -10,18 +10,9 @@ import (
 	"time"
 )
 
-// Create makes a store that must not exist ([fs.ErrExist]): a new epoch, the schema,
-// on SQLite a mirror. fingerprint names the root secret it belongs to. Each file is made aside and
-// moved into place, the mirror first: cut short at any point, Create can be
-// called again, and what is left is [ErrNoStore] to Open.
-func Create(ctx context.Context, o Options, fingerprint string) error {
-	o, err := o.check()
-	if err != nil {
-		return err
-	}
-	if IsURL(o.Path) {
-		return createPostgres(ctx, o, fingerprint)
-	}
+// create makes a store and its mirror. Each file is written under another name and
+// then renamed, the mirror first.
+func (sqliteEngine) create(ctx context.Context, o Options, fingerprint string) error {
 	l, err := takeLock(o.Path)
 	if err != nil {
 		return err
@@ -33,30 +24,30 @@ func Create(ctx context.Context, o Options, fingerprint string) error {
 		}
 		return fmt.Errorf("creating a store: %w", err)
 	}
-	return create(ctx, o, fingerprint)
+	return createFiles(ctx, o, fingerprint)
 }
 
-// create makes the files. The caller holds the lock.
-func create(ctx context.Context, o Options, fingerprint string) error {
+// createFiles makes the store and its mirror. The caller holds the lock.
+func createFiles(ctx context.Context, o Options, fingerprint string) error {
 	epoch := rand.Text()
-	aside := o
-	aside.Path = o.Path + ".new"
-	defer removeFiles(aside.Path)
-	if err := fill(ctx, aside, epoch, fingerprint); err != nil {
+	temporary := o
+	temporary.Path = o.Path + ".new"
+	defer removeFiles(temporary.Path)
+	if err := createFile(ctx, temporary, epoch, fingerprint); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Path, err)
 	}
 	if err := createMirror(o.Mirror, mark{epoch: epoch}); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Mirror, err)
 	}
-	if err := os.Rename(aside.Path, o.Path); err != nil {
+	if err := os.Rename(temporary.Path, o.Path); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Path, err)
 	}
 	return syncDir(o.Path)
 }
 
-// fill makes a whole store in one file.
-func fill(ctx context.Context, o Options, epoch, fingerprint string) error {
-	removeFiles(o.Path) // what an earlier attempt left
+// createFile makes a whole store in one file.
+func createFile(ctx context.Context, o Options, epoch, fingerprint string) error {
+	removeFiles(o.Path) // left by an earlier attempt
 	f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -66,7 +57,7 @@ func fill(ctx context.Context, o Options, epoch, fingerprint string) error {
 	if err != nil {
 		return err
 	}
-	err = fillSchema(c, o, epoch, fingerprint)
+	err = createTables(c, o, epoch, fingerprint)
 	c.close() // moves the log into the file
 	if err != nil {
 		return err
@@ -77,13 +68,13 @@ func fill(ctx context.Context, o Options, epoch, fingerprint string) error {
 	return f.Sync()
 }
 
-func fillSchema(c *conn, o Options, epoch, fingerprint string) error {
+func createTables(c *sqliteConn, o Options, epoch, fingerprint string) error {
 	if err := c.begin("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	defer c.rollback()
 	for _, step := range o.steps {
-		if _, err := c.c.ExecContext(context.Background(), step); err != nil {
+		if _, err := c.raw.ExecContext(context.Background(), step); err != nil {
 			return err
 		}
 	}
@@ -95,70 +86,46 @@ func fillSchema(c *conn, o Options, epoch, fingerprint string) error {
 	return c.commit()
 }
 
-// parts are the files that SQLite makes of one path.
-var parts = []string{"", "-wal", "-shm", "-journal"}
+// suffixes are those of the files that SQLite makes of one path.
+var suffixes = []string{"", "-wal", "-shm", "-journal"}
 
 func removeFiles(path string) {
-	for _, part := range parts {
-		os.Remove(path + part)
+	for _, suffix := range suffixes {
+		os.Remove(path + suffix)
 	}
 }
 
-// NewEpoch accepts that a store was lost, damaged, restored or replaced. A whole
-// one stays and gets a new epoch, so nothing that was issued before is accepted.
-// What is no whole store, or was made under a root secret that o.Root does not
-// know, is set aside under another name, never removed, and a new one is made. It
-// refuses while a server runs.
-func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
-	o, err := o.check()
-	if err != nil {
-		return err
-	}
-	if IsURL(o.Path) {
-		return renewPostgres(ctx, o, fingerprint)
-	}
+func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string) error {
 	l, err := takeLock(o.Path)
 	if err != nil {
 		return err
 	}
 	defer l.release()
-	switch _, err := inspect(ctx, o); {
+	_, err = inspect(ctx, o)
+	if errors.Is(err, ErrHalf) && !errors.Is(err, ErrNoStore) {
+		// The mirror is missing or unreadable, so the store itself was not inspected.
+		if err := createMirror(o.Mirror, mark{epoch: "unknown"}); err != nil {
+			return err
+		}
+		_, err = inspect(ctx, o)
+	}
+	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNoStore), errors.Is(err, ErrOtherRoot):
-		if err := setAside(o); err != nil {
+		if err := setFilesAside(o); err != nil {
 			return err
 		}
-		return create(ctx, o, fingerprint)
+		return createFiles(ctx, o, fingerprint)
 	case err == nil, errors.Is(err, ErrRolledBack), errors.Is(err, ErrOtherStore):
-		return renew(ctx, o, fingerprint)
-	case errors.Is(err, ErrHalf): // the mirror is missing, or says nothing: the store has not been looked at
-		return renewUnknown(ctx, o, fingerprint)
+		return changeEpoch(ctx, o, fingerprint)
 	default:
 		return err
 	}
 }
 
-// renewUnknown is for a store without a mirror to compare it with.
-func renewUnknown(ctx context.Context, o Options, fingerprint string) error {
-	err := createMirror(o.Mirror, mark{epoch: "unknown"})
-	if err != nil {
-		return err
-	}
-	switch _, err := inspect(ctx, o); {
-	case errors.Is(err, ErrOtherStore):
-		return renew(ctx, o, fingerprint)
-	case errors.Is(err, ErrDamaged), errors.Is(err, ErrOtherRoot):
-		if err := setAside(o); err != nil {
-			return err
-		}
-		return create(ctx, o, fingerprint)
-	default:
-		return err
-	}
-}
-
-// renew gives a whole store another epoch. Between store and mirror it is another
-// store than its mirror's, so an interrupted renew is done again.
-func renew(ctx context.Context, o Options, fingerprint string) error {
+// changeEpoch gives a whole store another epoch, and then its mirror. If it is
+// interrupted between the two, the store is not the one that its mirror knows, and
+// NewEpoch changes the epoch again.
+func changeEpoch(ctx context.Context, o Options, fingerprint string) error {
 	epoch := rand.Text()
 	c, err := openConn(ctx, o, writing)
 	if err != nil {
@@ -182,17 +149,32 @@ func renew(ctx context.Context, o Options, fingerprint string) error {
 	return createMirror(o.Mirror, mark{epoch: epoch})
 }
 
-// setAside renames all that belongs to a store.
-func setAside(o Options) error {
+// setFilesAside renames all files of a store.
+func setFilesAside(o Options) error {
 	suffix := time.Now().UTC().Format(".lost-20060102-150405.000")
-	for _, part := range parts {
-		if err := os.Rename(o.Path+part, o.Path+suffix+part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := renameStore(o.Path, suffix); err != nil {
+		return err
+	}
+	if err := renameIfThere(o.Mirror, o.Mirror+suffix); err != nil {
+		return err
+	}
+	o.Log.Warn("the old store is set aside", "store", o.Path+suffix)
+	return nil
+}
+
+// renameStore appends suffix to the path of a store.
+func renameStore(path, suffix string) error {
+	for _, part := range suffixes {
+		if err := renameIfThere(path+part, path+suffix+part); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(o.Mirror, o.Mirror+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return nil
+}
+
+func renameIfThere(from, to string) error {
+	if err := os.Rename(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	o.Log.Warn("what was left of the store is set aside", "store", o.Path+suffix)
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lock is the lock file that one server holds, and whoever makes or replaces the
-// store. The kernel gives it back when the process ends, however it ends.
+// lock is the lock file. A server holds it, and so does a command that makes or
+// replaces the store. The kernel releases it when the process ends, however it ends.
 type lock struct{ f *os.File }
 
 func takeLock(path string) (*lock, error) {
@@ -23,16 +23,16 @@ func takeLock(path string) (*lock, error) {
 	}
 	f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s is held (one server per SQLite file; PostgreSQL takes many)", ErrLocked, path)
+		return nil, fmt.Errorf("%w: %s is locked (one server per SQLite file; with PostgreSQL there can be many)", ErrLocked, path)
 	}
 	return nil, fmt.Errorf("locking %s: %w", path, err)
 }
 
 func (l *lock) release() { l.f.Close() }
 
-// writable refuses a file that SQLite would open for reading alone, without a word. It
-// does not open it (see inspectFile).
-func writable(path string) error {
+// checkWritable refuses a file that SQLite would open for reading only, without an
+// error. It does not open the file (see inspectFile).
+func checkWritable(path string) error {
 	const forWriting = 2
 	if err := syscall.Access(path, forWriting); err != nil {
 		return fmt.Errorf("%s cannot be written: %w", path, err)

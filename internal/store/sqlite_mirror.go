@@ -13,18 +13,18 @@ import (
 	"strings"
 )
 
-// mark is what the mirror knows of its store. It is written after the commit it
-// tells of, so it may lag behind the store and never runs ahead of it: a store
-// that has less than its mark has lost something.
+// mark is the content of the mirror. It is written after the commit that it counts, so
+// it may be behind the store and is never ahead of it: a store that has less than its
+// mark has lost something.
 type mark struct {
 	epoch   string
 	commits int64
-	base    int64 // commits that the file holds without its log
+	base    int64 // commits that the file contains without its log
 }
 
-// The mirror is two slots of a line each, written in turn and in place, so a
-// torn write leaves the other one. It costs a write into the page cache per
-// commit and no fsync.
+// slotSize is the size of each of the two slots of the mirror. They contain a line each
+// and are written in turn and in place, so that a torn write leaves the other slot
+// whole. That costs one write into the page cache per commit, and no fsync.
 const slotSize = 128
 
 func (m mark) line() []byte {
@@ -44,8 +44,8 @@ func parseMark(line []byte) (m mark, ok bool) {
 	return m, err1 == nil && err2 == nil && bytes.Equal(m.line(), line)
 }
 
-// later returns the later mark of the two slots and where it stands.
-func later(slots []byte) (m mark, slot int, ok bool) {
+// laterMark returns the later mark of the two slots, and which slot has it.
+func laterMark(slots []byte) (m mark, slot int, ok bool) {
 	for i := 0; i < 2 && len(slots) >= (i+1)*slotSize; i++ {
 		this, whole := parseMark(slots[i*slotSize : (i+1)*slotSize])
 		if whole && (!ok || this.commits > m.commits || this.commits == m.commits && this.base > m.base) {
@@ -55,39 +55,39 @@ func later(slots []byte) (m mark, slot int, ok bool) {
 	return m, slot, ok
 }
 
-// readMirror returns the later mark. A mirror that is missing is
-// [fs.ErrNotExist], one without a whole mark [ErrHalf].
+// readMirror returns the later mark. If the mirror is missing, the error is
+// [fs.ErrNotExist]; if it has no whole mark, [ErrHalf].
 func readMirror(path string) (mark, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return mark{}, err
 	}
-	m, _, ok := later(b)
+	m, _, ok := laterMark(b)
 	if !ok {
 		return mark{}, fmt.Errorf("%w: %s: the store's mirror is unreadable (%s)", ErrHalf, path, acceptLoss)
 	}
 	return m, nil
 }
 
-// createMirror puts a mirror in place in one step.
+// createMirror puts a mirror in its place in one step.
 func createMirror(path string, m mark) error {
 	return replaceFile(path, append(m.line(), m.line()...))
 }
 
-// replaceFile writes a file aside and moves it into place, durably.
+// replaceFile writes a file under another name and renames it, durably.
 func replaceFile(path string, data []byte) error {
-	aside := path + ".new"
-	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	temporary := path + ".new"
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(aside, path)
+		err = os.Rename(temporary, path)
 	}
 	if err != nil {
-		os.Remove(aside)
+		os.Remove(temporary)
 		return err
 	}
 	return syncDir(path)
@@ -116,15 +116,15 @@ func openMirror(path string) (*mirror, error) {
 	return &mirror{f}, nil
 }
 
-// advance raises the mark to at least to. Other processes write the mirror too;
-// what one of them loses to another makes it lag, which is harmless.
+// advance raises the mark to at least to. Other processes write the mirror too. If they
+// overwrite each other's marks, the mirror is behind, which does no harm.
 func (m *mirror) advance(to mark) error {
 	var slots [2 * slotSize]byte
 	n, err := m.f.ReadAt(slots[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	now, slot, ok := later(slots[:n])
+	now, slot, ok := laterMark(slots[:n])
 	if ok && now.epoch != to.epoch {
 		return fmt.Errorf("%s: %w", m.f.Name(), ErrOtherStore)
 	}

@@ -1,19 +1,20 @@
-// Package store opens the database, migrates it and groups commits. It knows no
-// meaning: packages keep their own statements, store keeps the schema and the one
-// row of meta by which a store is known to be itself and whole.
+// Package store opens the database, migrates it and groups commits. The meaning of
+// the rows is not its business: other packages have their own statements, while store
+// has the schema and the one row of meta that shows which store this is and whether
+// it lost anything.
 //
-// There are two engines behind the same verbs. SQLite is a file that one server
-// has. PostgreSQL is shared by many servers (replicas), each of which may write to
-// the same rows. What differs for callers is said at [Tx].
+// There are two engines behind the same methods. SQLite is a file that one server
+// uses. PostgreSQL is shared by many servers (replicas), each of which may write to
+// the same rows. How callers have to respect that is described at [Tx].
 //
 // Nothing is acknowledged before it is on disk, and many waiting writers share one
-// fsync. A SQLite file that is empty, cut, restored or swapped opens without a
-// word, and an empty denylist would give back everything that was ever revoked. So
-// [Open] never creates a file, and compares the store with a small mirror beside
-// the root secret; when in doubt it refuses, naming the file and the command that
-// accepts the loss. It repairs nothing. A PostgreSQL database has no mirror: that
-// it was restored shows by its epoch, if the operator gives it a new one as he
-// should, or by a generation that is newer than its row (see package denylist).
+// fsync. A SQLite file that is empty, cut off, restored or swapped opens without an
+// error, and an empty denylist would accept again everything that was ever revoked.
+// So [Open] never creates a file. It compares the store with a small mirror beside the
+// root secret, and in doubt it refuses and names the file and the command that accepts
+// the loss. It repairs nothing. A PostgreSQL database has no mirror: a restored one
+// shows by its epoch, if the operator changes that as the documentation says, or by a
+// generation that is newer than its row (see package denylist).
 package store
 
 import (
@@ -27,47 +28,49 @@ import (
 	"time"
 )
 
-// What callers branch on. Every error that wraps one names the store.
+// The errors that callers branch on. Every error that wraps one names the store.
 var (
-	ErrUnavailable = errors.New("store unavailable") // what the engine failed to do; callers answer 503, never a verdict
+	ErrUnavailable = errors.New("store unavailable") // the engine failed: no verdict, callers answer 503
 	ErrDamaged     = errors.New("store damaged")
 	ErrRolledBack  = errors.New("store rolled back")              // its commit counter is below the mirror's
-	ErrOtherStore  = errors.New("not the store its mirror knows") // another epoch
-	ErrHalf        = errors.New("store half there")               // a part of it is missing: data, mirror
+	ErrOtherStore  = errors.New("not the store its mirror knows") // its epoch is not the mirror's
+	ErrHalf        = errors.New("store half there")               // either its data or its mirror is missing
 	ErrNewer       = errors.New("store made by a newer version of this program")
-	ErrNoStore     = errors.New("no such store") // without ErrHalf: nothing was ever there, Create may make it
+	ErrNoStore     = errors.New("no such store") // without ErrHalf: there never was one, Create may make it
 	ErrOtherRoot   = errors.New("store made under another root secret")
 	ErrLocked      = errors.New("store in use by another server")
 )
 
-// acceptLoss is the way out that every error about a lost store names.
+// acceptLoss is the remedy that every error about a lost store names.
 const acceptLoss = "`signet doctor --accept-loss` accepts the loss: everybody signs in again"
 
 // Options says where a store is and how it is used.
 type Options struct {
-	Path   string // the SQLite file, or the URL of a PostgreSQL database (see [IsURL])
-	Mirror string // SQLite: a small file that copies epoch and commit counter; it belongs beside the root secret, in no backup
-	Serve  bool   // SQLite: hold the lock file that only one server may hold. PostgreSQL: wait for a database that is down, see Open
+	Path   string // the SQLite file, or the URL of a PostgreSQL database (see [Locate])
+	Mirror string // SQLite: a small file with a copy of epoch and commit counter; keep it beside the root secret, out of backups
+	Serve  bool   // SQLite: hold the lock file, which only one server can. PostgreSQL: wait for a database that is down, see Open
 
-	// Root says whether the store may have been made under the root secret of that
-	// fingerprint; nil: any. A store of another one is left as it is.
+	// Root reports whether the store may have been made under the root secret with
+	// that fingerprint. A store that it rejects is not touched. nil accepts any.
 	Root func(fingerprint string) bool
 
-	// First, on PostgreSQL, is the fingerprint under which Open makes a store where
-	// there is none: the first replica that comes does it for all.
+	// First, on PostgreSQL, is the fingerprint for a store that Open makes if there is
+	// none. The first replica that comes makes it for all.
 	First string
 
 	Log *slog.Logger // nil logs nothing
 
-	steps []string                 // the schema's, in tests others
-	fault func(query string) error // in tests: makes statements fail
-	small int64                    // in tests: another smallFile
-	ahead time.Duration            // in tests: how far our clock is ahead, for comparing clocks
+	engine engine // the one that Path names, set by check
+
+	steps []string                 // the schema's history, which tests replace
+	fault func(query string) error // makes statements fail, in tests
+	small int64                    // replaces smallFile, in tests; 0 does not
+	ahead time.Duration            // added to the local clock when clocks are compared, in tests
 }
 
 func (o Options) check() (Options, error) {
-	url := IsURL(o.Path)
-	if o.Path == "" || o.Mirror == "" && !url {
+	o.engine = Locate(o.Path).engine
+	if o.Path == "" || o.Mirror == "" && !o.engine.shared() {
 		return o, errors.New("store: a path and a mirror are needed")
 	}
 	if o.Log == nil {
@@ -76,77 +79,80 @@ func (o Options) check() (Options, error) {
 	if o.Root == nil {
 		o.Root = func(string) bool { return true }
 	}
-	if o.steps == nil && url {
-		o.steps = postgresSchema
-	} else if o.steps == nil {
-		o.steps = sqliteSchema
+	if o.steps == nil {
+		o.steps = o.engine.schema()
 	}
-	if o.small == 0 {
-		o.small = smallFile
-	}
-	return o.breakable(), nil
+	return o.withFailpoints(), nil
 }
 
-// Tx is what runs statements inside Write and Read. Placeholders are $1, $2, ...
-// A statement that fails makes the whole Write fail with [ErrUnavailable],
-// whatever fn makes of it: state conflicts in SQL (ON CONFLICT), not by errors.
+// Tx runs statements inside Write and Read. Placeholders are $1, $2, ... A statement
+// that fails makes the whole Write fail with [ErrUnavailable], even if fn ignores the
+// error: express conflicts in SQL (ON CONFLICT), not by errors.
 //
-// Other replicas write at the same time. A row by which a Write decides is read
-// with FOR UPDATE at the end of the statement, which SQLite does not need and does
-// not see: nobody changes it until this transaction is over. A row that was found
-// missing is inserted without ON CONFLICT: where another replica has been faster, fn
-// runs again, and finds it. Who locks several rows always does it in one order.
+// Other replicas write at the same time. If a Write decides by a row, it reads the row
+// with FOR UPDATE at the end of the statement: nothing else changes the row until this
+// transaction is over. (SQLite does not need that and does not see it.) If the row was
+// missing, fn inserts it without ON CONFLICT: if another replica inserts it first, fn
+// runs again and finds it. A Write that locks several rows must lock them in the same
+// order as every other Write.
 type Tx interface {
 	Exec(query string, args ...any) (sql.Result, error)
 	QueryRow(query string, args ...any) *sql.Row
 	Query(query string, args ...any) (*sql.Rows, error)
 }
 
-// engine is what SQLite and PostgreSQL do each in their own way.
-type engine interface {
-	writers() []writer // each used by one goroutine
+// database is a store that an engine has opened.
+type database interface {
+	writers() []writer // each is used by one goroutine
 	read(ctx context.Context, fn func(Tx) error) error
-	sound() error             // nil while it takes writes; else ErrUnavailable
-	work(ctx context.Context) // what goes on in the background until ctx ends
-	finish() error            // before the end: nothing else runs any more
-	release()                 // gives back what was opened
+	dump(ctx context.Context, fn func(t Table, values []any) error) error
+	health() error            // nil while it takes writes, otherwise ErrUnavailable
+	work(ctx context.Context) // runs in the background until ctx ends
+	finish() error            // is called once when nothing else runs any longer
+	release()                 // closes what was opened
 }
 
 // writer runs one transaction at a time.
 type writer interface {
-	// transact runs fn in a transaction and commits what it wrote. by is when the
-	// answer is due. In a group others depend on the transaction, and it does not
-	// wait for rows that are locked. After an error nothing of it is there, except
-	// after an [errLost], which says that nobody knows.
+	// transact runs fn in a transaction and commits what it wrote. The answer is due at
+	// by. If other writes depend on the transaction, as in a group, it does not wait for
+	// locked rows. After an error nothing was committed, except after [errLost], when
+	// that is unknown.
 	transact(by time.Time, group bool, fn func(session) error) error
 	idle() // is called between transactions
 }
 
-// session is the Tx of a transaction and what became of it.
+// session is the Tx of one transaction and its state.
 type session interface {
 	Tx
-	written() int            // statements that changed rows
-	failure(err error) error // the engine's part in an fn that returned err
+	written() int            // number of statements that changed rows
+	failure(err error) error // the engine's failure, if fn returned err because of one
 }
 
-// state is what both engines share with the Store.
+// meta is the one row that identifies a store.
+type meta struct {
+	epoch, fingerprint        string
+	schema, commits, lastSeen int64
+}
+
+// state is shared by the Store and its database.
 type state struct {
 	clock
-	o     Options
-	name  string               // of the store in errors and logs
-	known atomic.Pointer[meta] // nil until a database that was down is there
+	options Options
+	name    string               // of the store, in errors and logs
+	known   atomic.Pointer[meta] // nil until a database that was down can be reached
 
-	id      string                 // of this server, for the others
-	roots   atomic.Pointer[string] // what it announced; nil: nothing
-	ahead   atomic.Int64           // milliseconds by which our clock is before the database's
+	id      string                 // of this server, for the other servers
+	roots   atomic.Pointer[string] // what this server announced; nil: nothing
+	ahead   atomic.Int64           // milliseconds by which the local clock is ahead of the database's
 	apart   atomic.Int64           // nanoseconds by which the clocks of the servers differ
-	foreign atomic.Bool            // the store is under a root secret now that we do not have
+	foreign atomic.Bool            // the store is now under a root secret that this server does not have
 }
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	*state
-	engine engine
+	database database
 
 	mu     sync.RWMutex // held for reading while a request enters the queue
 	closed bool
@@ -155,39 +161,34 @@ type Store struct {
 	done   sync.WaitGroup
 }
 
-// Open opens an existing store; on SQLite it never creates one. It checks the file
-// and compares it with its mirror before anything is written, then migrates it.
-// Files of 64 MiB and more are checked in the background; [Store.Write] and
-// [Store.Check] refuse until that is done.
+// Open opens an existing store. On SQLite it never creates one: it checks the file
+// and compares it with its mirror before anything is written, then migrates it. Files
+// of 64 MiB and more are checked in the background, and until that is done
+// [Store.Write] and [Store.Check] refuse.
 //
-// On PostgreSQL a server does not fail when the database cannot be reached: Open
-// returns a store that goes on trying. Until then it is [ErrUnavailable], and its
+// On PostgreSQL a server does not fail if the database cannot be reached: Open returns
+// a store that keeps trying. Until it succeeds the store is [ErrUnavailable], and its
 // Epoch is empty.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	st := &state{o: o, name: o.Path, id: newServerID()}
-	s := &Store{state: st, queue: make(chan *request, queueSize)}
-	if IsURL(o.Path) {
-		s.engine, err = openPostgres(ctx, st)
-	} else {
-		s.engine, err = openFile(ctx, st)
-	}
-	if err != nil {
+	shared := &state{options: o, name: o.Path, id: newServerID()}
+	s := &Store{state: shared, queue: make(chan *request, queueSize)}
+	if s.database, err = o.engine.open(ctx, shared); err != nil {
 		return nil, err
 	}
 	s.warnBehind(s.name, o.Log)
 	ctx, s.stop = context.WithCancel(context.Background())
-	s.done.Go(func() { s.engine.work(ctx) })
-	for _, w := range s.engine.writers() {
-		s.done.Go(func() { s.commitLoop(ctx, breakable(w)) })
+	s.done.Go(func() { s.database.work(ctx) })
+	for _, w := range s.database.writers() {
+		s.done.Go(func() { s.commitLoop(ctx, withFailpoints(w)) })
 	}
 	return s, nil
 }
 
-// Close finishes what is waiting, writes the store's last time and its mirror,
+// Close finishes the waiting writes, persists the store's latest time and its mirror,
 // and releases the lock.
 func (s *Store) Close() error {
 	s.mu.Lock()
@@ -199,15 +200,21 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.stop()
 	s.done.Wait()
-	err := s.engine.finish()
-	s.engine.release()
+	err := s.database.finish()
+	s.database.release()
 	return err
 }
 
-// Epoch identifies this store among all that ever were. It is sealed into what
-// the store must vouch for; what carries another epoch is refused. It is empty
-// while a server still waits for its database, or for a root secret that it would
-// need by now.
+func (s *Store) isClosed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
+}
+
+// Epoch identifies this store among all that ever were. It is sealed into every
+// artefact that the store has to vouch for; an artefact with another epoch is refused.
+// It is empty while a server waits for its database, or for a root secret that the
+// store was moved to.
 func (s *Store) Epoch() string {
 	if m := s.known.Load(); m != nil && !s.foreign.Load() {
 		return m.epoch
@@ -215,24 +222,21 @@ func (s *Store) Epoch() string {
 	return ""
 }
 
-// Read runs fn on one snapshot of what was committed. The Tx refuses to write.
+// Read runs fn on one snapshot of the committed rows. The Tx refuses to write.
 func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
-	s.mu.RLock()
-	closed := s.closed
-	s.mu.RUnlock()
-	if closed {
+	if s.isClosed() {
 		return unavailable(s.name, errClosed)
 	}
-	return s.engine.read(ctx, fn)
+	return s.database.read(ctx, fn)
 }
 
 // Check reports whether the store is sound and answers before ctx ends.
 func (s *Store) Check(ctx context.Context) error {
-	if err := s.engine.sound(); err != nil {
+	if err := s.database.health(); err != nil {
 		return err
 	}
 	answer := make(chan error, 1)
-	go func() { // outlives this call only while the disk hangs, and then waits for one of few readers
+	go func() { // outlives this call only while the disk hangs, and then waits for one of the few readers
 		answer <- s.Read(ctx, func(tx Tx) error {
 			var epoch string
 			return tx.QueryRow("SELECT epoch FROM meta").Scan(&epoch)
@@ -248,14 +252,10 @@ func (s *Store) Check(ctx context.Context) error {
 
 var errClosed = errors.New("closed")
 
-// unavailable wraps what the engine said about the store of that name.
+// unavailable wraps an error of the engine; name is the store's.
 func unavailable(name string, err error) error {
 	if isDamage(err) {
 		return fmt.Errorf("%w: %w: %s: %w", ErrUnavailable, ErrDamaged, name, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, name, err)
-}
-
-func damaged(path string, err error) error {
-	return fmt.Errorf("%w: %s: %w (the file was left as it is; %s)", ErrDamaged, path, err, acceptLoss)
 }

@@ -123,7 +123,7 @@ func testStoreKeepsItsIdentityAndContent(t *testing.T, o store.Options) {
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	if !store.IsURL(o.Path) {
+	if !store.Locate(o.Path).Shared() {
 		wantPrivate(t, filepath.Dir(o.Path))
 	}
 	closeStore(t, s)
@@ -173,7 +173,7 @@ func testWritersShareCommits(t *testing.T, o store.Options) {
 	if n := len(spent(t, s)); n != 640 {
 		t.Errorf("%d rows, want 640", n)
 	}
-	if store.IsURL(o.Path) {
+	if store.Locate(o.Path).Shared() {
 		return
 	}
 	if n := commits(t, s); n >= 320 {

@@ -1,0 +1,27 @@
+package store
+
+import "context"
+
+// Create makes a store with a new epoch. If there is one already, the error is
+// [fs.ErrExist]. fingerprint names the root secret that the store is made under. A
+// Create that is interrupted leaves what Open calls [ErrNoStore], and can be repeated.
+func Create(ctx context.Context, o Options, fingerprint string) error {
+	o, err := o.check()
+	if err != nil {
+		return err
+	}
+	return o.engine.create(ctx, o, fingerprint)
+}
+
+// NewEpoch accepts that a store was lost, damaged, restored or replaced. A whole store
+// is kept and gets a new epoch, so that nothing issued before is accepted. A store
+// that is not whole, or that was made under a root secret that o.Root does not know,
+// is renamed, never removed, and a new one is made. NewEpoch refuses while a server
+// runs.
+func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
+	o, err := o.check()
+	if err != nil {
+		return err
+	}
+	return o.engine.newEpoch(ctx, o, fingerprint)
+}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// postgresConfig parses the URL. Its errors never show it: it may contain a password.
+func postgresConfig(raw string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("not the URL of a PostgreSQL database (postgres://user:password@host:5432/database?sslmode=verify-full): %s", parseFault(raw, err))
+	}
+	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectIn {
+		config.ConnectTimeout = connectIn
+	}
+	// A standby takes no writes, and learns of revocations late.
+	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	for name, value := range map[string]string{
+		"application_name":                    "signet",
+		"search_path":                         defaultSchema,
+		"lock_timeout":                        milliseconds(groupWait),
+		"idle_in_transaction_session_timeout": milliseconds(hungUp),
+	} {
+		if _, set := config.RuntimeParams[name]; !set {
+			config.RuntimeParams[name] = value
+		}
+	}
+	return config, nil
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// parseFault is the reason of a parse error. If the text is not a URL, the reason stays
+// general: the error quotes a part of the text, which may be the password.
+func parseFault(raw string, err error) string {
+	if _, bad := url.Parse(raw); bad != nil {
+		return "special characters in user or password must be percent-encoded"
+	}
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	return err.Error()
+}
+
+// mayBeUnencrypted reports whether a connection may cross a network without TLS. By
+// PostgreSQL's own default (sslmode=prefer) it may, if an attacker on the network says
+// that there is no TLS, who then sees the password and the rows.
+func mayBeUnencrypted(c *pgx.ConnConfig) bool {
+	plain := func(host string, tls *tls.Config) bool {
+		ip := net.ParseIP(host)
+		return tls == nil && !strings.HasPrefix(host, "/") && host != "localhost" && (ip == nil || !ip.IsLoopback())
+	}
+	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
+}
+
+// postgresName is the database's name in errors and logs.
+func postgresName(c *pgx.ConnConfig) string {
+	return fmt.Sprintf("postgres://%s@%s/%s", c.User, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database)
+}
+
+// defaultSchema contains the tables, unless the URL has a search_path. The database may
+// have other schemas.
+const defaultSchema = "signet"

@@ -1,0 +1,126 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// postgresSchema is the history of the schema, like sqliteSchema. Identifiers compare by
+// their bytes, whatever the database's language is: ids of grants sort by time.
+var postgresSchema = []string{`
+	CREATE TABLE meta (
+		one         BIGINT PRIMARY KEY CHECK (one = 1),
+		epoch       TEXT   NOT NULL,
+		schema      BIGINT NOT NULL,
+		fingerprint TEXT   NOT NULL,
+		last_seen   BIGINT NOT NULL -- Unix milliseconds
+	);
+	CREATE TABLE signing_keys (
+		period         BIGINT PRIMARY KEY,
+		kid            TEXT   NOT NULL UNIQUE,
+		public         TEXT   NOT NULL,
+		sealed_private TEXT,
+		starts_at      BIGINT NOT NULL,
+		published_at   BIGINT NOT NULL
+	);
+	CREATE TABLE grants (
+		id           TEXT   COLLATE "C" PRIMARY KEY,
+		gen          BIGINT NOT NULL,
+		rotated_at   BIGINT NOT NULL, -- Unix milliseconds, as revoked_at
+		revoked_at   BIGINT NOT NULL,
+		sub          TEXT   COLLATE "C" NOT NULL,
+		client_hash  TEXT   NOT NULL,
+		client_name  TEXT   NOT NULL,
+		consent_hash TEXT   NOT NULL,
+		scope        TEXT   NOT NULL,
+		resource     TEXT   NOT NULL,
+		created_at   BIGINT NOT NULL, -- Unix seconds, as expires_at
+		expires_at   BIGINT NOT NULL,
+		replays      BIGINT NOT NULL DEFAULT 0
+	);
+	CREATE INDEX grants_sub ON grants (sub);
+	CREATE INDEX grants_revoked ON grants (revoked_at) WHERE revoked_at > 0;
+	CREATE TABLE spent (
+		kind       TEXT   COLLATE "C" NOT NULL,
+		id         TEXT   COLLATE "C" NOT NULL,
+		expires_at BIGINT NOT NULL, -- Unix seconds
+		PRIMARY KEY (kind, id)
+	);
+	CREATE INDEX spent_expires ON spent (expires_at);
+	CREATE TABLE attempts (
+		key        BYTEA  PRIMARY KEY,
+		failures   BIGINT NOT NULL,
+		since      BIGINT NOT NULL, -- Unix milliseconds, as latest
+		latest     BIGINT NOT NULL,
+		expires_at BIGINT NOT NULL  -- Unix seconds
+	);
+	CREATE INDEX attempts_expires ON attempts (expires_at);
+`, `
+	ALTER TABLE meta ADD COLUMN rooted_at BIGINT NOT NULL DEFAULT 0; -- Unix milliseconds: since when the fingerprint is this one
+	CREATE TABLE withdrawn_keys (
+		kid          TEXT   COLLATE "C" PRIMARY KEY,
+		published_at BIGINT NOT NULL, -- Unix milliseconds, as withdrawn_at
+		withdrawn_at BIGINT NOT NULL
+	);
+	CREATE TABLE servers (
+		id      TEXT   COLLATE "C" PRIMARY KEY,
+		roots   TEXT   NOT NULL,
+		ahead   BIGINT NOT NULL, -- milliseconds by which its clock is ahead of the database's
+		seen_at BIGINT NOT NULL  -- Unix milliseconds, by the database's clock
+	);
+`}
+
+// createTables makes the tables and the epoch.
+func (p *postgresDatabase) createTables(ctx context.Context, tx pgx.Tx, fingerprint string) (m meta, err error) {
+	var encoding string
+	var schema *string
+	if err := tx.QueryRow(ctx, "SELECT current_setting('server_encoding'), current_schema()").Scan(&encoding, &schema); err != nil {
+		return m, err
+	}
+	if encoding != "UTF8" {
+		return m, fmt.Errorf("store: %s has the encoding %s: create a database with ENCODING 'UTF8'", p.name, encoding)
+	}
+	if schema == nil { // the right to create one is not needed once it exists
+		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+defaultSchema); err != nil {
+			return m, err
+		}
+	}
+	if err := p.runSteps(ctx, tx, 0); err != nil {
+		return m, err
+	}
+	m = meta{epoch: rand.Text(), fingerprint: fingerprint, schema: int64(len(p.options.steps)), lastSeen: time.Now().UnixMilli()}
+	_, err = tx.Exec(ctx, "INSERT INTO meta (one, epoch, fingerprint, schema, last_seen) VALUES (1, $1, $2, $3, $4)", m.epoch, m.fingerprint, m.schema, m.lastSeen)
+	if err == nil {
+		p.options.Log.Info("the store was made", "store", p.name)
+	}
+	return m, err
+}
+
+// migrate takes the store to the latest schema. Replicas of the earlier release go on
+// using it, so a step only adds.
+func (p *postgresDatabase) migrate(ctx context.Context, tx pgx.Tx, from int64) error {
+	if from == int64(len(p.options.steps)) {
+		return nil // another replica was faster
+	}
+	if err := p.runSteps(ctx, tx, from); err != nil {
+		return fmt.Errorf("migrating: %w", err)
+	}
+	_, err := tx.Exec(ctx, "UPDATE meta SET schema = $1", len(p.options.steps))
+	if err == nil {
+		p.options.Log.Info("the store was migrated", "store", p.name, "from", from, "to", len(p.options.steps))
+	}
+	return err
+}
+
+func (p *postgresDatabase) runSteps(ctx context.Context, tx pgx.Tx, from int64) error {
+	for i, step := range p.options.steps[from:] {
+		if _, err := tx.Exec(ctx, step); err != nil {
+			return fmt.Errorf("to schema %d: %w", from+int64(i)+1, err)
+		}
+	}
+	return nil
+}
