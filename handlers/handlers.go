@@ -160,7 +160,7 @@ func New(o Options) (*Handler, error) {
 	if e.served, err = e.newMetadata(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
 	}
-	return e.routes(), nil
+	return e.routes()
 }
 
 func (o *Options) check() error {
@@ -232,7 +232,8 @@ const (
 	maxDocument = 16 << 10
 )
 
-func (e *endpoints) routes() *Handler {
+// routes makes the handler out of what is served at which path.
+func (e *endpoints) routes() (*Handler, error) {
 	r, documents := chi.NewRouter(), map[string]route{}
 	handle := func(rt route, paths ...string) {
 		rt.e = e
@@ -258,7 +259,6 @@ func (e *endpoints) routes() *Handler {
 	handle(route{api: true, get: e.readyz}, p+"/readyz")
 
 	handle(route{get: e.authorize, post: e.authorize, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")
-	e.routeLogin(r, handle)
 	handle(route{get: e.consentPage, post: e.consent, limit: maxForm, ownPages: true, class: class.Pages}, p+"/consent")
 	handle(route{get: e.accountPage, class: class.Pages, post: e.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
 	handle(route{get: e.logoutPage, post: e.logout, limit: maxForm, class: class.Pages}, p+"/logout")
@@ -268,7 +268,10 @@ func (e *endpoints) routes() *Handler {
 	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
+	if err := e.routeLogin(r, handle); err != nil {
+		return nil, err
+	}
 	r.NotFound(e.absent)
 	r.MethodNotAllowed(route{e: e}.ServeHTTP)
-	return &Handler{r, documents}
+	return &Handler{r, documents}, nil
 }

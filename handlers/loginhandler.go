@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -44,31 +45,30 @@ func checkLoginPath(p string) error {
 	if !strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?#{}*\\ \"<>") || strings.HasSuffix(p, "/") {
 		return fmt.Errorf("login path %q is not of the form /login", p)
 	}
-	for _, taken := range []string{"/authorize", "/oauth/authorize", "/token", "/oauth/token", "/register", "/oauth/register", "/revoke", "/oauth/revoke",
-		"/introspect", "/oauth/introspect", "/userinfo", "/consent", "/account", "/logout", "/livez", "/readyz", "/mcp", "/tools", "/favicon.ico", "/assets/logo"} {
-		if p == taken {
-			return fmt.Errorf("login path %s is another page's", p)
-		}
-	}
 	return nil
 }
 
-// routeLogin serves the login page, ours or the program's, at its path and where
-// clients and templates expect it.
-func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) {
+// routeLogin serves the login page, the built-in one or the program's, at its path and
+// where clients and templates expect it. All other routes exist already: the path of
+// the login page must not be one of theirs.
+func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) error {
 	paths := []string{e.path + "/login", e.path + "/oauth/login"}
-	if own := e.path + e.o.LoginPath; own != paths[0] && own != paths[1] {
+	if own := e.path + e.o.LoginPath; !slices.Contains(paths, own) {
+		if r.Match(chi.NewRouteContext(), http.MethodGet, own) {
+			return fmt.Errorf("handlers: login path %s is another page's", e.o.LoginPath)
+		}
 		paths = append(paths, own)
 	}
 	if e.o.LoginHandler == nil {
 		handle(route{get: e.loginPage, post: e.login, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true}, paths...)
-		return
+		return nil
 	}
 	for _, p := range paths {
 		r.Get(p, e.ownLogin)
 		r.Post(p, e.ownLogin)
 		r.Head(p, e.ownLogin)
 	}
+	return nil
 }
 
 // ownLogin calls the program's login handler.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,6 +44,9 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		}
 	}
 	if authorization != nil {
+		if err := s.checkLoginPath(r); err != nil {
+			return err
+		}
 		r.Mount("/", authorization)
 	} else {
 		s.routeHealth(r)
@@ -51,6 +55,18 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 	s.handler = failpoint.Handler(r)
 	if authorization != nil {
 		s.handler = s.documents(authorization, s.handler)
+	}
+	return nil
+}
+
+// checkLoginPath refuses a login path at which a resource is served already.
+func (s *Server) checkLoginPath(resources chi.Router) error {
+	u, err := url.Parse(s.o.Issuer)
+	if err != nil {
+		return err
+	}
+	if s.o.LoginPath != "" && resources.Match(chi.NewRouteContext(), http.MethodGet, u.EscapedPath()+s.o.LoginPath) {
+		return fmt.Errorf("login path %s is a resource's", s.o.LoginPath)
 	}
 	return nil
 }

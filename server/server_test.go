@@ -62,6 +62,27 @@ func get(t *testing.T, srv *server.Server, path string) *httptest.ResponseRecord
 	return w
 }
 
+// The login page is at no path at which something else is served.
+func TestLoginPathMustBeFree(t *testing.T) {
+	for _, issuer := range []string{"http://localhost:8080", "http://localhost:8080/auth"} {
+		for path, want := range map[string]string{
+			"/authorize": "another page", "/oauth/token": "another page", "/register": "another page", "/consent": "another page", "/assets/logo": "another page",
+			"/.well-known/jwks.json": "another page", "/favicon.ico": "another page", "/mcp": "resource", "/mcp/connect": "resource",
+			"login": "not of the form", "/": "not of the form", "/a?b": "not of the form",
+			"/norman/login": "", "/oauth/login": "",
+		} {
+			o := server.Options{Check: check, Issuer: issuer, DataDir: filepath.Join(t.TempDir(), "data"), LoginPath: path}.Alone()
+			srv, err := server.New(o)
+			if err == nil {
+				srv.Close()
+			}
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("issuer %s, login path %s: error %v, want one with %q", issuer, path, err, want)
+			}
+		}
+	}
+}
+
 func TestAllServesBothSides(t *testing.T) {
 	srv := newServer(t, nil)
 	for path, want := range map[string]int{
