@@ -47,17 +47,14 @@ var errForeignSession = oauth.Errorf(oauth.InvalidRequest, "this form belongs to
 // accountPage shows a user which applications are connected, and what to do about
 // them. Without a session it asks for a login first.
 func (e *endpoints) accountPage(r *http.Request) (any, error) {
-	query, err := oauth.Query(r)
+	query, err := params(r)
 	if err != nil {
 		return nil, err
 	}
 	now := e.o.Store.Now()
-	who, err := e.session(r, now)
-	switch {
-	case errors.Is(err, errNoSession):
-		return e.signInToAccount(r, now)
-	case err != nil:
-		return nil, err
+	who, login, err := e.accountSession(r, now)
+	if login != nil || err != nil {
+		return login, err
 	}
 	data := accountData{}
 	// Said only on the way back from our own form: a link could say anything.
@@ -95,6 +92,16 @@ func describeGrant(g denylist.Grant) grantData {
 // one left open acts for nobody else. Nobody but us knows a session's id.
 func formToken(sess seal.Session) string { return hashText("account form " + sess.ID) }
 
+// accountSession returns the session whose account is asked for. Without one it
+// returns the way to a login.
+func (e *endpoints) accountSession(r *http.Request, now time.Time) (who signedIn, login any, err error) {
+	who, err = e.session(r, now)
+	if errors.Is(err, errNoSession) {
+		login, err = e.signInToAccount(r, now)
+	}
+	return who, login, err
+}
+
 // signInToAccount begins a login that no client asked for: a transaction without a
 // client ends at the account page and nowhere else.
 func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error) {
@@ -111,13 +118,11 @@ func toAccount(tx seal.Login) bool { return tx.ClientID == "" }
 // account does what the user decided on the account page.
 func (e *endpoints) account(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
-	who, err := e.session(r, now)
-	switch {
-	case errors.Is(err, errNoSession):
-		return e.signInToAccount(r, now)
-	case err != nil:
-		return nil, err
-	case subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(formToken(who.session))) == 0:
+	who, login, err := e.accountSession(r, now)
+	if login != nil || err != nil {
+		return login, err
+	}
+	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(formToken(who.session))) == 0 {
 		return nil, errForeignSession
 	}
 	action := r.PostForm.Get("action")
@@ -153,11 +158,7 @@ func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (an
 	case g.Subject != who.user.Subject:
 		return done, nil
 	}
-	if err = e.o.Denylist.Revoke(r.Context(), g, now); err != nil {
-		err = unavailable(err)
-	}
-	e.audit(r, event{name: "revoke", subject: g.Subject, grantID: g.ID, reason: "by the user"}, err)
-	return done, err
+	return done, e.endGrant(r, event{name: "revoke", reason: "by the user"}, g, now)
 }
 
 // changePassword sets another password for a user who knows the one of now. All that
@@ -226,8 +227,7 @@ func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, er
 		return nil, err
 	}
 	e.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
-	gone := []*http.Cookie{e.cookies.make(e.cookies.session, "", -time.Second), e.cookies.make(e.cookies.browser, "", -time.Second)}
-	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: gone}, nil
+	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: e.cookies.gone()}, nil
 }
 
 // signOutEverywhere ends every grant and, where the source of users can say so, every

@@ -21,10 +21,10 @@ const maxNonce = 512
 
 // authorize serves the authorization endpoint (OAuth 2.1 §4.1.1). Client and
 // redirect URI come first: before both are verified nothing is redirected
-// anywhere. A good request becomes a sealed transaction that the browser carries
+// anywhere. The request may be a GET or a POST (OAuth 2.1 §3.1). A good request becomes a sealed transaction that the browser carries
 // through the login and consent pages; nothing is stored for it.
 func (e *endpoints) authorize(r *http.Request) (any, error) {
-	params, err := authorizationParams(r)
+	params, err := params(r)
 	if err != nil {
 		return nil, err
 	}
@@ -56,15 +56,6 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 	return e.begin(r, client, tx, set, now)
 }
 
-// authorizationParams reads the request from the query, or from the body of a
-// POST (OAuth 2.1 §3.1 allows both).
-func authorizationParams(r *http.Request) (url.Values, error) {
-	if r.Method == http.MethodPost {
-		return r.PostForm, nil
-	}
-	return oauth.Query(r)
-}
-
 // client finds a client for a page. An unknown one is the user's dead end.
 func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, error) {
 	if id == "" {
@@ -93,6 +84,11 @@ func (e *endpoints) tellClient(client *clients.Client, redirectURI, state string
 		return &redirectError{redirectURI: redirectURI, state: state, err: err}
 	}
 	return &userError{host: hostOf(redirectURI), err: err}
+}
+
+// refuse ends a transaction with an error.
+func (e *endpoints) refuse(client *clients.Client, tx seal.Login, userActed bool, err error) error {
+	return e.tellClient(client, tx.RedirectURI, unpackState(tx.State), userActed, err)
 }
 
 // newLogin checks everything in an authorization request that is neither client
@@ -270,7 +266,7 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	}
 	if prompts(tx, "none") {
 		err := oauth.Errorf(oauth.LoginRequired, "the user has to sign in")
-		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), false, err)
+		return nil, e.refuse(client, tx, false, err)
 	}
 	return e.toPage(e.o.LoginPath, tx, set)
 }
@@ -301,7 +297,7 @@ func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login,
 		return redirect{to: to, cookies: set}, nil
 	case prompts(tx, "none"):
 		err := oauth.Errorf(oauth.ConsentRequired, "the user has to consent")
-		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		return nil, e.refuse(client, tx, true, err)
 	}
 	return e.toPage("/consent", tx, set)
 }

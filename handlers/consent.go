@@ -31,7 +31,7 @@ type consentData struct {
 
 // consentPage serves the page.
 func (e *endpoints) consentPage(r *http.Request) (any, error) {
-	query, err := oauth.Query(r)
+	query, err := params(r)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (e *endpoints) consent(r *http.Request) (any, error) {
 	if decision == "deny" {
 		err := oauth.Errorf(oauth.AccessDenied, "the user denied the request")
 		e.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
-		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		return nil, e.refuse(client, tx, true, err)
 	}
 	to, err := e.approve(r, client, tx, now, "")
 	if err != nil {

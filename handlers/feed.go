@@ -1,8 +1,6 @@
 package handlers
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"sync"
@@ -77,9 +75,8 @@ func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	hash := sha256.Sum256([]byte(token))
 	f := &e.feed
-	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: `"` + base64.RawURLEncoding.EncodeToString(hash[:16]) + `"`, maxAge: feedMaxAge}
+	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: entityTag([]byte(token)), maxAge: feedMaxAge}
 	f.keyID, f.readAt, f.length = keyID, readAt, length
 	return nil
 }

@@ -45,6 +45,10 @@ func IsEpochFingerprint(s string) bool {
 // is not stopping. The store is reported, but decides only with ?require=store,
 // since JWKS, metadata and MCP calls go on without it.
 func (e *endpoints) readyz(r *http.Request) (any, error) {
+	query, err := params(r)
+	if err != nil {
+		return nil, err
+	}
 	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(e.o.Store.Epoch())}
 	if err := e.o.Stale(); err != nil {
 		h.Config = "stale"
@@ -56,7 +60,7 @@ func (e *endpoints) readyz(r *http.Request) (any, error) {
 	defer cancel()
 	if err := e.o.Store.Check(ctx); err != nil {
 		h.Store = "unavailable"
-		if r.URL.Query().Get("require") == "store" {
+		if query.Get("require") == "store" {
 			h.Status = "waiting for the store"
 		}
 	}

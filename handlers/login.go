@@ -13,7 +13,7 @@ import (
 
 // loginPage serves the form.
 func (e *endpoints) loginPage(r *http.Request) (any, error) {
-	query, err := oauth.Query(r)
+	query, err := params(r)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now
 			return nil, err
 		}
 		err := oauth.Errorf(oauth.InvalidScope, "the user may not grant any of the requested scopes")
-		return nil, e.tellClient(client, tx.RedirectURI, unpackState(tx.State), true, err)
+		return nil, e.refuse(client, tx, true, err)
 	}
 	return e.goOn(r, client, tx, who, []*http.Cookie{cookie}, now)
 }

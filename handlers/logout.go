@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"signet/internal/clients"
 	"signet/internal/oauth"
@@ -24,7 +23,7 @@ type logoutData struct {
 // (OpenID Connect RP-Initiated Logout §2 leaves that to us). A client that sends
 // the browser here may say where it is to go afterwards.
 func (e *endpoints) logoutPage(r *http.Request) (any, error) {
-	query, err := oauth.Query(r)
+	query, err := params(r)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +58,6 @@ func (e *endpoints) logout(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	gone := []*http.Cookie{e.cookies.make(e.cookies.session, "", -time.Second), e.cookies.make(e.cookies.browser, "", -time.Second)}
 	sess, err := e.openSession(r, e.o.Store.Now())
 	if err == nil {
 		if err := e.endSession(r.Context(), sess); err != nil {
@@ -68,9 +66,9 @@ func (e *endpoints) logout(r *http.Request) (any, error) {
 		e.audit(r, event{name: "logout", subject: sess.Subject, client: way.client}, nil)
 	}
 	if way.uri != "" {
-		return redirect{to: way.location(), cookies: gone}, nil
+		return redirect{to: way.location(), cookies: e.cookies.gone()}, nil
 	}
-	return page{name: "logout", status: http.StatusOK, data: logoutData{}, cookies: gone}, nil
+	return page{name: "logout", status: http.StatusOK, data: logoutData{}, cookies: e.cookies.gone()}, nil
 }
 
 // logoutRequest is what of a request for a logout is looked at.

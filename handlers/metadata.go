@@ -1,8 +1,6 @@
 package handlers
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -63,9 +61,7 @@ func (e *endpoints) newMetadata() (document, error) {
 	if err != nil {
 		return document{}, err
 	}
-	hash := sha256.Sum256(body)
-	etag := `"` + base64.RawURLEncoding.EncodeToString(hash[:12]) + `"`
-	return document{body: body, etag: etag, maxAge: metadataMaxAge}, nil
+	return document{body: body, etag: entityTag(body), maxAge: metadataMaxAge}, nil
 }
 
 // supportedScopes are what clients should know to ask for. offline_access is taken

@@ -31,12 +31,19 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return nil, e.endGrant(r, ev, grant, now)
+}
+
+// endGrant revokes a grant. It is never silent about what may not have happened
+// (RFC 7009 §2.2.1).
+func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, now time.Time) error {
 	ev.subject, ev.grantID = grant.Subject, grant.ID
-	if err = e.o.Denylist.Revoke(r.Context(), grant, now); err != nil {
-		err = unavailable(err) // never 200 for what may not have happened (RFC 7009 §2.2.1)
+	err := e.o.Denylist.Revoke(r.Context(), grant, now)
+	if err != nil {
+		err = unavailable(err)
 	}
 	e.audit(r, ev, err)
-	return nil, err
+	return err
 }
 
 // aboutToken reads what revocation and introspection are asked: by which client, and

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -211,7 +213,7 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			rt.e.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			rt.e.logPanic(r, p)
 			err = errors.New("panic")
 		}
 	}()
@@ -241,6 +243,20 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 	}
 	defer slot.Leave()
 	return e(r)
+}
+
+func (e *endpoints) logPanic(r *http.Request, p any) {
+	e.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+}
+
+// params returns the parameters of a request: those in the body of a POST, which run
+// has read, and those in the query of any other request. The query never has a say in
+// what a body may have.
+func params(r *http.Request) (url.Values, error) {
+	if r.Method == http.MethodPost {
+		return r.PostForm, nil
+	}
+	return oauth.Query(r)
 }
 
 func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
@@ -286,6 +302,12 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status i
 	h["Content-Length"] = values[3:4:4]
 	_, _ = w.Write(d.body) // fails when nobody listens any more
 	return http.StatusOK
+}
+
+// entityTag is the tag of a body, made of its bytes alone.
+func entityTag(body []byte) string {
+	hash := sha256.Sum256(body)
+	return `"` + base64url.EncodeToString(hash[:12]) + `"`
 }
 
 // etagMatches compares weakly, as If-None-Match is compared (RFC 9110 §13.1.2).

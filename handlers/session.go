@@ -50,6 +50,11 @@ func (c cookies) make(name, value string, age time.Duration) *http.Cookie {
 	return &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age.Seconds()), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
 
+// gone deletes both cookies.
+func (c cookies) gone() []*http.Cookie {
+	return []*http.Cookie{c.make(c.session, "", -time.Second), c.make(c.browser, "", -time.Second)}
+}
+
 var base64url = base64.RawURLEncoding.Strict()
 
 const browserSize = 32
