@@ -29,6 +29,8 @@ require (
 	modernc.org/sqlite v1.61.1
 )
 
+require github.com/gofrs/flock v0.13.2
+
 require (
 	github.com/bits-and-blooms/bitset v1.24.4 // indirect
 	github.com/rogpeppe/go-internal v1.16.0 // indirect

@@ -23,14 +23,14 @@ var imports = map[string][]string{
 	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/throttle", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
-	"signet/internal/clients":   {"internal/oauth", "jwt", "internal/seal"},
-	"signet/keys":               {"jwt", "internal/store", "internal/seal"},
+	"signet/internal/clients":   {"internal/durable", "internal/oauth", "jwt", "internal/seal"},
+	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/store"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
-	"signet/users":              {},
+	"signet/users":              {"internal/durable"},
 	"signet/jwt":                {"internal/oauth"},
 	"signet/internal/seal":      {},
-	"signet/internal/store":     {"internal/failpoint"}, // in a build for tests
+	"signet/internal/store":     {"internal/durable", "internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
 	"signet/internal/state":     {"internal/store", "internal/seal", "internal/durable", "keys", "jwt"},
@@ -53,6 +53,7 @@ var kept = map[string][]string{
 	"github.com/jackc/pgx/":                   {"signet/internal/store"},
 	"golang.org/x/crypto/chacha20poly1305":    {"signet/internal/seal"},
 	"github.com/caarlos0/env/":                {"signet/internal/cli"},
+	"github.com/gofrs/flock":                  {"signet/internal/durable"},
 	"github.com/spf13/cobra":                  {"signet/internal/cli"},
 	"github.com/prometheus/client_golang/":    {"signet/server"},
 	"golang.org/x/net/html":                   {"signet/internal/mcpclient"},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
+	"signet/internal/durable"
 	"signet/jwt"
 )
 
@@ -45,10 +46,20 @@ const (
 // file that is taken away withdraws its key at once, so it should stay for tokenTTL
 // and [jwt.Leeway] after another key began to sign; the log warns when it did not.
 func ReadDir(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
+	return follow(dir, durable.Access{}, tokenTTL, log)
+}
+
+// ReadMounted is [ReadDir] for files that their group may read too, as mounted secrets
+// are, which belong to root.
+func ReadMounted(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
+	return follow(dir, durable.Access{GroupRead: true}, tokenTTL, log)
+}
+
+func follow(dir string, access durable.Access, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	f := &folder{dir: dir, keep: tokenTTL + jwt.Leeway, log: log}
+	f := &folder{dir: dir, access: access, keep: tokenTTL + jwt.Leeway, log: log}
 	s := &Set{log: log}
 	f.set = s
 	s.refresh = f.refresh
@@ -60,14 +71,15 @@ func ReadDir(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error)
 
 // folder is a directory of key files.
 type folder struct {
-	dir  string
-	keep time.Duration
-	log  *slog.Logger
-	set  *Set
+	dir    string
+	access durable.Access
+	keep   time.Duration
+	log    *slog.Logger
+	set    *Set
 }
 
 func (f *folder) refresh(context.Context) (time.Duration, error) {
-	keys, err := readFiles(f.dir)
+	keys, err := f.readFiles()
 	if err != nil {
 		return dirPoll, fmt.Errorf("signing keys in %s: %w", f.dir, err)
 	}
@@ -121,11 +133,11 @@ func (f *folder) compare(old, next *snapshot, now time.Time) (changed bool) {
 	return changed
 }
 
-func readFiles(dir string) ([]publishedKey, error) {
-	if err := checkDir(dir); err != nil {
+func (f *folder) readFiles() ([]publishedKey, error) {
+	if err := durable.Folder(f.dir); err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +148,7 @@ func readFiles(dir string) ([]publishedKey, error) {
 	}
 	keys := make([]publishedKey, 0, len(entries))
 	for _, e := range entries {
-		k, err := readFile(filepath.Join(dir, e.Name()))
+		k, err := f.readFile(filepath.Join(f.dir, e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.Name(), err)
 		}
@@ -153,41 +165,7 @@ func readFiles(dir string) ([]publishedKey, error) {
 	return keys, nil
 }
 
-func checkDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return errors.New("not a directory")
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("the directory has mode %04o, so others can put keys in it: want 0700", mode)
-	}
-	return checkOwner(info)
-}
-
-func checkOwner(info os.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("belongs to user %d: want mode 0600 and user %d, who runs this", st.Uid, os.Geteuid())
-	}
-	return nil
-}
-
-// checkAccess refuses a file that others can write, or read if it is private. info
-// is of the opened file, so a symbolic link stands for what it points to.
-func checkAccess(info os.FileInfo, private *ecdsa.PrivateKey) error {
-	forbidden := os.FileMode(0o022)
-	if private != nil {
-		forbidden = 0o077
-	}
-	if mode := info.Mode().Perm(); mode&forbidden != 0 {
-		return fmt.Errorf("has mode %04o, others have access to it: want 0600", mode)
-	}
-	return checkOwner(info)
-}
-
-func readFile(path string) (k publishedKey, err error) {
+func (f *folder) readFile(path string) (k publishedKey, err error) {
 	// A pipe would block: it is opened without waiting, and refused below.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -211,7 +189,10 @@ func readFile(path string) (k publishedKey, err error) {
 	if k, err = parseFile(filepath.Base(path), text); err != nil {
 		return k, err
 	}
-	return k, checkAccess(info, k.private)
+	if k.private == nil {
+		return k, f.access.CheckPublic(path, info)
+	}
+	return k, f.access.Check(path, info)
 }
 
 // parseFile reads one key. Its errors say what is wrong, and quote nothing.

@@ -80,7 +80,7 @@ type Options struct {
 	UsersFile   string // users in DataDir
 	ClientsFile string // clients.json in DataDir
 
-	GroupMayRead bool // secret, users and clients files may be readable by their group, as mounted secrets are
+	GroupMayRead bool // secret, users, clients and key files may be readable by their group, as mounted secrets are
 
 	Scopes         []string // that exist; read write admin
 	DefaultScopes  []string // of who names none; the first of Scopes
@@ -216,7 +216,11 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	}
 	s.run(ctx, s.watchIssuer)
 	if o.KeysDir != "" {
-		s.keys, err = keys.ReadDir(o.KeysDir, o.Lives.Access, o.Log)
+		readDir := keys.ReadDir
+		if o.GroupMayRead {
+			readDir = keys.ReadMounted
+		}
+		s.keys, err = readDir(o.KeysDir, o.Lives.Access, o.Log)
 	} else {
 		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.Lives.Access, Log: o.Log})
 	}

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
+
+	"signet/internal/durable"
 )
 
 // lockWait is how long an edit waits for another one to end.
@@ -24,7 +24,7 @@ type Account struct {
 // List returns all users in the order of the file.
 func (f *File) List() []Account {
 	var list []Account
-	for _, l := range f.current(time.Now()).lines {
+	for _, l := range f.live.Get().lines {
 		if r := l.user; r != nil {
 			list = append(list, Account{r.user(), r.Disabled})
 		}
@@ -49,7 +49,7 @@ func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	if f.current(time.Now()).find(name) != nil { // before the hash; again under the lock
+	if f.live.Get().find(name) != nil { // before the hash; again under the lock
 		return User{}, alreadyThere(name)
 	}
 	hash, err := f.hashNew(ctx, password)
@@ -94,7 +94,7 @@ func (f *File) ChangePassword(ctx context.Context, subject, old, next string, wo
 	if len(old) > MaxPassword {
 		return User{}, ErrPasswordTooLong
 	}
-	r := f.current(time.Now()).find(subject)
+	r := f.live.Get().find(subject)
 	if r == nil || r.Disabled {
 		return User{}, ErrUnknown
 	}
@@ -195,7 +195,7 @@ func (f *File) hashNew(ctx context.Context, password string) (hash string, err e
 // rehash replaces the hash that r had, if nobody did so meanwhile. The version
 // stays: it is the same password. The login succeeded, so whether this does matters
 // to nobody; a file that cannot be written is not tried again until it changes.
-func (f *File) rehash(ctx context.Context, r *record, hash string) {
+func (f *File) rehash(ctx context.Context, all *table, r *record, hash string) {
 	err := f.edit(ctx, 0, func(t *table) error {
 		now := t.find(r.Name)
 		if now == nil || now.Hash != r.Hash {
@@ -205,8 +205,8 @@ func (f *File) rehash(ctx context.Context, r *record, hash string) {
 		changed.Hash = hash
 		return t.put(&changed)
 	})
-	if err != nil && !errors.Is(err, errLocked) {
-		f.readOnly.Store(true)
+	if err != nil && !errors.Is(err, durable.ErrLocked) {
+		f.readOnly.Store(all)
 	}
 }
 
@@ -228,56 +228,26 @@ func (f *File) change(ctx context.Context, name string, fn func(*record) error) 
 	})
 }
 
-var (
-	errUnchanged = errors.New("nothing to change") // of an edit: nothing is written
-	errLocked    = errors.New("somebody else is editing the users file")
-)
+var errUnchanged = errors.New("nothing to change") // of an edit: nothing is written
 
 // edit applies fn to the file as it is now and writes the result whole. Other edits,
 // also of other processes, come before or after, never between.
 func (f *File) edit(ctx context.Context, wait time.Duration, fn func(*table) error) error {
-	target, err := filepath.EvalSymlinks(f.path) // a link stays one
-	if errors.Is(err, fs.ErrNotExist) {
-		target = f.path
-	} else if err != nil {
-		return err
-	}
-	unlock, err := lock(ctx, target+".lock", wait)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	t, err := readAny(target, f.others)
-	if err != nil {
-		return err
-	}
-	if err := fn(t); errors.Is(err, errUnchanged) {
+	err := f.access.Edit(ctx, f.path, maxFile, wait, func(old []byte) ([]byte, error) {
+		t, err := parseNamed(f.path, old)
+		if err != nil {
+			return nil, err
+		}
+		if err := fn(t); err != nil {
+			return nil, err
+		}
+		return t.encode(), nil
+	})
+	if errors.Is(err, errUnchanged) {
 		return nil
-	} else if err != nil {
-		return err
 	}
-	text := t.encode()
-	if len(text) > maxFile {
-		return fmt.Errorf("%s would be larger than %d MiB", f.path, maxFile>>20)
+	if err == nil {
+		f.live.Reload()
 	}
-	if err := replace(target, text); err != nil {
-		return fmt.Errorf("writing %s: %w", f.path, err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.seen = nil
-	f.reload(time.Now())
-	return nil
-}
-
-// readAny returns what the file says, or nothing if there is none.
-func readAny(path string, others fs.FileMode) (*table, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &table{byName: map[string]int{}}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return read(path, info, others)
+	return err
 }

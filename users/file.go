@@ -7,18 +7,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/alexedwards/argon2id"
-)
 
-// recheck is how often the file on disk is looked at, at most.
-const recheck = time.Second
+	"signet/internal/durable"
+)
 
 // File is the users file. It is safe for concurrent use, and runs about one hash a
 // core at a time.
@@ -30,43 +26,55 @@ const recheck = time.Second
 // A hash is argon2id's, or bcrypt's from another system until its user signs in.
 type File struct {
 	path   string
-	others fs.FileMode     // what others may not do with it
-	params argon2id.Params // of the hashes we make
+	access durable.Access
+	params argon2id.Params // of new hashes
 	dummy  string
 	limit  *limiter
 
-	live  atomic.Pointer[table]
-	stale atomic.Pointer[error]
-
-	mu       sync.Mutex // of what follows
-	looked   time.Time
-	seen     fs.FileInfo // of the last file read, good or bad; nil: read again
-	readAt   time.Time
-	existed  bool
-	readOnly atomic.Bool // a rehash could not be written
+	live     *durable.Live[*table]
+	readOnly atomic.Pointer[table] // for these users a new hash could not be written
 }
 
 // OpenFile reads the users file; none means no users. It is read again when it
 // changes, which is noticed at use. A file that others can read, or with a line that
 // is wrong, is an error here; later the users read before stay, and [File.Stale]
 // says why.
-func OpenFile(path string) (*File, error) { return open(path, 0o077) }
+func OpenFile(path string) (*File, error) { return open(path, durable.Access{}) }
 
 // OpenMounted is [OpenFile] for a file that its group may read too, as a mounted
 // secret is, which belongs to root.
-func OpenMounted(path string) (*File, error) { return open(path, 0o037) }
+func OpenMounted(path string) (*File, error) { return open(path, durable.Access{GroupRead: true}) }
 
-func open(path string, others fs.FileMode) (*File, error) {
-	f := &File{path: path, others: others, limit: newLimiter(runtime.GOMAXPROCS(0))}
+func open(path string, access durable.Access) (f *File, err error) {
+	f = &File{path: path, access: access, limit: newLimiter(runtime.GOMAXPROCS(0))}
 	f.useParams(defaultParams())
-	f.live.Store(&table{})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.reload(time.Now())
-	if err := f.stale.Load(); err != nil {
-		return nil, *err
+	f.live, err = durable.Follow(path, access, maxFile, &table{}, func(text []byte) (*table, error) { return parseNamed(path, text) })
+	if err != nil {
+		return nil, errors.Join(err, alsoWrong(path, err))
 	}
 	return f, nil
+}
+
+// alsoWrong returns what is wrong with the content of a file whose mode or owner is
+// refused: a file of passwords in clear is seldom private.
+func alsoWrong(path string, refused error) error {
+	if info, err := os.Stat(path); !errors.Is(refused, fs.ErrPermission) || err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		_, err = parseNamed(path, text)
+	}
+	return err
+}
+
+// parseNamed is parse with errors that name the file.
+func parseNamed(path string, text []byte) (*table, error) {
+	t, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%w", path, err)
+	}
+	return t, nil
 }
 
 func (f *File) useParams(p argon2id.Params) {
@@ -83,7 +91,8 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	if len(password) > MaxPassword {
 		return User{}, ErrPasswordTooLong
 	}
-	r, hash := f.lookup(name), f.dummy
+	all := f.live.Get()
+	r, hash := all.lookup(name), f.dummy
 	if r != nil {
 		hash = r.Hash
 	}
@@ -95,7 +104,7 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	if busy := f.limit.do(ctx, func() {
 		match, err = compare(password, hash)
 		match = match && r != nil && !r.Disabled
-		if err == nil && match && r.params != f.params && !f.readOnly.Load() {
+		if err == nil && match && r.params != f.params && f.readOnly.Load() != all {
 			fresh, err = f.hash(password)
 		}
 	}); busy != nil {
@@ -108,7 +117,7 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 		return User{}, ErrInvalid
 	}
 	if fresh != "" {
-		f.rehash(ctx, r, fresh)
+		f.rehash(ctx, all, r, fresh)
 	}
 	return r.user(), nil
 }
@@ -121,30 +130,26 @@ func (f *File) hash(password string) (string, error) {
 // Lookup returns the user of that subject, or [ErrUnknown] if there is none any more
 // or it is disabled.
 func (f *File) Lookup(_ context.Context, subject string) (User, error) {
-	r := f.current(time.Now()).find(subject)
+	r := f.live.Get().find(subject)
 	if r == nil || r.Disabled {
 		return User{}, ErrUnknown
 	}
 	return r.user(), nil
 }
 
-func (f *File) lookup(name string) *record {
+func (f *File) lookup(name string) *record { return f.live.Get().lookup(name) }
+
+func (t *table) lookup(name string) *record {
 	name, err := Normalize(name)
 	if err != nil {
 		return nil
 	}
-	return f.current(time.Now()).find(name)
+	return t.find(name)
 }
 
 // Stale returns why the file on disk is not the one in use, or nil. It looks at the
 // disk like any other use.
-func (f *File) Stale() error {
-	f.current(time.Now())
-	if err := f.stale.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
+func (f *File) Stale() error { return f.live.Stale() }
 
 // RestAfter leaves the cores to others for a while after each hash, as long as rest says
 // of one that took so long, half a second at most. Call it before the first Check.
@@ -166,100 +171,9 @@ func (f *File) Stats() Stats {
 	return Stats{
 		Hashes: f.limit.hashes.Load(), Busy: f.limit.busy.Load(),
 		Running: len(f.limit.slots), Waiting: int(f.limit.waiting.Load()), Limit: cap(f.limit.slots), Most: (1 + queuePerSlot) * cap(f.limit.slots),
-		Memory: int64(max(f.params.Memory, f.live.Load().memory)) << 10,
+		Memory: int64(max(f.params.Memory, f.live.Get().memory)) << 10,
 	}
 }
 
 // LogValue keeps the users out of logs.
 func (f *File) LogValue() slog.Value { return slog.StringValue(f.path) }
-
-// current returns the users in use, after a look at the disk if it is time for one.
-// Nobody waits for somebody else's look.
-func (f *File) current(now time.Time) *table {
-	if f.mu.TryLock() {
-		if now.Sub(f.looked) >= recheck {
-			f.reload(now)
-		}
-		f.mu.Unlock()
-	}
-	return f.live.Load()
-}
-
-// reload reads the file if it differs from the one read last. It needs f.mu.
-func (f *File) reload(now time.Time) {
-	f.looked = now
-	info, err := os.Stat(f.path)
-	if errors.Is(err, fs.ErrNotExist) && !f.existed {
-		return
-	}
-	if err != nil {
-		// An editor may be at work, or a disk away: doubt is no reason to forget users.
-		f.seen = nil
-		f.fail(err)
-		return
-	}
-	if f.seen != nil && sameFile(f.seen, info) && info.ModTime().Sub(f.readAt).Abs() > 2*time.Second {
-		return // a change within a tick of the file's clock would not show: look twice
-	}
-	f.seen, f.readAt, f.existed = info, now, true
-	t, err := read(f.path, info, f.others)
-	if err != nil {
-		f.fail(err)
-		return
-	}
-	f.live.Store(t)
-	f.stale.Store(nil)
-	f.readOnly.Store(false)
-}
-
-func (f *File) fail(err error) { f.stale.Store(&err) }
-
-func sameFile(a, b fs.FileInfo) bool {
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.Mode() == b.Mode() && a.ModTime().Equal(b.ModTime())
-}
-
-// read returns what the file says. Its errors name the file, and the line if one is wrong.
-func read(path string, info fs.FileInfo, others fs.FileMode) (*table, error) {
-	private := checkPrivate(path, info, others)
-	if !info.Mode().IsRegular() {
-		return nil, private
-	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxFile>>20)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, errors.Join(private, err)
-	}
-	t, err := parse(b)
-	if err != nil {
-		err = fmt.Errorf("%s:%w", path, err)
-	}
-	if err := errors.Join(private, err); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// checkPrivate refuses a file that others can read or replace. Hashes can be guessed
-// at leisure by whoever has them.
-func checkPrivate(path string, info fs.FileInfo, others fs.FileMode) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
-	}
-	if info.Mode().Perm()&others != 0 {
-		return fmt.Errorf("%s has mode %04o, so others can read it: chmod 0600 %s", path, info.Mode().Perm(), path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() && os.Geteuid() != 0 {
-		return fmt.Errorf("%s belongs to another user: chown it to the one Signet runs as", path)
-	}
-	dir := filepath.Dir(path)
-	parent, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if parent.Mode().Perm()&0o022 != 0 && parent.Mode()&fs.ModeSticky == 0 {
-		return fmt.Errorf("%s has mode %04o, so others can replace %s: chmod 0700 %s", dir, parent.Mode().Perm(), path, dir)
-	}
-	return nil
-}

@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/alexedwards/argon2id"
+
+	"signet/internal/durable"
 )
 
 const (
@@ -33,8 +34,7 @@ type record struct {
 	params argon2id.Params // of the hash; none of bcrypt
 }
 
-// fields are the record's, in the spelling that counts.
-var fields = []string{"name", "hash", "email", "display_name", "scopes", "disabled", "version"}
+var recordJSON = durable.NewJSON[record]()
 
 // user is what others see of r: everything but the hash.
 func (r *record) user() User {
@@ -98,17 +98,11 @@ func parseLine(b []byte) (*record, error) {
 	if b[0] != '{' {
 		return nil, errClearText
 	}
-	if !utf8.Valid(b) {
-		return nil, errors.New("not UTF-8")
-	}
-	if err := checkFields(b); err != nil {
+	value, err := recordJSON.Parse(b)
+	if err != nil {
 		return nil, err
 	}
-	r := &record{}
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, withoutValues(err)
-	}
-	var err error
+	r := &value
 	if r.Name, err = Normalize(r.Name); err != nil {
 		return nil, err
 	}
@@ -126,44 +120,6 @@ func parseLine(b []byte) (*record, error) {
 		r.Version = hex.EncodeToString(sum[:8])
 	}
 	return r, r.checkText()
-}
-
-// checkFields refuses what [json.Unmarshal] lets pass: fields it does not know, in
-// other spellings, or twice. A misspelt "disabled" must not be a user who may sign in.
-func checkFields(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	if _, err := d.Token(); err != nil {
-		return withoutValues(err)
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return withoutValues(err)
-		}
-		name, _ := key.(string)
-		switch {
-		case !slices.Contains(fields, name):
-			return fmt.Errorf("unknown field; there are %s", strings.Join(fields, ", "))
-		case seen[name]:
-			return fmt.Errorf("%s stands there twice", name)
-		}
-		seen[name] = true
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return withoutValues(err)
-		}
-	}
-	return nil
-}
-
-// withoutValues restates an error of encoding/json, which may quote the text.
-func withoutValues(err error) error {
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		return fmt.Errorf("%s has the wrong type", wrongType.Field)
-	}
-	return errors.New("not one JSON object")
 }
 
 // checkText looks at what ends up in tokens and on pages.

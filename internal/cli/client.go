@@ -12,6 +12,10 @@ import (
 	"signet/internal/clients"
 )
 
+func (c *config) clients() clients.File {
+	return clients.File{Path: c.clientsFile(), GroupMayRead: c.GroupRead}
+}
+
 func clientCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "client", Short: "Configure OAuth clients"}
 	cmd.AddCommand(clientAddCommand(p), clientListCommand(p), clientRemoveCommand(p))
@@ -46,7 +50,7 @@ func clientAddCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, secret, err := clients.Add(cfg.clientsFile(), ring, spec)
+			c, secret, err := cfg.clients().Add(cmd.Context(), ring, spec)
 			if err != nil {
 				return err
 			}
@@ -90,7 +94,7 @@ func clientListCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := clients.List(cfg.clientsFile())
+			list, err := cfg.clients().List()
 			if err != nil {
 				return err
 			}
@@ -115,12 +119,12 @@ func clientListCommand(p Process) *cobra.Command {
 func clientRemoveCommand(p Process) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Remove a client: its grants end with their next refresh", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
 				return err
 			}
-			if err := clients.Remove(cfg.clientsFile(), args[0]); err != nil {
+			if err := cfg.clients().Remove(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			fmt.Fprintf(p.Stdout, "removed %s\n", args[0])

@@ -13,7 +13,6 @@ import (
 	"signet/internal/clients"
 	"signet/internal/state"
 	"signet/internal/store"
-	"signet/keys"
 )
 
 // finding is one thing that the doctor looked at.
@@ -114,7 +113,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 			add("clients", err, cfg.clientsFile())
 		}
 		if cfg.KeysDir != "" {
-			_, err := keys.ReadDir(cfg.KeysDir, cfg.Lives.Access, cfg.logger())
+			_, err := cfg.readKeys(cfg.logger())
 			add("keys", err, cfg.KeysDir)
 		} else if dataErr == nil && !fresh {
 			fine, err := examineKeys(ctx, cfg)

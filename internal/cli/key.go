@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,7 +84,7 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 		return t, err
 	}
 	if cfg.KeysDir != "" {
-		set, err := keys.ReadDir(cfg.KeysDir, cfg.Lives.Access, nil)
+		set, err := cfg.readKeys(nil)
 		if err != nil {
 			return t, err
 		}
@@ -97,6 +98,14 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 		return t, nil // a first start has yet to come
 	}
 	return t, err
+}
+
+// readKeys reads the operator's folder as the server does.
+func (c *config) readKeys(log *slog.Logger) (*keys.Set, error) {
+	if c.GroupRead {
+		return keys.ReadMounted(c.KeysDir, c.Lives.Access, log)
+	}
+	return keys.ReadDir(c.KeysDir, c.Lives.Access, log)
 }
 
 func (c *config) keyOptions(st *store.Store) keys.Options {

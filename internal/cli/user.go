@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"signet/internal/durable"
 	"signet/internal/oauth"
 	"signet/users"
 )
@@ -190,7 +191,7 @@ func userEditCommand(p Process, verb, short, done string, edit func(context.Cont
 // openUsers opens the users file for a change, in a directory that is made if needed:
 // users may come before the first start.
 func openUsers(cfg *config) (*users.File, error) {
-	if err := os.MkdirAll(filepath.Dir(cfg.usersFile()), 0o700); err != nil {
+	if err := durable.MakeDir(filepath.Dir(cfg.usersFile())); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	return cfg.openUsers()

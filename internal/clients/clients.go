@@ -12,12 +12,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
+	"signet/internal/durable"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 )
@@ -42,9 +39,6 @@ var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
 // grantTypes are those that every client may use.
 var grantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
-
-// checkInterval is how long a change of clients.json may go unnoticed.
-const checkInterval = time.Second
 
 // Client is a client as the endpoints see it.
 type Client struct {
@@ -109,16 +103,7 @@ type Registry struct {
 	o    Options
 	demo map[string]known
 
-	configured atomic.Pointer[snapshot]
-	nextCheck  atomic.Int64 // Unix nanoseconds
-	checking   sync.Mutex
-}
-
-// snapshot is clients.json as it was read last.
-type snapshot struct {
-	clients map[string]known
-	info    os.FileInfo // nil: there was no file
-	stale   error       // why the file that is there now is not used
+	file *durable.Live[map[string]known] // nil: no clients are configured
 }
 
 // known is a client and how it proves that it is one.
@@ -141,13 +126,25 @@ func Open(o Options) (*Registry, error) {
 	for _, c := range o.Demo {
 		r.demo[c.ID] = o.demo(c)
 	}
-	first, err := r.read()
+	if o.Path == "" {
+		return r, nil
+	}
+	var err error
+	r.file, err = durable.Follow(o.Path, durable.Access{GroupRead: o.GroupMayRead}, maxFile, nil, o.parse)
+	return r, err
+}
+
+// parse reads the configured clients.
+func (o *Options) parse(text []byte) (map[string]known, error) {
+	entries, err := parseNamed(o.Path, text)
 	if err != nil {
 		return nil, err
 	}
-	r.configured.Store(first)
-	r.nextCheck.Store(time.Now().Add(checkInterval).UnixNano())
-	return r, nil
+	clients := map[string]known{}
+	for _, e := range entries {
+		clients[e.ID] = e.known(*o)
+	}
+	return clients, nil
 }
 
 func (o *Options) demo(c Client) known {
@@ -179,7 +176,7 @@ func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
 }
 
 func (r *Registry) find(id string) (known, error) {
-	if k, ok := r.current(time.Now()).clients[id]; ok {
+	if k, ok := r.configured()[id]; ok {
 		return k, nil
 	}
 	if k, ok := r.demo[id]; ok {
@@ -211,57 +208,18 @@ func (r *Registry) registered(id string) (known, error) {
 	return k, nil
 }
 
-// Stale says why clients.json as it is now is not in use; the clients of the last
-// good one still are. It is nil when all is well.
-func (r *Registry) Stale() error { return r.current(time.Now()).stale }
-
-// current returns the configured clients. Once in a while one of its callers looks
-// whether the file has changed; the others do not wait for it.
-func (r *Registry) current(now time.Time) *snapshot {
-	if now.UnixNano() >= r.nextCheck.Load() && r.checking.TryLock() {
-		defer r.checking.Unlock()
-		r.nextCheck.Store(now.Add(checkInterval).UnixNano())
-		r.configured.Store(r.reload(r.configured.Load()))
+// Stale returns why clients.json as it is now is not in use, or nil; the clients of the
+// last good one still are.
+func (r *Registry) Stale() error {
+	if r.file == nil {
+		return nil
 	}
-	return r.configured.Load()
+	return r.file.Stale()
 }
 
-// reload returns last if the file is still the one it was read from. While the
-// file is unusable it is tried again and again: what repairs it may be a chmod.
-func (r *Registry) reload(last *snapshot) *snapshot {
-	if r.o.Path == "" {
-		return last
+func (r *Registry) configured() map[string]known {
+	if r.file == nil {
+		return nil
 	}
-	info, err := os.Stat(r.o.Path)
-	if last.stale == nil && (err == nil && sameFile(info, last.info) || errors.Is(err, os.ErrNotExist) && last.info == nil) {
-		return last
-	}
-	next, err := r.read()
-	if err == nil && next.info == nil && last.info != nil {
-		err = errors.New(r.o.Path + " is gone") // taking the last client away leaves an empty list
-	}
-	if err != nil {
-		return &snapshot{clients: last.clients, info: last.info, stale: err}
-	}
-	return next
-}
-
-func sameFile(a, b os.FileInfo) bool {
-	return b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
-}
-
-func (r *Registry) read() (*snapshot, error) {
-	s := &snapshot{clients: map[string]known{}}
-	if r.o.Path == "" {
-		return s, nil
-	}
-	entries, info, err := readFile(r.o.Path, r.o.GroupMayRead)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		s.clients[e.ID] = e.known(r.o)
-	}
-	s.info = info
-	return s, nil
+	return r.file.Get()
 }

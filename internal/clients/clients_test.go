@@ -52,7 +52,7 @@ func add(t testing.TB, o clients.Options, s clients.Spec) (secret string) {
 	if s.RedirectURIs == nil {
 		s.RedirectURIs = []string{"https://app.test/cb"}
 	}
-	_, secret, err := clients.Add(o.Path, o.Ring, s)
+	_, secret, err := at(o.Path).Add(t.Context(), o.Ring, s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,30 +1,29 @@
 package clients
 
 import (
-	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"signet/internal/durable"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 )
 
 const (
-	maxFile      = 16 << 20
-	maxID        = 128
-	minSecret    = 8
-	maxSecret    = 256
-	lockPatience = 5 * time.Second
+	maxFile   = 16 << 20
+	maxID     = 128
+	minSecret = 8
+	maxSecret = 256
+	patience  = 10 * time.Second // with another edit
 )
 
 // Configured is a client of clients.json, without its secret.
@@ -39,10 +38,20 @@ type Configured struct {
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 }
 
-// file is the form of clients.json.
-type file struct {
+// File is clients.json as the commands edit it.
+type File struct {
+	Path         string
+	GroupMayRead bool // it may be readable by its group, as mounted secrets are
+}
+
+func (f File) access() durable.Access { return durable.Access{GroupRead: f.GroupMayRead} }
+
+// content is the form of clients.json.
+type content struct {
 	Clients []entry `json:"clients"`
 }
+
+var contentJSON = durable.NewJSON[content]()
 
 type entry struct {
 	Configured
@@ -106,46 +115,23 @@ func unreserved(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-._~", r)
 }
 
-// readFile reads clients.json whole. A file that does not exist has no clients and
-// no info; anything wrong with one that does is an error that names it.
-func readFile(path string, groupMayRead bool) ([]entry, os.FileInfo, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, nil
-	} else if err != nil {
-		return nil, nil, err
+// parseNamed is parseFile with errors that name the file and the line.
+func parseNamed(path string, text []byte) ([]entry, error) {
+	entries, err := parseFile(text)
+	var fault *durable.JSONFault
+	if errors.As(err, &fault) {
+		return nil, fmt.Errorf("%s:%d: %w", path, fault.Line, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := checkAccess(path, info, groupMayRead); err != nil {
-		return nil, nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(b) > maxFile {
-		return nil, nil, fmt.Errorf("%s: longer than %d bytes", path, maxFile)
-	}
-	entries, err := parseFile(b)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return entries, info, nil
+	return entries, nil
 }
 
-func parseFile(b []byte) ([]entry, error) {
-	var list file
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&list); err != nil {
+func parseFile(text []byte) ([]entry, error) {
+	list, err := contentJSON.Parse(text)
+	if err != nil {
 		return nil, fmt.Errorf("not a list of clients: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("not a list of clients: something follows it")
 	}
 	if list.Clients == nil {
 		return nil, errors.New(`not a list of clients: no "clients"`)
@@ -163,38 +149,6 @@ func parseFile(b []byte) ([]entry, error) {
 	return list.Clients, nil
 }
 
-// checkAccess refuses a file that others could have read or replaced. info is of
-// the opened file, so a symbolic link stands for what it points to.
-func checkAccess(path string, info os.FileInfo, groupMayRead bool) error {
-	forbidden := os.FileMode(0o077)
-	if groupMayRead {
-		forbidden = 0o037
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&forbidden != 0 {
-		return fmt.Errorf("%s has mode %04o, others have access to it: want 0600 (chmod 600 %s)", path, mode, path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, not to user %d who runs this: want mode 0600 and the right owner", path, st.Uid, os.Geteuid())
-	}
-	return checkDir(filepath.Dir(path))
-}
-
-// checkDir refuses a folder in which everybody may put a file of their own in the
-// place of ours.
-func checkDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&os.ModeSticky == 0 {
-		return fmt.Errorf("folder %s has mode %04o, everybody may write to it: want 0700 (chmod 700 %s)", dir, mode.Perm(), dir)
-	}
-	return nil
-}
-
 // Spec describes a client to be added. Without Secret one is made, unless the
 // client is public.
 type Spec struct {
@@ -208,10 +162,10 @@ type Spec struct {
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
 }
 
-// Add puts a client into the file at path, which it makes if need be, and returns
+// Add puts a client into the file, which it makes if need be, and returns
 // it with its secret. The secret is kept as a hash and never seen again. A running
 // server notices within about a second.
-func Add(path string, ring *seal.Keyring, spec Spec) (Configured, string, error) {
+func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix(),
 		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs}
 	if c.Name == "" {
@@ -231,7 +185,7 @@ func Add(path string, ring *seal.Keyring, spec Spec) (Configured, string, error)
 	if err := e.check(); err != nil {
 		return Configured{}, "", err
 	}
-	err := change(path, func(list []entry) ([]entry, error) {
+	err := f.change(ctx, func(list []entry) ([]entry, error) {
 		if slices.ContainsFunc(list, func(other entry) bool { return other.ID == e.ID }) {
 			return nil, fmt.Errorf("client %s exists already", e.ID)
 		}
@@ -266,20 +220,26 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// List returns the clients in the file at path.
-func List(path string) ([]Configured, error) {
-	entries, _, err := readFile(path, false)
-	list := make([]Configured, 0, len(entries)) // "[]" in JSON, not "null"
+// List returns the clients in the file. Without a file there are none.
+func (f File) List() ([]Configured, error) {
+	text, err := f.access().Read(f.Path, maxFile)
+	list := []Configured{} // "[]" in JSON, not "null"
+	if errors.Is(err, fs.ErrNotExist) {
+		return list, nil
+	} else if err != nil {
+		return nil, err
+	}
+	entries, err := parseNamed(f.Path, text)
 	for _, e := range entries {
 		list = append(list, e.Configured)
 	}
 	return list, err
 }
 
-// Remove takes the client named id out of the file at path. It is [ErrUnknown] if
-// it is not there.
-func Remove(path, id string) error {
-	return change(path, func(list []entry) ([]entry, error) {
+// Remove takes the client named id out of the file. It is [ErrUnknown] if it is not
+// there.
+func (f File) Remove(ctx context.Context, id string) error {
+	return f.change(ctx, func(list []entry) ([]entry, error) {
 		i := slices.IndexFunc(list, func(e entry) bool { return e.ID == id })
 		if i < 0 {
 			return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
@@ -290,75 +250,21 @@ func Remove(path, id string) error {
 
 // change replaces the file by what edit makes of its clients. Of two processes
 // that do so one waits; a reader sees the old file or the new one, whole.
-func change(path string, edit func([]entry) ([]entry, error)) error {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target // replace the file, not the link to it
-	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func (f File) change(ctx context.Context, edit func([]entry) ([]entry, error)) error {
+	if err := durable.MakeDir(filepath.Dir(f.Path)); err != nil {
 		return err
 	}
-	if err := checkDir(dir); err != nil {
-		return err
-	}
-	unlock, err := lock(path + ".lock")
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	list, _, err := readFile(path, false)
-	if err != nil {
-		return err
-	}
-	if list, err = edit(list); err != nil {
-		return err
-	}
-	if list == nil {
-		list = []entry{}
-	}
-	b, err := json.MarshalIndent(file{Clients: list}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return replace(path, append(b, '\n'))
-}
-
-// lock takes a lock that ends with the process at the latest. It is on a file of
-// its own, because the one that it guards is replaced.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
+	return f.access().Edit(ctx, f.Path, maxFile, patience, func(old []byte) (text []byte, err error) {
+		list := []entry{}
+		if old != nil {
+			if list, err = parseNamed(f.Path, old); err != nil {
+				return nil, err
+			}
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Since(start) > lockPatience {
-			return nil, errors.Join(fmt.Errorf("locking %s, which another command may hold: %w", path, err), f.Close())
+		if list, err = edit(list); err != nil {
+			return nil, err
 		}
-	}
-}
-
-// replace writes a file aside and renames it, so that a crash leaves the old one
-// or the new one.
-func replace(path string, b []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+		text, err = json.MarshalIndent(content{list}, "", "  ")
+		return append(text, '\n'), err
+	})
 }

@@ -18,6 +18,9 @@ import (
 	"signet/internal/oauth"
 )
 
+// at is the clients file at path, as commands edit it.
+func at(path string) clients.File { return clients.File{Path: path} }
+
 func write(t *testing.T, path, content string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
@@ -31,7 +34,7 @@ func write(t *testing.T, path, content string, mode os.FileMode) {
 func TestAddListRemove(t *testing.T) {
 	o := options(t)
 	o.Path = filepath.Join(filepath.Dir(o.Path), "made", "clients.json")
-	c, secret, err := clients.Add(o.Path, o.Ring, clients.Spec{ID: "web", Name: "Web\x00 App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"read"}})
+	c, secret, err := at(o.Path).Add(t.Context(), o.Ring, clients.Spec{ID: "web", Name: "Web\x00 App", RedirectURIs: []string{"https://app.test/cb"}, Scopes: []string{"read"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,28 +58,28 @@ func TestAddListRemove(t *testing.T) {
 		}
 	}
 
-	list, err := clients.List(o.Path)
+	list, err := at(o.Path).List()
 	if err != nil || len(list) != 3 || list[0].ID != "web" || list[2].ID != "cli" || !list[2].Public {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	if got := marshal(t, list); strings.Contains(got, "secret") {
 		t.Errorf("the list has a secret's hash: %s", got)
 	}
-	if err := clients.Remove(o.Path, "web"); err != nil {
+	if err := at(o.Path).Remove(t.Context(), "web"); err != nil {
 		t.Fatal(err)
 	}
-	if err := clients.Remove(o.Path, "web"); !errors.Is(err, clients.ErrUnknown) || !strings.Contains(err.Error(), "web") {
+	if err := at(o.Path).Remove(t.Context(), "web"); !errors.Is(err, clients.ErrUnknown) || !strings.Contains(err.Error(), "web") {
 		t.Errorf("removed twice: %v", err)
 	}
 	r := open(t, o)
 	unknown(t, r, "web")
 	find(t, r, "cli")
 	for _, id := range []string{"cli", "own"} {
-		if err := clients.Remove(o.Path, id); err != nil {
+		if err := at(o.Path).Remove(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if list, err := clients.List(o.Path); err != nil || marshal(t, list) != "[]" {
+	if list, err := at(o.Path).List(); err != nil || marshal(t, list) != "[]" {
 		t.Errorf("%s, %v; want an empty list", marshal(t, list), err)
 	}
 	open(t, o)
@@ -88,10 +91,10 @@ func TestAddListRemove(t *testing.T) {
 
 func TestListOfNoFile(t *testing.T) {
 	path := options(t).Path
-	if list, err := clients.List(path); err != nil || marshal(t, list) != "[]" {
+	if list, err := at(path).List(); err != nil || marshal(t, list) != "[]" {
 		t.Errorf("%s, %v", marshal(t, list), err)
 	}
-	if err := clients.Remove(path, "x"); !errors.Is(err, clients.ErrUnknown) {
+	if err := at(path).Remove(t.Context(), "x"); !errors.Is(err, clients.ErrUnknown) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -127,7 +130,7 @@ func TestAddRefuses(t *testing.T) {
 	} {
 		spec := clients.Spec{ID: "new", RedirectURIs: []string{"https://app.test/cb"}}
 		change(&spec)
-		_, secret, err := clients.Add(o.Path, o.Ring, spec)
+		_, secret, err := at(o.Path).Add(t.Context(), o.Ring, spec)
 		if err == nil || secret != "" {
 			t.Errorf("%s: added, error %v", name, err)
 		} else if spec.Secret != "" && strings.Contains(err.Error(), spec.Secret) {
@@ -147,16 +150,16 @@ func TestConcurrentAdds(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if _, _, err := clients.Add(o.Path, o.Ring, clients.Spec{ID: fmt.Sprint("c", i), RedirectURIs: []string{"https://app.test/"}}); err != nil {
+			if _, _, err := at(o.Path).Add(t.Context(), o.Ring, clients.Spec{ID: fmt.Sprint("c", i), RedirectURIs: []string{"https://app.test/"}}); err != nil {
 				t.Error(err)
 			}
-			if _, err := clients.List(o.Path); err != nil {
+			if _, err := at(o.Path).List(); err != nil {
 				t.Errorf("a reader saw half a file: %v", err)
 			}
 		})
 	}
 	wg.Wait()
-	if list, err := clients.List(o.Path); err != nil || len(list) != n {
+	if list, err := at(o.Path).List(); err != nil || len(list) != n {
 		t.Errorf("%d clients, %v; want %d", len(list), err, n)
 	}
 }
@@ -175,9 +178,9 @@ func TestL01_Permissions(t *testing.T) {
 		t.Helper()
 		o := o
 		o.Path = path
-		_, listErr := clients.List(path)
+		_, listErr := at(path).List()
 		_, openErr := clients.Open(o)
-		_, _, addErr := clients.Add(path, o.Ring, clients.Spec{ID: "new", RedirectURIs: []string{"https://app.test/"}})
+		_, _, addErr := at(path).Add(t.Context(), o.Ring, clients.Spec{ID: "new", RedirectURIs: []string{"https://app.test/"}})
 		for _, err := range []error{listErr, openErr, addErr} {
 			if err == nil || !strings.Contains(err.Error(), names) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v; want an error that names %s and %s", name, err, names, want)
@@ -192,11 +195,11 @@ func TestL01_Permissions(t *testing.T) {
 	if err := os.Symlink(o.Path, link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := clients.List(link); err == nil {
+	if _, err := at(link).List(); err == nil {
 		t.Error("a link to a readable file was followed")
 	}
 	chmod(o.Path, 0o600)
-	if _, err := clients.List(link); err != nil {
+	if _, err := at(link).List(); err != nil {
 		t.Errorf("link to a good file: %v", err)
 	}
 	dir := filepath.Dir(o.Path)
@@ -207,7 +210,7 @@ func TestL01_Permissions(t *testing.T) {
 		if err := os.Chown(o.Path, 12345, -1); err != nil {
 			t.Fatal(err)
 		}
-		refuses("owner", o.Path, o.Path, "0600")
+		refuses("owner", o.Path, o.Path, "chown 0 ")
 	}
 	refuses("folder in the place of the file", dir, dir, "regular")
 }
@@ -218,7 +221,7 @@ func TestAddMakesNoFileWhereEverybodyWrites(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := clients.Add(o.Path, o.Ring, clients.Spec{ID: "web", RedirectURIs: []string{"https://app.test/"}}); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, _, err := at(o.Path).Add(t.Context(), o.Ring, clients.Spec{ID: "web", RedirectURIs: []string{"https://app.test/"}}); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v; want an error that names the folder", err)
 	}
 	if _, err := os.Stat(o.Path); !errors.Is(err, os.ErrNotExist) {
@@ -236,7 +239,7 @@ func TestAddFollowsLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	add(t, link, clients.Spec{ID: "two"})
-	if list, err := clients.List(o.Path); err != nil || len(list) != 2 {
+	if list, err := at(o.Path).List(); err != nil || len(list) != 2 {
 		t.Errorf("behind the link: %+v, %v", list, err)
 	}
 }
@@ -276,7 +279,7 @@ func TestDamagedFileStopsTheStart(t *testing.T) {
 		if _, err := clients.Open(o); err == nil || !strings.Contains(err.Error(), o.Path) {
 			t.Errorf("%.200s: %v; want an error that names the file", content, err)
 		}
-		if _, _, err := clients.Add(o.Path, o.Ring, clients.Spec{ID: "new", RedirectURIs: []string{"https://a.test/"}}); err == nil {
+		if _, _, err := at(o.Path).Add(t.Context(), o.Ring, clients.Spec{ID: "new", RedirectURIs: []string{"https://a.test/"}}); err == nil {
 			t.Errorf("%.200s: a client was added to it", content)
 		}
 		if after, err := os.ReadFile(o.Path); err != nil || string(after) != content {
@@ -327,7 +330,7 @@ func TestReload(t *testing.T) {
 				t.Errorf("%s and repaired: %v", name, err)
 			}
 		}
-		if err := clients.Remove(o.Path, "web"); err != nil {
+		if err := at(o.Path).Remove(t.Context(), "web"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(1100 * time.Millisecond)
@@ -345,7 +348,7 @@ func FuzzFile(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "clients.json")
 	f.Fuzz(func(t *testing.T, content string) {
 		write(t, path, content, 0o600)
-		list, err := clients.List(path)
+		list, err := at(path).List()
 		if err != nil {
 			if !strings.Contains(err.Error(), path) {
 				t.Errorf("%q: %v does not name the file", content, err)

@@ -69,7 +69,7 @@ func TestPostLogoutRedirectURIsAreRefused(t *testing.T) {
 	for _, uri := range []string{"", "javascript:alert(1)", "http://app.test/bye", "https://app.test/bye#x", "https://u@app.test/bye", "//app.test"} {
 		refused(t, r, document("post_logout_redirect_uris", []string{uri}), oauth.InvalidClientMetadata)
 		spec := clients.Spec{ID: "web", RedirectURIs: []string{"https://app.test/cb"}, PostLogoutRedirectURIs: []string{uri}}
-		if _, _, err := clients.Add(o.Path, o.Ring, spec); err == nil {
+		if _, _, err := at(o.Path).Add(t.Context(), o.Ring, spec); err == nil {
 			t.Errorf("%q was configured", uri)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/store"
 )
@@ -20,6 +21,9 @@ import (
 // acceptLoss is the command that begins anew where something of a data directory
 // is gone: nothing issued before is accepted after it.
 const acceptLoss = "signet doctor --accept-loss"
+
+// maxSecret is the longest list of root secrets, in bytes.
+const maxSecret = 64 << 10
 
 // Data says where the state of a server lives.
 type Data struct {
@@ -33,6 +37,8 @@ type Data struct {
 // shared reports whether the store is a database that replicas share. Then they share
 // the secret too, as a setting, and nothing of the state is in Dir.
 func (d Data) shared() bool { return store.Locate(d.Store).Shared() }
+
+func (d Data) access() durable.Access { return durable.Access{GroupRead: d.GroupMayRead} }
 
 func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
 func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }
@@ -111,11 +117,11 @@ func (d Data) firstStart() (bool, error) {
 }
 
 func (d Data) begin(ctx context.Context) error {
-	if err := writeFile(d.marker(), nil); err != nil {
+	if err := create(d.marker(), ""); err != nil {
 		return err
 	}
 	if d.Secret == "" && !exists(d.secretFile()) {
-		if err := writeFile(d.secretFile(), []byte(seal.NewSecret()+"\n")); err != nil {
+		if err := create(d.secretFile(), seal.NewSecret()+"\n"); err != nil {
 			return err
 		}
 	}
@@ -137,7 +143,7 @@ func (d Data) begin(ctx context.Context) error {
 	if err := os.Remove(d.marker()); err != nil {
 		return err
 	}
-	return syncDir(d.Dir)
+	return durable.SyncDir(d.Dir)
 }
 
 // Ring reads the root secrets from the setting or the file.
@@ -152,17 +158,17 @@ func (d Data) Ring() (*seal.Keyring, error) {
 	if d.shared() {
 		return nil, errors.New("SIGNET_SECRET: must be set when the store is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
 	}
-	path := d.secretFile()
-	if err := d.private(path); err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(path)
+	b, err := d.access().Read(d.secretFile(), maxSecret)
 	if err != nil {
-		return nil, fmt.Errorf("reading the root secret: %w", err)
+		return nil, fmt.Errorf("the root secret: %w", err)
 	}
-	ring, err := seal.Parse(strings.TrimSpace(string(b)))
+	return d.parseSecret(b)
+}
+
+func (d Data) parseSecret(text []byte) (*seal.Keyring, error) {
+	ring, err := seal.Parse(strings.TrimSpace(string(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; put the right file back, or run `%s` to begin anew", path, err, acceptLoss)
+		return nil, fmt.Errorf("%s: %w; put the right file back, or run `%s` to begin anew", d.secretFile(), err, acceptLoss)
 	}
 	return ring, nil
 }
@@ -259,7 +265,7 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 			}
 			did = append(did, "moved "+path+" to "+aside)
 		}
-		if err := writeFile(path, []byte(secret+"\n")); err != nil {
+		if err := create(path, secret+"\n"); err != nil {
 			return did, err
 		}
 		did = append(did, "made a new secret in "+path)
@@ -313,69 +319,20 @@ func exists(path string) bool {
 
 // makeDir makes dir for us alone, or refuses one that others can write to.
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("data directory: %s is not a directory", dir)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("data directory: %s has mode %04o, so others can replace its files: chmod 0700 %s", dir, info.Mode().Perm(), dir)
-	}
-	return nil
-}
-
-// private refuses a file that others can read: its content is a secret.
-func (d Data) private(path string) error {
-	others := fs.FileMode(0o077)
-	if d.GroupMayRead {
-		others = 0o037
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
-	}
-	if info.Mode().Perm()&others != 0 {
-		return fmt.Errorf("%s has mode %04o, so others can read it: chmod 0600 %s", path, info.Mode().Perm(), path)
-	}
-	if !ownedByUs(info) {
-		return fmt.Errorf("%s belongs to another user: chown it to the one Signet runs as", path)
-	}
-	return nil
-}
-
-// writeFile makes path whole or not at all, and durable before it returns. It never
-// replaces an existing file.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
+	err := durable.MakeDir(dir)
 	if err == nil {
-		err = f.Sync()
+		err = durable.WritableFolder(dir)
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
+// create makes a file unless it is there already.
+func create(path, content string) error {
+	if err := durable.Create(path, []byte(content)); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/store"
 )
@@ -24,7 +25,8 @@ type State struct {
 
 	data  Data
 	log   *slog.Logger
-	stale atomic.Pointer[error] // why the changed secret file is not taken up
+	file  *durable.Live[*seal.Keyring] // of the secret; nil: it is a setting
+	stale atomic.Pointer[error]        // why the changed secret file is not taken up
 }
 
 // Open opens the state for a server, after [Prepare]. The caller runs [State.Run] and
@@ -37,7 +39,15 @@ func Open(ctx context.Context, d Data, log *slog.Logger) (*State, error) {
 	s := &State{Ring: ring, data: d, log: log}
 	opts := d.storeOptions()
 	opts.Serve, opts.Log = true, log
-	return s, s.open(ctx, opts)
+	if err := s.open(ctx, opts); err != nil {
+		return nil, err
+	}
+	if d.Secret == "" && !d.shared() {
+		if s.file, err = durable.Follow(d.secretFile(), d.access(), maxSecret, s.Ring, d.parseSecret); err != nil {
+			return nil, errors.Join(err, s.Store.Close())
+		}
+	}
+	return s, nil
 }
 
 // open opens the store. A rotation may have changed the secret file between reading it
@@ -62,7 +72,7 @@ func (s *State) open(ctx context.Context, opts store.Options) (err error) {
 func (s *State) Run(ctx context.Context) {
 	said := ""
 	for {
-		if s.data.Secret == "" && !s.data.shared() {
+		if s.file != nil {
 			err := s.takeUpSecret(ctx)
 			if ctx.Err() != nil {
 				return
@@ -86,8 +96,8 @@ func (s *State) Run(ctx context.Context) {
 // takeUpSecret reads the file. A list without the root that the store is under is
 // refused: nothing that was issued would open.
 func (s *State) takeUpSecret(ctx context.Context) error {
-	next, err := s.data.Ring()
-	if err != nil {
+	next := s.file.Get()
+	if err := s.file.Stale(); err != nil {
 		return err
 	}
 	if slices.Equal(next.Roots(), s.Ring.Roots()) {

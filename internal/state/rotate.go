@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/jwt"
@@ -45,7 +44,10 @@ func (r SecretRotation) Run(ctx context.Context) (err error) {
 	if r.Data.Secret != "" || r.Data.shared() {
 		return r.deployed(ctx, st)
 	}
-	unlock, err := lockDir(r.Data.Dir)
+	unlock, err := durable.LockFolder(ctx, r.Data.Dir, 0)
+	if errors.Is(err, durable.ErrLocked) {
+		return fmt.Errorf("%s: another rotation of the secret is running", r.Data.Dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -57,22 +59,6 @@ func (r SecretRotation) Run(ctx context.Context) (err error) {
 	f := &fileRotation{SecretRotation: r, store: st, path: path}
 	defer f.letGo()
 	return f.run(ctx)
-}
-
-// lockDir keeps two rotations in one data directory apart.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: another rotation of the secret is running", dir)
-		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
-	}
-	return func() { f.Close() }, nil
 }
 
 // fileRotation is a rotation of the secret file of one machine.
@@ -194,7 +180,7 @@ func (f *fileRotation) step(list string, err error) error {
 		err = f.use(list)
 	}
 	if err == nil {
-		err = replaceFile(f.path, []byte(list+"\n"))
+		err = durable.Replace(f.path, []byte(list+"\n"))
 	}
 	return err
 }
@@ -325,39 +311,6 @@ func sinceWhen(t time.Time) string {
 func SealedLives(refreshTTL, refreshIdleTTL time.Duration) time.Duration {
 	const session = 12 * time.Hour
 	return max(min(refreshTTL, refreshIdleTTL), session) + jwt.Leeway
-}
-
-// replaceFile puts another content into a file, all or nothing, and durably. Mode and
-// owner stay.
-func replaceFile(path string, content []byte) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
-		err = f.Chown(int(st.Uid), int(st.Gid))
-	}
-	if err == nil {
-		err = f.Chmod(info.Mode().Perm())
-	}
-	if err == nil {
-		_, err = f.Write(content)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }
 
 // Runs reports whether a server runs on the store of d.
