@@ -5,6 +5,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -12,6 +15,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
 
 	"signet/jwt"
 )
@@ -42,7 +48,7 @@ func BenchmarkVerifyCached(b *testing.B) {
 	benchVerify(b, v, w.token(b, nil))
 }
 
-// A flood of good tokens that do not fit into the cache.
+// BenchmarkVerifyFullCache is a flood of good tokens that do not fit into the cache.
 func BenchmarkVerifyFullCache(b *testing.B) {
 	w := newWorld(b)
 	v := newVerifier(b, jwt.VerifierOptions{Keys: w.source, CacheSize: 1000})
@@ -70,6 +76,7 @@ func benchVerify(b *testing.B, v *jwt.Verifier, raw string) {
 	}
 }
 
+// BenchmarkVerifyRefused fails if a structure bomb takes more than 5 ms on average.
 func BenchmarkVerifyRefused(b *testing.B) {
 	w := newWorld(b)
 	for name, raw := range bombs(b, w) {
@@ -78,8 +85,48 @@ func BenchmarkVerifyRefused(b *testing.B) {
 			for b.Loop() {
 				w.verifier.Verify(context.Background(), raw)
 			}
+			if took := b.Elapsed() / time.Duration(b.N); took > 5*time.Millisecond {
+				b.Errorf("refused after %v, want at most 5 ms", took)
+			}
 		})
 	}
+}
+
+// BenchmarkParse reads a token, except for its signature, by the scanner and by
+// encoding/json, which lets through much that the scanner refuses.
+func BenchmarkParse(b *testing.B) {
+	raw := newWorld(b).token(b, nil)
+	for name, parse := range map[string]func(string) error{"scanner": jwt.Parse, "encoding_json": parseByLibrary} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := parse(raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func parseByLibrary(raw string) error {
+	part := strings.Split(raw, ".")
+	var header struct {
+		Algorithm string `json:"alg"`
+		Type      string `json:"typ"`
+		KeyID     string `json:"kid"`
+	}
+	var claims jwt.Claims
+	for i, v := range []any{&header, &claims} {
+		b, err := base64.RawURLEncoding.DecodeString(part[i])
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(b, v); err != nil {
+			return err
+		}
+	}
+	_, err := base64.RawURLEncoding.DecodeString(part[2])
+	return err
 }
 
 func BenchmarkBareSign(b *testing.B) {
@@ -103,8 +150,26 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
-// BenchmarkVerifyWithFeed is VerifyCached with a feed of 100,000 revoked grants to
-// ask.
+// BenchmarkSignByLibrary is BenchmarkSign by the JOSE library.
+func BenchmarkSignByLibrary(b *testing.B) {
+	key, c := newKey(b), goodClaims()
+	c.ID = rand.Text()
+	b.ReportAllocs()
+	for b.Loop() {
+		payload, err := json.Marshal(&c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		header := jws.NewHeaders()
+		header.Set(jws.TypeKey, "at+jwt")
+		header.Set(jws.KeyIDKey, keyID)
+		if _, err := jws.Sign(payload, jws.WithKey(jwa.ES256, key, jws.WithProtectedHeaders(header))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkVerifyWithFeed is BenchmarkVerifyCached with a feed of 100,000 revoked grants.
 func BenchmarkVerifyWithFeed(b *testing.B) {
 	w := newWorld(b)
 	feed := longFeed(b, w)
@@ -127,8 +192,25 @@ func BenchmarkRevoked(b *testing.B) {
 	}
 }
 
-// BenchmarkSignFeed and BenchmarkReadFeed are what a feed of so many grants costs the
-// issuer once a second at most, and a verifier at each poll.
+// BenchmarkMarshalFeed writes the claims of a feed of 100,000 grants by the method of
+// FeedClaims and by encoding/json, which sorts the grants.
+func BenchmarkMarshalFeed(b *testing.B) {
+	type plain jwt.FeedClaims // without the method
+	c := feedOf(100_000)
+	sorted := plain(c)
+	for name, v := range map[string]any{"any_order": &c, "sorted": &sorted} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := json.Marshal(v); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSignFeed is the cost of a feed for its issuer, which signs one a second at
+// most. BenchmarkReadFeed is the cost for a reader at each poll.
 func BenchmarkSignFeed(b *testing.B) {
 	w := newWorld(b)
 	for _, n := range []int{0, 1000, 100_000} {
@@ -174,7 +256,7 @@ func feedOf(n int) jwt.FeedClaims {
 	return c
 }
 
-// longFeed is a feed that has read 100,000 grants.
+// longFeed returns a feed that has read 100,000 grants.
 func longFeed(b *testing.B, w *world) *jwt.RevocationFeed {
 	b.Helper()
 	raw, err := w.signer.SignFeed(feedOf(100_000), time.Now())
@@ -189,8 +271,10 @@ func longFeed(b *testing.B, w *world) *jwt.RevocationFeed {
 	var runs sync.WaitGroup
 	runs.Go(func() { feed.Run(ctx) })
 	b.Cleanup(func() { stop(); runs.Wait() })
-	for !feed.Revoked(grantName(7)) {
-		time.Sleep(time.Millisecond)
+	// Verify waits for the first poll.
+	raw = w.token(b, func(c *jwt.Claims) { c.GrantID = grantName(7) })
+	if _, err := newVerifier(b, jwt.VerifierOptions{Keys: w.source, Feed: feed}).Verify(ctx, raw); !errors.Is(err, jwt.ErrRevoked) {
+		b.Fatal(err)
 	}
 	return feed
 }

@@ -13,8 +13,8 @@ import (
 	"signet/jwt"
 )
 
-// A remembered token is refused as soon as a new one would be.
-func TestCacheForgets(t *testing.T) {
+// A remembered token is refused as soon as a new one would be, and forgotten.
+func TestRememberedTokenIsRefusedLikeANewOne(t *testing.T) {
 	other := newKey(t)
 	var revoked atomic.Bool
 	for name, tc := range map[string]struct {
@@ -47,7 +47,7 @@ func TestCacheForgets(t *testing.T) {
 	}
 }
 
-func TestRevokedBeforeItWasSeen(t *testing.T) {
+func TestRevokedTokenIsRefusedAtFirstSight(t *testing.T) {
 	w := newWorld(t)
 	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(id string) bool { return id == "grant" }})
 	for range 2 {
@@ -59,7 +59,7 @@ func TestRevokedBeforeItWasSeen(t *testing.T) {
 	w.accepts(t, "no grant", w.token(t, func(c *jwt.Claims) { c.GrantID = "" }))
 }
 
-func TestCacheKeepsAnEqualKey(t *testing.T) {
+func TestRememberedTokenOutlivesAnEqualKey(t *testing.T) {
 	w := newWorld(t)
 	raw := w.token(t, nil)
 	w.accepts(t, "first", raw)
@@ -68,8 +68,8 @@ func TestCacheKeepsAnEqualKey(t *testing.T) {
 	w.accepts(t, "same key, another pointer", raw)
 }
 
-// Claims belong to the caller: changing them changes no later answer.
-func TestCacheIsNotShared(t *testing.T) {
+// A caller that changes its claims changes no later answer.
+func TestCallerMayChangeItsClaims(t *testing.T) {
 	w := newWorld(t)
 	raw := w.token(t, func(c *jwt.Claims) { c.Actor = &jwt.Actor{Subject: "bot"} })
 	for range 3 {
@@ -94,7 +94,7 @@ func TestCacheIsBounded(t *testing.T) {
 			w.accepts(t, "again", raw)
 		}
 		if n := w.verifier.Remembered(); n > size || n == 0 {
-			t.Errorf("%d remembered of at most %d", n, size)
+			t.Errorf("%d remembered, want 1 to %d", n, size)
 		}
 	}
 	w := newWorld(t)
@@ -102,7 +102,7 @@ func TestCacheIsBounded(t *testing.T) {
 	w.accepts(t, "without a cache", w.token(t, nil))
 }
 
-func TestVerifierIsConcurrent(t *testing.T) {
+func TestVerifierServesConcurrentCallers(t *testing.T) {
 	w := newWorld(t)
 	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: 20})
 	raws := make([]string, 40)

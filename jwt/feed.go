@@ -9,48 +9,51 @@ import (
 	"time"
 )
 
-// feedType is that of the header of a revocation feed and of nothing else, so that
-// a feed never passes for an access or id token, nor one of them for it.
+// feedType is the typ in the header of a revocation feed and of nothing else, so that
+// a feed never passes for an access or id token, nor such a token for a feed (RFC 8725
+// §3.11).
 const feedType = "revoked+jwt"
 
-// MaxRevoked is how many grants a revocation feed lists at most. Its issuer leaves
-// out the ones that were revoked first: whoever polls has seen them.
+// MaxRevoked is the largest number of grants in a revocation feed. The issuer leaves
+// out the grants that were revoked first, which every reader has seen by then.
 const MaxRevoked = 200_000
 
-// maxFeedSize is the longest feed that is read, in characters: MaxRevoked grants
-// whose ids have 26 characters are 11 MB.
+// maxFeedSize is the length of the longest feed, in characters: MaxRevoked grants with
+// ids of 26 characters are 11 MB.
 const maxFeedSize = 16 << 20
 
-// maxGrantID bounds the id of a grant in a feed. Ours have 26 characters.
+// maxGrantID is the length of the longest grant id in a feed, in bytes. The ids of a
+// Signet issuer have 26.
 const maxGrantID = 128
 
 // FeedClaims are the claims of a revocation feed: the grants that were revoked so
-// lately that an access token of them may be alive. Times are Unix seconds.
+// recently that an access token of them may be alive. Times are Unix seconds.
 type FeedClaims struct {
 	Issuer    string           `json:"iss"`
-	IssuedAt  int64            `json:"iat"`     // when the issuer last read its store: what was revoked by then is listed
-	ExpiresAt int64            `json:"exp"`     // by then all tokens that IssuedAt has seen are dead, so the list says nothing
-	TTL       int64            `json:"ttl"`     // seconds after which to ask again
+	IssuedAt  int64            `json:"iat"`     // when the issuer last read its store; lists all grants revoked by then
+	ExpiresAt int64            `json:"exp"`     // when every token that was alive at IssuedAt is dead, so that the list says nothing
+	TTL       int64            `json:"ttl"`     // seconds until a reader should ask again
 	Revoked   map[string]int64 `json:"revoked"` // id of a grant (gid) to the time of its revocation
 }
 
-// SignFeed signs a revocation feed of c with the key that signs at now. It may be
-// as long as a [RevocationFeed] reads.
+// SignFeed signs a revocation feed of c with the key that signs at now. It returns an
+// error for claims that a [RevocationFeed] would refuse, and for a feed that is longer
+// than it reads.
 func (s *Signer) SignFeed(c FeedClaims, now time.Time) (string, error) {
 	if c.Issuer == "" {
-		return "", errors.New("jwt: signing: no iss")
+		return "", errors.New("signing a feed: no iss")
 	}
 	if c.IssuedAt <= 0 || c.ExpiresAt <= c.IssuedAt || c.ExpiresAt > maxTime {
-		return "", errors.New("jwt: signing: times out of order")
+		return "", errors.New("signing a feed: times out of order")
 	}
 	if len(c.Revoked) > MaxRevoked {
-		return "", fmt.Errorf("jwt: signing: %d grants, more than %d", len(c.Revoked), MaxRevoked)
+		return "", fmt.Errorf("signing a feed: %d grants, more than %d", len(c.Revoked), MaxRevoked)
 	}
 	return s.sign(feedType, &c, now, maxFeedSize)
 }
 
-// MarshalJSON writes the grants in any order: sorting them, as package
-// encoding/json does with a map, takes most of the time of a long feed.
+// MarshalJSON writes the grants in any order. Package encoding/json sorts the keys of a
+// map, so that a long feed takes up to half as much time again (BenchmarkMarshalFeed).
 func (c *FeedClaims) MarshalJSON() ([]byte, error) {
 	b := make([]byte, 0, 256+48*len(c.Revoked))
 	b = strconv.AppendQuoteToASCII(append(b, `{"iss":`...), c.Issuer)
@@ -61,7 +64,7 @@ func (c *FeedClaims) MarshalJSON() ([]byte, error) {
 	separator := ""
 	for id, at := range c.Revoked {
 		if id == "" || len(id) > maxGrantID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-			return nil, errors.New("the id of a grant is not of plain characters")
+			return nil, errors.New("grant id with a character that JSON escapes")
 		}
 		b = append(append(append(b, separator...), '"'), id...)
 		b = strconv.AppendInt(append(b, `":`...), at, 10)
@@ -70,14 +73,14 @@ func (c *FeedClaims) MarshalJSON() ([]byte, error) {
 	return append(b, "}}"...), nil
 }
 
-// verifyFeed returns the claims of a revocation feed that issuer made, as strictly
-// as an access token's are taken.
+// verifyFeed returns the claims of a revocation feed that issuer made. It is as strict
+// as the verification of an access token.
 func verifyFeed(ctx context.Context, keys KeySource, issuer, rawToken string, now time.Time) (*FeedClaims, error) {
 	t, payload, err := parseSigned(rawToken, feedType, maxFeedSize)
 	if err != nil {
 		return nil, err
 	}
-	// Who signed is known before much is read: the list may be long.
+	// The signature comes before the claims, because the list may be long.
 	key, err := keys.Key(ctx, t.keyID)
 	if errors.Is(err, ErrUnknownKey) {
 		return nil, refusal("unknown key ID")
@@ -95,7 +98,7 @@ func verifyFeed(ctx context.Context, keys KeySource, issuer, rawToken string, no
 	const leeway = int64(Leeway / time.Second)
 	switch {
 	case c.Issuer != issuer:
-		return nil, refusal("another issuer")
+		return nil, refusal("wrong issuer")
 	case c.IssuedAt > now.Unix()+leeway:
 		return nil, refusal("not valid yet")
 	case now.Unix() >= c.ExpiresAt+leeway:
@@ -122,12 +125,7 @@ func parseFeed(text string) (*FeedClaims, error) {
 		case "revoked":
 			c.Revoked, err = s.grants()
 		default:
-			for _, known := range feedNames {
-				if strings.EqualFold(name, known) {
-					return refusal("a claim in another case")
-				}
-			}
-			err = s.skip()
+			err = s.skipUnknown(name, feedNames)
 		}
 		return err
 	})
@@ -142,8 +140,8 @@ func parseFeed(text string) (*FeedClaims, error) {
 	return c, nil
 }
 
-// grants reads the claim revoked. Its members are many, so unlike those of other
-// objects they are told apart by a map.
+// grants reads the claim revoked. It finds duplicates by a map, unlike the method
+// object, because the members are many.
 func (s *scanner) grants() (map[string]int64, error) {
 	if !s.take('{') {
 		return nil, refusal("not a JSON object")
@@ -158,7 +156,7 @@ func (s *scanner) grants() (map[string]int64, error) {
 			return nil, err
 		}
 		if id == "" || len(id) > maxGrantID {
-			return nil, refusal("no usable grant ID")
+			return nil, refusal("grant ID missing or too long")
 		}
 		if _, twice := grants[id]; twice {
 			return nil, refusal("duplicate JSON member")
@@ -170,7 +168,7 @@ func (s *scanner) grants() (map[string]int64, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A copy: the id must not keep the whole text in memory.
+		// The copy keeps the id from holding the whole text in memory.
 		if grants[strings.Clone(id)] = at; len(grants) > MaxRevoked {
 			return nil, refusal("too many JSON members")
 		}

@@ -13,9 +13,8 @@ import (
 	"signet/jwt"
 )
 
-// What Verify accepts, go-jose accepts with the same payload, and it says in every
-// claim what a plain JSON reader sees: the signature is by the one key, over just
-// what was read.
+// go-jose accepts every token that Verify accepts, and a plain JSON reader finds the
+// same claims in it: the signature is by the one key, over the text that was read.
 func FuzzVerify(f *testing.F) {
 	w := newWorld(f)
 	good := w.token(f, nil)
@@ -29,7 +28,7 @@ func FuzzVerify(f *testing.F) {
 		c, err := w.verifier.Verify(context.Background(), raw)
 		if err != nil {
 			if c != nil {
-				t.Error("claims with an error")
+				t.Error("claims come with an error")
 			}
 			return
 		}
@@ -43,13 +42,13 @@ func FuzzVerify(f *testing.F) {
 		}
 		var plain jwt.Claims
 		if err := json.Unmarshal(payload, &plain); err != nil || plain != *c {
-			t.Errorf("read as %+v, by others as %+v, %v", *c, plain, err)
+			t.Errorf("read as %+v, by encoding/json as %+v, %v", *c, plain, err)
 		}
 	})
 }
 
-// FuzzSigned signs whatever header and payload come in, so that the checks behind
-// the signature are reached.
+// FuzzSigned signs any header and payload, so that it reaches the checks after the
+// signature.
 func FuzzSigned(f *testing.F) {
 	w := newWorld(f)
 	f.Add(marshal(f, goodHeader()), marshal(f, goodPayload()))
@@ -81,7 +80,7 @@ func FuzzSigned(f *testing.F) {
 	})
 }
 
-// The scanner accepts no text that is not JSON, and reads strings as others do.
+// The scanner accepts no text that is not JSON, and reads strings as encoding/json does.
 func FuzzScan(f *testing.F) {
 	for _, s := range []string{
 		`{}`, ` { "a" : [ 1 , -0.5e+10 , true , false , null , "x" , {} ] } `, `{"a":"\u0061\ud83d\ude00\n\/"}`, `{"a":"\ud800"}`,
@@ -92,28 +91,28 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if jwt.ScanObject(text) == nil {
 			if !json.Valid(text) || !utf8.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
-				t.Errorf("took %q", text)
+				t.Errorf("accepted %q", text)
 			}
 			var m map[string]any
 			if err := json.Unmarshal(text, &m); err != nil && !bytes.ContainsAny(text, "eE") { // 1e999 is JSON but no float
-				t.Errorf("took %q: %v", text, err)
+				t.Errorf("accepted %q: %v", text, err)
 			}
 		}
 		if value, err := jwt.ScanString(text); err == nil && value != "" {
 			var m map[string]string
 			if err := json.Unmarshal(text, &m); err != nil {
-				t.Errorf("took %q: %v", text, err)
+				t.Errorf("accepted %q: %v", text, err)
 			}
 			for _, other := range m {
 				if len(m) == 1 && other != value {
-					t.Errorf("%q read as %q, by others as %q", text, value, other)
+					t.Errorf("%q read as %q, by encoding/json as %q", text, value, other)
 				}
 			}
 		}
 	})
 }
 
-// No body makes parseSet panic, or take what cannot verify.
+// No body makes parseSet panic, or accept a key that cannot verify.
 func FuzzParseSet(f *testing.F) {
 	key := newKey(f)
 	f.Add(setOf("a", key))
@@ -128,14 +127,14 @@ func FuzzParseSet(f *testing.F) {
 		}
 		for kid, key := range keys {
 			if _, err := key.ECDH(); err != nil || kid == "" {
-				t.Errorf("took %q: %v", kid, err)
+				t.Errorf("accepted %q: %v", kid, err)
 			}
 		}
 	})
 }
 
-// What is read of a revocation feed is what a plain JSON reader sees, and nothing is
-// read of one that two readers could see differently.
+// The claims of a revocation feed are those that a plain JSON reader finds, and a feed
+// that two readers could read differently is refused.
 func FuzzFeed(f *testing.F) {
 	f.Add([]byte(`{"iss":"https://auth.test","iat":1,"exp":2,"ttl":10,"revoked":{"a":1,"b":2}}`))
 	f.Add([]byte(`{"iss":"https://auth.test","iat":1,"exp":2,"ttl":10,"revoked":{}}`))
@@ -151,10 +150,10 @@ func FuzzFeed(f *testing.F) {
 			t.Fatalf("encoding/json refuses: %v", err)
 		}
 		if diff := cmp.Diff(plain, *c); diff != "" {
-			t.Errorf("read differently (-plain +ours):\n%s", diff)
+			t.Errorf("read differently (-encoding/json +scanner):\n%s", diff)
 		}
 		if c.Issuer == "" || c.IssuedAt <= 0 || c.ExpiresAt <= c.IssuedAt || c.Revoked == nil {
-			t.Errorf("took %+v", c)
+			t.Errorf("accepted %+v", c)
 		}
 	})
 }

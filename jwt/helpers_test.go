@@ -33,7 +33,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// keySource is a published set that a test can change, and that counts.
+// keySource is a published set that a test can change. It counts its calls.
 type keySource struct {
 	keys  atomic.Pointer[map[string]*ecdsa.PublicKey]
 	calls atomic.Int64
@@ -133,7 +133,7 @@ func marshal(t testing.TB, v any) string {
 	return string(b)
 }
 
-// handmade signs any header and payload, which the Signer would not.
+// handmade signs any header and payload, also such that the Signer refuses.
 func handmade(t testing.TB, key *ecdsa.PrivateKey, header, payload string) string {
 	t.Helper()
 	signed := b64([]byte(header)) + "." + b64([]byte(payload))

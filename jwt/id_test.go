@@ -32,7 +32,7 @@ func (w *world) idToken(t testing.TB, change func(*jwt.IDClaims)) string {
 	return raw
 }
 
-func TestIDTokenOnTheWire(t *testing.T) {
+func TestIDTokenHasItsProfile(t *testing.T) {
 	w := newWorld(t)
 	header, payload, err := jwt.UnsafeClaims(w.idToken(t, nil))
 	if err != nil {
@@ -55,15 +55,15 @@ func TestIDTokenOnTheWire(t *testing.T) {
 	}
 }
 
-// The vector of OpenID Connect Core §A.3: the access token and the at_hash of an
-// id token signed with SHA-256.
-func TestAccessTokenHash(t *testing.T) {
+// The vector of OpenID Connect Core §A.3: an access token, and the at_hash of an id token
+// that is signed with SHA-256.
+func TestAccessTokenHashIsThatOfTheVector(t *testing.T) {
 	if got, want := jwt.AccessTokenHash("jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"), "77QmUPtjPfzWtF2AnpK9RQ"; got != want {
 		t.Errorf("at_hash %s, want %s", got, want)
 	}
 }
 
-func TestSignIDRefuses(t *testing.T) {
+func TestSignIDRefusesBadClaims(t *testing.T) {
 	w := newWorld(t)
 	for name, change := range map[string]func(*jwt.IDClaims){
 		"iss":         func(c *jwt.IDClaims) { c.Issuer = "" },
@@ -82,7 +82,7 @@ func TestSignIDRefuses(t *testing.T) {
 	}
 }
 
-// Neither kind of token passes for the other.
+// An id token does not pass for an access token, nor an access token for an id token.
 func TestIDTokenIsNoAccessToken(t *testing.T) {
 	w := newWorld(t)
 	if _, err := w.verifier.Verify(t.Context(), w.idToken(t, nil)); !errors.Is(err, jwt.ErrInvalid) {
@@ -91,7 +91,7 @@ func TestIDTokenIsNoAccessToken(t *testing.T) {
 	if _, err := jwt.VerifyIDHint(t.Context(), w.source, issuer, w.token(t, nil)); !errors.Is(err, jwt.ErrInvalid) {
 		t.Errorf("access token as an id token: %v", err)
 	}
-	// Also not with all claims of an access token in it.
+	// The same with all claims of an access token in the id token.
 	header := goodHeader()
 	header["typ"] = "JWT"
 	if _, err := w.verifier.Verify(t.Context(), handmade(t, w.key, marshal(t, header), marshal(t, goodPayload()))); !errors.Is(err, jwt.ErrInvalid) {
@@ -99,7 +99,7 @@ func TestIDTokenIsNoAccessToken(t *testing.T) {
 	}
 }
 
-func TestVerifyIDHint(t *testing.T) {
+func TestIDHintMayBeExpiredButNotForged(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	old := w.idToken(t, func(c *jwt.IDClaims) { c.IssuedAt, c.ExpiresAt = 1_000_000, 1_000_300 })
 	if c, err := jwt.VerifyIDHint(ctx, w.source, issuer, old); err != nil || c.Subject != "alice" || c.Audience != "client" {
@@ -117,13 +117,13 @@ func TestVerifyIDHint(t *testing.T) {
 		"audience twice":      handmade(t, w.key, marshal(t, header), `{"iss":"`+issuer+`","sub":"alice","aud":"client","aud":"other"}`),
 		"changed":             strings.Replace(good, ".", "A.", 1),
 		"alg none":            b64([]byte(`{"alg":"none","typ":"JWT","kid":"`+keyID+`"}`)) + "." + b64([]byte(`{"iss":"`+issuer+`","sub":"alice","aud":"client"}`)) + ".",
-		"longer than we make": good + strings.Repeat("A", jwt.MaxSize),
+		"longer than MaxSize": good + strings.Repeat("A", jwt.MaxSize),
 	} {
 		if c, err := jwt.VerifyIDHint(ctx, w.source, issuer, raw); !errors.Is(err, jwt.ErrInvalid) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
 	if _, err := jwt.VerifyIDHint(ctx, publish("another", w.key), issuer, good); !errors.Is(err, jwt.ErrUnknownKey) || errors.Is(err, jwt.ErrInvalid) {
-		t.Errorf("hint of a key that is gone: %v", err)
+		t.Errorf("hint whose key is gone: %v, want ErrUnknownKey alone", err)
 	}
 }

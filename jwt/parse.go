@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// unverifiedToken is a token of the right form whose signature nobody checked yet.
+// unverifiedToken is a token of the right form whose signature is not checked yet.
 type unverifiedToken struct {
 	keyID     string
 	claims    Claims
 	notBefore int64
-	signed    string // what the signature is over (RFC 7515 §5.2)
+	signed    string // the text under the signature (RFC 7515 §5.2)
 	signature [signatureSize]byte
 }
 
-// maxKeyID bounds the key ID. Thumbprints have 43 characters.
+// maxKeyID is the length of the longest key ID, in bytes. Thumbprints have 43.
 const maxKeyID = 128
 
 // parse reads an access token by the profile in the package comment.
@@ -36,7 +36,7 @@ func parseSigned(rawToken, typ string, limit int) (t *unverifiedToken, claims st
 	}
 	t = &unverifiedToken{signed: rawToken[:len(header)+1+len(payload)]}
 	if len(signature) != encoding.EncodedLen(signatureSize) {
-		return nil, "", refusal("signature of another size")
+		return nil, "", refusal("signature is not 64 bytes")
 	}
 	b, err := decode(signature)
 	if err != nil {
@@ -67,8 +67,8 @@ func split(rawToken string, limit int) (header, payload, signature string, err e
 	return header, payload, signature, nil
 }
 
-// decode refuses every spelling but one: no padding, no other alphabet, no line
-// breaks (which encoding/base64 skips), no bits left over (RFC 7515 §2).
+// decode accepts one spelling only: no padding, no other alphabet, no line breaks (which
+// encoding/base64 skips), no bits left over (RFC 7515 §2).
 func decode(part string) ([]byte, error) {
 	if strings.ContainsAny(part, "\r\n") {
 		return nil, refusal("not base64url")
@@ -80,9 +80,9 @@ func decode(part string) ([]byte, error) {
 	return b, nil
 }
 
-// parseHeader returns the key ID. The header says exactly what ours say: the
-// algorithm is not the token's choice (RFC 8725 §3.1), and no member that points
-// to a key or changes how the rest is read is ever looked at (§3.10).
+// parseHeader returns the key ID. The header has exactly the members that the [Signer]
+// writes: the algorithm is not the token's choice (RFC 8725 §3.1), and a member that
+// points to a key or changes how the rest is read is refused, never followed (§3.10).
 func parseHeader(text, want string) (keyID string, err error) {
 	var alg, typ string
 	err = scanObject(text, func(s *scanner, name string) (err error) {
@@ -106,12 +106,12 @@ func parseHeader(text, want string) (keyID string, err error) {
 	case typ != want:
 		return "", refusal("type is not " + want)
 	case keyID == "" || len(keyID) > maxKeyID:
-		return "", refusal("no usable key ID")
+		return "", refusal("key ID missing or too long")
 	}
 	return keyID, nil
 }
 
-// claimNames are those whose meaning is known here.
+// claimNames are the claims that the verifier reads.
 var claimNames = []string{
 	"iss", "sub", "aud", "client_id", "scope", "jti", "gid",
 	"iat", "exp", "auth_time", "nbf", "act", "cnf",
@@ -148,16 +148,11 @@ func (t *unverifiedToken) parseClaims(text string) error {
 		case "act":
 			c.Actor, err = s.actor()
 		case "cnf":
-			// RFC 9449 §7.1: a bound token is worth nothing without a proof, and
-			// there is no place for a proof here yet.
+			// RFC 9449 §7.1: a bound token is worth nothing without a proof, which
+			// Verify does not take.
 			err = refusal("bound to a key, presented as a bearer token")
 		default:
-			for _, known := range claimNames {
-				if strings.EqualFold(name, known) {
-					return refusal("a claim in another case")
-				}
-			}
-			err = s.skip()
+			err = s.skipUnknown(name, claimNames)
 		}
 		return err
 	})
@@ -172,7 +167,21 @@ func (t *unverifiedToken) parseClaims(text string) error {
 	return nil
 }
 
-// actor reads the claim act, whose one meaningful member here is sub.
+// skipUnknown reads the value of a member whose name is not in known. A name that
+// differs from a known one only in case is refused, because other readers of the token
+// take it for the known one.
+func (s *scanner) skipUnknown(name string, known []string) error {
+	for _, k := range known {
+		if strings.EqualFold(name, k) {
+			return refusal("claim name in another case")
+		}
+	}
+	return s.skip()
+}
+
+var actorNames = []string{"sub"}
+
+// actor reads the claim act, of which only the member sub has a meaning.
 func (s *scanner) actor() (*Actor, error) {
 	a := &Actor{}
 	err := s.object(func(s *scanner, name string) (err error) {
@@ -180,19 +189,17 @@ func (s *scanner) actor() (*Actor, error) {
 			a.Subject, err = s.string()
 			return err
 		}
-		if strings.EqualFold(name, "sub") {
-			return refusal("a claim in another case")
-		}
-		return s.skip()
+		return s.skipUnknown(name, actorNames)
 	})
 	if err == nil && a.Subject == "" {
-		err = refusal("an actor without a subject")
+		err = refusal("actor without a subject")
 	}
 	return a, err
 }
 
-// UnsafeClaims returns the JSON of header and payload without verifying anything,
-// for showing a token to a person. No decision may rest on it.
+// UnsafeClaims returns the JSON of header and payload of a token without verifying
+// anything, to show the token to a person. No decision may rest on it. The error wraps
+// [ErrInvalid] if the text does not have the form of a token.
 func UnsafeClaims(rawToken string) (header, payload []byte, err error) {
 	h, p, _, err := split(rawToken, MaxSize)
 	if err != nil {

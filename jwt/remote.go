@@ -16,56 +16,58 @@ import (
 
 const (
 	fetchTimeout = 5 * time.Second
-	maxSetSize   = 1 << 20
+	maxSetSize   = 1 << 20 // bytes
 
 	minAge     = time.Second
-	defaultAge = 5 * time.Minute // for a set that does not say how long it is good
+	defaultAge = 5 * time.Minute // of a set without Cache-Control
 	maxAge     = time.Hour
 
-	missInterval    = time.Minute     // between fetches for the sake of unknown key IDs
-	maxBackoff      = time.Minute     // between fetches that fail
-	maxEmptyBackoff = 5 * time.Second // the same while there is no set at all
+	missInterval    = time.Minute     // between fetches because of unknown key IDs
+	maxBackoff      = time.Minute     // between failing fetches
+	maxEmptyBackoff = 5 * time.Second // between failing fetches while there is no set at all
 )
 
-// RemoteKeys is a [KeySource] that reads the JWK Set at a URL. It fetches when
-// somebody asks and what it has is as old as the issuer allows (Cache-Control,
-// RFC 9111 §5.2.2.1), and at most once a minute for a key ID it does not know.
-// Whoever asks at the same time waits for the same fetch. While the issuer does
-// not answer, or answers nonsense, the last good set stays in use; tries become
-// rarer and nobody waits for them.
+// RemoteKeys is a [KeySource] that reads the JWK Set at a URL (RFC 7517 §5). It fetches
+// the set when a key is asked for and the set is as old as the issuer allows
+// (Cache-Control, RFC 9111 §5.2.2.1; between a second and an hour), and at most once a
+// minute for an unknown key ID. Calls at the same time wait for the same fetch, which
+// takes five seconds at most. While the issuer does not answer, or answers with anything
+// but a set of keys, the last good set stays in use; fetches become rarer, up to one a
+// minute, and calls do not wait for them.
 //
-// A key that the issuer has withdrawn is unknown from the next fetch on.
+// A key that the issuer has withdrawn is unknown from the next fetch on. RemoteKeys is
+// safe for concurrent use.
 type RemoteKeys struct {
 	url    string
 	client *http.Client
 	set    atomic.Pointer[remoteSet]
 
 	mu       sync.Mutex
-	fetching chan struct{} // closed when the running fetch has ended; nil: none runs
-	failures int           // in a row
-	retryAt  time.Time     // the end of the pause after a failure
-	missAt   time.Time     // the last fetch for an unknown key ID
-	err      error         // of the last fetch
+	fetching chan struct{} // closed at the end of the running fetch; nil: none runs
+	failures int           // number of failed fetches since the last good one
+	retryAt  time.Time     // end of the pause after a failure
+	missAt   time.Time     // time of the last fetch for an unknown key ID
+	err      error         // error of the last fetch
 }
 
 // remoteSet is a fetched set. It is never written.
 type remoteSet struct {
 	keys      map[string]*ecdsa.PublicKey
 	etag      string
-	refreshAt time.Time // fetch again from here on, without waiting for it
-	staleAt   time.Time // wait for it
+	refreshAt time.Time // from then on a call fetches again, without waiting
+	staleAt   time.Time // from then on a call waits for the fetch
 }
 
-// NewRemoteKeys returns the keys at url, which is asked when they are first needed.
-// A nil client means one that uses no proxy. Redirects are never followed and no
-// cookies are kept, whatever client says: the keys of an issuer come from the URL
-// that the operator wrote down.
+// NewRemoteKeys returns the keys at url, which are fetched when they are first needed. A
+// nil client means a client that uses no proxy. Whatever the client does, redirects are
+// not followed and cookies are not kept: the keys of an issuer come from the URL that
+// the operator has configured.
 func NewRemoteKeys(url string, client *http.Client) *RemoteKeys {
 	return &RemoteKeys{url: url, client: isolated(client)}
 }
 
-// Prefetch gets the set if there is none yet, so that the first token need not wait.
-// Its error says why there is none.
+// Prefetch fetches the set if there is none yet, so that the first token need not wait.
+// The error wraps [ErrKeysUnavailable] and the reason.
 func (r *RemoteKeys) Prefetch(ctx context.Context) error {
 	if r.set.Load() != nil {
 		return nil
@@ -77,7 +79,8 @@ func (r *RemoteKeys) Prefetch(ctx context.Context) error {
 	return nil
 }
 
-// Key implements [KeySource].
+// Key returns the key named kid, as a [KeySource] does. An error that wraps
+// [ErrKeysUnavailable] wraps the reason, too.
 func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
 	now := time.Now()
 	set := r.set.Load()
@@ -99,11 +102,11 @@ func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 		return key, nil
 	}
 	if !now.Before(set.staleAt) {
-		// The issuer may sign with a key that it could not tell us about.
+		// The issuer may sign with a key that is not in this stale set.
 		return nil, r.unavailable(ctx)
 	}
-	// A fresh set has every key that signs, as issuers publish first. This is for
-	// those that replaced a key in haste.
+	// A fresh set has every key that signs, because issuers publish a key before they
+	// sign with it, except for one that replaced its key in haste.
 	wait(ctx, r.fetch(set, true))
 	if key := r.set.Load().keys[kid]; key != nil {
 		return key, nil
@@ -130,7 +133,7 @@ func (r *RemoteKeys) unavailable(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 }
 
-// wait returns when done is closed, at once when it is nil, or with ctx.
+// wait returns when done is closed or ctx ends, and at once if done is nil.
 func wait(ctx context.Context, done <-chan struct{}) {
 	if done == nil {
 		return
@@ -141,9 +144,10 @@ func wait(ctx context.Context, done <-chan struct{}) {
 	}
 }
 
-// fetch starts to replace the set old unless that is done already, under way, or
-// too early after a failure. It returns what to wait for, if anything. forMiss says
-// that an unknown key ID is the reason, and that it may be an invention.
+// fetch starts to replace the set old, unless it is replaced already, a fetch is
+// running, or the pause after a failure lasts. It returns a channel that closes at the
+// end of the fetch, nil if there is none. forMiss means that the reason is an unknown
+// key ID, which may be an invention.
 func (r *RemoteKeys) fetch(old *remoteSet, forMiss bool) <-chan struct{} {
 	now := time.Now()
 	r.mu.Lock()
@@ -163,12 +167,13 @@ func (r *RemoteKeys) fetch(old *remoteSet, forMiss bool) <-chan struct{} {
 	}
 	done := make(chan struct{})
 	r.fetching = done
-	go r.replace(old, done) // ends with fetchTimeout at the latest
+	go r.replace(old, done) // ends after fetchTimeout at the latest
 	return done
 }
 
+// replace fetches the set and closes done.
 func (r *RemoteKeys) replace(old *remoteSet, done chan struct{}) {
-	// Not the context of whoever asked first: others wait as well.
+	// Not the context of the first caller, because others wait for the fetch as well.
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
 	set, err := r.get(ctx, old)
@@ -190,7 +195,7 @@ func (r *RemoteKeys) replace(old *remoteSet, done chan struct{}) {
 	r.failures++
 }
 
-// get asks the issuer once.
+// get fetches the set once.
 func (r *RemoteKeys) get(ctx context.Context, old *remoteSet) (*remoteSet, error) {
 	etag := ""
 	if old != nil {
@@ -228,8 +233,8 @@ func (r *RemoteKeys) get(ctx context.Context, old *remoteSet) (*remoteSet, error
 	return set, nil
 }
 
-// keepPointers makes equal keys of two sets the same pointer, which is quicker to
-// compare for the verifier's cache.
+// keepPointers gives equal keys of two sets the same pointer, which the verifier's cache
+// compares faster.
 func (s *remoteSet) keepPointers(old *remoteSet) {
 	for kid, key := range s.keys {
 		if same := old.keys[kid]; same != nil && same.Equal(key) {
@@ -238,7 +243,7 @@ func (s *remoteSet) keepPointers(old *remoteSet) {
 	}
 }
 
-// freshness is how long an answer may be used (RFC 9111 §4.2).
+// freshness returns how long an answer may be used (RFC 9111 §4.2).
 func freshness(h http.Header) time.Duration {
 	age := defaultAge
 	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
@@ -258,9 +263,9 @@ func freshness(h http.Header) time.Duration {
 	return max(age, minAge)
 }
 
-// isolated returns a client that follows no redirect and keeps no cookies, whatever
-// client says, and if that is nil uses no proxy: what an issuer says comes from the
-// URL that the operator wrote down.
+// isolated returns a copy of client that follows no redirect and keeps no cookies, or if
+// client is nil, such a client that uses no proxy: the documents of an issuer come from
+// the URL that the operator has configured.
 func isolated(client *http.Client) *http.Client {
 	c := http.Client{}
 	if client != nil {
@@ -275,8 +280,7 @@ func isolated(client *http.Client) *http.Client {
 	return &c
 }
 
-// get asks for a document of the types accept, unless it is still the one that etag
-// names.
+// get requests a document of the types accept, if it is not the one that etag names.
 func get(ctx context.Context, client *http.Client, url, accept, etag string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

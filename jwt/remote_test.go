@@ -30,7 +30,7 @@ func setOf(kid string, key *ecdsa.PrivateKey) []byte {
 	return []byte(`{"keys":[` + jwkOf(kid, key, `,"use":"sig","alg":"ES256"`) + `]}`)
 }
 
-// fakeIssuer answers without a network, so that time in a bubble can pass.
+// fakeIssuer answers without a network, which would stop the time of a synctest bubble.
 type fakeIssuer struct {
 	mu     sync.Mutex
 	asked  int
@@ -90,11 +90,11 @@ func mustCount(t *testing.T, f *fakeIssuer, want int) {
 	t.Helper()
 	synctest.Wait()
 	if n := f.count(); n != want {
-		t.Errorf("issuer was asked %d times, want %d", n, want)
+		t.Errorf("the issuer was asked %d times, want %d", n, want)
 	}
 }
 
-func TestRemoteKeysRefresh(t *testing.T) {
+func TestRemoteKeysRefreshBeforeTheyAreStale(t *testing.T) {
 	a, b := newKey(t), newKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		f, r := newIssuer(string(setOf("a", a)))
@@ -103,7 +103,7 @@ func TestRemoteKeysRefresh(t *testing.T) {
 		time.Sleep(70 * time.Second)
 		mustKey(t, r, "a", nil)
 		mustCount(t, f, 1)
-		time.Sleep(10 * time.Second) // 80: refreshed beside the call
+		time.Sleep(10 * time.Second) // 80: a call starts the refresh and does not wait
 		mustKey(t, r, "a", nil)
 		mustCount(t, f, 2)
 		if got := f.last.Header.Get("If-None-Match"); got != `"1"` {
@@ -114,13 +114,13 @@ func TestRemoteKeysRefresh(t *testing.T) {
 		mustKey(t, r, "a", nil)
 		mustCount(t, f, 3)
 		f.set(func() { f.status, f.body = 200, string(setOf("b", b)) })
-		time.Sleep(2 * time.Minute) // stale: waits for the new set
+		time.Sleep(2 * time.Minute) // stale: the call waits for the new set
 		mustKey(t, r, "a", jwt.ErrUnknownKey)
 		mustKey(t, r, "b", nil)
 	})
 }
 
-func TestRemoteKeysUnknownKeyID(t *testing.T) {
+func TestUnknownKeyIDFetchesOnceAMinute(t *testing.T) {
 	a, b := newKey(t), newKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		f, r := newIssuer(string(setOf("a", a)))
@@ -141,8 +141,8 @@ func TestRemoteKeysUnknownKeyID(t *testing.T) {
 	})
 }
 
-// Many callers share one fetch, and one of them may give up waiting.
-func TestRemoteKeysCoalesce(t *testing.T) {
+// Many callers share one fetch, and one of them may stop waiting.
+func TestConcurrentCallersShareOneFetch(t *testing.T) {
 	a := newKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		f, r := newIssuer(string(setOf("a", a)))
@@ -153,14 +153,14 @@ func TestRemoteKeysCoalesce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if _, err := r.Key(ctx, "a"); !errors.Is(err, jwt.ErrKeysUnavailable) {
-			t.Errorf("impatient caller: %v", err)
+			t.Errorf("caller whose context ends: %v, want ErrKeysUnavailable", err)
 		}
 		time.Sleep(2 * time.Second)
 		mustCount(t, f, 1)
 	})
 }
 
-func TestRemoteKeysIssuerDown(t *testing.T) {
+func TestRemoteKeysOutliveTheIssuer(t *testing.T) {
 	a := newKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		f, r := newIssuer(string(setOf("a", a)))
@@ -180,7 +180,7 @@ func TestRemoteKeysIssuerDown(t *testing.T) {
 			mustKey(t, r, "a", jwt.ErrKeysUnavailable)
 		}
 		if n := f.count(); n > 130 {
-			t.Errorf("asked %d times in ten minutes", n)
+			t.Errorf("asked %d times in ten minutes, want at most 130", n)
 		}
 		f.set(func() { f.status = 200 })
 		time.Sleep(5 * time.Second)
@@ -193,15 +193,15 @@ func TestRemoteKeysIssuerDown(t *testing.T) {
 		mustKey(t, r, "a", nil) // waits once
 		for range 600 {
 			time.Sleep(time.Second)
-			mustKey(t, r, "a", nil) // goes on with what it has
+			mustKey(t, r, "a", nil) // the old set stays in use
 		}
 		if waited := time.Since(start) - 800*time.Second; waited > 5*time.Second {
-			t.Errorf("callers waited %v", waited)
+			t.Errorf("callers waited %v, want at most 5s", waited)
 		}
 		if n := f.count() - before; n > 20 {
-			t.Errorf("asked %d times in ten minutes", n)
+			t.Errorf("asked %d times in ten minutes, want at most 20", n)
 		}
-		// An unknown key ID may be one that signs by now: no verdict.
+		// The key of an unknown key ID may sign by now: no verdict.
 		mustKey(t, r, "b", jwt.ErrKeysUnavailable)
 		f.set(func() { f.status, f.delay = 200, 0 })
 		time.Sleep(time.Minute)
@@ -211,8 +211,8 @@ func TestRemoteKeysIssuerDown(t *testing.T) {
 	})
 }
 
-// An answer that is no set of keys leaves the old one in use.
-func TestRemoteKeysBadAnswer(t *testing.T) {
+// After an answer that is not a set of keys the old set stays in use.
+func TestRemoteKeysSurviveBadAnswers(t *testing.T) {
 	a, b := newKey(t), newKey(t)
 	for name, spoil := range map[string]func(f *fakeIssuer){
 		"500":      func(f *fakeIssuer) { f.status = 500 },
@@ -234,7 +234,7 @@ func TestRemoteKeysBadAnswer(t *testing.T) {
 				start := time.Now()
 				mustKey(t, r, "a", nil)
 				if waited := time.Since(start); waited > 5*time.Second {
-					t.Errorf("waited %v", waited)
+					t.Errorf("waited %v, want at most 5s", waited)
 				}
 				mustCount(t, f, 2)
 			})
@@ -242,8 +242,8 @@ func TestRemoteKeysBadAnswer(t *testing.T) {
 	}
 }
 
-// Only what can verify ES256 is taken of a set.
-func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
+// Only keys that can verify ES256 are read from a set.
+func TestOnlyES256KeysAreRead(t *testing.T) {
 	a, other := newKey(t), newKey(t)
 	mixed := func(kid string) string { // x of one key, y of another
 		return strings.Replace(jwkOf(kid, other, ""), `"y":"`+b64(must(other.PublicKey.Bytes())[33:]), `"y":"`+b64(must(a.PublicKey.Bytes())[33:]), 1)
@@ -270,28 +270,28 @@ func TestRemoteKeysTakesOnlyItsOwn(t *testing.T) {
 			continue
 		}
 		if len(keys) != 1 || !keys["a"].Equal(&a.PublicKey) {
-			t.Errorf("%s: took %v", name, keys)
+			t.Errorf("%s: read %v, want the key a alone", name, keys)
 		}
 	}
 }
 
-func TestRemoteKeysRefusesSets(t *testing.T) {
+func TestBadSetsAreRefused(t *testing.T) {
 	a, b := newKey(t), newKey(t)
 	for name, body := range map[string]string{
 		"two of one name": `{"keys":[` + jwkOf("a", a, "") + "," + jwkOf("a", b, "") + "]}",
 		"none":            `{"keys":[]}`,
-		"none of ours":    `{"keys":[` + jwkOf("a", a, `,"use":"enc"`) + "]}",
+		"none for ES256":  `{"keys":[` + jwkOf("a", a, `,"use":"enc"`) + "]}",
 		"trailing data":   string(setOf("a", a)) + "x",
 		"empty":           "",
 	} {
 		if keys, err := jwt.ParseSet([]byte(body)); err == nil {
-			t.Errorf("%s: took %v", name, keys)
+			t.Errorf("%s: read %v, want an error", name, keys)
 		}
 	}
 }
 
-// Cookies, a proxy's or anybody's, have no part in keys.
-func TestRemoteKeysKeepsNoCookies(t *testing.T) {
+// Cookies, of a proxy for one, are not sent back, whatever the caller's client keeps.
+func TestRemoteKeysSendNoCookies(t *testing.T) {
 	key := newKey(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Cookies()) > 0 {
@@ -306,15 +306,17 @@ func TestRemoteKeysKeepsNoCookies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := jwt.NewRemoteKeys(srv.URL, &http.Client{Jar: jar})
-	for range 2 {
-		mustKey(t, r, "a", nil)
-		mustKey(t, r, "b", jwt.ErrUnknownKey) // asks again
+	for _, client := range []*http.Client{{Jar: jar}, nil} {
+		r := jwt.NewRemoteKeys(srv.URL, client)
+		for range 2 {
+			mustKey(t, r, "a", nil)
+			mustKey(t, r, "b", jwt.ErrUnknownKey) // asks the issuer again, once
+		}
 	}
 }
 
 // An issuer that forbids caching is still asked at most once a second.
-func TestRemoteKeysNoStore(t *testing.T) {
+func TestRemoteKeysAskAtMostOnceASecond(t *testing.T) {
 	key := newKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		for _, control := range []string{"max-age=0", "no-store", "no-cache"} {
@@ -328,7 +330,7 @@ func TestRemoteKeysNoStore(t *testing.T) {
 	})
 }
 
-func TestRemoteKeysFreshness(t *testing.T) {
+func TestRemoteKeysObeyCacheControl(t *testing.T) {
 	a := newKey(t)
 	for _, tc := range []struct {
 		control, age string
@@ -356,7 +358,7 @@ func TestRemoteKeysFreshness(t *testing.T) {
 			time.Sleep(time.Nanosecond)
 			mustKey(t, r, "a", nil)
 			if n != 1 || f.count() != 2 {
-				t.Errorf("%+v: asked %d times before and %d after", tc, n, f.count())
+				t.Errorf("%+v: asked %d times before and %d after, want 1 and 2", tc, n, f.count())
 			}
 		})
 	}

@@ -20,85 +20,87 @@ const (
 	defaultMaxAge = time.Minute
 )
 
-// ErrRevocationsUnknown is no verdict on a token: what was revoked lately could not
-// be learned, and the verifier was told to accept nothing then. The answer to the
-// client is 503, never 401.
-var ErrRevocationsUnknown = errors.New("jwt: revoked grants not known")
+// ErrRevocationsUnknown is no verdict on a token: the verifier does not know which grants
+// were revoked recently, and its options say that it accepts no token then. The answer
+// to the client is 503, never 401.
+var ErrRevocationsUnknown = errors.New("revoked grants not known")
 
-// The reasons why a poll brought nothing.
+// Reasons why a poll brought no news.
 var (
 	errNoFeed    = errors.New("the issuer has none")
-	errOlderFeed = errors.New("an older one than before")
+	errOlderFeed = errors.New("older than the one before")
 )
 
-// RevocationOptions say where the feed is, and what to do without it.
+// RevocationOptions say where the feed is, and what happens without it. URL, Issuer and
+// Keys are required.
 type RevocationOptions struct {
 	URL    string       // of the feed: /.well-known/revoked below the issuer
 	Issuer string       // iss must be this very string
 	Keys   KeySource    // the issuer's published keys
 	Client *http.Client // as for [NewRemoteKeys]
 
-	Poll   time.Duration // between two looks at the feed; 0 is 10 s
-	MaxAge time.Duration // from which age on the feed is stale; 0 is a minute
+	Poll   time.Duration // time between two polls of the feed; 0 is 10 s
+	MaxAge time.Duration // age at which the feed becomes stale; 0 is a minute
 
-	// FailClosed has a [Verifier] accept no token of any grant while the feed is
-	// stale or was never read ([ErrRevocationsUnknown]). Without it tokens are
-	// accepted until they expire, but for those of grants known to be revoked.
+	// FailClosed makes a [Verifier] accept no token of any grant while the feed is
+	// stale or was never read ([ErrRevocationsUnknown]). Without it, tokens are
+	// accepted until they expire, except for those of grants known to be revoked.
 	FailClosed bool
 
 	Log *slog.Logger // nil logs nothing
 }
 
-// RevocationFeed knows the grants that the issuer has revoked lately, as far as the
-// feed that it polls tells ([Signer.SignFeed]). Asking it means looking into memory.
+// RevocationFeed knows the grants that the issuer revoked recently. It polls the feed
+// that the issuer signs ([Signer.SignFeed]) and answers from memory. It is safe for
+// concurrent use.
 //
-// The feed is verified like an access token, and never goes back in time. A grant
-// once listed counts as revoked until its last token is dead, also when another feed
-// leaves it out; so one that is older than what is known, from a cache or a replica
-// that lags behind, undoes nothing and makes nothing fresher. Its age is what the issuer says of it, the
-// time of the last reading of the store: a feed that is served without news grows
-// old. Clocks may differ by [Leeway].
+// The feed is verified like an access token, and never goes back in time. A grant that
+// was listed once counts as revoked until its last token is dead, also if a later feed
+// leaves it out. So an older feed, from a cache or a replica that lags behind, undoes
+// nothing and makes nothing fresher. The age of the feed counts from the time at which
+// the issuer last read its store, which is in the feed: one that is served without news
+// grows old. Clocks may differ by [Leeway].
 type RevocationFeed struct {
 	o      RevocationOptions
 	client *http.Client
 
 	known   atomic.Pointer[revocations]
 	running atomic.Bool
-	tried   chan struct{} // closed when the first poll has ended, however it did
+	tried   chan struct{} // closed at the end of the first poll, good or not
 
 	mu  sync.Mutex
-	err error // of the last poll
+	err error // error of the last poll
 }
 
-// revocations are what is known. They are never written.
+// revocations are the known revocations. They are never written.
 type revocations struct {
-	until   map[string]int64 // grant to when its last token is dead, Unix seconds
-	issued  int64            // Unix seconds
+	until   map[string]int64 // grant id to the Unix second at which its last token is dead
+	issued  int64            // Unix second at which the issuer read its store
 	staleAt time.Time
 	etag    string
 }
 
-// RevocationStatus is what an operator should see of a [RevocationFeed].
+// RevocationStatus is the state of a [RevocationFeed], for an operator.
 type RevocationStatus struct {
-	Issued     time.Time // when the issuer made what is known; zero: nothing is
-	Stale      bool      // older than it may be, or nothing is known
-	FailClosed bool      // what is done while it is stale
-	Revoked    int       // grants that count as revoked
-	Err        error     // of the last poll
+	Issued     time.Time // time of the newest feed, by the issuer's clock; zero: none was read
+	Stale      bool      // the newest feed is older than MaxAge, or none was read
+	FailClosed bool      // a verifier accepts no token while the feed is stale
+	Revoked    int       // number of grants that count as revoked
+	Err        error     // error of the last poll; nil: it was good
 }
 
-// NewRevocationFeed returns a feed that knows nothing until [RevocationFeed.Run]
-// runs, or an error that names the wrong option.
+// NewRevocationFeed returns a feed that knows no grant until [RevocationFeed.Run] runs,
+// or an error that names the wrong option.
 func NewRevocationFeed(o RevocationOptions) (*RevocationFeed, error) {
 	switch {
 	case o.URL == "":
-		return nil, errors.New("jwt: revocation feed without a URL")
+		return nil, errors.New("revocation feed without a URL")
 	case o.Issuer == "":
-		return nil, errors.New("jwt: revocation feed without an issuer")
+		return nil, errors.New("revocation feed without an issuer")
 	case o.Keys == nil:
-		return nil, errors.New("jwt: revocation feed without keys")
+		return nil, errors.New("revocation feed without keys")
 	case o.Poll < 0 || o.MaxAge < 0:
-		return nil, errors.New("jwt: revocation feed with a negative duration")
+		return nil, errors.New("revocation feed with a negative duration")
 	}
 	o.Poll, o.MaxAge = cmp.Or(o.Poll, defaultPoll), cmp.Or(o.MaxAge, defaultMaxAge)
 	if o.Log == nil {
@@ -107,8 +109,8 @@ func NewRevocationFeed(o RevocationOptions) (*RevocationFeed, error) {
 	return &RevocationFeed{o: o, client: isolated(o.Client), tried: make(chan struct{})}, nil
 }
 
-// Revoked reports whether a grant is known to be revoked. It never blocks, and does
-// not look at the age of what is known; a [Verifier] that is given the feed does.
+// Revoked reports whether a grant is known to be revoked. It never blocks. It does not
+// consider the age of the feed; a [Verifier] that has the feed does.
 func (f *RevocationFeed) Revoked(grantID string) bool {
 	known := f.known.Load()
 	if known == nil {
@@ -118,7 +120,7 @@ func (f *RevocationFeed) Revoked(grantID string) bool {
 	return revoked
 }
 
-// Status says how old what is known is.
+// Status returns the state of the feed.
 func (f *RevocationFeed) Status() RevocationStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,7 +136,7 @@ func (f *RevocationFeed) stale(now time.Time) bool {
 	return known == nil || !now.Before(known.staleAt)
 }
 
-// check is the verdict about a grant at now.
+// check returns the verdict on a grant at now.
 func (f *RevocationFeed) check(grantID string, now time.Time) error {
 	if f.Revoked(grantID) {
 		return ErrRevoked
@@ -145,13 +147,13 @@ func (f *RevocationFeed) check(grantID string, now time.Time) error {
 	return nil
 }
 
-// ready waits for the end of the first poll, so that a program which has just begun
-// does not take a revoked grant's token for a good one.
+// ready waits for the end of the first poll, so that a program which has just started
+// does not accept the token of a revoked grant.
 func (f *RevocationFeed) ready(ctx context.Context) error {
 	if f.known.Load() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout) // as long as the first poll may take
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout) // the longest time of a poll
 	defer cancel()
 	wait(ctx, f.tried)
 	if !f.running.Load() {
@@ -160,14 +162,14 @@ func (f *RevocationFeed) ready(ctx context.Context) error {
 	return nil
 }
 
-// Run polls the feed, at once and then again and again, until ctx ends. It runs
-// once.
+// Run polls the feed, at once and then every [RevocationOptions.Poll], until ctx ends.
+// After a failed poll it tries again sooner. A second call of Run returns at once.
 func (f *RevocationFeed) Run(ctx context.Context) {
 	if f.running.Swap(true) {
 		return
 	}
 	told := teller{log: f.o.Log, failClosed: f.o.FailClosed}
-	failures := 0 // in a row
+	failures := 0 // number of failed polls since the last good one
 	for first := true; ; first = false {
 		err := f.poll(ctx)
 		if ctx.Err() != nil {
@@ -190,17 +192,18 @@ func (f *RevocationFeed) Run(ctx context.Context) {
 	}
 }
 
-// pause is how long to wait after so many failures in a row: a moment after the first
-// one, because a proxy that has lost a server finds another one, and then longer.
+// pause returns the time to the next poll after so many failures in a row: a second
+// after the first one, because a proxy that has lost a server finds another one, and
+// then longer.
 func (f *RevocationFeed) pause(failures int) time.Duration {
 	d := f.o.Poll
 	if failures > 0 {
 		d = min(d, time.Second<<min(failures-1, 10))
 	}
-	return d - rand.N(d/10+1) // not all replicas at the same time, and never later than was asked for
+	return d - rand.N(d/10+1) // replicas poll at different times, and never later than Poll
 }
 
-// poll asks once, and takes up what is new.
+// poll reads the feed once and remembers what is new in it.
 func (f *RevocationFeed) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -213,7 +216,8 @@ func (f *RevocationFeed) poll(ctx context.Context) error {
 	return err
 }
 
-// get returns what is known after one look at the feed, nil if that is nothing new.
+// get reads the feed once. It returns the revocations that are known then, nil if the
+// answer is no feed.
 func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocations, error) {
 	etag := ""
 	if old != nil {
@@ -226,7 +230,7 @@ func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocation
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusNotModified && old != nil:
-		return old, nil // and not a second younger
+		return old, nil // the age stays: the issuer has read nothing new
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("fetching the revocation feed: %w: %s answered %s", errNoFeed, f.o.URL, resp.Status)
 	case resp.StatusCode != http.StatusOK:
@@ -249,7 +253,7 @@ func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocation
 	return next, err
 }
 
-// take adds what c lists to what was known.
+// take returns the revocations of c together with those of old.
 func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *revocations {
 	const leeway = int64(Leeway / time.Second)
 	next := &revocations{until: c.Revoked, issued: c.IssuedAt}
@@ -277,8 +281,8 @@ func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *r
 	return next
 }
 
-// bound forgets the grants that are dead first when there are more than an issuer
-// that keeps its word can have listed.
+// bound limits the memory that a feed can take. If there are more grants than an issuer
+// that keeps its own limit can list, it forgets those whose tokens are dead first.
 func (r *revocations) bound() {
 	over := len(r.until) - 2*MaxRevoked
 	if over <= 0 {
@@ -296,8 +300,8 @@ func (r *revocations) bound() {
 	}
 }
 
-// teller tells the log when a feed begins to fail, when it is stale, and when it is
-// well again.
+// teller logs when a feed begins to fail, when it becomes stale, and when it is fresh
+// again.
 type teller struct {
 	log            *slog.Logger
 	failClosed     bool
@@ -309,8 +313,8 @@ func (t *teller) tell(err error, stale bool) {
 	if t.failClosed {
 		effect = "no access token is accepted"
 	}
-	// An older one comes from a cache now and then. If nothing else comes, the feed
-	// becomes stale.
+	// An older feed comes from a cache now and then. If no other comes, the feed becomes
+	// stale.
 	failing := err != nil && !errors.Is(err, errOlderFeed)
 	switch {
 	case failing && !t.failing && errors.Is(err, errNoFeed):

@@ -20,7 +20,7 @@ import (
 
 const life = 6 * 60 // seconds of an access token and the leeway
 
-// feed is what an issuer that read its store just now would serve.
+// feed returns the feed of an issuer that has just read its store.
 func (w *world) feed(t testing.TB, grants ...string) string {
 	t.Helper()
 	return w.feedAt(t, time.Now(), grants...)
@@ -39,7 +39,8 @@ func (w *world) feedAt(t testing.TB, at time.Time, grants ...string) string {
 	return raw
 }
 
-// follow has a feed poll a fake issuer until the end of the test, and a verifier ask it.
+// follow returns a feed that polls a fake issuer until the end of the test, and a
+// verifier that asks the feed.
 func (w *world) follow(t *testing.T, f *fakeIssuer, change func(*jwt.RevocationOptions)) (*jwt.RevocationFeed, *jwt.Verifier) {
 	t.Helper()
 	o := jwt.RevocationOptions{URL: "https://auth.test/.well-known/revoked", Issuer: issuer, Keys: w.source, Client: &http.Client{Transport: f}}
@@ -61,13 +62,13 @@ func serving(body string) *fakeIssuer {
 	return &fakeIssuer{status: 200, header: http.Header{}, body: body}
 }
 
-// polled lets the feed be read once more.
+// polled returns after the next poll of the feed.
 func polled() {
 	time.Sleep(11 * time.Second)
 	synctest.Wait()
 }
 
-// serves changes the feed and has it read.
+// serves changes the feed and returns after the next poll of it.
 func (f *fakeIssuer) serves(body string) {
 	f.set(func() { f.status, f.body = 200, body })
 	polled()
@@ -77,13 +78,13 @@ func (w *world) verdict(t *testing.T, v *jwt.Verifier, grant string, want error)
 	t.Helper()
 	_, err := v.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.GrantID = grant }))
 	if !errors.Is(err, want) || (want == nil) != (err == nil) {
-		t.Errorf("%v: grant %s: %v, want %v", time.Now().Format(time.TimeOnly), grant, err, want)
+		t.Errorf("at %v: grant %s: %v, want %v", time.Now().Format(time.TimeOnly), grant, err, want)
 	}
 }
 
-// G04: what the feed lists is refused from the next poll on, also a token that was
-// accepted before; everything else is not touched.
-func TestG04_FeedRevokes(t *testing.T) {
+// Tokens of a listed grant are refused from the next poll on, also those that were
+// accepted before; all others are still accepted.
+func TestFeedRevokesFromTheNextPollOn_G04(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := serving(w.feed(t, "first"))
@@ -104,7 +105,7 @@ func TestG04_FeedRevokes(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		if !feed.Revoked("second") || feed.Revoked("third") || feed.Revoked("") {
-			t.Error("Revoked says something else than the verifier")
+			t.Error("Revoked and the verifier differ")
 		}
 		if got := f.last.Header.Get("Accept"); got != "application/revoked+jwt" {
 			t.Errorf("Accept %q", got)
@@ -112,125 +113,164 @@ func TestG04_FeedRevokes(t *testing.T) {
 	})
 }
 
-// Each forgery is a good feed with one thing changed. None is taken, and none harms
-// what is known.
-func TestG04_ForgedFeeds(t *testing.T) {
-	w, foreign := newWorld(t), newKey(t)
-	header := func(change string) string {
-		return strings.Replace(`{"alg":"ES256","typ":"revoked+jwt","kid":"`+keyID+`"}`, strings.Split(change, "=>")[0], strings.Split(change, "=>")[1], 1)
-	}
-	const same = "=>"
-	payload := func(from, to string) string {
-		now := time.Now().Unix()
-		good := fmt.Sprintf(`{"iss":%q,"iat":%d,"exp":%d,"ttl":10,"revoked":{"new":%d}}`, issuer, now, now+life, now)
-		if !strings.Contains(good, from) {
-			t.Fatalf("%s is not in %s", from, good)
-		}
-		return strings.Replace(good, from, to, 1)
-	}
-	claim := func(name string, from, to int64) func() string { // moves a time
-		return func() string {
-			now := time.Now().Unix()
-			return handmade(t, w.key, header(same), payload(fmt.Sprintf("%q:%d", name, now+from), fmt.Sprintf("%q:%d", name, now+to)))
-		}
-	}
-	changed := func(from, to string) func() string {
-		return func() string { return handmade(t, w.key, header(same), payload(from, to)) }
-	}
-	headed := func(change string) func() string {
-		return func() string { return handmade(t, w.key, header(change), payload("", "")) }
-	}
-	for name, forge := range map[string]func() string{
-		"nothing (control)": headed(same),
+// forger makes feeds that are good ones with one thing changed. Each function that it
+// returns makes its feed at the time of the call.
+type forger struct {
+	t *testing.T
+	w *world
+}
 
-		"typ of an access token": headed("revoked+jwt=>at+jwt"),
-		"typ of an id token":     headed("revoked+jwt=>JWT"),
-		"typ in capitals":        headed("revoked+jwt=>REVOKED+JWT"),
-		"typ with application":   headed("revoked+jwt=>application/revoked+jwt"),
-		"no typ":                 headed(`"typ":"revoked+jwt",=>`),
-		"alg none":               headed("ES256=>none"),
-		"alg none, unsigned": func() string {
-			return b64([]byte(header("ES256=>none"))) + "." + b64([]byte(payload("", ""))) + "."
-		},
-		"alg ES384": headed("ES256=>ES384"),
-		"alg HS256": func() string {
-			signed := b64([]byte(header("ES256=>HS256"))) + "." + b64([]byte(payload("", "")))
-			mac := hmac.New(sha256.New, must(w.key.PublicKey.Bytes()))
-			mac.Write([]byte(signed))
-			return signed + "." + b64(mac.Sum(nil))
-		},
-		"another header member": headed(`"kid"=>"jku":"https://evil.test","kid"`),
-		"crit":                  headed(`"kid"=>"crit":["exp"],"kid"`),
-		"another key":           func() string { return handmade(t, foreign, header(same), payload("", "")) },
-		"unknown kid":           headed(keyID + "=>other"),
-		"no kid":                headed(keyID + "=>"),
-		"changed after signing": func() string {
-			parts := strings.Split(headed(same)(), ".")
-			return parts[0] + "." + b64([]byte(payload("new", "newer"))) + "." + parts[2]
-		},
-		"another issuer":       changed(issuer, "https://evil.test"),
-		"issuer with a slash":  changed(issuer, issuer+"/"),
-		"no issuer":            changed(`"iss":"`+issuer+`",`, ""),
-		"issued in the future": claim("iat", 0, 75),
-		"iat text":             changed(`"iat":`, `"iat":"1","x":`),
-		"no iat":               changed(`"iat"`, `"x"`),
-		"expired":              claim("exp", life, -61),
-		"no exp":               changed(`"exp"`, `"x"`),
-		"no ttl":               changed(`"ttl":10,`, ""),
-		"no list":              changed(`"revoked"`, `"x"`),
-		"list is an array": func() string {
-			return handmade(t, w.key, header(same), strings.Split(payload("", ""), `{"new"`)[0]+`["new"]}`)
-		},
-		"list is null": func() string {
-			return handmade(t, w.key, header(same), strings.Split(payload("", ""), `{"new"`)[0]+`null}`)
-		},
-		"grant without a time": func() string {
-			return handmade(t, w.key, header(same), strings.Split(payload("", ""), `{"new"`)[0]+`{"new":true}}`)
-		},
-		"grant listed twice":  changed(`{"new"`, `{"new":5,"new"`),
-		"grant without an id": changed(`{"new"`, `{"":5,"new"`),
-		"escaped grant id":    changed(`{"new"`, `{"\u006e":5,"new"`),
-		"endless grant id":    changed(`{"new"`, `{"`+strings.Repeat("x", 200)+`":5,"new"`),
-		"claim twice":         changed(`"ttl"`, `"iss":"https://evil.test","ttl"`),
-		"claim in capitals":   changed(`"ttl"`, `"Revoked":{},"ttl"`),
-		"something behind":    func() string { return handmade(t, w.key, header(same), payload("", "")+"x") },
-		"an access token":     func() string { return w.token(t, nil) },
-		"not a JWT":           func() string { return "<html>" },
-		"empty":               func() string { return "" },
-		"two JWTs":            func() string { return headed(same)() + "\n" + headed(same)() },
-		"a line end":          func() string { return headed(same)() + "\n" },
-		"padded":              func() string { return headed(same)() + "==" },
-		"oversized":           func() string { return headed(same)() + strings.Repeat("A", 16<<20) },
-		"too many grants":     changed(`{"new"`, `{`+manyGrants(jwt.MaxRevoked)+`"new"`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := serving(w.feed(t, "old"))
-				feed, v := w.follow(t, f, nil)
-				polled()
-				before := feed.Status().Issued
-				f.set(func() { f.body = w.feed(t, "old") })
-				polled()
-				f.set(func() { f.body = forge() })
-				polled()
-				taken := strings.Contains(name, "control")
-				if got := feed.Revoked("new"); got != taken {
-					t.Errorf("taken: %t (%v)", got, feed.Status().Err)
-				}
-				s := feed.Status()
-				if !taken && (s.Err == nil || s.Revoked != 1 || !s.Issued.After(before)) {
-					t.Errorf("status %+v, want one grant and an error", s)
-				}
-				if s.Err != nil && (len(s.Err.Error()) > 200 || strings.Contains(s.Err.Error(), "eyJ")) {
-					t.Errorf("the error quotes the feed: %.300v", s.Err)
-				}
-				w.verdict(t, v, "old", jwt.ErrRevoked)
-				w.verdict(t, v, "third", nil)
-				f.serves(w.feed(t, "old", "newest"))
-				w.verdict(t, v, "newest", jwt.ErrRevoked)
-			})
-		})
+func (f forger) header(from, to string) string {
+	return strings.Replace(`{"alg":"ES256","typ":"revoked+jwt","kid":"`+keyID+`"}`, from, to, 1)
+}
+
+func (f forger) payload(from, to string) string {
+	f.t.Helper()
+	now := time.Now().Unix()
+	good := fmt.Sprintf(`{"iss":%q,"iat":%d,"exp":%d,"ttl":10,"revoked":{"new":%d}}`, issuer, now, now+life, now)
+	if !strings.Contains(good, from) {
+		f.t.Errorf("%s is not in %s", from, good)
 	}
+	return strings.Replace(good, from, to, 1)
+}
+
+func (f forger) signed(payload string) string {
+	return handmade(f.t, f.w.key, f.header("", ""), payload)
+}
+
+func (f forger) good() string { return f.signed(f.payload("", "")) }
+
+// headed changes the header.
+func (f forger) headed(from, to string) func() string {
+	return func() string { return handmade(f.t, f.w.key, f.header(from, to), f.payload("", "")) }
+}
+
+// changed changes the payload.
+func (f forger) changed(from, to string) func() string {
+	return func() string { return f.signed(f.payload(from, to)) }
+}
+
+// moved changes a time of the payload, in seconds from now.
+func (f forger) moved(name string, from, to int64) func() string {
+	return func() string {
+		now := time.Now().Unix()
+		return f.signed(f.payload(fmt.Sprintf("%q:%d", name, now+from), fmt.Sprintf("%q:%d", name, now+to)))
+	}
+}
+
+// listing replaces the list of grants.
+func (f forger) listing(list string) func() string {
+	return func() string { return f.signed(strings.Split(f.payload("", ""), `{"new"`)[0] + list + "}") }
+}
+
+func (f forger) headers() map[string]func() string {
+	unsigned := func(header string) string {
+		return b64([]byte(header)) + "." + b64([]byte(f.payload("", "")))
+	}
+	return map[string]func() string{
+		"typ of an access token": f.headed("revoked+jwt", "at+jwt"),
+		"typ of an id token":     f.headed("revoked+jwt", "JWT"),
+		"typ in capitals":        f.headed("revoked+jwt", "REVOKED+JWT"),
+		"typ with application":   f.headed("revoked+jwt", "application/revoked+jwt"),
+		"no typ":                 f.headed(`"typ":"revoked+jwt",`, ""),
+		"alg none":               f.headed("ES256", "none"),
+		"alg none, unsigned":     func() string { return unsigned(f.header("ES256", "none")) + "." },
+		"alg ES384":              f.headed("ES256", "ES384"),
+		"alg HS256": func() string {
+			text := unsigned(f.header("ES256", "HS256"))
+			mac := hmac.New(sha256.New, must(f.w.key.PublicKey.Bytes()))
+			mac.Write([]byte(text))
+			return text + "." + b64(mac.Sum(nil))
+		},
+		"another header member": f.headed(`"kid"`, `"jku":"https://evil.test","kid"`),
+		"crit":                  f.headed(`"kid"`, `"crit":["exp"],"kid"`),
+		"unknown kid":           f.headed(keyID, "other"),
+		"no kid":                f.headed(keyID, ""),
+	}
+}
+
+func (f forger) claims() map[string]func() string {
+	return map[string]func() string{
+		"another issuer":       f.changed(issuer, "https://evil.test"),
+		"issuer with a slash":  f.changed(issuer, issuer+"/"),
+		"no issuer":            f.changed(`"iss":"`+issuer+`",`, ""),
+		"issued in the future": f.moved("iat", 0, 75),
+		"iat text":             f.changed(`"iat":`, `"iat":"1","x":`),
+		"no iat":               f.changed(`"iat"`, `"x"`),
+		"expired":              f.moved("exp", life, -61),
+		"no exp":               f.changed(`"exp"`, `"x"`),
+		"no ttl":               f.changed(`"ttl":10,`, ""),
+		"no list":              f.changed(`"revoked"`, `"x"`),
+		"list is an array":     f.listing(`["new"]`),
+		"list is null":         f.listing(`null`),
+		"grant without a time": f.listing(`{"new":true}`),
+		"grant listed twice":   f.changed(`{"new"`, `{"new":5,"new"`),
+		"grant without an id":  f.changed(`{"new"`, `{"":5,"new"`),
+		"escaped grant id":     f.changed(`{"new"`, `{"\u006e":5,"new"`),
+		"endless grant id":     f.changed(`{"new"`, `{"`+strings.Repeat("x", 200)+`":5,"new"`),
+		"claim twice":          f.changed(`"ttl"`, `"iss":"https://evil.test","ttl"`),
+		"claim in capitals":    f.changed(`"ttl"`, `"Revoked":{},"ttl"`),
+		"too many grants":      f.changed(`{"new"`, `{`+manyGrants(jwt.MaxRevoked)+`"new"`),
+	}
+}
+
+func (f forger) texts() map[string]func() string {
+	foreign := newKey(f.t)
+	return map[string]func() string{
+		"another key": func() string { return handmade(f.t, foreign, f.header("", ""), f.payload("", "")) },
+		"changed after signing": func() string {
+			parts := strings.Split(f.good(), ".")
+			return parts[0] + "." + b64([]byte(f.payload("new", "newer"))) + "." + parts[2]
+		},
+		"something behind": func() string { return f.signed(f.payload("", "") + "x") },
+		"an access token":  func() string { return f.w.token(f.t, nil) },
+		"not a JWT":        func() string { return "<html>" },
+		"empty":            func() string { return "" },
+		"two JWTs":         func() string { return f.good() + "\n" + f.good() },
+		"a line end":       func() string { return f.good() + "\n" },
+		"padded":           func() string { return f.good() + "==" },
+		"oversized":        func() string { return f.good() + strings.Repeat("A", 16<<20) },
+	}
+}
+
+// A forged feed is refused and harms no known revocation.
+func TestForgedFeedsAreRefused_G04(t *testing.T) {
+	w := newWorld(t)
+	f := forger{t, w}
+	t.Run("nothing changed", func(t *testing.T) { w.meetsFeed(t, f.good, true) })
+	for _, forgeries := range []map[string]func() string{f.headers(), f.claims(), f.texts()} {
+		for name, forge := range forgeries {
+			t.Run(name, func(t *testing.T) { w.meetsFeed(t, forge, false) })
+		}
+	}
+}
+
+// meetsFeed has a reader that knows a good feed read one that make makes, then another
+// good one, and checks that it accepts the one in between if good says so.
+func (w *world) meetsFeed(t *testing.T, make func() string, good bool) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := serving(w.feed(t, "old"))
+		feed, v := w.follow(t, f, nil)
+		polled()
+		before := feed.Status().Issued
+		f.serves(w.feed(t, "old"))
+		f.serves(make())
+		if got := feed.Revoked("new"); got != good {
+			t.Errorf("accepted: %t, want %t (%v)", got, good, feed.Status().Err)
+		}
+		s := feed.Status()
+		if !good && (s.Err == nil || s.Revoked != 1 || !s.Issued.After(before)) {
+			t.Errorf("status %+v, want one grant and an error", s)
+		}
+		if s.Err != nil && (len(s.Err.Error()) > 200 || strings.Contains(s.Err.Error(), "eyJ")) {
+			t.Errorf("the error quotes the feed: %.300v", s.Err)
+		}
+		w.verdict(t, v, "old", jwt.ErrRevoked)
+		w.verdict(t, v, "third", nil)
+		f.serves(w.feed(t, "old", "newest"))
+		w.verdict(t, v, "newest", jwt.ErrRevoked)
+	})
 }
 
 func manyGrants(n int) string {
@@ -241,8 +281,8 @@ func manyGrants(n int) string {
 	return b.String()
 }
 
-// Answers that are no feed, and an issuer that does not answer in time.
-func TestG04_FeedAnswers(t *testing.T) {
+// After an answer that is not a feed, or none in time, the known revocations stay.
+func TestBadAnswersForgetNothing_G04(t *testing.T) {
 	w := newWorld(t)
 	for name, spoil := range map[string]func(f *fakeIssuer){
 		"500":      func(f *fakeIssuer) { f.status = 500 },
@@ -264,7 +304,7 @@ func TestG04_FeedAnswers(t *testing.T) {
 					t.Errorf("status %+v", s)
 				}
 				if n, host := f.count(), f.last.URL.Host; n > 8 || host != "auth.test" {
-					t.Errorf("asked %d times, the last time at %s", n, host)
+					t.Errorf("asked %d times, the last time at %s; want at most 8 times, at auth.test", n, host)
 				}
 				w.verdict(t, v, "old", jwt.ErrRevoked)
 			})
@@ -272,9 +312,9 @@ func TestG04_FeedAnswers(t *testing.T) {
 	}
 }
 
-// INV14: a grant that was listed stays revoked until its tokens are dead, whatever
-// comes later: nothing, an older feed, or one that leaves it out.
-func TestG04_INV14_FeedDoesNotGoBack(t *testing.T) {
+// A grant that was listed stays revoked until its tokens are dead, whatever comes later:
+// nothing, an older feed, or one without the grant.
+func TestFeedNeverGoesBack_G04_INV14(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		empty := w.feed(t)
@@ -285,23 +325,23 @@ func TestG04_INV14_FeedDoesNotGoBack(t *testing.T) {
 		issued := feed.Status().Issued
 		f.serves(empty) // from a cache
 		f.serves(w.feedAt(t, issued.Add(-time.Second), "another"))
-		w.verdict(t, v, "another", jwt.ErrRevoked) // whoever says so
+		w.verdict(t, v, "another", jwt.ErrRevoked) // an old feed revokes, too
 		w.verdict(t, v, "gone", jwt.ErrRevoked)
 		if s := feed.Status(); !s.Issued.Equal(issued) || s.Err == nil {
 			t.Errorf("an older feed was taken: %+v", s)
 		}
 		began := time.Now()
 		for time.Since(began) < life*time.Second {
-			f.serves(w.feed(t)) // from a store that has lost it, say
+			f.serves(w.feed(t)) // for example from a store that has lost the grant
 			w.verdict(t, v, "gone", jwt.ErrRevoked)
 		}
 		for time.Since(began) < (life+100)*time.Second {
 			f.serves(w.feed(t))
 		}
 		if s := feed.Status(); s.Revoked != 0 {
-			t.Errorf("%d grants are still kept when all their tokens are dead", s.Revoked)
+			t.Errorf("%d grants are still known when all their tokens are dead", s.Revoked)
 		}
-		// Two replicas in one second: both count.
+		// Feeds of two replicas within one second: both count.
 		at := time.Now()
 		f.serves(w.feedAt(t, at, "one"))
 		f.serves(w.feedAt(t, at, "two"))
@@ -310,9 +350,9 @@ func TestG04_INV14_FeedDoesNotGoBack(t *testing.T) {
 	})
 }
 
-// A feed that nothing new comes from is stale after a minute, however it fails. Then
-// tokens are accepted, or none is, as configured; nothing that is known is forgotten.
-func TestG04_StaleFeed(t *testing.T) {
+// A feed without news is stale after a minute, however it fails. Then tokens are
+// accepted, or none is, as the options say; no known revocation is forgotten.
+func TestStaleFeedAcceptsAsConfigured_G04(t *testing.T) {
 	w := newWorld(t)
 	for name, fail := range map[string]func(f *fakeIssuer){
 		"no answer":      func(f *fakeIssuer) { f.status = 0 },
@@ -354,8 +394,9 @@ func TestG04_StaleFeed(t *testing.T) {
 	}
 }
 
-// A feed replayed to a program that has just begun is as old as it says.
-func TestG04_ReplayedFeedIsStale(t *testing.T) {
+// The age of a feed that is replayed to a program that has just started counts from the
+// time in the feed.
+func TestReplayedFeedIsStale_G04(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		old := w.feed(t)
@@ -368,15 +409,15 @@ func TestG04_ReplayedFeedIsStale(t *testing.T) {
 	})
 }
 
-// A proxy that has just lost a server answers well again a moment later, so who knows
-// nothing yet does not wait for a whole poll.
-func TestG04_FailedPollIsRepeated(t *testing.T) {
+// A proxy that has just lost a server answers well again a moment later, so a program
+// without any feed yet polls again after a second.
+func TestFailedPollIsRepeatedSoon_G04(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := serving(w.feed(t, "first"))
 		f.set(func() { f.status = http.StatusBadGateway })
 		_, v := w.follow(t, f, nil)
-		w.verdict(t, v, "first", nil) // failing open, after the first poll
+		w.verdict(t, v, "first", nil) // accepted without a feed, after the first poll
 		f.set(func() { f.status = http.StatusOK })
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -386,13 +427,13 @@ func TestG04_FailedPollIsRepeated(t *testing.T) {
 		polls := f.count()
 		time.Sleep(10 * time.Minute)
 		if n := f.count() - polls; n < 60 || n > 75 {
-			t.Errorf("an issuer that stays away was asked %d times in ten minutes, want about as often as one that is there", n)
+			t.Errorf("an issuer that stays away was asked %d times in ten minutes, want 60 to 75, about as often as one that answers", n)
 		}
 	})
 }
 
-// Clocks that differ by less than the leeway make no feed stale.
-func TestG04_FeedOfAnotherClock(t *testing.T) {
+// Clocks that differ by less than the leeway do not make a feed stale.
+func TestClocksMayDifferByTheLeeway_G04(t *testing.T) {
 	w := newWorld(t)
 	for _, ahead := range []time.Duration{-55 * time.Second, 55 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -410,9 +451,9 @@ func TestG04_FeedOfAnotherClock(t *testing.T) {
 	}
 }
 
-// Before the first poll has ended nobody is judged; then an issuer without a feed
-// means what was configured.
-func TestG04_FeedThatNeverWas(t *testing.T) {
+// Before the end of the first poll there is no verdict; then tokens of an issuer without
+// a feed are accepted, or none is, as the options say.
+func TestFirstTokenWaitsForTheFirstPoll_G04(t *testing.T) {
 	w := newWorld(t)
 	for _, closed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -425,7 +466,7 @@ func TestG04_FeedThatNeverWas(t *testing.T) {
 			began := time.Now()
 			w.verdict(t, v, "here", map[bool]error{true: jwt.ErrRevocationsUnknown}[closed])
 			if waited := time.Since(began); waited != 3*time.Second {
-				t.Errorf("the first token waited %v, want for the first poll", waited)
+				t.Errorf("the first token waited %v, want 3s, until the end of the first poll", waited)
 			}
 			if s := feed.Status(); !s.Stale || !s.Issued.IsZero() {
 				t.Errorf("status %+v", s)
@@ -433,7 +474,7 @@ func TestG04_FeedThatNeverWas(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			synctest.Wait()
 			if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "no revocation feed") {
-				t.Errorf("in ten minutes the log says:\n%s", &log)
+				t.Errorf("after ten minutes the log has:\n%s", &log)
 			}
 			f.set(func() { f.delay = 0 })
 			f.serves(w.feed(t, "gone")) // the issuer was replaced by a newer one
@@ -441,11 +482,11 @@ func TestG04_FeedThatNeverWas(t *testing.T) {
 			w.verdict(t, v, "gone", jwt.ErrRevoked)
 			w.verdict(t, v, "here", nil)
 			if !strings.Contains(log.String(), "fresh again") {
-				t.Errorf("the log says:\n%s", &log)
+				t.Errorf("the log lacks \"fresh again\":\n%s", &log)
 			}
 		})
 	}
-	// One that nobody runs says so, and does not let pass what it cannot know.
+	// A feed that does not run gives no verdict.
 	synctest.Test(t, func(t *testing.T) {
 		feed, err := jwt.NewRevocationFeed(jwt.RevocationOptions{URL: "https://auth.test/revoked", Issuer: issuer, Keys: w.source})
 		if err != nil {
@@ -455,8 +496,8 @@ func TestG04_FeedThatNeverWas(t *testing.T) {
 	})
 }
 
-// The log tells of an outage when it begins, when it matters and when it is over.
-func TestFeedLog(t *testing.T) {
+// The log has the begin of an outage, the moment at which the feed is stale, and the end.
+func TestLogHasBeginAndEndOfAnOutage(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -470,7 +511,7 @@ func TestFeedLog(t *testing.T) {
 		want := []string{"level=WARN msg=\"the revocation feed cannot be read", "level=ERROR msg=\"the revocation feed is stale: revoked access tokens are accepted", "level=INFO"}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 		if len(lines) != len(want) {
-			t.Fatalf("the log says:\n%s", &log)
+			t.Fatalf("the log has:\n%s", &log)
 		}
 		for i := range want {
 			if !strings.Contains(lines[i], want[i]) {
@@ -480,7 +521,7 @@ func TestFeedLog(t *testing.T) {
 	})
 }
 
-// An issuer that lists others each time does not fill the memory.
+// An issuer that lists other grants each time does not fill the memory.
 func TestFeedIsBounded(t *testing.T) {
 	w := newWorld(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -496,16 +537,16 @@ func TestFeedIsBounded(t *testing.T) {
 				t.Fatal(feed.Status().Err)
 			}
 			if !feed.Revoked(fmt.Sprint(round, "-7")) {
-				t.Errorf("round %d: what was listed last is not known", round)
+				t.Errorf("round %d: a grant of the last feed is not known", round)
 			}
 		}
 		if n := feed.Status().Revoked; n > 2*jwt.MaxRevoked {
-			t.Errorf("%d grants are kept", n)
+			t.Errorf("%d grants are known, want at most %d", n, 2*jwt.MaxRevoked)
 		}
 	})
 }
 
-func TestRevocationOptions(t *testing.T) {
+func TestNewRevocationFeedNamesTheWrongOption(t *testing.T) {
 	w := newWorld(t)
 	good := jwt.RevocationOptions{URL: "https://auth.test/revoked", Issuer: issuer, Keys: w.source}
 	if _, err := jwt.NewRevocationFeed(good); err != nil {
@@ -518,13 +559,13 @@ func TestRevocationOptions(t *testing.T) {
 		o := good
 		spoil(&o)
 		if _, err := jwt.NewRevocationFeed(o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", want, err)
+			t.Errorf("got error %v, want one that names %s", err, want)
 		}
 	}
 }
 
-// What nobody would take is not signed.
-func TestSignFeedRefuses(t *testing.T) {
+// Claims that every reader would refuse are not signed.
+func TestSignFeedRefusesBadClaims(t *testing.T) {
 	w := newWorld(t)
 	for name, spoil := range map[string]func(*jwt.FeedClaims){
 		"no issuer":          func(c *jwt.FeedClaims) { c.Issuer = "" },
@@ -550,8 +591,8 @@ func TestSignFeedRefuses(t *testing.T) {
 	}
 }
 
-// A feed passes for no token, by anybody who verifies one.
-func TestF10_FeedIsNoToken(t *testing.T) {
+// A feed does not pass for an access token or an id token.
+func TestFeedIsNoToken_F10(t *testing.T) {
 	w := newWorld(t)
 	raw := w.feed(t, "gone")
 	if _, err := w.verifier.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrInvalid) {

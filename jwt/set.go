@@ -11,11 +11,11 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// parseSet reads the keys of a JWK Set (RFC 7517 §5) that can verify an ES256
-// signature and have a name. Other keys are for others. A key whose private half
-// is published with it proves nothing and is left out. A set without any key of
-// ours is an error, so that a mistake at the issuer does not undo the last good
-// set; so are two keys of one name.
+// parseSet reads the keys of a JWK Set (RFC 7517 §5) that can verify an ES256 signature
+// and have a key ID. It leaves out other keys, and a key whose private half is
+// published with it, which proves nothing. A set without a usable key is an error, so
+// that a mistake of the issuer does not replace the last good set. Two keys with one key
+// ID are an error, too.
 func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
 	if !json.Valid(body) { // jwx stops reading after the first value
 		return nil, errors.New("not a JWK Set")
@@ -42,6 +42,7 @@ func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
 	return keys, nil
 }
 
+// usable returns the public key of a JWK for ES256.
 func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
 	public, ok := key.(jwk.ECDSAPublicKey)
 	if _, private := key.(jwk.ECDSAPrivateKey); private || !ok || public.Crv() != jwa.P256 || key.KeyID() == "" {
@@ -60,7 +61,7 @@ func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
 	if len(public.X()) != 32 || len(public.Y()) != 32 { // RFC 7518 §6.2.1.2
 		return nil, false
 	}
-	// jwx does not look whether the point is on the curve.
+	// jwx does not check that the point is on the curve.
 	if _, err := k.ECDH(); err != nil {
 		return nil, false
 	}

@@ -13,19 +13,19 @@ import (
 
 const defaultCacheSize = 10_000
 
-// VerifierOptions say which tokens are good here.
+// VerifierOptions say which tokens a [Verifier] accepts.
 type VerifierOptions struct {
 	Issuer    string                    // iss must be this very string
 	Audiences []string                  // aud must be one of these very strings
 	Keys      KeySource                 // the issuer's published keys
-	Revoked   func(grantID string) bool // must not block; nil: nothing is revoked
-	Feed      *RevocationFeed           // is asked as well, and must run; nil: none
+	Revoked   func(grantID string) bool // must not block and be safe for concurrent use; nil: no grant is revoked
+	Feed      *RevocationFeed           // revokes grants in addition to Revoked, and must run; nil: none
 
-	// RevokedKnown reports whether Revoked can be asked: until then nothing is known of
-	// any grant, which is no verdict ([ErrRevocationsUnknown]). Nil: always.
+	// RevokedKnown reports whether Revoked knows the revoked grants yet. Until then a
+	// token with a grant gets no verdict ([ErrRevocationsUnknown]). Nil: it always does.
 	RevokedKnown func() bool
 
-	CacheSize int // verified tokens remembered; 0 is 10,000, negative none
+	CacheSize int // number of verified tokens to remember; 0 is 10,000, negative none
 }
 
 // Verifier checks access tokens. It is safe for concurrent use.
@@ -34,15 +34,16 @@ type Verifier struct {
 	cache   *cache // nil: none
 }
 
-// NewVerifier returns a Verifier, or an error that names the missing option.
+// NewVerifier returns a Verifier, or an error that names the missing option: issuer,
+// audiences and keys are required.
 func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	switch {
 	case o.Issuer == "":
-		return nil, errors.New("jwt: verifier without an issuer")
+		return nil, errors.New("verifier without an issuer")
 	case len(o.Audiences) == 0 || slices.Contains(o.Audiences, ""):
-		return nil, errors.New("jwt: verifier without an audience")
+		return nil, errors.New("verifier without an audience")
 	case o.Keys == nil:
-		return nil, errors.New("jwt: verifier without keys")
+		return nil, errors.New("verifier without keys")
 	}
 	o.Audiences = slices.Clone(o.Audiences)
 	if o.CacheSize == 0 {
@@ -55,14 +56,18 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify returns the claims of an access token that this issuer made for one of
-// our audiences, that is neither expired nor revoked, and whose key is published
-// now. Refusals wrap [ErrInvalid]; [ErrKeysUnavailable], other errors of the
-// key source and [ErrRevocationsUnknown] are no verdict on the token. The claims are the caller's own.
+// Verify returns the claims of an access token that the issuer made for one of the
+// audiences, that is neither expired nor revoked, and whose key is still published
+// (RFC 9068 §4). Times may be off by [Leeway]. The claims are a copy, which the caller
+// may change.
 //
-// A token that was accepted is remembered by its hash until it expires. That
-// saves its signature from being checked again, nothing else: time, key and
-// revocation are looked at every time.
+// A refusal wraps [ErrInvalid]. Any other error is no verdict on the token:
+// [ErrKeysUnavailable] or another error of the key source, and [ErrRevocationsUnknown].
+// ctx bounds the time that the key source, or the first token with a grant, may wait for
+// the issuer.
+//
+// An accepted token is remembered by its hash until it expires. This saves the next
+// check of its signature, nothing else: time, key and revocation are checked each time.
 func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error) {
 	if len(rawToken) > MaxSize {
 		return nil, refusal("too long")
@@ -91,7 +96,7 @@ func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error)
 	return t.claims.clone(), nil
 }
 
-// verifiedToken is what is remembered of a token.
+// verifiedToken is the part of an accepted token that the cache remembers.
 type verifiedToken struct {
 	claims    Claims
 	notBefore int64
@@ -108,8 +113,9 @@ func (c *Claims) clone() *Claims {
 	return &d
 }
 
-// verify does the cheap checks first: a forger learns nothing from claims that he
-// wrote himself, and the key source is not bothered with other issuers' tokens.
+// verify does the cheap checks before it asks for the key: a forger learns nothing from
+// a refusal of the claims that the forger wrote, and tokens of other issuers do not
+// reach the key source.
 func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (*verifiedToken, error) {
 	u, err := parse(rawToken)
 	if err != nil {
@@ -117,10 +123,10 @@ func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (
 	}
 	// RFC 9068 §4; RFC 8725 §3.8, §3.9: whole strings.
 	if u.claims.Issuer != v.options.Issuer {
-		return nil, refusal("another issuer")
+		return nil, refusal("wrong issuer")
 	}
 	if !slices.Contains(v.options.Audiences, u.claims.Audience) {
-		return nil, refusal("another audience")
+		return nil, refusal("wrong audience")
 	}
 	t := &verifiedToken{claims: u.claims, notBefore: max(u.claims.IssuedAt, u.notBefore), keyID: u.keyID}
 	if err := t.checkTime(now); err != nil {
@@ -135,7 +141,7 @@ func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (
 	return t, v.checkRevoked(ctx, t, now)
 }
 
-// recheck looks at what may have changed since t was verified.
+// recheck repeats the checks whose result may have changed since t was verified.
 func (v *Verifier) recheck(ctx context.Context, t *verifiedToken, now time.Time) error {
 	if err := t.checkTime(now); err != nil {
 		return err
@@ -156,7 +162,7 @@ func (v *Verifier) key(ctx context.Context, keyID string) (*ecdsa.PublicKey, err
 		return nil, refusal("unknown key ID")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("jwt: verifying: %w", err)
+		return nil, fmt.Errorf("verifying a token: %w", err)
 	}
 	return key, nil
 }
@@ -167,15 +173,15 @@ func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.
 	}
 	if v.options.Feed != nil {
 		if err := v.options.Feed.ready(ctx); err != nil {
-			return fmt.Errorf("jwt: verifying: %w", err)
+			return fmt.Errorf("verifying a token: %w", err)
 		}
 	}
 	return v.CheckGrant(t.claims.GrantID, now)
 }
 
-// CheckGrant says what became of the grant of a token that was accepted before:
-// [ErrRevoked], [ErrRevocationsUnknown], or nil while its tokens are accepted. It
-// looks into memory only.
+// CheckGrant checks at now whether the grant of a token that was accepted before still
+// stands, for a caller that serves one token for a long time. It returns nil,
+// [ErrRevoked] or [ErrRevocationsUnknown]. It only reads memory.
 func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
 	if v.options.RevokedKnown != nil && !v.options.RevokedKnown() {
 		return ErrRevocationsUnknown
@@ -201,8 +207,8 @@ func (t *verifiedToken) checkTime(now time.Time) error {
 	return nil
 }
 
-// verifySignature checks an ES256 signature (RFC 7518 §3.4). ecdsa.Verify refuses
-// r and s outside of [1, n-1].
+// verifySignature reports whether an ES256 signature is right (RFC 7518 §3.4).
+// ecdsa.Verify refuses r and s outside of [1, n-1].
 func verifySignature(key *ecdsa.PublicKey, signed string, signature [signatureSize]byte) bool {
 	hash := sha256.Sum256([]byte(signed))
 	r := new(big.Int).SetBytes(signature[:signatureSize/2])

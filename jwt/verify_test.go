@@ -18,6 +18,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +27,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,7 +51,7 @@ func (w *world) accepts(t *testing.T, name, raw string) {
 }
 
 // The token has exactly the members of the profile, and verifies.
-func TestF01_TokenProfile(t *testing.T) {
+func TestTokenHasExactlyItsProfile_F01(t *testing.T) {
 	w := newWorld(t)
 	raw := w.token(t, nil)
 	parts := strings.Split(raw, ".")
@@ -74,7 +76,7 @@ func TestF01_TokenProfile(t *testing.T) {
 		delete(members, name)
 	}
 	if len(members) > 0 {
-		t.Errorf("also has %v", members)
+		t.Errorf("has other members, too: %v", members)
 	}
 	if sig, err := base64.RawURLEncoding.DecodeString(parts[2]); err != nil || len(sig) != 64 {
 		t.Errorf("signature of %d bytes, %v", len(sig), err)
@@ -93,7 +95,7 @@ func TestF01_TokenProfile(t *testing.T) {
 	}
 }
 
-func TestF01_IDsDiffer(t *testing.T) {
+func TestTokenIDsDiffer_F01(t *testing.T) {
 	w := newWorld(t)
 	seen := map[string]bool{}
 	for range 1000 {
@@ -102,13 +104,13 @@ func TestF01_IDsDiffer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if seen[c.ID] {
-			t.Fatal("two tokens share a jti")
+			t.Fatal("two tokens have the same jti")
 		}
 		seen[c.ID] = true
 	}
 }
 
-func TestSignRefusesWhatNobodyAccepts(t *testing.T) {
+func TestSignRefusesBadClaims(t *testing.T) {
 	w := newWorld(t)
 	for name, change := range map[string]func(*jwt.Claims){
 		"no issuer":       func(c *jwt.Claims) { c.Issuer = "" },
@@ -130,12 +132,12 @@ func TestSignRefusesWhatNobodyAccepts(t *testing.T) {
 	}
 	failing := jwt.NewSigner(func(time.Time) (jwt.SigningKey, error) { return jwt.SigningKey{}, jwt.ErrKeysUnavailable })
 	if _, err := failing.Sign(goodClaims(), time.Now()); !errors.Is(err, jwt.ErrKeysUnavailable) {
-		t.Errorf("no key: %v", err)
+		t.Errorf("no key: %v, want ErrKeysUnavailable", err)
 	}
 }
 
-// A subject that JSON must escape comes back as it was.
-func TestSubjectsSurvive(t *testing.T) {
+// A subject that JSON must escape comes back unchanged.
+func TestSubjectsComeBackUnchanged(t *testing.T) {
 	w := newWorld(t)
 	for _, sub := range []string{`a"b\c`, "a<b>&c", "tab\t", "Zoë", "😀", "\u2028", "\x7f", "\x00"} {
 		c, err := w.verifier.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.Subject = sub }))
@@ -146,7 +148,7 @@ func TestSubjectsSurvive(t *testing.T) {
 }
 
 // No spelling of "none" is an algorithm, with or without a signature.
-func TestF02_AlgNone(t *testing.T) {
+func TestAlgNoneIsRefused_F02(t *testing.T) {
 	w := newWorld(t)
 	for _, alg := range []any{"none", "None", "nOnE", "NONE", "", nil, []string{"ES256"}, 0, true, "es256", "ES256 ", "missing"} {
 		h := goodHeader()
@@ -161,8 +163,8 @@ func TestF02_AlgNone(t *testing.T) {
 	w.refuses(t, "signature cut off", good[:strings.LastIndex(good, ".")+1])
 }
 
-// The public key is no HMAC secret, in none of its forms.
-func TestF03_PublicKeyAsSecret(t *testing.T) {
+// The public key, in any of its forms, is not accepted as an HMAC secret.
+func TestPublicKeyIsNoSecret_F03(t *testing.T) {
 	w := newWorld(t)
 	der, err := x509.MarshalPKIXPublicKey(&w.key.PublicKey)
 	if err != nil {
@@ -190,8 +192,8 @@ func TestF03_PublicKeyAsSecret(t *testing.T) {
 	}
 }
 
-// A correct signature by another algorithm or another key is worth nothing.
-func TestF04_OtherAlgorithm(t *testing.T) {
+// A correct signature by another algorithm or another key is refused.
+func TestOtherAlgorithmsAreRefused_F04(t *testing.T) {
 	w := newWorld(t)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -223,7 +225,7 @@ func TestF04_OtherAlgorithm(t *testing.T) {
 		},
 		"EdDSA":  func(msg string) []byte { return ed25519.Sign(edKey, []byte(msg)) },
 		"ES256K": func(msg string) []byte { return rawSignature(t, w.key, msg) },
-		"ES256":  func(msg string) []byte { return rawSignature(t, newKey(t), msg) }, // foreign key, our kid
+		"ES256":  func(msg string) []byte { return rawSignature(t, newKey(t), msg) }, // a foreign key under the issuer's kid
 	}
 	for alg, f := range sign {
 		h := goodHeader()
@@ -234,7 +236,7 @@ func TestF04_OtherAlgorithm(t *testing.T) {
 }
 
 // A key ID is looked up, never interpreted.
-func TestF05_KeyID(t *testing.T) {
+func TestKeyIDIsOnlyLookedUp_F05(t *testing.T) {
 	w := newWorld(t)
 	payload := marshal(t, goodPayload())
 	for _, kid := range []any{"../../../dev/null", "' OR 1=1--", strings.Repeat("k", 5000), 7, nil, "", []string{keyID}, keyID + " ", strings.ToLower(keyID)} {
@@ -252,33 +254,28 @@ func TestF05_KeyID(t *testing.T) {
 		w.refuses(t, "long", handmade(t, w.key, marshal(t, h), payload))
 	}
 	if w.source.calls.Load() != before {
-		t.Error("the key source was asked for a key ID that nobody makes")
+		t.Error("the key source was asked for a key ID that is too long")
 	}
 }
 
-// However many unknown key IDs come in, the issuer is asked once a minute.
-func TestF05_UnknownKeyIDsFetchOnce(t *testing.T) {
+// However many tokens have unknown key IDs, the issuer is asked once a minute.
+func TestUnknownKeyIDsFetchOnce_F05(t *testing.T) {
 	w := newWorld(t)
-	var asked atomic.Int64
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		rw.Write(setOf(keyID, w.key))
-	}))
-	defer srv.Close()
-	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: jwt.NewRemoteKeys(srv.URL, nil)})
-	w.accepts(t, "good", w.token(t, nil))
-	for range 100 {
-		h := goodHeader()
-		h["kid"] = rand.Text()
-		w.refuses(t, "unknown", handmade(t, newKey(t), marshal(t, h), marshal(t, goodPayload())))
-	}
-	if n := asked.Load(); n != 2 {
-		t.Errorf("issuer asked %d times, want 2: at first and for the unknown", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f, keys := newIssuer(string(setOf(keyID, w.key)))
+		w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: keys})
+		w.accepts(t, "good", w.token(t, nil))
+		for range 100 {
+			h := goodHeader()
+			h["kid"] = rand.Text()
+			w.refuses(t, "unknown", handmade(t, newKey(t), marshal(t, h), marshal(t, goodPayload())))
+		}
+		mustCount(t, f, 2) // the first fetch, and one for the unknown key IDs
+	})
 }
 
-// Headers that carry or point to a key are refused, not followed.
-func TestF06_KeyInHeader(t *testing.T) {
+// Headers that contain a key or point to one are refused, not followed.
+func TestKeyInHeaderIsNotFollowed_F06(t *testing.T) {
 	w := newWorld(t)
 	var hits atomic.Int64
 	canary := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
@@ -292,33 +289,31 @@ func TestF06_KeyInHeader(t *testing.T) {
 		h := goodHeader()
 		h[name] = value
 		w.refuses(t, name+" by a foreign key", handmade(t, evil, marshal(t, h), marshal(t, goodPayload())))
-		w.refuses(t, name+" by our key", handmade(t, w.key, marshal(t, h), marshal(t, goodPayload())))
+		w.refuses(t, name+" by the issuer's key", handmade(t, w.key, marshal(t, h), marshal(t, goodPayload())))
 	}
 	if hits.Load() != 0 {
-		t.Errorf("%d connections to the canary", hits.Load())
+		t.Errorf("%d requests to the URL in the header, want none", hits.Load())
 	}
 }
 
-// bombs are inputs that cost others time or memory, or mean two things.
+// bombs are inputs that cost other verifiers time or memory, or have two meanings.
 func bombs(t testing.TB, w *world) map[string]string {
+	t.Helper()
+	all := textBombs(t, w)
+	maps.Copy(all, jsonBombs(t, w))
+	return all
+}
+
+// textBombs are wrong in the text of the token.
+func textBombs(t testing.TB, w *world) map[string]string {
 	t.Helper()
 	good := w.token(t, nil)
 	part := strings.Split(good, ".")
-	header, payload := marshal(t, goodHeader()), marshal(t, goodPayload())
-	sign := func(h, p string) string { return handmade(t, w.key, h, p) }
+	header, payload := b64([]byte(marshal(t, goodHeader()))), b64([]byte(marshal(t, goodPayload())))
 	last := part[2][len(part[2])-1]
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	loose := part[2][:len(part[2])-1] + string(alphabet[strings.IndexByte(alphabet, last)|1])
-	utf16 := make([]byte, 0, 2*len(payload))
-	for i := range len(payload) {
-		utf16 = append(utf16, payload[i], 0)
-	}
-	member := func(m string) string { return payload[:len(payload)-1] + "," + m + "}" }
-	broken := b64([]byte(header))[:8] + "\n" + b64([]byte(header))[8:] + "." + b64([]byte(payload))
-	var many []string
-	for i := range 200 {
-		many = append(many, fmt.Sprintf(`"m%d":1`, i))
-	}
+	broken := header[:8] + "\n" + header[8:] + "." + payload
 	return map[string]string{
 		"empty":               "",
 		"million dots":        strings.Repeat(".", 1_000_000),
@@ -330,8 +325,6 @@ func bombs(t testing.TB, w *world) map[string]string {
 		"four parts":          good + ".",
 		"four parts, filled":  good + "." + part[2],
 		"leading dot":         "." + good,
-		"64 KB header":        sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 64<<10)+`"}`, payload),
-		"4 KB header":         sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 4<<10)+`"}`, payload),
 		"padded":              good + "==",
 		"padded header":       part[0] + "=." + part[1] + "." + part[2],
 		"standard base64":     strings.NewReplacer("-", "+", "_", "/").Replace(good) + "+",
@@ -339,65 +332,83 @@ func bombs(t testing.TB, w *world) map[string]string {
 		"trailing newline":    good + "\n",
 		"line break inside":   part[0][:8] + "\r\n" + part[0][8:] + "." + part[1] + "." + part[2],
 		"signed line break":   broken + "." + b64(rawSignature(t, w.key, broken)),
-		"200 members":         sign(header, member(strings.Join(many, ","))),
-		"200 members inside":  sign(header, member(`"x":{`+strings.Join(many, ",")+"}")),
-		"escape, not UTF-8":   sign(header, member("\"x\":\"\\n\xff\"")),
-		"half a pair":         sign(header, member(`"x":"\ud800\u0041"`)),
 		"line break in sig":   part[0] + "." + part[1] + "." + part[2][:20] + "\n" + part[2][20:],
 		"non-canonical bits":  part[0] + "." + part[1] + "." + loose,
 		"NUL":                 good + "\x00",
-		"duplicate alg":       sign(`{"alg":"none","alg":"ES256","typ":"at+jwt","kid":"`+keyID+`"}`, payload),
-		"duplicate sub":       sign(header, `{"sub":"admin",`+payload[1:]),
-		"duplicate unknown":   sign(header, member(`"x":1,"x":2`)),
-		"duplicate nested":    sign(header, member(`"x":{"a":1,"a":2}`)),
-		"escaped duplicate":   sign(header, member(`"\u0073ub":"admin"`)),
-		"escaped new name":    sign(header, member(`"\u0078":1`)),
-		"Exp":                 sign(header, member(`"Exp":9999999999`)),
-		"SUB":                 sign(header, member(`"SUB":"admin"`)),
-		"long s":              sign(header, member(`"ſub":"admin"`)),
-		"Kelvin sign":         sign(header, member(`"Cnf":{}`)),
-		"BOM":                 sign(header, "\ufeff"+payload),
-		"BOM header":          sign("\ufeff"+header, payload),
-		"UTF-16":              sign(header, string(utf16)),
-		"10 k nesting":        sign(header, member(`"x":`+strings.Repeat("[", 10_000)+strings.Repeat("]", 10_000))),
-		"2 k nesting":         sign(header, member(`"x":`+strings.Repeat("[", 2000)+strings.Repeat("]", 2000))),
-		"2 k object nesting":  sign(header, member(`"x":`+strings.Repeat(`{"a":`, 500)+"1"+strings.Repeat("}", 500))),
-		"trailing data":       sign(header, payload+"{}"),
-		"trailing comma":      sign(header, payload[:len(payload)-1]+",}"),
-		"comment":             sign(header, "/**/"+payload),
-		"payload array":       sign(header, "["+payload+"]"),
-		"payload null":        sign(header, "null"),
-		"payload empty":       sign(header, ""),
-		"header null":         sign("null", payload),
-		"header string":       sign(`"ES256"`, payload),
-		"invalid UTF-8":       sign(header, member("\"x\":\"\xff\"")),
-		"lone surrogate":      sign(header, member(`"x":"\ud800"`)),
-		"control character":   sign(header, member("\"x\":\"\x01\"")),
-		"number of 4 k":       sign(header, strings.Replace(payload, `"exp":`, `"exp":1`+strings.Repeat("0", 4000), 1)),
-		"leading zero":        sign(header, member(`"x":01`)),
-		"NaN":                 sign(header, member(`"x":NaN`)),
-		"half a header":       sign(header[:20], payload),
 		"signature of others": part[0] + "." + part[1] + "." + strings.Split(w.token(t, nil), ".")[2],
 	}
 }
 
-// Structure bombs are refused in less than 5 ms and 1 MiB each.
-func TestF08_Structure(t *testing.T) {
+// jsonBombs are wrong in the JSON of header or payload, under a good signature.
+func jsonBombs(t testing.TB, w *world) map[string]string {
+	t.Helper()
+	header, payload := marshal(t, goodHeader()), marshal(t, goodPayload())
+	sign := func(h, p string) string { return handmade(t, w.key, h, p) }
+	member := func(m string) string { return payload[:len(payload)-1] + "," + m + "}" }
+	utf16 := make([]byte, 0, 2*len(payload))
+	for i := range len(payload) {
+		utf16 = append(utf16, payload[i], 0)
+	}
+	var many []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf(`"m%d":1`, i))
+	}
+	return map[string]string{
+		"64 KB header":       sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 64<<10)+`"}`, payload),
+		"4 KB header":        sign(header[:len(header)-1]+`,"x":"`+strings.Repeat("x", 4<<10)+`"}`, payload),
+		"200 members":        sign(header, member(strings.Join(many, ","))),
+		"200 members inside": sign(header, member(`"x":{`+strings.Join(many, ",")+"}")),
+		"escape, not UTF-8":  sign(header, member("\"x\":\"\\n\xff\"")),
+		"half a pair":        sign(header, member(`"x":"\ud800\u0041"`)),
+		"duplicate alg":      sign(`{"alg":"none","alg":"ES256","typ":"at+jwt","kid":"`+keyID+`"}`, payload),
+		"duplicate sub":      sign(header, `{"sub":"admin",`+payload[1:]),
+		"duplicate unknown":  sign(header, member(`"x":1,"x":2`)),
+		"duplicate nested":   sign(header, member(`"x":{"a":1,"a":2}`)),
+		"escaped duplicate":  sign(header, member(`"\u0073ub":"admin"`)),
+		"escaped new name":   sign(header, member(`"\u0078":1`)),
+		"Exp":                sign(header, member(`"Exp":9999999999`)),
+		"SUB":                sign(header, member(`"SUB":"admin"`)),
+		"long s":             sign(header, member(`"ſub":"admin"`)),
+		"Kelvin sign":        sign(header, member(`"Cnf":{}`)),
+		"BOM":                sign(header, "\ufeff"+payload),
+		"BOM header":         sign("\ufeff"+header, payload),
+		"UTF-16":             sign(header, string(utf16)),
+		"10 k nesting":       sign(header, member(`"x":`+strings.Repeat("[", 10_000)+strings.Repeat("]", 10_000))),
+		"2 k nesting":        sign(header, member(`"x":`+strings.Repeat("[", 2000)+strings.Repeat("]", 2000))),
+		"2 k object nesting": sign(header, member(`"x":`+strings.Repeat(`{"a":`, 500)+"1"+strings.Repeat("}", 500))),
+		"trailing data":      sign(header, payload+"{}"),
+		"trailing comma":     sign(header, payload[:len(payload)-1]+",}"),
+		"comment":            sign(header, "/**/"+payload),
+		"payload array":      sign(header, "["+payload+"]"),
+		"payload null":       sign(header, "null"),
+		"payload empty":      sign(header, ""),
+		"header null":        sign("null", payload),
+		"header string":      sign(`"ES256"`, payload),
+		"invalid UTF-8":      sign(header, member("\"x\":\"\xff\"")),
+		"lone surrogate":     sign(header, member(`"x":"\ud800"`)),
+		"control character":  sign(header, member("\"x\":\"\x01\"")),
+		"number of 4 k":      sign(header, strings.Replace(payload, `"exp":`, `"exp":1`+strings.Repeat("0", 4000), 1)),
+		"leading zero":       sign(header, member(`"x":01`)),
+		"NaN":                sign(header, member(`"x":NaN`)),
+		"half a header":      sign(header[:20], payload),
+	}
+}
+
+// Structure bombs are refused, and each allocates less than 1 MiB. BenchmarkVerifyRefused
+// holds the bound of their time.
+func TestStructureBombsAreRefused_F08(t *testing.T) {
 	w := newWorld(t)
 	for name, raw := range bombs(t, w) {
 		w.refuses(t, name, raw)
 		const runs = 20
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		took := time.Hour // the quickest: a busy machine may interrupt any of the others
 		for range runs {
-			start := time.Now()
 			w.verifier.Verify(context.Background(), raw)
-			took = min(took, time.Since(start))
 		}
 		runtime.ReadMemStats(&after)
-		if bytes := (after.TotalAlloc - before.TotalAlloc) / runs; bytes > 1<<20 || took > 5*time.Millisecond {
-			t.Errorf("%s: %v and %d bytes", name, took, bytes)
+		if bytes := (after.TotalAlloc - before.TotalAlloc) / runs; bytes > 1<<20 {
+			t.Errorf("%s: %d bytes allocated, want at most 1 MiB", name, bytes)
 		}
 	}
 	if n := w.verifier.Remembered(); n != 0 {
@@ -410,7 +421,7 @@ func TestF08_Structure(t *testing.T) {
 }
 
 // Edge values of r and s, and signatures of another form or size.
-func TestF09_SignatureEdges(t *testing.T) {
+func TestEdgeSignaturesAreRefused_F09(t *testing.T) {
 	w := newWorld(t)
 	signed := b64([]byte(marshal(t, goodHeader()))) + "." + b64([]byte(marshal(t, goodPayload())))
 	good := rawSignature(t, w.key, signed)
@@ -441,14 +452,14 @@ func TestF09_SignatureEdges(t *testing.T) {
 	} {
 		w.refuses(t, name, signed+"."+b64(sig))
 	}
-	// r+n would be the same signature to a verifier that reduces.
+	// r+n is the same signature to a verifier that reduces it modulo n.
 	if rn := new(big.Int).Add(r, n); rn.BitLen() <= 256 {
 		w.refuses(t, "r+n", signed+"."+b64(concat(rn, s)))
 	}
 }
 
 // The signature of RFC 7515, Appendix A.3, over a token of another profile.
-func TestRFC7515_A3(t *testing.T) {
+func TestSignatureOfRFC7515VerifiesItsText(t *testing.T) {
 	raw, err := os.ReadFile("testdata/rfc7515-a3.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -473,8 +484,8 @@ func TestRFC7515_A3(t *testing.T) {
 	}
 }
 
-// Every claim must be there, of its type, and of the very value.
-func TestF10_Claims(t *testing.T) {
+// Every claim must be present, of its type, and of the exact value.
+func TestClaimsAreExact_F10(t *testing.T) {
 	w := newWorld(t)
 	header := marshal(t, goodHeader())
 	w.accepts(t, "good", handmade(t, w.key, header, marshal(t, goodPayload())))
@@ -514,8 +525,8 @@ func TestF10_Claims(t *testing.T) {
 	w.accepts(t, "optional members", handmade(t, w.key, header, marshal(t, p)))
 }
 
-// A token of another kind by the same key is none of ours.
-func TestF10_Type(t *testing.T) {
+// A token of another kind by the same key is refused.
+func TestOtherKindsOfTokenAreRefused_F10(t *testing.T) {
 	w := newWorld(t)
 	for _, typ := range []any{"JWT", "jwt", "AT+JWT", "application/at+jwt", "at+jwt ", "", nil, 1, "dpop+jwt", "oauth-id-jag+jwt"} {
 		h := goodHeader()
@@ -531,18 +542,18 @@ func TestF10_Type(t *testing.T) {
 	h["typ"] = "JWT"
 	for _, p := range []map[string]any{idToken, assertion} {
 		w.refuses(t, "other kind", handmade(t, w.key, marshal(t, h), marshal(t, p)))
-		w.refuses(t, "other kind, our type", handmade(t, w.key, marshal(t, goodHeader()), marshal(t, p)))
+		w.refuses(t, "other kind, type of an access token", handmade(t, w.key, marshal(t, goodHeader()), marshal(t, p)))
 	}
 }
 
 // A token bound to a key is not accepted without a proof.
-func TestF10_BoundToken(t *testing.T) {
+func TestBoundTokenIsRefusedWithoutProof_F10(t *testing.T) {
 	w := newWorld(t)
 	w.refuses(t, "cnf", w.token(t, func(c *jwt.Claims) { c.Confirm = &jwt.Confirmation{Thumbprint: "x"} }))
 }
 
 // Clocks may differ by a minute and no more.
-func TestF11_ClockSkew(t *testing.T) {
+func TestClocksMayDifferByAMinute_F11(t *testing.T) {
 	w := newWorld(t)
 	now := time.Now().Unix()
 	for _, tc := range []struct {
@@ -583,7 +594,7 @@ func TestKeysUnavailableIsNoVerdict(t *testing.T) {
 	w.refuses(t, "not a token", "x.y.z") // needs no key to be refused
 }
 
-func TestNewVerifierNamesWhatIsMissing(t *testing.T) {
+func TestNewVerifierNamesTheMissingOption(t *testing.T) {
 	w := newWorld(t)
 	for want, o := range map[string]jwt.VerifierOptions{
 		"issuer":   {Audiences: []string{resource}, Keys: w.source},
@@ -606,8 +617,8 @@ func TestErrorsHoldNoToken(t *testing.T) {
 	}
 }
 
-// Showing a token to a person needs its form, nothing else.
-func TestUnsafeClaims(t *testing.T) {
+// A token that is shown to a person needs the form of a token, nothing else.
+func TestUnsafeClaimsNeedOnlyTheForm(t *testing.T) {
 	w := newWorld(t)
 	raw := handmade(t, newKey(t), `{"alg":"none"}`, `{"a":1}`)
 	if header, payload, err := jwt.UnsafeClaims(raw); err != nil || string(header) != `{"alg":"none"}` || string(payload) != `{"a":1}` {
@@ -623,9 +634,9 @@ func TestUnsafeClaims(t *testing.T) {
 	}
 }
 
-// While it is not known what was revoked, there is no verdict, also on a token that was
+// While the revoked grants are not known, there is no verdict, also on a token that was
 // accepted before.
-func TestRevokedNotKnown(t *testing.T) {
+func TestUnknownRevocationsAreNoVerdict(t *testing.T) {
 	w, known := newWorld(t), true
 	v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(string) bool { return !known }, RevokedKnown: func() bool { return known }})
 	seen, fresh := w.token(t, nil), w.token(t, func(c *jwt.Claims) { c.ID = "another" })
@@ -635,7 +646,7 @@ func TestRevokedNotKnown(t *testing.T) {
 	known = false
 	for _, raw := range []string{seen, fresh} {
 		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrRevocationsUnknown) || errors.Is(err, jwt.ErrInvalid) {
-			t.Errorf("%v, want that revocations are unknown", err)
+			t.Errorf("%v, want ErrRevocationsUnknown alone", err)
 		}
 	}
 	known = true
