@@ -16,8 +16,8 @@ const (
 	DemoClientSecret = "demo_secret"
 )
 
-// demoUsers is the users file plus the demo user, who is in no file: without
-// --demo the next refresh of one of its grants finds nobody.
+// demoUsers is the users file and the demo user, who is in no file: without --demo, the
+// next refresh of a grant of that user fails.
 type demoUsers struct {
 	*users.File
 }

@@ -12,23 +12,23 @@ import (
 	"signet/handlers"
 )
 
-// How the issuer is asked which store is behind it.
+// How the issuer is asked for the fingerprint of its store.
 const (
-	askIn     = time.Second            // the answer's deadline, which a start waits for at most
-	askAgain  = 10 * time.Second       // after a start, and later once in three to nine of these
-	askWhen   = 500 * time.Millisecond // to look whether our own store is there
+	askIn     = time.Second            // deadline of the answer; a start waits that long at most
+	askAgain  = 10 * time.Second       // time from a start to the next question; later 3 to 9 times as long
+	askWhen   = 500 * time.Millisecond // time between looks whether this server's store is open yet
 	maxHealth = 4 << 10
 )
 
-// askIssuer asks whoever answers for the issuer which store it has. Nobody, nobody we
-// know and nobody in time are one answer: "".
+// askIssuer returns the fingerprint of the store of the server that answers for the issuer.
+// It is empty if there is no answer, a late one, or one of another program.
 func (s *Server) askIssuer(ctx context.Context) (fingerprint string) {
 	if s.o.alone {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, askIn)
 	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true} // and no proxy: it would answer for others
+	transport := &http.Transport{DisableKeepAlives: true} // without a proxy, which might answer for other servers
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.o.Issuer+"/readyz", nil)
@@ -43,16 +43,16 @@ func (s *Server) askIssuer(ctx context.Context) (fingerprint string) {
 	var health struct {
 		Epoch string `json:"epoch"`
 	}
-	// Whatever the status: a server that drains or waits for its keys has a store, too.
+	// The status does not matter: a server that drains or waits for its keys has a store.
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxHealth)).Decode(&health); err != nil || !handlers.IsEpochFingerprint(health.Epoch) {
 		return ""
 	}
 	return health.Epoch
 }
 
-// compareStores returns an error if theirs is the fingerprint of another store. Behind
-// one issuer, two stores refuse what the other one vouches for, and a client that is
-// told invalid_grant throws its tokens away.
+// compareStores returns an error if theirs is the fingerprint of another store. Behind one
+// issuer, each of two stores refuses what the other one issued, and a client that gets
+// invalid_grant throws its tokens away.
 func (s *Server) compareStores(theirs string) error {
 	ours := handlers.EpochFingerprint(s.store.Epoch())
 	if theirs == "" || ours == "" || theirs == ours {
@@ -64,29 +64,40 @@ func (s *Server) compareStores(theirs string) error {
 		s.o.Issuer, theirs, ours)
 }
 
-// watchIssuer goes on asking, because servers that start together do not find each
-// other, and because a database that was down has no epoch to compare. One that finds
-// another store is not ready until it finds its own or none: so of two, one goes on.
+// watchIssuer asks again and again, because servers that start together do not find each
+// other, and because there is no epoch to compare while the database is down. A server that
+// finds another store is not ready until it finds its own or none, so of two servers one
+// goes on.
 func (s *Server) watchIssuer(ctx context.Context) {
-	wait := s.o.askAgain
-	for {
-		if s.store.Epoch() == "" {
-			wait = askWhen
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		if s.store.Epoch() == "" {
-			wait = 0
-			continue
-		}
+	for wait := s.o.askAgain; s.waitToAsk(ctx, wait); wait = 3*s.o.askAgain + rand.N(6*s.o.askAgain) {
 		err := s.compareStores(s.askIssuer(ctx))
 		if err != nil && ctx.Err() == nil {
 			s.o.Log.Error("not ready", "err", err)
 		}
 		s.otherStore.Store(err != nil)
-		wait = 3*s.o.askAgain + rand.N(6*s.o.askAgain)
+	}
+}
+
+// waitToAsk waits for d, or if this server's store is not open yet, until it is. It reports
+// whether ctx goes on.
+func (s *Server) waitToAsk(ctx context.Context, d time.Duration) bool {
+	if s.store.Epoch() != "" {
+		return sleep(ctx, d)
+	}
+	for s.store.Epoch() == "" {
+		if !sleep(ctx, askWhen) {
+			return false
+		}
+	}
+	return true
+}
+
+// sleep waits for d, and reports whether ctx goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }

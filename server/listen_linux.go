@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSYN is a packet filter for a listening TCP socket: it lets everything pass but
-// what asks for a new connection (byte 13 of the header has the flags, SYN is 2).
+// noSYN is a packet filter for a listening TCP socket. It drops packets that ask for a new
+// connection (byte 13 of the header has the flags, SYN is 2), and no others.
 var noSYN = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
 	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1},
@@ -17,10 +17,10 @@ var noSYN = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 18},
 }
 
-// settle keeps new connections from l until those that are half open are open, which
-// takes up to handshake, and all that are open are accepted. A listener that is closed
-// before resets the connections in its queue, with the requests that were sent on them.
-// Who asks for one meanwhile asks again after a second, and is refused by then.
+// settle keeps new connections from l until half-open connections are open, which takes up
+// to handshake, and all open ones are accepted. A listener that is closed before resets the
+// connections in its queue, with the requests that were sent on them. Clients that connect
+// meanwhile retry after a second and are then refused.
 func settle(l net.Listener, handshake time.Duration) {
 	c, ok := l.(syscall.Conn)
 	if !ok {
@@ -35,13 +35,13 @@ func settle(l net.Listener, handshake time.Duration) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)
 	})
 	if err != nil {
-		return // not TCP, or the system forbids it: a few connections may be lost, as without
+		return // not TCP, or the system forbids it: a few connections may be lost
 	}
 	time.Sleep(handshake)
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		var info *unix.TCPInfo
 		raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-		if err != nil || info.Unacked == 0 { // of a listener: the length of its queue
+		if err != nil || info.Unacked == 0 { // for a listener, the length of its queue
 			return
 		}
 	}

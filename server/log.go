@@ -10,9 +10,9 @@ import (
 
 type requestIDKey struct{}
 
-// requestID gives every request a name of its own, in its context for the log and
-// in the answer for whoever reports a problem. What a client sends as one is not used.
-func requestID(next http.Handler) http.Handler {
+// addRequestID gives every request a random ID, in its context for the log and in the
+// answer for people who report a problem. An ID that the client sends is ignored.
+func addRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var b [8]byte
 		rand.Read(b[:])
@@ -22,8 +22,8 @@ func requestID(next http.Handler) http.Handler {
 	})
 }
 
-// WithRequestID adds the request's name to every record that is logged with the
-// context of a request.
+// WithRequestID adds the request's ID to every record that is logged with the context of
+// a request.
 func WithRequestID(h slog.Handler) slog.Handler { return requestIDHandler{h} }
 
 type requestIDHandler struct{ slog.Handler }

@@ -10,12 +10,12 @@ import (
 	"signet/users"
 )
 
-// idleMemory is about what the process takes beside password hashes.
+// idleMemory is roughly the memory of the process without password hashes.
 const idleMemory = 32 << 20
 
-// checkMemory refuses to start where the logins that may run at once would not fit: the
-// kernel would end the process in the middle of a busy day. One hash more is counted
-// for the garbage of those that have ended.
+// checkMemory returns an error if the logins that may run at once do not fit into memory:
+// the kernel would kill the process in the middle of a busy day. One hash more is counted
+// for the garbage of finished ones.
 func checkMemory(root fs.FS, hashes users.Stats) error {
 	limit := memoryLimit(root)
 	need := idleMemory + (int64(hashes.Limit)+1)*hashes.Memory
@@ -28,9 +28,9 @@ func checkMemory(root fs.FS, hashes users.Stats) error {
 
 func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
 
-// memoryLimit is the least of the limits of the control groups that the process is in,
-// in bytes; 0 if there is none. In a container the group's own path is often not what
-// /proc says, but the root of what is mounted.
+// memoryLimit returns the smallest limit of the control groups of the process, in bytes, or
+// 0 if there is none. In a container the group is often not at the path that /proc says,
+// but at the root of the mounted tree.
 func memoryLimit(root fs.FS) (least int64) {
 	b, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -60,8 +60,8 @@ func memoryLimit(root fs.FS) (least int64) {
 	return least
 }
 
-// readLimit returns the number in a file; 0 if there is none, or if it means no limit,
-// which version 1 writes as a number that no machine has.
+// readLimit returns the number in a file, or 0 if there is none or if it means no limit,
+// for which version 1 writes more bytes than a machine has.
 func readLimit(root fs.FS, name string) int64 {
 	b, err := fs.ReadFile(root, name)
 	if err != nil {

@@ -17,35 +17,36 @@ import (
 	"signet/internal/admission"
 )
 
-// metrics counts requests. Labels are routes and status codes, never a user, a
-// client or a path that a stranger chose, so their number is bounded.
+// metrics counts requests. Labels are routes and status codes, never a user, a client or a
+// path from the request, so their number is bounded.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
-	series   sync.Map // of served, *observed: looking the labels up takes longer
+	series   sync.Map // from answer to *series; looking up the labels takes longer
 }
 
-// served is a route and the status code that it answered with.
-type served struct {
+// answer is a route and the status code of an answer.
+type answer struct {
 	route  string
 	status int
 }
 
-type observed struct {
+// series counts the answers of one kind.
+type series struct {
 	requests prometheus.Counter
 	seconds  prometheus.Observer
 }
 
 // observe counts one answer.
-func (m *metrics) observe(s served, took time.Duration) {
-	v, ok := m.series.Load(s)
+func (m *metrics) observe(a answer, took time.Duration) {
+	v, ok := m.series.Load(a)
 	if !ok {
-		v, _ = m.series.LoadOrStore(s, &observed{m.requests.WithLabelValues(s.route, strconv.Itoa(s.status)), m.seconds.WithLabelValues(s.route)})
+		v, _ = m.series.LoadOrStore(a, &series{m.requests.WithLabelValues(a.route, strconv.Itoa(a.status)), m.seconds.WithLabelValues(a.route)})
 	}
-	o := v.(*observed)
-	o.requests.Inc()
-	o.seconds.Observe(took.Seconds())
+	s := v.(*series)
+	s.requests.Inc()
+	s.seconds.Observe(took.Seconds())
 }
 
 func newMetrics() *metrics {
@@ -63,12 +64,12 @@ func newMetrics() *metrics {
 	return m
 }
 
-// gauge publishes a number that some part keeps.
+// gauge publishes a number.
 func (m *metrics) gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
 
-// publishClasses publishes what became of the requests of each class.
+// publishClasses publishes the numbers of each class of requests.
 func (m *metrics) publishClasses(classes *admission.Classes) {
 	for _, c := range classes.All() {
 		labels := prometheus.Labels{"class": c.Stats().Class}
@@ -78,14 +79,14 @@ func (m *metrics) publishClasses(classes *admission.Classes) {
 		gauge := func(name, help string, value func(admission.Stats) float64) {
 			m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return value(c.Stats()) }))
 		}
-		counter("signet_requests_admitted_total", "Requests that were worked on, by class.", func(s admission.Stats) float64 { return float64(s.Admitted) })
-		counter("signet_requests_shed_total", "Requests refused with 503 because more came than could be served, by class.", func(s admission.Stats) float64 { return float64(s.Refused) })
-		gauge("signet_requests_running", "Requests being worked on, by class.", func(s admission.Stats) float64 { return float64(s.Running) })
+		counter("signet_requests_admitted_total", "Requests that got a slot, by class.", func(s admission.Stats) float64 { return float64(s.Admitted) })
+		counter("signet_requests_shed_total", "Requests refused with 503 because of overload, by class.", func(s admission.Stats) float64 { return float64(s.Refused) })
+		gauge("signet_requests_running", "Requests that hold a slot, by class.", func(s admission.Stats) float64 { return float64(s.Running) })
 		gauge("signet_requests_waiting", "Requests waiting for a slot, by class.", func(s admission.Stats) float64 { return float64(s.Waiting) })
 	}
 }
 
-// handler serves what must not be on the public listener.
+// handler serves metrics and pprof, which must not be on the public listener.
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
@@ -96,15 +97,15 @@ func (m *metrics) handler() http.Handler {
 	return mux
 }
 
-// measure counts the request and writes a line of access log at level debug. The
-// query is left out of it: it may hold a code.
+// measure counts the request and writes a line of access log at level debug, without the
+// query, which may contain a code.
 func (s *Server) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		next.ServeHTTP(ww, r)
 		took, route, status := time.Since(begin), routeOf(r), max(ww.Status(), http.StatusOK)
-		s.metrics.observe(served{route, status}, took)
+		s.metrics.observe(answer{route, status}, took)
 		if s.o.Log.Enabled(r.Context(), slog.LevelDebug) {
 			s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("route", route), slog.Int("status", status),
 				slog.Int64("ms", took.Milliseconds()), slog.String("request_id", ww.Header().Get("X-Request-Id")))

@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// lookEvery is how often the files of users and clients are looked at when no request
-// does it.
+// lookEvery is how often the files of users and clients are checked for changes, whether
+// or not requests come.
 const lookEvery = time.Second
 
-// Reload looks at the files of users and clients now, in place of within a second,
-// and tells the log what it finds.
+// Reload checks the files of users and clients for changes now, instead of within a
+// second, and logs the result.
 func (s *Server) Reload() {
 	select {
 	case s.reload <- struct{}{}:
-	default: // somebody has asked already
+	default: // a call of Reload waits already
 	}
 }
 
-// watchFiles tells the log when a file was changed into something that cannot be
-// used, and when that is over. The keys tell it themselves.
+// watchFiles logs when a file was changed and cannot be used, and when that ends. The keys
+// log it themselves.
 func (s *Server) watchFiles(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for said := ""; ; {
+	for logged := ""; ; {
 		asked := false
 		select {
 		case <-ctx.Done():
@@ -33,21 +33,26 @@ func (s *Server) watchFiles(ctx context.Context) {
 			asked = true
 		case <-tick.C:
 		}
-		now := ""
-		if err := s.staleFiles(); err != nil {
-			now = err.Error()
-		}
-		switch {
-		case now != "" && (asked || now != said):
-			s.o.Log.Error("a changed file cannot be used: what was read before stays in force", "err", now)
-		case now == "" && (asked || said != ""):
-			s.o.Log.Info("users and clients are as their files say")
-		}
-		said = now
+		logged = s.logStaleFiles(logged, asked)
 	}
 }
 
-// staleFiles says which file of users or clients is not the one in use.
+// logStaleFiles logs what has changed since the problem that was logged, or in any case if
+// the operator asked. It returns the problem of now, empty if there is none.
+func (s *Server) logStaleFiles(logged string, asked bool) (problem string) {
+	if err := s.staleFiles(); err != nil {
+		problem = err.Error()
+	}
+	switch {
+	case problem != "" && (asked || problem != logged):
+		s.o.Log.Error("a changed file cannot be used: what was read before stays in force", "err", problem)
+	case problem == "" && (asked || logged != ""):
+		s.o.Log.Info("users and clients are as their files say")
+	}
+	return problem
+}
+
+// staleFiles returns why the files of users and clients are not in use as they are now.
 func (s *Server) staleFiles() error {
 	errs := []error{s.clients.Stale()}
 	if s.usersFile != nil {

@@ -24,11 +24,11 @@ import (
 	"signet/mcp"
 )
 
-// route builds the handler: the authorization server, if the role has one, and the
-// resources that are served here.
+// route builds the handler of the authorization server, if the role has one, and of the
+// resources that this process serves.
 func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
-	r.Use(s.measure, s.tellDrain, requestID, s.strict)
+	r.Use(s.measure, s.announceDrain, addRequestID, s.refuseAmbiguous)
 	if len(s.o.TrustedProxies) > 0 {
 		var cidrs []string
 		for _, p := range s.o.TrustedProxies {
@@ -54,12 +54,12 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 	}
 	s.handler = failpoint.Handler(r)
 	if authorization != nil {
-		s.handler = s.documents(authorization, s.handler)
+		s.handler = s.answerDocuments(authorization, s.handler)
 	}
 	return nil
 }
 
-// checkLoginPath refuses a login path at which a resource is served already.
+// checkLoginPath returns an error if the login page has the path of a resource.
 func (s *Server) checkLoginPath(resources chi.Router) error {
 	u, err := url.Parse(s.o.Issuer)
 	if err != nil {
@@ -71,16 +71,16 @@ func (s *Server) checkLoginPath(resources chi.Router) error {
 	return nil
 }
 
-// documents answers plain requests for what is in memory ahead of next, which gives
-// the same answer, and an id to the request. Whatever is out of the ordinary goes there:
-// next is strict about requests, tells of a stop, and writes an access log.
-func (s *Server) documents(authorization *handlers.Handler, next http.Handler) http.Handler {
+// answerDocuments answers plain requests for documents that are in memory, without next,
+// which would give the same answer and a request ID. Unusual requests go to next, and so do
+// all requests while the server stops or writes an access log.
+func (s *Server) answerDocuments(authorization *handlers.Handler, next http.Handler) http.Handler {
 	quiet := !s.o.Log.Enabled(context.Background(), slog.LevelDebug)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if quiet && r.ProtoAtLeast(1, 1) && !s.draining.Load() {
 			begin := time.Now()
 			if status := authorization.Document(w, r); status != 0 {
-				s.metrics.observe(served{r.URL.Path, status}, time.Since(begin))
+				s.metrics.observe(answer{r.URL.Path, status}, time.Since(begin))
 				return
 			}
 		}
@@ -88,9 +88,9 @@ func (s *Server) documents(authorization *handlers.Handler, next http.Handler) h
 	})
 }
 
-// routeResources serves the resources that live on the issuer's origin, or, in a
-// process that is nothing else, every one it is given. The first answers at the root
-// metadata path as well, and has the paths for programs that do not speak MCP.
+// routeResources serves the resources on the issuer's origin, or, in a process of role mcp,
+// all resources. The first one also has the root metadata path, and the paths for programs
+// that do not speak MCP.
 func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error {
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
@@ -119,16 +119,16 @@ func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error 
 		const wellKnown = "/.well-known/oauth-protected-resource"
 		metadata := mcp.Metadata(o)
 		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
-			r.Handle("/", endless(h))
+			r.Handle("/", withoutWriteDeadline(h))
 			r.Handle(wellKnown, metadata)
 		} else {
-			r.Handle(path, endless(h))
+			r.Handle(path, withoutWriteDeadline(h))
 			r.Handle(wellKnown+path, metadata)
 		}
 		if i == 0 {
 			r.Handle(wellKnown, metadata)
 			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o))
-			r.Handle("/tools/*", endless(h.Tools()))
+			r.Handle("/tools/*", withoutWriteDeadline(h.Tools()))
 		}
 	}
 	return nil
@@ -153,11 +153,11 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) // the connection is gone if this fails: nobody to tell
+	json.NewEncoder(w).Encode(v) // an error means that the connection is gone
 }
 
-// clientIP is the address that counts for limits and the audit log: that of the
-// connection, or what a trusted proxy says.
+// clientIP returns the address for limits and the audit log: the peer's address, or the one
+// that a trusted proxy reports.
 func clientIP(r *http.Request) string {
 	if ip := middleware.GetClientIP(r.Context()); ip != "" {
 		return ip
@@ -169,8 +169,8 @@ func clientIP(r *http.Request) string {
 	return host
 }
 
-// noticeProxy tells the operator, once, of a proxy that seems to be there and is not
-// in the settings: to the limits everybody behind it is one address.
+// noticeProxy warns the operator, once, of a proxy that is missing in the settings: for the
+// limits, all clients behind it are one address.
 func (s *Server) noticeProxy(next http.Handler) http.Handler {
 	var once sync.Once
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -185,9 +185,9 @@ func (s *Server) noticeProxy(next http.Handler) http.Handler {
 	})
 }
 
-// tellDrain asks clients to go elsewhere while the server stops: a connection that
-// is closed by agreement loses no request (RFC 9112 §9.6).
-func (s *Server) tellDrain(next http.Handler) http.Handler {
+// announceDrain asks clients to go elsewhere while the server stops: a connection that both
+// sides agree to close loses no request (RFC 9112 §9.6).
+func (s *Server) announceDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Deadlines of a connection. Handlers of the authorization server have a shorter one
-// of their own; MCP streams may last as long as their token.
+// Deadlines of a connection. Handlers of the authorization server have shorter ones of
+// their own, and MCP streams may last as long as their token.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
-	writeTimeout      = 30 * time.Second // but see endless
+	writeTimeout      = 30 * time.Second // except behind withoutWriteDeadline
 	idleTimeout       = 90 * time.Second
 	maxHeaderBytes    = 28 << 10 // net/http adds 4 KB
 	shutdownTimeout   = 25 * time.Second
@@ -24,13 +24,13 @@ const (
 	lingerTime        = time.Second           // see shutdown
 )
 
-// ListenAndServe serves until ctx ends, stops without dropping a request, and
-// closes s. It returns nil after such a stop.
+// ListenAndServe serves until ctx ends, stops without dropping a request, and closes s. It
+// returns nil after such a stop.
 //
-// The stop has three steps: for DrainDelay the server still answers, while /readyz
-// says no and every answer asks the client to open its next connection elsewhere;
-// then it takes no more connections, and for up to a second serves those it has; then
-// it waits for the requests in hand, and the store is closed.
+// The stop has three steps. For DrainDelay the server still answers, while /readyz says no
+// and every answer asks the client to open its next connection elsewhere. Then the server
+// accepts no more connections, and for up to a second serves the open ones. Then it waits
+// for the running requests, and closes the store.
 func (s *Server) ListenAndServe(ctx context.Context) error {
 	l, err := s.Listen()
 	if err != nil {
@@ -39,11 +39,11 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 	return s.Serve(ctx, l)
 }
 
-// Listen opens the listener of Options.Listen, with TLS if that is configured. A
-// caller that needs the address before serving passes it to Serve.
+// Listen opens the listener of Options.Listen, for a caller that needs the address before
+// it passes the listener to Serve.
 func (s *Server) Listen() (net.Listener, error) {
 	var c net.ListenConfig
-	c.SetMultipathTCP(false) // its sockets take no filter, see settle
+	c.SetMultipathTCP(false) // settle cannot filter such sockets
 	l, err := c.Listen(context.Background(), "tcp", s.o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
@@ -51,7 +51,7 @@ func (s *Server) Listen() (net.Listener, error) {
 	return l, nil
 }
 
-// Serve is ListenAndServe on a listener that is there already.
+// Serve is like ListenAndServe, on an open listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	for _, w := range s.o.warnings() {
@@ -63,44 +63,61 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 		return err
 	}
 	defer stopMetrics()
+	srv, err := s.httpServer()
+	if err != nil {
+		l.Close()
+		return err
+	}
+	s.o.Log.Info("serving", "issuer", s.o.Issuer, "listen", l.Addr().String(), "role", s.o.Role)
+	failed := make(chan error, 1)
+	go func() {
+		if srv.TLSConfig != nil {
+			failed <- srv.ServeTLS(l, "", "")
+		} else {
+			failed <- srv.Serve(l)
+		}
+	}()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	s.drain(l)
+	<-failed
+	return s.shutdown(srv)
+}
 
+// httpServer returns the server of the public listener.
+func (s *Server) httpServer() (*http.Server, error) {
 	srv := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:  slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 		ConnState: s.countConnections,
 	}
 	srv.RegisterOnShutdown(s.EndStreams)
-	serve := srv.Serve
-	if s.o.TLSCert != "" {
-		if srv.TLSConfig, err = s.tlsConfig(); err != nil {
-			l.Close()
-			return err
-		}
-		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	if s.o.TLSCert == "" {
+		return srv, nil
 	}
-	s.o.Log.Info("serving", "issuer", s.o.Issuer, "listen", l.Addr().String(), "role", s.o.Role)
-	failed := make(chan error, 1)
-	go func() { failed <- serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serving: %w", err)
-	case <-ctx.Done():
-	}
+	var err error
+	srv.TLSConfig, err = s.tlsConfig()
+	return srv, err
+}
+
+// drain sends clients elsewhere, and then closes the listener.
+func (s *Server) drain(l net.Listener) {
 	s.o.Log.Info("stopping", "drain", s.o.DrainDelay.String())
 	s.draining.Store(true)
 	time.Sleep(s.o.DrainDelay)
 	settle(l, min(s.o.DrainDelay/10, handshakeTime))
 	l.Close()
-	<-failed
-	return s.shutdown(srv)
 }
 
-// shutdown ends a server that takes no more connections.
+// shutdown ends a server whose listener is closed.
 func (s *Server) shutdown(srv *http.Server) error {
-	// A proxy that uses an idle connection in the moment in which we close it loses the
-	// request, and may not send it again. So the connections outlive the listener a
-	// little: the proxy finds that out by a connection that is refused, which loses
-	// nothing, and then leaves the others alone.
+	// A proxy that uses an idle connection at the moment in which the server closes it
+	// loses the request, and may not send it again. So connections stay open a little
+	// longer than the listener: the proxy finds out by a refused connection, which loses
+	// nothing, and then leaves the open ones alone.
 	for end := time.Now().Add(min(s.o.DrainDelay/2, lingerTime)); s.open.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -143,14 +160,14 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Serve(l) // ends with ErrServerClosed when it is told to
+		srv.Serve(l) // returns ErrServerClosed after Close
 	}()
 	return func() { srv.Close(); <-done }, nil
 }
 
-// countConnections closes every connection beyond Options.MaxConnections at once, so
-// that a flood of them costs neither descriptors nor memory without end. Those that
-// are open go on, and slow ones make room when their deadline has passed.
+// countConnections closes every connection beyond Options.MaxConnections at once, so that a
+// flood of connections takes a bounded number of descriptors and bytes. Open connections
+// stay, and slow ones make room when their deadline has passed.
 func (s *Server) countConnections(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:

@@ -9,25 +9,25 @@ import (
 	"signet/internal/oauth"
 )
 
-// maxTarget bounds the request target. The longest of ours carries a sealed login
-// transaction, half of this.
+// maxTarget is the longest request target, in bytes. The longest that this server makes
+// carries a sealed login transaction and is half as long.
 const maxTarget = 16 << 10
 
-// strict refuses what net/http lets pass and a proxy before us may understand in
-// another way.
-func (s *Server) strict(next http.Handler) http.Handler {
+// refuseAmbiguous refuses requests that net/http accepts and that a proxy in front may
+// understand in another way.
+func (s *Server) refuseAmbiguous(next http.Handler) http.Handler {
 	hosts := []string{""}
-	for _, ours := range append([]string{s.o.Issuer}, s.o.Resources...) {
-		if u, err := url.Parse(ours); err == nil {
+	for _, base := range append([]string{s.o.Issuer}, s.o.Resources...) {
+		if u, err := url.Parse(base); err == nil {
 			hosts = append(hosts, u.Host)
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A body whose length nobody stated up front: the request may have had a
-		// Content-Length as well, which net/http drops without a word, or be of
-		// HTTP/1.0, where it does not look at Transfer-Encoding. If a proxy counts
-		// otherwise, the rest of the connection is somebody's own request to be. So
-		// there is no rest (RFC 9112 §6.1, §11.2).
+		// The length of the body is ambiguous: a chunked request may have had a
+		// Content-Length as well, which net/http drops silently, and in HTTP/1.0
+		// net/http ignores Transfer-Encoding. If a proxy counts another length, an
+		// attacker's bytes in the rest of the connection become a request of their
+		// own. So the connection is closed (RFC 9112 §6.1, §11.2).
 		if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
 			w.Header().Set("Connection", "close")
 		}
@@ -47,11 +47,11 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	writeJSON(w, status, oauth.Errorf(oauth.InvalidRequest, format, args...))
 }
 
-// endless takes the write deadline from what may answer in a stream, or call a tool
-// that takes its time.
-func endless(next http.Handler) http.Handler {
+// withoutWriteDeadline removes the write deadline for handlers that may answer in a stream,
+// or call a slow tool.
+func withoutWriteDeadline(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// It fails where there is no connection, as in tests, and so no deadline.
+		// This fails without a connection, as in tests, and then there is no deadline.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		next.ServeHTTP(w, r)
 	})

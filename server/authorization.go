@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"signet/handlers"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/state"
+	"signet/internal/store"
+	"signet/internal/throttle"
+	"signet/jwt"
+	"signet/keys"
+	"signet/users"
+)
+
+// openAll opens, in import order, what the authorization server keeps, and starts the work
+// behind it.
+func (s *Server) openAll(ctx context.Context) error {
+	if err := s.openState(ctx); err != nil {
+		return err
+	}
+	if err := s.openKeys(ctx); err != nil {
+		return err
+	}
+	if err := s.openDenylist(ctx); err != nil {
+		return err
+	}
+	s.throttle = throttle.NewLogins(s.store, s.o.Log)
+	s.start(ctx, s.throttle.Run)
+	if err := s.openUsers(); err != nil {
+		return err
+	}
+	var err error
+	if s.clients, err = clients.Open(s.o.clientOptions(s.ring)); err != nil {
+		return err
+	}
+	s.start(ctx, s.watchFiles)
+	s.publishGauges()
+	return nil
+}
+
+// openState opens the secret and the store. Another server with another store behind the
+// issuer is an error.
+func (s *Server) openState(ctx context.Context) (err error) {
+	theirs := make(chan string, 1)
+	s.start(ctx, func(ctx context.Context) { theirs <- s.askIssuer(ctx) })
+	data := state.Data{Dir: s.o.DataDir, Secret: s.o.Secret, Store: s.o.Store, GroupMayRead: s.o.GroupMayRead}
+	if s.state, err = state.Open(ctx, data, s.o.Log); err != nil {
+		return err
+	}
+	s.store, s.ring = s.state.Store, s.state.Ring
+	s.start(ctx, s.state.Run)
+	s.start(ctx, s.watchClocks)
+	if err := s.compareStores(<-theirs); err != nil {
+		return err
+	}
+	s.start(ctx, s.watchIssuer)
+	return nil
+}
+
+func (s *Server) openKeys(ctx context.Context) (err error) {
+	o := &s.o
+	if o.KeysDir != "" {
+		readDir := keys.ReadDir
+		if o.GroupMayRead {
+			readDir = keys.ReadMounted
+		}
+		s.keys, err = readDir(o.KeysDir, o.Lives.Access, o.Log)
+	} else {
+		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.Lives.Access, Log: o.Log})
+	}
+	if err != nil {
+		return err
+	}
+	s.start(ctx, s.keys.Run)
+	return nil
+}
+
+func (s *Server) openDenylist(ctx context.Context) (err error) {
+	lives := s.o.Lives
+	s.denylist, err = denylist.New(ctx, denylist.Options{Store: s.store, Window: lives.Window(), Skew: jwt.Leeway, Keep: lives.Access + jwt.Leeway, Log: s.o.Log})
+	if err != nil {
+		return err
+	}
+	s.start(ctx, s.denylist.Run)
+	return nil
+}
+
+// openUsers takes the program's own check, or the users file, to which a demo adds its
+// user.
+func (s *Server) openUsers() (err error) {
+	if s.o.Check != nil {
+		s.users = s.o.Check
+		return nil
+	}
+	openFile := users.OpenFile
+	if s.o.GroupMayRead {
+		openFile = users.OpenMounted
+	}
+	if s.usersFile, err = openFile(s.o.UsersFile); err != nil {
+		return err
+	}
+	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
+		return err
+	}
+	s.usersFile.RestAfter(s.classes.Rest)
+	s.users = s.usersFile
+	if s.o.Demo {
+		s.users = demoUsers{s.usersFile}
+	}
+	return nil
+}
+
+// stale returns why a changed file is not in use, while its earlier content stays in force.
+// Keys that are stale because the store is unavailable do not count: the store's own status
+// says so.
+func (s *Server) stale() error {
+	keys := s.keys.Stale()
+	if errors.Is(keys, store.ErrUnavailable) {
+		keys = nil
+	}
+	return errors.Join(s.staleFiles(), s.state.Stale(), keys)
+}
+
+// publishGauges adds the numbers of the parts to the metrics.
+func (s *Server) publishGauges() {
+	gauge := s.metrics.gauge
+	gauge("signet_grants_reused", "Grants revoked because a code or a refresh handle was used again.", func() float64 { return float64(s.denylist.Stats().Reused) })
+	gauge("signet_grants_rolled_back", "Handles that prove that the store was rolled back.", func() float64 { return float64(s.denylist.Stats().RolledBack) })
+	gauge("signet_rows_pruned", "Rows forgotten after their time.", func() float64 { return float64(s.denylist.Stats().Pruned) })
+	gauge("signet_logins_throttled", "Logins refused because too many had failed.", func() float64 { return float64(s.throttle.Stats().Refused) })
+	apart := s.store.ClocksApart
+	gauge("signet_clocks_apart_seconds", "Difference of the clocks of the servers and of the database.", func() float64 { return apart().Seconds() })
+	gauge("signet_config_stale", "1 while a changed file cannot be used.", func() float64 {
+		if s.stale() != nil {
+			return 1
+		}
+		return 0
+	})
+	if f := s.usersFile; f != nil {
+		gauge("signet_password_hashes", "Password hashes computed.", func() float64 { return float64(f.Stats().Hashes) })
+		gauge("signet_password_hashes_running", "Password hashes being computed.", func() float64 { return float64(f.Stats().Running) })
+		gauge("signet_password_hashes_waiting", "Logins waiting for a hash.", func() float64 { return float64(f.Stats().Waiting) })
+	}
+}
+
+// verification returns the options of a verifier in the process of the authorization
+// server.
+func (s *Server) verification() jwt.VerifierOptions {
+	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known}
+}
+
+func (s *Server) authorizationServer() (*handlers.Handler, error) {
+	o := &s.o
+	verify := s.verification()
+	verify.Audiences = o.Resources
+	verifier, err := jwt.NewVerifier(verify)
+	if err != nil {
+		return nil, err
+	}
+	h := handlers.Options{
+		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
+		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
+		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
+		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
+		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: clientIP, Log: o.Log,
+	}
+	if f := s.usersFile; f != nil {
+		s.classes.Logins(f.Stats().Most)
+		h.EndSessions = f.SignOut
+		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
+			return f.ChangePassword(ctx, subject, old, next, o.App)
+		}
+	}
+	return handlers.New(h)
+}

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"signet/handlers"
+	"signet/handlers/pages"
+	"signet/internal/chaos"
+	"signet/internal/clients"
+	"signet/internal/oauth"
+	"signet/internal/seal"
+	"signet/mcp"
+	"signet/users"
+)
+
+// Roles are the roles of a process: everything, the authorization server alone, or the
+// resource server alone, which needs an issuer and holds no secret.
+var Roles = []string{"all", "auth", "mcp"}
+
+// Groups of settings, under this package's name so that a program imports no other.
+type (
+	Lives        = handlers.Lives
+	Limits       = handlers.Limits
+	Registration = handlers.Registration
+	Pages        = pages.Options
+)
+
+// Strict, as Lives.Replay, makes refresh handles single use without exception.
+const Strict = handlers.Strict
+
+// Version is the version of the program.
+const Version = "0.1.0"
+
+// Options say what to serve. The zero value of each field stands for the default that
+// its comment names.
+type Options struct {
+	App   string          // name on pages and in the MCP handshake; default: Signet
+	Check users.CheckFunc // checks names and passwords; default: the users file does
+
+	Issuer          string // public base URL; default: http://localhost:8080
+	Listen          string // address to listen on; default: 127.0.0.1:8080
+	TLSCert, TLSKey string // PEM files; default: plain HTTP, for a proxy or loopback
+	Role            string // one of Roles; default: all
+
+	Resources []string // identifiers that tokens may name, the default one first; default: <issuer>/mcp
+
+	DataDir     string // directory of the secret, the mirror, and the files below that are not set; default: data
+	Secret      string // root secrets, as seal.Parse reads them; default: the file secret in DataDir
+	Store       string // SQLite file, or URL of a PostgreSQL database, which needs Secret; default: signet.db in DataDir
+	UsersFile   string // default: users in DataDir
+	ClientsFile string // default: clients.json in DataDir
+
+	GroupMayRead bool // the group may read the files of secret, users, clients and keys, as mounted secrets need
+
+	Scopes         []string // existing scopes; default: read write admin
+	DefaultScopes  []string // scopes of users, clients and requests that name none; default: the first of Scopes
+	RequiredScopes []string // scopes that every MCP request needs; default: none
+	ScopeHierarchy string   // scopes that imply others, as mcp.ParseHierarchy reads them; default: mcp.DefaultHierarchy
+	PublicTools    []string // tools that need no login, unless they need a scope; default: none
+
+	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
+	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
+	Registration Registration // who may register a client; default: everybody
+	Pages        Pages        // how the pages look
+
+	KeyRotation time.Duration // how long a signing key signs; default: 24 h
+	KeysDir     string        // directory of the operator's own signing keys; default: keys are made in the store
+
+	LoginPath    string                // path of the login page; default: /login
+	LoginHandler handlers.LoginHandler // the program's own login page; default: the built-in page
+
+	TrustedProxies []netip.Prefix // proxies whose X-Forwarded-For is believed; default: none
+	MCPOrigins     []string       // browser origins that may call the MCP endpoint; default: the issuer's
+
+	RevocationPoll   time.Duration // how often role mcp reads the issuer's revocation feed; default: 10 s
+	RevocationMaxAge time.Duration // age of the feed from which role mcp accepts no token; default: tokens are accepted until they expire
+
+	MaxConnections int // open connections; a further one is closed at once; default: 10,000
+
+	MetricsListen   string // address of metrics and pprof; default: they are not served
+	MetricsOptional bool   // if the port of MetricsListen is busy, warn instead of failing
+
+	DrainDelay time.Duration // see ListenAndServe; default: 5 s, or 500 ms if the issuer is loopback
+	Demo       bool          // add demo_user and demo_client, in memory only; needs a loopback issuer
+	Chaos      uint64        // seed with which answers are lost, refused and distorted on purpose (package chaos); needs a loopback issuer; default: no chaos
+	Log        *slog.Logger  // default: nothing is logged
+
+	askAgain time.Duration // replaces the constant of that name in tests
+	alone    bool          // in tests: do not ask whether another server has this issuer
+}
+
+// complete sets the defaults, and returns an error if a setting is wrong.
+func (o *Options) complete() error {
+	o.setDefaults()
+	if err := o.check(); err != nil {
+		return err
+	}
+	o.shortenLives()
+	o.Resources = slices.Clone(o.Resources)
+	for i, r := range o.Resources {
+		canonical, err := oauth.CanonicalResource(r)
+		if err != nil {
+			return fmt.Errorf("resource %s: %w", r, err)
+		}
+		o.Resources[i] = canonical
+	}
+	return nil
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.App, "Signet")
+	setDefault(&o.Issuer, "http://localhost:8080")
+	setDefault(&o.Listen, "127.0.0.1:8080")
+	setDefault(&o.Role, "all")
+	setDefault(&o.DataDir, "data")
+	setDefault(&o.Store, filepath.Join(o.DataDir, "signet.db"))
+	setDefault(&o.UsersFile, filepath.Join(o.DataDir, "users"))
+	setDefault(&o.ClientsFile, filepath.Join(o.DataDir, "clients.json"))
+	o.Lives = o.Lives.OrDefault()
+	setDefault(&o.KeyRotation, 24*time.Hour)
+	setDefault(&o.MaxConnections, 10_000)
+	setDefault(&o.askAgain, askAgain)
+	setDefault(&o.RevocationPoll, 10*time.Second)
+	setDefault(&o.ScopeHierarchy, mcp.DefaultHierarchy)
+	if o.loopback() {
+		setDefault(&o.DrainDelay, 500*time.Millisecond)
+	}
+	setDefault(&o.DrainDelay, 5*time.Second)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Scopes) == 0 {
+		o.Scopes = []string{"read", "write", "admin"}
+	}
+	if len(o.DefaultScopes) == 0 {
+		o.DefaultScopes = o.Scopes[:1]
+	}
+	if len(o.Resources) == 0 {
+		o.Resources = []string{o.Issuer + "/mcp"}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) check() error {
+	if err := oauth.CheckIssuer(o.Issuer); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	switch {
+	case !slices.Contains(Roles, o.Role):
+		return fmt.Errorf("role: %q is not one of %s", o.Role, strings.Join(Roles, ", "))
+	case o.Demo && !o.loopback():
+		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
+	case o.Chaos != 0 && !o.loopback():
+		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
+	}
+	return nil
+}
+
+// shortenLives makes keys and access tokens live as short as chaos demands.
+func (o *Options) shortenLives() {
+	if o.Chaos != 0 {
+		o.KeyRotation = min(o.KeyRotation, chaos.KeyRotation)
+		o.Lives.Access = min(o.Lives.Access, chaos.AccessTTL)
+	}
+}
+
+// loopback reports whether the issuer can be reached from this machine only.
+func (o *Options) loopback() bool {
+	u, err := url.Parse(o.Issuer)
+	return err == nil && oauth.IsLoopbackHost(u.Hostname())
+}
+
+func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
+	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, GroupMayRead: o.GroupMayRead}
+	if o.Demo {
+		c.Demo, c.DemoSecrets = demoClients()
+	}
+	return c
+}
+
+// warnings returns what is legal in the settings, but probably a mistake.
+func (o *Options) warnings() []string {
+	var list []string
+	host, err := netip.ParseAddrPort(o.Listen)
+	if err != nil || !o.loopback() {
+		return nil
+	}
+	if !host.Addr().IsLoopback() && o.TLSCert == "" {
+		list = append(list, fmt.Sprintf("listening on %s, beyond this machine, while the issuer %s is loopback: clients elsewhere cannot use it", o.Listen, o.Issuer))
+	}
+	if u, err := url.Parse(o.Issuer); err == nil && o.Role != "mcp" && host.Port() != 0 && u.Port() != strconv.Itoa(int(host.Port())) && len(o.TrustedProxies) == 0 {
+		list = append(list, fmt.Sprintf("listening on %s, while clients are told to go to the issuer %s: unless something there passes requests on, set the issuer", o.Listen, o.Issuer))
+	}
+	return list
+}
