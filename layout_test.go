@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
 	"signet/internal/clients":   {"internal/durable", "internal/oauth", "jwt", "internal/seal"},
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
-	"signet/internal/denylist":  {"internal/store"},
+	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
 	"signet/jwt":                {"internal/oauth"},

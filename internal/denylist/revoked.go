@@ -2,11 +2,13 @@ package denylist
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"signet/internal/background"
 	"signet/internal/store"
 )
 
@@ -108,38 +110,19 @@ func (l *List) ReadAt() time.Time {
 func (l *List) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() {
-		every(ctx, pollEvery, "following revocations", l, func() error { return l.poll(ctx, l.store.Now()) })
+		l.every(ctx, pollEvery, "following revocations", func() error { return l.poll(ctx, l.store.Now()) })
 	})
 	all.Go(func() {
-		every(ctx, pruneEvery, "pruning", l, func() error { return l.Prune(ctx, l.store.Now()) })
+		l.every(ctx, pruneEvery, "pruning", func() error { return l.Prune(ctx, l.store.Now()) })
 	})
 	all.Go(func() { l.countReplays(ctx) })
 	all.Wait()
 }
 
-// every calls do until ctx ends, and logs when it begins to fail and when it
-// works again.
-func every(ctx context.Context, d time.Duration, what string, l *List, do func() error) {
-	tick := time.NewTicker(d)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := do()
-		if err != nil && ctx.Err() != nil {
-			return
-		}
-		if err != nil && !failing {
-			l.log.Warn(what+" fails, what is known stays", "err", err)
-		} else if err == nil && failing {
-			l.log.Info(what + " works again")
-		}
-		failing = err != nil
-	}
+// every calls do until ctx ends, and logs when it begins to fail and when it works again.
+func (l *List) every(ctx context.Context, interval time.Duration, what string, do func() error) {
+	failing := background.Condition{Log: l.log, Level: slog.LevelWarn, Begin: what + " fails, what is known stays", End: what + " works again"}
+	background.Every(ctx, interval, func() { failing.Fails(ctx, do()) })
 }
 
 // poll takes up what was revoked since the last poll, and again what was a little
