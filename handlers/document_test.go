@@ -1,0 +1,43 @@
+package handlers_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The guide to the code names no function, type or field that is gone.
+func TestNamesInTheGuideToTheCodeExist(t *testing.T) {
+	guide, err := os.ReadFile("../docs/code.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"*/*.go", "*/*/*.go"} {
+		files, err := filepath.Glob("../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "document_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.Write(text)
+		}
+	}
+	names := regexp.MustCompile("`(?:[a-z]+\\.)*([A-Za-z]+)`").FindAllStringSubmatch(string(guide), -1)
+	if len(names) < 30 {
+		t.Errorf("the guide has %d names", len(names))
+	}
+	for _, m := range names {
+		if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(code.String()) {
+			t.Errorf("the guide names %s, which the code does not have", m[0])
+		}
+	}
+}
