@@ -18,6 +18,7 @@ require (
 	github.com/lestrrat-go/jwx/v2 v2.1.7
 	github.com/modelcontextprotocol/go-sdk v1.8.0
 	github.com/prometheus/client_golang v1.25.0
+	github.com/rogpeppe/go-internal v1.16.0
 	github.com/spf13/cobra v1.10.2
 	go.uber.org/goleak v1.3.0
 	golang.org/x/crypto v0.58.0
@@ -31,10 +32,7 @@ require (
 
 require github.com/gofrs/flock v0.13.2
 
-require (
-	github.com/bits-and-blooms/bitset v1.24.4 // indirect
-	github.com/rogpeppe/go-internal v1.16.0 // indirect
-)
+require github.com/bits-and-blooms/bitset v1.24.4 // indirect
 
 require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect

@@ -24,7 +24,7 @@ type authorized struct{ c *Client }
 // refreshes the token once, and tries once more.
 func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 	c := a.c
-	token := c.bearer()
+	token := c.AccessToken()
 	resp, err := c.send(r, token)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	if resp, err = c.send(again, c.bearer()); err != nil || resp.StatusCode != http.StatusUnauthorized {
+	if resp, err = c.send(again, c.AccessToken()); err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
 	resp.Body.Close()
@@ -72,7 +72,8 @@ func (c *Client) currentToken() *oauth2.Token {
 	return c.token
 }
 
-func (c *Client) bearer() string {
+// AccessToken returns the client's access token, empty if the server wants none.
+func (c *Client) AccessToken() string {
 	if token := c.currentToken(); token != nil {
 		return token.AccessToken
 	}
