@@ -398,19 +398,6 @@ func TestCallRefuses(t *testing.T) {
 
 func TestCallWrongUse(t *testing.T) {
 	s := newStrange(t)
-	for _, args := range [][]string{
-		{"call", "say"},
-		{"call", "say", "--server", "mcp.example.com"},
-		{"call", "say", "--server", "http://mcp.example.com/mcp"},
-		{"call", "say", "--server", "https://user@mcp.example.com/mcp"},
-		{"call", "say", "more", "--server", s.URL},
-		{"call", "x=y", "--server", s.URL},
-		{"call", "say", "=y", "--server", s.URL},
-	} {
-		if status, _, stderr := signet(t, t.TempDir(), "", args...); status != exitWrongUse {
-			t.Errorf("%v: status %d, want %d\n%s", args, status, exitWrongUse, stderr)
-		}
-	}
 	for _, arg := range []string{"n=seven", "n=7.5", "loud=yes", "list=x", "list={}", `list=["a"] x`} {
 		status, _, stderr := s.call(t, s.URL+"/mcp", "say", arg)
 		if status != exitWrongUse || !strings.Contains(stderr, "must be") {

@@ -383,67 +383,6 @@ func TestINV6_INV7_KillWhileRefreshing(t *testing.T) {
 	}
 }
 
-// The commands say what they do, with an exit status that scripts can use.
-func TestCommandLine(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
-	_, tok := d.login()
-	for _, c := range []struct {
-		stdin  string
-		args   []string
-		status int
-		want   string // in stdout or stderr
-	}{
-		{"", []string{"--version"}, 0, "signet version"},
-		{"", []string{"nonsense"}, 2, "unknown command"},
-		{"", []string{"serve", "--nonsense"}, 2, "unknown flag"},
-		{"", []string{"serve", "extra"}, 2, "unknown command"},
-		{"", []string{"serve", "--role", "both"}, 1, "SIGNET_ROLE"},
-		{"", []string{"serve"}, 1, "in use by another server"},
-		{"", []string{"secret", "new"}, 0, ""},
-		{"", []string{"secret", "derive", "upstream"}, 0, ""},
-		{"", []string{"secret", "derive", "everything"}, 2, "upstream"},
-		{"", []string{"user", "add"}, 2, "arg"},
-		{"", []string{"user", "list", "--json"}, 0, "[]"},
-		{"", []string{"user", "frobnicate"}, 2, "unknown command"},
-		{"", []string{"user"}, 2, "missing"},
-		{"", []string{"user", "add", "bob", "--password-stdin"}, 2, "stdin"},
-		{"", []string{"user", "passwd", "nobody", "--password-stdin"}, 1, ""},
-		{"", []string{"user", "remove", "nobody"}, 1, "nobody"},
-		{"", []string{"client", "add", "x"}, 2, "redirect-uri"},
-		{"", []string{"client", "add", "x", "--redirect-uri", "http://app.example/cb"}, 1, "redirect"},
-		{"", []string{"client", "remove", "x"}, 1, "x"},
-		{"", []string{"client", "list", "--json"}, 0, "[]"},
-		{"", []string{"token", "verify"}, 2, "stdin"},
-		{tok.AccessToken, []string{"token", "verify"}, 0, `"sub": "demo_user"`},
-		{tok.AccessToken + "x", []string{"token", "verify"}, 1, "invalid"},
-		{tok.AccessToken, []string{"token", "verify", "--resource", d.issuer + "/other"}, 1, "invalid"},
-		{tok.AccessToken, []string{"token", "inspect"}, 0, `"at+jwt"`},
-		{tok.RefreshToken, []string{"token", "inspect"}, 1, ""},
-		{"", []string{"doctor"}, 0, "a server answers there"},
-		{"", []string{"doctor", "--json"}, 0, `"ok": true`},
-		{"", []string{"doctor", "--accept-loss"}, 1, "in use by another server"},
-	} {
-		out, errOut, status := d.signet(c.stdin, c.args...)
-		if status != c.status || !strings.Contains(out+errOut, c.want) {
-			t.Errorf("signet %s: exit status %d, want %d with %q\n%s%s", strings.Join(c.args, " "), status, c.status, c.want, out, errOut)
-		}
-	}
-	d.stop()
-	if out, errOut, status := d.signet("", "doctor"); status != 0 {
-		t.Errorf("doctor after a clean stop: %d\n%s%s", status, out, errOut)
-	}
-	if err := os.Remove(filepath.Join(d.dir, "mirror")); err != nil {
-		t.Fatal(err)
-	}
-	if out, _, status := d.signet("", "doctor"); status != 1 || !strings.Contains(out, "--accept-loss") {
-		t.Errorf("doctor without the mirror: %d\n%s", status, out)
-	}
-	if out, errOut, status := d.signet("", "doctor", "--accept-loss"); status != 0 {
-		t.Errorf("accepting the loss: %d\n%s%s", status, out, errOut)
-	}
-	d.start()
-}
-
 // No password, code, verifier, handle, token, secret or cookie reaches the log, even
 // at level debug, nor, in clear, the store.
 func TestL11_NoSecretInLogOrStore(t *testing.T) {

@@ -2,21 +2,13 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"signet/internal/denylist"
-	"signet/internal/seal"
-	"signet/internal/state"
-	"signet/internal/store"
 )
 
 // grantsOf lists a user's grants with the command line, beside the daemon.
@@ -124,123 +116,4 @@ func TestRow32_GrantRevokedWhileNobodyServes(t *testing.T) {
 	if tok, status := post(t, d.issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.RefreshToken}, "client_id": {client.ClientID}}); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("refresh: %d %+v", status, tok)
 	}
-}
-
-func TestGrantCommandLine(t *testing.T) {
-	fresh := filepath.Join(t.TempDir(), "data")
-	made := filepath.Join(t.TempDir(), "data")
-	alice, nasty := fillGrants(t, made, 0)
-	half := filepath.Join(t.TempDir(), "data")
-	fillGrants(t, half, 0)
-	if err := os.Remove(filepath.Join(half, "mirror")); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		what, dir string
-		args      []string
-		status    int
-		stdout    string // part of it
-		stderr    string // part of it
-	}{
-		{"list of nothing", fresh, []string{"list"}, 0, "USER", ""},
-		{"list of nothing, as JSON", fresh, []string{"list", "--json"}, 0, "[]\n", ""},
-		{"list of a user of nothing", fresh, []string{"list", "--user", "alice", "--json"}, 0, "[]\n", ""},
-		{"revoke of nothing", fresh, []string{"revoke", alice}, 1, "", "no such grant"},
-		{"revoke a user of nothing", fresh, []string{"revoke", "--user", "alice"}, 0, "revoked: 0", ""},
-		{"list", made, []string{"list"}, 0, "alice    App", ""},
-		{"list of one user", made, []string{"list", "--user", " Alice "}, 0, "alice  App     read write  https://mcp.test/mcp  2025-06-01 12:00  -             0        2100-01-01 00:00  " + alice, ""},
-		{"a name that other sources have", made, []string{"list", "--user", "Idp|Zed"}, 0, nasty, ""},
-		{"list of nobody", made, []string{"list", "--user", "nobody", "--json"}, 0, "[]\n", ""},
-		{"half a data directory", half, []string{"list"}, 1, "", "mirror"},
-		{"revoke in half a data directory", half, []string{"revoke", alice}, 1, "", "mirror"},
-		{"revoke without what", made, []string{"revoke"}, 2, "", "--user"},
-		{"revoke with both", made, []string{"revoke", alice, "--user", "alice"}, 2, "", "--user"},
-		{"revoke two", made, []string{"revoke", alice, nasty}, 2, "", "accepts at most 1"},
-		{"revoke nobody", made, []string{"revoke", "--user", " "}, 2, "", "--user"},
-		{"revoke what is not there", made, []string{"revoke", alice + "x"}, 1, "", "no such grant"},
-		{"revoke the empty", made, []string{"revoke", ""}, 1, "", "no such grant"},
-		{"revoke", made, []string{"revoke", alice}, 0, "grant " + alice + " of alice to App is revoked", ""},
-		{"revoke again", made, []string{"revoke", alice}, 0, "ended already", ""},
-		{"revoke a user", made, []string{"revoke", "--user", "Idp|Zed"}, 0, "revoked: 1", ""},
-		{"list what is left", made, []string{"list", "--json"}, 0, "[]\n", ""},
-		{"no verb", made, nil, 2, "", "a command is missing"},
-	} {
-		status, stdout, stderr := signet(t, c.dir, "", append([]string{"grant"}, c.args...)...)
-		if status != c.status || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
-			t.Errorf("%s: status %d, want %d\nstdout %q, want %q in it\nstderr %q, want %q in it", c.what, status, c.status, stdout, c.stdout, stderr, c.stderr)
-		}
-		if strings.ContainsAny(stdout+stderr, "\x1b\r\u202e") {
-			t.Errorf("%s: a client's name reaches the terminal as it is: %q", c.what, stdout+stderr)
-		}
-	}
-	if _, err := os.Stat(fresh); !os.IsNotExist(err) {
-		t.Errorf("looking made a data directory: %v", err)
-	}
-}
-
-// A list of many grants comes in pages, complete.
-func TestGrantListOfMany(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	const more = 2*grantsShown + 1
-	fillGrants(t, dir, more)
-	_, stdout, _ := signet(t, dir, "", "grant", "list", "--json")
-	var list []grantInfo
-	if err := json.Unmarshal([]byte(stdout), &list); err != nil {
-		t.Fatal(err)
-	}
-	ids := map[string]bool{}
-	for _, g := range list {
-		ids[g.ID] = true
-	}
-	if len(list) != more+2 || len(ids) != more+2 {
-		t.Errorf("%d grants, %d different ones; want %d", len(list), len(ids), more+2)
-	}
-	_, stdout, _ = signet(t, dir, "", "grant", "list")
-	if n := strings.Count(stdout, "https://mcp.test/mcp"); n != more+2 {
-		t.Errorf("%d lines, want %d", n, more+2)
-	}
-}
-
-// fillGrants makes a data directory with a grant of alice, one whose user and client
-// have names that no terminal should see, and more of others.
-func fillGrants(t *testing.T, dir string, more int) (alice, nasty string) {
-	t.Helper()
-	data := state.Data{Dir: dir}
-	if _, err := state.Prepare(t.Context(), data); err != nil {
-		t.Fatal(err)
-	}
-	st, err := state.OpenStore(t.Context(), data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	list, err := denylist.New(t.Context(), denylist.Options{Store: st})
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
-	since := time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)
-	g := denylist.Grant{ID: seal.NewID(end), Subject: "alice", ClientHash: "c", ClientName: "App", ConsentHash: "h", Scope: "read write",
-		Resource: "https://mcp.test/mcp", Created: since.Unix(), Expires: end.Unix()}
-	bad := g
-	bad.ID, bad.Subject, bad.ClientName = seal.NewID(end), "Idp|Zed", "\x1b[2J\r\u202eApp\tX"
-	for _, g := range []denylist.Grant{g, bad} {
-		if _, err := list.Use(t.Context(), st.Epoch(), g, 0, since); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err = st.Write(t.Context(), func(tx store.Tx) error {
-		for i := range more {
-			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
-				VALUES ($1, 1, 0, 0, $2, 'c', 'n', 'h', 'read', 'https://mcp.test/mcp', 0, $3)`, seal.NewID(end), fmt.Sprint("user", i), end.Unix())
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g.ID, bad.ID
 }

@@ -4,14 +4,9 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"signet/internal/cli"
 	"signet/internal/seal"
 	"signet/internal/test/pgtest"
 	"signet/jwt"
@@ -229,98 +223,5 @@ func TestKeyCommandsWithReplicas(t *testing.T) {
 	}
 	if k := a.keyInState(keys.Withdrawn); k.ID != kid || k.WithdrawnAt == nil {
 		t.Errorf("withdrawn: %+v", k)
-	}
-}
-
-func TestKeyCommandLine(t *testing.T) {
-	dir := t.TempDir()
-	data := filepath.Join(dir, "data")
-	if status, out, errOut := signet(t, data, "", "key", "list"); status != 0 || !strings.Contains(out, "no signing keys yet") {
-		t.Errorf("key list before the first start: %d %s%s", status, out, errOut)
-	}
-	if status, out, errOut := signet(t, data, "", "key", "list", "--json"); status != 0 || strings.TrimSpace(out) != "[]" {
-		t.Errorf("as JSON: %d %s%s", status, out, errOut)
-	}
-	if _, err := os.Stat(data); err == nil {
-		t.Error("key list made a data directory")
-	}
-	if status, _, errOut := signet(t, data, "", "key", "rotate"); status != 1 || !strings.Contains(errOut, "no such store") {
-		t.Errorf("key rotate before the first start: %d %s", status, errOut)
-	}
-	d := startDaemon(t, nil)
-	signing := d.keyInState(keys.Signing).ID
-	for _, tc := range []struct {
-		args   []string
-		status int
-		want   string
-	}{
-		{[]string{"key"}, 2, "missing"},
-		{[]string{"key", "rotate", "x"}, 2, "unknown command"},
-		{[]string{"key", "rotate", "--revoke"}, 2, "flag needs an argument"},
-		{[]string{"key", "rotate", "--revoke", ""}, 2, "empty"},
-		{[]string{"key", "rotate", "--revoke", "nonsense"}, 1, "nonsense: no such signing key"},
-		{[]string{"key", "list"}, 0, signing + "  signing"},
-		{[]string{"key", "rotate"}, 0, "signs in 29 min"},
-		{[]string{"key", "rotate"}, 0, "Nothing to do"},
-	} {
-		out, errOut, status := d.signet("", tc.args...)
-		if status != tc.status || !strings.Contains(out+errOut, tc.want) {
-			t.Errorf("signet %s: %d, want %d with %q\n%s%s", strings.Join(tc.args, " "), status, tc.status, tc.want, out, errOut)
-		}
-	}
-	d.stop()
-	next := d.keyInState(keys.Next).ID // no other one is made before the next start
-	for _, tc := range []struct {
-		kid    string
-		status int
-		want   string
-	}{{signing, 0, next + " signs now"}, {next, 1, "only key"}} {
-		if out, errOut, status := d.signet("", "key", "rotate", "--revoke", tc.kid); status != tc.status || !strings.Contains(out+errOut, tc.want) {
-			t.Errorf("--revoke %s: %d, want %d with %q\n%s%s", tc.kid, status, tc.status, tc.want, out, errOut)
-		}
-	}
-	d.start()
-	if len(d.keyList()) != 3 {
-		t.Errorf("the start did not make what is missing: %+v", d.keyList())
-	}
-}
-
-// The operator's own keys are listed, and left alone.
-func TestKeyCommandsWithOwnKeys(t *testing.T) {
-	dir, data := t.TempDir(), filepath.Join(t.TempDir(), "data")
-	os.Chmod(dir, 0o700)
-	for i, name := range []string{"2024-01-01-old.pem", "2025-01-01-now.pem", "2999-01-01-next.pem"} {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-			t.Fatal(i, err)
-		}
-	}
-	p := cli.Process{Environ: []string{"SIGNET_DATA_DIR=" + data, "SIGNET_KEYS_DIR=" + dir}}
-	call := func(args ...string) (int, string) {
-		var out syncBuffer
-		p.Stdout, p.Stderr = &out, &out
-		return cli.Run(t.Context(), p, args), out.String()
-	}
-	status, out := call("key", "list", "--json")
-	var list []keyInfo
-	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 || len(list) != 3 {
-		t.Fatalf("key list: %d %s %v", status, out, err)
-	}
-	for i, want := range []keys.State{keys.Past, keys.Signing, keys.Next} {
-		if list[i].State != want {
-			t.Errorf("key %d is %s, want %s", i, list[i].State, want)
-		}
-	}
-	for _, args := range [][]string{{"key", "rotate"}, {"key", "rotate", "--revoke", list[0].ID}} {
-		if status, out := call(args...); status != 1 || !strings.Contains(out, "SIGNET_KEYS_DIR is set, so the keys are yours") {
-			t.Errorf("%v: %d %s", args, status, out)
-		}
 	}
 }

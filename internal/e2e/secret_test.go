@@ -497,39 +497,3 @@ func TestL03_SecretFileChangedByHand(t *testing.T) {
 		eventually(t, func() bool { return config() == "ok" })
 	}
 }
-
-func TestSecretCommandLine(t *testing.T) {
-	data := filepath.Join(t.TempDir(), "data")
-	for _, tc := range []struct {
-		args   []string
-		status int
-		want   string
-	}{
-		{[]string{"secret", "rotate"}, 1, "no such store"},
-		{[]string{"secret", "rotate", "--now"}, 2, "--finish"},
-		{[]string{"secret", "rotate", "x"}, 2, "unknown command"},
-	} {
-		if status, out, errOut := signet(t, data, "", tc.args...); status != tc.status || !strings.Contains(out+errOut, tc.want) {
-			t.Errorf("signet %v: %d, want %d with %q\n%s%s", tc.args, status, tc.status, tc.want, out, errOut)
-		}
-	}
-	if _, err := os.Stat(data); err == nil {
-		t.Error("secret rotate made a data directory")
-	}
-	d := startDaemon(t, nil)
-	d.stop()
-	elsewhere := filepath.Join(t.TempDir(), "secret")
-	if err := os.Rename(filepath.Join(d.dir, "secret"), elsewhere); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(elsewhere, filepath.Join(d.dir, "secret")); err != nil {
-		t.Fatal(err)
-	}
-	before, _ := os.ReadFile(elsewhere)
-	if out, errOut, status := d.signet("", "secret", "rotate"); status != 1 || !strings.Contains(errOut, "mounted from elsewhere") {
-		t.Errorf("a mounted secret: %d %s%s", status, out, errOut)
-	}
-	if after, _ := os.ReadFile(elsewhere); string(after) != string(before) {
-		t.Error("a mounted secret was changed")
-	}
-}

@@ -52,6 +52,3 @@ type grantInfo struct {
 	Replays     int64      `json:"replays"`
 	Expires     time.Time  `json:"expires"`
 }
-
-// grantsShown is how many grants `signet grant list` reads at a time.
-const grantsShown = 1000
