@@ -30,27 +30,27 @@ const (
 	dirMaxAge  = 5 * time.Minute
 	maxFiles   = 64
 	maxKeyFile = 16 << 10
-	maxKeyID   = 128 // as long as verifiers of package jwt take
+	maxKeyID   = 128 // the limit of the verifiers in package jwt
 )
 
-// ReadDir reads the operator's keys: every file in dir whose name does not begin
-// with a dot is one EC key on P-256, in PEM (SEC 1, PKCS #8, or a public key) or as
-// a JWK, with mode 0600 if it is private. All are published. Of the private ones
-// that with the latest not-before in the past signs; not-before is the beginning of
-// the file's name (2026-12-01T00:00:00Z-name.pem, 20261201T000000Z-name.pem or
-// 2026-12-01-name.pem) or the member nbf of the JWK, and without one long ago.
-// The key ID is the JWK's kid, else the thumbprint.
+// ReadDir reads the operator's keys: every file in dir whose name does not begin with a
+// dot is one EC key on P-256, in PEM (SEC 1, PKCS #8, or a public key) or as a JWK, with
+// mode 0600 if it is private. All keys are published. The private key with the latest
+// not-before in the past signs. Its not-before is the beginning of the file's name
+// (2026-12-01T00:00:00Z-name.pem, 20261201T000000Z-name.pem or 2026-12-01-name.pem) or
+// the member nbf of the JWK; a key without a not-before may always sign. The key ID is
+// the JWK's kid, or else the thumbprint.
 //
-// [Set.Run] reads the folder again every few seconds. If something in it is wrong,
-// all that was read before stays in force ([Set.Stale]). Nothing is ever written. A
-// file that is taken away withdraws its key at once, so it should stay for tokenTTL
-// and [jwt.Leeway] after another key began to sign; the log warns when it did not.
+// [Set.Run] reads the directory again every few seconds. If it finds a mistake, the keys
+// that were read before stay in force ([Set.Stale]). Nothing is ever written. Removing a
+// file withdraws its key at once, so the file should stay for tokenTTL and [jwt.Leeway]
+// after another key began to sign; otherwise the log warns.
 func ReadDir(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
 	return follow(dir, durable.Access{}, tokenTTL, log)
 }
 
-// ReadMounted is [ReadDir] for files that their group may read too, as mounted secrets
-// are, which belong to root.
+// ReadMounted is [ReadDir] for files that their group may read too. Mounted secrets are
+// such files: they belong to root.
 func ReadMounted(dir string, tokenTTL time.Duration, log *slog.Logger) (*Set, error) {
 	return follow(dir, durable.Access{GroupRead: true}, tokenTTL, log)
 }
@@ -69,7 +69,7 @@ func follow(dir string, access durable.Access, tokenTTL time.Duration, log *slog
 	return s, nil
 }
 
-// folder is a directory of key files.
+// folder is a directory of key files, read again and again.
 type folder struct {
 	dir    string
 	access durable.Access
@@ -100,8 +100,8 @@ func (f *folder) refresh(context.Context) (time.Duration, error) {
 	return dirPoll, nil
 }
 
-// compare reports whether next differs from old, and tells the log of changes that
-// make verifiers refuse good tokens. Equal keys stay the same pointers.
+// compare reports whether next differs from old, and logs changes that make verifiers
+// refuse good tokens. Equal keys stay the same pointers.
 func (f *folder) compare(old, next *snapshot, now time.Time) (changed bool) {
 	for i := range next.keys {
 		k := &next.keys[i]
@@ -141,7 +141,7 @@ func (f *folder) readFiles() ([]publishedKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Names with a dot are not keys: editors' and Kubernetes' own (..data).
+	// Files that begin with a dot belong to editors and to Kubernetes (..data).
 	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
 	if len(entries) > maxFiles {
 		return nil, fmt.Errorf("%d files, more than %d", len(entries), maxFiles)
@@ -166,7 +166,7 @@ func (f *folder) readFiles() ([]publishedKey, error) {
 }
 
 func (f *folder) readFile(path string) (k publishedKey, err error) {
-	// A pipe would block: it is opened without waiting, and refused below.
+	// A pipe would block, so the file is opened without waiting. A pipe is refused below.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return k, err
@@ -195,7 +195,7 @@ func (f *folder) readFile(path string) (k publishedKey, err error) {
 	return k, f.access.Check(path, info)
 }
 
-// parseFile reads one key. Its errors say what is wrong, and quote nothing.
+// parseFile reads one key. Its errors say what is wrong, and do not quote the text.
 func parseFile(name string, text []byte) (k publishedKey, err error) {
 	dated, err := parseName(name)
 	if err != nil {
@@ -219,7 +219,7 @@ func parseFile(name string, text []byte) (k publishedKey, err error) {
 	}
 	if !dated.IsZero() {
 		if !k.from.IsZero() && !k.from.Equal(dated) {
-			return k, errors.New("its name and its nbf say different times")
+			return k, errors.New("its name and its nbf give different times")
 		}
 		k.from = dated
 	}
@@ -231,7 +231,7 @@ func parseFile(name string, text []byte) (k publishedKey, err error) {
 
 var looksDated = regexp.MustCompile(`^[0-9]{4}-?[0-9]{2}-?[0-9]{2}(T[0-9:]*Z?)?`)
 
-// parseName returns the time with which a file name begins, zero if with none.
+// parseName returns the time with which a file name begins, or zero.
 func parseName(name string) (time.Time, error) {
 	date := looksDated.FindString(name)
 	if date == "" {
@@ -268,20 +268,9 @@ func parseJWKFile(text []byte) (k publishedKey, err error) {
 }
 
 func parsePEM(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, err error) {
-	block, rest, err := nextBlock(text)
+	block, err := onlyBlock(text)
 	if err != nil {
 		return nil, nil, err
-	}
-	if block.Type == "EC PARAMETERS" { // openssl ecparam -genkey writes the curve first
-		if block, rest, err = nextBlock(rest); err != nil {
-			return nil, nil, err
-		}
-	}
-	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, nil, errors.New("more than one key, or something after the key: want one key per file")
-	}
-	if strings.Contains(block.Type, "ENCRYPTED") || len(block.Headers) > 0 {
-		return nil, nil, errors.New("an encrypted key: decrypt it, and let its mode of 0600 protect it")
 	}
 	var key any
 	switch block.Type {
@@ -310,15 +299,32 @@ func parsePEM(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 	return public, private, checkPair(public, private)
 }
 
-// nextBlock decodes the PEM block that text begins with; encoding/pem would skip
-// whatever stands before one.
+// onlyBlock decodes the one PEM block of text.
+func onlyBlock(text []byte) (*pem.Block, error) {
+	block, rest, err := nextBlock(text)
+	if err == nil && block.Type == "EC PARAMETERS" { // openssl ecparam -genkey writes the curve first
+		block, rest, err = nextBlock(rest)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, errors.New("more than one key, or something after the key: want one key per file")
+	case strings.Contains(block.Type, "ENCRYPTED") || len(block.Headers) > 0:
+		return nil, errors.New("an encrypted key: decrypt it, and let its mode of 0600 protect it")
+	}
+	return block, nil
+}
+
+// nextBlock decodes the PEM block that text begins with. encoding/pem by itself would
+// skip any text before a block.
 func nextBlock(text []byte) (*pem.Block, []byte, error) {
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 {
 		return nil, nil, errors.New("no key in it")
 	}
 	block, rest := pem.Decode(text)
-	// Decode skips a damaged block too: what it took must have begun with ours.
+	// Decode skips a damaged block too: the text that it consumed must contain one block.
 	if block == nil || !bytes.HasPrefix(text, []byte("-----BEGIN ")) ||
 		bytes.Count(text[:len(text)-len(rest)], []byte("-----BEGIN ")) != 1 {
 		return nil, nil, errors.New("damaged or cut off PEM")

@@ -55,7 +55,7 @@ func (s *Simulation) sort() {
 
 // Rotate does what [Rotate] does.
 func (s *Simulation) Rotate(now time.Time) (id string, signs time.Time, err error) {
-	next, signs, err := s.forward(s.rows, now)
+	next, signs, err := s.bringForward(s.rows, now)
 	if err != nil {
 		return "", signs, err
 	}
@@ -78,7 +78,7 @@ func (s *Simulation) move(id string, startsAt, now time.Time) {
 // Withdraw does what [Withdraw] does.
 func (s *Simulation) Withdraw(id string, now time.Time) (signs string, err error) {
 	i := slices.IndexFunc(s.rows, func(r row) bool { return r.id == id })
-	c, err := s.without(s.rows, i, now)
+	c, err := s.withdraw(s.rows, i, now)
 	if err != nil {
 		return "", err
 	}

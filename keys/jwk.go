@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -32,8 +33,8 @@ func thumbprint(public *ecdsa.PublicKey) (string, error) {
 	return b64.EncodeToString(hash), nil
 }
 
-// publicJWK is all that anybody is told about a key. It is a type of its own rather
-// than the library's key, so that a private member has no place to be in.
+// publicJWK is a key as it is published. It is a type of its own rather than the
+// library's, so that it cannot contain a private member.
 type publicJWK struct {
 	Type      string `json:"kty"`
 	Curve     string `json:"crv"`
@@ -72,8 +73,8 @@ func marshalSet(keys []publishedKey) []byte {
 	return body
 }
 
-// parseJWK reads one EC key that is good for ES256. private is nil when there is
-// no private half. No error quotes the text, which may be secret.
+// parseJWK reads one EC key for ES256. private is nil if there is no private half. No
+// error quotes the text, which may be secret.
 func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, key jwk.Key, err error) {
 	if json.Valid(text) { // jwx stops reading after the first value
 		key, err = jwk.ParseKey(text)
@@ -87,27 +88,8 @@ func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 	if alg := key.Algorithm().String(); alg != "" && alg != jwa.ES256.String() {
 		return nil, nil, nil, errors.New("its alg is not ES256")
 	}
-	switch k := key.(type) {
-	case jwk.ECDSAPrivateKey:
-		var raw ecdsa.PrivateKey
-		if k.Crv() != jwa.P256 {
-			return nil, nil, nil, errNotP256
-		}
-		if k.Raw(&raw) != nil || len(k.X()) != 32 || len(k.Y()) != 32 || len(k.D()) != 32 { // RFC 7518 §6.2.1.2
-			return nil, nil, nil, errDamaged
-		}
-		private, public = &raw, &raw.PublicKey
-	case jwk.ECDSAPublicKey:
-		var raw ecdsa.PublicKey
-		if k.Crv() != jwa.P256 {
-			return nil, nil, nil, errNotP256
-		}
-		if k.Raw(&raw) != nil || len(k.X()) != 32 || len(k.Y()) != 32 {
-			return nil, nil, nil, errDamaged
-		}
-		public = &raw
-	default:
-		return nil, nil, nil, errNotP256
+	if public, private, err = rawKey(key); err != nil {
+		return nil, nil, nil, err
 	}
 	if err := checkPair(public, private); err != nil {
 		return nil, nil, nil, err
@@ -115,8 +97,31 @@ func parseJWK(text []byte) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, 
 	return public, private, key, nil
 }
 
-// checkPair finds points off the curve, and halves that do not belong together:
-// such a key would sign what nobody can verify.
+// rawKey takes the halves of a key on P-256, whose numbers must have their full length
+// (RFC 7518 §6.2.1.2).
+func rawKey(key jwk.Key) (public *ecdsa.PublicKey, private *ecdsa.PrivateKey, err error) {
+	var curve jwa.EllipticCurveAlgorithm
+	var numbers [][]byte
+	switch k := key.(type) {
+	case jwk.ECDSAPrivateKey:
+		private = new(ecdsa.PrivateKey)
+		public = &private.PublicKey
+		curve, numbers, err = k.Crv(), [][]byte{k.X(), k.Y(), k.D()}, k.Raw(private)
+	case jwk.ECDSAPublicKey:
+		public = new(ecdsa.PublicKey)
+		curve, numbers, err = k.Crv(), [][]byte{k.X(), k.Y()}, k.Raw(public)
+	}
+	if curve != jwa.P256 {
+		return nil, nil, errNotP256
+	}
+	if err != nil || slices.ContainsFunc(numbers, func(n []byte) bool { return len(n) != 32 }) {
+		return nil, nil, errDamaged
+	}
+	return public, private, nil
+}
+
+// checkPair refuses points off the curve, and halves that do not belong together: such
+// a key would sign tokens that no verifier accepts.
 func checkPair(public *ecdsa.PublicKey, private *ecdsa.PrivateKey) error {
 	if public.Curve != elliptic.P256() {
 		return errNotP256

@@ -1,19 +1,19 @@
-// Package keys keeps the signing keys: which one signs now, which are published
-// as the JWK Set (RFC 7517 §5), and which private half no longer exists.
+// Package keys manages the signing keys: which key signs now, which keys are published
+// as the JWK Set (RFC 7517 §5), and when a private half is erased.
 //
-// With [Open] they follow a schedule that the replicas share through the store
-// without talking to each other. Every period has a random P-256 key of its own,
-// made one period ahead by whichever replica comes first. A key signs when its
-// period has begun and it has been published for two max-ages, so that every
-// verifier which caches by the headers knows it before its first token; until then
-// its predecessor goes on. Once the successor signs, the private half is erased; the
-// public half stays published until the last token has expired everywhere. A store
-// that is down changes none of this: the last key goes on signing, and all that was
-// published stays published.
+// With [Open] the keys follow a schedule that the replicas share through the store,
+// without talking to each other. Every period has a random P-256 key of its own, made
+// one period ahead by the first replica that comes. A key signs when its period has
+// begun and it has been published for two max-ages, so that every verifier that caches
+// by the headers knows it before its first token; until then its predecessor goes on
+// signing. Once the successor signs, the private half is erased; the public half stays
+// published until the last token has expired everywhere. If the store is down, the last
+// key goes on signing, and the published keys stay published.
 //
 // With [ReadDir] the keys are files that the operator owns.
 //
-// A key is named by its RFC 7638 thumbprint, so a key ID never names two keys.
+// The key ID is the RFC 7638 thumbprint, so a key ID never names two keys. A JWK file
+// may have a kid of its own.
 package keys
 
 import (
@@ -37,27 +37,28 @@ type Set struct {
 
 	refresh func(ctx context.Context) (next time.Duration, err error)
 	log     *slog.Logger
-	alarm   alarm // of Run alone
+	alarm   alarm // used by Run alone
 }
 
-// snapshot is what the set was when it was last read. It is never written.
+// snapshot is the set as of its last read. It is never written.
 type snapshot struct {
 	keys    []publishedKey // oldest first
 	byID    map[string]*publishedKey
 	changes func(now time.Time) time.Time // when the set will next gain a key
 	maxAge  time.Duration
-	// mustBegin: when no key may sign yet, the oldest does, because nothing else
-	// can. A store's first key is one; an operator's dates are obeyed.
+	// mustBegin lets the oldest key sign if no key may sign yet. It is set for the keys
+	// of a store, whose first key must begin at once. The dates of an operator's files
+	// are obeyed.
 	mustBegin bool
 }
 
-// publishedKey is a key and when it does what.
+// publishedKey is a key and its times.
 type publishedKey struct {
 	id      string
 	public  *ecdsa.PublicKey
-	private *ecdsa.PrivateKey // nil: erased, or never here
-	from    time.Time         // signs from here on, until a later one does
-	until   time.Time         // is published before this; zero: no end is known
+	private *ecdsa.PrivateKey // nil if it was erased, or never was here
+	from    time.Time         // the key signs from then on, until a later key does
+	until   time.Time         // the key is published until then; zero: no end is known
 }
 
 func (k *publishedKey) published(now time.Time) bool { return k.until.IsZero() || now.Before(k.until) }
@@ -103,8 +104,9 @@ func (s *Set) Signing(now time.Time) (jwt.SigningKey, error) {
 	return jwt.SigningKey{ID: k.id, Private: k.private}, nil
 }
 
-// Key implements [jwt.KeySource]: it returns what the JWK Set has under kid now. While
-// the set is stale, a key that it does not have is [jwt.ErrKeysUnavailable].
+// Key implements [jwt.KeySource]: it returns the key that the JWK Set has under kid now.
+// While the set is stale, the error for a key that it does not have is
+// [jwt.ErrKeysUnavailable].
 func (s *Set) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
 	current := s.current.Load()
 	if current == nil {
@@ -120,8 +122,8 @@ func (s *Set) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
 	return k.public, nil
 }
 
-// Stale returns why the set could not be read lately, or nil. What was read before
-// stays in force.
+// Stale returns why the last read of the set failed, or nil. The keys that were read
+// before stay in force.
 func (s *Set) Stale() error {
 	if err := s.stale.Load(); err != nil {
 		return *err
@@ -129,32 +131,32 @@ func (s *Set) Stale() error {
 	return nil
 }
 
-// view is the JWK Set as it is on the wire for a while.
+// view is the JWK Set on the wire, between two changes.
 type view struct {
-	of   *snapshot
-	from time.Time
-	til  time.Time // the next key leaves the set; zero: none does
-	body []byte
-	etag string
+	of    *snapshot
+	from  time.Time
+	until time.Time // when the next key leaves the set; zero: none does
+	body  []byte
+	etag  string
 }
 
 // JWKS returns the JWK Set at now: the body, its strong entity tag (quoted, RFC
-// 9110 §8.8.3), and for how long it may be cached. That is never beyond the next
-// planned change of the set. The body is nil while there is no set, which is a
-// case for 503; it must not be modified.
+// 9110 §8.8.3), and for how long it may be cached, which is never beyond the next
+// planned change of the set. While there is no set the body is nil, and the answer
+// should be 503. The body must not be modified.
 func (s *Set) JWKS(now time.Time) (body []byte, etag string, maxAge time.Duration) {
 	current := s.current.Load()
 	if current == nil {
 		return nil, "", 0
 	}
 	v := s.view.Load()
-	if v == nil || v.of != current || now.Before(v.from) || !v.til.IsZero() && !now.Before(v.til) {
+	if v == nil || v.of != current || now.Before(v.from) || !v.until.IsZero() && !now.Before(v.until) {
 		v = render(current, now)
 		s.view.Store(v)
 	}
 	maxAge = current.maxAge
-	if !v.til.IsZero() {
-		maxAge = min(maxAge, v.til.Sub(now))
+	if !v.until.IsZero() {
+		maxAge = min(maxAge, v.until.Sub(now))
 	}
 	if current.changes != nil {
 		maxAge = min(maxAge, current.changes(now).Sub(now))
@@ -170,8 +172,8 @@ func render(s *snapshot, now time.Time) *view {
 			continue
 		}
 		list = append(list, k)
-		if !k.until.IsZero() && (v.til.IsZero() || k.until.Before(v.til)) {
-			v.til = k.until
+		if !k.until.IsZero() && (v.until.IsZero() || k.until.Before(v.until)) {
+			v.until = k.until
 		}
 	}
 	v.body = marshalSet(list)
@@ -190,7 +192,7 @@ func (s *Set) Run(ctx context.Context) {
 		}
 		s.alarm.report(s.log, err)
 		pause := s.alarm.pause(next)
-		if s.current.Load() == nil { // nothing can be signed before
+		if s.current.Load() == nil { // no token can be signed before that
 			pause = min(pause, time.Second)
 		}
 		timer := time.NewTimer(pause)
@@ -203,7 +205,7 @@ func (s *Set) Run(ctx context.Context) {
 	}
 }
 
-// update refreshes once and notes how that went.
+// update refreshes once and records the result.
 func (s *Set) update(ctx context.Context) (next time.Duration, err error) {
 	if next, err = s.refresh(ctx); ctx.Err() == nil {
 		s.stale.Store(&err)
@@ -216,10 +218,10 @@ const (
 	alarmPeriod = time.Minute      // between log lines about one failure
 )
 
-// alarm tells the log about failures, but not at every try, and spaces the tries.
+// alarm logs failures, but not at every try, and spaces the tries.
 type alarm struct {
 	failures int
-	said     time.Time
+	logged   time.Time // when text was logged
 	text     string
 }
 
@@ -231,15 +233,16 @@ func (a *alarm) report(log *slog.Logger, err error) {
 		*a = alarm{}
 	case err != nil:
 		a.failures++
-		if a.text != err.Error() || now.Sub(a.said) >= alarmPeriod {
-			log.Error("signing keys could not be brought up to date, going on with those at hand", "err", err, "tries", a.failures)
-			a.said, a.text = now, err.Error()
+		if a.text != err.Error() || now.Sub(a.logged) >= alarmPeriod {
+			log.Error("signing keys could not be updated, going on with the present ones", "err", err, "tries", a.failures)
+			a.logged, a.text = now, err.Error()
 		}
 	}
 }
 
-// pause is how long to wait for the next try. It grows little: after an outage another
-// replica may make a key at once, which has to be published here before it signs.
+// pause is the time to wait before the next try. It grows little: after an outage
+// another replica may make a key at once, which has to be published here before it
+// signs.
 func (a *alarm) pause(next time.Duration) time.Duration {
 	if a.failures < 2 {
 		return next

@@ -9,7 +9,7 @@ import (
 	"signet/internal/store"
 )
 
-// State is what a key is for at some time.
+// State is the state of a key at some time.
 type State string
 
 // The states of a key, in the order of its life.
@@ -17,36 +17,37 @@ const (
 	Next      State = "next"      // published, and does not sign yet
 	Signing   State = "signing"   // signs now
 	Past      State = "past"      // published until its last token has expired
-	Withdrawn State = "withdrawn" // taken out before its time, see [Withdraw]
+	Withdrawn State = "withdrawn" // removed before its time, see [Withdraw]
 )
 
-// Info is what may be told of a key. Where a time is not known it is zero.
+// Info describes a key without its private half. Times that are not known are zero.
 type Info struct {
 	ID             string
 	State          State
 	Private        bool      // the private half exists
-	PublishedAt    time.Time // zero: not known, as of a file
+	PublishedAt    time.Time // zero for a key from a file
 	SignsFrom      time.Time
 	SignsUntil     time.Time // zero: no successor is known
 	PublishedUntil time.Time // zero: no end is known
 	WithdrawnAt    time.Time
 }
 
-// Timeline is the keys of one issuer, those that were withdrawn and then the others,
-// oldest first, and by which rules they follow each other.
+// Timeline is the keys of one issuer, first the withdrawn ones and then the others, each
+// oldest first, and the rules by which they follow each other.
 type Timeline struct {
 	Keys     []Info
-	Rotation time.Duration // zero: the operator says when a key signs
+	Rotation time.Duration // zero: the operator decides when a key signs
 	MaxAge   time.Duration // the longest for which a verifier caches the JWK Set
-	NextMade time.Time     // when a server makes the key after those; zero: never
+	NextMade time.Time     // when a server makes the key after these; zero: never
 }
 
-// List tells what keys there are at now, beside a running server: it opens no
-// private half and makes nothing. Rotation is the one that the keys were made with,
-// o's where there are none. It asks o for a store, a rotation and a token lifetime.
-func List(ctx context.Context, o Options, now time.Time) (t Timeline, err error) {
+// List lists the keys in the store at now, also beside a running server: it opens no
+// private half and makes nothing. The timeline has the rotation that the keys were made
+// with; rotation is the configured one, which counts only if the keys do not show theirs.
+// tokenTTL is the longest lifetime of a token.
+func List(ctx context.Context, st *store.Store, rotation, tokenTTL time.Duration, now time.Time) (t Timeline, err error) {
 	var rows []row
-	err = o.Store.Read(ctx, func(tx store.Tx) error {
+	err = st.Read(ctx, func(tx store.Tx) error {
 		t.Keys = nil
 		if rows, err = query(tx); err != nil {
 			return err
@@ -70,7 +71,7 @@ func List(ctx context.Context, o Options, now time.Time) (t Timeline, err error)
 	if err != nil {
 		return Timeline{}, err
 	}
-	s := o.scheduleOf(rows)
+	s := scheduleOf(rows, schedule{rotation: rotation, tokenTTL: tokenTTL})
 	t.Rotation, t.MaxAge = s.rotation, s.maxAge()
 	if len(rows) > 0 {
 		t.NextMade = s.start(s.period(now) + 1)
@@ -81,11 +82,10 @@ func List(ctx context.Context, o Options, now time.Time) (t Timeline, err error)
 	return t, nil
 }
 
-// scheduleOf is the schedule by which rows were made. A command may be called with
-// other settings than the servers have; the number of a period and its beginning
-// tell how long one is.
-func (o Options) scheduleOf(rows []row) schedule {
-	s := schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}
+// scheduleOf is the schedule by which rows were made. The settings of a command may
+// differ from those of the servers, but the number of a period and its beginning show
+// how long a period is. If no row shows that, the schedule is configured.
+func scheduleOf(rows []row, configured schedule) schedule {
 	newest := slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		return cmp.Or(b.publishedAt.Compare(a.publishedAt), cmp.Compare(b.period, a.period))
 	})
@@ -95,21 +95,20 @@ func (o Options) scheduleOf(rows []row) schedule {
 			continue
 		}
 		if rotation := time.Duration(ms/r.period) * time.Millisecond; rotation >= minRotation {
-			s.rotation = rotation
-			break
+			return schedule{rotation: rotation, tokenTTL: configured.tokenTTL}
 		}
 	}
-	return s
+	return configured
 }
 
-// info is what is known of rows[i].
+// info describes rows[i].
 func (s schedule) info(rows []row, i int, now time.Time) Info {
 	r := rows[i]
 	k := Info{ID: r.id, State: Next, Private: r.sealed.Valid, PublishedAt: r.publishedAt, SignsFrom: s.signsFrom(r), PublishedUntil: s.publishedUntil(rows, i)}
 	if at, ok := s.successorSigns(rows, i); ok {
 		k.SignsUntil = at
 	}
-	made := r.startsAt // where nothing else could sign, it did from the beginning
+	made := r.startsAt // if no other key could sign, this one did from the beginning
 	if r.publishedAt.After(made) {
 		made = r.publishedAt
 	}
@@ -128,7 +127,7 @@ func (s schedule) info(rows []row, i int, now time.Time) Info {
 	return k
 }
 
-// List tells what keys the set has at now.
+// List lists the keys of the set at now.
 func (s *Set) List(now time.Time) Timeline {
 	current := s.current.Load()
 	if current == nil {

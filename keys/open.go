@@ -18,22 +18,22 @@ import (
 	"signet/jwt"
 )
 
-// minRotation keeps two max-ages and a poll within the lead.
+// minRotation keeps two max-ages and a poll within the lead, see schedule.
 const minRotation = time.Second
 
-// Options say where the schedule is kept and how long its periods are.
+// Options say where the schedule is stored and how long its periods are.
 type Options struct {
 	Store    *store.Store
-	Ring     *seal.Keyring // seals private halves at rest
+	Ring     *seal.Keyring // seals the private halves in the store
 	Rotation time.Duration // the signing period, at least a second
-	TokenTTL time.Duration // the longest that a token lives
-	Log      *slog.Logger
+	TokenTTL time.Duration // the longest lifetime of a token
+	Log      *slog.Logger  // nil logs nothing
 }
 
-// Open reads the schedule and makes what is missing of it. A store that is down is
-// no error: the set goes on with what could be read, at worst without a key
-// ([jwt.ErrKeysUnavailable]), and [Set.Run] tries again. A private half that was
-// sealed under another root secret, or a damaged row, is one.
+// Open reads the schedule and makes the keys that it lacks. A store that is down is not
+// an error: the set has the keys that could be read, at worst none
+// ([jwt.ErrKeysUnavailable]), and [Set.Run] tries again. A private half that was sealed
+// under another root secret is an error, and so is a damaged row.
 func Open(ctx context.Context, o Options) (*Set, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -41,10 +41,9 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 	if o.Rotation < minRotation || o.TokenTTL <= 0 {
 		return nil, fmt.Errorf("signing keys: rotation %v (at least %v) and token lifetime %v must be positive", o.Rotation, minRotation, o.TokenTTL)
 	}
-	b := &book{Options: o, schedule: schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}}
 	s := &Set{log: o.Log}
-	b.set = s
-	s.refresh = b.refresh
+	stored := &storedSchedule{Options: o, schedule: schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}, set: s}
+	s.refresh = stored.refresh
 	if _, err := s.update(ctx); err != nil {
 		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged) {
 			return nil, err
@@ -54,58 +53,58 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 	return s, nil
 }
 
-// book is the schedule in the store.
-type book struct {
+// storedSchedule is the schedule in the store.
+type storedSchedule struct {
 	Options
 	schedule
 	set  *Set
-	rows []row // as read last; of refresh alone
+	rows []row // as of the last read, used by refresh alone
 }
 
-// refresh reads the rows, does what the plan says, and puts the result in force.
-func (b *book) refresh(ctx context.Context) (time.Duration, error) {
-	poll := b.poll()
+// refresh reads the rows, carries out the plan, and puts the result in force.
+func (s *storedSchedule) refresh(ctx context.Context) (time.Duration, error) {
+	poll := s.poll()
 	now := time.Now()
-	rows, err := b.read(ctx)
+	rows, err := s.read(ctx)
 	if err != nil {
 		return poll, fmt.Errorf("reading signing keys: %w", err)
 	}
-	// What can be read is in force whether or not it can be changed.
+	// The rows are in force whether or not they can be changed.
 	if len(rows) > 0 {
-		if err := b.use(rows, now); err != nil {
+		if err := s.putInForce(rows, now); err != nil {
 			return poll, err
 		}
 	}
-	if !b.plan(rows, now).empty() {
-		if rows, err = b.write(ctx, now); err != nil {
+	if !s.plan(rows, now).isEmpty() {
+		if rows, err = s.write(ctx, now); err != nil {
 			return poll, fmt.Errorf("writing signing keys: %w", err)
 		}
-		if err := b.use(rows, now); err != nil {
+		if err := s.putInForce(rows, now); err != nil {
 			return poll, err
 		}
 	}
-	return min(poll, max(time.Until(b.next(rows, now)), time.Millisecond)), nil
+	return min(poll, max(time.Until(s.next(rows, now)), time.Millisecond)), nil
 }
 
-func (b *book) read(ctx context.Context) (rows []row, err error) {
-	err = b.Store.Read(ctx, func(tx store.Tx) error {
+func (s *storedSchedule) read(ctx context.Context) (rows []row, err error) {
+	err = s.Store.Read(ctx, func(tx store.Tx) error {
 		rows, err = query(tx)
 		return err
 	})
 	return rows, err
 }
 
-// write carries out the plan. It is made again inside the transaction: another
-// replica may have been faster.
-func (b *book) write(ctx context.Context, now time.Time) (rows []row, err error) {
+// write carries out the plan. The plan is made again inside the transaction, because
+// another replica may have been faster.
+func (s *storedSchedule) write(ctx context.Context, now time.Time) (rows []row, err error) {
 	var done plan
-	err = b.Store.Write(ctx, func(tx store.Tx) error {
+	err = s.Store.Write(ctx, func(tx store.Tx) error {
 		if rows, err = query(tx); err != nil {
 			return err
 		}
-		done = b.plan(rows, now)
+		done = s.plan(rows, now)
 		for _, n := range done.create {
-			if err := b.create(tx, n, now); err != nil {
+			if err := s.create(tx, n, now); err != nil {
 				return err
 			}
 		}
@@ -122,8 +121,8 @@ func (b *book) write(ctx context.Context, now time.Time) (rows []row, err error)
 		rows, err = query(tx)
 		return err
 	})
-	if err == nil && !done.empty() {
-		b.Log.Info("signing keys changed", "made", done.create, "erased", done.erase, "removed", done.remove)
+	if err == nil && !done.isEmpty() {
+		s.Log.Info("signing keys changed", "made", done.create, "erased", done.erase, "removed", done.remove)
 	}
 	return rows, err
 }
@@ -151,8 +150,8 @@ func queryRows(tx store.Tx, lock string) (rows []row, err error) {
 	return rows, list.Err()
 }
 
-// create makes the key of period n, unless somebody else does first.
-func (b *book) create(tx store.Tx, n int64, now time.Time) error {
+// create makes the key of period n, unless another replica does first.
+func (s *storedSchedule) create(tx store.Tx, n int64, now time.Time) error {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -173,58 +172,58 @@ func (b *book) create(tx store.Tx, n int64, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := seal.Seal(b.Ring, seal.SigningKey{KeyID: id, Private: pkcs8})
+	sealed, err := seal.Seal(s.Ring, seal.SigningKey{KeyID: id, Private: pkcs8})
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO signing_keys (period, kid, public, sealed_private, starts_at, published_at)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
-		n, id, string(text), sealed, b.start(n).UnixMilli(), now.UnixMilli())
+		n, id, string(text), sealed, s.start(n).UnixMilli(), now.UnixMilli())
 	return err
 }
 
-// use puts rows in force, all or none of them.
-func (b *book) use(rows []row, now time.Time) error {
-	old := b.set.current.Load()
-	if old != nil && slices.Equal(rows, b.rows) {
+// putInForce makes rows the current keys of the set, all or none of them.
+func (s *storedSchedule) putInForce(rows []row, now time.Time) error {
+	old := s.set.current.Load()
+	if old != nil && slices.Equal(rows, s.rows) {
 		return nil
 	}
 	keys := make([]publishedKey, len(rows))
 	for i, r := range rows {
-		k, err := b.open(r, old)
+		k, err := s.open(r, old)
 		if err != nil {
 			return fmt.Errorf("signing key %s of period %d: %w", r.id, r.period, err)
 		}
-		k.from, k.until = b.signsFrom(r), b.publishedUntil(rows, i)
+		k.from, k.until = s.signsFrom(r), s.publishedUntil(rows, i)
 		keys[i] = k
 	}
 	next := newSnapshot(keys)
 	next.mustBegin = true
-	next.maxAge = b.maxAge()
-	next.changes = func(now time.Time) time.Time { return b.start(b.period(now) + 1) }
+	next.maxAge = s.maxAge()
+	next.changes = func(now time.Time) time.Time { return s.start(s.period(now) + 1) }
 	if k := next.signing(now); old != nil && k != nil && now.Before(k.from) && old.signing(now) != nil && old.signing(now).id != k.id {
-		b.Log.Warn("no older private key is left: a key signs before all verifiers can know it", "kid", k.id)
+		s.Log.Warn("no older private key is left: a key signs before all verifiers can know it", "kid", k.id)
 	}
 	if old != nil {
-		b.reportWithdrawn(old, next, now)
+		s.reportWithdrawn(old, next, now)
 	}
-	b.rows = rows
-	b.set.current.Store(next)
+	s.rows = rows
+	s.set.current.Store(next)
 	return nil
 }
 
-// reportWithdrawn tells the log of keys that were taken out before their time.
-func (b *book) reportWithdrawn(old, next *snapshot, now time.Time) {
+// reportWithdrawn logs the keys that were withdrawn before their time.
+func (s *storedSchedule) reportWithdrawn(old, next *snapshot, now time.Time) {
 	for _, k := range old.keys {
 		if next.byID[k.id] == nil && k.published(now) {
-			b.Log.Warn("signing key withdrawn: tokens that it signed are refused", "kid", k.id)
+			s.Log.Warn("signing key withdrawn: tokens that it signed are refused", "kid", k.id)
 		}
 	}
 }
 
-// open reads what r holds, or takes it from old: equal keys stay the same pointers,
-// by which a verifier's cache compares them.
-func (b *book) open(r row, old *snapshot) (publishedKey, error) {
+// open reads the key of r, or takes it from old: equal keys stay the same pointers,
+// because a verifier's cache compares those.
+func (s *storedSchedule) open(r row, old *snapshot) (publishedKey, error) {
 	if old != nil {
 		if k := old.byID[r.id]; k != nil && (k.private != nil) == r.sealed.Valid {
 			return publishedKey{id: k.id, public: k.public, private: k.private}, nil
@@ -242,7 +241,7 @@ func (b *book) open(r row, old *snapshot) (publishedKey, error) {
 	}
 	k := publishedKey{id: r.id, public: public}
 	if r.sealed.Valid {
-		k.private, err = unseal(b.Ring, r, public)
+		k.private, err = unseal(s.Ring, r, public)
 	}
 	return k, err
 }

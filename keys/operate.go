@@ -12,7 +12,7 @@ import (
 	"signet/internal/store"
 )
 
-// What [Rotate] and [Withdraw] refuse. Nothing was changed.
+// The reasons for which [Rotate] and [Withdraw] refuse and change nothing.
 var (
 	ErrNoKeys    = errors.New("the store has no signing keys yet: the first start of a server makes them")
 	ErrNoNext    = errors.New("no next key is published yet: a running server makes it within seconds")
@@ -21,25 +21,26 @@ var (
 	ErrOnlyKey   = errors.New("this is the only key that can sign: a running server publishes the next one within seconds, try again then")
 )
 
-// Rotation is what became of a [Rotate].
+// Rotation is the result of a [Rotate].
 type Rotation struct {
-	ID    string    // the key that comes next
-	Signs time.Time // from when on
-	Begun bool      // it was on its way before: nothing was changed
+	ID    string    // the next key
+	Signs time.Time // time from which the next key signs
+	Begun bool      // the key had been brought forward already: nothing was changed
 }
 
-// Rotate brings the next key forward, beside running servers: it signs as soon as
-// it has been published for two max-ages and every server has read that it does.
-// Servers put a fresh key in the place that it leaves. It asks o for a store alone.
-func Rotate(ctx context.Context, o Options) (r Rotation, err error) {
+// Rotate brings the next key forward, also beside running servers: it signs as soon as
+// it has been published for two max-ages and every server has read its new time.
+// Servers make another key for the period that it leaves. rotation is the configured
+// one, which counts only if the keys do not show theirs.
+func Rotate(ctx context.Context, st *store.Store, rotation time.Duration) (r Rotation, err error) {
 	now := time.Now()
-	err = o.Store.Write(ctx, func(tx store.Tx) error {
+	err = st.Write(ctx, func(tx store.Tx) error {
 		rows, err := queryForUpdate(tx)
 		if err != nil {
 			return err
 		}
-		s := o.scheduleOf(rows)
-		next, signs, err := s.forward(rows, now)
+		s := scheduleOf(rows, schedule{rotation: rotation})
+		next, signs, err := s.bringForward(rows, now)
 		if err != nil {
 			return err
 		}
@@ -53,32 +54,32 @@ func Rotate(ctx context.Context, o Options) (r Rotation, err error) {
 	return r, err
 }
 
-// Withdrawal is what became of a [Withdraw].
+// Withdrawal is the result of a [Withdraw].
 type Withdrawal struct {
-	ID     string
-	Was    State
+	ID     string        // the withdrawn key
+	Was    State         // its state before
 	Signs  string        // the key that signs now
-	Known  time.Time     // when every verifier that caches by the headers knows that one
+	Known  time.Time     // time at which every verifier that caches by the headers knows the key that signs
 	MaxAge time.Duration // for how long caches may still accept tokens of the withdrawn key
 }
 
-// Withdraw takes a key out of the JWK Set at once, and its private half out of the
-// store, beside running servers: they follow within seconds. Tokens that it signed
-// are invalid from then on. If it was the signing key, its successor signs. It asks
-// o for a store alone.
-func Withdraw(ctx context.Context, o Options, kid string) (w Withdrawal, err error) {
+// Withdraw removes a key from the JWK Set at once, and its private half from the store,
+// also beside running servers, which follow within seconds. Tokens that the key signed
+// are invalid from then on. If it was the signing key, its successor signs. rotation is
+// as in [Rotate].
+func Withdraw(ctx context.Context, st *store.Store, rotation time.Duration, kid string) (w Withdrawal, err error) {
 	now := time.Now()
-	err = o.Store.Write(ctx, func(tx store.Tx) error {
+	err = st.Write(ctx, func(tx store.Tx) error {
 		rows, err := queryForUpdate(tx)
 		if err != nil {
 			return err
 		}
 		i := slices.IndexFunc(rows, func(r row) bool { return r.id == kid })
 		if i < 0 {
-			return missing(tx, kid)
+			return whyNotKept(tx, kid)
 		}
-		s := o.scheduleOf(rows)
-		c, err := s.without(rows, i, now)
+		s := scheduleOf(rows, schedule{rotation: rotation})
+		c, err := s.withdraw(rows, i, now)
 		if err != nil {
 			return err
 		}
@@ -88,8 +89,8 @@ func Withdraw(ctx context.Context, o Options, kid string) (w Withdrawal, err err
 	return w, err
 }
 
-// missing says why kid is not among the rows.
-func missing(tx store.Tx, kid string) error {
+// whyNotKept is the reason why kid is not among the rows.
+func whyNotKept(tx store.Tx, kid string) error {
 	var at int64
 	err := tx.QueryRow("SELECT withdrawn_at FROM withdrawn_keys WHERE kid = $1", kid).Scan(&at)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -120,29 +121,30 @@ func withdraw(tx store.Tx, r row, c consequence, now time.Time) error {
 	return nil
 }
 
-// move gives a key another beginning. It leaves its period, so that another key can
-// be made for that, and is numbered by the instant: below zero, where no period is.
+// move changes the time at which a key begins to sign. The key leaves its period, so
+// that another key can be made for that period. Its number becomes the time of the
+// move, negated, because no period is below zero.
 func move(tx store.Tx, r row, startsAt, now time.Time) error {
 	_, err := tx.Exec("UPDATE signing_keys SET period = $1, starts_at = $2 WHERE kid = $3", -now.UnixMilli(), startsAt.UnixMilli(), r.id)
 	return err
 }
 
-// Reseal seals what the store holds under the first root of o.Ring, and has the
-// store know that root as its own. It needs a ring that opens everything, and
-// servers that know the root already: they read the rows again. It returns how many
-// keys were sealed anew; done before, it changes nothing.
-func Reseal(ctx context.Context, o Options) (resealed int, err error) {
-	err = o.Store.Write(ctx, func(tx store.Tx) error {
+// Reseal seals the private halves in the store under the first root of ring, and records
+// that the store is under that root. ring must open all of them, and running servers
+// must have the root already, because they read the rows again. It returns how many
+// keys were resealed: none if that was done before.
+func Reseal(ctx context.Context, st *store.Store, ring *seal.Keyring) (resealed int, err error) {
+	err = st.Write(ctx, func(tx store.Tx) error {
 		resealed = 0
 		rows, err := queryForUpdate(tx)
 		if err != nil {
 			return err
 		}
 		for _, r := range rows {
-			if !r.sealed.Valid || seal.IsCurrent(o.Ring, r.sealed.String) {
+			if !r.sealed.Valid || seal.IsCurrent(ring, r.sealed.String) {
 				continue
 			}
-			if err := reseal(tx, o.Ring, r); err != nil {
+			if err := reseal(tx, ring, r); err != nil {
 				return fmt.Errorf("signing key %s: %w", r.id, err)
 			}
 			resealed++
@@ -151,10 +153,10 @@ func Reseal(ctx context.Context, o Options) (resealed int, err error) {
 		if err := tx.QueryRow("SELECT fingerprint FROM meta").Scan(&fingerprint); err != nil {
 			return err
 		}
-		if fingerprint == o.Ring.Fingerprint() {
+		if fingerprint == ring.Fingerprint() {
 			return nil
 		}
-		return store.SetFingerprint(tx, o.Ring.Fingerprint(), time.Now())
+		return store.SetFingerprint(tx, ring.Fingerprint(), time.Now())
 	})
 	return resealed, err
 }

@@ -20,7 +20,7 @@ import (
 
 func list(t testing.TB, o keys.Options) keys.Timeline {
 	t.Helper()
-	timeline, err := keys.List(context.Background(), o, time.Now())
+	timeline, err := keys.List(context.Background(), o.Store, o.Rotation, o.TokenTTL, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +104,12 @@ func TestF12_RotateKeepsEveryToken(t *testing.T) {
 			verifier(t, &byTheHeaders{set: sets[0]}), verifier(t, &byTheHeaders{set: sets[1]}), verifier(t, sets[0]), verifier(t, sets[1]),
 		}
 		time.Sleep(time.Minute)
-		command := keys.Options{Store: o.Store, Rotation: time.Hour} // called with other settings
+		command := keys.Options{Store: o.Store, Rotation: time.Hour} // its settings are not the servers'
 		signed := map[string]bool{}
 		var due keys.Rotation
 		for i := range 2000 {
 			if i%10 == 0 {
-				r, err := keys.Rotate(t.Context(), command)
+				r, err := keys.Rotate(t.Context(), command.Store, command.Rotation)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -172,7 +172,7 @@ func testWithdrawReachesReplicas(t *testing.T, e engine) {
 		if _, err := v.Verify(t.Context(), raw); err != nil {
 			t.Fatal(err)
 		}
-		w, err := keys.Withdraw(t.Context(), command, k.ID)
+		w, err := keys.Withdraw(t.Context(), command.Store, command.Rotation, k.ID)
 		if err != nil {
 			t.Fatalf("%s: %v", state, err)
 		}
@@ -191,7 +191,7 @@ func testWithdrawReachesReplicas(t *testing.T, e engine) {
 		if _, err := v.Verify(t.Context(), raw); state == keys.Signing && k.ID == kidOf(raw) && !errors.Is(err, jwt.ErrInvalid) {
 			t.Errorf("a token of the withdrawn key: %v, want ErrInvalid", err)
 		}
-		if _, err := keys.Withdraw(t.Context(), command, k.ID); !errors.Is(err, keys.ErrWithdrawn) {
+		if _, err := keys.Withdraw(t.Context(), command.Store, command.Rotation, k.ID); !errors.Is(err, keys.ErrWithdrawn) {
 			t.Errorf("%s: withdrawn again: %v", state, err)
 		}
 		waitFor(t, "a next key", poll, func() bool { return inStateOrNone(t, command, keys.Next) })
@@ -217,10 +217,10 @@ func testOperateRefuses(t *testing.T, e engine) {
 	if timeline := list(t, o); len(timeline.Keys) != 0 || !timeline.NextMade.IsZero() {
 		t.Errorf("an empty store has %+v", timeline)
 	}
-	if _, err := keys.Rotate(t.Context(), o); !errors.Is(err, keys.ErrNoKeys) {
+	if _, err := keys.Rotate(t.Context(), o.Store, o.Rotation); !errors.Is(err, keys.ErrNoKeys) {
 		t.Errorf("rotating without keys: %v, want ErrNoKeys", err)
 	}
-	if _, err := keys.Withdraw(t.Context(), o, "x"); !errors.Is(err, keys.ErrNotKept) {
+	if _, err := keys.Withdraw(t.Context(), o.Store, o.Rotation, "x"); !errors.Is(err, keys.ErrNotKept) {
 		t.Errorf("withdrawing what never was: %v, want ErrNotKept", err)
 	}
 	open(t, o) // and nobody runs it
@@ -228,7 +228,7 @@ func testOperateRefuses(t *testing.T, e engine) {
 	if first.SignsFrom.After(time.Now()) || !first.SignsUntil.Equal(next.SignsFrom) || first.PublishedUntil.Sub(first.SignsUntil) != time.Minute+jwt.Leeway {
 		t.Errorf("the first key: %+v, the next: %+v", first, next)
 	}
-	if w, err := keys.Withdraw(t.Context(), o, first.ID); err != nil || w.Was != keys.Signing || w.Signs != next.ID || !w.Known.After(time.Now()) {
+	if w, err := keys.Withdraw(t.Context(), o.Store, o.Rotation, first.ID); err != nil || w.Was != keys.Signing || w.Signs != next.ID || !w.Known.After(time.Now()) {
 		t.Errorf("the first: %+v, %v", w, err)
 	}
 	if k := inState(t, o, keys.Signing); k.ID != next.ID || k.SignsFrom.After(time.Now()) {
@@ -237,10 +237,10 @@ func testOperateRefuses(t *testing.T, e engine) {
 	if k := inState(t, o, keys.Withdrawn); k.ID != first.ID || k.Private || time.Since(k.WithdrawnAt) > time.Minute {
 		t.Errorf("withdrawn: %+v", k)
 	}
-	if _, err := keys.Withdraw(t.Context(), o, next.ID); !errors.Is(err, keys.ErrOnlyKey) {
+	if _, err := keys.Withdraw(t.Context(), o.Store, o.Rotation, next.ID); !errors.Is(err, keys.ErrOnlyKey) {
 		t.Errorf("the only one: %v, want ErrOnlyKey", err)
 	}
-	if _, err := keys.Rotate(t.Context(), o); !errors.Is(err, keys.ErrNoNext) {
+	if _, err := keys.Rotate(t.Context(), o.Store, o.Rotation); !errors.Is(err, keys.ErrNoNext) {
 		t.Errorf("rotating to nothing: %v, want ErrNoNext", err)
 	}
 	if got := signingID(t, open(t, o)); got != next.ID { // the next start makes what is missing
@@ -266,12 +266,12 @@ func testReseal(t *testing.T, e engine) {
 	o := keys.Options{Store: e.store(t), Ring: ring(old), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
 	kid := signingID(t, open(t, o))
 	o.Ring = ring(fresh)
-	if _, err := keys.Reseal(t.Context(), o); err == nil || o.Store.Fingerprint() != "fingerprint" {
+	if _, err := keys.Reseal(t.Context(), o.Store, o.Ring); err == nil || o.Store.Fingerprint() != "fingerprint" {
 		t.Errorf("without the old root: %v, fingerprint %s", err, o.Store.Fingerprint())
 	}
 	o.Ring = ring(fresh, old)
 	for _, want := range []int{2, 0} {
-		if n, err := keys.Reseal(t.Context(), o); err != nil || n != want {
+		if n, err := keys.Reseal(t.Context(), o.Store, o.Ring); err != nil || n != want {
 			t.Errorf("%d keys sealed anew (%v), want %d", n, err, want)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"signet/jwt"
 )
 
-// How often a replica reads the rows, at least and at most.
+// The limits of schedule.poll.
 const (
 	minPoll = 200 * time.Millisecond
 	maxPoll = 5 * time.Second
@@ -17,30 +17,30 @@ const (
 // maxMaxAge bounds the JWK Set's max-age when periods are long.
 const maxMaxAge = 15 * time.Minute
 
-// schedule says what is to be done, from what the store has and the time alone, so
-// all replicas come to the same answer.
+// schedule decides from the rows of the store and the time alone, so that all replicas
+// come to the same decision.
 type schedule struct {
 	rotation time.Duration
 	tokenTTL time.Duration
 }
 
-// row is a key as the store has it.
+// row is a key in the store.
 type row struct {
-	period      int64 // below zero: it was brought forward out of its period
+	period      int64 // below zero if the key was moved out of its period
 	id          string
 	public      string         // JWK
 	sealed      sql.NullString // NULL once erased
-	startsAt    time.Time      // when its period begins
-	publishedAt time.Time      // when it was made
+	startsAt    time.Time      // when the period begins
+	publishedAt time.Time      // when the key was made
 }
 
-// maxAge is the longest max-age of the JWK Set: a quarter of the lead, which is one
-// period. Two of them, and the time in which replicas learn of a new row, fit into
+// maxAge is the longest max-age of the JWK Set. It is a quarter of the lead, which is
+// one period: two max-ages, and the time in which replicas learn of a new row, fit into
 // the lead.
 func (s schedule) maxAge() time.Duration { return min(s.rotation/4, maxMaxAge) }
 
-// poll is the time between two looks at the rows, in which all replicas learn of a
-// change: well inside the lead.
+// poll is the time between two reads of the rows, in which all replicas learn of a
+// change. It is much shorter than the lead.
 func (s schedule) poll() time.Duration { return min(max(s.rotation/20, minPoll), maxPoll) }
 
 // period is the number of the period at t.
@@ -56,7 +56,7 @@ func (s schedule) start(period int64) time.Time {
 	return time.UnixMilli(period * s.rotation.Milliseconds())
 }
 
-// signsFrom is when r may sign: its period has begun and all caches know it.
+// signsFrom is when r may sign: its period has begun and all caches have the key.
 func (s schedule) signsFrom(r row) time.Time {
 	known := r.publishedAt.Add(2 * s.maxAge())
 	if known.After(r.startsAt) {
@@ -76,8 +76,8 @@ func (s schedule) successorSigns(rows []row, i int) (at time.Time, ok bool) {
 	return at, ok
 }
 
-// publishedUntil is when the last token of rows[i] has expired for every verifier;
-// zero while it has no successor.
+// publishedUntil is when the last token of rows[i] has expired for every verifier. It
+// is zero while the key has no successor.
 func (s schedule) publishedUntil(rows []row, i int) time.Time {
 	at, ok := s.successorSigns(rows, i)
 	if !ok {
@@ -86,9 +86,9 @@ func (s schedule) publishedUntil(rows []row, i int) time.Time {
 	return at.Add(s.tokenTTL + jwt.Leeway)
 }
 
-// signing is the index of the key that signs at now, -1 if no row has a private
-// half. When none may sign yet the oldest does: either the store is new, or the
-// private halves of all others are gone.
+// signing is the index of the key that signs at now, -1 if no row has a private half.
+// If no key may sign yet, the oldest does: either the store is new, or all others have
+// lost their private halves.
 func (s schedule) signing(rows []row, now time.Time) int {
 	first := -1
 	for i, r := range slices.Backward(rows) {
@@ -103,23 +103,23 @@ func (s schedule) signing(rows []row, now time.Time) int {
 	return first
 }
 
-// plan is what the store is to be told.
+// plan lists the periods whose rows have to change.
 type plan struct {
-	create []int64 // periods to make a key for
-	erase  []int64 // periods whose private half is to go
-	remove []int64 // periods to forget
+	create []int64 // make a key
+	erase  []int64 // erase the private half
+	remove []int64 // delete the row
 }
 
-func (p plan) empty() bool { return len(p.create)+len(p.erase)+len(p.remove) == 0 }
+func (p plan) isEmpty() bool { return len(p.create)+len(p.erase)+len(p.remove) == 0 }
 
-// plan decides from rows, oldest first.
+// plan decides what has to change at now. The oldest row is the first.
 func (s schedule) plan(rows []row, now time.Time) plan {
 	var p plan
 	signing := s.signing(rows, now)
 	current := s.period(now)
 	for _, n := range []int64{current, current + 1} {
-		// Nothing is made older than what signs: a replica whose clock is behind
-		// would turn the order of keys around.
+		// No key is made that would be older than the signing one: a replica whose
+		// clock is behind would reverse the order of the keys.
 		if signing >= 0 && !rows[signing].startsAt.Before(s.start(n)) {
 			continue
 		}
@@ -142,9 +142,10 @@ func (s schedule) plan(rows []row, now time.Time) plan {
 	return p
 }
 
-// forward finds the next key and when it can sign at the earliest: every cache has
-// it, and every replica has read that it comes early, so they change together.
-func (s schedule) forward(rows []row, now time.Time) (next int, signs time.Time, err error) {
+// bringForward finds the next key and the earliest time at which it can sign. By then
+// every cache has it, and every replica has read its new time, so that all of them
+// change over together.
+func (s schedule) bringForward(rows []row, now time.Time) (next int, signs time.Time, err error) {
 	if len(rows) == 0 {
 		return 0, signs, ErrNoKeys
 	}
@@ -165,18 +166,18 @@ func (s schedule) forward(rows []row, now time.Time) (next int, signs time.Time,
 	return 0, signs, ErrNoNext
 }
 
-// consequence is what follows from taking a key away.
+// consequence is what follows from withdrawing a key.
 type consequence struct {
-	signs row   // what signs then
-	early bool  // its period has not begun: it leaves it
-	erase []row // older ones, whose private halves must not sign again
+	signs row   // the key that signs then
+	early bool  // the period of that key has not begun, so the key leaves it
+	erase []row // older keys, whose private halves must not sign again
 }
 
-// without says what becomes of the others when rows[i] is taken away.
-func (s schedule) without(rows []row, i int, now time.Time) (c consequence, err error) {
+// withdraw decides what happens to the other keys when rows[i] is withdrawn.
+func (s schedule) withdraw(rows []row, i int, now time.Time) (c consequence, err error) {
 	rest := slices.Delete(slices.Clone(rows), i, i+1)
 	if rows[i].sealed.Valid && s.signing(rows, now) == i {
-		if later := s.signing(rest[i:], now); later >= 0 { // none goes back to an older one
+		if later := s.signing(rest[i:], now); later >= 0 { // signing never goes back to an older key
 			c.signs = rest[i+later]
 			c.early = now.Before(c.signs.startsAt)
 			for _, r := range rest[:i] {
@@ -195,13 +196,13 @@ func (s schedule) without(rows []row, i int, now time.Time) (c consequence, err 
 	return c, nil
 }
 
-// covers reports whether r is period n's key, also if it was made when periods
-// had another length.
+// covers reports whether r is the key of period n, even if r was made when periods had
+// another length.
 func (s schedule) covers(r row, n int64) bool {
 	return r.period == n || !r.startsAt.Before(s.start(n)) && r.startsAt.Before(s.start(n+1))
 }
 
-// next is the time after now at which plan, or the key that signs, will be another.
+// next is the time after now at which the plan or the signing key changes.
 func (s schedule) next(rows []row, now time.Time) time.Time {
 	next := s.start(s.period(now) + 1)
 	for i, r := range rows {

@@ -91,7 +91,7 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 		return set.List(now), nil
 	}
 	err = withStore(ctx, cfg, func(st *store.Store) error {
-		t, err = keys.List(ctx, cfg.keyOptions(st), now)
+		t, err = keys.List(ctx, st, cfg.KeyRotation, cfg.Lives.Access, now)
 		return err
 	})
 	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
@@ -106,10 +106,6 @@ func (c *config) readKeys(log *slog.Logger) (*keys.Set, error) {
 		return keys.ReadMounted(c.KeysDir, c.Lives.Access, log)
 	}
 	return keys.ReadDir(c.KeysDir, c.Lives.Access, log)
-}
-
-func (c *config) keyOptions(st *store.Store) keys.Options {
-	return keys.Options{Store: st, Rotation: c.KeyRotation, TokenTTL: c.Lives.Access}
 }
 
 // withStore opens the store beside a server that may be running.
@@ -145,9 +141,9 @@ func keyRotateCommand(p Process) *cobra.Command {
 			}
 			return withStore(cmd.Context(), cfg, func(st *store.Store) error {
 				if revoke != "" {
-					return withdrawKey(cmd.Context(), p, cfg.keyOptions(st), revoke)
+					return withdrawKey(cmd.Context(), p, cfg, st, revoke)
 				}
-				return rotateKey(cmd.Context(), p, cfg.keyOptions(st))
+				return rotateKey(cmd.Context(), p, cfg, st)
 			})
 		},
 	}
@@ -155,8 +151,8 @@ func keyRotateCommand(p Process) *cobra.Command {
 	return cmd
 }
 
-func rotateKey(ctx context.Context, p Process, o keys.Options) error {
-	r, err := keys.Rotate(ctx, o)
+func rotateKey(ctx context.Context, p Process, cfg *config, st *store.Store) error {
+	r, err := keys.Rotate(ctx, st, cfg.KeyRotation)
 	if err != nil {
 		return err
 	}
@@ -169,8 +165,8 @@ func rotateKey(ctx context.Context, p Process, o keys.Options) error {
 	return err
 }
 
-func withdrawKey(ctx context.Context, p Process, o keys.Options, kid string) error {
-	w, err := keys.Withdraw(ctx, o, kid)
+func withdrawKey(ctx context.Context, p Process, cfg *config, st *store.Store, kid string) error {
+	w, err := keys.Withdraw(ctx, st, cfg.KeyRotation, kid)
 	if err != nil {
 		return fmt.Errorf("%s: %w", kid, err)
 	}

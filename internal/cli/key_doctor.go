@@ -17,7 +17,7 @@ func examineKeys(ctx context.Context, cfg *config) (fine string, err error) {
 	var t keys.Timeline
 	running := false
 	err = withStore(ctx, cfg, func(st *store.Store) error {
-		if t, err = keys.List(ctx, cfg.keyOptions(st), now); err != nil {
+		if t, err = keys.List(ctx, st, cfg.KeyRotation, cfg.Lives.Access, now); err != nil {
 			return err
 		}
 		running, err = state.Runs(ctx, cfg.data(), st)

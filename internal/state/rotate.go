@@ -117,7 +117,7 @@ func (f *fileRotation) run(ctx context.Context) error {
 	if err := f.takenUp(ctx); err != nil {
 		return err
 	}
-	n, err := keys.Reseal(ctx, keys.Options{Store: f.store, Ring: f.ring})
+	n, err := keys.Reseal(ctx, f.store, f.ring)
 	if err != nil {
 		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
 	}
@@ -254,7 +254,7 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 		r.Say("Deploy new,clients:old to all servers now. The old one must stay in the list for client ids and client secrets.")
 		return nil
 	}
-	n, err := keys.Reseal(ctx, keys.Options{Store: st, Ring: ring})
+	n, err := keys.Reseal(ctx, st, ring)
 	if err != nil {
 		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
 	}
