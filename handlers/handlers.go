@@ -97,6 +97,8 @@ type Options struct {
 	Draining   func() bool // optional: whether the server is about to stop
 	OtherStore func() bool // optional: whether the issuer leads to a server with another store
 
+	UsersGeneration func() uint64 // optional: how many versions of the users file have been in use
+
 	ClocksDiffer func() bool                // optional: whether the servers' clocks are too far apart
 	Stale        func() error               // optional: why a file on disk is not the one in use
 	ClientIP     func(*http.Request) string // optional: the caller's address; as the connection has it
@@ -193,6 +195,9 @@ func (o *Options) check() error {
 	}
 	if o.OtherStore == nil {
 		o.OtherStore = func() bool { return false }
+	}
+	if o.UsersGeneration == nil {
+		o.UsersGeneration = func() uint64 { return 0 }
 	}
 	if o.Stale == nil {
 		o.Stale = func() error { return nil }

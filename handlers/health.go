@@ -23,6 +23,9 @@ type health struct {
 	Config string `json:"config,omitempty"`
 	Clock  string `json:"clock,omitempty"`
 	Epoch  string `json:"epoch,omitempty"` // EpochFingerprint
+
+	Users   uint64 `json:"users,omitempty"`   // generation of the users file; missing without one
+	Clients uint64 `json:"clients,omitempty"` // generation of clients.json
 }
 
 // EpochFingerprint is how a store's epoch is shown in public: servers behind one issuer
@@ -49,7 +52,8 @@ func (e *endpoints) readyz(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(e.o.Store.Epoch())}
+	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(e.o.Store.Epoch()),
+		Users: e.o.UsersGeneration(), Clients: e.o.Clients.Generation()}
 	if err := e.o.Stale(); err != nil {
 		h.Config = "stale"
 	}

@@ -170,7 +170,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	}
 	if f := s.usersFile; f != nil {
 		s.classes.Logins(f.Stats().Most)
-		h.EndSessions = f.SignOut
+		h.EndSessions, h.UsersGeneration = f.SignOut, f.Generation
 		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
 			return f.ChangePassword(ctx, subject, old, next, o.App)
 		}

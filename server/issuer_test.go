@@ -28,7 +28,13 @@ func issuerAt(t *testing.T, h http.HandlerFunc) string {
 	return front.URL
 }
 
-func readiness(t *testing.T, srv *server.Server) (status int, doc map[string]string) {
+// health is the answer of /readyz.
+type health struct {
+	Status, Config, Epoch string
+	Users, Clients        *int
+}
+
+func readiness(t *testing.T, srv *server.Server) (status int, doc health) {
 	t.Helper()
 	w := get(t, srv, "/readyz")
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
@@ -105,7 +111,7 @@ func TestM04_ReadinessShowsTheStore(t *testing.T) {
 	for _, d := range []string{dir, dir, dir + "2"} {
 		srv := newServer(t, func(o *server.Options) { o.DataDir = d })
 		_, doc := readiness(t, srv)
-		shown = append(shown, doc["epoch"])
+		shown = append(shown, doc.Epoch)
 		srv.Close()
 	}
 	if len(shown[0]) != 16 || shown[1] != shown[0] || shown[2] == shown[0] {
@@ -136,27 +142,27 @@ func TestM04_ReplicasBehindOneIssuer(t *testing.T) {
 	front.Store(&handler)
 	second := replica()
 	for _, srv := range []*server.Server{first, second} {
-		if status, doc := readiness(t, srv); status != 200 || doc["epoch"] == "" {
-			t.Errorf("a replica: %d %v", status, doc)
+		if status, doc := readiness(t, srv); status != 200 || doc.Epoch == "" {
+			t.Errorf("a replica: %d %+v", status, doc)
 		}
 	}
 
 	proxy.Set(pgtest.Reset)
 	front.Store(&other)
 	third := replica()
-	if _, doc := readiness(t, third); doc["epoch"] != "" {
-		t.Errorf("without a store: %v", doc)
+	if _, doc := readiness(t, third); doc.Epoch != "" {
+		t.Errorf("without a store: %+v", doc)
 	}
 	proxy.Set(pgtest.Pass)
 	until := func(want string) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			_, doc := readiness(t, third)
-			if strings.Contains(doc["status"], want) {
+			if strings.Contains(doc.Status, want) {
 				return
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("/readyz says %v, want %q", doc, want)
+				t.Fatalf("/readyz says %+v, want %q", doc, want)
 			}
 		}
 	}

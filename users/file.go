@@ -151,6 +151,9 @@ func (t *table) lookup(name string) *record {
 // disk like any other use.
 func (f *File) Stale() error { return f.live.Stale() }
 
+// Generation returns a number that grows when other users come into use.
+func (f *File) Generation() uint64 { return f.live.Generation() }
+
 // RestAfter leaves the cores to others for a while after each hash, as long as rest says
 // of one that took so long, half a second at most. Call it before the first Check.
 func (f *File) RestAfter(rest func(took time.Duration) time.Duration) { f.limit.rest = rest }

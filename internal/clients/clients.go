@@ -217,6 +217,14 @@ func (r *Registry) Stale() error {
 	return r.file.Stale()
 }
 
+// Generation returns a number that grows when other clients of clients.json come into use.
+func (r *Registry) Generation() uint64 {
+	if r.file == nil {
+		return 0
+	}
+	return r.file.Generation()
+}
+
 func (r *Registry) configured() map[string]known {
 	if r.file == nil {
 		return nil

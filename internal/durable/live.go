@@ -32,6 +32,7 @@ type Live[T any] struct {
 
 	value atomic.Pointer[T]
 	stale atomic.Pointer[error]
+	count atomic.Uint64 // see Generation
 	begun time.Time
 	next  atomic.Int64 // time of the next look, since begun
 
@@ -52,6 +53,7 @@ func Follow[T any](path string, access Access, limit int64, none T, parse func([
 	if err := l.stale.Load(); err != nil {
 		return nil, *err
 	}
+	l.count.Store(1)
 	return l, nil
 }
 
@@ -68,6 +70,13 @@ func (l *Live[T]) Stale() error {
 		return *err
 	}
 	return nil
+}
+
+// Generation returns the number of values that have been in use: 1 for the first one, with
+// or without a file. A caller that sees a number gets that value or a later one.
+func (l *Live[T]) Generation() uint64 {
+	l.look(time.Now())
+	return l.count.Load()
 }
 
 // Reload looks at the file now, as after a change by this program.
@@ -115,6 +124,7 @@ func (l *Live[T]) reload(now time.Time) {
 		var value T
 		if value, l.fault = l.parse(content); l.fault == nil {
 			l.value.Store(&value)
+			l.count.Add(1)
 		}
 		l.sum, l.parsed = sum, true
 	}
