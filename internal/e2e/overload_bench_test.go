@@ -232,7 +232,7 @@ func (o *overload) refreshWhile(what string, flood *classLoad) {
 	beside.Wait()
 	fmt.Printf("refresh while %s flood: %v\n  flood %v\n", what, s, flooded)
 	o.check("refresh", s)
-	fmt.Fprintf(&o.after, "While ten times as many %s come as can be served (%.0f/s of them are, %.0f/s are refused), refreshes at half of their capacity: %.0f/s answered and %.0f/s refused, p99 %v; JWKS p99 %v.\n",
+	fmt.Fprintf(&o.after, "During a flood of %s at ten times the capacity (%.0f/s served, %.0f/s refused), refreshes at half of their capacity: %.0f/s answered and %.0f/s refused, p99 %v; JWKS p99 %v.\n",
 		what, float64(len(flooded.good))/flooded.over.Seconds(), float64(len(flooded.refused))/flooded.over.Seconds(),
 		float64(len(s.good))/s.over.Seconds(), float64(len(s.refused))/s.over.Seconds(), percentile(s.late, 99), percentile(probes["JWKS"].late, 99))
 }
@@ -257,7 +257,7 @@ func (o *overload) recover() {
 	s, _ := o.run(refresh, refresh.peak/2, refresh.atPeak, 2*time.Second)
 	o.check("refresh", s)
 	fmt.Printf("recovered: %v\n", s)
-	fmt.Fprintf(&o.after, "Five seconds after ten of such an overload by refreshes, they have p50 %v and p99 %v at half of their capacity, and %d are refused.\n",
+	fmt.Fprintf(&o.after, "Five seconds after ten seconds of overload by refreshes, refreshes at half of their capacity have p50 %v and p99 %v, and %d are refused.\n",
 		percentile(s.late, 50), percentile(s.late, 99), len(s.refused))
 }
 
@@ -269,7 +269,7 @@ const (
 
 func (o *overload) print() {
 	text := fmt.Sprintf("Measured on %s, %s; the server on one core, the load on another.\n\n", cpuModel(), runtime.Version()) +
-		"| class | capacity | at half of it: p50, p99 | offered in overload | served, of capacity | p99 of them | refused | JWKS, metadata, health beside it: p99 |\n|---|---|---|---|---|---|---|---|\n" +
+		"| class | capacity | latency at half of it: p50, p99 | offered in overload | served, of capacity | p99 of the served | refused | JWKS, metadata, health meanwhile: p99 |\n|---|---|---|---|---|---|---|---|\n" +
 		o.out.String() + "\n" + o.after.String()
 	fmt.Println(text)
 	if !*update {

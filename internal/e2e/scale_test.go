@@ -95,7 +95,7 @@ func measureCosts(b *testing.B, out *strings.Builder) map[string]cost {
 	defer pin(b, fmt.Sprintf("0-%d", runtime.NumCPU()-1))
 	core := []string{need(b, "taskset"), "--cpu-list", "0"}
 	all := map[string]cost{}
-	out.WriteString("| one replica, 64 connections | rate | CPU of Signet | so one core does | CPU of PostgreSQL |\n|---|---|---|---|---|\n")
+	out.WriteString("| one replica, 64 connections | rate | CPU of Signet | rate of one core | CPU of PostgreSQL |\n|---|---|---|---|---|\n")
 	row := func(name string, c cost) {
 		all[name] = c
 		fmt.Fprintf(out, "| %s | %s | %s | %.0f/s | %s |\n", name, c.loaded, micros(c.signet), perCore(c.signet), micros(c.database))
@@ -385,7 +385,7 @@ type sizes struct{ sqlite, postgres, log float64 }
 // measureShards lets the population refresh against 1, 2 and 4 stores of both kinds, in
 // this process, without HTTP and signatures: what the split does, and what it costs.
 func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
-	out.WriteString("| stores | rows in each | rotations, 64 at a time | CPU here | CPU of PostgreSQL | its log | a Poisson population at half that rate |\n|---|---|---|---|---|---|---|\n")
+	out.WriteString("| stores | rows in each | rotations, 64 at a time | CPU of Signet | CPU of PostgreSQL | PostgreSQL's log (WAL) | Poisson arrivals at half that rate |\n|---|---|---|---|---|---|---|\n")
 	for _, kind := range []string{"SQLite", "PostgreSQL"} {
 		for _, k := range []int{1, 2, 4} {
 			var stores []store.Options
@@ -505,7 +505,7 @@ func measureGrowth(b *testing.B, out *strings.Builder, grants int) {
 		largeCPU += cpuTime(b, many.d.p.PID()) - between
 	}
 	smallCPU, largeCPU = smallCPU/time.Duration(len(small.took)), largeCPU/time.Duration(len(large.took))
-	fmt.Fprintf(out, "Growth: refreshes over HTTP of any grant, SQLite, in turns. With 1,000 grants %s, %s of CPU each; with %d %s, %s: %.0f %% of the rate (target: >= 80 %% at 5 million), %.0f %% by CPU.\n\n",
+	fmt.Fprintf(out, "Growth: refreshes of random grants over HTTP, with SQLite, measured in turns. With 1,000 grants %s, %s of CPU each; with %d %s, %s: %.0f %% of the rate (target: >= 80 %% at 5 million), %.0f %% by CPU.\n\n",
 		small, micros(smallCPU), grants, large, micros(largeCPU), 100*large.rate()/small.rate(), 100*float64(smallCPU)/float64(largeCPU))
 }
 
@@ -596,7 +596,7 @@ var assumed = struct {
 
 // arithmetic works out what populations need, from what was measured.
 func arithmetic(out *strings.Builder, costs map[string]cost, s sizes) {
-	fmt.Fprintf(out, "| users | refresh every | refreshes = store writes | cores of role auth | cores of PostgreSQL | its log | grants | bytes |\n|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(out, "| users | refresh every | refreshes = store writes | cores of role auth | cores of PostgreSQL | PostgreSQL's log (WAL) | grants | bytes |\n|---|---|---|---|---|---|---|---|\n")
 	shared := costs["refresh, PostgreSQL"]
 	for _, users := range []float64{1e6, 10e6, 100e6} {
 		for _, every := range []float64{600, 300} {

@@ -111,7 +111,7 @@ const benchmarks = "docs/benchmarks.md"
 
 func (r *report) print(b *testing.B) {
 	var out strings.Builder
-	out.WriteString("| what | target | measured | beside it, in the same run |\n|---|---|---|---|\n")
+	out.WriteString("| operation | target | measured | for comparison, in the same run |\n|---|---|---|---|\n")
 	for _, row := range r.rows {
 		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", row[0], row[1], row[2], row[3])
 	}
@@ -120,8 +120,9 @@ func (r *report) print(b *testing.B) {
 		return
 	}
 	text := "# Benchmarks\n\n" +
-		"Made by `make bench` on " + cpuModel() + ", " + runtime.Version() + ": the server on one core, the load on another, rows durable\n" +
-		"(`synchronous=FULL`) before they are answered. Each figure stands beside its bare primitive, measured in turns in the same run.\n\n" + out.String()
+		"This document compares the throughput of one core with the targets. `make bench` measures it.\n\n" +
+		"The machine: " + cpuModel() + ", " + runtime.Version() + ". The server runs on one core, the load on another, and each row is durable\n" +
+		"(`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run.\n\n" + out.String()
 	if err := os.WriteFile(benchmarks, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
