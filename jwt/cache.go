@@ -13,8 +13,8 @@ const shards = 16
 // could be presented. It holds at most its size, and no refusals.
 //
 // It is a map and not the LRU of a library, because a hit then takes a read lock and
-// writes nothing: BenchmarkVerifyCached beside BenchmarkVerifyCold shows what a hit
-// saves, BenchmarkVerifyFullCache what a token costs that is not remembered.
+// writes nothing: BenchmarkVerifyCached beside BenchmarkVerifyCold shows the gain of a
+// hit, BenchmarkVerifyFullCache the cost of a flood that does not fit.
 type cache struct {
 	shards []shard
 }

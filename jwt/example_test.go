@@ -26,8 +26,8 @@ func (p published) Key(_ context.Context, kid string) (*ecdsa.PublicKey, error) 
 	return nil, jwt.ErrUnknownKey
 }
 
-// answer is what a resource server sends for an error of Verify: the status, and the
-// parameters of the challenge (RFC 6750 §3).
+// answer returns the answer of a resource server to an error of Verify: the status, and
+// the challenge (RFC 6750 §3).
 func answer(err error) string {
 	switch {
 	case err == nil:

@@ -58,8 +58,8 @@ type RevocationOptions struct {
 // was listed once counts as revoked until its last token is dead, also if a later feed
 // leaves it out. So an older feed, from a cache or a replica that lags behind, undoes
 // nothing and makes nothing fresher. The age of the feed counts from the time at which
-// the issuer last read its store, which is in the feed: one that is served without news
-// grows old. Clocks may differ by [Leeway].
+// the issuer last read its store, which is in the feed: a feed without news grows
+// old. Clocks may differ by [Leeway].
 type RevocationFeed struct {
 	o      RevocationOptions
 	client *http.Client
@@ -203,7 +203,7 @@ func (f *RevocationFeed) pause(failures int) time.Duration {
 	return d - rand.N(d/10+1) // replicas poll at different times, and never later than Poll
 }
 
-// poll reads the feed once and remembers what is new in it.
+// poll reads the feed once and remembers its revocations.
 func (f *RevocationFeed) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -322,7 +322,7 @@ func (t *teller) tell(err error, stale bool) {
 	case stale && !t.stale:
 		t.log.Error("the revocation feed is stale: "+effect, "err", err)
 	case failing && !t.failing:
-		t.log.Warn("the revocation feed cannot be read, what is known stays", "err", err)
+		t.log.Warn("the revocation feed cannot be read; known revocations stay", "err", err)
 	case !stale && (t.stale || t.failing && !failing):
 		t.log.Info("the revocation feed is fresh again")
 	}

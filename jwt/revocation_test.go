@@ -113,8 +113,8 @@ func TestFeedRevokesFromTheNextPollOn_G04(t *testing.T) {
 	})
 }
 
-// forger makes feeds that are good ones with one thing changed. Each function that it
-// returns makes its feed at the time of the call.
+// forger changes one thing of a good feed. The functions that its methods return make the
+// feed at the time of the call.
 type forger struct {
 	t *testing.T
 	w *world
@@ -245,9 +245,10 @@ func TestForgedFeedsAreRefused_G04(t *testing.T) {
 	}
 }
 
-// meetsFeed has a reader that knows a good feed read one that make makes, then another
-// good one, and checks that it accepts the one in between if good says so.
-func (w *world) meetsFeed(t *testing.T, make func() string, good bool) {
+// meetsFeed lets a reader poll a good feed, then the feed that forge returns, then a good
+// one again. It checks that the reader accepts the second one exactly if good is set, and
+// the others in any case.
+func (w *world) meetsFeed(t *testing.T, forge func() string, good bool) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := serving(w.feed(t, "old"))
@@ -255,7 +256,7 @@ func (w *world) meetsFeed(t *testing.T, make func() string, good bool) {
 		polled()
 		before := feed.Status().Issued
 		f.serves(w.feed(t, "old"))
-		f.serves(make())
+		f.serves(forge())
 		if got := feed.Revoked("new"); got != good {
 			t.Errorf("accepted: %t, want %t (%v)", got, good, feed.Status().Err)
 		}
