@@ -28,18 +28,14 @@ func (sqliteEngine) runningServers() string { return "1 = 1" }
 func (sqliteEngine) staleServers(now int64) int64 { return now + 1 }
 
 func (sqliteEngine) hold(path string) (release func(), err error) {
-	l, err := takeLock(path)
-	if err != nil {
-		return nil, err
-	}
-	return l.release, nil
+	return takeLock(path)
 }
 
 // sqliteFile is an open SQLite store, and its one writer.
 type sqliteFile struct {
 	*state
 	mirror  *mirror
-	lock    *lock
+	unlock  func()           // nil unless it serves
 	readers chan *sqliteConn // nil entries are opened when they are needed
 
 	checked chan struct{} // closed when the check for damage is done
@@ -62,7 +58,7 @@ func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) 
 		}
 	}()
 	if o.Serve {
-		if f.lock, err = takeLock(o.Path); err != nil {
+		if f.unlock, err = takeLock(o.Path); err != nil {
 			return nil, err
 		}
 	}
@@ -258,7 +254,7 @@ func (f *sqliteFile) release() {
 	if f.mirror != nil {
 		f.mirror.close()
 	}
-	if f.lock != nil {
-		f.lock.release()
+	if f.unlock != nil {
+		f.unlock()
 	}
 }

@@ -7,17 +7,20 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
+
+	"signet/internal/durable"
 )
 
 // create makes a store and its mirror. Each file is written under another name and
 // then renamed, the mirror first.
 func (sqliteEngine) create(ctx context.Context, o Options, fingerprint string) error {
-	l, err := takeLock(o.Path)
+	unlock, err := takeLock(o.Path)
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer unlock()
 	if _, err := inspect(ctx, o); !errors.Is(err, ErrNoStore) || errors.Is(err, ErrHalf) {
 		if err == nil {
 			err = fmt.Errorf("%s: %w", o.Path, fs.ErrExist)
@@ -42,13 +45,13 @@ func createFiles(ctx context.Context, o Options, fingerprint string) error {
 	if err := os.Rename(temporary.Path, o.Path); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Path, err)
 	}
-	return syncDir(o.Path)
+	return durable.SyncDir(filepath.Dir(o.Path))
 }
 
 // createFile makes a whole store in one file.
 func createFile(ctx context.Context, o Options, epoch, fingerprint string) error {
 	removeFiles(o.Path) // left by an earlier attempt
-	f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := durable.New(o.Path)
 	if err != nil {
 		return err
 	}
@@ -96,11 +99,11 @@ func removeFiles(path string) {
 }
 
 func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string) error {
-	l, err := takeLock(o.Path)
+	unlock, err := takeLock(o.Path)
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer unlock()
 	_, err = inspect(ctx, o)
 	if errors.Is(err, ErrHalf) && !errors.Is(err, ErrNoStore) {
 		// The mirror is missing or unreadable, so the store itself was not inspected.

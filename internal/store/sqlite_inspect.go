@@ -11,6 +11,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"signet/internal/durable"
 )
 
 // inspect checks a store without changing it: that it exists, that it is whole, that
@@ -57,8 +59,8 @@ func inspectFile(o Options) (small bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if mode := fi.Mode().Perm(); mode&0o077 != 0 {
-		return false, fmt.Errorf("%s: mode is %04o, want 0600: the store holds sealed keys and the users' grants", path, mode)
+	if err := (durable.Access{}).Check(path, fi); err != nil { // it holds sealed keys and the users' grants
+		return false, err
 	}
 	if fi.Size() == 0 {
 		return false, damaged(path, errors.New("empty"))

@@ -1,34 +1,23 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
+
+	"signet/internal/durable"
 )
 
-// lock is the lock file. A server holds it, and so does a command that makes or
-// replaces the store. The kernel releases it when the process ends, however it ends.
-type lock struct{ f *os.File }
-
-func takeLock(path string) (*lock, error) {
-	path += ".lock"
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// takeLock takes the lock of the store at path. A server holds it, and so does a command
+// that makes or replaces the store.
+func takeLock(path string) (release func(), err error) {
+	release, err = durable.Lock(context.Background(), path+".lock", 0)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%w: %s is locked (one server per SQLite file; with PostgreSQL there can be many)", ErrLocked, path+".lock")
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return &lock{f}, nil
-	}
-	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s is locked (one server per SQLite file; with PostgreSQL there can be many)", ErrLocked, path)
-	}
-	return nil, fmt.Errorf("locking %s: %w", path, err)
+	return release, err
 }
-
-func (l *lock) release() { l.f.Close() }
 
 // checkWritable refuses a file that SQLite would open for reading only, without an
 // error. It does not open the file (see inspectFile).

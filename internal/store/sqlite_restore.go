@@ -8,8 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"signet/internal/durable"
 )
 
 // A restored store is made whole under another name, beside the store that is there.
@@ -19,11 +22,11 @@ func restoredPath(o Options) string  { return o.Path + ".restored" }
 func restoringPath(o Options) string { return o.Path + ".restoring" }
 
 func (sqliteEngine) restore(ctx context.Context, o Options, contents Contents, replace bool) (aside string, err error) {
-	l, err := takeLock(o.Path)
+	unlock, err := takeLock(o.Path)
 	if err != nil {
 		return "", err
 	}
-	defer l.release()
+	defer unlock()
 	finished, err := renameRestored(o)
 	if err != nil {
 		return "", err
@@ -39,7 +42,7 @@ func (sqliteEngine) restore(ctx context.Context, o Options, contents Contents, r
 		return "", err
 	}
 	suffix := time.Now().UTC().Format(".replaced-20060102-150405.000")
-	if err := replaceFile(restoringPath(o), []byte(epoch+" "+suffix+"\n")); err != nil {
+	if err := durable.Replace(restoringPath(o), []byte(epoch+" "+suffix+"\n")); err != nil {
 		removeFiles(restored.Path)
 		return "", err
 	}
@@ -61,11 +64,11 @@ func (e sqliteEngine) finishRestore(o Options) error {
 	if !e.restoring(o) {
 		return nil
 	}
-	l, err := takeLock(o.Path)
+	unlock, err := takeLock(o.Path)
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer unlock()
 	_, err = renameRestored(o)
 	return err
 }
@@ -100,13 +103,13 @@ func renameRestored(o Options) (finished bool, err error) {
 			return false, err
 		}
 	}
-	if err := syncDir(o.Path); err != nil {
+	if err := durable.SyncDir(filepath.Dir(o.Path)); err != nil {
 		return false, err
 	}
 	if err := os.Remove(restoringPath(o)); err != nil {
 		return false, err
 	}
-	return true, syncDir(o.Path)
+	return true, durable.SyncDir(filepath.Dir(o.Path))
 }
 
 // loading is for a file that nothing else uses yet, and that is thrown away unless it
@@ -140,7 +143,7 @@ func load(ctx context.Context, o Options, epoch string, contents Contents) error
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(o.Path)
+	return durable.SyncDir(filepath.Dir(o.Path))
 }
 
 func loadRows(ctx context.Context, o Options, contents Contents) error {
