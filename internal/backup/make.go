@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"signet/internal/durable"
 	"signet/internal/state"
 	"signet/internal/store"
 )
@@ -32,8 +33,34 @@ func (f Files) path(name string) string {
 	return ""
 }
 
-// Make writes a backup of the store, of one moment, and of the files to w, also
-// beside a running server, and returns how many rows of which table it has.
+// MakeFile makes a backup in a new file at path, whole or not at all, as [Make] does. It
+// never replaces a file.
+func MakeFile(ctx context.Context, d state.Data, files Files, path, version string) (rows map[string]int, err error) {
+	exists := func(err error) error {
+		return fmt.Errorf("%s: %w: a backup never replaces a file", path, err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) { // before the work
+		return nil, exists(fs.ErrExist)
+	}
+	f, err := durable.Stage(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Discard()
+	if rows, err = Make(ctx, d, files, f, version); err != nil {
+		return nil, err
+	}
+	if err := f.Create(); errors.Is(err, fs.ErrExist) {
+		return nil, exists(fs.ErrExist)
+	} else if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Make writes a backup of the store, as it is at one moment, and of the files to w, also
+// beside a running server. It returns the number of rows by table. version is that of the
+// program.
 func Make(ctx context.Context, d state.Data, files Files, w io.Writer, version string) (rows map[string]int, err error) {
 	st, err := state.OpenStore(ctx, d)
 	if err != nil {
@@ -50,7 +77,7 @@ func Make(ctx context.Context, d state.Data, files Files, w io.Writer, version s
 		return nil, err
 	}
 	for _, f := range files.names() {
-		if err := addFile(b, f.name, f.path); err != nil {
+		if err := addFile(b, d.Access(), f.name, f.path); err != nil {
 			return nil, fmt.Errorf("backing up %s: %w", f.path, err)
 		}
 	}
@@ -65,8 +92,8 @@ func Make(ctx context.Context, d state.Data, files Files, w io.Writer, version s
 	return rows, b.Close()
 }
 
-func addFile(b *Writer, name, path string) error {
-	f, err := os.Open(path)
+func addFile(b *Writer, access durable.Access, name, path string) error {
+	f, err := access.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

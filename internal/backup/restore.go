@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"signet/internal/durable"
@@ -23,7 +22,7 @@ type Replacing struct {
 	Files bool // users and clients
 }
 
-// Restore makes a data directory, or a shared store, of a  The store has a new
+// Restore makes a data directory, or a shared store, of a backup. The store has a new
 // epoch: nothing that was issued before is accepted, and everybody signs in again. Files
 // that are there stay, unless they are to be replaced. It refuses while a server runs,
 // and a store that is there. Whatever is wrong with the backup is found before anything
@@ -62,7 +61,7 @@ func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, rep
 type restoring struct {
 	files   Files
 	replace bool
-	temps   []*os.File // one for each of names
+	staged  []*durable.Staged // one for each of names
 	names   []string
 	rows    map[string]int
 	did     []string
@@ -75,21 +74,20 @@ func (r *restoring) file(name string, part []byte) error {
 		if path == "" {
 			return fmt.Errorf("%w: it has a file %q", ErrNewer, name)
 		}
-		f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+		f, err := durable.Stage(path)
 		if err != nil {
 			return err
 		}
-		r.temps, r.names = append(r.temps, f), append(r.names, name)
+		r.staged, r.names = append(r.staged, f), append(r.names, name)
 		return nil
 	}
-	_, err := r.temps[len(r.temps)-1].Write(part)
+	_, err := r.staged[len(r.staged)-1].Write(part)
 	return err
 }
 
 func (r *restoring) forget() {
-	for _, f := range r.temps {
-		f.Close()
-		os.Remove(f.Name())
+	for _, f := range r.staged {
+		f.Discard()
 	}
 }
 
@@ -113,12 +111,9 @@ func (r *restoring) counting(b *Reader) func() (store.Table, []any, error) {
 }
 
 func (r *restoring) placeAll() error {
-	for i, f := range r.temps {
-		if err := f.Sync(); err != nil {
-			return err
-		}
+	for i, f := range r.staged {
 		path := r.files.path(r.names[i])
-		if err := r.place(f.Name(), path); err != nil {
+		if err := r.place(f, path); err != nil {
 			return fmt.Errorf("restoring %s: %w", path, err)
 		}
 	}
@@ -126,7 +121,7 @@ func (r *restoring) placeAll() error {
 }
 
 // place gives a file its name, if that is free or may be taken.
-func (r *restoring) place(temp, path string) error {
+func (r *restoring) place(f *durable.Staged, path string) error {
 	there, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -134,7 +129,7 @@ func (r *restoring) place(temp, path string) error {
 	case err != nil:
 		return err
 	default:
-		same, err := sameContent(temp, there)
+		same, err := sameContent(f.Name(), there)
 		if same || err != nil {
 			return err
 		}
@@ -148,10 +143,7 @@ func (r *restoring) place(temp, path string) error {
 		}
 		r.did = append(r.did, "restored "+path+"; what was there is now "+aside)
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return durable.SyncDir(filepath.Dir(path))
+	return f.Replace()
 }
 
 func sameContent(path string, content []byte) (bool, error) {

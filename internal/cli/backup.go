@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,17 +27,13 @@ func backupCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var rows map[string]int
 			said := p.Stdout
-			write := func(w io.Writer) error {
-				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), w, server.Version)
-				return err
-			}
+			var rows map[string]int
 			if args[0] == "-" {
 				said = p.Stderr
-				err = write(p.Stdout)
+				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), p.Stdout, server.Version)
 			} else {
-				err = writeAside(args[0], write)
+				rows, err = backup.MakeFile(cmd.Context(), cfg.data(), cfg.files(), args[0], server.Version)
 			}
 			if err != nil {
 				return err
@@ -57,33 +50,6 @@ func secretName(cfg *config) string {
 		return "SIGNET_SECRET"
 	}
 	return filepath.Join(cfg.DataDir, "secret")
-}
-
-// writeAside makes path, for us alone, whole or not at all, and durable. It never
-// replaces a file.
-func writeAside(path string, write func(io.Writer) error) (err error) {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w: a backup never replaces a file", path, fs.ErrExist)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if err = write(f); err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func restoreCommand(p Process) *cobra.Command {

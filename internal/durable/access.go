@@ -33,21 +33,30 @@ func (r refusal) Is(target error) bool { return target == fs.ErrPermission }
 
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
-// Read returns the content of the file at path, if the rule allows it and it has at most
-// limit bytes.
-func (a Access) Read(path string, limit int64) ([]byte, error) {
+// Open opens the file at path for reading, if the rule allows it.
+func (a Access) Open(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would block
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
+	if err == nil {
+		err = a.Check(path, info)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Read returns the content of the file at path, if the rule allows it and it has at most
+// limit bytes.
+func (a Access) Read(path string, limit int64) ([]byte, error) {
+	f, err := a.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Check(path, info); err != nil {
-		return nil, err
-	}
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

@@ -38,7 +38,8 @@ type Data struct {
 // the secret too, as a setting, and nothing of the state is in Dir.
 func (d Data) shared() bool { return store.Locate(d.Store).Shared() }
 
-func (d Data) access() durable.Access { return durable.Access{GroupRead: d.GroupMayRead} }
+// Access is the rule for the files of d.
+func (d Data) Access() durable.Access { return durable.Access{GroupRead: d.GroupMayRead} }
 
 func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
 func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }
@@ -158,7 +159,7 @@ func (d Data) Ring() (*seal.Keyring, error) {
 	if d.shared() {
 		return nil, errors.New("SIGNET_SECRET: must be set when the store is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
 	}
-	b, err := d.access().Read(d.secretFile(), maxSecret)
+	b, err := d.Access().Read(d.secretFile(), maxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("the root secret: %w", err)
 	}

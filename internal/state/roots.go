@@ -43,7 +43,7 @@ func Open(ctx context.Context, d Data, log *slog.Logger) (*State, error) {
 		return nil, err
 	}
 	if d.Secret == "" && !d.shared() {
-		if s.file, err = durable.Follow(d.secretFile(), d.access(), maxSecret, s.Ring, d.parseSecret); err != nil {
+		if s.file, err = durable.Follow(d.secretFile(), d.Access(), maxSecret, s.Ring, d.parseSecret); err != nil {
 			return nil, errors.Join(err, s.Store.Close())
 		}
 	}
