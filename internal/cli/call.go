@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"signet/internal/mcpclient"
 	"signet/server"
@@ -74,13 +72,6 @@ func parseCall(args []string) (tool string, list []mcpclient.Argument, err error
 		return "", nil, errors.New("there are arguments, but no tool to call with them")
 	}
 	return tool, list, nil
-}
-
-func passwordFor(ctx context.Context, p Process) (string, error) {
-	if in, ok := p.Stdin.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		return askPassword(ctx, p, "Password: ")
-	}
-	return readPassword(p.Stdin)
 }
 
 // call calls the tool, or lists the tools if it is empty, prints the result, and shows

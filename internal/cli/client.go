@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -131,21 +129,4 @@ func clientRemoveCommand(p Process) *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// readLine reads one secret line from stdin. A second line means that something
-// else was piped in.
-func readLine(r io.Reader, what string) (string, error) {
-	b, err := io.ReadAll(io.LimitReader(r, 64<<10))
-	if err != nil {
-		return "", fmt.Errorf("reading the %s: %w", what, err)
-	}
-	line := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
-	if line == "" {
-		return "", wrongUse{fmt.Errorf("no %s on stdin", what)}
-	}
-	if strings.ContainsAny(line, "\n") {
-		return "", wrongUse{errors.New("more than one line on stdin")}
-	}
-	return line, nil
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,23 +32,6 @@ func tokenCommand(p Process) *cobra.Command {
 	verify.Flags().StringVar(&resource, "resource", "", "resource that the token must name; default the first of SIGNET_RESOURCES, else <issuer>/mcp")
 	cmd.AddCommand(inspect, verify)
 	return cmd
-}
-
-// readToken takes the token from stdin: an argument would be visible to every
-// process of the machine.
-func readToken(r io.Reader) (string, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxTokenInput+1))
-	if err != nil {
-		return "", fmt.Errorf("reading the token: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", wrongUse{fmt.Errorf("no token on stdin")}
-	}
-	if len(b) > maxTokenInput {
-		return "", fmt.Errorf("input is longer than %d bytes: not a token", maxTokenInput)
-	}
-	return token, nil
 }
 
 func inspectToken(p Process) error {

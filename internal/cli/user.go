@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"signet/internal/durable"
 	"signet/internal/oauth"
@@ -204,75 +199,4 @@ func knownScopes(cfg *config, flag []string) ([]string, error) {
 		return nil, wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(scopes, " "), strings.Join(known, ", "))}
 	}
 	return scopes, nil
-}
-
-// newPassword asks for a password for u twice, or reads it from stdin if it is told
-// so. It returns none that is easy to guess.
-func newPassword(ctx context.Context, p Process, fromStdin bool, cfg *config, u users.User) (password string, err error) {
-	if fromStdin {
-		password, err = readPassword(p.Stdin)
-	} else {
-		password, err = askPassword(ctx, p, "Password: ")
-	}
-	if err != nil {
-		return "", err
-	}
-	if err := users.CheckPassword(password, u.Name, u.Email, u.DisplayName, cfg.AppName); err != nil {
-		return "", err
-	}
-	if fromStdin {
-		return password, nil
-	}
-	again, err := askPassword(ctx, p, "Password, again: ")
-	if err != nil {
-		return "", err
-	}
-	if password != again {
-		return "", errors.New("the two passwords differ")
-	}
-	return password, nil
-}
-
-// readPassword reads one line. What it cuts is the end of the line, nothing else of
-// the password.
-func readPassword(r io.Reader) (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(r, users.MaxPassword+3)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("reading the password: %w", err)
-	}
-	password := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-	if password == "" {
-		return "", wrongUse{errors.New("no password on stdin")}
-	}
-	return password, nil
-}
-
-// askPassword reads a password from the terminal, without echo. The terminal is as
-// before also when ctx ends meanwhile.
-func askPassword(ctx context.Context, p Process, prompt string) (string, error) {
-	in, ok := p.Stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", wrongUse{errors.New("there is no terminal to ask for the password: give it on stdin, with --password-stdin")}
-	}
-	before, err := term.GetState(int(in.Fd()))
-	if err != nil {
-		return "", fmt.Errorf("asking for the password: %w", err)
-	}
-	fmt.Fprint(p.Stderr, prompt)
-	defer fmt.Fprintln(p.Stderr)
-	type answer struct {
-		password []byte
-		err      error
-	}
-	answers := make(chan answer, 1)
-	go func() { // nothing interrupts the read; the process ends when ctx does
-		password, err := term.ReadPassword(int(in.Fd()))
-		answers <- answer{password, err}
-	}()
-	select {
-	case a := <-answers:
-		return string(a.password), a.err
-	case <-ctx.Done():
-		return "", errors.Join(errors.New("interrupted"), term.Restore(int(in.Fd()), before))
-	}
 }

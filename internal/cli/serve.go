@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"signet/mcp"
+	"signet/server"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func serveCommand(p Process) *cobra.Command {
+	var demo bool
+	var role, chaos string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
+		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
+			"Settings come from the environment: `signet help settings` lists them.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("role") {
+				p.Environ = append(p.Environ, envPrefix+"ROLE="+role)
+			}
+			cfg, err := readConfig(p.Environ)
+			if err != nil {
+				return err
+			}
+			seed, err := chaosSeed(chaos)
+			if err != nil {
+				return wrongUse{err}
+			}
+			return serve(cmd.Context(), p, cfg, demo, seed)
+		},
+	}
+	cmd.Flags().BoolVar(&demo, "demo", false, "add a demo user and a demo client, in memory only")
+	cmd.Flags().StringVar(&chaos, "chaos", "", "misbehave on purpose, as a server may, for authors of clients; a seed repeats it")
+	cmd.Flags().Lookup("chaos").NoOptDefVal = "random"
+	cmd.Flags().StringVar(&role, "role", "", "all, auth or mcp; overrides SIGNET_ROLE")
+	return cmd
+}
+
+// tuneGC trades memory that a server has for time: an MCP call leaves half a megabyte
+// of garbage behind, most of it the SDK's. The limit keeps that trade small; GOGC and
+// GOMEMLIMIT override both.
+func tuneGC(environ []string) {
+	set := func(name string) bool {
+		return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+	}
+	if !set("GOGC") {
+		debug.SetGCPercent(800)
+	}
+	if !set("GOMEMLIMIT") {
+		debug.SetMemoryLimit(256 << 20)
+	}
+}
+
+func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64) error {
+	tuneGC(p.Environ)
+	log := cfg.logger()
+	for _, name := range cfg.unknown() {
+		log.Warn("unknown variable is not used", "name", name)
+	}
+	if err := cfg.checkPages(); err != nil {
+		return err
+	}
+	o := cfg.options(log)
+	o.Demo, o.Chaos = demo, chaos
+	srv, err := server.New(o)
+	if err != nil {
+		return err
+	}
+	mcp.AddSampleTools(srv.MCP, srv.Require)
+	l, err := srv.Listen()
+	if err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	if demo {
+		printDemo(p.Stdout, srv.Resources()[0])
+	} else { // a demo ends with its terminal
+		defer onHangup(srv.Reload)()
+	}
+	if chaos != 0 {
+		printChaos(p.Stdout, chaos)
+	}
+	return srv.Serve(ctx, l)
+}
+
+func printDemo(w io.Writer, resource string) {
+	fmt.Fprintf(w, `
+  Signet is running, with a demo user and a demo client.
+
+    MCP server   %s
+    sign in as   %s / %s
+    OAuth client %s / %s   (or let yours register itself)
+
+  Try it from another terminal:
+
+    ./signet call greet --server %s name=World
+
+`, resource, server.DemoUser, server.DemoPassword, server.DemoClient, server.DemoClientSecret, resource)
+}
+
+// chaosSeed reads the flag: nothing, "random", or a seed.
+func chaosSeed(flag string) (uint64, error) {
+	switch flag {
+	case "":
+		return 0, nil
+	case "random":
+		return 1 + rand.Uint64N(1_000_000), nil
+	}
+	seed, err := strconv.ParseUint(flag, 10, 64)
+	if err != nil || seed == 0 {
+		return 0, fmt.Errorf("invalid argument %q for --chaos: a seed is a number above 0", flag)
+	}
+	return seed, nil
+}
+
+func printChaos(w io.Writer, seed uint64) {
+	fmt.Fprintf(w, `
+  **** CHAOS **** This server misbehaves on purpose, as a server may: it loses and refuses
+  answers, rotates its keys every few seconds, and writes what it says in odd forms.
+  A client that stays signed in has little to fear. The same again: --chaos=%d
+
+`, seed)
+}
+
+// onHangup calls reload at every SIGHUP until stop is called. Without it the signal,
+// which also says that a terminal was closed, ends the process.
+func onHangup(reload func()) (stop func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-signals:
+				reload()
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(done)
+		running.Wait()
+	}
+}
