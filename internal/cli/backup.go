@@ -16,20 +16,20 @@ func (c *config) files() backup.Files {
 
 func backupCommand(p Process) *cobra.Command {
 	return &cobra.Command{
-		Use: "backup FILE", Short: "Back up store, users and clients, also beside a running server", Args: cobra.ExactArgs(1),
+		Use: "backup FILE", Short: "Back up store, users and clients, also while a server runs", Args: cobra.ExactArgs(1),
 		Long: "Back up the store, as it is at one moment, the users and the configured clients\n" +
-			"into a new file, also beside a running server. FILE - is the standard output.\n\n" +
-			"The root secret is not in it. A backup is of no use without: keep the secret\n" +
-			"somewhere else.",
+			"into a new file. A server may be running. FILE - is the standard output.\n\n" +
+			"The root secret is not in the backup, and a backup is useless without it: keep\n" +
+			"the secret in another place.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
 				return err
 			}
-			said := p.Stdout
+			report := p.Stdout
 			var rows map[string]int
 			if args[0] == "-" {
-				said = p.Stderr
+				report = p.Stderr
 				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), p.Stdout, server.Version)
 			} else {
 				rows, err = backup.MakeFile(cmd.Context(), cfg.data(), cfg.files(), args[0], server.Version)
@@ -37,9 +37,9 @@ func backupCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(said, "backed up %d grants and %d signing keys, users and clients\nThe root secret is NOT in the backup, which is of no use without it: keep %s as well, elsewhere.\n",
+			_, err = fmt.Fprintf(report, "backed up %d grants and %d signing keys, users and clients\nThe root secret is NOT in the backup, which is useless without it: keep %s as well, in another place.\n",
 				rows["grants"], rows["signing_keys"], secretName(cfg))
-			return nil
+			return err
 		},
 	}
 }

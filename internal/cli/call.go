@@ -41,11 +41,12 @@ func callCommand(p Process) *cobra.Command {
 			}
 			o.Scopes = scopeList(strings.Join(o.Scopes, " "))
 			if o.Username != "" {
-				if o.Password, err = passwordFor(cmd.Context(), p); err != nil {
+				_, ask := p.terminal()
+				if o.Password, err = p.password(cmd.Context(), !ask); err != nil {
 					return err
 				}
 			}
-			return forTerminal(call(cmd.Context(), p.Stdout, o, tool, arguments, asJSON))
+			return forTerminal(p.call(cmd.Context(), o, tool, arguments, asJSON))
 		},
 	}
 	cmd.Flags().StringVar(&where, "server", "", "URL of the MCP server")
@@ -76,7 +77,7 @@ func parseCall(args []string) (tool string, list []mcpclient.Argument, err error
 
 // call calls the tool, or lists the tools if it is empty, prints the result, and shows
 // that a refreshed token works as well.
-func call(ctx context.Context, stdout io.Writer, o mcpclient.Options, tool string, args []mcpclient.Argument, asJSON bool) error {
+func (p Process) call(ctx context.Context, o mcpclient.Options, tool string, args []mcpclient.Argument, asJSON bool) error {
 	c, err := mcpclient.Connect(ctx, o)
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func call(ctx context.Context, stdout io.Writer, o mcpclient.Options, tool strin
 	defer c.Close()
 	if tool == "" {
 		list, raw := c.Tools()
-		if err := printTools(stdout, list, raw, asJSON); err != nil {
+		if err := p.printTools(list, raw, asJSON); err != nil {
 			return err
 		}
 		return c.Refresh(ctx)
@@ -93,7 +94,7 @@ func call(ctx context.Context, stdout io.Writer, o mcpclient.Options, tool strin
 	if err != nil {
 		return err
 	}
-	if err := printResult(stdout, result, asJSON); err != nil {
+	if err := p.printResult(result, asJSON); err != nil {
 		return err
 	}
 	if result.IsError {
@@ -116,7 +117,7 @@ func forTerminal(err error) error {
 	if errors.Is(err, mcpclient.ErrBrowser) {
 		text += ": run again without --username"
 	}
-	cleaned := errors.New(cleanTo(text, 1000))
+	cleaned := errors.New(cleanTo(1000, text))
 	var wrong mcpclient.ArgumentError
 	if errors.As(err, &wrong) {
 		return wrongUse{cleaned}
@@ -124,29 +125,29 @@ func forTerminal(err error) error {
 	return cleaned
 }
 
-func printTools(w io.Writer, list []mcpclient.Tool, raw any, asJSON bool) error {
+func (p Process) printTools(list []mcpclient.Tool, raw any, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, raw)
+		return p.printJSON(raw)
 	}
 	var rows [][]string
 	for _, t := range list {
 		about, _, _ := strings.Cut(t.Description, "\n")
 		rows = append(rows, []string{clean(t.Name), clean(about)})
 	}
-	return table(w, "TOOL\tDESCRIPTION", rows)
+	return p.printTable("TOOL\tDESCRIPTION", rows)
 }
 
 // printResult prints text as it is and everything else as JSON.
-func printResult(w io.Writer, result *mcpclient.Result, asJSON bool) error {
+func (p Process) printResult(result *mcpclient.Result, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, result.Raw)
+		return p.printJSON(result.Raw)
 	}
 	for _, part := range result.Content {
 		var err error
 		if text, ok := part.(string); ok {
-			_, err = fmt.Fprintln(w, text)
+			err = p.print("%s", text)
 		} else {
-			err = printJSON(w, part)
+			err = p.printJSON(part)
 		}
 		if err != nil {
 			return err
@@ -167,7 +168,7 @@ func (n narrator) Exchange(method, url string, status int) {
 // showLogin prints the address of a login page, and opens it in a browser if there is a
 // screen. If that fails the printed address is enough.
 func (p Process) showLogin(ctx context.Context, address string) {
-	fmt.Fprintf(p.Stderr, "\n%s\n\n", cleanTo(address, 8000))
+	fmt.Fprintf(p.Stderr, "\n%s\n\n", cleanTo(8000, address))
 	program := "xdg-open"
 	screen := slices.ContainsFunc(p.Environ, func(kv string) bool {
 		name, value, _ := strings.Cut(kv, "=")

@@ -20,8 +20,7 @@ const (
 	exitWrongUse = 2
 )
 
-// Process is what a command gets of the process it runs in, so that a test can run
-// one without any.
+// Process is what a command sees of the process it runs in. A test passes its own.
 type Process struct {
 	Environ        []string // in the form of [os.Environ]
 	Settings       string   // text of .env.example, which `signet help settings` prints
@@ -29,8 +28,8 @@ type Process struct {
 	Stdout, Stderr io.Writer
 }
 
-// Run carries out one command line and returns the exit status: 0 when it is done, 1
-// when it failed, 2 for wrong use.
+// Run carries out one command line and returns the exit status: 0 for success, 1 for
+// failure, 2 for wrong use.
 func Run(ctx context.Context, p Process, args []string) int {
 	root := rootCommand(p)
 	root.SetArgs(args)

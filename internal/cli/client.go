@@ -1,7 +1,8 @@
 package cli
 
 import (
-	"fmt"
+	"errors"
+	"io"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func clientAddCommand(p Process) *cobra.Command {
 	var spec clients.Spec
 	var fromStdin, asJSON bool
 	cmd := &cobra.Command{
-		Use: "add NAME --redirect-uri URI...", Short: "Add a client; makes and prints a secret unless told otherwise", Args: cobra.ExactArgs(1),
+		Use: "add NAME --redirect-uri URI...", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
 			"the client is public or its secret is read from stdin.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,8 +41,12 @@ func clientAddCommand(p Process) *cobra.Command {
 				return err
 			}
 			if fromStdin {
-				if spec.Secret, err = readLine(p.Stdin, "secret"); err != nil {
+				var rest io.ByteReader
+				if spec.Secret, rest, err = p.readSecret("secret", 64<<10); err != nil {
 					return err
+				}
+				if _, err := rest.ReadByte(); err == nil { // something else was piped in
+					return wrongUse{errors.New("more than one line on stdin")}
 				}
 			}
 			ring, err := openRing(cmd, p)
@@ -53,34 +58,33 @@ func clientAddCommand(p Process) *cobra.Command {
 				return err
 			}
 			if fromStdin {
-				secret = "" // whoever gave it knows it
+				secret = "" // it is known already
 			}
-			return printClient(p, addedClient{c, secret}, asJSON)
+			return p.printClient(addedClient{c, secret}, asJSON)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&spec.RedirectURIs, "redirect-uri", nil, "redirect URI; repeat for more")
 	f.StringArrayVar(&spec.PostLogoutRedirectURIs, "post-logout-redirect-uri", nil, "where the browser may go after a logout; repeat for more")
-	f.StringVar(&spec.Name, "name", "", "name that users are shown; default NAME")
-	f.StringArrayVar(&spec.Scopes, "scope", nil, "scope that it may ask for; repeat for more; default SIGNET_DEFAULT_SCOPES")
-	f.BoolVar(&spec.Public, "public", false, "a client that cannot keep a secret")
-	f.BoolVar(&fromStdin, "secret-stdin", false, "read the secret from stdin rather than make one")
+	f.StringVar(&spec.Name, "name", "", "name to show to users; default NAME")
+	f.StringArrayVar(&spec.Scopes, "scope", nil, "scope that the client may request; repeat for more; default SIGNET_DEFAULT_SCOPES")
+	f.BoolVar(&spec.Public, "public", false, "the client cannot keep a secret, and gets none")
+	f.BoolVar(&fromStdin, "secret-stdin", false, "read the secret from stdin, one line, instead of making one")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.MarkFlagRequired("redirect-uri")
 	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin")
 	return cmd
 }
 
-func printClient(p Process, c addedClient, asJSON bool) error {
+func (p Process) printClient(c addedClient, asJSON bool) error {
 	if asJSON {
-		return printJSON(p.Stdout, c)
+		return p.printJSON(c)
 	}
-	fmt.Fprintf(p.Stdout, "client_id      %s\n", c.ID)
-	if c.Secret != "" {
-		fmt.Fprintf(p.Stdout, "client_secret  %s\n", c.Secret)
-		fmt.Fprintln(p.Stderr, "The secret is not shown again.")
+	if err := p.print("client_id      %s", c.ID); err != nil || c.Secret == "" {
+		return err
 	}
-	return nil
+	p.note("The secret is not shown again.")
+	return p.print("client_secret  %s", c.Secret)
 }
 
 func clientListCommand(p Process) *cobra.Command {
@@ -97,7 +101,7 @@ func clientListCommand(p Process) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return printJSON(p.Stdout, list)
+				return p.printJSON(list)
 			}
 			var rows [][]string
 			for _, c := range list {
@@ -107,7 +111,7 @@ func clientListCommand(p Process) *cobra.Command {
 				}
 				rows = append(rows, []string{c.ID, c.Name, kind, strings.Join(c.Scopes, " "), strings.Join(c.RedirectURIs, " "), time.Unix(c.Created, 0).UTC().Format(time.DateOnly)})
 			}
-			return table(p.Stdout, "CLIENT ID\tNAME\tKIND\tSCOPES\tREDIRECT URIS\tADDED", rows)
+			return p.printTable("CLIENT ID\tNAME\tKIND\tSCOPES\tREDIRECT URIS\tADDED", rows)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -125,8 +129,7 @@ func clientRemoveCommand(p Process) *cobra.Command {
 			if err := cfg.clients().Remove(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.Stdout, "removed %s\n", args[0])
-			return nil
+			return p.print("removed %s", args[0])
 		},
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"signet/keys"
 )
 
-// finding is one thing that the doctor looked at.
+// finding is the result of one check.
 type finding struct {
 	What    string `json:"what"`
 	OK      bool   `json:"ok"`
@@ -30,11 +30,11 @@ func doctorCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
 		Long: "Check settings and data, and change nothing.\n\n" +
-			"With --accept-loss make a data directory usable again from which something was\n" +
-			"lost: what is damaged is moved aside, what is missing is made, and nothing that\n" +
-			"was issued before is accepted any more. Everybody signs in again.\n\n" +
-			"With --ready look at nothing, and ask the server that runs here with these\n" +
-			"settings: exit status 0 when it is ready, 1 when it is not or does not run.",
+			"With --accept-loss make a data directory usable again after files were lost:\n" +
+			"damaged files are moved aside, missing ones are made, and nothing that was\n" +
+			"issued before is accepted any more. All users sign in again.\n\n" +
+			"With --ready check nothing, and ask the server that runs here with these\n" +
+			"settings: exit status 0 if it is ready, 1 if it is not ready or not running.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -58,8 +58,8 @@ func doctorCommand(p Process) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
-	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "begin anew where something was lost")
-	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the running server whether it is ready, as the health check of a container")
+	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "start anew in place of the files that were lost")
+	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the running server whether it is ready, for the health check of a container")
 	cmd.MarkFlagsMutuallyExclusive("ready", "accept-loss")
 	return cmd
 }
@@ -72,7 +72,7 @@ func reportFindings(p Process, all []finding, asJSON bool) error {
 		}
 	}
 	if asJSON {
-		return errors.Join(printJSON(p.Stdout, all), unwell)
+		return errors.Join(p.printJSON(all), unwell)
 	}
 	for _, f := range all {
 		verdict := "ok   "
@@ -103,7 +103,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 			where, fine = "PostgreSQL", "the store is there and was made under this secret"
 		}
 		if fresh {
-			fine = "nothing there yet, the first start makes it"
+			fine = "nothing there yet; the first start makes it"
 		}
 		dataErr := err
 		add("data", err, where+": "+fine)
@@ -126,7 +126,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 	return all
 }
 
-// examineListener says whether a server could listen, or does.
+// examineListener reports whether a server can listen, or answers already.
 func examineListener(ctx context.Context, cfg *config) (fine string, err error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err == nil {
@@ -149,8 +149,8 @@ func examineListener(ctx context.Context, cfg *config) (fine string, err error) 
 	return cfg.Listen + ": a server answers there", nil
 }
 
-// examineKeys says which key signs and which comes next. That none comes next is wrong
-// only where a server runs, which should have made it.
+// examineKeys says which key signs and which comes next. If there is no next key that is
+// wrong only while a server runs, which should have made it.
 func examineKeys(ctx context.Context, cfg *config) (fine string, err error) {
 	now := time.Now()
 	var t keys.Timeline
@@ -164,7 +164,7 @@ func examineKeys(ctx context.Context, cfg *config) (fine string, err error) {
 	})
 	switch {
 	case errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf):
-		return "none yet, the first start of a server makes them", nil
+		return "none yet; the first start of a server makes them", nil
 	case err != nil:
 		return "", err
 	}
@@ -179,7 +179,7 @@ func examineKeys(ctx context.Context, cfg *config) (fine string, err error) {
 	}
 	switch {
 	case signing.ID == "" && !running:
-		return "none yet, a server makes them when it starts", nil
+		return "none yet; a server makes them when it starts", nil
 	case signing.ID == "":
 		return "", errors.New("no key signs, although a server runs: see its log")
 	case next.ID != "":

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// readyTimeout is less than what health checks of containers wait.
+// readyTimeout is less than the usual time limit of a container's health check.
 const readyTimeout = 4 * time.Second
 
-// askReady asks the server of these settings whether it is ready, over the address
-// that it listens on: a health check where there is neither a shell nor a client.
+// askReady asks the server with these settings whether it is ready, at the address that
+// it listens on. It is a health check for containers without a shell or an HTTP client.
 func askReady(ctx context.Context, cfg *config) (answer string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -46,7 +46,7 @@ func askReady(ctx context.Context, cfg *config) (answer string, err error) {
 	return answer, nil
 }
 
-// ownListener is where a server of these settings answers on this machine, and a
+// ownListener returns where a server with these settings answers on this machine, and a
 // client that knows its certificate.
 func ownListener(cfg *config) (base string, c *http.Client, err error) {
 	host, port, err := net.SplitHostPort(cfg.Listen)
@@ -63,7 +63,7 @@ func ownListener(cfg *config) (base string, c *http.Client, err error) {
 	case "::":
 		host = "::1"
 	}
-	transport := &http.Transport{DisableKeepAlives: true} // and no proxy on the way to ourselves
+	transport := &http.Transport{DisableKeepAlives: true} // and no proxy: the server is on this machine
 	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
 	if cfg.Role != "mcp" {
 		u.Path = issuer.Path

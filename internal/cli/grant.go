@@ -18,7 +18,7 @@ import (
 	"signet/users"
 )
 
-// grantPage is how many grants are read, and printed, at a time.
+// grantPage is how many grants are read and printed at a time.
 const grantPage = 1000
 
 // grantInfo is a grant as --json prints it.
@@ -39,7 +39,7 @@ func grantInfoOf(g denylist.Grant) grantInfo {
 		ID: g.ID, User: g.Subject, Client: g.ClientName, Scopes: scopeList(g.Scope), Resource: g.Resource,
 		Since: time.Unix(g.Created, 0).UTC(), Replays: g.Replays, Expires: time.Unix(g.Expires, 0).UTC(),
 	}
-	if g.Gen > 1 { // the first generation came with the code
+	if g.Gen > 1 { // the first generation was issued for the code
 		at := time.UnixMilli(g.RotatedAt).UTC().Truncate(time.Second)
 		info.LastRefresh = &at
 	}
@@ -48,9 +48,9 @@ func grantInfoOf(g denylist.Grant) grantInfo {
 
 func grantCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "grant", Short: "See and end what users have granted to clients",
-		Long: "See and end what users have granted to clients. A grant is one sign-in of one user\n" +
-			"with one client: ending it ends its refresh token at once and its access tokens\n" +
+		Use: "grant", Short: "List and end what users have granted to clients",
+		Long: "List and end what users have granted to clients. A grant is one sign-in of one user\n" +
+			"with one client. When it ends, its refresh token ends at once and its access tokens\n" +
 			"within seconds. A running server need not be stopped.",
 	}
 	cmd.AddCommand(grantListCommand(p), grantRevokeCommand(p))
@@ -63,21 +63,21 @@ func grantListCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the live grants", Args: cobra.NoArgs,
 		Long: "List the live grants. REPLAYS counts repeated refreshes that were answered again, as\n" +
-			"after a lost answer: many of them mean a poor network, or two holders of one token.\n" +
-			"It lags by some seconds. Times are UTC.",
+			"after a lost answer. Many of them mean a poor network, or that two programs use one\n" +
+			"token. The count lags by some seconds. Times are UTC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := grantTable
+			list := p.printGrants
 			if asJSON {
-				out = grantJSON
+				list = p.printGrantsJSON
 			}
-			return withGrants(cmd.Context(), p, func(list *denylist.List, now time.Time) error {
-				return out(p.Stdout, func(print func([]grantInfo) error) error {
-					return eachGrant(cmd.Context(), list, user, now, print)
+			return withGrants(cmd.Context(), p, func(grants *denylist.List, now time.Time) error {
+				return list(func(print func([]grantInfo) error) error {
+					return eachGrant(cmd.Context(), grants, user, now, print)
 				})
 			})
 		},
 	}
-	cmd.Flags().StringVar(&user, "user", "", "only those of this user")
+	cmd.Flags().StringVar(&user, "user", "", "list only the grants of this user")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -85,9 +85,9 @@ func grantListCommand(p Process) *cobra.Command {
 func grantRevokeCommand(p Process) *cobra.Command {
 	var user string
 	cmd := &cobra.Command{
-		Use: "revoke {ID | --user NAME}", Short: "End a grant, or all of a user", Args: cobra.MaximumNArgs(1),
-		Long: "End a grant, or all of a user. The user is asked to sign in again, and may: see\n" +
-			"`signet user disable`. A running server notices within a second.",
+		Use: "revoke {ID | --user NAME}", Short: "End one grant, or all grants of a user", Args: cobra.MaximumNArgs(1),
+		Long: "End one grant, or all grants of a user. The client asks the user to sign in again,\n" +
+			"which `signet user disable` prevents. A running server notices within a second.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			byUser := cmd.Flags().Changed("user")
 			switch {
@@ -98,9 +98,9 @@ func grantRevokeCommand(p Process) *cobra.Command {
 			}
 			return withGrants(cmd.Context(), p, func(list *denylist.List, now time.Time) error {
 				if byUser {
-					return revokeUser(cmd.Context(), p, list, user, now)
+					return p.revokeUser(cmd.Context(), list, user, now)
 				}
-				return revokeGrant(cmd.Context(), p, list, args[0], now)
+				return p.revokeGrant(cmd.Context(), list, args[0], now)
 			})
 		},
 	}
@@ -108,8 +108,8 @@ func grantRevokeCommand(p Process) *cobra.Command {
 	return cmd
 }
 
-// withGrants opens the store beside a server that may be running. list is nil where
-// nothing has been started yet.
+// withGrants opens the store, also while a server runs. list is nil before the first
+// start.
 func withGrants(ctx context.Context, p Process, do func(list *denylist.List, now time.Time) error) (err error) {
 	cfg, err := readConfig(p.Environ)
 	if err != nil {
@@ -130,8 +130,9 @@ func withGrants(ctx context.Context, p Process, do func(list *denylist.List, now
 	return do(list, st.Now())
 }
 
-// subjects are the sub that a user's grants may have: the name as it is given, which
-// a source other than the users file may use, and as the users file has it.
+// subjects returns the values of sub that a user's grants may have: the name as it is
+// given, which a source other than the users file may use, and the name as the users
+// file has it.
 func subjects(user string) []string {
 	if name, err := users.Normalize(user); err == nil && name != user {
 		return []string{user, name}
@@ -139,7 +140,7 @@ func subjects(user string) []string {
 	return []string{user}
 }
 
-// eachGrant calls print with the live grants, of one user or of all, page by page.
+// eachGrant calls print with the live grants of one user, or of all users, page by page.
 func eachGrant(ctx context.Context, list *denylist.List, user string, now time.Time, print func([]grantInfo) error) error {
 	if list == nil {
 		return nil
@@ -174,8 +175,8 @@ func eachGrant(ctx context.Context, list *denylist.List, user string, now time.T
 	}
 }
 
-// grantTable prints what each gives it. Columns are aligned within a page.
-func grantTable(w io.Writer, each func(print func([]grantInfo) error) error) error {
+// printGrants prints the pages that each passes to it. Columns are aligned within a page.
+func (p Process) printGrants(each func(print func([]grantInfo) error) error) error {
 	header := "USER\tCLIENT\tSCOPES\tRESOURCE\tSINCE\tLAST REFRESH\tREPLAYS\tEXPIRES\tID"
 	pages := 0
 	print := func(grants []grantInfo) error {
@@ -189,7 +190,7 @@ func grantTable(w io.Writer, each func(print func([]grantInfo) error) error) err
 				g.Since.Format(minutes), last, strconv.FormatInt(g.Replays, 10), g.Expires.Format(minutes), g.ID})
 		}
 		pages++
-		return table(w, header, rows)
+		return p.printTable(header, rows)
 	}
 	if err := each(print); err != nil || pages > 0 {
 		return err
@@ -199,9 +200,9 @@ func grantTable(w io.Writer, each func(print func([]grantInfo) error) error) err
 
 const minutes = "2006-01-02 15:04"
 
-// grantJSON prints what each gives it as one array, of which it never holds more
-// than a page.
-func grantJSON(w io.Writer, each func(print func([]grantInfo) error) error) error {
+// printGrantsJSON prints the pages that each passes to it as one array, of which it
+// never holds more than a page.
+func (p Process) printGrantsJSON(each func(print func([]grantInfo) error) error) error {
 	before := "[\n  "
 	err := each(func(grants []grantInfo) error {
 		for _, g := range grants {
@@ -209,7 +210,7 @@ func grantJSON(w io.Writer, each func(print func([]grantInfo) error) error) erro
 			if err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintf(w, "%s%s", before, b); err != nil {
+			if _, err := fmt.Fprintf(p.Stdout, "%s%s", before, b); err != nil {
 				return err
 			}
 			before = ",\n  "
@@ -223,11 +224,11 @@ func grantJSON(w io.Writer, each func(print func([]grantInfo) error) error) erro
 	if strings.HasPrefix(before, "[") {
 		end = "[]\n"
 	}
-	_, err = io.WriteString(w, end)
+	_, err = io.WriteString(p.Stdout, end)
 	return err
 }
 
-func revokeGrant(ctx context.Context, p Process, list *denylist.List, id string, now time.Time) error {
+func (p Process) revokeGrant(ctx context.Context, list *denylist.List, id string, now time.Time) error {
 	var g denylist.Grant
 	err := denylist.ErrUnknown
 	if list != nil {
@@ -235,8 +236,7 @@ func revokeGrant(ctx context.Context, p Process, list *denylist.List, id string,
 	}
 	switch {
 	case errors.Is(err, denylist.ErrRevoked):
-		_, err := fmt.Fprintf(p.Stdout, "grant %s has ended already\n", g.ID)
-		return err
+		return p.print("grant %s has ended already", g.ID)
 	case errors.Is(err, denylist.ErrUnknown):
 		return fmt.Errorf("%w: %q", err, id)
 	case err != nil:
@@ -245,13 +245,11 @@ func revokeGrant(ctx context.Context, p Process, list *denylist.List, id string,
 	if err := list.Revoke(ctx, g, now); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.Stdout, "grant %s of %s to %s is revoked\n", g.ID, clean(g.Subject), clean(g.ClientName))
-	return err
+	return p.print("grant %s of %s to %s is revoked", g.ID, clean(g.Subject), clean(g.ClientName))
 }
 
-// revokeUser says how many grants it ended, also when it could not end all: those
-// stay ended.
-func revokeUser(ctx context.Context, p Process, list *denylist.List, user string, now time.Time) error {
+// revokeUser prints how many grants it ended, also if it then failed: those stay ended.
+func (p Process) revokeUser(ctx context.Context, list *denylist.List, user string, now time.Time) error {
 	total := 0
 	for _, subject := range subjects(user) {
 		if list == nil {
@@ -263,6 +261,5 @@ func revokeUser(ctx context.Context, p Process, list *denylist.List, user string
 			return fmt.Errorf("%d grants of %s are revoked, then: %w", total, clean(user), err)
 		}
 	}
-	_, err := fmt.Fprintf(p.Stdout, "grants of %s revoked: %d\n", clean(user), total)
-	return err
+	return p.print("grants of %s revoked: %d", clean(user), total)
 }

@@ -42,9 +42,9 @@ func keyInfoOf(k keys.Info) keyInfo {
 
 func keyCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "key", Short: "See, rotate and withdraw the signing keys",
-		Long: "See, rotate and withdraw the signing keys. They rotate by themselves: a command is for\n" +
-			"when one may be in wrong hands. A running server need not be stopped.",
+		Use: "key", Short: "List, rotate and withdraw the signing keys",
+		Long: "List, rotate and withdraw the signing keys. They rotate by themselves; a command is\n" +
+			"needed only if a key may have been stolen. A running server need not be stopped.",
 	}
 	cmd.AddCommand(keyListCommand(p), keyRotateCommand(p))
 	return cmd
@@ -54,8 +54,8 @@ func keyListCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "Draw the timeline of the signing keys", Args: cobra.NoArgs,
-		Long: "Draw the timeline of the signing keys: which signs, which comes next, which are past and\n" +
-			"stay published until their last token has expired. Times are UTC.",
+		Long: "Draw the timeline of the signing keys: the key that signs, the next one, and the past\n" +
+			"ones, which stay published until their last token has expired. Times are UTC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now := time.Now()
 			t, err := timeline(cmd.Context(), p, now)
@@ -67,7 +67,7 @@ func keyListCommand(p Process) *cobra.Command {
 				for _, k := range t.Keys {
 					infos = append(infos, keyInfoOf(k))
 				}
-				return printJSON(p.Stdout, infos)
+				return p.printJSON(infos)
 			}
 			_, err = fmt.Fprint(p.Stdout, drawTimeline(t, now))
 			return err
@@ -77,7 +77,7 @@ func keyListCommand(p Process) *cobra.Command {
 	return cmd
 }
 
-// timeline reads the keys of the store, or of the operator's folder.
+// timeline reads the keys from the store, or from the operator's directory.
 func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, err error) {
 	cfg, err := readConfig(p.Environ)
 	if err != nil {
@@ -95,7 +95,7 @@ func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, e
 		return err
 	})
 	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
-		return t, nil // a first start has yet to come
+		return t, nil // no server was started yet
 	}
 	return t, err
 }
@@ -108,7 +108,7 @@ func (c *config) readKeys(log *slog.Logger) (*keys.Set, error) {
 	return keys.ReadDir(c.KeysDir, c.Lives.Access, log)
 }
 
-// withStore opens the store beside a server that may be running.
+// withStore opens the store, also while a server runs.
 func withStore(ctx context.Context, cfg *config, do func(st *store.Store) error) (err error) {
 	st, err := state.OpenStore(ctx, cfg.data())
 	if err != nil {
@@ -124,10 +124,11 @@ func keyRotateCommand(p Process) *cobra.Command {
 	var revoke string
 	cmd := &cobra.Command{
 		Use: "rotate [--revoke KID]", Short: "Bring the next key forward, or withdraw one at once", Args: cobra.NoArgs,
-		Long: "Bring the next key forward: it signs as soon as everybody who caches the published keys\n" +
-			"by the headers has it, so no token is refused.\n\n" +
-			"With --revoke withdraw a key at once, as when it was stolen: it is published no more, its\n" +
-			"private half is erased, and tokens that it signed are refused. Clients refresh them.",
+		Long: "Bring the next key forward. It signs as soon as all caches that follow the headers of\n" +
+			"the published keys have it, so no token is refused.\n\n" +
+			"With --revoke withdraw a key at once, for example because it was stolen. It is no\n" +
+			"longer published, its private half is erased, and tokens that it signed are refused.\n" +
+			"Clients refresh them.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -141,44 +142,42 @@ func keyRotateCommand(p Process) *cobra.Command {
 			}
 			return withStore(cmd.Context(), cfg, func(st *store.Store) error {
 				if revoke != "" {
-					return withdrawKey(cmd.Context(), p, cfg, st, revoke)
+					return p.withdrawKey(cmd.Context(), cfg, st, revoke)
 				}
-				return rotateKey(cmd.Context(), p, cfg, st)
+				return p.rotateKey(cmd.Context(), cfg, st)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&revoke, "revoke", "", "withdraw the key of this `KID` (signet key list has them)")
+	cmd.Flags().StringVar(&revoke, "revoke", "", "withdraw the key with this `KID`, from signet key list")
 	return cmd
 }
 
-func rotateKey(ctx context.Context, p Process, cfg *config, st *store.Store) error {
+func (p Process) rotateKey(ctx context.Context, cfg *config, st *store.Store) error {
 	r, err := keys.Rotate(ctx, st, cfg.KeyRotation)
 	if err != nil {
 		return err
 	}
 	when := moment(r.Signs, time.Now())
 	if r.Begun {
-		_, err = fmt.Fprintf(p.Stdout, "Nothing to do: %s comes next already, and signs %s, as early as all caches can have it.\n", r.ID, when)
-		return err
+		return p.print("Nothing to do: %s comes next already, and signs %s, as early as all caches can have it.", r.ID, when)
 	}
-	_, err = fmt.Fprintf(p.Stdout, "%s signs %s. Until then the present key goes on.\n", r.ID, when)
-	return err
+	return p.print("%s signs %s. Until then the current key signs.", r.ID, when)
 }
 
-func withdrawKey(ctx context.Context, p Process, cfg *config, st *store.Store, kid string) error {
+func (p Process) withdrawKey(ctx context.Context, cfg *config, st *store.Store, kid string) error {
 	w, err := keys.Withdraw(ctx, st, cfg.KeyRotation, kid)
 	if err != nil {
 		return fmt.Errorf("%s: %w", kid, err)
 	}
 	now := time.Now()
-	fmt.Fprintf(p.Stdout, "%s is withdrawn. Running servers follow within seconds, and the published keys have it no more.\n", w.ID)
+	p.print("%s is withdrawn. Running servers follow within seconds, and no longer publish it.", w.ID)
 	if w.Was != keys.Next {
-		fmt.Fprintf(p.Stdout, "Tokens that it signed are invalid. Who caches the published keys may accept them for up to %s more (until %s).\n",
+		p.print("Tokens that it signed are invalid. A verifier that caches the published keys may accept them for up to %s more (until %s).",
 			short(w.MaxAge), clock(now.Add(w.MaxAge)))
 	}
-	fmt.Fprintf(p.Stdout, "%s signs now.\n", w.Signs)
+	err = p.print("%s signs now.", w.Signs)
 	if w.Was == keys.Signing && w.Known.After(now) {
-		fmt.Fprintf(p.Stdout, "It was published lately: who caches the keys, and does not ask again for one it does not know, may refuse its tokens until %s.\n", clock(w.Known))
+		err = p.print("It was published only lately: a verifier that caches the keys, and does not fetch them again for an unknown one, may refuse its tokens until %s.", clock(w.Known))
 	}
-	return nil
+	return err
 }

@@ -9,7 +9,7 @@ import (
 	"signet/keys"
 )
 
-// drawWidth is how wide the axis is: with state and name before it, a line has at most
+// drawWidth is the width of the axis. With state and name before it, a line has at most
 // 79 characters.
 const drawWidth = 57
 
@@ -46,7 +46,7 @@ func drawTimeline(t keys.Timeline, now time.Time) string {
 // axis maps times to columns.
 type axis struct{ from, to time.Time }
 
-// axisOf spans what is known of the keys, to the planned end of the last one.
+// axisOf spans the known times of the keys, to the planned end of the last key.
 func axisOf(t keys.Timeline, now time.Time) axis {
 	a := axis{now, now}
 	for _, k := range t.Keys {
@@ -69,7 +69,7 @@ func axisOf(t keys.Timeline, now time.Time) axis {
 		a.to = a.to.Add(max(a.to.Sub(a.from)/4, time.Hour))
 		return a
 	}
-	if end := t.NextMade.Add(t.Rotation); end.After(a.to) { // the newest key's, unless something is done
+	if end := t.NextMade.Add(t.Rotation); end.After(a.to) { // of the newest key, unless an operator changes it
 		a.to = end
 	}
 	if earliest := now.Add(-3 * t.Rotation); a.from.Before(earliest) {
@@ -109,7 +109,7 @@ func drawBars(b *bytes.Buffer, t keys.Timeline, now time.Time) {
 			}
 		}
 		published := k.PublishedAt
-		if published.IsZero() { // a file: how long it has been there nobody knows
+		if published.IsZero() { // the key is a file, whose age is unknown
 			published = a.from
 		}
 		paint(published, k.PublishedUntil, markPublished)
@@ -123,7 +123,7 @@ func drawBars(b *bytes.Buffer, t keys.Timeline, now time.Time) {
 	fmt.Fprintf(b, "%s%c signs   %c published only\n", strings.Repeat(" ", indent), markSigning, markPublished)
 }
 
-// ruler is the axis' ends.
+// ruler names both ends of the axis.
 func ruler(a axis) string {
 	layout := "2 Jan 15:04"
 	if a.to.Sub(a.from) < 20*time.Minute {
@@ -159,7 +159,7 @@ func describeKey(b *bytes.Buffer, k keys.Info, now time.Time) {
 
 func clock(t time.Time) string { return t.UTC().Format(time.DateTime + " MST") }
 
-// moment is a time in words, and as it is written.
+// moment is a time as a distance from now, and as a date.
 func moment(t, now time.Time) string {
 	text := clock(t)
 	switch d := t.Sub(now); {

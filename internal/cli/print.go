@@ -9,7 +9,18 @@ import (
 	"unicode"
 )
 
+// print prints a line of the result.
+func (p Process) print(format string, args ...any) error {
+	_, err := fmt.Fprintf(p.Stdout, format+"\n", args...)
+	return err
+}
+
+// note prints a line that is not part of the result.
+func (p Process) note(format string, args ...any) { fmt.Fprintf(p.Stderr, format+"\n", args...) }
+
 // printJSON prints one value for programs.
+func (p Process) printJSON(v any) error { return printJSON(p.Stdout, v) }
+
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
@@ -17,9 +28,9 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table prints rows under a header, aligned.
-func table(w io.Writer, header string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+// printTable prints rows under a header, aligned.
+func (p Process) printTable(header string, rows [][]string) error {
+	tw := tabwriter.NewWriter(p.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, header)
 	for _, row := range rows {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
@@ -27,11 +38,11 @@ func table(w io.Writer, header string, rows [][]string) error {
 	return tw.Flush()
 }
 
-// clean makes text of another party fit for one line on a terminal.
-func clean(s string) string { return cleanTo(s, 300) }
+// clean makes text from elsewhere fit for one line on a terminal.
+func clean(s string) string { return cleanTo(300, s) }
 
 // cleanTo is clean for a line of at most so many characters.
-func cleanTo(s string, most int) string {
+func cleanTo(most int, s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return ' '

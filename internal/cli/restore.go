@@ -3,22 +3,23 @@ package cli
 import (
 	"fmt"
 	"os"
-	"signet/internal/backup"
 
 	"github.com/spf13/cobra"
+
+	"signet/internal/backup"
 )
 
 func restoreCommand(p Process) *cobra.Command {
 	var replace backup.Replacing
 	cmd := &cobra.Command{
-		Use: "restore FILE", Short: "Make a data directory or a PostgreSQL store of a backup", Args: cobra.ExactArgs(1),
-		Long: "Make a data directory, or the store in a PostgreSQL database, of a backup. FILE -\n" +
-			"is the standard input. It needs the root secret of the server that was backed up,\n" +
-			"and refuses while a server runs.\n\n" +
-			"The store gets a new epoch: nothing that was issued before is accepted, everybody\n" +
-			"signs in again. Signing keys and what was revoked are as they were.\n\n" +
-			"A store, users or clients that are there stay, unless they are to be replaced;\n" +
-			"then they are set aside under another name.",
+		Use: "restore FILE", Short: "Restore a data directory or a PostgreSQL store from a backup", Args: cobra.ExactArgs(1),
+		Long: "Restore a data directory, or the store in a PostgreSQL database, from a backup.\n" +
+			"FILE - is the standard input. The command needs the root secret of the server that\n" +
+			"was backed up, and refuses while a server runs.\n\n" +
+			"The store gets a new epoch: nothing that was issued before is accepted, and all\n" +
+			"users sign in again. Signing keys and revocations are as they were.\n\n" +
+			"A store, users or clients that exist already are kept, unless a flag says to\n" +
+			"replace them; then they are set aside under another name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -40,7 +41,7 @@ func restoreCommand(p Process) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&replace.Store, "replace", false, "put the backup's store in the place of the one that is there")
-	cmd.Flags().BoolVar(&replace.Files, "replace-files", false, "put the backup's users and clients in the place of those that are there")
+	cmd.Flags().BoolVar(&replace.Store, "replace", false, "replace the existing store")
+	cmd.Flags().BoolVar(&replace.Files, "replace-files", false, "replace the existing users and clients")
 	return cmd
 }

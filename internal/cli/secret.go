@@ -10,7 +10,7 @@ import (
 	"signet/internal/state"
 )
 
-// data says where the configured state lives.
+// data returns where the configured state is kept.
 func (c *config) data() state.Data {
 	return state.Data{Dir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), GroupMayRead: c.GroupRead}
 }
@@ -27,12 +27,12 @@ func secretCommand(p Process) *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "derive PURPOSE", Short: "Print the one derived key that an MCP replica may hold (purpose: upstream)", Args: cobra.ExactArgs(1),
+			Use: "derive PURPOSE", Short: "Print the only derived key that an MCP replica may hold (purpose: upstream)", Args: cobra.ExactArgs(1),
 			Long: "Print the key that opens upstream credentials, for an MCP replica that must\n" +
-				"open them. Nothing else can be opened or minted with it.",
+				"open them. It can open or mint nothing else.",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if args[0] != "upstream" {
-					return wrongUse{fmt.Errorf("no key is derived for %q: the one purpose is upstream", args[0])}
+					return wrongUse{fmt.Errorf("no key is derived for %q: the only purpose is upstream", args[0])}
 				}
 				ring, err := openRing(cmd, p)
 				if err != nil {
@@ -48,12 +48,12 @@ func secretCommand(p Process) *cobra.Command {
 func secretRotateCommand(p Process) *cobra.Command {
 	var finish, now bool
 	cmd := &cobra.Command{
-		Use: "rotate", Short: "Replace the root secret, beside a running server", Args: cobra.NoArgs,
-		Long: "Replace the root secret by a new one. Where it is the file in the data directory, this\n" +
-			"does it all beside a running server: nobody notices. What the old one sealed is still\n" +
-			"opened; once that has expired, --finish leaves the old one for client ids only.\n\n" +
-			"Where SIGNET_SECRET is set, deploying it is yours: without anything to rotate to, the\n" +
-			"command says how.",
+		Use: "rotate", Short: "Replace the root secret, also while a server runs", Args: cobra.NoArgs,
+		Long: "Replace the root secret by a new one. If it is the file in the data directory, the\n" +
+			"command does all of it, also while a server runs, and no user or client notices. The\n" +
+			"old secret still opens what it sealed. When that has expired, --finish keeps the old\n" +
+			"secret for client ids only.\n\n" +
+			"If SIGNET_SECRET is set, you deploy the new secret: run the command to see how.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -68,13 +68,13 @@ func secretRotateCommand(p Process) *cobra.Command {
 			}.Run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVar(&finish, "finish", false, "leave the old root secret for client ids only")
-	cmd.Flags().BoolVar(&now, "now", false, "with --finish: do not wait until what the old one sealed has expired; everybody signs in again")
+	cmd.Flags().BoolVar(&finish, "finish", false, "keep the old root secret for client ids only")
+	cmd.Flags().BoolVar(&now, "now", false, "with --finish: do not wait for the expiry of what the old secret sealed; all users sign in again")
 	return cmd
 }
 
-// openRing reads the root secrets, making the data directory's content if nothing
-// is there yet.
+// openRing reads the root secrets. It makes the content of the data directory if there
+// is none yet.
 func openRing(cmd *cobra.Command, p Process) (*seal.Keyring, error) {
 	cfg, err := readConfig(p.Environ)
 	if err != nil {

@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"signet/mcp"
-	"signet/server"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +16,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"signet/mcp"
+	"signet/server"
 )
 
 func serveCommand(p Process) *cobra.Command {
@@ -43,15 +44,15 @@ func serveCommand(p Process) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&demo, "demo", false, "add a demo user and a demo client, in memory only")
-	cmd.Flags().StringVar(&chaos, "chaos", "", "misbehave on purpose, as a server may, for authors of clients; a seed repeats it")
+	cmd.Flags().StringVar(&chaos, "chaos", "", "misbehave on purpose, within the standards, to test clients; a seed repeats a run")
 	cmd.Flags().Lookup("chaos").NoOptDefVal = "random"
 	cmd.Flags().StringVar(&role, "role", "", "all, auth or mcp; overrides SIGNET_ROLE")
 	return cmd
 }
 
-// tuneGC trades memory that a server has for time: an MCP call leaves half a megabyte
-// of garbage behind, most of it the SDK's. The limit keeps that trade small; GOGC and
-// GOMEMLIMIT override both.
+// tuneGC trades memory for time: an MCP call leaves half a megabyte of garbage behind,
+// most of it from the SDK. The limit keeps that trade small; GOGC and GOMEMLIMIT override
+// both.
 func tuneGC(environ []string) {
 	set := func(name string) bool {
 		return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
@@ -86,7 +87,7 @@ func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64)
 	}
 	if demo {
 		printDemo(p.Stdout, srv.Resources()[0])
-	} else { // a demo ends with its terminal
+	} else { // a demo ends when its terminal is closed
 		defer onHangup(srv.Reload)()
 	}
 	if chaos != 0 {
@@ -101,7 +102,7 @@ func printDemo(w io.Writer, resource string) {
 
     MCP server   %s
     sign in as   %s / %s
-    OAuth client %s / %s   (or let yours register itself)
+    OAuth client %s / %s   (or let your client register itself)
 
   Try it from another terminal:
 
@@ -110,7 +111,7 @@ func printDemo(w io.Writer, resource string) {
 `, resource, server.DemoUser, server.DemoPassword, server.DemoClient, server.DemoClientSecret, resource)
 }
 
-// chaosSeed reads the flag: nothing, "random", or a seed.
+// chaosSeed reads the flag: empty, "random", or a seed.
 func chaosSeed(flag string) (uint64, error) {
 	switch flag {
 	case "":
@@ -127,15 +128,15 @@ func chaosSeed(flag string) (uint64, error) {
 
 func printChaos(w io.Writer, seed uint64) {
 	fmt.Fprintf(w, `
-  **** CHAOS **** This server misbehaves on purpose, as a server may: it loses and refuses
-  answers, rotates its keys every few seconds, and writes what it says in odd forms.
-  A client that stays signed in has little to fear. The same again: --chaos=%d
+  **** CHAOS **** This server misbehaves on purpose, within the standards: it loses and
+  refuses answers, rotates its keys every few seconds, and writes answers in unusual
+  forms. A client that stays signed in is robust. The same again: --chaos=%d
 
 `, seed)
 }
 
-// onHangup calls reload at every SIGHUP until stop is called. Without it the signal,
-// which also says that a terminal was closed, ends the process.
+// onHangup calls reload at every SIGHUP until stop is called. Without onHangup the
+// signal, which is also sent when a terminal is closed, ends the process.
 func onHangup(reload func()) (stop func()) {
 	signals, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, syscall.SIGHUP)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,26 +17,37 @@ import (
 const maxTokenInput = 16 << 10
 
 func tokenCommand(p Process) *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Look at an access token, read from stdin"}
+	cmd := &cobra.Command{Use: "token", Short: "Show or verify an access token, read from stdin"}
 	inspect := &cobra.Command{
-		Use: "inspect", Short: "Print what a token says, without verifying it", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return inspectToken(p) },
+		Use: "inspect", Short: "Print the content of a token, without verifying it", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return p.inspectToken() },
 	}
 	var issuer, resource string
 	verify := &cobra.Command{
 		Use: "verify", Short: "Verify a token offline, with the issuer's published keys", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return verifyToken(cmd.Context(), p, issuer, resource)
+			return p.verifyToken(cmd.Context(), issuer, resource)
 		},
 	}
-	verify.Flags().StringVar(&issuer, "issuer", "", "issuer to believe; default SIGNET_ISSUER")
+	verify.Flags().StringVar(&issuer, "issuer", "", "issuer to trust; default SIGNET_ISSUER")
 	verify.Flags().StringVar(&resource, "resource", "", "resource that the token must name; default the first of SIGNET_RESOURCES, else <issuer>/mcp")
 	cmd.AddCommand(inspect, verify)
 	return cmd
 }
 
-func inspectToken(p Process) error {
-	raw, err := readToken(p.Stdin)
+func (p Process) readToken() (string, error) {
+	line, _, err := p.readSecret("token", maxTokenInput+1)
+	if err != nil {
+		return "", err
+	}
+	if len(line) > maxTokenInput {
+		return "", fmt.Errorf("input is longer than %d bytes: not a token", maxTokenInput)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+func (p Process) inspectToken() error {
+	raw, err := p.readToken()
 	if err != nil {
 		return err
 	}
@@ -51,11 +63,11 @@ func inspectToken(p Process) error {
 		out.WriteByte('\n')
 	}
 	_, err = out.WriteTo(p.Stdout)
-	fmt.Fprintln(p.Stderr, "not verified: anyone could have written this")
+	p.note("not verified: anyone could have written this")
 	return err
 }
 
-func verifyToken(ctx context.Context, p Process, issuer, resource string) error {
+func (p Process) verifyToken(ctx context.Context, issuer, resource string) error {
 	cfg, err := readConfig(p.Environ)
 	if err != nil {
 		return err
@@ -69,7 +81,7 @@ func verifyToken(ctx context.Context, p Process, issuer, resource string) error 
 			resource = cfg.Resources[0]
 		}
 	}
-	raw, err := readToken(p.Stdin)
+	raw, err := p.readToken()
 	if err != nil {
 		return err
 	}
@@ -82,6 +94,6 @@ func verifyToken(ctx context.Context, p Process, issuer, resource string) error 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Stderr, "valid for %s more\n", time.Until(claims.Expires()).Round(time.Second))
-	return printJSON(p.Stdout, claims)
+	p.note("valid for %s more", time.Until(claims.Expires()).Round(time.Second))
+	return p.printJSON(claims)
 }

@@ -28,19 +28,18 @@ func accountOf(a users.Account) account {
 
 func userCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "user", Short: "Manage who may sign in",
+		Use: "user", Short: "Manage the users",
 		Long: "Manage the users file, SIGNET_USERS_FILE or users in the data directory. A running\n" +
 			"server notices the change within a second.",
-		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(userAddCommand(p), userImportCommand(p), userListCommand(p), userPasswdCommand(p),
-		userEditCommand(p, "disable", "Keep a user from signing in, and end what was granted", "is disabled", func(ctx context.Context, f *users.File, name string) error {
+		userEditCommand(p, "disable", "Keep a user from signing in, and end the user's grants", "is disabled", func(ctx context.Context, f *users.File, name string) error {
 			return f.SetDisabled(ctx, name, true)
 		}),
 		userEditCommand(p, "enable", "Let a disabled user sign in again", "is enabled", func(ctx context.Context, f *users.File, name string) error {
 			return f.SetDisabled(ctx, name, false)
 		}),
-		userEditCommand(p, "remove", "Remove a user, and end what was granted", "is removed", func(ctx context.Context, f *users.File, name string) error {
+		userEditCommand(p, "remove", "Remove a user, and end the user's grants", "is removed", func(ctx context.Context, f *users.File, name string) error {
 			return f.Remove(ctx, name)
 		}))
 	return cmd
@@ -52,8 +51,8 @@ func userAddCommand(p Process) *cobra.Command {
 	var fromStdin, asJSON bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Add a user", Args: cobra.ExactArgs(1),
-		Long: "Add a user, who can sign in at once. The password is asked for, or read from stdin\n" +
-			"with --password-stdin. A user without --scope has SIGNET_DEFAULT_SCOPES.",
+		Long: "Add a user, who can sign in at once. The command asks for the password, or reads it\n" +
+			"from stdin with --password-stdin. Without --scope a user has SIGNET_DEFAULT_SCOPES.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -70,10 +69,10 @@ func userAddCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, ok := file.Find(u.Name); ok { // before the question
+			if _, ok := file.Find(u.Name); ok { // before the password is asked for
 				return fmt.Errorf("there is a user %s already", u.Name)
 			}
-			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u)
+			password, err := p.newPassword(cmd.Context(), fromStdin, cfg, u)
 			if err != nil {
 				return err
 			}
@@ -82,10 +81,9 @@ func userAddCommand(p Process) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return printJSON(p.Stdout, accountOf(users.Account{User: added}))
+				return p.printJSON(accountOf(users.Account{User: added}))
 			}
-			_, err = fmt.Fprintf(p.Stdout, "user %s is added\n", added.Name)
-			return err
+			return p.print("user %s is added", added.Name)
 		},
 	}
 	cmd.Flags().StringVar(&u.Email, "email", "", "e-mail address")
@@ -120,9 +118,9 @@ func userListCommand(p Process) *cobra.Command {
 				rows = append(rows, []string{a.Name, state, strings.Join(a.Scopes, " "), a.Email, a.DisplayName})
 			}
 			if asJSON {
-				return printJSON(p.Stdout, all)
+				return p.printJSON(all)
 			}
-			return table(p.Stdout, "NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
+			return p.printTable("NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
@@ -132,7 +130,7 @@ func userListCommand(p Process) *cobra.Command {
 func userPasswdCommand(p Process) *cobra.Command {
 	var fromStdin bool
 	cmd := &cobra.Command{
-		Use: "passwd NAME", Short: "Set another password, and end what was granted with the old one", Args: cobra.ExactArgs(1),
+		Use: "passwd NAME", Short: "Change a password, and end the user's grants", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -143,25 +141,24 @@ func userPasswdCommand(p Process) *cobra.Command {
 				return err
 			}
 			u, ok := file.Find(args[0])
-			if !ok { // before the question
+			if !ok { // before the password is asked for
 				return fmt.Errorf("%w: %q", users.ErrUnknown, args[0])
 			}
-			password, err := newPassword(cmd.Context(), p, fromStdin, cfg, u.User)
+			password, err := p.newPassword(cmd.Context(), fromStdin, cfg, u.User)
 			if err != nil {
 				return err
 			}
 			if err := file.Passwd(cmd.Context(), args[0], password); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(p.Stdout, "user %s has another password\n", args[0])
-			return err
+			return p.print("user %s has another password", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from stdin, one line")
 	return cmd
 }
 
-// userEditCommand is a command that changes one user and asks nothing.
+// userEditCommand returns a command that changes one user without a question.
 func userEditCommand(p Process, verb, short, done string, edit func(context.Context, *users.File, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
@@ -177,14 +174,13 @@ func userEditCommand(p Process, verb, short, done string, edit func(context.Cont
 			if err := edit(cmd.Context(), file, args[0]); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(p.Stdout, "user %s %s\n", args[0], done)
-			return err
+			return p.print("user %s %s", args[0], done)
 		},
 	}
 }
 
-// openUsers opens the users file for a change, in a directory that is made if needed:
-// users may come before the first start.
+// openUsers opens the users file for a change. It makes the directory if needed: users
+// may be added before the first start.
 func openUsers(cfg *config) (*users.File, error) {
 	if err := durable.MakeDir(filepath.Dir(cfg.usersFile())); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -192,7 +188,7 @@ func openUsers(cfg *config) (*users.File, error) {
 	return cfg.openUsers()
 }
 
-// knownScopes are the scopes that a flag gives, all of which must exist.
+// knownScopes returns the scopes that a flag gives. All of them must exist.
 func knownScopes(cfg *config, flag []string) ([]string, error) {
 	scopes, known := scopeList(strings.Join(flag, " ")), scopeList(cfg.Scopes)
 	if !oauth.ScopeIsSubset(scopes, known) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"os"
 
@@ -25,9 +24,10 @@ func userImportCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Add the users of another system", Args: cobra.ExactArgs(1),
-		Long: "Add the users of FILE (- is stdin): lines of name:password in clear, which are hashed,\n" +
-			"or htpasswd's with bcrypt hashes, which are kept until the user signs in. Lines that\n" +
-			"are blank or begin with # count for nothing. If one line is wrong no user is added.",
+		Long: "Add the users of FILE (- is stdin). Its lines are name:password in clear, which are\n" +
+			"hashed, or lines of an htpasswd file with bcrypt hashes, which are kept until the user\n" +
+			"signs in. Blank lines and lines that begin with # are skipped. If one line is wrong,\n" +
+			"no user is added.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -52,11 +52,11 @@ func userImportCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printImported(p, all, from, asJSON)
+			return p.printImported(all, from, asJSON)
 		},
 	}
-	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that all of these users may grant; repeat for more")
-	cmd.Flags().BoolVar(&o.SkipExisting, "skip-existing", false, "leave users that are there already as they are, instead of failing")
+	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that these users may grant; repeat for more")
+	cmd.Flags().BoolVar(&o.SkipExisting, "skip-existing", false, "skip users that exist already instead of failing")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
 	return cmd
 }
@@ -66,9 +66,9 @@ func openImport(path string) (from string, in io.ReadCloser, err error) {
 	return path, file, err
 }
 
-// printImported says what was done. What the reader should do about it goes to
-// stderr, so that stdout is one JSON value with --json.
-func printImported(p Process, all []users.Imported, from string, asJSON bool) error {
+// printImported prints what was done. Warnings go to stderr, so that stdout is one JSON
+// value with --json.
+func (p Process) printImported(all []users.Imported, from string, asJSON bool) error {
 	list := []importedUser{}
 	added, clear := 0, false
 	for _, u := range all {
@@ -82,17 +82,16 @@ func printImported(p Process, all []users.Imported, from string, asJSON bool) er
 		}
 		if u.Weak != nil {
 			row.Warning = u.Weak.Error()
-			fmt.Fprintf(p.Stderr, "warning: user %s: %v\n", u.Name, u.Weak)
+			p.note("warning: user %s: %v", u.Name, u.Weak)
 		}
 		clear = clear || !u.Bcrypt
 		list = append(list, row)
 	}
 	if clear && from != "stdin" {
-		fmt.Fprintf(p.Stderr, "%s holds passwords in clear: delete it once everybody can sign in\n", from)
+		p.note("%s holds passwords in clear: delete it once all users can sign in", from)
 	}
 	if asJSON {
-		return printJSON(p.Stdout, list)
+		return p.printJSON(list)
 	}
-	_, err := fmt.Fprintf(p.Stdout, "imported %d of %d users\n", added, len(all))
-	return err
+	return p.print("imported %d of %d users", added, len(all))
 }

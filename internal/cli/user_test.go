@@ -15,11 +15,13 @@ func signet(t *testing.T, dir, stdin string, args ...string) (status int, stdout
 	return status, out.String(), errs.String()
 }
 
-func TestReadPassword(t *testing.T) {
+// A password is one line; only the end of the line is cut.
+func TestPasswordIsOneLineOfStdin(t *testing.T) {
 	for in, want := range map[string]string{
 		"cows": "cows", "cows\n": "cows", "cows\r\n": "cows", " cows \n": " cows ", "cows\ndogs\n": "cows", "a\x00b\n": "a\x00b", "cows\r\r\n": "cows\r",
 	} {
-		if got, err := readPassword(strings.NewReader(in)); got != want || err != nil {
+		p := Process{Stdin: strings.NewReader(in)}
+		if got, err := p.password(t.Context(), true); got != want || err != nil {
 			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
 		}
 	}
