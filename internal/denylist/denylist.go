@@ -1,16 +1,16 @@
-// Package denylist remembers what was spent and what was revoked: one row per
-// grant, and the ids of login transactions, assertions and ended sessions.
+// Package denylist remembers which grants were used and revoked, with one row per grant,
+// and the ids of login transactions, assertions and ended sessions that were spent.
 //
-// A grant (one user, one client, one consent) is a family. Its authorization code
-// is generation 0, each refresh handle the next, and the row holds the highest
-// generation issued. That one number is the single use of codes (OAuth 2.1
-// §4.1.3), the rotation of refresh handles and the detection of their reuse
-// (§4.3.1). The family never forks: whoever repeats the last refresh within the
-// replay window is given the same successor again, never a sibling.
+// A grant (one user, one client, one consent) is a family. Its authorization code is
+// generation 0, each refresh handle is the next generation, and the row has the highest
+// generation issued. From that one number follow the single use of codes (OAuth 2.1
+// §4.1.3), the rotation of refresh handles and the detection of their reuse (§4.3.1).
+// The family never forks: a client that repeats the last refresh within the replay
+// window gets the same successor again, never a sibling.
 //
-// A row lives as long as anything it speaks of could still be accepted, and no
-// longer. Revoked grants are also kept in memory, so that access tokens of a
-// grant can be refused without asking the store.
+// A row is kept as long as any code or token of its grant could still be accepted, and
+// no longer. Revoked grants are also kept in memory, so that access tokens of a grant
+// can be refused without asking the store.
 package denylist
 
 import (
@@ -25,42 +25,42 @@ import (
 	"signet/internal/store"
 )
 
-// The verdicts. Any other error is the store's ([store.ErrUnavailable]) and no
-// verdict at all.
+// The verdicts. Any other error is the store's ([store.ErrUnavailable]), which is not a
+// verdict.
 var (
 	ErrEpoch      = errors.New("issued by another store")
 	ErrRevoked    = errors.New("grant revoked or expired")
 	ErrRolledBack = errors.New("a generation that the store has not seen: the store was rolled back")
-	ErrReused     = errors.New("already used: the grant is revoked now") // of several calls exactly one gets it, for the audit
+	ErrReused     = errors.New("already used: the grant is revoked now") // of several calls exactly one returns it, for the audit
 	ErrSpent      = errors.New("already spent")
 	ErrUnknown    = errors.New("no such grant")
 )
 
-// Options are the store and the times that the rule depends on.
+// Options are the store, and the durations that the rule depends on.
 type Options struct {
 	Store  *store.Store
-	Window time.Duration // the replay window of the last refresh; 0 is strict
-	Skew   time.Duration // by which clocks may differ: rows are kept that long after their expiry, plus Window
-	Keep   time.Duration // how long access tokens of a revoked grant may still live: longest lifetime plus leeway
+	Window time.Duration // the replay window of the last refresh; with 0 no refresh can be repeated
+	Skew   time.Duration // the most by which clocks differ: rows are kept for Skew and Window after their expiry
+	Keep   time.Duration // the longest lifetime of an access token, plus leeway: revoked grants stay in memory that long
 	Log    *slog.Logger  // nil logs nothing
 }
 
 // List is the denylist. It is safe for concurrent use.
 type List struct {
 	store   *store.Store
-	o       Options
+	options Options
 	log     *slog.Logger
 	revoked revokedSet
 	replays replayCounts
-	polled  atomic.Int64 // when the last poll that succeeded began, Unix milliseconds; 0: none did
-	filled  atomic.Bool
+	polled  atomic.Int64 // start of the last successful poll, Unix milliseconds; 0: none succeeded
+	filled  atomic.Bool  // revoked was filled from the store
 
 	reused, replayed, rolledBack, pruned atomic.Int64
 }
 
-// Grant is one row: what the store remembers of a grant.
+// Grant is the row of one grant.
 type Grant struct {
-	ID          string // sorts by the time until which it must be remembered, which is not before Expires + Skew + Window
+	ID          string // sorts by the time until which the row must be kept, which is at least Expires + Skew + Window
 	Subject     string
 	ClientHash  string
 	ClientName  string
@@ -68,29 +68,29 @@ type Grant struct {
 	Scope       string
 	Resource    string
 	Created     int64 // Unix seconds
-	Expires     int64 // Unix seconds; no rotation moves it
+	Expires     int64 // Unix seconds; a rotation does not change it
 	Gen         int64 // highest generation issued; 0 if the grant was revoked before its code was used
 	RotatedAt   int64 // Unix milliseconds
-	RevokedAt   int64 // Unix milliseconds, 0 while it is not
+	RevokedAt   int64 // Unix milliseconds, 0 while the grant is not revoked
 
-	// Replays counts how often the last refresh was repeated within the window, over
-	// the grant's life. It is written behind the requests: it lags by some seconds,
-	// and a crash loses those. Nothing is decided by it.
+	// Replays counts how often the last refresh was repeated within the window, over the
+	// life of the grant. It is written some seconds after the requests, and a crash loses
+	// these seconds. Nothing is decided by it.
 	Replays int64
 }
 
-// Stats count since the start what an operator should see.
+// Stats are counts for the operator, since the start.
 type Stats struct {
-	Reused     int64 // grants revoked because something was used again
+	Reused     int64 // grants revoked because a code or handle was used again
 	Replayed   int64 // refreshes repeated within the window, and answered again
 	RolledBack int64 // handles that prove that the store was rolled back
-	Pruned     int64 // rows forgotten after their time
-	Revoked    int   // grants in memory
+	Pruned     int64 // rows deleted after their time
+	Revoked    int   // revoked grants in memory, now
 }
 
-// New returns the list after filling the set of revoked grants. A store that is
-// waiting for its database is no error: until [List.Run] has filled the set, every
-// grant counts as revoked.
+// New returns the list after filling the set of revoked grants. A store that is waiting
+// for its database is not an error: until [List.Run] has filled the set, every grant
+// counts as revoked.
 func New(ctx context.Context, o Options) (*List, error) {
 	if o.Store == nil || o.Window < 0 || o.Skew < 0 || o.Keep < 0 {
 		return nil, errors.New("denylist: a store is needed, and durations of 0 or more")
@@ -98,7 +98,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &List{store: o.Store, o: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{n: map[string]int64{}}}
+	l := &List{store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
 	if err := l.poll(ctx, o.Store.Now()); err != nil && o.Store.Epoch() != "" {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
@@ -110,7 +110,7 @@ func (l *List) Stats() Stats {
 	return Stats{Reused: l.reused.Load(), Replayed: l.replayed.Load(), RolledBack: l.rolledBack.Load(), Pruned: l.pruned.Load(), Revoked: l.revoked.len()}
 }
 
-// A grant is inserted without the count of its replays, which begins at 0.
+// A grant is inserted without its count of replays, which begins at 0.
 const (
 	insertColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at"
 	grantColumns  = insertColumns + ", replays"
@@ -124,9 +124,9 @@ func scanGrant(row scanner) (g Grant, err error) {
 	return g, err
 }
 
-// Find returns a grant, for introspection: with nil if it is live, with
-// [ErrRevoked] if it was revoked or has expired. One that never came to a token,
-// or that was pruned, is [ErrUnknown].
+// Find returns a grant, for introspection. The error is nil if the grant is live, and
+// [ErrRevoked] if it was revoked or has expired. For a grant whose code was never used,
+// or that was pruned, it is [ErrUnknown].
 func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
 	err = l.store.Read(ctx, func(tx store.Tx) error {
 		g, err = scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE id = $1", id))
@@ -147,9 +147,9 @@ func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Gra
 		WHERE sub = $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY created_at DESC, id DESC`, subject, now.Unix())
 }
 
-// All lists the live grants of all users in the order of their ids, which is that
-// of their ends, a page of at most limit at a time: the first page comes after "",
-// the next one after the last id of the one before, and an empty one is the end.
+// All lists the live grants of all users, in pages of at most limit grants. They are in
+// the order of their ids, which is the order in which they expire. after is the last id
+// of the page before, or "" for the first page. An empty page is the end.
 func (l *List) All(ctx context.Context, after string, limit int, now time.Time) ([]Grant, error) {
 	if limit < 1 {
 		return nil, fmt.Errorf("denylist: a page of %d grants", limit)

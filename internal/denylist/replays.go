@@ -12,29 +12,29 @@ import (
 
 const (
 	flushEvery  = 3 * time.Second
-	flushBatch  = 200    // grants in one transaction, as pruneBatch
-	maxReplayed = 10_000 // grants whose replays wait in memory; those of others are not counted meanwhile
+	flushBatch  = 200    // grants in one transaction, see pruneBatch
+	maxReplayed = 10_000 // grants whose replays can wait in memory; replays of others are not counted
 )
 
-// replayCounts holds, for each grant, the replays that are not in the store yet.
+// replayCounts has, for each grant, the replays that are not in the store yet.
 type replayCounts struct {
-	mu sync.Mutex
-	n  map[string]int64
+	mu     sync.Mutex
+	counts map[string]int64
 }
 
 func (c *replayCounts) add(id string, n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.n[id]; ok || len(c.n) < maxReplayed {
-		c.n[id] += n
+	if _, ok := c.counts[id]; ok || len(c.counts) < maxReplayed {
+		c.counts[id] += n
 	}
 }
 
 func (c *replayCounts) take() map[string]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	taken := c.n
-	c.n = map[string]int64{}
+	taken := c.counts
+	c.counts = map[string]int64{}
 	return taken
 }
 
@@ -44,12 +44,12 @@ func (l *List) countReplays(ctx context.Context) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushEvery)
 	defer cancel()
 	if err := l.flushReplays(last); err != nil {
-		l.log.Warn("the last replays are not counted", "err", err)
+		l.log.Warn("the last replays were not counted", "err", err)
 	}
 }
 
-// flushReplays adds to the rows what was counted in memory. What cannot be written
-// waits for the next time.
+// flushReplays adds the counts in memory to the rows. Counts that cannot be written wait
+// for the next flush.
 func (l *List) flushReplays(ctx context.Context) error {
 	counts := l.replays.take()
 	ids := slices.Sorted(maps.Keys(counts)) // neighbours share pages

@@ -16,16 +16,15 @@ const (
 	pollEvery  = time.Second
 	pruneEvery = time.Minute
 
-	// overlap is how long after the time it carries a revocation may be
-	// committed: it waits in a queue, and for other processes.
+	// overlap is how long after its own time a revocation may be committed: it waits in
+	// a queue, and for other processes.
 	overlap = 15 * time.Second
 )
 
-// revokedSet holds the grants revoked not long ago, with the time in Unix
-// milliseconds.
+// revokedSet has the recently revoked grants.
 type revokedSet struct {
 	mu sync.RWMutex
-	at map[string]int64
+	at map[string]int64 // time of the revocation, in Unix milliseconds, by grant
 }
 
 func (s *revokedSet) add(id string, at int64) {
@@ -49,7 +48,7 @@ func (s *revokedSet) len() int {
 	return len(s.at)
 }
 
-// latest copies what is known, the latest limit of it.
+// latest copies the set, but at most the latest limit of its entries.
 func (s *revokedSet) latest(limit int) map[string]int64 {
 	s.mu.RLock()
 	all := maps.Clone(s.at)
@@ -68,7 +67,7 @@ func (s *revokedSet) latest(limit int) map[string]int64 {
 	return all
 }
 
-// forget drops what was revoked before the time.
+// forget removes the grants that were revoked before the time.
 func (s *revokedSet) forget(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,25 +78,26 @@ func (s *revokedSet) forget(before int64) {
 	}
 }
 
-// Revoked reports whether a grant was revoked so recently that an access token of
-// it may still be alive. It looks into memory only: a revocation of this process
-// is there when it is acknowledged, one of another process within a second or two
-// while [List.Run] runs.
+// Revoked reports whether a grant was revoked so recently that an access token of it may
+// still be valid. It looks into memory only: a revocation by this process is there when
+// it is acknowledged, a revocation by another process within a second or two, while
+// [List.Run] runs.
 func (l *List) Revoked(grantID string) bool { return !l.filled.Load() || l.revoked.has(grantID) }
 
-// Known reports whether the revoked grants were read. Until then Revoked says yes to
-// every grant, which is for those who cannot say that they do not know.
+// Known reports whether the revoked grants were read. Until then Revoked reports true
+// for every grant, for callers that have no third answer.
 func (l *List) Known() bool { return l.filled.Load() }
 
-// Recent returns the grants that Revoked knows, with the time of their revocation in
-// Unix milliseconds, of at most limit the latest, and ReadAt as it was before.
+// Recent returns the grants that Revoked knows, with the times of their revocation in
+// Unix milliseconds, but at most the latest limit of them. readAt is the value of ReadAt
+// before the grants were copied.
 func (l *List) Recent(limit int) (revoked map[string]int64, readAt time.Time) {
-	readAt = l.ReadAt() // first: what is revoked in between is rather there without being promised
+	readAt = l.ReadAt() // first, so that the grants are never older than readAt promises
 	return l.revoked.latest(limit), readAt
 }
 
-// ReadAt is when the store was last read for revocations, by this process: all that
-// were acknowledged anywhere before are known. It is zero while it never was.
+// ReadAt is when this process last read the revocations from the store: all that were
+// acknowledged anywhere before that time are known. It is zero until the first read.
 func (l *List) ReadAt() time.Time {
 	if at := l.polled.Load(); at != 0 {
 		return time.UnixMilli(at)
@@ -105,7 +105,7 @@ func (l *List) ReadAt() time.Time {
 	return time.Time{}
 }
 
-// Run follows the revocations of other processes, writes down the replays and
+// Run follows the revocations of other processes, writes the counts of replays and
 // prunes, until ctx ends.
 func (l *List) Run(ctx context.Context) {
 	var all sync.WaitGroup
@@ -125,14 +125,13 @@ func (l *List) every(ctx context.Context, interval time.Duration, what string, d
 	background.Every(ctx, interval, func() { failing.Fails(ctx, do()) })
 }
 
-// poll takes up what was revoked since the last poll, and again what was a little
-// before it.
+// poll reads the revocations since the last poll, and again those shortly before it.
 func (l *List) poll(ctx context.Context, now time.Time) error {
 	began := now.UnixMilli()
-	oldest := began - (l.o.Keep + l.o.Skew).Milliseconds()
-	since := max(oldest, l.polled.Load()-(overlap+l.o.Skew).Milliseconds())
+	oldest := began - (l.options.Keep + l.options.Skew).Milliseconds()
+	since := max(oldest, l.polled.Load()-(overlap+l.options.Skew).Milliseconds())
 	err := l.store.Read(ctx, func(tx store.Tx) error {
-		// The first condition is the one of the index.
+		// The first condition is the condition of the index.
 		rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
 		if err != nil {
 			return err
@@ -157,16 +156,16 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// pruneBatch is how many rows one transaction forgets: few enough that no
-// request waits for it noticeably.
+// pruneBatch is how many rows one transaction deletes: few enough that no request waits
+// noticeably.
 const pruneBatch = 200
 
-// Prune forgets grants and spent ids once nothing they speak of can be accepted
-// any more, by any clock. It goes in small transactions between other writes.
+// Prune deletes grants and spent ids once no code, token or id that they concern can be
+// accepted, by any clock. It works in small transactions between other writes.
 func (l *List) Prune(ctx context.Context, now time.Time) error {
-	kept := (l.o.Skew + l.o.Window).Milliseconds()
-	over := (now.UnixMilli() - kept) / 1000                         // whole seconds: rather too late
-	quiet := now.UnixMilli() - (l.o.Keep + l.o.Skew).Milliseconds() // its last access token is dead, too
+	kept := (l.options.Skew + l.options.Window).Milliseconds()
+	over := (now.UnixMilli() - kept) / 1000                         // whole seconds, so rather too late than too early
+	quiet := now.UnixMilli() - (l.options.Keep + l.options.Skew).Milliseconds() // the last access token of a grant revoked before has expired
 	err := l.pruneAll(ctx, `DELETE FROM grants WHERE expires_at < $1 AND revoked_at < $2
 		AND id IN (SELECT id FROM grants ORDER BY id LIMIT $3)`, over, quiet, pruneBatch)
 	if err != nil {
@@ -176,9 +175,9 @@ func (l *List) Prune(ctx context.Context, now time.Time) error {
 		(SELECT kind, id FROM spent WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, over, pruneBatch)
 }
 
-// pruneAll repeats a statement until it deletes nothing. Ids of grants sort by the
-// time until which they must be remembered, so what is due is at the beginning and
-// nothing is searched for.
+// pruneAll repeats a statement until it deletes nothing. Ids of grants sort by the time
+// until which their rows must be kept, so the rows that are due come first, and no
+// search is needed.
 func (l *List) pruneAll(ctx context.Context, query string, args ...any) error {
 	for {
 		var n int64

@@ -13,8 +13,8 @@ import (
 	"signet/internal/store"
 )
 
-// longID is the longest id that is kept as it is. Ids of assertions are foreign
-// (RFC 7523 §3) and may be of any length.
+// longID is the longest id that is stored as it is. Ids of assertions come from other
+// issuers (RFC 7523 §3) and may have any length.
 const longID = 64
 
 func spentKey(id string) string {
@@ -22,12 +22,12 @@ func spentKey(id string) string {
 		return id
 	}
 	h := sha256.Sum256([]byte(id))
-	return base64.RawURLEncoding.EncodeToString(h[:]) + ":sha256 of a long identifier" // longer than longID: no short id is like it
+	return base64.RawURLEncoding.EncodeToString(h[:]) + ":sha256 of a long identifier" // longer than longID, so no short id equals it
 }
 
-// SpendID remembers the id of a login transaction, an assertion or an ended
-// session until exp. Of several calls with one kind and id exactly one returns
-// nil, the others [ErrSpent].
+// SpendID remembers the id of a login transaction, an assertion or an ended session
+// until exp. Of several calls with the same kind and id exactly one returns nil; the
+// others return [ErrSpent].
 func (l *List) SpendID(ctx context.Context, kind, id string, exp time.Time) error {
 	var n int64
 	err := l.store.Write(ctx, func(tx store.Tx) error {
@@ -44,7 +44,7 @@ func (l *List) SpendID(ctx context.Context, kind, id string, exp time.Time) erro
 	return err
 }
 
-// ceilSeconds rounds up: rather remembered a moment too long.
+// ceilSeconds rounds up: an id is rather kept a moment too long.
 func ceilSeconds(t time.Time) int64 { return t.Add(time.Second - 1).Unix() }
 
 // Spent reports whether SpendID was called for kind and id.

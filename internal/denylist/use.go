@@ -10,32 +10,33 @@ import (
 	"signet/internal/store"
 )
 
-// verdict is what the rule says about one use.
+// verdict is the decision about one use.
 type verdict struct {
-	next  int64 // generation to issue
-	err   error // or why not
+	next  int64 // the generation to issue
+	err   error // why none may be issued
 	write write
 }
 
+// write is the change of the row that a verdict makes.
 type write int
 
 const (
 	nothing write = iota
-	insert        // the row, at generation 1
-	advance       // the row to generation next
-	revoke        // the row
+	insert        // insert the row, at generation 1
+	advance       // advance the row to the next generation
+	revoke        // revoke the row
 )
 
-// Use spends generation gen of g (0 is its code) and returns the generation to
-// issue: the next one, or within the replay window the successor again. epoch is
-// the one sealed into what was presented. When Use returns, the verdict is on
-// disk: only then may anything be signed. Everything that can be checked without
-// the store is checked before (seal, client, resource, scope, the handle's own
-// expiry), because a failed request must change nothing.
+// Use spends generation gen of g (generation 0 is its code) and returns the generation
+// to issue: the next one, or within the replay window the successor again. epoch is the
+// epoch that is sealed into the code or handle. When Use returns, the verdict is on
+// disk; a token must not be signed earlier. Callers first check everything that can be
+// checked without the store (seal, client, resource, scope, the handle's own expiry),
+// because a failed request must change nothing.
 func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now time.Time) (next int64, err error) {
 	switch l.store.Epoch() {
 	case epoch:
-	case "": // the database was not there yet
+	case "": // the database could not be reached yet
 		return 0, fmt.Errorf("%w: its epoch is not known", store.ErrUnavailable)
 	default:
 		return 0, ErrEpoch
@@ -51,7 +52,7 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 			return err
 		}
 		at = max(now.UnixMilli(), row.RotatedAt) // the clock of another replica may be ahead
-		v = decide(row, found, gen, at, l.o.Window.Milliseconds())
+		v = decide(row, found, gen, at, l.options.Window.Milliseconds())
 		return v.apply(tx, g, at)
 	})
 	if err != nil {
@@ -61,23 +62,23 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 	return v.next, v.err
 }
 
-// decide is the rule. row is the grant's, or as the grant was sealed if none is
-// found yet; now and window are milliseconds.
+// decide is the rule. row is the grant's row, or the sealed grant if no row was found;
+// now and window are in milliseconds.
 func decide(row Grant, found bool, gen, now, window int64) verdict {
 	switch {
 	case row.RevokedAt != 0 || expired(row.Expires, now):
 		return verdict{err: ErrRevoked}
 	case gen > row.Gen:
-		// Something was issued that the store does not know of. Without a row
-		// any handle says so: its code must have made one.
+		// The store does not know of a generation that was issued. That is also so for
+		// any handle without a row, because its code must have made one.
 		return verdict{err: ErrRolledBack}
 	case gen == row.Gen && !found:
 		return verdict{next: 1, write: insert}
 	case gen == row.Gen:
 		return verdict{next: gen + 1, write: advance}
 	case gen > 0 && gen == row.Gen-1 && window > 0 && now <= row.RotatedAt+window:
-		// The answer to the last refresh may have been lost. A code has no such
-		// second chance: its answer carries the first handle (OAuth 2.1 §4.1.3).
+		// The answer to the last refresh may have been lost. A code has no second
+		// chance, because its answer contains the first handle (OAuth 2.1 §4.1.3).
 		return verdict{next: row.Gen}
 	default:
 		return verdict{err: ErrReused, write: revoke}
@@ -88,9 +89,9 @@ func decide(row Grant, found bool, gen, now, window int64) verdict {
 // (milliseconds).
 func expired(expires, now int64) bool { return now >= expires*1000 }
 
-// load reads what the rule looks at, under the sealed grant's own facts. Until the
-// transaction is over nobody else uses the grant; where there is no row yet, the
-// second of two that insert it is run again.
+// load reads the columns that the rule needs. If there is no row, it returns the sealed
+// grant's expiry. Until the transaction is over no other request can use the grant. If
+// two transactions insert a missing row, the second one runs again.
 func load(tx store.Tx, g Grant) (row Grant, found bool, err error) {
 	row = Grant{Expires: g.Expires}
 	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at FROM grants WHERE id = $1 FOR UPDATE", g.ID).
@@ -119,7 +120,7 @@ func insertGrant(tx store.Tx, g Grant, gen, rotatedAt, revokedAt int64) error {
 	return err
 }
 
-// note follows up a verdict that is on disk.
+// note counts and logs a verdict that is on disk.
 func (l *List) note(id string, gen int64, v verdict, now int64) {
 	switch v.err {
 	case nil:
@@ -137,7 +138,7 @@ func (l *List) note(id string, gen int64, v verdict, now int64) {
 	}
 }
 
-// Revoke ends a grant, also one whose code was not used yet. Repeating it is fine.
+// Revoke ends a grant, even if its code was not used yet. It may be repeated.
 func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 	if g.ID == "" {
 		return errors.New("denylist: revoking a grant without an id")
@@ -161,17 +162,17 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 	return err
 }
 
-// revokeBatch is how many grants one transaction revokes, as pruneBatch.
+// revokeBatch is how many grants one transaction revokes, see pruneBatch.
 const revokeBatch = 200
 
-// RevokeAll ends all live grants of a user and returns how many. It goes in small
-// transactions between other writes; those that were committed before an error
-// stay. A code that was not used yet has no row and is not among them: it can be
-// used for the rest of its minute, unless the user's version moves too.
+// RevokeAll ends all live grants of a user and returns how many there were. It works in
+// small transactions between other writes; those that were committed before an error
+// stay committed. A code that was not used yet has no row and is not revoked: it can be
+// used for the rest of its minute, unless the user's version changes too.
 func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
 	began := time.Now()
 	for after := ""; ; {
-		// Other processes look for what was revoked lately: each batch has its own time.
+		// Other processes look for recent revocations, so each batch has its own time.
 		at := now.Add(time.Since(began)).UnixMilli()
 		ids, err := l.revokeSome(ctx, subject, after, now.Unix(), at)
 		if err != nil {
