@@ -130,7 +130,7 @@ func TestKeyIDIsThumbprint(t *testing.T) {
 
 // L02: whatever is wrong with a file, its name is told, nothing is made, and the
 // text stays out of the error.
-func TestL02_KeyFiles(t *testing.T) {
+func TestDamagedKeyFileIsNamedAndNotQuoted_L02(t *testing.T) {
 	key, other := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}}
@@ -199,7 +199,7 @@ func mixed(a, b *ecdsa.PrivateKey) string {
 	return jwkOf(a, `,"d":"`+base64.RawURLEncoding.EncodeToString(must(b.Bytes()))+`"`)
 }
 
-func TestL02_KeyFolders(t *testing.T) {
+func TestUnusableKeyDirectoryIsRefused_L02(t *testing.T) {
 	key := newKey(t, elliptic.P256())
 	for name, tc := range map[string]struct {
 		files map[string]string
@@ -235,7 +235,7 @@ func TestL02_KeyFolders(t *testing.T) {
 }
 
 // L01: what others can read is no secret, and what others can write is not ours.
-func TestL01_KeyFileModes(t *testing.T) {
+func TestKeyFileOpenToOthersIsRefused_L01(t *testing.T) {
 	key := newKey(t, elliptic.P256())
 	private := pkcs8(key)
 	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o620, 0o602, 0o660, 0o666, 0o777} {

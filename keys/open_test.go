@@ -181,9 +181,9 @@ func published(t testing.TB, s *keys.Set) map[string]string {
 }
 
 // The set shows seven members of each key and nothing of a private half.
-func TestA04_JWKSIsPublic(t *testing.T) { onBoth(t, testA04_JWKSIsPublic) }
+func TestJWKSHasPublicMembersOnly_A04(t *testing.T) { onBoth(t, testJWKSHasPublicMembersOnly) }
 
-func testA04_JWKSIsPublic(t *testing.T, e engine) {
+func testJWKSHasPublicMembersOnly(t *testing.T, e engine) {
 	s := open(t, keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: time.Hour})
 	now := time.Now()
 	body, etag, maxAge := s.JWKS(now)
@@ -258,7 +258,7 @@ func (j jwksOver) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // F12, INV9: through many rotations no good token is refused by anybody, at any
 // time of its life; no key ID names two keys; after its time a key is gone.
-func TestF12_KeyRotationOverlap(t *testing.T) {
+func TestRotationRefusesNoGoodToken_F12_INV9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, ring := newStore(t), newRing(t)
 		const rotation, ttl = 30 * time.Minute, 5 * time.Minute
@@ -322,7 +322,7 @@ func TestF12_KeyRotationOverlap(t *testing.T) {
 }
 
 // A key that is past its time verifies nothing, also from a verifier's memory.
-func TestF12_RetiredKeyIsRefused(t *testing.T) {
+func TestRetiredKeyIsRefused_F12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
 		defer run(t, s)()
@@ -363,7 +363,7 @@ func TestPrivateHalvesAreErased(t *testing.T) {
 
 // A copy of the set that is used for as long as max-age allows has every key that
 // signs meanwhile, and max-age ends where a change is planned.
-func TestJWKSMaxAge(t *testing.T) {
+func TestJWKSMaxAgeEndsBeforeTheSetChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
 		defer run(t, s)()
@@ -438,7 +438,7 @@ func (l *logs) count(s string) int {
 }
 
 // A store that takes no writes for days costs an alarm, not a token.
-func TestStoreOutage(t *testing.T) {
+func TestStoreOutageStopsNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, log := newStore(t), &logs{}
 		s := open(t, keys.Options{Store: st, Ring: newRing(t), Rotation: time.Hour, Log: slog.New(slog.NewTextHandler(log, nil))})
@@ -486,7 +486,7 @@ func TestStoreOutage(t *testing.T) {
 // F12: after an outage, whichever replica makes the next key, the others publish it
 // before any cache that was filled from them could miss it. Short periods leave the
 // least time.
-func TestF12_AfterAnOutage(t *testing.T) {
+func TestCachesKnowTheNextKeyAfterAnOutage_F12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, ring := newStore(t), newRing(t)
 		o := keys.Options{Store: st, Ring: ring, Rotation: 20 * time.Second, TokenTTL: 20 * time.Second}
@@ -532,7 +532,7 @@ func missed(t *testing.T, from, signer *keys.Set) (kid string) {
 }
 
 // A start while the store is down waits for it, and is no verdict on anything.
-func TestStartWithoutStore(t *testing.T) {
+func TestStartWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, ring := newStore(t), newRing(t)
 		exec(t, st, `CREATE TRIGGER down BEFORE INSERT ON signing_keys BEGIN SELECT RAISE(ABORT, 'disk on fire'); END`)
@@ -553,9 +553,11 @@ func TestStartWithoutStore(t *testing.T) {
 	})
 }
 
-func TestOpenRefuses(t *testing.T) { onBoth(t, testOpenRefuses) }
+func TestOpenRefusesDamagedRowsAndOtherRoots(t *testing.T) {
+	onBoth(t, testOpenRefusesDamagedRowsAndOtherRoots)
+}
 
-func testOpenRefuses(t *testing.T, e engine) {
+func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e engine) {
 	ring := newRing(t)
 	for name, tc := range map[string]struct {
 		spoil string
@@ -588,9 +590,11 @@ func testOpenRefuses(t *testing.T, e engine) {
 }
 
 // Both roots of a rotation open what either sealed.
-func TestRootRotation(t *testing.T) { onBoth(t, testRootRotation) }
+func TestBothRootsOpenKeysDuringRotation(t *testing.T) {
+	onBoth(t, testBothRootsOpenKeysDuringRotation)
+}
 
-func testRootRotation(t *testing.T, e engine) {
+func testBothRootsOpenKeysDuringRotation(t *testing.T, e engine) {
 	st := e.store(t)
 	old, fresh := seal.NewSecret(), seal.NewSecret()
 	var ids []string
@@ -607,9 +611,9 @@ func testRootRotation(t *testing.T, e engine) {
 }
 
 // Real time, real threads, a rotation every four seconds.
-func TestF12_Concurrent(t *testing.T) { onBoth(t, testF12_Concurrent) }
+func TestRotationUnderConcurrentUse_F12(t *testing.T) { onBoth(t, testRotationUnderConcurrentUse) }
 
-func testF12_Concurrent(t *testing.T, e engine) {
+func testRotationUnderConcurrentUse(t *testing.T, e engine) {
 	st, ring := e.store(t), newRing(t)
 	o := keys.Options{Store: st, Ring: ring, Rotation: 4 * time.Second, TokenTTL: time.Minute}
 	a, b := open(t, o), open(t, o)

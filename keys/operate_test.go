@@ -94,7 +94,7 @@ func kidOf(raw string) string {
 
 // F12, INV9: the operator brings keys forward again and again. Verifiers that cache by
 // the headers refuse no token, and both replicas change over together.
-func TestF12_RotateKeepsEveryToken(t *testing.T) {
+func TestBringingKeysForwardRefusesNoToken_F12_INV9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 5 * time.Minute
 		o := keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: ttl}
@@ -143,9 +143,11 @@ func TestF12_RotateKeepsEveryToken(t *testing.T) {
 
 // L03: what is withdrawn leaves all replicas within a poll: it signs nothing, verifies
 // nothing, also from a verifier's memory, and is no key of the store any more.
-func TestWithdrawReachesReplicas(t *testing.T) { onBoth(t, testWithdrawReachesReplicas) }
+func TestWithdrawnKeyLeavesAllReplicas_L03(t *testing.T) {
+	onBoth(t, testWithdrawnKeyLeavesAllReplicas)
+}
 
-func testWithdrawReachesReplicas(t *testing.T, e engine) {
+func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e engine) {
 	log := &logs{}
 	at := e.options(t)
 	if err := store.Create(t.Context(), at, "fingerprint"); err != nil {
@@ -210,9 +212,11 @@ func inStateOrNone(t testing.TB, o keys.Options, want keys.State) bool {
 	return false
 }
 
-func TestOperateRefuses(t *testing.T) { onBoth(t, testOperateRefuses) }
+func TestRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T) {
+	onBoth(t, testRotateAndWithdrawRefuseWithoutSuccessor)
+}
 
-func testOperateRefuses(t *testing.T, e engine) {
+func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
 	o := keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
 	if timeline := list(t, o); len(timeline.Keys) != 0 || !timeline.NextMade.IsZero() {
 		t.Errorf("an empty store has %+v", timeline)
@@ -252,9 +256,9 @@ func testOperateRefuses(t *testing.T, e engine) {
 }
 
 // Sealed anew, the store needs the old root no more; and a second time nothing happens.
-func TestReseal(t *testing.T) { onBoth(t, testReseal) }
+func TestResealedStoreNeedsNoOldRoot(t *testing.T) { onBoth(t, testResealedStoreNeedsNoOldRoot) }
 
-func testReseal(t *testing.T, e engine) {
+func testResealedStoreNeedsNoOldRoot(t *testing.T, e engine) {
 	old, fresh := seal.NewSecret(), seal.NewSecret()
 	ring := func(list ...string) *seal.Keyring {
 		r, err := seal.Parse(strings.Join(list, ","))

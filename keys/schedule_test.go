@@ -195,7 +195,7 @@ func TestScheduleWithdraw(t *testing.T) {
 // lose the store for a while; an operator who rotates and withdraws at any time.
 // Whatever key signs was published for long enough, and stays so for as long as its
 // tokens live; there is a key at any time, and never one that was withdrawn.
-func TestINV9_ScheduleSimulation(t *testing.T) {
+func TestScheduleAlwaysHasAPublishedSigningKey_INV9(t *testing.T) {
 	rotated, withdrawn := 0, 0
 	for seed := range uint64(12) {
 		m := newModel(t, seed)

@@ -110,7 +110,7 @@ type history struct {
 // After any number of kills, while old rows are pruned: a handle is accepted only as the current one or its
 // direct predecessor, whoever repeats an unanswered refresh is served, and what
 // was revoked or died of reuse stays dead.
-func TestL15_AcknowledgedVerdictsSurviveKill(t *testing.T) {
+func TestAcknowledgedVerdictsSurviveKill_L15(t *testing.T) {
 	rounds := 50
 	if testing.Short() {
 		rounds = 5

@@ -123,9 +123,9 @@ func want(t testing.TB, l *denylist.List, s *store.Store, g denylist.Grant, gen 
 	}
 }
 
-func TestUse(t *testing.T) { onBoth(t, testUse) }
+func TestUseFollowsTheRule(t *testing.T) { onBoth(t, testUseFollowsTheRule) }
 
-func testUse(t *testing.T, e engine) {
+func testUseFollowsTheRule(t *testing.T, e engine) {
 	now := time.Now()
 	s := openStore(t, e.options(t))
 	for _, test := range []struct {
@@ -263,9 +263,11 @@ func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylis
 }
 
 // Of 50 who redeem one code at once exactly one is served, and the family is dead.
-func TestD05_ConcurrentRedemption(t *testing.T) { onBoth(t, testD05_ConcurrentRedemption) }
+func TestConcurrentRedemptionServesOneAndRevokes_D05(t *testing.T) {
+	onBoth(t, testConcurrentRedemptionServesOneAndRevokes)
+}
 
-func testD05_ConcurrentRedemption(t *testing.T, e engine) {
+func testConcurrentRedemptionServesOneAndRevokes(t *testing.T, e engine) {
 	now := time.Now()
 	lists, epoch := e.replicas(t, 3, window)
 	g := grantAt(now)
@@ -280,9 +282,9 @@ func testD05_ConcurrentRedemption(t *testing.T, e engine) {
 
 // A code that is used again ends the family, at once or after a while, and stays
 // an end after a restart.
-func TestD02_CodeReplayRevokes(t *testing.T) { onBoth(t, testD02_CodeReplayRevokes) }
+func TestCodeReplayRevokes_D02(t *testing.T) { onBoth(t, testCodeReplayRevokes) }
 
-func testD02_CodeReplayRevokes(t *testing.T, e engine) {
+func testCodeReplayRevokes(t *testing.T, e engine) {
 	for _, after := range []time.Duration{0, 30 * time.Second} {
 		now := time.Now()
 		o := e.options(t)
@@ -301,9 +303,9 @@ func testD02_CodeReplayRevokes(t *testing.T, e engine) {
 }
 
 // A handle that comes back after the window ends the family, once.
-func TestE02_ReuseKillsTheFamily(t *testing.T) { onBoth(t, testE02_ReuseKillsTheFamily) }
+func TestReuseRevokesTheFamily_E02(t *testing.T) { onBoth(t, testReuseRevokesTheFamily) }
 
-func testE02_ReuseKillsTheFamily(t *testing.T, e engine) {
+func testReuseRevokesTheFamily(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	g := family(t, l, s, 2, now)
@@ -317,9 +319,9 @@ func testE02_ReuseKillsTheFamily(t *testing.T, e engine) {
 }
 
 // However often the last refresh is repeated, there is one line only.
-func TestE04_GraceDoesNotFork(t *testing.T) { onBoth(t, testE04_GraceDoesNotFork) }
+func TestRepeatedRefreshDoesNotFork_E04(t *testing.T) { onBoth(t, testRepeatedRefreshDoesNotFork) }
 
-func testE04_GraceDoesNotFork(t *testing.T, e engine) {
+func testRepeatedRefreshDoesNotFork(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	g := family(t, l, s, 1, now)
@@ -332,9 +334,11 @@ func testE04_GraceDoesNotFork(t *testing.T, e engine) {
 	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
 }
 
-func TestE05_RefreshRace(t *testing.T) { onBoth(t, testE05_RefreshRace) }
+func TestRacingRefreshesGetOneGeneration_E05(t *testing.T) {
+	onBoth(t, testRacingRefreshesGetOneGeneration)
+}
 
-func testE05_RefreshRace(t *testing.T, e engine) {
+func testRacingRefreshesGetOneGeneration(t *testing.T, e engine) {
 	now := time.Now()
 	for _, w := range []time.Duration{window, 0} {
 		lists, epoch := e.replicas(t, 3, w)
@@ -369,9 +373,11 @@ func testE05_RefreshRace(t *testing.T, e engine) {
 
 // A hundred refreshes with one handle, spread over three replicas: all get the one
 // next generation, whichever replica answers, and there is one line afterwards.
-func TestM01_SplitRotation(t *testing.T) { onBoth(t, testM01_SplitRotation) }
+func TestReplicasIssueOneNextGeneration_M01(t *testing.T) {
+	onBoth(t, testReplicasIssueOneNextGeneration)
+}
 
-func testM01_SplitRotation(t *testing.T, e engine) {
+func testReplicasIssueOneNextGeneration(t *testing.T, e engine) {
 	now := time.Now()
 	lists, epoch := e.replicas(t, 3, window)
 	g := grantAt(now)
@@ -397,11 +403,11 @@ func testM01_SplitRotation(t *testing.T, e engine) {
 }
 
 // The window and the reuse that ends it are on disk.
-func TestE06_GraceAndReuseSurviveRestart(t *testing.T) {
-	onBoth(t, testE06_GraceAndReuseSurviveRestart)
+func TestReplayWindowAndReuseSurviveRestart_E06(t *testing.T) {
+	onBoth(t, testReplayWindowAndReuseSurviveRestart)
 }
 
-func testE06_GraceAndReuseSurviveRestart(t *testing.T, e engine) {
+func testReplayWindowAndReuseSurviveRestart(t *testing.T, e engine) {
 	now := time.Now()
 	o := e.options(t)
 	reopen := func() (*denylist.List, *store.Store) {
@@ -425,11 +431,11 @@ func testE06_GraceAndReuseSurviveRestart(t *testing.T, e engine) {
 	want(t, l, s, g, 2, now, 0, denylist.ErrRevoked)
 }
 
-func TestE07_OnlyDirectPredecessorHasGrace(t *testing.T) {
-	onBoth(t, testE07_OnlyDirectPredecessorHasGrace)
+func TestOnlyDirectPredecessorCanBeRepeated_E07(t *testing.T) {
+	onBoth(t, testOnlyDirectPredecessorCanBeRepeated)
 }
 
-func testE07_OnlyDirectPredecessorHasGrace(t *testing.T, e engine) {
+func testOnlyDirectPredecessorCanBeRepeated(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	g := family(t, l, s, 3, now)
@@ -438,9 +444,11 @@ func testE07_OnlyDirectPredecessorHasGrace(t *testing.T, e engine) {
 }
 
 // A repeated refresh prolongs nothing: the window counts from the first use.
-func TestGraceIsNotProlonged(t *testing.T) { onBoth(t, testGraceIsNotProlonged) }
+func TestRepeatedRefreshDoesNotExtendTheWindow(t *testing.T) {
+	onBoth(t, testRepeatedRefreshDoesNotExtendTheWindow)
+}
 
-func testGraceIsNotProlonged(t *testing.T, e engine) {
+func testRepeatedRefreshDoesNotExtendTheWindow(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	g := family(t, l, s, 2, now)
@@ -451,9 +459,11 @@ func testGraceIsNotProlonged(t *testing.T, e engine) {
 }
 
 // A store put back to an earlier state meets a handle it has not seen.
-func TestL08_Witness(t *testing.T) { onBoth(t, testL08_Witness) }
+func TestNewerHandleShowsRolledBackStore_L08(t *testing.T) {
+	onBoth(t, testNewerHandleShowsRolledBackStore)
+}
 
-func testL08_Witness(t *testing.T, e engine) {
+func testNewerHandleShowsRolledBackStore(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	g := family(t, l, s, 5, now)
@@ -548,9 +558,9 @@ func testFindAndGrants(t *testing.T, e engine) {
 	}
 }
 
-func TestSpendID(t *testing.T) { onBoth(t, testSpendID) }
+func TestSpendIDSucceedsOnce(t *testing.T) { onBoth(t, testSpendIDSucceedsOnce) }
 
-func testSpendID(t *testing.T, e engine) {
+func testSpendIDSucceedsOnce(t *testing.T, e engine) {
 	l, _ := e.list(t, window)
 	exp := time.Now().Add(time.Hour)
 	long := strings.Repeat("a", 5000)
@@ -724,7 +734,7 @@ func (e engine) fast(t testing.TB) *store.Store {
 
 // G04: what is told elsewhere is what Revoked knows, the latest of it if that is too
 // much, and never newer than the last reading of the store.
-func TestG04_Recent(t *testing.T) {
+func TestRecentListsLatestRevocations_G04(t *testing.T) {
 	s := fastStore(t)
 	before := time.Now().Add(-time.Second)
 	l := listOn(t, s, window)

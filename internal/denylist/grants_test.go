@@ -207,9 +207,9 @@ func indexes(n int) []int {
 	return list
 }
 
-func TestAllPages(t *testing.T) { onBoth(t, testAllPages) }
+func TestAllPagesThroughLiveGrants(t *testing.T) { onBoth(t, testAllPagesThroughLiveGrants) }
 
-func testAllPages(t *testing.T, e engine) {
+func testAllPagesThroughLiveGrants(t *testing.T, e engine) {
 	now := time.Now()
 	l, s := e.list(t, window)
 	var ids []string
@@ -256,9 +256,9 @@ func testAllPages(t *testing.T, e engine) {
 
 // "Sign out everywhere" ends all that a user has granted and nothing else, here at
 // once and in every process.
-func TestRevokeAll(t *testing.T) { onBoth(t, testRevokeAll) }
+func TestRevokeAllEndsOneUsersGrants(t *testing.T) { onBoth(t, testRevokeAllEndsOneUsersGrants) }
 
-func testRevokeAll(t *testing.T, e engine) {
+func testRevokeAllEndsOneUsersGrants(t *testing.T, e engine) {
 	now := time.Now()
 	lists, epoch := e.replicas(t, 2, window)
 	use := func(g denylist.Grant, gen int64, want error) {

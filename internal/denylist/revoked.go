@@ -164,7 +164,7 @@ const pruneBatch = 200
 // accepted, by any clock. It works in small transactions between other writes.
 func (l *List) Prune(ctx context.Context, now time.Time) error {
 	kept := (l.options.Skew + l.options.Window).Milliseconds()
-	over := (now.UnixMilli() - kept) / 1000                         // whole seconds, so rather too late than too early
+	over := (now.UnixMilli() - kept) / 1000                                     // whole seconds, so rather too late than too early
 	quiet := now.UnixMilli() - (l.options.Keep + l.options.Skew).Milliseconds() // the last access token of a grant revoked before has expired
 	err := l.pruneAll(ctx, `DELETE FROM grants WHERE expires_at < $1 AND revoked_at < $2
 		AND id IN (SELECT id FROM grants ORDER BY id LIMIT $3)`, over, quiet, pruneBatch)

@@ -17,7 +17,7 @@ import (
 
 // Whatever the clock does, what was spent, revoked or expired is not accepted
 // again.
-func TestL10_TimeNeverResurrects(t *testing.T) {
+func TestClockJumpMakesNothingValidAgain_L10(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour, -10 * time.Minute, -2 * life} {
 		now := time.Now()
 		l, s := list(t, window)
@@ -40,7 +40,7 @@ func TestL10_TimeNeverResurrects(t *testing.T) {
 
 // A grant or a window that is over stays over when the machine starts again with
 // an earlier clock, because the store's time goes on.
-func TestL10_StartBeforeTheLastTime(t *testing.T) {
+func TestRestartWithEarlierClockMakesNothingValidAgain_L10(t *testing.T) {
 	o := pathOptions(t.TempDir())
 	session := func(f func(t *testing.T, l *denylist.List, s *store.Store)) {
 		synctest.Test(t, func(t *testing.T) { // the clock begins anew each time
@@ -72,7 +72,7 @@ func TestL10_StartBeforeTheLastTime(t *testing.T) {
 
 // A revocation is in memory at once here, within two seconds in another process,
 // and is forgotten when the last access token of the grant is dead.
-func TestRevokedSet(t *testing.T) {
+func TestRevocationReachesOtherProcesses(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := pathOptions(dir)
@@ -135,9 +135,11 @@ func TestRevokedSet(t *testing.T) {
 
 // Rows go when nothing they speak of can be accepted any more, and not before;
 // requests do not wait for it.
-func TestL15_Row23_Prune(t *testing.T) { onBoth(t, testL15_Row23_Prune) }
+func TestPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T) {
+	onBoth(t, testPruneDeletesInTimeWithoutBlocking_L15_Row23)
+}
 
-func testL15_Row23_Prune(t *testing.T, e engine) {
+func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 	l, s := e.list(t, window)
 	now := s.Now()
 	end := now.Add(life).Truncate(time.Second)
@@ -222,9 +224,9 @@ func testL15_Row23_Prune(t *testing.T, e engine) {
 }
 
 // However often a grant rotates, it is one row.
-func TestL15_RotationsLeaveNoRows(t *testing.T) { onBoth(t, testL15_RotationsLeaveNoRows) }
+func TestRotationsLeaveOneRow_L15(t *testing.T) { onBoth(t, testRotationsLeaveOneRow) }
 
-func testL15_RotationsLeaveNoRows(t *testing.T, e engine) {
+func testRotationsLeaveOneRow(t *testing.T, e engine) {
 	l, s := e.list(t, window)
 	now := s.Now()
 	g := family(t, l, s, 200, now)

@@ -20,7 +20,7 @@ func insertGrant(tx store.Tx, i int) error {
 }
 
 // A grant costs 300 bytes or less, indexes included.
-func TestBytesPerGrant(t *testing.T) {
+func TestGrantCostsAtMost300Bytes(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
 		n = 20_000

@@ -22,7 +22,7 @@ func longPostgresHistory() []string {
 
 // A replica that is killed while it migrates leaves the old or the new schema, never
 // neither: the old release goes on or is told so, and the new one migrates again.
-func TestL16_PostgresMigrationKilled(t *testing.T) {
+func TestKilledPostgresMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 	next := longPostgresHistory()
 	seen := map[string]int{}
 	for range cycles(20) {

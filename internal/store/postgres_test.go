@@ -81,7 +81,7 @@ func TestFirstStartOfManyReplicas(t *testing.T) {
 
 // Replicas of a new release migrate once, while one of the old release goes on; and
 // that one does not start again.
-func TestL16_ReplicasMigrateAtOnce(t *testing.T) {
+func TestReplicasThatStartTogetherMigrateOnce_L16(t *testing.T) {
 	o := firstOptions(t)
 	old := open(t, o)
 	next := store.PostgresSchema()
@@ -116,7 +116,7 @@ func TestL16_ReplicasMigrateAtOnce(t *testing.T) {
 
 // A replica with another root secret refuses. Where the secret is lost, the loss can
 // be accepted: once no server runs.
-func TestReplicaOfAnotherRoot(t *testing.T) {
+func TestReplicaWithAnotherRootIsRefused(t *testing.T) {
 	o := firstOptions(t)
 	s := open(t, o)
 	if err := spend(s, "kept"); err != nil {
@@ -305,7 +305,7 @@ func eventually(t *testing.T, what string, do func() error) {
 
 // A replica that is cut off from its database says so in time, takes nothing, and
 // goes on by itself when it is connected again. The other one does not notice.
-func TestM02_Partition(t *testing.T) {
+func TestReplicaCutOffFromDatabaseRefusesAndRecovers_M02(t *testing.T) {
 	direct := firstOptions(t)
 	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset, "half open": pgtest.HalfOpen} {
 		t.Run(name, func(t *testing.T) {
@@ -393,7 +393,7 @@ func TestLostCommitRunsOnce(t *testing.T) {
 
 // A server starts while its database is down, takes nothing, and is there when the
 // database is. A command does not wait.
-func TestStartDuringOutage(t *testing.T) {
+func TestServerStartsDuringOutage(t *testing.T) {
 	o := firstOptions(t)
 	proxy := pgtest.NewProxy(t, o.Path)
 	o.Path = proxy.URL
@@ -443,7 +443,7 @@ func (l *lines) String() string {
 
 // Another store behind the same URL, or a new epoch that somebody gave it, is found
 // out: at once by what connects, within a second or two by the rest.
-func TestDatabaseReplacedUnderAServer(t *testing.T) {
+func TestReplacedDatabaseIsDetected(t *testing.T) {
 	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	s := open(t, o)
@@ -479,7 +479,7 @@ func TestCommitsAreSynchronous(t *testing.T) {
 }
 
 // Replicas share the time: it goes on from the latest that one of them persisted.
-func TestL10_ReplicasShareTheTime(t *testing.T) {
+func TestReplicasShareTheTime_L10(t *testing.T) {
 	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	s := open(t, o)
@@ -497,7 +497,7 @@ func TestL10_ReplicasShareTheTime(t *testing.T) {
 }
 
 // A replica whose clock is wrong does not take the others with it.
-func TestL10_WrongClockStaysAlone(t *testing.T) {
+func TestReplicaWithWrongClockMisleadsNoOther_L10(t *testing.T) {
 	t.Parallel() // waits most of the time
 	o := firstOptions(t)
 	wrong, other := open(t, o), open(t, o)
@@ -521,7 +521,7 @@ func parse(t *testing.T, raw string) *url.URL {
 }
 
 // Errors say what to do, and never show the password.
-func TestPostgresErrors(t *testing.T) {
+func TestPostgresErrorsNameRemedyAndNoPassword(t *testing.T) {
 	good := pgtest.URL(t)
 	standby := pgtest.URL(t)
 	name := func(raw string) string { return parse(t, raw).Path[1:] }
@@ -575,7 +575,7 @@ func TestPostgresErrors(t *testing.T) {
 }
 
 // A password that would cross a network in the clear is told of at the start.
-func TestPostgresWithoutTLSIsToldOf(t *testing.T) {
+func TestPostgresWithoutTLSIsLogged(t *testing.T) {
 	for raw, warned := range map[string]bool{
 		"postgres://u@nowhere.invalid/x":                     true,
 		"postgres://u@nowhere.invalid/x?sslmode=disable":     true,

@@ -59,7 +59,7 @@ func testServersAnnounceThemselves(t *testing.T, o store.Options) {
 }
 
 // A command can keep servers away, and is told when there is one.
-func TestHold(t *testing.T) {
+func TestHoldKeepsServersAway(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	s := open(t, o)
@@ -79,7 +79,7 @@ func TestHold(t *testing.T) {
 }
 
 // Replicas see how far their clocks are apart, whichever of them is wrong.
-func TestClocksApart(t *testing.T) {
+func TestReplicasSeeHowFarClocksDiffer(t *testing.T) {
 	t.Parallel()
 	o := firstOptions(t)
 	right, wrong := open(t, o), open(t, o.WithClockAhead(-40*time.Second))
@@ -102,7 +102,7 @@ func TestClocksApart(t *testing.T) {
 
 // A replica that has not got the root secret to which the others went over gives no
 // verdict: it waits, and says for what.
-func TestReplicaWithoutTheRotatedRoot(t *testing.T) {
+func TestReplicaWithoutTheRotatedRootWaits(t *testing.T) {
 	t.Parallel()
 	o := firstOptions(t)
 	known := o

@@ -129,7 +129,7 @@ func longHistory() []string {
 
 // A migration that is killed leaves the old or the new schema, never neither. It
 // begins with the store of the oldest release.
-func TestL16_MigrationKilled(t *testing.T) {
+func TestKilledMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 	template := released(t, "schema1")
 	seen := map[int64]int{}
 	for range cycles(100) {
@@ -179,7 +179,7 @@ func released(t *testing.T, name string) store.Options {
 
 // The store of every release opens, with all that it remembers, as the schema that
 // a new store has; and a program of that release does not open it any more.
-func TestL16_StoreOfEveryRelease(t *testing.T) {
+func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 	fresh := options(t)
 	create(t, fresh)
 	today := tables(t, open(t, fresh))
@@ -261,7 +261,7 @@ func column(t *testing.T, s *store.Store, query string) string {
 }
 
 // A newer store is refused by name, and not touched.
-func TestL16_Downgrade(t *testing.T) {
+func TestNewerStoreIsRefused_L16(t *testing.T) {
 	o := options(t)
 	create(t, o.WithSteps(longHistory()...))
 	before := sum(t, o.Path)
@@ -274,7 +274,7 @@ func TestL16_Downgrade(t *testing.T) {
 }
 
 // A first start that is killed can be started again.
-func TestCreateKilled(t *testing.T) {
+func TestKilledCreateCanBeRepeated(t *testing.T) {
 	made := 0
 	for range cycles(50) {
 		o := jobOptions(t.TempDir())
@@ -322,7 +322,7 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 
 // A full disk costs nothing but 503s: reading goes on, and writing once there is
 // room again, without a restart.
-func TestL06_DiskFull(t *testing.T) {
+func TestFullDiskFailsWritesOnly_L06(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 		t.Skip("needs the right to mount: ", err)

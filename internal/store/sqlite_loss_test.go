@@ -129,7 +129,7 @@ func remove(t testing.TB, paths ...string) {
 // Whatever is done to the files of a stopped server, it does not start with less
 // than it had: it names the file and the way out, and touches nothing. The way
 // out is a new epoch, and what the old store was is still there.
-func TestL08_LostStore(t *testing.T) {
+func TestLostStoreIsRefused_L08(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		harm func(t *testing.T, o store.Options, yesterday string)
@@ -254,7 +254,7 @@ func TestCrashedStoreOpens(t *testing.T) {
 
 // A store of another root secret is refused before it is touched; accepting the
 // loss sets it aside, because its keys open for nobody.
-func TestStoreOfAnotherRoot(t *testing.T) {
+func TestStoreOfAnotherRootIsRefused(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	o.Root = func(fingerprint string) bool { return fingerprint == "another" }
@@ -279,7 +279,7 @@ func TestStoreOfAnotherRoot(t *testing.T) {
 }
 
 // A first start that was cut short between mirror and store is a first start.
-func TestCreateCanBeRepeated(t *testing.T) {
+func TestInterruptedCreateCanBeRepeated(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	remove(t, o.Path)
@@ -296,7 +296,7 @@ func TestCreateCanBeRepeated(t *testing.T) {
 	}
 }
 
-func TestL01_StoreOthersMayRead(t *testing.T) {
+func TestStoreReadableByOthersIsRefused_L01(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	for _, mode := range []os.FileMode{0o644, 0o640, 0o660, 0o604} {

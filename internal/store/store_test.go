@@ -382,7 +382,7 @@ func testEveryFault(t *testing.T, o store.Options) {
 
 // Two servers on one file: the second is told which lock is in its way. A command
 // needs no lock.
-func TestM04_SecondServerIsRefused(t *testing.T) {
+func TestSecondServerIsRefused_M04(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	s := open(t, o)
@@ -412,7 +412,7 @@ func TestM04_SecondServerIsRefused(t *testing.T) {
 }
 
 // Time goes on from the latest one the store has seen, across a restart.
-func TestL10_ClockSetBack(t *testing.T) {
+func TestTimeGoesOnWhenClockIsSetBack_L10(t *testing.T) {
 	o := options(t)
 	var last time.Time
 	synctest.Test(t, func(t *testing.T) {
