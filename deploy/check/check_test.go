@@ -15,7 +15,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const inHand = 25 * time.Second // what a stopping server waits for its requests
+const inHand = 25 * time.Second // how long a stopping server waits for running requests
 
 func TestDockerfile(t *testing.T) {
 	img, err := readDockerfile("../Dockerfile")
@@ -26,7 +26,7 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("base %q, user %q, stop signal %q", img.base, img.user, img.stopSignal)
 	}
 	if want := []string{"CMD", "/signet", "doctor", "--ready"}; !slices.Equal(img.health, want) {
-		t.Errorf("health check %q, want %q: there is no shell", img.health, want)
+		t.Errorf("health check %q, want %q (the image has no shell)", img.health, want)
 	}
 	if want := []string{"/signet", "serve"}; !slices.Equal(img.args, want) {
 		t.Errorf("runs %q, want %q", img.args, want)
@@ -41,14 +41,14 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("%s is not from the build stage", c.DestPath)
 		}
 		if c.DestPath == "/data" && c.Chown != img.user {
-			t.Errorf("/data belongs to %q, not to %s", c.Chown, img.user)
+			t.Errorf("/data belongs to %q, want %s", c.Chown, img.user)
 		}
 	}
 	if want := []string{"/etc/ssl/certs/ca-certificates.crt", "/signet", "/data"}; !slices.Equal(to, want) {
 		t.Errorf("the image has %q, want %q", to, want)
 	}
 	if !strings.Contains(strings.Join(img.build, "\n"), "CGO_ENABLED=0 go build") {
-		t.Errorf("built by %q, want a static program", img.build)
+		t.Errorf("build commands %q, want a static program", img.build)
 	}
 }
 
@@ -70,36 +70,36 @@ func TestCompose(t *testing.T) {
 		roles[role]++
 		checkService(t, s, role, nginx.Ipv4Address)
 		if front := s.Networks["front"]; front == nil || !slices.Contains(p.Services["nginx"].ExtraHosts[name], front.Ipv4Address) {
-			t.Errorf("nginx does not find %s", name)
+			t.Errorf("nginx has no address for %s", name)
 		}
 	}
 	if roles["auth"] != 2 || roles["mcp"] != 3 || len(roles) != 2 {
 		t.Errorf("replicas by role: %v", roles)
 	}
 	if !p.Networks["store"].Internal {
-		t.Error("the database's network leads out")
+		t.Error("the database's network is not internal")
 	}
 }
 
 func checkService(t *testing.T, s types.ServiceConfig, role, proxy string) {
 	t.Helper()
 	if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.Privileged || s.User != "" {
-		t.Errorf("%s has more rights than it needs", s.Name)
+		t.Errorf("%s has more privileges than it needs", s.Name)
 	}
 	if s.StopGracePeriod == nil || time.Duration(*s.StopGracePeriod) <= 5*time.Second+inHand {
 		t.Errorf("%s is killed while it drains: %v", s.Name, s.StopGracePeriod)
 	}
 	if got := *s.Environment["SIGNET_TRUSTED_PROXIES"]; got != proxy+"/32" {
-		t.Errorf("%s trusts %s, and nginx has %s", s.Name, got, proxy)
+		t.Errorf("%s trusts %s, but the address of nginx is %s", s.Name, got, proxy)
 	}
 	_, store := s.Networks["store"]
 	if _, secret := s.Environment["SIGNET_SECRET"]; store != (role == "auth") || secret != (role == "auth") {
-		t.Errorf("%s, of role %s: at the database %v, with the secret %v", s.Name, role, store, secret)
+		t.Errorf("%s has role %s: in the database's network %v, has the secret %v", s.Name, role, store, secret)
 	}
 }
 
-// The file has no secret of its own, and does not start without one.
-func TestComposeSecrets(t *testing.T) {
+// The compose file contains no secret, and does not start without one.
+func TestComposeNeedsSecrets(t *testing.T) {
 	for _, missing := range given {
 		rest := slices.DeleteFunc(slices.Clone(given), func(s string) bool { return s == missing })
 		name, _, _ := strings.Cut(missing, "=")
@@ -124,18 +124,18 @@ func TestKubernetes(t *testing.T) {
 	}
 	for _, d := range c.deployments {
 		if *d.Spec.Replicas != want[d.Name] || d.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 {
-			t.Errorf("%s: %d replicas, of which %s may be missing", d.Name, *d.Spec.Replicas, d.Spec.Strategy.RollingUpdate.MaxUnavailable)
+			t.Errorf("%s: %d replicas, of which %s may be unavailable", d.Name, *d.Spec.Replicas, d.Spec.Strategy.RollingUpdate.MaxUnavailable)
 		}
 		pod := d.Spec.Template.Spec
 		if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace <= drain+inHand {
-			t.Errorf("%s is killed after %s, while it may drain for %s", d.Name, grace, drain+inHand)
+			t.Errorf("%s is killed after %s, but may need %s to stop", d.Name, grace, drain+inHand)
 		}
 		checkPod(t, d.Name, pod)
 		checkSelectors(t, c, d.Name, d.Spec.Selector, d.Spec.Template.Labels)
 	}
 }
 
-// checkPod asks for what the level "restricted" of Kubernetes asks for, and more.
+// checkPod checks the "restricted" pod security level of Kubernetes, and more.
 func checkPod(t *testing.T, name string, pod core.PodSpec) {
 	t.Helper()
 	s, k := pod.SecurityContext, pod.Containers[0]
@@ -146,13 +146,13 @@ func checkPod(t *testing.T, name string, pod core.PodSpec) {
 		t.Errorf("%s: %+v", name, x)
 	}
 	if *pod.AutomountServiceAccountToken || *pod.EnableServiceLinks || pod.HostNetwork {
-		t.Errorf("%s gets what it has no use for", name)
+		t.Errorf("%s has a service account token, service links or the host's network", name)
 	}
 	if k.LivenessProbe.HTTPGet.Path != "/livez" || k.ReadinessProbe.HTTPGet.Path != "/readyz" || k.StartupProbe.HTTPGet.Path != "/livez" {
-		t.Errorf("%s: probes", name)
+		t.Errorf("%s has wrong probe paths", name)
 	}
 	if len(pod.TopologySpreadConstraints) == 0 || k.Resources.Limits.Memory().IsZero() {
-		t.Errorf("%s: nothing spreads or bounds it", name)
+		t.Errorf("%s has no topology spread constraints or no memory limit", name)
 	}
 	secret := slices.ContainsFunc(k.EnvFrom, func(e core.EnvFromSource) bool { return e.SecretRef != nil }) || len(pod.Volumes) > 0
 	if secret != (name == "signet-auth") {
@@ -160,13 +160,13 @@ func checkPod(t *testing.T, name string, pod core.PodSpec) {
 	}
 	for _, v := range pod.Volumes {
 		if *v.Secret.DefaultMode != 0o440 || *s.FSGroup != *s.RunAsUser {
-			t.Errorf("%s cannot read %s, or everybody can", name, v.Name)
+			t.Errorf("%s: volume %s has mode %o and group %d", name, v.Name, *v.Secret.DefaultMode, *s.FSGroup)
 		}
 	}
 }
 
-// checkSelectors finds the service, the budget, the network policy and the way in that
-// belong to a deployment by its labels.
+// checkSelectors checks that a service, a disruption budget, a network policy and an
+// ingress select a deployment by its labels.
 func checkSelectors(t *testing.T, c *cluster, name string, own *meta.LabelSelector, labels map[string]string) {
 	t.Helper()
 	matches := func(s map[string]string) bool {
@@ -178,7 +178,7 @@ func checkSelectors(t *testing.T, c *cluster, name string, own *meta.LabelSelect
 		return len(s) > 0
 	}
 	if !matches(own.MatchLabels) {
-		t.Errorf("%s does not find its own pods", name)
+		t.Errorf("%s does not select its own pods", name)
 	}
 	service, budget, policed, reached := 0, 0, 0, false
 	for _, s := range c.services {
@@ -202,23 +202,23 @@ func checkSelectors(t *testing.T, c *cluster, name string, own *meta.LabelSelect
 		}
 	}
 	if service != 1 || budget != 1 || policed == 0 || !reached {
-		t.Errorf("%s: %d services, %d budgets, %d network policies, reached from outside %v", name, service, budget, policed, reached)
+		t.Errorf("%s: %d services, %d budgets, %d network policies, reachable from outside %v", name, service, budget, policed, reached)
 	}
 }
 
-// Kustomize would put the example of the secrets in the place of the real ones.
-func TestKubernetesSecrets(t *testing.T) {
+// Applying the example secrets would replace the real ones.
+func TestKubernetesAppliesNoExampleSecrets(t *testing.T) {
 	c, err := readCluster("../kubernetes")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if slices.Contains(c.kustomization.Resources, "secret.example.yaml") {
-		t.Error("the example is applied")
+		t.Error("kustomization.yaml applies the example secrets")
 	}
 	for _, s := range c.secrets {
 		for name, value := range s.StringData {
 			if !strings.Contains(value, "REPLACE") {
-				t.Errorf("%s of secret %s looks like a real one", name, s.Name)
+				t.Errorf("%s of secret %s has no REPLACE in its value", name, s.Name)
 			}
 		}
 	}
@@ -229,12 +229,12 @@ func TestKubernetesSecrets(t *testing.T) {
 	for _, f := range files {
 		name := filepath.Base(f)
 		if name != "kustomization.yaml" && name != "secret.example.yaml" && !slices.Contains(c.kustomization.Resources, name) {
-			t.Errorf("%s is applied by nobody", name)
+			t.Errorf("kustomization.yaml does not apply %s", name)
 		}
 	}
 }
 
-// A check that refuses nothing is broken: one thing is changed in each file.
+// Each case breaks one thing in one file, and the check must refuse it.
 func TestChangedFilesAreRefused(t *testing.T) {
 	for _, tt := range []struct{ file, from, to string }{
 		{"Dockerfile", "WORKDIR /data", "WORKDIRS /data"},
@@ -274,8 +274,8 @@ func TestChangedFilesAreRefused(t *testing.T) {
 	}
 }
 
-// What a build gets is what it needs, and no secret.
-func TestBuildContext(t *testing.T) {
+// The build context contains the sources and no secret.
+func TestBuildContextHasNoSecrets(t *testing.T) {
 	f, err := os.Open("../Dockerfile.dockerignore")
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +294,7 @@ func TestBuildContext(t *testing.T) {
 		"go.mod": false, "main.go": false, "handlers/pages/messages.json": false, "internal/store/store.go": false,
 	} {
 		if got, err := ignored.MatchesOrParentMatches(path); err != nil || got != want {
-			t.Errorf("%s: left out %v, want %v (%v)", path, got, want, err)
+			t.Errorf("%s: ignored %v, want %v (%v)", path, got, want, err)
 		}
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// The variables that the user puts beside compose.yaml.
+// given is the content of the user's .env file beside compose.yaml.
 var given = []string{"SIGNET_SECRET=given-secret", "POSTGRES_PASSWORD=given-password"}
 
-// readCompose loads a file as Docker Compose does: schema, interpolation, anchors,
-// references between its parts.
+// readCompose loads a file as Docker Compose does, with its schema, interpolation,
+// anchors and references between parts.
 func readCompose(ctx context.Context, path string, environment ...string) (*types.Project, error) {
 	if environment == nil {
 		environment = given

@@ -9,7 +9,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// image is what the last stage of a Dockerfile makes.
+// image describes the result of the last stage of a Dockerfile.
 type image struct {
 	base        string
 	user        string
@@ -20,7 +20,7 @@ type image struct {
 	volumes     []string
 	environment map[string]string
 	copies      []*instructions.CopyCommand
-	build       []string // commands of the stages before
+	build       []string // commands of the earlier stages
 }
 
 // readDockerfile parses a Dockerfile as BuildKit does.

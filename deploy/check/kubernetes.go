@@ -18,7 +18,7 @@ import (
 	strict "sigs.k8s.io/yaml"
 )
 
-// kustomization is the part of kustomize's file that ours has.
+// kustomization has the fields of a kustomize file that deploy/ uses.
 type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
@@ -31,7 +31,7 @@ type kustomization struct {
 	} `json:"images"`
 }
 
-// cluster is what kustomization.yaml names, and the example of the secrets.
+// cluster holds the objects that kustomization.yaml names, and the example secrets.
 type cluster struct {
 	kustomization kustomization
 	namespaces    []core.Namespace
@@ -45,7 +45,7 @@ type cluster struct {
 }
 
 // readCluster reads the manifests as the API server does under strict validation:
-// a field that does not exist is an error, and so is one that stands twice.
+// an unknown field is an error, and so is a repeated field.
 func readCluster(dir string) (*cluster, error) {
 	c := &cluster{configs: map[string]core.ConfigMap{}, secrets: map[string]core.Secret{}}
 	b, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
@@ -128,7 +128,7 @@ func into[T any](doc []byte, list *[]T) error {
 	return nil
 }
 
-// replica puts together the environment of a deployment's container.
+// replica assembles the environment of a deployment's container.
 func (c *cluster) replica(img *image, d apps.Deployment) (replica, error) {
 	container := d.Spec.Template.Spec.Containers[0]
 	r := img.replica()

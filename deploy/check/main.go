@@ -1,9 +1,9 @@
-// Check reads the files of deploy/ with the types and parsers of the programs that
-// they are for, so that what Docker, Compose or Kubernetes would refuse is found without
-// any of them. It is a module of its own: Signet needs none of these libraries.
+// Check reads the files of deploy/ with the types and parsers of Docker, Compose and
+// Kubernetes, so that it finds errors without running any of them. It is a separate
+// module because Signet needs none of these libraries.
 //
-// As a program it prints, as JSON, the settings with which each file starts Signet. The
-// tests of the main module start it with just these.
+// The program prints, as JSON, the settings with which each file starts Signet. The
+// tests of the main module start Signet with exactly these settings.
 package main
 
 import (
@@ -13,15 +13,15 @@ import (
 	"os"
 )
 
-// replica is how one process of Signet is started.
+// replica describes how one process of Signet is started.
 type replica struct {
 	Name        string            `json:"name"`
 	Args        []string          `json:"args"`
 	Environment map[string]string `json:"environment"`
-	Mounts      map[string]string `json:"mounts"` // path to what is there
+	Mounts      map[string]string `json:"mounts"` // mount path to source
 }
 
-// plans are the replicas of every file.
+// plans holds the replicas of every file.
 type plans struct {
 	Image      replica   `json:"image"`
 	Build      []string  `json:"build"` // commands of the build stage

@@ -1,5 +1,5 @@
-// Custom is a program that has an HTTP server already: Signet is a handler in its
-// mux, with settings and scopes of its own, and one tool is for administrators.
+// Custom is a program with its own HTTP server. Signet is a handler in its mux, with
+// custom settings and scopes, and one tool for administrators.
 package main
 
 import (
@@ -54,9 +54,9 @@ func run(ctx context.Context) error {
 		Issuer:         cmp.Or(os.Getenv("SIGNET_ISSUER"), "http://localhost:8000"),
 		DataDir:        "custom-data",
 		Store:          "custom-data/custom.db",
-		Scopes:         []string{"read", "admin"}, // that exist
-		DefaultScopes:  []string{"read"},          // of who asks for none
-		RequiredScopes: []string{"read"},          // of every MCP request
+		Scopes:         []string{"read", "admin"}, // all scopes that exist
+		DefaultScopes:  []string{"read"},          // if a client requests none
+		RequiredScopes: []string{"read"},          // for every MCP request
 		Lives:          server.Lives{Access: 10 * time.Minute, Refresh: 30 * 24 * time.Hour},
 		Log:            slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})

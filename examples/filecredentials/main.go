@@ -1,9 +1,9 @@
-// Filecredentials checks users against a file of name:password lines that another
-// system wrote, users.txt. A user's id is the number of its line.
+// Filecredentials checks users against users.txt, a file of name:password lines that
+// another system wrote. A user's id is the number of the line.
 //
-// Signet has a users file of its own, with hashes in place of passwords, and
-// `signet user import users.txt` makes it of this one: see docs/users.md. Use this
-// program's way if the file must stay what it is.
+// Signet has its own users file, with hashes instead of passwords, and
+// `signet user import users.txt` imports such a file: see docs/users.md. Use the
+// approach of this program if the file must stay as it is.
 package main
 
 import (
@@ -25,12 +25,12 @@ import (
 	"signet/users"
 )
 
-// fileCheck looks name and password up in the file at path, as it is at the time.
+// fileCheck returns a check that reads the file at path at every login.
 func fileCheck(path string) users.CheckFunc {
 	return func(_ context.Context, name, password string) (users.User, error) {
 		file, err := os.Open(path)
 		if err != nil {
-			return users.User{}, err // not ErrInvalid: whether the password is right is unknown
+			return users.User{}, err // not ErrInvalid: the password may be right
 		}
 		defer file.Close()
 		found, lines := users.User{}, bufio.NewScanner(file)
@@ -50,7 +50,7 @@ func fileCheck(path string) users.CheckFunc {
 	}
 }
 
-// same compares in a time that tells nothing about where two texts differ.
+// same compares two texts in a time that does not reveal where they differ.
 func same(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1

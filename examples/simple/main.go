@@ -1,4 +1,4 @@
-// Simple is a protected MCP server with two tools and a user check of its own.
+// Simple is a protected MCP server with two tools and its own password check.
 package main
 
 import (
@@ -14,7 +14,8 @@ import (
 	"signet/users"
 )
 
-// check stands for your own: ask a database, a directory, another service.
+// check is a placeholder for your own check, which asks a database, a directory or
+// another service.
 func check(_ context.Context, name, password string) (users.User, error) {
 	if name != "alice" || password != "cows" {
 		return users.User{}, users.ErrInvalid

@@ -1,10 +1,10 @@
-// Stateful is an MCP server that keeps sessions, as the go-sdk offers them, behind
-// Signet's guard: streamable HTTP at /mcp, and at /sse the transport that came
-// before it. It holds no secret; tokens come from the Signet at SIGNET_ISSUER, whose
-// SIGNET_RESOURCES must name both URLs.
+// Stateful is an MCP server that puts the go-sdk's sessions behind Signet's guard:
+// streamable HTTP at /mcp, and the older SSE transport at /sse. It holds no secret.
+// Its tokens come from the Signet at SIGNET_ISSUER, whose SIGNET_RESOURCES must name
+// both URLs.
 //
-// Sessions tie a client to one process. Signet's own endpoint has none, and any
-// request may land on any replica: use this for servers that need to push.
+// Sessions tie a client to one process. Signet's own endpoint has no sessions, so any
+// replica can serve any request. Use sessions only for servers that push messages.
 package main
 
 import (
@@ -40,14 +40,14 @@ func newServer(log *slog.Logger) *sdk.Server {
 	sdk.AddTool(s, &sdk.Tool{Name: "whoami", Description: "Tell which user is calling"}, whoami)
 	sdk.AddTool(s, &sdk.Tool{Name: "wipe", Description: "Needs the scope admin"}, wipe)
 	s.AddReceivingMiddleware(access.Middleware)
-	s.AddReceivingMiddleware(mcp.Contain(log)) // last: it covers what is there before it
+	s.AddReceivingMiddleware(mcp.Contain(log)) // last, so that it covers the middleware before it
 	return s
 }
 
-// perUser gives every user a handler, and so sessions, of their own. The SDK's SSE
-// handler lets whoever knows the id of a session write into it, as its owner.
+// perUser gives every user a separate handler, and so separate sessions. The SDK's SSE
+// handler lets any user who knows the id of a session write into it as its owner.
 func perUser(s *sdk.Server) http.Handler {
-	var handlers sync.Map // by subject; as many as users have been here
+	var handlers sync.Map // by subject; grows with the number of users
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, _ := mcp.Caller(r.Context())
 		h, _ := handlers.LoadOrStore(caller.Subject, sdk.NewSSEHandler(func(*http.Request) *sdk.Server { return s }, &sdk.SSEOptions{DisableLocalhostProtection: true}))

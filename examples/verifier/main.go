@@ -1,6 +1,6 @@
-// Verifier is an API that takes Signet's access tokens. It imports signet/jwt and
-// nothing else of Signet: it holds no secret, keeps no state and cannot mint.
-// verifier.mjs is the same in JavaScript.
+// Verifier is an API that accepts Signet's access tokens. It imports only signet/jwt
+// from Signet: it holds no secret, keeps no state and cannot issue tokens.
+// verifier.mjs is the same program in JavaScript.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 		Issuer:    issuer,
 		Audiences: []string{audience}, // one of the issuer's SIGNET_RESOURCES
 		Keys:      keys,
-		Feed:      feed, // leave it out, and a revoked grant's tokens live until they expire
+		Feed:      feed, // without it, tokens of a revoked grant are accepted until they expire
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -41,7 +41,7 @@ func main() {
 		case errors.Is(err, jwt.ErrInvalid):
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 			http.Error(w, "the access token is not valid here", http.StatusUnauthorized)
-		default: // keys, or revocations, cannot be had: the token may be good
+		default: // keys or revocations are unavailable: the token may be valid
 			http.Error(w, "try again in a moment", http.StatusServiceUnavailable)
 		}
 	})

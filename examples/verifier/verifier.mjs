@@ -1,12 +1,12 @@
-// An API that takes Signet's access tokens, with the package jose from npm. It is
-// examples/verifier in JavaScript.
+// An API that accepts Signet's access tokens, with the npm package jose. It is the
+// same program as main.go, in JavaScript.
 import { createServer } from 'node:http';
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 
 const { SIGNET_ISSUER: issuer, RESOURCE: audience, LISTEN: listen } = process.env;
 
 const keys = createRemoteJWKSet(new URL(issuer + '/.well-known/jwks.json'));
-const revoked = new Map(); // grant to when its last token is dead, in seconds
+const revoked = new Map(); // grant id to the time (in seconds) when its last token has expired
 
 async function poll() {
   const response = await fetch(issuer + '/.well-known/revoked', { redirect: 'error', signal: AbortSignal.timeout(5000) });
@@ -29,7 +29,7 @@ createServer(async (request, response) => {
     const { sub, scope } = await verify(request.headers.authorization?.replace(/^Bearer /, '') ?? '');
     response.end(`Hello, ${sub}, with the scopes ${scope}.\n`);
   } catch (e) {
-    // Where the keys cannot be had the token may be good: never 401, on which clients throw it away.
+    // Without the keys the token may be valid. Do not answer 401: clients discard their tokens on it.
     const refused = e instanceof errors.JOSEError && !['ERR_JOSE_GENERIC', 'ERR_JWKS_TIMEOUT', 'ERR_JWKS_INVALID'].includes(e.code);
     response.writeHead(refused ? 401 : 503, refused ? { 'WWW-Authenticate': 'Bearer error="invalid_token"' } : {}).end();
   }
