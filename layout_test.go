@@ -30,7 +30,7 @@ var imports = map[string][]string{
 	"signet/users":              {"internal/durable"},
 	"signet/jwt":                {"internal/oauth"},
 	"signet/internal/seal":      {},
-	"signet/internal/store":     {"internal/durable", "internal/failpoint"}, // in a build for tests
+	"signet/internal/store":     {"internal/background", "internal/durable", "internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
 	"signet/internal/state":     {"internal/store", "internal/seal", "internal/durable", "keys", "jwt"},

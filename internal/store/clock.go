@@ -48,10 +48,11 @@ func (c *clock) takeUp(ms int64) {
 	}
 }
 
-func (c *clock) warnBehind(name string, log *slog.Logger) (behind bool) {
-	d := c.Behind()
-	if d > backwards {
-		log.Warn("the clock is behind the store: times go on from the store's", "store", name, "behind", d)
+// clockIsBehind is the message when that is more than backwards.
+const clockIsBehind = "the clock is behind the store: times go on from the store's"
+
+func (c *clock) warnBehind(name string, log *slog.Logger) {
+	if d := c.Behind(); d > backwards {
+		log.Warn(clockIsBehind, "store", name, "behind", d)
 	}
-	return d > backwards
 }

@@ -6,25 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"signet/internal/background"
 )
 
 // work opens the store once its database can be reached, and from then on keeps it
 // compared with the other replicas.
 func (p *postgresDatabase) work(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
-	defer tick.Stop()
-	for {
-		err := p.openOrBeat(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		p.report(err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	once := func() {
+		if err := p.openOrBeat(ctx); ctx.Err() == nil {
+			p.report(err)
 		}
 	}
+	once()
+	background.Every(ctx, beatEvery, once)
 }
 
 // report logs trouble, once a minute while it lasts, and its end.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
+
+	"signet/internal/background"
 )
 
 // checkpointAt is how many pages may be in the log, by estimate, before they are moved
@@ -43,15 +46,19 @@ type sqliteFile struct {
 
 	// The connection that writes, used by one goroutine alone.
 	*sqliteConn
-	commits       int64 // meta's counter, as of the last commit here
-	pages         int   // written since the last checkpoint, by estimate
-	clockReported bool  // the log knows that the clock was set back
-	mirrorFailed  bool  // the log knows that the mirror cannot be written
+	commits     int64 // meta's counter, as of the last commit here
+	pages       int   // written since the last checkpoint, by estimate
+	clockBehind background.Condition
+	mirrorFails background.Condition
 }
 
 func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) {
 	o := s.options
-	f := &sqliteFile{state: s, readers: make(chan *sqliteConn, maxReaders), checked: make(chan struct{})}
+	f := &sqliteFile{
+		state: s, readers: make(chan *sqliteConn, maxReaders), checked: make(chan struct{}),
+		clockBehind: background.Condition{Log: o.Log, Level: slog.LevelWarn, Begin: clockIsBehind},
+		mirrorFails: background.Condition{Log: o.Log, Level: slog.LevelError, Begin: "the store's mirror cannot be written: a later loss may go unnoticed"},
+	}
 	defer func() {
 		if err != nil {
 			f.release()
@@ -186,11 +193,8 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 func (f *sqliteFile) mirrorCommit(seen int64) {
 	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits})
 	f.takeUp(seen)
-	if f.clockReported {
-		f.clockReported = f.Behind() > backwards
-	} else {
-		f.clockReported = f.warnBehind(f.name, f.options.Log)
-	}
+	d := f.Behind()
+	f.clockBehind.Holds(d > backwards, "store", f.name, "behind", d)
 }
 
 func (f *sqliteFile) idle() {
@@ -213,11 +217,7 @@ func (f *sqliteFile) checkpoint(mode string) {
 }
 
 func (f *sqliteFile) advanceMirror(to mark) {
-	err := f.mirror.advance(to)
-	if err != nil && !f.mirrorFailed {
-		f.options.Log.Error("the store's mirror cannot be written: a later loss may go unnoticed", "err", err)
-	}
-	f.mirrorFailed = err != nil
+	f.mirrorFails.Fails(context.Background(), f.mirror.advance(to))
 }
 
 // finish ends a server's work: it persists the latest time, by which a request may
