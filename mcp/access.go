@@ -12,23 +12,23 @@ import (
 	"signet/internal/oauth"
 )
 
-// Access says what the tools of a server ask of their callers, beyond what
-// every request needs. The zero value asks nothing more. It may be changed while
-// the server runs and counts from the next message on, so declare what a tool
-// needs before you add the tool. Tools go by the name that the client calls.
+// Access says which scopes single tools need, besides those that every request needs. With
+// the zero value they need no more. A change applies from the next message on, so declare
+// what a tool needs before you add the tool. The name of a tool is the one that clients
+// call.
 //
 //	access.Require("admin_action", "admin")
 //	sdk.AddTool(server, &sdk.Tool{Name: "admin_action"}, adminAction)
 //
-// A caller who lacks a scope of a tool does not see it listed, and a call of it
-// is answered with the challenge that lets the client ask for the scope.
+// Lists do not contain tools whose scopes the caller lacks, and a call of such a tool is
+// answered with a challenge, so that the client can ask for the scope.
 type Access struct {
 	mu     sync.RWMutex
 	scopes map[string][]string
 	open   map[string]bool
 }
 
-// Require makes tool need all of scopes, and those of earlier calls.
+// Require makes tool need all of scopes, besides those of earlier calls.
 func (a *Access) Require(tool string, scopes ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -38,9 +38,9 @@ func (a *Access) Require(tool string, scopes ...string) {
 	a.scopes[tool] = union(a.scopes[tool], scopes)
 }
 
-// WithoutLogin lets everybody list and call tools without an access token, but
-// for those that need a scope. All others stay as they are, and so does a
-// request that comes with a token.
+// WithoutLogin makes tools public, except those that need a scope: requests without an
+// access token may list and call them. It changes nothing for other tools, and nothing for
+// requests with a token.
 func (a *Access) WithoutLogin(tools ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -52,15 +52,15 @@ func (a *Access) WithoutLogin(tools ...string) {
 	}
 }
 
-// Middleware enforces a where the tools are called, whatever serves them, and
-// takes from tools/list what the caller may not call. [Handler] adds it to its
-// server. One that is served otherwise should be given it before Contain.
+// Middleware enforces a where the tools are called, whatever serves them, and removes from
+// tools/list the tools that the caller may not call. [Handler] adds it to its server. Add
+// it to a server that is served in another way, before Contain.
 func (a *Access) Middleware(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
 		var info *auth.TokenInfo
 		if extra := req.GetExtra(); extra != nil {
 			info = extra.TokenInfo
-		} else { // the transport of /sse says nothing of requests: who opened the session counts
+		} else { // the transport of /sse has no request: the token that opened the session counts
 			info, _ = ctx.Value(infoKey{}).(*auth.TokenInfo)
 		}
 		var tool string
@@ -78,8 +78,8 @@ func (a *Access) Middleware(next sdk.MethodHandler) sdk.MethodHandler {
 	}
 }
 
-// allows reports whether a caller with info, nil if without login, may send
-// method, for a call of tool.
+// allows reports whether a caller may send method, and for a call, call tool. Without a
+// token info is nil.
 func (a *Access) allows(info *auth.TokenInfo, method, tool string) bool {
 	if info == nil {
 		return a.public(method, tool)
@@ -87,10 +87,10 @@ func (a *Access) allows(info *auth.TokenInfo, method, tool string) bool {
 	return method != callTool || oauth.ScopeIsSubset(a.needed(tool), info.Scopes)
 }
 
-// visible returns list with the tools that the caller may call. It is private
-// even if a middleware says otherwise: it depends on the token.
+// visible returns the part of list that the caller may call. The result is private even
+// if a middleware says otherwise, because it depends on the token.
 func (a *Access) visible(list *sdk.ListToolsResult, info *auth.TokenInfo) *sdk.ListToolsResult {
-	mine := *list // a middleware may keep the one it has for others
+	mine := *list // a middleware may use list for other callers
 	mine.Tools = make([]*sdk.Tool, 0, len(list.Tools))
 	for _, tool := range list.Tools {
 		if tool != nil && a.allows(info, callTool, tool.Name) {
@@ -101,22 +101,22 @@ func (a *Access) visible(list *sdk.ListToolsResult, info *auth.TokenInfo) *sdk.L
 	return &mine
 }
 
-// needed are the scopes that tool asks for.
+// needed returns the scopes that tool needs.
 func (a *Access) needed(tool string) []string {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.scopes[tool] // Require replaces it and changes no element
+	return a.scopes[tool] // Require replaces the slice and changes no element
 }
 
-// admitsStrangers reports whether there is a tool that needs no login.
-func (a *Access) admitsStrangers() bool {
+// hasPublicTools reports whether there is a tool that needs no login.
+func (a *Access) hasPublicTools() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return len(a.open) > 0
 }
 
-// public reports whether method needs no access token: the call of a tool
-// without login, and what clients send to get there.
+// public reports whether method needs no access token: the call of a public tool, and the
+// messages that clients send before.
 func (a *Access) public(method, tool string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -131,7 +131,7 @@ func (a *Access) public(method, tool string) bool {
 
 const callTool = "tools/call"
 
-// union returns a with those of b that it lacks, in an array of its own.
+// union returns the elements of a and those of b that a lacks, in a new array.
 func union(a, b []string) []string {
 	all := slices.Clone(a)
 	for _, s := range b {

@@ -13,19 +13,18 @@ import (
 	"signet/jwt"
 )
 
-// Guard lets requests with a valid access token for o.Resource that carries
-// all scopes of o.Required pass to next, and answers every other one, whatever
-// its method. Of o it reads Resource, Verifier, Required, Challenge, Hierarchy
-// and Log.
+// Guard passes requests with a valid access token for o.Resource that has all scopes of
+// o.Required to next, and refuses all others, whatever their method. It reads the fields
+// Resource, Verifier, Required, Challenge, Hierarchy and Log of o.
 //
-// Behind it [Caller] returns the claims, and tools of the go-sdk find them in
-// the TokenInfo of their request, whose Scopes have the implied ones as well.
-// A stream of events that the request opens ends when the token does, and, like
-// every answer that may be one, within a second of the verifier's learning that the
-// grant was revoked: by the end of the request's context.
+// Behind it [Caller] returns the claims, and tools of the go-sdk find them in the
+// TokenInfo of their request, whose Scopes include the implied ones. A stream of events
+// that the request opens ends when the token expires. It also ends, like every answer that
+// may be a stream, within a second after the verifier has learned that the grant was
+// revoked: the request's context ends.
 //
-// It does not answer CORS preflights, does not look at Origin or Host, and knows
-// nothing of single tools; [Handler] does.
+// Guard does not answer CORS preflights, does not check Origin or Host, and knows nothing
+// of single tools; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
 	admit := newAdmit(next)
@@ -50,9 +49,9 @@ func Guard(o Options, next http.Handler) http.Handler {
 	})
 }
 
-// Caller returns the claims of the access token that the request behind ctx
-// came with. It works in handlers behind a [Guard], in tools behind a [Handler],
-// and in tools of a [NewServer] behind a Guard.
+// Caller returns the claims of the access token of the request that ctx belongs to. It
+// works in handlers behind a [Guard], in tools behind a [Handler], and in tools of a
+// [NewServer] behind a Guard.
 func Caller(ctx context.Context) (jwt.Claims, bool) {
 	if info, ok := ctx.Value(infoKey{}).(*auth.TokenInfo); ok && info != nil {
 		if claims, ok := info.Extra[claimsKey].(*jwt.Claims); ok {
@@ -92,8 +91,8 @@ func newGuard(o Options) *guard {
 	}
 }
 
-// errNoCredentials is the one refusal whose challenge has no error in it
-// (RFC 6750 §3.1): some hosts start a login on this form only.
+// errNoCredentials is the only refusal whose challenge has no error in it (RFC 6750 §3.1):
+// some hosts start a login on this form only.
 var errNoCredentials = errors.New("no bearer token")
 
 // authenticate returns the claims of r's access token. Any error it returns is
@@ -116,21 +115,20 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	case errors.Is(err, jwt.ErrInvalid):
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is not valid for this resource").Because(err)
 	default:
-		// On a 401 clients throw their tokens away. The token may be good, we
-		// cannot tell.
+		// The token may be good, and on a 401 clients throw their tokens away.
 		return nil, oauth.Errorf(oauth.TemporarilyUnavailable, "access tokens cannot be verified now").Because(err)
 	}
 	if claims.Audience != g.resource {
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is for another resource")
 	}
 	if claims.Confirm != nil {
-		// A bound token without proof is a stolen one (RFC 9449 §7.1).
+		// A bound token without proof counts as stolen (RFC 9449 §7.1).
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is bound to a key and needs a proof")
 	}
 	return claims, nil
 }
 
-// authorize refuses a token that was not granted one of the needed scopes.
+// authorize refuses a token that lacks one of the needed scopes.
 func authorize(granted, needed []string) error {
 	if oauth.ScopeIsSubset(needed, granted) {
 		return nil
@@ -138,9 +136,9 @@ func authorize(granted, needed []string) error {
 	return oauth.Errorf(oauth.InsufficientScope, "the access token lacks a scope that this operation needs")
 }
 
-// stepUp lists the scopes of a 403: all that the operation needs. Clients of
-// the older protocol ask for exactly what the challenge says and would lose
-// the scopes they have, so those get them repeated.
+// stepUp returns the scopes of a 403's challenge: all that the operation needs. Clients of
+// the older protocol then ask for exactly these scopes, so for them the challenge repeats
+// the scopes that they have.
 func stepUp(r *http.Request, granted, needed []string) []string {
 	if r.Header.Get("Mcp-Protocol-Version") >= modern {
 		return withoutOffline(needed)
@@ -148,8 +146,8 @@ func stepUp(r *http.Request, granted, needed []string) []string {
 	return union(withoutOffline(granted), withoutOffline(needed))
 }
 
-// refuse answers with err as JSON and, unless the fault is ours, with a
-// challenge that asks for scope (RFC 6750 §3, RFC 9728 §5.1).
+// refuse answers with err as JSON and, unless this server failed, with a challenge that
+// asks for scope (RFC 6750 §3, RFC 9728 §5.1).
 func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope []string) {
 	var e *oauth.Error // nil is the challenge without an error
 	if err != errNoCredentials {
@@ -168,19 +166,19 @@ func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope 
 	e.WriteJSON(w, false)
 }
 
-// admit is a handler to which a request is passed on behalf of verified claims, with
-// ctx in place of its own context.
+// admit handles a request on behalf of verified claims, with ctx in place of the
+// request's own context.
 type admit func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string)
 
-// newAdmit returns what calls next. The SDK keeps the context key of TokenInfo
-// to itself, so its own middleware has to put it there; by then we have decided,
-// and it only fetches the result.
+// newAdmit returns a function that calls next. The SDK does not export the context key of
+// TokenInfo, so its own middleware has to set it; the decision was made before, and the
+// middleware only fetches the result.
 func newAdmit(next http.Handler) admit {
 	fetch := func(ctx context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
 		return ctx.Value(infoKey{}).(*auth.TokenInfo), nil
 	}
-	// Twice the leeway: a token that expires between our check and the SDK's
-	// still counts as checked.
+	// Twice the leeway: a token that expires between this check and the SDK's still
+	// counts as checked.
 	h := auth.RequireBearerToken(fetch, &auth.RequireBearerTokenOptions{ClockSkew: 2 * jwt.Leeway})(next)
 	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
 		info := &auth.TokenInfo{

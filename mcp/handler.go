@@ -29,26 +29,25 @@ const listen = "subscriptions/listen"
 // maxBody is the largest request body, in bytes.
 const maxBody = sdk.DefaultMaxRequestBodyBytes
 
-// Handler serves the tools of o.Server over streamable HTTP, both to clients
-// of the sessionless protocol and to those that initialize. In this order, a
-// request is refused that
+// Handler serves the tools of o.Server over streamable HTTP, both to clients of the
+// sessionless protocol and to those that initialize. It refuses, in this order, a request
+// that
 //
-//   - comes from a foreign origin or, if Resource is on a loopback host, names
-//     a foreign host: 403;
+//   - comes from a foreign origin or, if Resource is on a loopback host, names a foreign
+//     host: 403;
 //   - has no valid access token, whatever its method: 401 with a challenge;
 //   - is not a POST: 405; is not JSON: 415; is too large: 413;
 //   - is not exactly one JSON-RPC message that all parsers read alike: 400;
-//   - lacks a protocol version that we speak (only initialize may): 400;
+//   - has no supported protocol version (only initialize may lack it): 400;
 //   - lacks a scope: 403 with a challenge.
 //
-// Refusals of the bearer check have the JSON body of RFC 6750 servers, the
-// others a JSON-RPC error. A CORS preflight needs no token. If o.Access lets
-// strangers call a tool, a request without token is refused with 401 unless it
-// is a message that they may send.
+// Refusals of the bearer check have the JSON body of RFC 6750 servers, the others a
+// JSON-RPC error. A CORS preflight needs no token. If o.Access has public tools, a request
+// without a token is refused with 401 unless it needs none.
 //
-// A panic in a tool is logged, and its caller gets an internal error. Handler
-// sees to that, and to o.Access, from the first request on, so it covers every
-// middleware which o.Server was given until then.
+// A panic in a tool is logged, and the caller gets an internal error. Handler adds this
+// protection and o.Access to o.Server with the first request, so they cover every
+// middleware that was added before.
 func Handler(o Options) (*Endpoint, error) {
 	if o.Verifier == nil || o.Server == nil {
 		return nil, errors.New("mcp: a Handler needs a Verifier and a Server")
@@ -57,7 +56,7 @@ func Handler(o Options) (*Endpoint, error) {
 	if err != nil || resource.Host == "" || resource.Fragment != "" {
 		return nil, fmt.Errorf("mcp: resource %q is not an absolute URL without fragment", o.Resource)
 	}
-	// Switches in it bring back sessions in stateless mode and more.
+	// Its switches bring back sessions in stateless mode, among others.
 	if os.Getenv("MCPGODEBUG") != "" {
 		return nil, errors.New("mcp: the environment variable MCPGODEBUG changes the MCP SDK's behaviour: unset it")
 	}
@@ -70,19 +69,19 @@ func Handler(o Options) (*Endpoint, error) {
 		access = new(Access)
 	}
 	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(Contain(o.logger()), access.Middleware) })
-	stranger := sdk.NewStreamableHTTPHandler(
+	withoutToken := sdk.NewStreamableHTTPHandler(
 		func(*http.Request) *sdk.Server { protect(); return o.Server },
 		&sdk.StreamableHTTPOptions{
 			Stateless:    true,
 			JSONResponse: true, // an event stream for one event costs 40 us more
 			Logger:       o.Log,
-			// The door checks Host by what the resource is called. The SDK would by
-			// where we listen, and refuse every proxy on this machine.
+			// The doorkeeper compares Host with the resource. The SDK would compare it
+			// with the address of the listener, and refuse every proxy on this machine.
 			DisableLocalhostProtection:   true,
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, stranger: stranger, caller: newAdmit(stranger)}, nil
+	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, withoutToken: withoutToken, withToken: newAdmit(withoutToken)}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -93,8 +92,8 @@ type Endpoint struct {
 
 	admission *admission.Class
 
-	stranger http.Handler // runs a message without token
-	caller   admit        // runs one with a token
+	withoutToken http.Handler // runs a message of a request without token
+	withToken    admit        // runs a message of a request with a token
 }
 
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -116,12 +115,12 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// EndStreams ends the answers that would last until the client hangs up, as a server
-// does that stops: their clients listen again elsewhere. Calls that run go on.
+// EndStreams ends the answers that last until the client hangs up. A server that stops
+// calls it, and the clients listen again at another replica. Running calls go on.
 func (e *Endpoint) EndStreams() { e.guard.streams.endAll() }
 
-// enter decides what does not depend on the message, and answers unless ok. The
-// claims are nil if there is no token, which only strangers' messages may lack.
+// enter makes the decisions that do not depend on the message, and answers unless ok. The
+// claims are nil if there is no token, which only messages that need none may lack.
 func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Claims, ok bool) {
 	if no := e.door.check(r); no != nil {
 		no.write(w)
@@ -133,11 +132,11 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 		return nil, false
 	}
 	if err := e.admission.Door(r.Context()); err != nil {
-		busy(w, err)
+		refuseBusy(w, err)
 		return nil, false
 	}
 	claims, err := e.guard.authenticate(r)
-	if err == errNoCredentials && e.access.admitsStrangers() {
+	if err == errNoCredentials && e.access.hasPublicTools() {
 		return nil, true
 	}
 	if err != nil {
@@ -147,9 +146,9 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 	return claims, true
 }
 
-// allows reports whether m may run on behalf of claims, and answers if not. It
-// decides here, because a tool cannot answer 403, and the SDK runs Access's
-// middleware later, which decides for itself.
+// allows reports whether m may run on behalf of claims, and answers if not. The decision is
+// made here because a tool cannot answer 403; the middleware of Access, which the SDK runs
+// later, decides for itself.
 func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) bool {
 	if claims == nil {
 		if !e.access.public(m.method, m.name) {
@@ -169,21 +168,21 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 	return true
 }
 
-// busy answers what there is no room for: in the form on which clients keep their
-// tokens and call again, not as a verdict on the message.
-func busy(w http.ResponseWriter, cause error) {
+// refuseBusy refuses a message for lack of room, in a form on which clients keep their
+// tokens and call again.
+func refuseBusy(w http.ResponseWriter, cause error) {
 	oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause).WriteJSON(w, false)
 }
 
-// begin takes a slot for m, or answers that there is none. A stream needs none: it
-// waits for events and costs nothing meanwhile.
+// begin takes a slot for m, or answers that there is none. A stream needs no slot: while it
+// waits for events, it costs nothing.
 func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, m message) (slot admission.Slot, ok bool) {
 	if m.method == listen {
 		return slot, true
 	}
 	slot, err := e.admission.Enter(r.Context())
 	if err != nil {
-		busy(w, err)
+		refuseBusy(w, err)
 	}
 	return slot, err == nil
 }
@@ -191,7 +190,7 @@ func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, m message) (slo
 // run passes an allowed message to the SDK.
 func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) {
 	if claims == nil {
-		e.stranger.ServeHTTP(w, r)
+		e.withoutToken.ServeHTTP(w, r)
 		return
 	}
 	ctx := r.Context()
@@ -200,11 +199,11 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims
 		ctx, watched = e.guard.streams.watch(r, claims, true)
 		defer e.guard.streams.done(watched)
 	}
-	e.caller(ctx, w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	e.withToken(ctx, w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
 }
 
-// receive reads the one message in r. The request it returns is the one to
-// run: it has the body again, and headers that the SDK reads as we do.
+// receive reads the one message in r. It returns the request to run, which has the body
+// again, and headers that the SDK reads as this package does.
 func receive(w http.ResponseWriter, r *http.Request) (*http.Request, message, *refusal) {
 	if no := checkForm(r); no != nil {
 		if no.status == http.StatusMethodNotAllowed {
@@ -232,7 +231,7 @@ func receive(w http.ResponseWriter, r *http.Request) (*http.Request, message, *r
 	return &r2, m, no
 }
 
-// checkForm refuses what cannot carry a message.
+// checkForm refuses a request that cannot carry a message.
 func checkForm(r *http.Request) *refusal {
 	if r.Method != http.MethodPost {
 		return refused(http.StatusMethodNotAllowed, jsonrpc.CodeInvalidRequest, "%s is not allowed: this server keeps no sessions", r.Method)
@@ -264,9 +263,9 @@ func tooLarge() *refusal {
 	return refused(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the body is larger than %d bytes", maxBody)
 }
 
-// checkVersion refuses a message of a protocol version that we do not speak.
-// The SDK takes a missing version for 2025-03-26, with rules of its own.
-// Versions later than ours it refuses itself, in the words of theirs.
+// checkVersion refuses a message of an unsupported protocol version. The SDK takes a missing
+// version for 2025-03-26, with rules of its own. It refuses later versions than it knows
+// itself, in the form that these prescribe.
 func checkVersion(r *http.Request, m message) *refusal {
 	version := r.Header.Get("Mcp-Protocol-Version")
 	switch {
@@ -285,8 +284,8 @@ func checkVersion(r *http.Request, m message) *refusal {
 	return no
 }
 
-// headers returns the headers for the SDK. It takes the first of several lines,
-// others may take the last, so none of ours may occur twice.
+// headers returns the headers for the SDK. Of several lines the SDK takes the first and a
+// proxy maybe the last, so no MCP header may occur twice.
 func headers(h http.Header) (http.Header, *refusal) {
 	for name, lines := range h {
 		if len(lines) > 1 && strings.HasPrefix(name, "Mcp-") {
@@ -303,7 +302,7 @@ func headers(h http.Header) (http.Header, *refusal) {
 		return h, nil
 	}
 	h = h.Clone()
-	// Without sessions there is nothing to resume; the SDK would refuse it.
+	// Without sessions there is nothing to resume, and the SDK would refuse it.
 	h.Del("Last-Event-ID")
 	if name != "" {
 		// The SDK compares names undecoded (go-sdk#1234).

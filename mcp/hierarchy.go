@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// DefaultHierarchy is the hierarchy of a server that is not given one, as far as
-// its scopes go.
+// DefaultHierarchy is the hierarchy of a server without a setting for it. Links between
+// scopes that the server does not have are left out.
 const DefaultHierarchy = "admin>write>read"
 
-// noHierarchy stands for a hierarchy without links: no scope implies another.
+// noHierarchy is the text of a hierarchy in which no scope implies another.
 const noHierarchy = "off"
 
 // maxHierarchy is the longest text of a hierarchy, in bytes.
 const maxHierarchy = 2 << 10
 
-// Hierarchy has, for each scope, the next narrower ones, which it implies. It
-// counts where a resource decides (MCP authorization, Step-Up Authorization Flow).
-// Tokens carry what was granted, no more.
+// Hierarchy has, for each scope, the next narrower scopes, which it implies. It applies
+// where a resource decides (MCP authorization, Step-Up Authorization Flow). Tokens carry
+// the granted scopes and no implied ones.
 type Hierarchy map[string][]string
 
 // ParseHierarchy reads chains of scopes, the broadest first, as in
-// "admin>write>read, admin>audit". Spaces around names do not count, and "" is
-// nil like "off". A link to a scope that is not known is an error, in
-// [DefaultHierarchy] it is left out. So is a scope that would imply itself.
+// "admin>write>read, admin>audit". Spaces around names are ignored. "" and "off" give nil.
+// It returns an error if a scope implies itself, or is not known; in [DefaultHierarchy]
+// links to unknown scopes are left out.
 func ParseHierarchy(s string, known []string) (Hierarchy, error) {
 	if len(s) > maxHierarchy {
 		return nil, fmt.Errorf("longer than %d bytes", maxHierarchy)
@@ -71,9 +71,9 @@ func (h Hierarchy) add(chain string, known []string, skipUnknown bool) error {
 	return nil
 }
 
-// Expand returns scope with all that it implies behind it.
+// Expand returns scope, followed by all scopes that it implies.
 func (h Hierarchy) Expand(scope []string) []string {
-	all := slices.Clip(scope) // what we append must not land in the caller's array
+	all := slices.Clip(scope) // appending must not change the caller's array
 	for i := 0; i < len(all); i++ {
 		for _, narrower := range h[all[i]] {
 			if !slices.Contains(all, narrower) {

@@ -13,15 +13,14 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 )
 
-// message is what we need to know of a JSON-RPC message before it runs.
+// message is the part of a JSON-RPC message that is needed before it runs.
 type message struct {
 	id     jsonrpc.ID
 	method string // empty for a response
-	name   string // of the tool or prompt, or the URI of the resource; else empty
+	name   string // name of the tool or prompt, or URI of the resource; otherwise empty
 }
 
-// refusal is an HTTP request that the SDK does not get to see, or a JSON-RPC
-// message that it does not get to run.
+// refusal is the answer to an HTTP request that is not passed to the SDK.
 type refusal struct {
 	status int
 	id     jsonrpc.ID
@@ -36,10 +35,10 @@ func badMessage(format string, args ...any) *refusal {
 	return refused(http.StatusBadRequest, jsonrpc.CodeInvalidRequest, format, args...)
 }
 
-// write answers with a JSON-RPC error, which has no id if none was read yet.
+// write answers with a JSON-RPC error. It has no id if none was read before the refusal.
 func (e *refusal) write(w http.ResponseWriter) {
 	body, err := jsonrpc.EncodeMessage(&jsonrpc.Response{ID: e.id, Error: &e.reason})
-	if err != nil { // cannot be: every part of it is ours, or was decoded from JSON
+	if err != nil { // cannot happen: its parts are constants or were decoded from JSON
 		http.Error(w, http.StatusText(e.status), e.status)
 		return
 	}
@@ -49,18 +48,17 @@ func (e *refusal) write(w http.ResponseWriter) {
 	w.Write(body)
 }
 
-// maxMembers of one JSON object that we look into, so that looking for
-// duplicates stays cheap.
+// maxMembers is the largest number of members of an inspected JSON object. It keeps the
+// search for duplicates cheap.
 const maxMembers = 256
 
-// inspect reads what is needed to authorize the JSON-RPC message in body.
+// inspect reads the parts of the JSON-RPC message in body that authorization needs.
 //
-// Whoever decides about a message and whoever runs it must read the same one.
-// JSON parsers differ: of two equal keys the SDK takes the last, a proxy maybe
-// the first; the SDK tells method from Method, most Go programs do not; the
-// SDK ignores what follows the first value. So a body about which two parsers
-// could disagree is refused, and with it the batch, which no version that we
-// speak has.
+// The code that decides about a message and the code that runs it must read the same
+// message. JSON parsers differ: of two equal keys the SDK takes the last, a proxy maybe the
+// first; the SDK distinguishes method from Method, most Go programs do not; the SDK ignores
+// bytes after the first value. So a body that two parsers could read differently is
+// refused, and so is a batch, which no supported version has.
 func inspect(body []byte) (message, *refusal) {
 	if !utf8.Valid(body) || !json.Valid(body) {
 		return message{}, refused(http.StatusBadRequest, jsonrpc.CodeParseError, "the body is not one JSON value in UTF-8")
@@ -120,7 +118,7 @@ func (m *message) read(top object) *refusal {
 	return nil
 }
 
-// nameKey is the member of params that says what method acts on.
+// nameKey returns the member of params that names the object of method.
 func nameKey(method string) string {
 	switch method {
 	case "tools/call", "prompts/get":
@@ -154,7 +152,7 @@ func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
 			return jsonrpc.ID{}, badMessage("id is out of range")
 		}
 		v = n
-	case c != 'n': // null is no id
+	case c != 'n': // null is not an id
 		return jsonrpc.ID{}, badMessage("id is neither a string nor a number")
 	}
 	id, err := jsonrpc.MakeID(v)
@@ -164,7 +162,7 @@ func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
 	return id, nil
 }
 
-// object is a JSON object, its values undecoded.
+// object is a JSON object with undecoded values.
 type object []member
 
 type member struct {
@@ -181,8 +179,8 @@ func (o object) get(key string) ([]byte, bool) {
 	return nil, false
 }
 
-// members splits a JSON object. data must be valid JSON. An object is refused
-// if two of its keys, or a key and a known one, differ in letter case at most.
+// members splits a JSON object; data must be valid JSON. It refuses an object in which two
+// keys are equal or differ only in letter case, or a key differs so from a known one.
 func members(data []byte, what string, known ...string) (object, *refusal) {
 	s := scanner{data: data}
 	if s.peek() != '{' {
@@ -237,7 +235,7 @@ func (s *scanner) peek() byte {
 	}
 }
 
-// value steps over the value at pos and returns it.
+// value returns the value at pos and moves behind it.
 func (s *scanner) value() []byte {
 	start := s.pos
 	for depth := 0; s.pos < len(s.data); {
@@ -251,7 +249,7 @@ func (s *scanner) value() []byte {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 { // the end of what encloses a number or a literal
+			if depth == 0 { // the end of the object or array around a number or a literal
 				return s.data[start:s.pos]
 			}
 			if depth--; depth == 0 {

@@ -12,10 +12,10 @@ import (
 	"signet/internal/oauth"
 )
 
-// Metadata serves the protected resource metadata of o.Resource (RFC 9728 §3)
-// to everybody, browsers included. Mount it at the path of
-// [oauth.ResourceMetadataURL], and for the default resource at the root form
-// as well. The document is made once, of o alone; nothing in a request changes it.
+// Metadata serves the protected resource metadata of o.Resource (RFC 9728 §3), also to
+// scripts in browsers. Mount it at the path of [oauth.ResourceMetadataURL], and for the
+// default resource at the root path as well. The document is made once, from o alone;
+// nothing in a request changes it.
 func Metadata(o Options) http.Handler {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
@@ -27,7 +27,7 @@ func Metadata(o Options) http.Handler {
 		BearerMethodsSupported: []string{"header"},
 		ResourceName:           o.Name,
 	})
-	if err != nil { // cannot be: strings and lists of strings
+	if err != nil { // cannot happen with strings and lists of strings
 		o.logger().Error("encoding the protected resource metadata", "error", err)
 	}
 	return newDocument(body.Bytes())

@@ -10,12 +10,12 @@ import (
 	"signet/internal/oauth"
 )
 
-// doorkeeper keeps out what a browser was tricked into sending: pages of
-// foreign origins, and pages whose host name was rebound to this machine. To
-// pages that may call it grants what CORS wants granted.
+// doorkeeper refuses requests that a browser was tricked into sending: requests of pages of
+// foreign origins, and of pages whose host name was rebound to this machine. For pages that
+// may call, it sets the CORS headers.
 type doorkeeper struct {
 	origins  map[string]bool
-	loopback bool // Resource is on this machine: no other host may be named
+	loopback bool // whether Resource is on this machine, so that no other host may be named
 }
 
 func newDoorkeeper(resource *url.URL, origins []string) (*doorkeeper, error) {
@@ -35,10 +35,9 @@ func newDoorkeeper(resource *url.URL, origins []string) (*doorkeeper, error) {
 
 // check refuses a foreign Host or Origin.
 //
-// Host is checked only if Resource is on a loopback host, where any name but a
-// loopback one is a rebound one. In front of a public resource stands a proxy
-// that may send any Host it likes, and rebinding gains nothing: the token is in
-// no cookie.
+// Host is checked only if Resource is on a loopback host, where any other name was rebound.
+// A proxy in front of a public resource may send any Host, and rebinding gains nothing,
+// because the token is in no cookie.
 func (d *doorkeeper) check(r *http.Request) *refusal {
 	if d.loopback && !oauth.IsLoopbackHost(hostname(r.Host)) {
 		return refused(http.StatusForbidden, codeForbidden, "host %q is not served here", r.Host)
@@ -54,8 +53,8 @@ func (d *doorkeeper) check(r *http.Request) *refusal {
 	return nil
 }
 
-// codeForbidden stands in the body of a 403; JSON-RPC leaves these numbers to
-// the server.
+// codeForbidden is the error code in the body of a 403. JSON-RPC leaves such numbers to the
+// server.
 const codeForbidden = -32000
 
 func (d *doorkeeper) allowed(origin string) bool {
@@ -70,7 +69,7 @@ func (d *doorkeeper) allowed(origin string) bool {
 		u.Scheme+"://"+u.Host == origin && oauth.IsLoopbackHost(u.Hostname())
 }
 
-// hostname is Host without its port, and without the brackets of an IPv6 address.
+// hostname returns host without its port and without the brackets of an IPv6 address.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		return h
@@ -78,11 +77,11 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// The request headers that MCP clients of either era send.
+// allowedHeaders are the request headers that MCP clients send, with or without sessions.
 const allowedHeaders = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id"
 
-// grant sets the CORS headers for an origin that check let in. Credentials are
-// never allowed: a token is sent by a program, not by a browser on its own.
+// grant sets the CORS headers for an origin that check allowed. Credentials are never
+// allowed: a program sends the token, not the browser on its own.
 func (d *doorkeeper) grant(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Add("Vary", "Origin")
@@ -100,7 +99,7 @@ func preflight(w http.ResponseWriter, r *http.Request) {
 	h.Set("Allow", "POST, OPTIONS")
 	if r.Header.Get("Origin") != "" {
 		h.Add("Vary", "Access-Control-Request-Headers")
-		// GET and DELETE are answered with 405, which a page should see as such.
+		// GET and DELETE are answered with 405, and a page should see that status.
 		h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE")
 		h.Set("Access-Control-Allow-Headers", allowedHeaders+paramHeaders(r))
 		h.Set("Access-Control-Max-Age", "600")
@@ -108,8 +107,8 @@ func preflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// paramHeaders returns the Mcp-Param-* headers that a preflight asks for: each
-// tool names its own.
+// paramHeaders returns the Mcp-Param-* headers that a preflight asks for: every tool may
+// define such headers.
 func paramHeaders(r *http.Request) string {
 	var b strings.Builder
 	for name := range strings.SplitSeq(r.Header.Get("Access-Control-Request-Headers"), ",") {
@@ -121,8 +120,7 @@ func paramHeaders(r *http.Request) string {
 	return b.String()
 }
 
-// isNotToken reports whether c cannot stand in a lower-case header name as we
-// repeat it.
+// isNotToken reports whether c is not allowed in a header name that preflight repeats.
 func isNotToken(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_'
 }

@@ -14,15 +14,15 @@ import (
 	"signet/jwt"
 )
 
-// toolsPath is before the name of a tool.
+// toolsPath is the path of a tool without its name.
 const toolsPath = "/tools/"
 
-// Tools calls one tool per request for programs that do not speak MCP: a POST
-// to /tools/ and the tool's name, with an object of arguments as JSON (or with no
-// body), is answered with the result of tools/call. It lets the same requests pass
-// as the endpoint, with the same 401 and 403; an unknown tool is 404, arguments
-// that are not an object are 400. Like over MCP, a tool that fails has the
-// status 200 and isError in its result. Mount it at /tools/.
+// Tools returns a handler that calls one tool per request, for programs that do not speak
+// MCP. A POST to /tools/ and the tool's name, with a JSON object of arguments or without a
+// body, is answered with the result of tools/call. It allows the same requests as the
+// endpoint, with the same 401 and 403. An unknown tool is 404, arguments that are not an
+// object are 400. As over MCP, a tool that fails has status 200 and isError in its result.
+// Mount it at /tools/.
 func (e *Endpoint) Tools() http.Handler { return http.HandlerFunc(e.serveTool) }
 
 func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
@@ -60,11 +60,11 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// toolCall turns r into the request that an MCP client would send. What is
-// decided about it is decided about what is run.
+// toolCall turns r into the request that an MCP client would send, so that the request that
+// is authorized is the one that runs.
 //
-// It is one of the older protocol: the newer one wants some arguments repeated
-// in headers that only the tool's schema names.
+// That request is of the older protocol: the newer one demands some arguments in headers
+// that only the tool's schema names.
 func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *oauth.Error) {
 	if r.Method != http.MethodPost {
 		return nil, message{}, oauth.Errorf(oauth.InvalidRequest, "%s is not allowed here: tools are called with POST", r.Method).WithStatus(http.StatusMethodNotAllowed)
@@ -103,7 +103,7 @@ func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *
 	return &call, m, nil
 }
 
-// rpcCall is a request for a tool, rpcAnswer what the SDK answers.
+// rpcCall is the call of a tool, rpcAnswer the SDK's answer.
 type (
 	rpcCall struct {
 		Version string    `json:"jsonrpc"`
@@ -121,7 +121,7 @@ type (
 	}
 )
 
-// readArguments returns r's body, which begins like a JSON object.
+// readArguments returns the body of r, which must begin like a JSON object.
 func readArguments(w http.ResponseWriter, r *http.Request) ([]byte, *oauth.Error) {
 	body, no := readBody(w, r)
 	if no != nil {
@@ -144,15 +144,15 @@ func notArguments() *oauth.Error {
 	return oauth.Errorf(oauth.InvalidRequest, "the body is not one JSON object, the tool's arguments")
 }
 
-// result runs an allowed call of a tool and returns its result, or nothing if the
-// caller hung up.
+// result runs an allowed call of a tool and returns its result, or nil if the caller hung
+// up.
 func (e *Endpoint) result(call *http.Request, m message, claims *jwt.Claims) ([]byte, *oauth.Error) {
 	rec := recorder{header: http.Header{}, status: http.StatusOK}
 	e.run(&rec, call, m, claims)
 	answer, ok := rec.answer()
 	switch {
 	case !ok && call.Context().Err() != nil:
-		return nil, nil // nobody waits for it
+		return nil, nil
 	case !ok:
 		e.guard.log.ErrorContext(call.Context(), "the MCP SDK did not answer the call of a tool", "tool", m.name, "status", rec.status)
 		return nil, oauth.Errorf(oauth.ServerError, "the tool was not run")
@@ -162,7 +162,7 @@ func (e *Endpoint) result(call *http.Request, m message, claims *jwt.Claims) ([]
 		return nil, unknownTool(m.name)
 	case answer.Error.Code == jsonrpc.CodeInvalidParams:
 		return nil, oauth.Errorf(oauth.InvalidRequest, "%s", answer.Error.Message)
-	case answer.Error.Code == codeForbidden: // scopes changed since we looked
+	case answer.Error.Code == codeForbidden: // the needed scopes have changed since allows
 		return nil, oauth.Errorf(oauth.AccessDenied, "%s", answer.Error.Message)
 	}
 	return nil, oauth.Errorf(oauth.ServerError, "%s", answer.Error.Message)
@@ -172,7 +172,7 @@ func unknownTool(name string) *oauth.Error {
 	return oauth.Errorf(oauth.InvalidRequest, "unknown tool %q", name).WithStatus(http.StatusNotFound)
 }
 
-// oauth is e for a client that does not speak JSON-RPC.
+// oauth returns e in the form for clients that do not speak JSON-RPC.
 func (e *refusal) oauth() *oauth.Error {
 	return oauth.Errorf(oauth.InvalidRequest, "%s", e.reason.Message).WithStatus(e.status)
 }
@@ -193,9 +193,9 @@ func (r *recorder) answer() (answer rpcAnswer, ok bool) {
 	return answer, err == nil && (answer.Result != nil || answer.Error != nil)
 }
 
-// Connect answers every request with 401 and where to begin: for programs that
-// ask how to log in before they do, at the path of the endpoint and /connect. Of o
-// it reads Resource, Issuer and Challenge.
+// Connect answers every request with 401 and the places where a login begins, for programs
+// that ask how to log in. Mount it at the path of the endpoint and /connect. It reads the
+// fields Resource, Issuer and Challenge of o.
 func Connect(o Options) http.Handler {
 	hint, _ := json.Marshal(struct {
 		Error         string `json:"error"`

@@ -10,11 +10,10 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// NewServer returns an SDK server without tools, set up for a [Handler]: it
-// speaks the protocol versions that Handler lets through, does not offer
-// logging, which needs a session, and marks what it lists as private, because
-// what a list holds may depend on the token. A resource handler may mark its
-// own result as public. In its tools [Caller] is right whatever serves it.
+// NewServer returns an SDK server without tools, set up for a [Handler]: it speaks the
+// protocol versions that Handler supports, does not offer logging, which needs a session,
+// and marks lists as private, because they may depend on the token. A resource handler may
+// mark its own result as public. In its tools [Caller] works whatever serves them.
 func NewServer(name, version string) *sdk.Server {
 	s := sdk.NewServer(&sdk.Implementation{Name: name, Version: version}, &sdk.ServerOptions{
 		Capabilities:              &sdk.ServerCapabilities{},
@@ -26,14 +25,14 @@ func NewServer(name, version string) *sdk.Server {
 			}
 		},
 	})
-	s.AddReceivingMiddleware(ownCaller)
+	s.AddReceivingMiddleware(setCaller)
 	return s
 }
 
-// ownCaller makes the token of this very request the one that Caller sees. In a
-// server that keeps sessions the context is that of the request which opened
-// the session, maybe with another token.
-func ownCaller(next sdk.MethodHandler) sdk.MethodHandler {
+// setCaller makes Caller return the token of the present request. In a server that keeps
+// sessions, the context belongs to the request that opened the session, maybe with another
+// token.
+func setCaller(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
 		if extra := req.GetExtra(); extra != nil && ctx.Value(infoKey{}) != extra.TokenInfo {
 			ctx = context.WithValue(ctx, infoKey{}, extra.TokenInfo)
@@ -42,12 +41,12 @@ func ownCaller(next sdk.MethodHandler) sdk.MethodHandler {
 	}
 }
 
-// Contain keeps one call's failure to that call. The SDK runs tools on
-// goroutines of its own and has no recover, so a panic there ends the process;
-// a result that is a nil pointer panics there too, after the tool is done.
+// Contain keeps the failure of one call from ending the process. The SDK runs tools on
+// goroutines of its own and does not recover from panics; a result that is a nil pointer
+// panics there too, after the tool has returned.
 //
-// [Handler] adds it to its server. One that is served otherwise should be given
-// it last, because it covers the middleware that was there before.
+// [Handler] adds it to its server. Add it last to a server that is served in another way,
+// because it covers the middleware that was added before.
 func Contain(log *slog.Logger) sdk.Middleware {
 	internal := &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: "internal error"}
 	return func(next sdk.MethodHandler) sdk.MethodHandler {
@@ -68,8 +67,7 @@ func Contain(log *slog.Logger) sdk.Middleware {
 	}
 }
 
-// isNil reports whether a handler that was registered with the SDK returned a
-// nil result.
+// isNil reports whether a handler of the program returned a nil result.
 func isNil(res sdk.Result) bool {
 	switch res := res.(type) {
 	case *sdk.CallToolResult:

@@ -10,26 +10,26 @@ import (
 	"signet/jwt"
 )
 
-// watchEvery is how often the grants of open streams are looked at.
+// watchEvery is how often the grants of open streams are checked.
 const watchEvery = time.Second
 
-// streams are the requests that may still be answered when their grant has been
-// revoked. One timer looks at all of them, and only while there are any: a request
-// costs two short locks.
+// streams are the requests whose answers may outlast the revocation of their grant. One
+// timer checks all of them, and runs only while there are any: a request costs two short
+// locks.
 type streams struct {
 	verifier *jwt.Verifier
 
 	mu    sync.Mutex
-	open  stream // of a ring: next is the first
+	open  stream // head of a ring: next is the first stream
 	timer *time.Timer
-	armed bool // the timer
+	armed bool // whether timer will call look
 }
 
-// stream is one of them.
+// stream is one request of streams.
 type stream struct {
 	next, prev *stream
 	grantID    string
-	listens    bool // it lasts until it is ended: nothing is lost when it begins anew
+	listens    bool // whether it lasts until one side hangs up, so that nothing is lost if it begins anew
 	end        context.CancelFunc
 }
 
@@ -39,9 +39,9 @@ func newStreams(v *jwt.Verifier) *streams {
 	return s
 }
 
-// watch returns a context for the answer to r that ends when the grant of claims is
-// revoked and, if r listens until one side hangs up, also when claims are accepted no
-// longer. The caller passes the stream to done when r has been answered.
+// watch returns a context for the answer to r that ends when the grant of claims is revoked
+// and, if r listens until one side hangs up, also when claims are no longer accepted. The
+// caller passes the stream to done when r has been answered.
 func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (context.Context, *stream) {
 	var ctx context.Context
 	one := &stream{grantID: claims.GrantID, listens: listens}
@@ -50,7 +50,7 @@ func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (cont
 	} else {
 		ctx, one.end = context.WithCancel(r.Context())
 	}
-	if one.grantID != "" { // or nobody revokes it
+	if one.grantID != "" { // otherwise it cannot be revoked
 		s.add(one)
 	}
 	return ctx, one
@@ -85,7 +85,7 @@ func (s *streams) remove(one *stream) {
 	one.prev.next, one.next.prev = one.next, one.prev
 }
 
-// endAll ends the streams that would last until one side hangs up. Calls go on.
+// endAll ends the streams that last until one side hangs up. Calls go on.
 func (s *streams) endAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,8 +96,8 @@ func (s *streams) endAll() {
 	}
 }
 
-// look ends the streams whose token would be refused by now, and comes back in a
-// second if any are open.
+// look ends the streams whose token would now be refused, and runs again after watchEvery
+// if any stream is open.
 func (s *streams) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *streams) look() {
 	}
 	now := time.Now()
 	for one := s.open.next; one != &s.open; one = one.next {
-		// A call that is running is cut off on certain knowledge only.
+		// A running call is cut off only if its grant is known to be revoked.
 		if err := s.verifier.CheckGrant(one.grantID, now); err == jwt.ErrRevoked || err != nil && one.listens {
 			one.end()
 		}
@@ -118,8 +118,8 @@ func isStream(r *http.Request) bool {
 	return r.Method == http.MethodGet && acceptsEvents(r)
 }
 
-// mayStream reports whether the answer to r may be a stream of events, as that to a
-// call of a tool may.
+// mayStream reports whether the answer to r may be a stream of events. The answer to the
+// call of a tool may be one.
 func mayStream(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodPost) && acceptsEvents(r)
 }
@@ -128,8 +128,8 @@ func acceptsEvents(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
 }
 
-// lastMoment is when the verifier stops accepting claims, and so when a stream
-// that was opened with them ends.
+// lastMoment returns the time at which the verifier stops accepting claims, and at which a
+// stream that was opened with them ends.
 func lastMoment(claims *jwt.Claims) time.Time {
 	return claims.Expires().Add(jwt.Leeway)
 }

@@ -9,12 +9,12 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// AddSampleTools adds whoami, echo, greet, get_time, get_secret and
-// admin_action, with which one can see that login, tokens, scopes and calls work.
-// None of them changes anything, and the secret is none.
+// AddSampleTools adds the tools whoami, echo, greet, get_time, get_secret and admin_action,
+// which show that login, tokens, scopes and calls work. None of them changes anything, and
+// the secret is not secret.
 //
-// It declares with require, which is [Access.Require] or calls it, that
-// get_secret needs the scope read and admin_action the scope admin.
+// It calls require, which is or calls [Access.Require], so that get_secret needs the scope
+// read and admin_action the scope admin.
 func AddSampleTools(s *sdk.Server, require func(tool string, scopes ...string)) {
 	require("get_secret", "read")
 	require("admin_action", "admin")
@@ -101,7 +101,7 @@ type timeInput struct {
 
 func getTime(_ context.Context, _ *sdk.CallToolRequest, in timeInput) (*sdk.CallToolResult, any, error) {
 	zone, err := time.LoadLocation(in.Timezone)
-	if err != nil || in.Timezone == "Local" { // where the server stands is nobody's business
+	if err != nil || in.Timezone == "Local" { // Local would reveal where the server is
 		return nil, nil, fmt.Errorf("unknown time zone %q", in.Timezone)
 	}
 	return text(time.Now().In(zone).Format(time.RFC3339)), nil, nil
