@@ -46,7 +46,7 @@ func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
 			continue
 		}
 		rows++
-		if row[1] != "L14" && !slices.ContainsFunc(named, func(m []string) bool { return strings.Contains(m[1], row[1]+"_") }) {
+		if row[1] != "L14" && !slices.ContainsFunc(named, func(m []string) bool { return strings.Contains(m[1]+"_", row[1]+"_") }) {
 			t.Errorf("%s names no test of its own", row[1])
 		}
 	}
