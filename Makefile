@@ -41,18 +41,18 @@ KILLS ?= 2000
 CHAOS ?= 10m
 
 chaos:
-	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' ./internal/e2e
+	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' ./internal/e2e/faults
 	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/test/cluster
 
 bench:
 	go test -run '^$$' -bench . ./internal/seal ./jwt ./keys ./internal/denylist ./mcp ./handlers
-	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m ./internal/e2e
-	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m ./internal/e2e
+	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
+	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 
 GRANTS ?= 100000
 
 scale:
-	SIGNET_TEST_GRANTS=$(GRANTS) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 60m ./internal/e2e $(if $(UPDATE),-update)
+	SIGNET_TEST_GRANTS=$(GRANTS) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 60m ./internal/e2e/bench $(if $(UPDATE),-update)
 
 fuzz:
 	@for pkg in $$(go list ./...); do \

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,42 +15,11 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// hashes are those of all files in dir but those that a look at them makes.
-func hashes(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	list := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.HasSuffix(path, ".lock") || strings.HasSuffix(path, "-shm") {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if strings.HasSuffix(path, "-wal") && len(b) == 0 {
-			return err
-		}
-		list[path] = fmt.Sprintf("%x", sha256.Sum256(b))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
-}
-
-// must runs a command that has to succeed.
-func (d *daemon) must(args ...string) string {
-	d.t.Helper()
-	out, errOut, status := d.signet("", args...)
-	if status != 0 {
-		d.t.Fatalf("signet %s: %d: %s%s", strings.Join(args, " "), status, out, errOut)
-	}
-	return out
-}
-
 // keyIDs are those that the server publishes.
-func (d *daemon) keyIDs(t *testing.T) (ids []string) {
+func (d *Program) keyIDs(t *testing.T) (ids []string) {
 	t.Helper()
 	var set struct{ Keys []struct{ Kid string } }
-	doc, _ := getJSON(t, d.issuer+"/.well-known/jwks.json")
+	doc, _ := GetJSON(t, d.Issuer+"/.well-known/jwks.json")
 	b, _ := json.Marshal(doc)
 	if err := json.Unmarshal(b, &set); err != nil || len(set.Keys) == 0 {
 		t.Fatalf("%s: %v", b, err)
@@ -64,42 +31,42 @@ func (d *daemon) keyIDs(t *testing.T) (ids []string) {
 	return ids
 }
 
-func (d *daemon) addAnn() {
-	d.t.Helper()
-	if _, errOut, status := d.signet("walnut radio summer ladder", "user", "add", "ann", "--password-stdin"); status != 0 {
-		d.t.Fatal(errOut)
+func (d *Program) addAnn() {
+	d.T.Helper()
+	if _, errOut, status := d.Signet("walnut radio summer ladder", "user", "add", "ann", "--password-stdin"); status != 0 {
+		d.T.Fatal(errOut)
 	}
 }
 
 // loginAs brings the tokens of a client that is registered.
-func (d *daemon) loginAs(client registration, name, password string) tokens {
-	d.t.Helper()
-	back := signIn(d.t, authorizationURL(d.issuer, client, "http://127.0.0.1:9/callback", "s"), name, password)
-	return exchange(d.t, d.issuer, client, back.Query().Get("code"))
+func (d *Program) loginAs(client *Client, name, password string) Tokens {
+	d.T.Helper()
+	back := SignIn(d.T, client.AuthorizationURL("s"), name, password)
+	return client.Exchange(d.T, back.Query().Get("code"))
 }
 
 // lives is what was issued by a server that was backed up, and what must become of it.
 type lives struct {
-	client  registration
-	before  tokens // of before the backup
-	revoked tokens // also, and revoked
-	after   tokens // of after the backup
+	client  *Client
+	before  Tokens // of before the backup
+	revoked Tokens // also, and revoked
+	after   Tokens // of after the backup
 	keys    []string
 }
 
 // backedUp signs in beside a running server, makes a backup in the middle, and stops
 // the server.
-func backedUp(t *testing.T, d *daemon, file string) (l lives) {
+func backedUp(t *testing.T, d *Program, file string) (l lives) {
 	t.Helper()
 	d.addAnn()
-	d.must("client", "add", "conf", "--redirect-uri", "http://127.0.0.1:9/callback")
-	l.client, l.before = d.login()
-	other, revoked := d.login()
+	d.Must("client", "add", "conf", "--redirect-uri", "http://127.0.0.1:9/callback")
+	l.client, l.before = d.Login()
+	other, revoked := d.Login()
 	l.revoked = revoked
-	if resp, err := http.PostForm(d.issuer+"/revoke", url.Values{"token": {revoked.AccessToken}, "client_id": {other.ClientID}}); err != nil || resp.StatusCode != 200 {
+	if resp, err := http.PostForm(d.Issuer+"/revoke", url.Values{"token": {revoked.AccessToken}, "client_id": {other.ID}}); err != nil || resp.StatusCode != 200 {
 		t.Fatalf("revocation: %v, %v", resp, err)
 	}
-	if out := d.must("backup", file); !strings.Contains(out, "root secret is NOT in the backup") {
+	if out := d.Must("backup", file); !strings.Contains(out, "root secret is NOT in the backup") {
 		t.Errorf("the backup says %q", out)
 	}
 	l.after = d.loginAs(l.client, "demo_user", "demo_password")
@@ -108,27 +75,27 @@ func backedUp(t *testing.T, d *daemon, file string) (l lives) {
 }
 
 // check looks at the server that was restored.
-func (l lives) check(t *testing.T, d *daemon) {
+func (l lives) check(t *testing.T, d *Program) {
 	t.Helper()
-	for name, tok := range map[string]tokens{"before": l.before, "after": l.after} {
-		if got, status := refresh(t, d.issuer, l.client, tok.RefreshToken); status != 400 || got.Error != "invalid_grant" {
+	for name, tok := range map[string]Tokens{"before": l.before, "after": l.after} {
+		if got, status := l.client.Refresh(t, tok.RefreshToken); status != 400 || got.Error != "invalid_grant" {
 			t.Errorf("a handle issued %s the backup: %d %+v, want invalid_grant", name, status, got)
 		}
 	}
 	if got := d.keyIDs(t); !slices.Equal(got, l.keys) {
 		t.Errorf("published keys are %v, were %v", got, l.keys)
 	}
-	if status := mcpStatus(t, d.issuer, l.before.AccessToken); status != 200 {
+	if status := Call(t, d.Issuer+"/mcp", l.before.AccessToken); status != 200 {
 		t.Errorf("an access token of before, which any verifier accepts until it ends: %d", status)
 	}
-	if status := mcpStatus(t, d.issuer, l.revoked.AccessToken); status != 401 {
+	if status := Call(t, d.Issuer+"/mcp", l.revoked.AccessToken); status != 401 {
 		t.Errorf("an access token whose grant was revoked: %d, want 401", status)
 	}
 	tok := d.loginAs(l.client, "ann", "walnut radio summer ladder")
-	if next, status := refresh(t, d.issuer, l.client, tok.RefreshToken); status != 200 {
+	if next, status := l.client.Refresh(t, tok.RefreshToken); status != 200 {
 		t.Errorf("after signing in again: %d %+v", status, next)
 	}
-	if out := d.must("client", "list"); !strings.Contains(out, "conf") {
+	if out := d.Must("client", "list"); !strings.Contains(out, "conf") {
 		t.Errorf("clients are %s", out)
 	}
 }
@@ -138,64 +105,64 @@ func (l lives) check(t *testing.T, d *daemon) {
 // in a PostgreSQL database.
 func TestBackupAndRestore(t *testing.T) {
 	t.Run("in its place", func(t *testing.T) {
-		d, file := startDaemon(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		d, file := Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the backup: %v, %v; want mode 0600", info.Mode(), err)
 		}
-		if _, errOut, status := d.signet("", "restore", "--replace", file); status != exitFailed || !strings.Contains(errOut, "signet.db.lock") {
+		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != ExitFailed || !strings.Contains(errOut, "signet.db.lock") {
 			t.Errorf("restoring under the server: %d %s", status, errOut)
 		}
-		d.stop()
-		before := hashes(t, d.dir)
-		if _, errOut, status := d.signet("", "restore", file); status != exitFailed || !strings.Contains(errOut, "--replace") {
+		d.Stop()
+		before := Hashes(t, d.Dir)
+		if _, errOut, status := d.Signet("", "restore", file); status != ExitFailed || !strings.Contains(errOut, "--replace") {
 			t.Errorf("restoring over a store: %d %s", status, errOut)
 		}
-		if got := hashes(t, d.dir); fmt.Sprint(got) != fmt.Sprint(before) {
+		if got := Hashes(t, d.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
 			t.Errorf("what was refused changed files:\n%v\n%v", before, got)
 		}
-		if _, errOut, status := d.signet("violet engine harbour tulip", "user", "passwd", "ann", "--password-stdin"); status != 0 {
+		if _, errOut, status := d.Signet("violet engine harbour tulip", "user", "passwd", "ann", "--password-stdin"); status != 0 {
 			t.Fatal(errOut)
 		}
-		out := d.must("restore", "--replace", "--replace-files", file)
+		out := d.Must("restore", "--replace", "--replace-files", file)
 		for _, path := range []string{"signet.db", "mirror", "users"} {
-			aside, _ := filepath.Glob(filepath.Join(d.dir, path+".replaced-*"))
+			aside, _ := filepath.Glob(filepath.Join(d.Dir, path+".replaced-*"))
 			if len(aside) != 1 || path != "mirror" && !strings.Contains(out, aside[0]) {
 				t.Errorf("%s was set aside as %q; it says %s", path, aside, out)
 			}
 		}
-		d.start()
+		d.Start()
 		l.check(t, d)
 	})
 	t.Run("elsewhere", func(t *testing.T) {
-		d := startDaemon(t, nil, "--demo")
+		d := Start(t, nil, "--demo")
 		file := filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
-		d.stop()
-		if err := os.Rename(d.dir, d.dir+".old"); err != nil {
+		d.Stop()
+		if err := os.Rename(d.Dir, d.Dir+".old"); err != nil {
 			t.Fatal(err)
 		}
-		if _, errOut, status := d.signet("", "restore", file); status != exitFailed || !strings.Contains(errOut, "does not hold the root secret") {
+		if _, errOut, status := d.Signet("", "restore", file); status != ExitFailed || !strings.Contains(errOut, "does not hold the root secret") {
 			t.Errorf("without the secret: %d %s", status, errOut)
 		}
-		if err := os.Rename(d.dir+".old/secret", d.dir+"/secret"); err != nil {
+		if err := os.Rename(d.Dir+".old/secret", d.Dir+"/secret"); err != nil {
 			t.Fatal(err)
 		}
-		d.must("restore", file)
-		d.start()
+		d.Must("restore", file)
+		d.Start()
 		l.check(t, d)
 	})
 	t.Run("moved to PostgreSQL", func(t *testing.T) {
 		database := pgtest.URL(t)
-		d, file := startDaemon(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		d, file := Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
-		d.stop()
-		secret := strings.TrimSpace(readText(t, filepath.Join(d.dir, "secret")))
-		d.env = append(d.env, "SIGNET_STORE="+database, "SIGNET_SECRET="+secret)
-		d.must("restore", file)
-		d.start()
+		d.Stop()
+		secret := strings.TrimSpace(ReadText(t, filepath.Join(d.Dir, "secret")))
+		d.Env = append(d.Env, "SIGNET_STORE="+database, "SIGNET_SECRET="+secret)
+		d.Must("restore", file)
+		d.Start()
 		l.check(t, d)
-		if _, errOut, status := d.signet("", "restore", "--replace", file); status != exitFailed || !strings.Contains(errOut, "stop all replicas first") {
+		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != ExitFailed || !strings.Contains(errOut, "stop all replicas first") {
 			t.Errorf("restoring under the server: %d %s", status, errOut)
 		}
 	})
@@ -205,38 +172,38 @@ func TestBackupAndRestore(t *testing.T) {
 // old store or the new one, with which a server starts, and the same command again
 // completes it.
 func TestRestoreIsKilled(t *testing.T) {
-	strace := need(t, "strace")
-	d, dir := startDaemon(t, nil, "--demo"), t.TempDir()
+	strace := Need(t, "strace")
+	d, dir := Start(t, nil, "--demo"), t.TempDir()
 	d.addAnn()
-	client, first := d.login()
+	client, first := d.Login()
 	file := filepath.Join(dir, "backup")
-	d.must("backup", file)
-	d.stop()
+	d.Must("backup", file)
+	d.Stop()
 	kept := filepath.Join(dir, "kept")
-	if out, err := exec.Command("cp", "-a", d.dir, kept).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", d.Dir, kept).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	outcomes := map[string]int{}
 	// strace counts the calls of each thread, so a run may also end before its n-th.
 	for n, completed := 1, 0; completed < 3; n++ {
-		if err := os.RemoveAll(d.dir); err != nil {
+		if err := os.RemoveAll(d.Dir); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("cp", "-a", kept, d.dir).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cp", "-a", kept, d.Dir).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		const calls = "rename,renameat,renameat2,unlink,unlinkat,link,linkat,fsync"
-		cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), program(t), "restore", "--replace", "--replace-files", file)
-		cmd.Env = append(slices.Clone(d.env), "GOMAXPROCS=1")
+		cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), Binary(t), "restore", "--replace", "--replace-files", file)
+		cmd.Env = append(slices.Clone(d.Env), "GOMAXPROCS=1")
 		if err := cmd.Run(); err == nil {
 			completed++
 		}
-		interrupted := exec.Command("cp", "-a", d.dir, filepath.Join(dir, fmt.Sprint("n", n)))
+		interrupted := exec.Command("cp", "-a", d.Dir, filepath.Join(dir, fmt.Sprint("n", n)))
 		if out, err := interrupted.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		d.start()
-		switch tok, status := refresh(t, d.issuer, client, first.RefreshToken); {
+		d.Start()
+		switch tok, status := client.Refresh(t, first.RefreshToken); {
 		case status == 200:
 			outcomes["old"]++
 		case status == 400 && tok.Error == "invalid_grant":
@@ -244,20 +211,20 @@ func TestRestoreIsKilled(t *testing.T) {
 		default:
 			t.Fatalf("killed at call %d: %d %+v", n, status, tok)
 		}
-		d.stop()
+		d.Stop()
 		// The same command again, on what the kill had left.
-		if err := os.RemoveAll(d.dir); err != nil {
+		if err := os.RemoveAll(d.Dir); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(filepath.Join(dir, fmt.Sprint("n", n)), d.dir); err != nil {
+		if err := os.Rename(filepath.Join(dir, fmt.Sprint("n", n)), d.Dir); err != nil {
 			t.Fatal(err)
 		}
-		d.must("restore", "--replace", "--replace-files", file)
-		d.start()
-		if tok, status := refresh(t, d.issuer, client, first.RefreshToken); status != 400 || tok.Error != "invalid_grant" {
+		d.Must("restore", "--replace", "--replace-files", file)
+		d.Start()
+		if tok, status := client.Refresh(t, first.RefreshToken); status != 400 || tok.Error != "invalid_grant" {
 			t.Errorf("killed at call %d and completed: %d %+v", n, status, tok)
 		}
-		d.stop()
+		d.Stop()
 	}
 	t.Logf("%v", outcomes)
 	if outcomes["old"] < 3 || outcomes["new"] < 3 { // those that completed are new

@@ -12,36 +12,36 @@ import (
 )
 
 // grantsOf lists a user's grants with the command line, beside the daemon.
-func (d *daemon) grantsOf(user string) (list []grantInfo) {
-	d.t.Helper()
-	out, errOut, status := d.signet("", "grant", "list", "--user", user, "--json")
+func (d *Program) grantsOf(user string) (list []grantInfo) {
+	d.T.Helper()
+	out, errOut, status := d.Signet("", "grant", "list", "--user", user, "--json")
 	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
-		d.t.Fatalf("grant list: %d, %v\n%s%s", status, err, out, errOut)
+		d.T.Fatalf("grant list: %d, %v\n%s%s", status, err, out, errOut)
 	}
 	return list
 }
 
 // wantEnded waits until neither refresh nor access token of a login are accepted.
-func (d *daemon) wantEnded(t *testing.T, client registration, tok tokens) {
+func (d *Program) wantEnded(t *testing.T, client *Client, tok Tokens) {
 	t.Helper()
-	if next, status := refresh(t, d.issuer, client, tok.RefreshToken); status != 400 || next.Error != "invalid_grant" {
+	if next, status := client.Refresh(t, tok.RefreshToken); status != 400 || next.Error != "invalid_grant" {
 		t.Errorf("refresh after the revocation: %d %+v, want invalid_grant", status, next)
 	}
-	eventually(t, func() bool { return mcpStatus(t, d.issuer, tok.AccessToken) == 401 })
+	Eventually(t, func() bool { return Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
 }
 
 // What an operator sees of grants and ends while the server runs: one, and all of a
 // user. Others are not touched.
 func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
+	d := Start(t, nil, "--demo")
 	if list := d.grantsOf("demo_user"); len(list) != 0 {
 		t.Fatalf("before any login: %+v", list)
 	}
-	first, tok := d.login()
-	second, other := d.login()
-	third, last := d.login()
-	next, status := refresh(t, d.issuer, first, tok.RefreshToken)
-	again, status2 := refresh(t, d.issuer, first, tok.RefreshToken) // the answer was lost
+	first, tok := d.Login()
+	second, other := d.Login()
+	third, last := d.Login()
+	next, status := first.Refresh(t, tok.RefreshToken)
+	again, status2 := first.Refresh(t, tok.RefreshToken) // the answer was lost
 	if status != 200 || status2 != 200 {
 		t.Fatalf("refresh: %d, %d", status, status2)
 	}
@@ -51,20 +51,20 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 		t.Fatalf("grants: %+v", list)
 	}
 	g := list[at]
-	want := grantInfo{ID: g.ID, User: "demo_user", Client: "Test client", Scopes: []string{"read", "write"}, Resource: d.issuer + "/mcp",
+	want := grantInfo{ID: g.ID, User: "demo_user", Client: "Test client", Scopes: []string{"read", "write"}, Resource: d.Issuer + "/mcp",
 		Since: g.Since, LastRefresh: g.LastRefresh, Replays: g.Replays, Expires: g.Expires}
 	if diff := cmp.Diff(want, g); diff != "" || time.Since(g.Since) > time.Minute || time.Since(*g.LastRefresh) > time.Minute || time.Until(g.Expires) < 29*24*time.Hour {
 		t.Errorf("the refreshed grant is %+v (-want +got):\n%s", g, diff)
 	}
-	eventually(t, func() bool { // written behind the request
+	Eventually(t, func() bool { // written behind the request
 		list := d.grantsOf("Demo_User")
 		return list[slices.IndexFunc(list, func(x grantInfo) bool { return x.ID == g.ID })].Replays == 1
 	})
 
-	if status := mcpStatus(t, d.issuer, next.AccessToken); status != 200 {
+	if status := Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
 		t.Fatalf("before the revocation /mcp answers %d", status)
 	}
-	if out, errOut, status := d.signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "is revoked") {
+	if out, errOut, status := d.Signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "is revoked") {
 		t.Errorf("grant revoke: %d\n%s%s", status, out, errOut)
 	}
 	d.wantEnded(t, first, next)
@@ -72,17 +72,17 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 	if list := d.grantsOf("demo_user"); len(list) != 2 {
 		t.Errorf("after the revocation: %+v, want two", list)
 	}
-	if out, errOut, status := d.signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "already") {
+	if out, errOut, status := d.Signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "already") {
 		t.Errorf("revoking again: %d\n%s%s", status, out, errOut)
 	}
-	if status := mcpStatus(t, d.issuer, other.AccessToken); status != 200 {
+	if status := Call(t, d.Issuer+"/mcp", other.AccessToken); status != 200 {
 		t.Errorf("another grant: /mcp answers %d", status)
 	}
-	if other, status = refresh(t, d.issuer, second, other.RefreshToken); status != 200 {
+	if other, status = second.Refresh(t, other.RefreshToken); status != 200 {
 		t.Errorf("another grant: refresh answers %d", status)
 	}
 
-	if out, errOut, status := d.signet("", "grant", "revoke", "--user", " DEMO_user"); status != 0 || !strings.Contains(out, "revoked: 2") {
+	if out, errOut, status := d.Signet("", "grant", "revoke", "--user", " DEMO_user"); status != 0 || !strings.Contains(out, "revoked: 2") {
 		t.Errorf("grant revoke --user: %d\n%s%s", status, out, errOut)
 	}
 	d.wantEnded(t, second, other)
@@ -90,7 +90,7 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 	if list := d.grantsOf("demo_user"); len(list) != 0 {
 		t.Errorf("after all were revoked: %+v", list)
 	}
-	if _, tok := d.login(); mcpStatus(t, d.issuer, tok.AccessToken) != 200 {
+	if _, tok := d.Login(); Call(t, d.Issuer+"/mcp", tok.AccessToken) != 200 {
 		t.Error("the user cannot sign in again")
 	}
 }
@@ -99,21 +99,21 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 // ended, too; and a command that comes while nobody serves is heeded by the next
 // server.
 func TestRow32_GrantRevokedWhileNobodyServes(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
-	client, tok := d.login()
-	d.stop()
+	d := Start(t, nil, "--demo")
+	client, tok := d.Login()
+	d.Stop()
 	list := d.grantsOf("demo_user")
 	if len(list) != 1 || list[0].LastRefresh != nil {
 		t.Fatalf("grants: %+v", list)
 	}
-	if out, errOut, status := d.signet("", "grant", "revoke", list[0].ID); status != 0 {
+	if out, errOut, status := d.Signet("", "grant", "revoke", list[0].ID); status != 0 {
 		t.Fatalf("grant revoke: %d\n%s%s", status, out, errOut)
 	}
-	d.start()
-	if status := mcpStatus(t, d.issuer, tok.AccessToken); status != 401 {
+	d.Start()
+	if status := Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 401 {
 		t.Errorf("/mcp answers %d, want 401", status)
 	}
-	if tok, status := post(t, d.issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.RefreshToken}, "client_id": {client.ClientID}}); status != 400 || tok.Error != "invalid_grant" {
+	if tok, status := Post(t, d.Issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.RefreshToken}, "client_id": {client.ID}}); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("refresh: %d %+v", status, tok)
 	}
 }

@@ -21,23 +21,23 @@ import (
 )
 
 // keyList is what `signet key list --json` prints.
-func (d *daemon) keyList() (list []keyInfo) {
-	d.t.Helper()
-	out, errOut, status := d.signet("", "key", "list", "--json")
+func (d *Program) keyList() (list []keyInfo) {
+	d.T.Helper()
+	out, errOut, status := d.Signet("", "key", "list", "--json")
 	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
-		d.t.Fatalf("key list --json: %d %v\n%s%s", status, err, out, errOut)
+		d.T.Fatalf("key list --json: %d %v\n%s%s", status, err, out, errOut)
 	}
 	return list
 }
 
-func (d *daemon) keyInState(state keys.State) (k keyInfo) {
-	d.t.Helper()
+func (d *Program) keyInState(state keys.State) (k keyInfo) {
+	d.T.Helper()
 	for _, k := range d.keyList() {
 		if k.State == state {
 			return k
 		}
 	}
-	d.t.Fatalf("no key is %s: %+v", state, d.keyList())
+	d.T.Fatalf("no key is %s: %+v", state, d.keyList())
 	return k
 }
 
@@ -113,10 +113,10 @@ func kidOf(rawToken string) string {
 // who caches by the headers is ever shown a key that he cannot know. Then he withdraws
 // the signing key: its tokens are refused, the next refresh brings a good one.
 func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
-	d := startDaemon(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
-	replica := startDaemon(t, []string{"SIGNET_ISSUER=" + d.issuer}, "--role", "mcp")
-	cache := newHeaderCache(t, d.issuer)
-	v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: d.issuer, Audiences: []string{d.issuer + "/mcp"}, Keys: cache})
+	d := Start(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
+	replica := Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
+	cache := newHeaderCache(t, d.Issuer)
+	v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: d.Issuer, Audiences: []string{d.Issuer + "/mcp"}, Keys: cache})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +124,10 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 	var workers sync.WaitGroup
 	var mu sync.Mutex
 	signed := map[string]int{}
-	latest := make([]tokens, 2)
-	clients := make([]registration, len(latest))
+	latest := make([]Tokens, 2)
+	clients := make([]*Client, len(latest))
 	for i := range latest {
-		clients[i], latest[i] = d.login()
+		clients[i], latest[i] = d.Login()
 		workers.Go(func() {
 			for {
 				select {
@@ -135,7 +135,7 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 					return
 				case <-time.After(10 * time.Millisecond):
 				}
-				tok, status := refresh(t, d.issuer, clients[i], latest[i].RefreshToken)
+				tok, status := clients[i].Refresh(t, latest[i].RefreshToken)
 				if status != 200 {
 					t.Errorf("refresh: %d %+v", status, tok)
 					return
@@ -144,8 +144,8 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 				if _, err := v.Verify(context.Background(), tok.AccessToken); err != nil {
 					t.Errorf("a verifier that caches by the headers: %v", err)
 				}
-				for _, at := range []string{d.issuer, replica.listen()} {
-					if status := mcpStatus(t, at, tok.AccessToken); status != 200 {
+				for _, at := range []string{d.Issuer, replica.URL()} {
+					if status := Call(t, at+"/mcp", tok.AccessToken); status != 200 {
 						t.Errorf("%s: %d", at, status)
 					}
 				}
@@ -156,7 +156,7 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 		})
 	}
 	for range 8 {
-		if out, errOut, status := d.signet("", "key", "rotate"); status != 0 || !strings.Contains(out, " signs ") {
+		if out, errOut, status := d.Signet("", "key", "rotate"); status != 0 || !strings.Contains(out, " signs ") {
 			t.Errorf("key rotate: %d %s%s", status, out, errOut)
 		}
 		time.Sleep(time.Second)
@@ -169,26 +169,26 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 	if len(signed) < 4 {
 		t.Errorf("%d keys signed in 8 s with a period of 4 s and rotations: the test is idle", len(signed))
 	}
-	now := newHeaderCache(t, d.issuer)
+	now := newHeaderCache(t, d.Issuer)
 	for kid := range signed { // their tokens live for minutes
 		if _, err := now.Key(t.Context(), kid); err != nil {
 			t.Errorf("%s has signed, and is published no more", kid)
 		}
 	}
 
-	tok, _ := refresh(t, d.issuer, clients[0], latest[0].RefreshToken)
+	tok, _ := clients[0].Refresh(t, latest[0].RefreshToken)
 	kid := kidOf(tok.AccessToken)
-	out, errOut, status := d.signet("", "key", "rotate", "--revoke", kid)
+	out, errOut, status := d.Signet("", "key", "rotate", "--revoke", kid)
 	if status != 0 || !strings.Contains(out, kid+" is withdrawn") || !strings.Contains(out, "up to 1 s more") {
 		t.Fatalf("--revoke: %d %s%s", status, out, errOut)
 	}
-	eventually(t, func() bool { return mcpStatus(t, d.issuer, tok.AccessToken) == 401 })
-	eventually(t, func() bool { return mcpStatus(t, replica.listen(), tok.AccessToken) == 401 })
-	next, status := refresh(t, d.issuer, clients[0], tok.RefreshToken)
-	if status != 200 || kidOf(next.AccessToken) == kid || mcpStatus(t, d.issuer, next.AccessToken) != 200 {
+	Eventually(t, func() bool { return Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
+	Eventually(t, func() bool { return Call(t, replica.URL()+"/mcp", tok.AccessToken) == 401 })
+	next, status := clients[0].Refresh(t, tok.RefreshToken)
+	if status != 200 || kidOf(next.AccessToken) == kid || Call(t, d.Issuer+"/mcp", next.AccessToken) != 200 {
 		t.Errorf("after that: %d, signed by %s", status, kidOf(next.AccessToken))
 	}
-	if _, errOut, status := d.signet("", "key", "rotate", "--revoke", kid); status != 1 || !strings.Contains(errOut, "withdrawn already") {
+	if _, errOut, status := d.Signet("", "key", "rotate", "--revoke", kid); status != 1 || !strings.Contains(errOut, "withdrawn already") {
 		t.Errorf("--revoke twice: %d %s", status, errOut)
 	}
 }
@@ -196,26 +196,26 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 // L03: two replicas on PostgreSQL follow a withdrawal within one poll.
 func TestKeyCommandsWithReplicas(t *testing.T) {
 	shared := []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s"}
-	a := startDaemon(t, shared, "--demo")
-	b := startDaemon(t, append(shared, "SIGNET_ISSUER="+a.issuer), "--demo")
-	client, tok := a.login()
+	a := Start(t, shared, "--demo")
+	b := Start(t, append(shared, "SIGNET_ISSUER="+a.Issuer), "--demo")
+	client, tok := a.Login()
 	if list := b.keyList(); len(list) < 2 {
 		t.Fatalf("key list: %+v", list)
 	}
 	kid := kidOf(tok.AccessToken)
-	if _, errOut, status := b.signet("", "key", "rotate", "--revoke", kid); status != 0 {
+	if _, errOut, status := b.Signet("", "key", "rotate", "--revoke", kid); status != 0 {
 		t.Fatal(errOut)
 	}
-	for _, at := range []string{a.issuer, b.listen()} {
-		eventually(t, func() bool { return mcpStatus(t, at, tok.AccessToken) == 401 })
+	for _, at := range []string{a.Issuer, b.URL()} {
+		Eventually(t, func() bool { return Call(t, at+"/mcp", tok.AccessToken) == 401 })
 		cache := newHeaderCache(t, at)
 		if _, err := cache.Key(t.Context(), kid); err == nil {
 			t.Errorf("%s publishes the withdrawn key", at)
 		}
 	}
 	handle := tok.RefreshToken
-	for _, at := range []string{a.issuer, b.listen()} {
-		next, status := refresh(t, at, client, handle)
+	for _, at := range []string{a.Issuer, b.URL()} {
+		next, status := client.At(at).Refresh(t, handle)
 		if status != 200 || kidOf(next.AccessToken) == kid {
 			t.Errorf("%s: %d, signed by %s", at, status, kidOf(next.AccessToken))
 		}

@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"html"
-	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -18,84 +15,47 @@ import (
 	"time"
 
 	"signet/internal/seal"
+	"signet/internal/test/person"
 	"signet/internal/test/pgtest"
 )
 
-// visitor is a browser that stops on the way, so that something is in flight.
+// visitor is a person who stops on the way, so that something is in flight.
 type visitor struct {
-	t     *testing.T
-	http  *http.Client
-	page  string   // the last one
-	at    *url.URL // where it came from
-	left  *url.URL // where a redirect leaves the server
-	state int
+	*person.Person
+	t    *testing.T
+	page *person.Page // the last one
 }
 
 func newVisitor(t *testing.T) *visitor {
-	v := &visitor{t: t}
-	jar, _ := cookiejar.New(nil)
-	v.http = &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if r.URL.Host != via[0].URL.Host {
-			v.left = r.URL
-			return http.ErrUseLastResponse
-		}
-		return nil
-	}}
-	return v
+	return &visitor{Person: person.New("demo_user", "demo_password"), t: t}
 }
 
-func (v *visitor) do(r *http.Request) {
+func (v *visitor) went(page *person.Page, err error) *visitor {
 	v.t.Helper()
-	v.left = nil
-	resp, err := v.http.Do(r)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	v.page, v.at, v.state = string(b), resp.Request.URL, resp.StatusCode
+	v.page = page
+	return v
 }
 
 func (v *visitor) open(to string) *visitor {
 	v.t.Helper()
-	r, _ := http.NewRequest("GET", to, nil)
-	v.do(r)
-	return v
-}
-
-// submit sends the page's form with what is typed in.
-func (v *visitor) submit(typed url.Values) *visitor {
-	v.t.Helper()
-	action := formAction.FindStringSubmatch(v.page)
-	if action == nil {
-		v.t.Fatalf("no form in the answer %d:\n%s", v.state, v.page)
-	}
-	for _, field := range hidden.FindAllStringSubmatch(v.page, -1) {
-		typed.Set(html.UnescapeString(field[1]), html.UnescapeString(field[2]))
-	}
-	to, err := v.at.Parse(html.UnescapeString(action[1]))
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	r, _ := http.NewRequest("POST", to.String(), strings.NewReader(typed.Encode()))
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Origin", v.at.Scheme+"://"+v.at.Host)
-	v.do(r)
-	return v
+	return v.went(v.Open(to))
 }
 
 func (v *visitor) signIn() *visitor {
 	v.t.Helper()
-	return v.submit(url.Values{"username": {"demo_user"}, "password": {"demo_password"}})
+	return v.went(v.Submit(v.page, v.Credentials()))
 }
 
 func (v *visitor) approve() (code string) {
 	v.t.Helper()
-	v.submit(url.Values{"decision": {"approve"}})
-	if v.left == nil || v.left.Query().Get("code") == "" {
-		v.t.Fatalf("no code: %d %v", v.state, v.left)
+	v.went(v.Submit(v.page, url.Values{"decision": {"approve"}}))
+	if v.page.Left() == nil || v.page.Left().Query().Get("code") == "" {
+		v.t.Fatalf("no code: %s", v.page)
 	}
-	return v.left.Query().Get("code")
+	return v.page.Left().Query().Get("code")
 }
 
 const redirectURI = "http://127.0.0.1:9/callback"
@@ -103,8 +63,8 @@ const redirectURI = "http://127.0.0.1:9/callback"
 // inFlight is everything that was sealed at some moment and not used yet.
 type inFlight struct {
 	t       *testing.T
-	d       *daemon
-	client  registration // with a derived secret
+	d       *Program
+	client  *Client // with a derived secret
 	handle  string
 	code    string
 	login   *visitor // on the login page
@@ -113,19 +73,11 @@ type inFlight struct {
 	access  string
 }
 
-func (d *daemon) fly(t *testing.T) *inFlight {
+func (d *Program) fly(t *testing.T) *inFlight {
 	t.Helper()
 	f := &inFlight{t: t, d: d}
-	resp, err := http.Post(d.issuer+"/register", "application/json", strings.NewReader(`{"client_name":"With a secret","redirect_uris":["`+redirectURI+
-		`"],"token_endpoint_auth_method":"client_secret_post","grant_types":["authorization_code","refresh_token"]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&f.client); err != nil || f.client.ClientSecret == "" {
-		t.Fatalf("registration: %d %v", resp.StatusCode, err)
-	}
-	authorize := authorizationURL(d.issuer, f.client, redirectURI, "s")
+	f.client = RegisterWithSecret(t, d.Issuer, redirectURI)
+	authorize := f.client.AuthorizationURL("s")
 	f.session = newVisitor(t).open(authorize).signIn()
 	tok, status := f.redeem(f.session.approve())
 	if status != 200 {
@@ -138,19 +90,16 @@ func (d *daemon) fly(t *testing.T) *inFlight {
 	return f
 }
 
-func (f *inFlight) redeem(code string) (tokens, int) {
-	return post(f.t, f.d.issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {verifier},
-		"client_id": {f.client.ClientID}, "client_secret": {f.client.ClientSecret}})
+func (f *inFlight) redeem(code string) (Tokens, int) {
+	return Post(f.t, f.d.Issuer, f.client.CodeForm(code))
 }
 
-func (f *inFlight) refresh() (tokens, int) {
-	return post(f.t, f.d.issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {f.handle}, "client_id": {f.client.ClientID}, "client_secret": {f.client.ClientSecret}})
-}
+func (f *inFlight) refresh() (Tokens, int) { return f.client.Refresh(f.t, f.handle) }
 
 // land uses all of it, which has to work.
 func (f *inFlight) land(when string) {
 	f.t.Helper()
-	if status := mcpStatus(f.t, f.d.issuer, f.access); status != 200 {
+	if status := Call(f.t, f.d.Issuer+"/mcp", f.access); status != 200 {
 		f.t.Errorf("%s the access token: %d", when, status)
 	}
 	if tok, status := f.redeem(f.code); status != 200 {
@@ -164,7 +113,7 @@ func (f *inFlight) land(when string) {
 	for name, code := range map[string]string{
 		"login transaction": f.login.signIn().approve(),
 		"consent":           f.consent.approve(),
-		"session":           f.session.open(authorizationURL(f.d.issuer, f.client, redirectURI, "s")).approve(), // without a password
+		"session":           f.session.open(f.client.AuthorizationURL("s")).approve(), // without a password
 	} {
 		if tok, status := f.redeem(code); status != 200 {
 			f.t.Errorf("%s the %s: %d %+v", when, name, status, tok)
@@ -173,28 +122,28 @@ func (f *inFlight) land(when string) {
 }
 
 // phase is how far the secret file says that a rotation has come.
-func (d *daemon) phase() seal.Phase {
-	d.t.Helper()
-	text, err := os.ReadFile(filepath.Join(d.dir, "secret"))
+func (d *Program) phase() seal.Phase {
+	d.T.Helper()
+	text, err := os.ReadFile(filepath.Join(d.Dir, "secret"))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	if _, err := seal.Parse(strings.TrimSpace(string(text))); err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	return seal.PhaseOf(strings.TrimSpace(string(text)))
 }
 
-func (d *daemon) rotateSecret(args ...string) string {
-	d.t.Helper()
-	out, errOut, status := d.signet("", append([]string{"secret", "rotate"}, args...)...)
+func (d *Program) rotateSecret(args ...string) string {
+	d.T.Helper()
+	out, errOut, status := d.Signet("", append([]string{"secret", "rotate"}, args...)...)
 	if status != 0 {
-		d.t.Fatalf("secret rotate %v: %d %s%s", args, status, out, errOut)
+		d.T.Fatalf("secret rotate %v: %d %s%s", args, status, out, errOut)
 	}
-	if text, err := os.ReadFile(filepath.Join(d.dir, "secret")); err == nil {
+	if text, err := os.ReadFile(filepath.Join(d.Dir, "secret")); err == nil {
 		for _, entry := range strings.FieldsFunc(string(text), func(r rune) bool { return strings.ContainsRune(",:\n", r) }) {
-			if len(entry) > 20 && strings.Contains(out+errOut+d.output(), entry) {
-				d.t.Error("a root secret was shown")
+			if len(entry) > 20 && strings.Contains(out+errOut+d.Output(), entry) {
+				d.T.Error("a root secret was shown")
 			}
 		}
 	}
@@ -203,14 +152,14 @@ func (d *daemon) rotateSecret(args ...string) string {
 
 // keepRefreshing refreshes until the returned function is called, and at least so many
 // times, and wants every answer to be good.
-func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func(least int) (refreshes int)) {
+func (d *Program) keepRefreshing(t *testing.T, workers int) (stop func(least int) (refreshes int)) {
 	t.Helper()
 	end := make(chan struct{})
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	n := 0
 	for range workers {
-		client, tok := d.login()
+		client, tok := d.Login()
 		all.Go(func() {
 			for {
 				select {
@@ -218,12 +167,12 @@ func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func(least int)
 					return
 				case <-time.After(2 * time.Millisecond):
 				}
-				next, status := refresh(t, d.issuer, client, tok.RefreshToken)
+				next, status := client.Refresh(t, tok.RefreshToken)
 				if status != 200 {
 					t.Errorf("a refresh under way: %d %+v", status, next)
 					return
 				}
-				if status := mcpStatus(t, d.issuer, next.AccessToken); status != 200 {
+				if status := Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
 					t.Errorf("a call under way: %d", status)
 				}
 				tok = next
@@ -247,9 +196,9 @@ func (d *daemon) keepRefreshing(t *testing.T, workers int) (stop func(least int)
 // that is in flight lands, and nothing is shown. After the last step what the old root
 // sealed is refused, but registered clients and their secrets stay.
 func TestP15_SecretRotateBesideAServer(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
-	configured := registration{ClientID: "app", ClientSecret: "a-secret-of-some-length"}
-	if _, errOut, status := d.signet(configured.ClientSecret+"\n", "client", "add", "app", "--redirect-uri", redirectURI, "--secret-stdin"); status != 0 {
+	d := Start(t, nil, "--demo")
+	configured := &Client{Issuer: d.Issuer, RedirectURI: redirectURI, ID: "app", Secret: "a-secret-of-some-length"}
+	if _, errOut, status := d.Signet(configured.Secret+"\n", "client", "add", "app", "--redirect-uri", redirectURI, "--secret-stdin"); status != 0 {
 		t.Fatal(errOut)
 	}
 	first, second := d.fly(t), d.fly(t)
@@ -261,7 +210,7 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 	if out := d.rotateSecret(); !strings.Contains(out, "already") || d.phase() != seal.Turned {
 		t.Errorf("rotating again: phase %d, %s", d.phase(), out)
 	}
-	if _, errOut, status := d.signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "too early") || d.phase() != seal.Turned {
+	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "too early") || d.phase() != seal.Turned {
 		t.Errorf("--finish at once: %d %s", status, errOut)
 	}
 	if d.rotateSecret("--finish", "--now"); d.phase() != seal.Settled {
@@ -270,14 +219,14 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 	if n := stop(50); n < 50 {
 		t.Errorf("%d refreshes: the test is idle", n)
 	}
-	for name, got := range map[string]func() (tokens, int){
-		"refresh handle": second.refresh, "code": func() (tokens, int) { return second.redeem(second.code) },
+	for name, got := range map[string]func() (Tokens, int){
+		"refresh handle": second.refresh, "code": func() (Tokens, int) { return second.redeem(second.code) },
 	} {
 		if tok, status := got(); status != 400 || tok.Error != "invalid_grant" { // and not invalid_client
 			t.Errorf("a %s of the old root after --finish: %d %+v", name, status, tok)
 		}
 	}
-	if second.session.open(authorizationURL(d.issuer, second.client, redirectURI, "s")); !strings.Contains(second.session.page, `name="password"`) {
+	if second.session.open(second.client.AuthorizationURL("s")); !second.session.page.AsksPassword() {
 		t.Error("a session of the old root after --finish needs no password")
 	}
 	if code := second.session.signIn().approve(); code == "" {
@@ -285,12 +234,12 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 	} else if tok, status := second.redeem(code); status != 200 {
 		t.Errorf("the registered client of the old root: %d %+v", status, tok)
 	}
-	code := newVisitor(t).open(authorizationURL(d.issuer, configured, redirectURI, "s")).signIn().approve()
-	if tok, status := post(t, d.issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {verifier},
-		"client_id": {configured.ClientID}, "client_secret": {configured.ClientSecret}}); status != 200 {
+	code := newVisitor(t).open(configured.AuthorizationURL("s")).signIn().approve()
+	if tok, status := Post(t, d.Issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {Verifier},
+		"client_id": {configured.ID}, "client_secret": {configured.Secret}}); status != 200 {
 		t.Errorf("the configured client, whose secret was hashed under the old root: %d %+v", status, tok)
 	}
-	if _, errOut, status := d.signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "no rotation is to be finished") {
+	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "no rotation is to be finished") {
 		t.Errorf("--finish twice: %d %s", status, errOut)
 	}
 	// Once more, from a list that has a root for clients.
@@ -300,9 +249,9 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 	if tok, status := third.refresh(); status != 200 {
 		t.Errorf("%d %+v", status, tok)
 	}
-	d.stop()
+	d.Stop()
 	d.rotateSecret("--finish", "--now") // nobody serves
-	d.start()
+	d.Start()
 	if tok, status := first.refresh(); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("a handle of the second root: %d %+v", status, tok)
 	}
@@ -310,16 +259,16 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 
 // rotateAndKill runs the command and kills it as soon as it has said lines, or after a
 // while.
-func (d *daemon) rotateAndKill(lines int, after time.Duration) {
-	d.t.Helper()
-	cmd := exec.Command(program(d.t), "secret", "rotate")
-	cmd.Env = d.env
+func (d *Program) rotateAndKill(lines int, after time.Duration) {
+	d.T.Helper()
+	cmd := exec.Command(Binary(d.T), "secret", "rotate")
+	cmd.Env = d.Env
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	if lines > 0 {
 		for said := bufio.NewScanner(out); lines > 0 && said.Scan(); lines-- {
@@ -334,12 +283,12 @@ func (d *daemon) rotateAndKill(lines int, after time.Duration) {
 // L02, P15: killed at any moment, beside a server or without one, a rotation leaves what
 // starts and opens everything; the next call completes it.
 func TestL02_SecretRotateKilled(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
-	client, tok := d.login()
+	d := Start(t, nil, "--demo")
+	client, tok := d.Login()
 	seen := map[seal.Phase]int{}
 	check := func(what string) {
 		t.Helper()
-		next, status := refresh(t, d.issuer, client, tok.RefreshToken)
+		next, status := client.Refresh(t, tok.RefreshToken)
 		if status != 200 {
 			t.Fatalf("%s: %d %+v", what, status, next)
 		}
@@ -348,7 +297,7 @@ func TestL02_SecretRotateKilled(t *testing.T) {
 	for i := range 12 {
 		serving := i%2 == 0
 		if !serving {
-			d.stop()
+			d.Stop()
 		}
 		lines, after := 0, time.Duration(0)
 		if i < 6 {
@@ -362,9 +311,9 @@ func TestL02_SecretRotateKilled(t *testing.T) {
 		what := fmt.Sprintf("killed after %d lines or %v, in phase %d", lines, after, phase)
 		if serving {
 			check(what + ", the server that ran")
-			d.kill()
+			d.Kill()
 		}
-		d.start()
+		d.Start()
 		check(what + ", a new server")
 		out := d.rotateSecret()
 		if d.phase() != seal.Turned {
@@ -385,20 +334,20 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	storeURL := "SIGNET_STORE=" + pgtest.URL(t)
 	secret := func(list string) []string { return []string{storeURL, "SIGNET_SECRET=" + list} }
-	a := startDaemon(t, secret(old), "--demo")
-	b := startDaemon(t, append(secret(old), "SIGNET_ISSUER="+a.issuer), "--demo")
-	deploy := func(d *daemon, list string) {
+	a := Start(t, secret(old), "--demo")
+	b := Start(t, append(secret(old), "SIGNET_ISSUER="+a.Issuer), "--demo")
+	deploy := func(d *Program, list string) {
 		t.Helper()
-		d.stop()
-		d.env = append(d.env, "SIGNET_SECRET="+list)
-		d.start()
+		d.Stop()
+		d.Env = append(d.Env, "SIGNET_SECRET="+list)
+		d.Start()
 	}
 	command := func(list string, args ...string) (string, int) {
 		t.Helper()
-		env := a.env
-		a.env = append(a.env[:len(a.env):len(a.env)], "SIGNET_SECRET="+list)
-		out, errOut, status := a.signet("", append([]string{"secret", "rotate"}, args...)...)
-		a.env = env
+		env := a.Env
+		a.Env = append(a.Env[:len(a.Env):len(a.Env)], "SIGNET_SECRET="+list)
+		out, errOut, status := a.Signet("", append([]string{"secret", "rotate"}, args...)...)
+		a.Env = env
 		return out + errOut, status
 	}
 	want := func(list string, status int, text string, args ...string) {
@@ -407,16 +356,16 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 			t.Errorf("secret rotate %v: %d, want %d with %q\n%s", args, got, status, text, out)
 		}
 	}
-	client, tok := a.login()
+	client, tok := a.Login()
 	onBoth := func(when string) {
 		t.Helper()
-		for _, d := range []*daemon{a, b} {
-			got, status := refresh(t, d.listen(), client, tok.RefreshToken)
+		for _, d := range []*Program{a, b} {
+			got, status := client.At(d.URL()).Refresh(t, tok.RefreshToken)
 			if status != 200 {
 				t.Fatalf("%s: %d %+v", when, status, got)
 			}
 			tok = got
-			if status := mcpStatus(t, d.listen(), tok.AccessToken); status != 200 {
+			if status := Call(t, d.URL()+"/mcp", tok.AccessToken); status != 200 {
 				t.Errorf("%s: %d", when, status)
 			}
 		}
@@ -444,12 +393,12 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	deploy(b, next+",clients:"+old)
 	onBoth("both have new,clients:old")
 	deploy(b, next)
-	if got, status := refresh(t, b.listen(), client, tok.RefreshToken); status != 401 || got.Error != "invalid_client" {
+	if got, status := client.At(b.URL()).Refresh(t, tok.RefreshToken); status != 401 || got.Error != "invalid_client" {
 		t.Errorf("a registered client without its root: %d %+v", status, got)
 	}
-	b.stop()
-	b.env = append(b.env, "SIGNET_SECRET="+old)
-	out, err := b.command().CombinedOutput()
+	b.Stop()
+	b.Env = append(b.Env, "SIGNET_SECRET="+old)
+	out, err := b.Command().CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "made under another root secret") {
 		t.Errorf("a replica with the old one alone: %v %s", err, out)
 	}
@@ -457,15 +406,15 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 
 // A secret file that was changed by hand into something of no use is not taken up.
 func TestL03_SecretFileChangedByHand(t *testing.T) {
-	d := startDaemon(t, nil, "--demo")
-	client, tok := d.login()
-	path := filepath.Join(d.dir, "secret")
+	d := Start(t, nil, "--demo")
+	client, tok := d.Login()
+	path := filepath.Join(d.Dir, "secret")
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := func() string {
-		resp, err := http.Get(d.issuer + "/readyz")
+		resp, err := http.Get(d.Issuer + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -484,8 +433,8 @@ func TestL03_SecretFileChangedByHand(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func() bool { return config() == "stale" })
-		next, status := refresh(t, d.issuer, client, tok.RefreshToken)
+		Eventually(t, func() bool { return config() == "stale" })
+		next, status := client.Refresh(t, tok.RefreshToken)
 		if status != 200 {
 			t.Fatalf("%s: %d %+v", name, status, next)
 		}
@@ -494,6 +443,6 @@ func TestL03_SecretFileChangedByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Chmod(path, 0o600)
-		eventually(t, func() bool { return config() == "ok" })
+		Eventually(t, func() bool { return config() == "ok" })
 	}
 }

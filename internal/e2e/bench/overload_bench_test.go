@@ -1,0 +1,301 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+	"signet/internal/test/person"
+)
+
+// BenchmarkOverload measures the built program by the classes of docs/overload.md: the
+// server on one core, the load on another; at half of what a class can do, and at ten
+// times as much. It prints a table, and with -update keeps it in that document.
+func BenchmarkOverload(b *testing.B) {
+	if b.N > 1 {
+		return
+	}
+	core := []string{e2e.Need(b, "taskset"), "--cpu-list", "0"}
+	if out, err := exec.Command("taskset", "--all-tasks", "--cpu-list", "--pid", "1", strconv.Itoa(os.Getpid())).CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_ACCESS_TTL=1h", "SIGNET_TRUSTED_PROXIES=127.0.0.0/8", e2e.WideLimits}, "--demo")
+	if _, errOut, status := d.Signet("correct horse battery staple\n", "user", "add", "ann", "--password-stdin"); status != 0 {
+		b.Fatal(errOut)
+	}
+	d.Stop()
+	d.Prefix = core
+	d.Start()
+	o := newOverload(b, d)
+	for _, c := range o.classes {
+		o.measure(c)
+	}
+	o.refreshWhile("logins", o.class("login"))
+	o.refreshWhile("registrations", o.class("registration"))
+	o.refreshWhile("guesses of a client's secret", o.guesses())
+	o.recover()
+	o.print()
+}
+
+// classLoad is a kind of request and how many connections send it.
+type classLoad struct {
+	name        string
+	connections int
+	atPeak      int
+	send        func(i int, c *e2e.Wire) (int, error)
+
+	peak float64
+}
+
+// crowd is how many connections an overload comes over: more than may wait.
+const crowd = 1500
+
+type overload struct {
+	b        *testing.B
+	d        *e2e.Program
+	classes  []*classLoad
+	probes   map[string]func(int, *e2e.Wire) (int, error)
+	families []*e2e.Refreshing
+	out      strings.Builder
+	after    strings.Builder // the sentences below the table
+}
+
+func newOverload(b *testing.B, d *e2e.Program) *overload {
+	o := &overload{b: b, d: d}
+	host := strings.TrimPrefix(d.Issuer, "http://")
+	var access, spentCode string
+	for range crowd {
+		client, tok := d.Login()
+		access = tok.AccessToken
+		o.families = append(o.families, &e2e.Refreshing{Client: client.ID, Handle: tok.RefreshToken})
+	}
+	client := e2e.Register(b, d.Issuer, "http://127.0.0.1:9/callback")
+	authorize := client.AuthorizationURL("s")
+	spentCode = e2e.SignIn(b, authorize, "demo_user", "demo_password").Query().Get("code")
+	client.Exchange(b, spentCode)
+	_, gone := d.Login()
+	same := func(request []byte, fine ...int) func(int, *e2e.Wire) (int, error) {
+		return func(_ int, c *e2e.Wire) (int, error) {
+			status, body, err := c.Exchange(request)
+			for _, f := range fine {
+				if status == f && bytes.Contains(body, []byte("invalid_grant")) {
+					return http.StatusOK, err
+				}
+			}
+			return status, err
+		}
+	}
+	call := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"x"}}}`
+	registration := `{"redirect_uris":["http://127.0.0.1:9/callback"],"token_endpoint_auth_method":"none"}`
+	post := func(path, contentType, headers, body string) []byte {
+		return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\n%sContent-Length: %d\r\n\r\n%s", path, host, contentType, headers, len(body), body)
+	}
+	o.classes = []*classLoad{
+		{name: "JWKS", connections: crowd, atPeak: 64, send: same(e2e.GetRequest(host, "/.well-known/jwks.json"))},
+		{name: "refresh", connections: crowd, atPeak: 64, send: func(i int, c *e2e.Wire) (int, error) { return o.families[i].Send(c) }},
+		{name: "introspect", connections: crowd, atPeak: 64, send: same(e2e.FormRequest(host, "/introspect", "client_id="+o.families[0].Client+"&token="+access))},
+		{name: "revoke", connections: crowd, atPeak: 64, send: same(e2e.FormRequest(host, "/revoke", "client_id="+client.ID+"&token="+gone.RefreshToken))},
+		{name: "code exchange", connections: crowd, atPeak: 64, send: same(e2e.FormRequest(host, "/token",
+			"grant_type=authorization_code&client_id="+client.ID+"&code_verifier="+e2e.Verifier+"&code="+spentCode), http.StatusBadRequest)},
+		{name: "MCP call", connections: crowd, atPeak: 64, send: same(post("/mcp", "application/json",
+			"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-11-25\r\nAuthorization: Bearer "+access+"\r\n", call))},
+		{name: "pages", connections: crowd, atPeak: 64, send: same(e2e.GetRequest(host, strings.TrimPrefix(authorize, d.Issuer)))},
+		{name: "login", connections: 200, atPeak: 4, send: loginFrom(b, authorize, "ann", "correct horse battery staple")},
+		{name: "registration", connections: crowd, atPeak: 64, send: same(post("/register", "application/json", "", registration))},
+	}
+	o.probes = map[string]func(int, *e2e.Wire) (int, error){
+		"JWKS": same(e2e.GetRequest(host, "/.well-known/jwks.json")), "metadata": same(e2e.GetRequest(host, "/.well-known/oauth-authorization-server")), "health": same(e2e.GetRequest(host, "/livez")),
+	}
+	return o
+}
+
+// loginFrom sends the form of a login page, filled in, from another address over each
+// connection: many logins that begin at once from one address look like guessing.
+func loginFrom(b testing.TB, authorize, name, password string) func(int, *e2e.Wire) (int, error) {
+	request := loginRequest(b, authorize, name, password)
+	return func(i int, c *e2e.Wire) (int, error) {
+		from := fmt.Appendf(nil, "\r\nX-Forwarded-For: 198.51.%d.%d\r\n", i/250, i%250+1)
+		status, _, err := c.Exchange(bytes.Replace(request, []byte("\r\n"), from, 1))
+		return status, err
+	}
+}
+
+func loginRequest(b testing.TB, authorize, name, password string) []byte {
+	p := person.New(name, password)
+	page, err := p.Open(authorize)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := p.Answer(page, p.Credentials())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range p.Cookies {
+		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+	}
+	var wire bytes.Buffer
+	if err := r.Write(&wire); err != nil {
+		b.Fatal(err)
+	}
+	return wire.Bytes()
+}
+
+func (o *overload) class(name string) *classLoad {
+	for _, c := range o.classes {
+		if c.name == name {
+			return c
+		}
+	}
+	o.b.Fatalf("no class %s", name)
+	return nil
+}
+
+// run loads with c, while the probes ask a few times a second.
+func (o *overload) run(c *classLoad, rate float64, connections int, lasts time.Duration) (s e2e.Seen, probes map[string]e2e.Seen) {
+	probes = map[string]e2e.Seen{}
+	var mu sync.Mutex
+	var beside sync.WaitGroup
+	for name, send := range o.probes {
+		beside.Go(func() {
+			p := e2e.Schedule{Rate: 50, Connections: 4, Lasts: lasts, Send: send}.Run(o.b, o.d.Issuer)
+			mu.Lock()
+			defer mu.Unlock()
+			probes[name] = p
+		})
+	}
+	s = e2e.Schedule{Rate: rate, Connections: connections, Lasts: lasts, Send: c.send}.Run(o.b, o.d.Issuer)
+	beside.Wait()
+	return s, probes
+}
+
+const phase = 5 * time.Second
+
+// measure adds c's row to the table.
+func (o *overload) measure(c *classLoad) {
+	o.b.Helper()
+	// The best that the class can do: nobody waits for a time on a schedule.
+	peak := e2e.Schedule{Rate: 1e9, Connections: c.atPeak, Lasts: phase, Send: c.send, Closed: true}.Run(o.b, o.d.Issuer)
+	c.peak = float64(len(peak.Good)) / peak.Over.Seconds()
+	normal, _ := o.run(c, c.peak/2, c.atPeak, phase)
+	before := cpu(o.d)
+	over, probes := o.run(c, 10*c.peak, c.connections, phase)
+	busy := (cpu(o.d) - before).Seconds() / over.Over.Seconds()
+	fmt.Printf("%s\n  peak   %v\n  normal %v\n  over   %v, cpu %.2f\n", c.name, peak, normal, over, busy)
+	o.check(c.name, peak, normal, over)
+	var worst time.Duration
+	for name, p := range probes {
+		o.check(name+" beside "+c.name, p)
+		if len(p.Refused) > 0 {
+			o.b.Errorf("%d requests of %s are refused beside %s", len(p.Refused), name, c.name)
+		}
+		worst = max(worst, e2e.Percentile(p.Late, 99))
+	}
+	refusals := "none"
+	if n := len(over.Refused); n > 0 {
+		refusals = fmt.Sprintf("%.0f/s, p50 %v, p99 %v", float64(n)/over.Over.Seconds(), e2e.Percentile(over.Refused, 50), e2e.Percentile(over.Refused, 99))
+	}
+	offered := float64(len(over.Good)+len(over.Refused)) / over.Over.Seconds()
+	goodput := float64(len(over.Good)) / over.Over.Seconds()
+	fmt.Fprintf(&o.out, "| %s | %.0f/s | %v, %v | %.0f/s (%.1f x) | %.0f/s, %.0f %% | %v | %s | %v |\n", c.name, c.peak, e2e.Percentile(normal.Late, 50), e2e.Percentile(normal.Late, 99),
+		offered, offered/c.peak, goodput, 100*goodput/c.peak, e2e.Percentile(over.Good, 99), refusals, worst)
+}
+
+func (o *overload) check(what string, all ...e2e.Seen) {
+	o.b.Helper()
+	for _, s := range all {
+		if s.Failures > 0 {
+			o.b.Errorf("%s: %d failed, the first with %v", what, s.Failures, s.Failed)
+		}
+	}
+}
+
+// refreshWhile measures refreshes at half of their capacity while another class is
+// flooded.
+func (o *overload) refreshWhile(what string, flood *classLoad) {
+	refresh := o.class("refresh")
+	var beside sync.WaitGroup
+	var flooded e2e.Seen
+	beside.Go(func() {
+		flooded = e2e.Schedule{Rate: 10 * flood.peak, Connections: flood.connections, Lasts: phase, Send: flood.send}.Run(o.b, o.d.Issuer)
+	})
+	s, probes := o.run(refresh, refresh.peak/2, refresh.atPeak, phase)
+	beside.Wait()
+	fmt.Printf("refresh while %s flood: %v\n  flood %v\n", what, s, flooded)
+	o.check("refresh", s)
+	fmt.Fprintf(&o.after, "During a flood of %s at ten times the capacity (%.0f/s served, %.0f/s refused), refreshes at half of their capacity: %.0f/s answered and %.0f/s refused, p99 %v; JWKS p99 %v.\n",
+		what, float64(len(flooded.Good))/flooded.Over.Seconds(), float64(len(flooded.Refused))/flooded.Over.Seconds(),
+		float64(len(s.Good))/s.Over.Seconds(), float64(len(s.Refused))/s.Over.Seconds(), e2e.Percentile(s.Late, 99), e2e.Percentile(probes["JWKS"].Late, 99))
+}
+
+// guesses is a flood of requests that are over a limit of their sender's.
+func (o *overload) guesses() *classLoad {
+	request := e2e.FormRequest(strings.TrimPrefix(o.d.Issuer, "http://"), "/introspect", "client_id=demo_client&client_secret=wrong&token=x")
+	return &classLoad{name: "guesses", connections: crowd, peak: 3000, send: func(_ int, c *e2e.Wire) (int, error) {
+		status, _, err := c.Exchange(request)
+		if status == http.StatusTooManyRequests || status == http.StatusUnauthorized {
+			status = http.StatusServiceUnavailable // refused
+		}
+		return status, err
+	}}
+}
+
+// recover measures how it is after an overload.
+func (o *overload) recover() {
+	refresh := o.class("refresh")
+	o.run(refresh, 10*refresh.peak, refresh.connections, 2*phase)
+	o.run(refresh, refresh.peak/2, refresh.atPeak, 4*time.Second)
+	s, _ := o.run(refresh, refresh.peak/2, refresh.atPeak, 2*time.Second)
+	o.check("refresh", s)
+	fmt.Printf("recovered: %v\n", s)
+	fmt.Fprintf(&o.after, "Five seconds after ten seconds of overload by refreshes, refreshes at half of their capacity have p50 %v and p99 %v, and %d are refused.\n",
+		e2e.Percentile(s.Late, 50), e2e.Percentile(s.Late, 99), len(s.Refused))
+}
+
+const (
+	overloadDocument = "docs/overload.md"
+	measuredBegin    = "<!-- begin of what is measured, written by go test -run '^$' -bench '^BenchmarkOverload$' -benchtime 1x ./internal/e2e/bench -update -->\n"
+	measuredEnd      = "<!-- end of what is measured -->\n"
+)
+
+func (o *overload) print() {
+	text := fmt.Sprintf("Measured on %s, %s; the server on one core, the load on another.\n\n", cpuModel(), runtime.Version()) +
+		"| class | capacity | latency at half of it: p50, p99 | offered in overload | served, of capacity | p99 of the served | refused | JWKS, metadata, health meanwhile: p99 |\n|---|---|---|---|---|---|---|---|\n" +
+		o.out.String() + "\n" + o.after.String()
+	fmt.Println(text)
+	if !*e2e.Update {
+		return
+	}
+	document, err := os.ReadFile(overloadDocument)
+	if err != nil {
+		o.b.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(document), measuredBegin)
+	_, after, ok2 := strings.Cut(rest, measuredEnd)
+	if !ok || !ok2 {
+		o.b.Fatalf("%s has no place for the figures", overloadDocument)
+	}
+	if err := os.WriteFile(overloadDocument, []byte(before+measuredBegin+text+measuredEnd+after), 0o644); err != nil {
+		o.b.Fatal(err)
+	}
+}
+
+// cpu is the processor time that the daemon has used.
+func cpu(d *e2e.Program) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	user, _ := strconv.Atoi(string(fields[11]))
+	system, _ := strconv.Atoi(string(fields[12]))
+	return time.Duration(user+system) * 10 * time.Millisecond
+}

@@ -1,0 +1,434 @@
+package bench
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/argon2id"
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/internal/e2e"
+	"signet/mcp"
+)
+
+// bareServer is the environment variable that turns this test program into what
+// Signet is compared with: handlers that do the same work and nothing else.
+const bareServer = "SIGNET_TEST_BARE_SERVER"
+
+// serveBare serves the bytes that it is given, with their headers, and the same tools
+// without a Guard.
+func serveBare(addr string) error {
+	debug.SetGCPercent(800) // as signet serve does
+	tools := mcp.NewServer("bare", "1")
+	mcp.AddSampleTools(tools, func(string, ...string) {})
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return tools }, &sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true}))
+	var header http.Header
+	var body []byte
+	mux.HandleFunc("GET /bytes", func(w http.ResponseWriter, _ *http.Request) {
+		maps.Copy(w.Header(), header)
+		w.Write(body)
+	})
+	mux.HandleFunc("POST /bytes", func(_ http.ResponseWriter, r *http.Request) {
+		header, body = http.Header{}, nil
+		for name, value := range r.Header {
+			if name, ok := strings.CutPrefix(name, "Same-"); ok {
+				header[name] = value
+			}
+		}
+		body, _ = io.ReadAll(r.Body)
+	})
+	return http.ListenAndServe(addr, mux)
+}
+
+// BenchmarkTargets measures the built program under load: the server on one core,
+// the load on another, every row durable before it is answered; and beside each
+// figure its bare primitive, in turns. It prints a table, and with -update keeps it in
+// docs/benchmarks.md.
+func BenchmarkTargets(b *testing.B) {
+	if b.N > 1 {
+		return
+	}
+	core := []string{e2e.Need(b, "taskset"), "--cpu-list", "0"}
+	if out, err := exec.Command("taskset", "--all-tasks", "--cpu-list", "--pid", "1", strconv.Itoa(os.Getpid())).CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	report := &report{}
+	info, err := os.Stat(e2e.Binary(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	report.row("binary", "<= 30 MiB", fmt.Sprintf("%.1f MiB", float64(info.Size())/(1<<20)), "")
+
+	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits}, "--demo")
+	d.Stop()
+	d.Prefix = core
+	d.Start()
+	report.row("start to first answer", "<= 50 ms", startTime(d).String(), "")
+	report.row("memory when idle", "<= 30 MiB", fmt.Sprintf("%.1f MiB", rss(d)), "")
+	measureTokens(b, d, report)
+	measureReads(b, d, report, core)
+	measureLogin(b, core, report)
+	report.row("memory under load", "", fmt.Sprintf("%.1f MiB", rss(d)), "")
+	report.print(b)
+}
+
+type report struct{ rows [][4]string }
+
+func (r *report) row(what, target, measured, bare string) {
+	r.rows = append(r.rows, [4]string{what, target, measured, bare})
+}
+
+const benchmarks = "docs/benchmarks.md"
+
+func (r *report) print(b *testing.B) {
+	var out strings.Builder
+	out.WriteString("| operation | target | measured | for comparison, in the same run |\n|---|---|---|---|\n")
+	for _, row := range r.rows {
+		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", row[0], row[1], row[2], row[3])
+	}
+	fmt.Println(out.String())
+	if !*e2e.Update {
+		return
+	}
+	text := "# Benchmarks\n\n" +
+		"This document compares the throughput of one core with the targets. `make bench` measures it.\n\n" +
+		"The machine: " + cpuModel() + ", " + runtime.Version() + ". The server runs on one core, the load on another, and each row is durable\n" +
+		"(`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run.\n\n" + out.String()
+	if err := os.WriteFile(benchmarks, []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func cpuModel() string {
+	f, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(f)) {
+		if name, ok := strings.CutPrefix(line, "model name\t: "); ok {
+			return strings.TrimSpace(name)
+		}
+	}
+	return runtime.GOARCH
+}
+
+type family struct {
+	client *e2e.Client
+	handle string
+	access string
+}
+
+func refreshOver(c *e2e.Wire, f *family) error {
+	body := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {f.handle}, "client_id": {f.client.ID}}.Encode()
+	answer, err := c.Do("POST", "/token", "Content-Type: application/x-www-form-urlencoded\r\n", body)
+	if err != nil {
+		return err
+	}
+	var tok e2e.Tokens
+	if err := json.Unmarshal(answer, &tok); err != nil || tok.RefreshToken == "" {
+		return fmt.Errorf("%s", answer)
+	}
+	f.handle, f.access = tok.RefreshToken, tok.AccessToken
+	return nil
+}
+
+func measureTokens(b *testing.B, d *e2e.Program, r *report) {
+	families := make([]*family, 64)
+	for i := range families {
+		client, tok := d.Login()
+		families[i] = &family{client, tok.RefreshToken, tok.AccessToken}
+	}
+	sign := signRate(b)
+	for _, c := range []struct {
+		connections int
+		target      string
+	}{{16, ">= 9,500/s"}, {64, ">= 14,000/s, p99 <= 10 ms"}} {
+		l := load(b, d.Issuer, c.connections, 5*time.Second, func(i int, w *e2e.Wire) error { return refreshOver(w, families[i]) })
+		r.row(fmt.Sprintf("refresh with rotation, %d connections", c.connections), c.target, l.String(), fmt.Sprintf("bare ecdsa.SignASN1: %.0f/s", sign))
+	}
+	call := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"x"}}}`
+	const headers = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-11-25\r\n"
+	bare := startBare(b, d.Prefix)
+	guarded, without := inTurns(b, 3, 16,
+		d.Issuer, func(i int, c *e2e.Wire) error {
+			_, err := c.Do("POST", "/mcp", headers+"Authorization: Bearer "+families[i].access+"\r\n", call)
+			return err
+		},
+		bare, func(_ int, c *e2e.Wire) error {
+			_, err := c.Do("POST", "/mcp", headers, call)
+			return err
+		})
+	r.row("verified MCP call, 16 connections", ">= 95 % of the SDK's handler", guarded.against(without), "the SDK's handler without auth: "+without.String())
+}
+
+func measureReads(b *testing.B, d *e2e.Program, r *report, core []string) {
+	bare := startBare(b, core)
+	get := func(path string) func(int, *e2e.Wire) error {
+		return func(_ int, c *e2e.Wire) error {
+			_, err := c.Do("GET", path, "", "")
+			return err
+		}
+	}
+	for _, path := range []string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server"} {
+		serveSame(b, d.Issuer+path, bare+"/bytes")
+		ours, without := inTurns(b, 3, 16, d.Issuer, get(path), bare, get("/bytes"))
+		r.row("GET "+path+", 16 connections", ">= 90 % of a bare handler", ours.against(without), "bare handler: "+without.String())
+	}
+}
+
+// serveSame has the bare server answer at to with what is answered at from.
+func serveSame(b *testing.B, from, to string) {
+	b.Helper()
+	resp, err := http.Get(from)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	r, err := http.NewRequest("POST", to, resp.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, value := range resp.Header {
+		r.Header["Same-"+name] = value
+	}
+	told, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	told.Body.Close()
+}
+
+// measureLogin signs in with a real user of the users file.
+func measureLogin(b *testing.B, core []string, r *report) {
+	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits})
+	if _, errOut, status := d.Signet("correct horse battery staple\n", "user", "add", "ann", "--password-stdin"); status != 0 {
+		b.Fatal(errOut)
+	}
+	d.Stop()
+	d.Prefix = core
+	d.Start()
+	client := e2e.Register(b, d.Issuer, e2e.RedirectURI)
+	const rounds = 3
+	var logins, hashes float64
+	for range rounds { // in turns, as elsewhere
+		hashes += hashRate(b) / rounds
+		logins += loginRate(b, client) / rounds
+	}
+	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", logins, 100*logins/hashes), fmt.Sprintf("bare argon2id: %.1f/s", hashes))
+}
+
+// loginRate is how often a second somebody is signed in.
+func loginRate(b *testing.B, client *e2e.Client) float64 {
+	var n atomic.Int64
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range 4 { // one is hashed, the others are on the way to it
+		all.Go(func() {
+			for time.Since(begin) < 2*time.Second {
+				e2e.SignIn(b, client.AuthorizationURL("s"), "ann", "correct horse battery staple")
+				n.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return float64(n.Load()) / time.Since(begin).Seconds()
+}
+
+func signRate(b *testing.B) float64 {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	hash := sha256.Sum256([]byte("x"))
+	return rate(func() { ecdsa.SignASN1(rand.Reader, key, hash[:]) })
+}
+
+func hashRate(b *testing.B) float64 {
+	p := argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+	return rate(func() {
+		if _, err := argon2id.CreateHash("correct horse battery staple", &p); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// rate is how often f runs in a second, by one after another.
+func rate(f func()) float64 {
+	begin, n := time.Now(), 0
+	for time.Since(begin) < 2*time.Second {
+		f()
+		n++
+	}
+	return float64(n) / time.Since(begin).Seconds()
+}
+
+// startBare runs this program as the bare server, on the same core as Signet.
+func startBare(b *testing.B, core []string) (base string) {
+	b.Helper()
+	addr := "127.0.0.1:" + e2e.FreePort(b)
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(core[0], append(slices.Clone(core[1:]), self)...)
+	cmd.Env = append(os.Environ(), bareServer+"="+addr)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			return "http://" + addr
+		}
+		if time.Now().After(deadline) {
+			b.Fatal("the bare server does not start")
+		}
+	}
+}
+
+// startTime is the median of some starts, from exec to the first answer.
+func startTime(d *e2e.Program) time.Duration {
+	var took []time.Duration
+	addr := strings.TrimPrefix(d.Issuer, "http://")
+	for range 9 {
+		d.Stop()
+		begin := time.Now()
+		cmd := d.Command()
+		if err := cmd.Start(); err != nil {
+			d.T.Fatal(err)
+		}
+		for !answers(addr) {
+			time.Sleep(500 * time.Microsecond)
+		}
+		took = append(took, time.Since(begin))
+		cmd.Process.Kill()
+		cmd.Wait()
+		d.Start()
+	}
+	slices.Sort(took)
+	return took[len(took)/2].Round(time.Millisecond)
+}
+
+func answers(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET /livez HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", addr)
+	b, _ := io.ReadAll(c)
+	return bytes.HasPrefix(b, []byte("HTTP/1.1 200"))
+}
+
+// rss is the resident memory in MiB.
+func rss(d *e2e.Program) float64 {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.PID()), "status"))
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, _ := strconv.ParseFloat(strings.Fields(kb)[0], 64)
+			return n / 1024
+		}
+	}
+	return 0
+}
+
+// loaded is what a load saw.
+type loaded struct {
+	took []time.Duration
+	over time.Duration
+}
+
+func (l loaded) rate() float64 { return float64(len(l.took)) / l.over.Seconds() }
+
+func (l loaded) percentile(p int) time.Duration {
+	slices.SortFunc(l.took, cmp.Compare)
+	return l.took[len(l.took)*p/100].Round(10 * time.Microsecond)
+}
+
+func (l loaded) String() string {
+	return fmt.Sprintf("%.0f/s, p50 %s, p99 %s", l.rate(), l.percentile(50), l.percentile(99))
+}
+
+func (l loaded) against(bare loaded) string {
+	return fmt.Sprintf("%s: %.0f %%", l, 100*l.rate()/bare.rate())
+}
+
+// inTurns loads ours and the bare one alternately, so that what else the machine does
+// falls on both.
+func inTurns(b *testing.B, rounds, connections int, base string, ours func(int, *e2e.Wire) error, bareBase string, bare func(int, *e2e.Wire) error) (l, without loaded) {
+	for range rounds {
+		l = l.plus(load(b, base, connections, 2*time.Second, ours))
+		without = without.plus(load(b, bareBase, connections, 2*time.Second, bare))
+	}
+	return l, without
+}
+
+func (l loaded) plus(m loaded) loaded {
+	return loaded{append(l.took, m.took...), l.over + m.over}
+}
+
+// load runs do on so many connections for a while.
+func load(b *testing.B, base string, connections int, lasts time.Duration, do func(i int, c *e2e.Wire) error) loaded {
+	b.Helper()
+	var mu sync.Mutex
+	var all loaded
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i := range connections {
+		wg.Go(func() {
+			c, err := e2e.Dial(base)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer c.Close()
+			var took []time.Duration
+			for time.Since(begin) < lasts {
+				sent := time.Now()
+				if err := do(i, c); err != nil {
+					b.Errorf("under load: %v", err)
+					break
+				}
+				took = append(took, time.Since(sent))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all.took = append(all.took, took...)
+		})
+	}
+	wg.Wait()
+	all.over = time.Since(begin)
+	if len(all.took) == 0 {
+		b.Fatal("nothing was answered")
+	}
+	return all
+}

@@ -1,0 +1,45 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+var BreakableBinary = sync.OnceValues(func() (string, error) { return Build("signet-failpoint", "-tags", "failpoint") })
+
+const FailpointVariable = "SIGNET_TEST_FAILPOINT"
+
+// Breakable is a demo of the build that can be broken, before its start.
+func Breakable(t testing.TB, settings ...string) *Program {
+	t.Helper()
+	path, err := BreakableBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(t, append(settings, FailpointVariable+"="+filepath.Join(t.TempDir(), "failpoint")), "--demo")
+	d.Path = path
+	return d
+}
+
+// Arm has the nth pass of a point do an action.
+func (d *Program) Arm(point, action string, n int) {
+	d.T.Helper()
+	path := d.Setting(FailpointVariable)
+	if err := os.WriteFile(path+".new", fmt.Appendln(nil, point, action, n), 0o600); err != nil {
+		d.T.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		d.T.Fatal(err)
+	}
+}
+
+// Armed reports whether what was armed has not happened yet.
+func (d *Program) Armed() bool {
+	_, err := os.Stat(d.Setting(FailpointVariable))
+	return !errors.Is(err, fs.ErrNotExist)
+}

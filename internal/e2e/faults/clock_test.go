@@ -1,0 +1,210 @@
+package faults
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+)
+
+// shiftedBinary is the program with a wall clock that a test can set: nothing but
+// time.Now differs, which adds the seconds that a file holds.
+var shiftedBinary = sync.OnceValues(func() (string, error) {
+	dir, err := e2e.BuildDir()
+	if err != nil {
+		return "", err
+	}
+	const now = "sec, nsec, mono := runtimeNow()\n\tif mono == 0 {"
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
+	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	source, err := os.ReadFile(original)
+	if err != nil {
+		return "", err
+	}
+	if !strings.Contains(string(source), now) {
+		return "", errors.New("time.Now is written in another way than this test knows")
+	}
+	shifted := strings.Replace(string(source), now, strings.Replace(now, "\n", "\n\tsec += shift()\n", 1), 1)
+	files := map[string]string{original: shifted, filepath.Join(filepath.Dir(original), "shift.go"): shiftSource}
+	replace := map[string]string{}
+	for path, text := range files {
+		replace[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(replace[path], []byte(text), 0o600); err != nil {
+			return "", err
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, overlay, 0o600); err != nil {
+		return "", err
+	}
+	return e2e.Build("signet-clock", "-overlay", path)
+})
+
+const clockVariable = "SIGNET_TEST_CLOCK"
+
+// The scheduler calls time.Now too, where a system call is not allowed. So the file is
+// mapped once, and then only memory is read.
+const shiftSource = `package time
+
+import (
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+)
+
+var shifted = mapShift()
+
+// shift is how many seconds the clock is ahead, or behind.
+func shift() int64 {
+	if shifted == nil {
+		return 0
+	}
+	return atomic.LoadInt64(shifted)
+}
+
+func mapShift() *int64 {
+	path, ok := syscall.Getenv("` + clockVariable + `")
+	if !ok {
+		return nil
+	}
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		panic(path + ": " + err.Error())
+	}
+	defer syscall.Close(fd)
+	b, err := syscall.Mmap(fd, 0, 8, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		panic(path + ": " + err.Error())
+	}
+	return (*int64)(unsafe.Pointer(&b[0]))
+}
+`
+
+// setClock moves the daemon's clock to that far from ours.
+func setClock(d *e2e.Program, by time.Duration) {
+	d.T.Helper()
+	f, err := os.OpenFile(d.Setting(clockVariable), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(binary.NativeEndian.AppendUint64(nil, uint64(int64(by/time.Second)))); err != nil {
+		d.T.Fatal(err)
+	}
+}
+
+// Wherever the clock jumps, what was spent, expired or revoked stays so, also across a
+// restart; and people go on signing in. Once as it is now, and once where the jumps go
+// over the begin of a signing period.
+func TestL10_ClockJumps(t *testing.T) {
+	t.Run("now", func(t *testing.T) { clockJumps(t, 0) })
+	t.Run("over a period's begin", func(t *testing.T) {
+		const begin = 30 * time.Minute // of the default period, before the first of the jumps
+		now := time.Now()
+		clockJumps(t, now.Truncate(24*time.Hour).Add(24*time.Hour+begin).Sub(now))
+	})
+}
+
+// clockJumps begins with a clock that is ahead of ours by base.
+func clockJumps(t *testing.T, base time.Duration) {
+	path, err := shiftedBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info", clockVariable + "=" + filepath.Join(t.TempDir(), "clock")}, "--demo")
+	d.Path = path
+	setClock := func(by time.Duration) { t.Helper(); setClock(d, base+by) }
+	setClock(0)
+	d.Start()
+	code := func(c *e2e.Client) string {
+		return c.Code(t, "demo_user", "demo_password")
+	}
+	client, tok := d.Login()
+	expired, spent := code(client), code(client)
+	client.Exchange(t, spent)
+	e2e.Post(t, d.Issuer, client.CodeForm(spent)) // ends its grant
+	second, revoked := d.Login()
+	if _, status, ok := try(d, "/revoke", second.TokenForm(revoked.RefreshToken)); !ok || status != 200 {
+		t.Fatalf("revoke: %d", status)
+	}
+	third, rotated := d.Login()
+	next, status := third.Refresh(t, rotated.RefreshToken)
+	if status != 200 {
+		t.Fatalf("refresh: %d", status)
+	}
+	refused := func(when string) {
+		t.Helper()
+		for what, form := range map[string]func() (e2e.Tokens, int){
+			"an expired code":   func() (e2e.Tokens, int) { return e2e.Post(t, d.Issuer, client.CodeForm(expired)) },
+			"a spent code":      func() (e2e.Tokens, int) { return e2e.Post(t, d.Issuer, client.CodeForm(spent)) },
+			"a revoked handle":  func() (e2e.Tokens, int) { return second.Refresh(t, revoked.RefreshToken) },
+			"a rotated handle":  func() (e2e.Tokens, int) { return third.Refresh(t, rotated.RefreshToken) },
+			"its family's last": func() (e2e.Tokens, int) { return third.Refresh(t, next.RefreshToken) },
+		} {
+			if got, status := form(); status != 400 || got.Error != "invalid_grant" {
+				t.Errorf("%s: %s got %d %+v", when, what, status, got)
+			}
+		}
+	}
+	goesOn := func(when string) {
+		t.Helper()
+		var status int
+		if tok, status = client.Refresh(t, tok.RefreshToken); status != 200 {
+			t.Fatalf("%s: a live handle got %d %+v", when, status, tok)
+		}
+		if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 200 {
+			t.Errorf("%s: a token made now got %d", when, status)
+		}
+		client.Exchange(t, code(client))
+	}
+	goesOn("at first")
+	setClock(time.Hour)
+	if got, status := third.Refresh(t, rotated.RefreshToken); status != 400 || got.Error != "invalid_grant" { // long after its window: reuse
+		t.Errorf("a rotated handle after an hour: %d %+v", status, got)
+	}
+	if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 401 {
+		t.Errorf("an access token after an hour: %d, want 401", status)
+	}
+	refused("an hour ahead")
+	goesOn("an hour ahead")
+	for _, at := range []time.Duration{0, -10 * time.Minute, -20 * time.Minute, -30 * time.Minute, time.Hour, -time.Hour} {
+		setClock(at)
+		refused(at.String())
+		goesOn(at.String())
+	}
+	d.Stop()
+	setClock(-2 * time.Hour)
+	d.Start() // before the last time that the store has seen
+	refused("started two hours back")
+	goesOn("started two hours back")
+	if doc, resp := e2e.GetJSON(t, d.Issuer+"/readyz"); resp.StatusCode != 200 || doc["clock"] != "differs" {
+		t.Errorf("/readyz two hours back: %d %v", resp.StatusCode, doc)
+	}
+	if !strings.Contains(d.Output(), "the clock is behind the store") {
+		t.Error("the log does not warn of the clock")
+	}
+	setClock(2 * time.Hour)
+	refused("two hours ahead")
+	goesOn("two hours ahead")
+	if doc, _ := e2e.GetJSON(t, d.Issuer+"/readyz"); doc["clock"] != "ok" {
+		t.Errorf("/readyz with the clock ahead of the store: %v", doc)
+	}
+	if _, after, panicked := strings.Cut(d.Output(), "panic"); panicked {
+		t.Errorf("something panicked: %.2000s", after)
+	}
+}

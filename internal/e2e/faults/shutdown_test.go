@@ -1,0 +1,70 @@
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+)
+
+// A stream that would last for hours ends with the server: cleanly, and without
+// making the stop wait.
+func TestStopEndsStreams(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	_, tok := d.Login()
+	r, err := http.NewRequest("POST", d.Issuer+"/mcp", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},`+
+		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"Authorization": "Bearer " + tok.AccessToken, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen",
+	} {
+		r.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("listening: %v, %v", resp, err)
+	}
+	defer resp.Body.Close()
+	stream := bufio.NewReader(resp.Body)
+	if _, err := stream.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if status := d.Stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	if _, err := io.ReadAll(stream); err != nil {
+		t.Errorf("the stream broke off: %v", err)
+	}
+}
+
+// Who does not want to wait for the requests in hand sends the signal again.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	c, err := net.Dial("tcp", strings.TrimPrefix(d.URL(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\n") // and no more: 15 s
+	d.Signal(syscall.SIGTERM)
+	e2e.Eventually(t, func() bool { return strings.Contains(d.Output(), `"msg":"stopping"`) })
+	begin := time.Now()
+	d.Signal(syscall.SIGTERM)
+	if status, took := d.Status(), time.Since(begin); status != e2e.ExitFailed || took > 5*time.Second {
+		t.Errorf("exit status %d after %v, want %d at once", status, took, e2e.ExitFailed)
+	}
+}

@@ -1,0 +1,96 @@
+package fleet
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
+)
+
+func epochShown(d *e2e.Program) string {
+	d.T.Helper()
+	resp, err := http.Get(d.Issuer + "/readyz")
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var doc struct{ Epoch string }
+	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil || doc.Epoch == "" {
+		d.T.Fatalf("/readyz: %+v, %v", doc, err)
+	}
+	return doc.Epoch
+}
+
+// Two servers behind one issuer must have one store: a second one with a store of its
+// own is refused while the first runs, names both, and says what to do. On the same
+// file it is the lock that refuses.
+func TestM04_SecondServerBehindTheIssuer(t *testing.T) {
+	d := e2e.Start(t, nil)
+	second := d.Beside()
+	second.MustRefuse(d.Issuer+"/readyz", epochShown(d), "SIGNET_STORE", "Stop that server first")
+	d.Beside("SIGNET_DATA_DIR="+d.Dir).MustRefuse(filepath.Join(d.Dir, "signet.db")+".lock", "one server per SQLite file")
+	d.Stop()
+	second.Start()
+	second.Stop()
+	d.Start()
+}
+
+// A single server behind a proxy starts again, although the proxy answers for it
+// meanwhile, and although it finds itself when it asks later.
+func TestM04_RestartBehindAProxy(t *testing.T) {
+	proxy := e2e.NewProxy(t)
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
+	proxy.To(t, d.URL())
+	for _, end := range []func(){func() { d.Stop() }, d.Kill} {
+		end()
+		if resp, err := http.Get(proxy.URL + "/readyz"); err != nil || resp.StatusCode != http.StatusBadGateway {
+			t.Fatalf("the proxy without its server: %v, %v", resp, err)
+		}
+		d.Start()
+	}
+	if _, resp := e2e.GetJSON(t, proxy.URL+"/readyz"); resp.StatusCode != http.StatusOK {
+		t.Errorf("/readyz: %s", resp.Status)
+	}
+}
+
+// Replicas of one database start beside each other. While keys rotate, what one of them
+// signs names a key that the other publishes already, and is accepted there at once.
+func TestM04_INV9_ReplicasRotateKeys(t *testing.T) {
+	d := e2e.Start(t, []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s", "SIGNET_ACCESS_TTL=4s"}, "--demo")
+	second := d.Beside()
+	second.Start()
+	at := []string{d.Issuer, second.URL()}
+	client, tok := d.Login()
+	used := map[string]bool{}
+	for n := 0; len(used) < 3; n++ {
+		if n > 1000 {
+			t.Fatalf("only %d keys have signed", len(used))
+		}
+		here, there := at[n%2], at[(n+1)%2]
+		doc, _ := e2e.GetJSON(t, there+"/.well-known/jwks.json")
+		published, _ := json.Marshal(doc)
+		var status int
+		if tok, status = client.At(here).Refresh(t, tok.RefreshToken); status != 200 {
+			t.Fatalf("refresh at %s: %d %+v", here, status, tok)
+		}
+		var header struct{ Kid string }
+		b, _ := base64.RawURLEncoding.DecodeString(strings.Split(tok.AccessToken, ".")[0])
+		if err := json.Unmarshal(b, &header); err != nil {
+			t.Fatal(err)
+		}
+		if used[header.Kid] = true; !strings.Contains(string(published), `"`+header.Kid+`"`) {
+			t.Errorf("%s signs with %s, which %s did not publish: %s", here, header.Kid, there, published)
+		}
+		if status := e2e.Call(t, there+"/mcp", tok.AccessToken); status != 200 {
+			t.Errorf("a token of %s at %s: %d", here, there, status)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

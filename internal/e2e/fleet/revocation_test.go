@@ -1,0 +1,337 @@
+package fleet
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+	"signet/internal/seal"
+	"signet/internal/test/pgtest"
+	"signet/jwt"
+)
+
+// replicaOf is a process of role mcp that follows d.
+func replicaOf(d *e2e.Program, settings ...string) *e2e.Program {
+	d.T.Helper()
+	return e2e.Start(d.T, append([]string{"SIGNET_ISSUER=" + d.Issuer}, settings...), "--role", "mcp")
+}
+
+// until waits for a status of the MCP endpoint, and says how long that took.
+func until(t testing.TB, d *e2e.Program, token string, status int, limit time.Duration) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for {
+		got := e2e.Call(t, d.URL()+"/mcp", token)
+		took := time.Since(began)
+		if got == status {
+			return took
+		}
+		if took > limit {
+			t.Fatalf("after %s still %d, want %d\n%s", limit, got, status, d.Output())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// followerHealth is what /readyz of a process of role mcp says.
+type followerHealth struct {
+	Status      string
+	Revocations string
+	FeedAge     *int64 `json:"revocation_feed_age"`
+}
+
+func healthOf(d *e2e.Program) (h followerHealth, status int) {
+	d.T.Helper()
+	resp, err := http.Get(d.URL() + "/readyz")
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = json.Unmarshal(body, &h)
+	}
+	if err != nil {
+		d.T.Fatalf("%v: %s", err, body)
+	}
+	return h, resp.StatusCode
+}
+
+// G04, INV4: what is revoked anywhere is refused at once where the store is, and
+// within 15 seconds by a replica that has nothing but the issuer's URL; also by one
+// that starts later.
+func TestG04_INV4_RevocationReachesReplicas(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	replica := replicaOf(d)
+	client, tok := d.Login()
+	_, other := d.Login()
+	for _, token := range []string{tok.AccessToken, other.AccessToken} {
+		if got := e2e.Call(t, replica.URL()+"/mcp", token); got != 200 {
+			t.Fatalf("before: %d", got)
+		}
+	}
+	client.Revoke(t, tok.RefreshToken)
+	if got := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); got != 401 {
+		t.Errorf("in the process with the store: %d, want 401 at once", got)
+	}
+	t.Logf("the replica refused it after %s", until(t, replica, tok.AccessToken, 401, 15*time.Second).Round(10*time.Millisecond))
+	if got := e2e.Call(t, replica.URL()+"/mcp", other.AccessToken); got != 200 {
+		t.Errorf("another grant: %d, want 200", got)
+	}
+	if got := e2e.Call(t, replicaOf(d).URL()+"/mcp", tok.AccessToken); got != 401 {
+		t.Errorf("a replica that starts afterwards: %d, want 401 from its first answer on", got)
+	}
+	if h, status := healthOf(replica); status != 200 || h.Revocations != "current" || h.FeedAge == nil || *h.FeedAge > 15 {
+		t.Errorf("readiness: %d %+v", status, h)
+	}
+	// The grant stays revoked when the issuer has stopped, and after it has started again.
+	d.Kill()
+	if got := e2e.Call(t, replica.URL()+"/mcp", tok.AccessToken); got != 401 {
+		t.Errorf("with the issuer gone: %d, want 401", got)
+	}
+	d.Start()
+	if got := e2e.Call(t, replicaOf(d).URL()+"/mcp", tok.AccessToken); got != 401 {
+		t.Errorf("after a kill of the issuer: %d, want 401", got)
+	}
+}
+
+// G04, F11: verifiers that are not ours, in Go and in JavaScript, as docs/verify.md
+// shows them: a token is accepted, refused when the grant has been revoked, and
+// refused still when somebody feeds them the list from before.
+func TestG04_VerifiersElsewhere(t *testing.T) {
+	proxy := e2e.NewProxy(t)
+	resources := map[string]string{}
+	for _, language := range []string{"Go", "JavaScript"} {
+		resources[language] = "http://localhost:" + e2e.FreePort(t) + "/hello"
+	}
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL, "SIGNET_RESOURCES=" + resources["Go"] + "," + resources["JavaScript"]}, "--demo")
+	proxy.To(t, d.Issuer)
+	d.Issuer = proxy.URL
+	_, before := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+	tokens := map[string]string{}
+	for language, resource := range resources {
+		base := strings.TrimSuffix(resource, "/hello")
+		settings := []string{"SIGNET_ISSUER=" + proxy.URL, "RESOURCE=" + resource, "LISTEN=" + strings.TrimPrefix(base, "http://")}
+		if language == "Go" {
+			e2e.StartExample(t, "verifier", resource, settings...)
+		} else {
+			e2e.StartScript(t, "examples/verifier/verifier.mjs", resource, settings...)
+		}
+		tokens[language] = e2e.TokenFor(t, d, resource, "demo_user", "demo_password")
+		if status, body := e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
+			t.Errorf("%s: before: %d %s", language, status, body)
+		}
+		for name, bad := range map[string]string{"a changed token": tokens[language][:len(tokens[language])-4] + "AAAA", "the feed as a token": before} {
+			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, bad), resource); status != 401 {
+				t.Errorf("%s: %s: %d, want 401", language, name, status)
+			}
+		}
+	}
+	out, errOut, status := d.Signet("", "grant", "revoke", "--user", "demo_user")
+	if status != 0 {
+		t.Fatalf("grant revoke: %s%s", out, errOut)
+	}
+	e2e.Eventually(t, func() bool { return len(feed(d).Revoked) > 0 }) // the 15 s are the verifiers'
+	began := time.Now()
+	for language, resource := range resources {
+		for status := 0; status != 401; time.Sleep(20 * time.Millisecond) {
+			if status, _ = e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); time.Since(began) > 15*time.Second {
+				t.Fatalf("%s: still %d after 15 s", language, status)
+			}
+		}
+	}
+	t.Logf("both refused it after %s", time.Since(began).Round(10*time.Millisecond))
+	// Both polls come from one proxy: each of the two has polled once more when it has seen three.
+	polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
+	replayed := polls()
+	proxy.Instead(func(e e2e.Exchange) (int, string) {
+		if e.Path == "/.well-known/revoked" {
+			return 200, before
+		}
+		return 0, ""
+	})
+	for deadline := time.Now().Add(30 * time.Second); polls() < replayed+3; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the feed is not polled any more")
+		}
+	}
+	for language, resource := range resources {
+		if status, _ := e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); status != 401 {
+			t.Errorf("%s: after the old feed was replayed: %d, want 401", language, status)
+		}
+	}
+}
+
+// listen opens the one stream that the endpoint has, and returns what is closed when
+// it ends.
+func listen(t testing.TB, endpoint, token string) <-chan struct{} {
+	t.Helper()
+	const body = `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` +
+		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
+	r, err := http.NewRequestWithContext(t.Context(), "POST", endpoint, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{
+		"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+		"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen",
+	} {
+		r.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 1024)
+	if n, err := resp.Body.Read(first); resp.StatusCode != 200 || !strings.Contains(string(first[:n]), "acknowledged") {
+		t.Fatalf("%d %q %v", resp.StatusCode, first[:n], err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body) // until the server ends it, or the test does
+	}()
+	return ended
+}
+
+// G04: what a revoked grant has open ends, where the store is and in a replica;
+// another's goes on.
+func TestG04_OpenStreamsEnd(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	client, tok := d.Login()
+	_, other := d.Login()
+	streams := map[string]<-chan struct{}{"with the store": listen(t, d.Issuer+"/mcp", tok.AccessToken), "replica": listen(t, replica.URL()+"/mcp", tok.AccessToken)}
+	others := map[string]<-chan struct{}{"with the store": listen(t, d.Issuer+"/mcp", other.AccessToken), "replica": listen(t, replica.URL()+"/mcp", other.AccessToken)}
+	client.Revoke(t, tok.RefreshToken)
+	began := time.Now()
+	for where, ended := range streams {
+		select {
+		case <-ended:
+			t.Logf("%s: ended after %s", where, time.Since(began).Round(10*time.Millisecond))
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: still open after %s", where, time.Since(began))
+		}
+	}
+	for where, ended := range others {
+		select {
+		case <-ended:
+			t.Errorf("%s: another grant's stream ended, too", where)
+		default:
+		}
+	}
+}
+
+// feed is the feed that d serves.
+func feed(d *e2e.Program) (c jwt.FeedClaims) {
+	d.T.Helper()
+	status, raw := e2e.Fetch(d.T.(*testing.T), http.DefaultClient, d.Issuer+"/.well-known/revoked")
+	_, payload, err := jwt.UnsafeClaims(raw)
+	if err == nil {
+		err = json.Unmarshal(payload, &c)
+	}
+	if status != 200 || err != nil {
+		d.T.Fatalf("the feed: %d %s (%v)", status, raw, err)
+	}
+	return c
+}
+
+// M02, INV11: while the database is away the feed is served and grows old. A replica
+// that was told so refuses everything, as something that it does not know, and one
+// that was not goes on; what is known to be revoked neither takes.
+func TestG04_M02_FeedDuringAnOutage(t *testing.T) {
+	database := pgtest.NewProxy(t, pgtest.URL(t))
+	d := e2e.Start(t, []string{"SIGNET_STORE=" + database.URL, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo")
+	metrics := "127.0.0.1:" + e2e.FreePort(t)
+	closed := replicaOf(d, "SIGNET_REVOCATION_POLL=1s", "SIGNET_REVOCATION_MAX_AGE=3s", "SIGNET_METRICS_LISTEN="+metrics)
+	open := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	client, gone := d.Login()
+	_, tok := d.Login()
+	client.Revoke(t, gone.RefreshToken)
+	for _, replica := range []*e2e.Program{closed, open} {
+		until(t, replica, gone.AccessToken, 401, 10*time.Second)
+		until(t, replica, tok.AccessToken, 200, 10*time.Second)
+	}
+	database.Set(pgtest.Reset)
+	t.Logf("failing closed after %s", until(t, closed, tok.AccessToken, 503, 20*time.Second).Round(10*time.Millisecond))
+	if age := time.Since(time.Unix(feed(d).IssuedAt, 0)); age < 3*time.Second {
+		t.Errorf("the feed looks %s old, as if the store had been read", age)
+	}
+	if h, status := healthOf(closed); status != 503 || h.Revocations != "failing closed" || h.FeedAge == nil || *h.FeedAge < 3 {
+		t.Errorf("readiness of the replica that fails closed: %d %+v", status, h)
+	}
+	if _, text := e2e.Fetch(t, http.DefaultClient, "http://"+metrics+"/metrics"); !strings.Contains(text, "\nsignet_revocation_feed_age_seconds ") {
+		t.Error("no metric of the feed's age")
+	}
+	for what, got := range map[string]int{
+		"revoked, failing closed": e2e.Call(t, closed.URL()+"/mcp", gone.AccessToken),
+		"revoked, open":           e2e.Call(t, open.URL()+"/mcp", gone.AccessToken),
+		"forged, failing closed":  e2e.Call(t, closed.URL()+"/mcp", tok.AccessToken[:len(tok.AccessToken)-4]+"AAAA"),
+	} {
+		if got != 401 {
+			t.Errorf("%s: %d, want 401", what, got)
+		}
+	}
+	if got := e2e.Call(t, open.URL()+"/mcp", tok.AccessToken); got != 200 {
+		t.Errorf("a good token where nothing is refused for the feed's age: %d", got)
+	}
+	database.Set(pgtest.Pass)
+	until(t, closed, tok.AccessToken, 200, 20*time.Second)
+	until(t, closed, gone.AccessToken, 401, 10*time.Second)
+}
+
+// An issuer without a feed, as older ones are, is told in the log and means what was
+// configured. Where a feed stood before, its place is no way to give it another one.
+func TestG04_IssuerWithoutAFeed(t *testing.T) {
+	proxy := e2e.NewProxy(t)
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
+	proxy.To(t, d.Issuer)
+	d.Issuer = proxy.URL
+	_, tok := d.Login()
+	var access atomic.Bool
+	proxy.Instead(func(e e2e.Exchange) (int, string) {
+		switch {
+		case e.Path != "/.well-known/revoked":
+			return 0, ""
+		case access.Load():
+			return 200, tok.AccessToken
+		}
+		return 404, "{}"
+	})
+	open := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	closed := replicaOf(d, "SIGNET_REVOCATION_POLL=1s", "SIGNET_REVOCATION_MAX_AGE=3s")
+	check := func(what string) {
+		t.Helper()
+		if got := e2e.Call(t, open.URL()+"/mcp", tok.AccessToken); got != 200 {
+			t.Errorf("%s: open: %d", what, got)
+		}
+		if got := e2e.Call(t, closed.URL()+"/mcp", tok.AccessToken); got != 503 {
+			t.Errorf("%s: closed: %d", what, got)
+		}
+		if h, status := healthOf(open); status != 200 || h.Revocations != "failing open" || h.FeedAge != nil {
+			t.Errorf("%s: readiness: %d %+v", what, status, h)
+		}
+	}
+	check("no feed")
+	if !strings.Contains(open.Output(), "the issuer has no revocation feed: revoked access tokens are accepted until they expire") {
+		t.Errorf("the log does not say so:\n%s", open.Output())
+	}
+	access.Store(true)
+	asked := len(proxy.Exchanges("/.well-known/revoked"))
+	e2e.Eventually(t, func() bool { return len(proxy.Exchanges("/.well-known/revoked")) > asked+3 })
+	check("an access token in its place")
+	proxy.Instead(nil) // the issuer is replaced by one that has a feed
+	until(t, closed, tok.AccessToken, 200, 10*time.Second)
+	_, feed := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+	for where, endpoint := range map[string]string{"with the store": d.URL() + "/mcp", "replica": open.URL() + "/mcp"} {
+		if got := e2e.Call(t, endpoint, feed); got != 401 {
+			t.Errorf("%s: the feed as an access token: %d, want 401", where, got)
+		}
+	}
+}

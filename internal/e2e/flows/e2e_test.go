@@ -1,0 +1,277 @@
+package flows
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"signet/internal/e2e"
+)
+
+// From nothing to a tool result with the go-sdk's client; then a second process that
+// holds no secret and no store accepts the same token, and so does a library that
+// has nothing to do with ours.
+func TestRealClientThenReplicaThenThirdParty(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	login := e2e.SDKLogin(t, "demo_user", "demo_password")
+	session := e2e.Connect(t, d.Issuer+"/mcp", login, nil)
+
+	tools, err := session.ListTools(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, tool := range tools.Tools {
+		names = append(names, tool.Name)
+	}
+	for _, want := range []string{"whoami", "echo", "greet", "get_time"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("tool %s is missing from %v", want, names)
+		}
+	}
+	if got := e2e.CallTool(t, session, "greet", map[string]any{"name": "World"}); got != "Hello, World!" {
+		t.Errorf("greet says %q", got)
+	}
+	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "demo_user") {
+		t.Errorf("whoami says %q", got)
+	}
+	source, err := login.TokenSource(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := source.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token.RefreshToken == "" {
+		t.Error("the client got no refresh token")
+	}
+	t.Run("replica", func(t *testing.T) { replicaAccepts(t, d, token) })
+	t.Run("third party", func(t *testing.T) { thirdPartyAccepts(t, d.Issuer, token.AccessToken) })
+}
+
+// A tool that needs more than the token has: the client asks the user for it, with the
+// client id it has, and the call goes through.
+func TestRealClientStepsUp(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	login := e2e.SDKLogin(t, "demo_user", "demo_password")
+	session := e2e.Connect(t, d.Issuer+"/mcp", login, nil)
+	if got := e2e.CallTool(t, session, "whoami", nil); strings.Contains(got, "admin") {
+		t.Fatalf("the first token has admin already: %s", got)
+	}
+	e2e.CallTool(t, session, "admin_action", nil)
+	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "admin") || !strings.Contains(got, "read") {
+		t.Errorf("after stepping up whoami says %q, want both scopes", got)
+	}
+}
+
+func replicaAccepts(t *testing.T, d *e2e.Program, token *oauth2.Token) {
+	replica := e2e.Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
+	port := replica.Env[slices.IndexFunc(replica.Env, func(s string) bool { return strings.HasPrefix(s, "SIGNET_LISTEN=") })]
+	endpoint := "http://" + strings.TrimPrefix(port, "SIGNET_LISTEN=") + "/mcp"
+	bearer := oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token.AccessToken}))
+	session := e2e.Connect(t, endpoint, nil, bearer)
+	if got := e2e.CallTool(t, session, "echo", map[string]any{"message": "hi"}); !strings.Contains(got, "hi") {
+		t.Errorf("echo says %q", got)
+	}
+	if _, err := os.Stat(replica.Dir); !os.IsNotExist(err) {
+		t.Errorf("the replica made a data directory: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(d.Dir, "secret")); err != nil {
+		t.Errorf("the authorization server has no secret: %v", err)
+	}
+	// With the issuer gone, the keys in hand go on verifying.
+	d.Kill()
+	if got := e2e.CallTool(t, session, "echo", map[string]any{"message": "still"}); !strings.Contains(got, "still") {
+		t.Errorf("with the issuer down echo says %q", got)
+	}
+	d.Start()
+}
+
+// thirdPartyAccepts verifies offline with a library that shares no code with ours.
+func thirdPartyAccepts(t *testing.T, issuer, rawToken string) {
+	keys := oidc.NewRemoteKeySet(t.Context(), issuer+"/.well-known/jwks.json")
+	v := oidc.NewVerifier(issuer, keys, &oidc.Config{ClientID: issuer + "/mcp", SupportedSigningAlgs: []string{"ES256"}})
+	token, err := v.Verify(t.Context(), rawToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		Scope    string `json:"scope"`
+		ClientID string `json:"client_id"`
+		GrantID  string `json:"gid"`
+	}
+	if err := token.Claims(&claims); err != nil || token.Subject != "demo_user" || claims.ClientID == "" || claims.GrantID == "" {
+		t.Errorf("claims %+v of %s (%v)", claims, token.Subject, err)
+	}
+	if _, err := v.Verify(t.Context(), rawToken[:len(rawToken)-4]+"AAAA"); err == nil {
+		t.Error("a token with a changed signature was accepted")
+	}
+}
+
+// Everything a client holds survives a restart, a clean one and a kill: access
+// token, refresh handle, client id, and a login that was in progress.
+func TestRow42_Restart(t *testing.T) {
+	for name, end := range map[string]func(*e2e.Program){"stopped": func(d *e2e.Program) { d.Stop() }, "killed": (*e2e.Program).Kill} {
+		t.Run(name, func(t *testing.T) {
+			d := e2e.Start(t, nil, "--demo")
+			client, tok := d.Login()
+			pending := client.Code(t, "demo_user", "demo_password")
+			end(d)
+			d.Start()
+			if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 200 {
+				t.Errorf("the access token: %d, want 200", status)
+			}
+			if next, status := client.Refresh(t, tok.RefreshToken); status != 200 {
+				t.Errorf("the refresh handle: %d %+v", status, next)
+			}
+			client.Exchange(t, pending)
+		})
+	}
+}
+
+// Users and clients that are added on the command line sign in while the server
+// runs, and stop doing so when they are changed.
+func TestRow07_Row30_UsersAndClientsOnTheCommandLine(t *testing.T) {
+	d := e2e.Start(t, nil)
+	if out, errOut, status := d.Signet("correct horse battery\n", "user", "add", "ann", "--email", "ann@example.com", "--scope", "read", "--password-stdin"); status != 0 {
+		t.Fatalf("user add: %d %s%s", status, out, errOut)
+	}
+	out, errOut, status := d.Signet("", "client", "add", "my-app", "--redirect-uri", "https://app.example/cb", "--post-logout-redirect-uri", "https://app.example/bye", "--public", "--json")
+	if status != 0 {
+		t.Fatalf("client add: %d %s", status, errOut)
+	}
+	var added struct {
+		ID  string   `json:"client_id"`
+		Bye []string `json:"post_logout_redirect_uris"`
+	}
+	if err := json.Unmarshal([]byte(out), &added); err != nil || added.ID != "my-app" || !slices.Equal(added.Bye, []string{"https://app.example/bye"}) {
+		t.Fatalf("client add printed %s (%v)", out, err)
+	}
+	client := &e2e.Client{Issuer: d.Issuer, RedirectURI: "https://app.example/cb", ID: "my-app"}
+	var code string
+	e2e.Eventually(t, func() bool { // the file is looked at once a second at most
+		resp, err := http.DefaultTransport.RoundTrip(httptest.NewRequest("GET", client.AuthorizationURL("s"), nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 303
+	})
+	code = client.Code(t, "ann", "correct horse battery")
+	tok := client.Exchange(t, code)
+	if tok.Scope != "read" {
+		t.Errorf("scope %q, want what the user has: read", tok.Scope)
+	}
+
+	d.Stop()
+	d.Start()
+	next, status := client.Refresh(t, tok.RefreshToken)
+	if status != 200 {
+		t.Fatalf("after a restart: %d %+v", status, next)
+	}
+	if _, errOut, status := d.Signet("", "user", "disable", "ann"); status != 0 {
+		t.Fatalf("user disable: %s", errOut)
+	}
+	e2e.Eventually(t, func() bool {
+		again, status := client.Refresh(t, next.RefreshToken)
+		if status == 200 {
+			next = again
+		}
+		return status == 400 && again.Error == "invalid_grant"
+	})
+}
+
+// The demo's names are good under --demo only, also on data that a demo has used.
+func TestRow07_DemoLeavesNothing(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	demo := &e2e.Client{Issuer: d.Issuer, RedirectURI: "http://localhost:3000/callback", ID: "demo_client", Secret: "demo_secret"}
+	code := demo.Code(t, "demo_user", "demo_password")
+	tok, status := e2e.Post(t, d.Issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {e2e.Verifier},
+		"client_id": {demo.ID}, "client_secret": {demo.Secret}})
+	if status != 200 {
+		t.Fatalf("demo login: %d %+v", status, tok)
+	}
+	client, handle := d.Login()
+	d.Stop()
+	d.Args = []string{"serve"}
+	d.Start()
+	if resp, err := http.Get(demo.AuthorizationURL("s")); err != nil || resp.StatusCode != 400 {
+		t.Errorf("the demo client without --demo: %v %v, want 400", resp, err)
+	}
+	if got, status := client.Refresh(t, handle.RefreshToken); status != 400 || got.Error != "invalid_grant" {
+		t.Errorf("the demo user's grant without --demo: %d %+v, want invalid_grant", status, got)
+	}
+}
+
+// No password, code, verifier, handle, token, secret or cookie reaches the log, even
+// at level debug, nor, in clear, the store.
+func TestL11_NoSecretInLogOrStore(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	client, tok := d.Login()
+	next, _ := client.Refresh(t, tok.RefreshToken)
+	demo := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x"}, "client_id": {"demo_client"}, "client_secret": {"demo_secret-wrong"}}
+	e2e.Post(t, d.Issuer, demo)
+	client.Refresh(t, tok.RefreshToken+"x")
+	e2e.Call(t, d.Issuer+"/mcp", next.AccessToken)
+	e2e.Call(t, d.Issuer+"/mcp", next.AccessToken+"x")
+	secret, err := os.ReadFile(filepath.Join(d.Dir, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Stop()
+	haystacks := map[string]string{"log": d.Output()}
+	for _, name := range []string{"signet.db", "signet.db-wal", "mirror"} {
+		b, _ := os.ReadFile(filepath.Join(d.Dir, name))
+		haystacks[name] = string(b)
+	}
+	if !strings.Contains(haystacks["log"], "audit") || !strings.Contains(haystacks["signet.db"], "demo_user") {
+		t.Fatal("log or store are empty: nothing is shown by finding nothing in them")
+	}
+	for what, canary := range map[string]string{
+		"password": "demo_password", "client secret": "demo_secret", "verifier": e2e.Verifier, "access token": tail(next.AccessToken), "refresh handle": tail(tok.RefreshToken),
+		"next handle": tail(next.RefreshToken), "root secret": strings.TrimSpace(string(secret)),
+	} {
+		for where, text := range haystacks {
+			if where == "log" && (what == "password" || what == "client secret") {
+				text = strings.ReplaceAll(text, "demo_user / demo_password", "") // what --demo prints on stdout
+				text = strings.ReplaceAll(text, "demo_client / demo_secret", "")
+			}
+			if strings.Contains(text, canary) {
+				t.Errorf("the %s is in the %s", what, where)
+			}
+		}
+	}
+}
+
+// tail is the part of an artefact that no public part shares.
+func tail(s string) string { return s[len(s)-24:] }
+
+// A stop is clean under SIGTERM, and says so.
+func TestStopExitsZero(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	d.Login()
+	if status := d.Stop(); status != 0 {
+		t.Errorf("exit status %d, want 0:\n%s", status, d.Output())
+	}
+	for line := range strings.Lines(d.Output()) {
+		if strings.HasPrefix(line, "{") && !json.Valid([]byte(line)) {
+			t.Errorf("a log line is not JSON: %s", line)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(d.Dir, "signet.db-wal")); err == nil {
+		fi, _ := os.Stat(filepath.Join(d.Dir, "signet.db-wal"))
+		if fi.Size() > 0 {
+			t.Errorf("a clean stop left %d bytes of log behind", fi.Size())
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"signet/internal/seal"
+)
+
+// Ring opens what the daemon seals.
+func (d *Program) Ring() *seal.Keyring {
+	d.T.Helper()
+	secret := d.Setting("SIGNET_SECRET")
+	if secret == "" {
+		b, err := os.ReadFile(filepath.Join(d.Dir, "secret"))
+		if err != nil {
+			d.T.Fatal(err)
+		}
+		secret = strings.TrimSpace(string(b))
+	}
+	ring, err := seal.Parse(secret)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return ring
+}
+
+// Generation is that of a refresh handle, with the id of its grant.
+func (d *Program) Generation(handle string) (grant string, gen int64) {
+	d.T.Helper()
+	h, err := seal.Open[seal.Refresh](d.Ring(), handle)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return h.Grant.ID, h.Gen
+}
+
+// Database reads the daemon's store beside it.
+func (d *Program) Database() *sql.DB {
+	d.T.Helper()
+	driver, source := "sqlite", "file:"+filepath.Join(d.Dir, "signet.db")+"?mode=ro&_pragma=busy_timeout(2000)"
+	if u := d.Setting("SIGNET_STORE"); u != "" {
+		driver, source = "pgx", u+"&search_path=signet"
+	}
+	db, err := sql.Open(driver, source)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	d.T.Cleanup(func() { db.Close() })
+	return db
+}
+
+// Row is what the store holds of a grant; gen -1 if nothing.
+func (d *Program) Row(grant string) (gen int64, revoked bool) {
+	d.T.Helper()
+	var at int64
+	err := d.Database().QueryRow("SELECT gen, revoked_at FROM grants WHERE id = $1", grant).Scan(&gen, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return -1, false
+	}
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return gen, at != 0
+}
+
+// Metrics is the page of them.
+func (d *Program) Metrics() string {
+	d.T.Helper()
+	resp, err := http.Get("http://" + d.Setting("SIGNET_METRICS_LISTEN") + "/metrics")
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return string(b)
+}
+
+// Descriptors counts the daemon's open files.
+func (d *Program) Descriptors() int {
+	d.T.Helper()
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.PID()))
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return len(files)
+}
+
+// Confidential adds a client with a secret.
+func (d *Program) Confidential() *Client {
+	d.T.Helper()
+	out, errOut, status := d.Signet("", "client", "add", "conf", "--redirect-uri", RedirectURI, "--scope", "read", "--json")
+	if status != 0 {
+		d.T.Fatal(errOut)
+	}
+	c := &Client{Issuer: d.Issuer, RedirectURI: RedirectURI}
+	if err := json.Unmarshal([]byte(out), c); err != nil || c.Secret == "" {
+		d.T.Fatalf("%s: %v", out, err)
+	}
+	return c
+}
+
+// Gauge reads one number of the metrics.
+func (d *Program) Gauge(name string) float64 {
+	d.T.Helper()
+	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(d.Metrics())
+	if m == nil {
+		d.T.Fatalf("no %s in the metrics", name)
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	return v
+}
+
+// WithMetrics adds a listener for metrics.
+func (d *Program) WithMetrics() *Program {
+	for i, kv := range d.Env {
+		if strings.HasPrefix(kv, "SIGNET_METRICS_LISTEN=") {
+			d.Env[i] = "SIGNET_METRICS_LISTEN=127.0.0.1:" + FreePort(d.T)
+		}
+	}
+	return d
+}

@@ -1,0 +1,129 @@
+package pages
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"signet/internal/e2e"
+)
+
+// A person signs in and approves: the login page, a mistyped password, the consent
+// page and the way back all work in a real browser, under our Content-Security-Policy.
+func TestChromiumLoginAndConsent(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	redirectURI, arrived := e2e.Callback(t)
+	client := e2e.Register(t, d.Issuer, redirectURI)
+	b := e2e.NewBrowser(t)
+
+	b.Do(
+		chromedp.Navigate(client.AuthorizationURL("st a&te=1")),
+		chromedp.WaitVisible(e2e.NameField),
+		chromedp.SendKeys(e2e.NameField, "demo_user"),
+		chromedp.SendKeys(e2e.PasswordField, "wrong"),
+		chromedp.Submit(e2e.PasswordField),
+		chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)),
+	)
+	if got := b.Text(`[role=alert]`); !strings.Contains(got, "Invalid credentials") {
+		t.Errorf("after a wrong password the page says %q", got)
+	}
+	b.Do(
+		chromedp.SendKeys(e2e.PasswordField, "demo_password\r"), // the name was kept
+		chromedp.WaitVisible(e2e.ApproveButton),
+	)
+	consent := strings.ToLower(b.Text(`main`))
+	u, _ := url.Parse(redirectURI)
+	for _, want := range []string{"test client", "unverified", "demo", u.Host, d.Issuer + "/mcp"} {
+		if !strings.Contains(consent, strings.ToLower(want)) {
+			t.Errorf("the consent page does not show %q:\n%s", want, consent)
+		}
+	}
+	b.Do(chromedp.Click(e2e.ApproveButton), chromedp.WaitVisible(chromedp.CSS(`#done`)))
+	back := <-arrived
+	if back.Get("state") != "st a&te=1" || back.Get("iss") != d.Issuer || back.Get("code") == "" {
+		t.Errorf("the client got %v", back)
+	}
+	if tokens := client.Exchange(t, back.Get("code")); tokens.RefreshToken == "" {
+		t.Errorf("the code gave %+v", tokens)
+	}
+}
+
+// A page of another site can neither frame our pages nor send our forms.
+func TestC01_C02_ForeignSiteInChromium(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	redirectURI, _ := e2e.Callback(t)
+	client := e2e.Register(t, d.Issuer, redirectURI)
+	authorize := client.AuthorizationURL("s")
+	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Write([]byte(`<iframe id=f src="` + strings.ReplaceAll(authorize, "&", "&amp;") + `"></iframe>
+			<form id=steal method=post action="` + d.Issuer + `/login"><input name=state value=x><input name=username value=demo_user>
+			<input name=password value=demo_password></form>`))
+	}))
+	defer foreign.Close()
+	b := e2e.NewBrowser(t)
+	// Another port of the same host: in the same process, so that its frames can be seen
+	// from here, and as foreign to us as any other site.
+	b.Do(chromedp.Navigate(strings.Replace(foreign.URL, "127.0.0.1", "localhost", 1)), chromedp.WaitReady(chromedp.CSS(`#f`)))
+	tree, err := chromedp.Call(b.Ctx, page.GetFrameTree, cdp.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(tree.FrameTree.ChildFrames); n != 1 {
+		t.Fatalf("%d frames, want 1", n)
+	}
+	if frame := tree.FrameTree.ChildFrames[0].Frame; frame.UnreachableURL == "" {
+		t.Errorf("another site framed %s", frame.URL)
+	}
+	b.Do(chromedp.Submit(chromedp.CSS(`#steal`)), chromedp.WaitReady(chromedp.CSS(`main`)))
+	if got := b.Text(`main`); !strings.Contains(got, "not sent from a page of this server") {
+		t.Errorf("a form of another site was answered with: %s", got)
+	}
+}
+
+// The pages have pictures in the README; -update takes them anew.
+func TestScreenshots(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	redirectURI, arrived := e2e.Callback(t)
+	client := e2e.Register(t, d.Issuer, redirectURI)
+	b := e2e.NewBrowser(t)
+	pictures := map[string][]byte{}
+	b.Do(
+		chromedp.EmulateViewport(900, 640),
+		chromedp.Navigate(client.AuthorizationURL("s")),
+		chromedp.WaitVisible(e2e.NameField),
+	)
+	pictures["docs/login.png"] = b.Screenshot()
+	b.Do(
+		chromedp.SendKeys(e2e.NameField, "demo_user"),
+		chromedp.SendKeys(e2e.PasswordField, "demo_password\r"),
+		chromedp.WaitVisible(e2e.ApproveButton),
+		chromedp.EmulateViewport(900, 860),
+	)
+	pictures["docs/consent.png"] = b.Screenshot()
+	b.Do(chromedp.Click(e2e.ApproveButton), chromedp.WaitVisible(chromedp.CSS(`#done`)), chromedp.EmulateViewport(900, 960))
+	client.Exchange(t, (<-arrived).Get("code"))
+	b.Open(d.Issuer + "/account")
+	pictures["docs/account.png"] = b.Screenshot()
+	for file, png := range pictures {
+		if !bytes.HasPrefix(png, []byte("\x89PNG")) {
+			t.Errorf("%s would be no picture", file)
+		}
+		if _, err := os.Stat(file); err != nil && !*e2e.Update {
+			t.Error(err)
+		}
+		if *e2e.Update {
+			if err := os.WriteFile(file, png, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

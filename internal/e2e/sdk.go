@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+)
+
+// SDKLogin is the go-sdk's own OAuth client, with a person who signs in.
+func SDKLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandler {
+	t.Helper()
+	return SDKLoginOver(t, http.DefaultTransport, name, password)
+}
+
+func SDKLoginOver(t *testing.T, transport http.RoundTripper, name, password string) *auth.AuthorizationCodeHandler {
+	t.Helper()
+	const redirectURI = "http://127.0.0.1:9/callback"
+	h, err := auth.NewAuthorizationCodeHandler(&auth.AuthorizationCodeHandlerConfig{
+		RedirectURL: redirectURI,
+		Client:      &http.Client{Transport: transport},
+		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
+			ClientName: "go-sdk", RedirectURIs: []string{redirectURI}, GrantTypes: []string{"authorization_code", "refresh_token"},
+		}},
+		AuthorizationCodeFetcher: func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
+			back := SignInOver(t, transport, args.URL, name, password).Query()
+			return &auth.AuthorizationResult{Code: back.Get("code"), State: back.Get("state"), Iss: back.Get("iss")}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// Connect opens an MCP session, with a login where login is not nil.
+func Connect(t *testing.T, endpoint string, login auth.OAuthHandler, httpClient *http.Client) *sdk.ClientSession {
+	t.Helper()
+	client := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, nil)
+	session, err := client.Connect(t.Context(), &sdk.StreamableClientTransport{Endpoint: endpoint, OAuthHandler: login, HTTPClient: httpClient, DisableStandaloneSSE: true}, nil)
+	if err != nil {
+		t.Fatalf("connecting to %s: %v", endpoint, err)
+	}
+	t.Cleanup(func() { session.Close() })
+	return session
+}
+
+func CallTool(t *testing.T, session *sdk.ClientSession, name string, args map[string]any) string {
+	t.Helper()
+	res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: name, Arguments: args})
+	if err != nil {
+		t.Fatalf("calling %s: %v", name, err)
+	}
+	if len(res.Content) == 0 {
+		t.Fatalf("%s gave %+v", name, res)
+	}
+	text, ok := res.Content[0].(*sdk.TextContent)
+	if !ok || res.IsError {
+		t.Fatalf("%s gave %+v", name, res)
+	}
+	return text.Text
+}

@@ -1,0 +1,3 @@
+package e2e
+
+const AnnsPassword = "seldom purple anvil quarter"
