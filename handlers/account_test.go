@@ -39,7 +39,7 @@ func hidden(page *authtest.Response, name string) []string {
 }
 
 // Row 32: the account page lists what is connected and ends it, with its tokens.
-func TestRow32_AccountPage(t *testing.T) {
+func TestAccountPageShowsAndEndsWhatIsConnected_Row32(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	s.Tokens(t, "bob", s.PUB2)
@@ -65,7 +65,7 @@ func TestRow32_AccountPage(t *testing.T) {
 }
 
 // One thing of a good form is changed: nothing happens.
-func TestAccountFormsOfOthers(t *testing.T) {
+func TestAccountFormOfAnotherSessionIsRefused(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	b, bob := s.NewBrowser(), s.NewBrowser()
@@ -107,7 +107,7 @@ func TestAccountFormsOfOthers(t *testing.T) {
 }
 
 // A login that no client asked for ends at the account page and gives nothing else.
-func TestAccountLogin(t *testing.T) {
+func TestAccountPageAsksForALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		b := s.NewBrowser()
@@ -153,7 +153,7 @@ func withFile(t *testing.T) (*authtest.Server, *users.File) {
 }
 
 // A new password ends everything but the session that set it.
-func TestAccountPassword(t *testing.T) {
+func TestPasswordChangeEndsEverythingElse(t *testing.T) {
 	s, _ := withFile(t)
 	const next = "seldom purple anvil quarter"
 	s.Log.Forbid(next)
@@ -197,7 +197,7 @@ func TestAccountPassword(t *testing.T) {
 }
 
 // Signing out everywhere ends grants and, where the users have versions, sessions.
-func TestSignOutEverywhere(t *testing.T) {
+func TestSignOutEverywhereEndsEverySessionAndGrant(t *testing.T) {
 	withVersion, file := withFile(t)
 	without := authtest.New(t)
 	for name, s := range map[string]*authtest.Server{"file": withVersion, "other": without} {
@@ -227,7 +227,7 @@ func TestSignOutEverywhere(t *testing.T) {
 }
 
 // Signing out in one browser leaves the others, and the applications.
-func TestAccountSignOut(t *testing.T) {
+func TestSignOutEndsOnlyThisSession(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	b, other := s.NewBrowser(), s.NewBrowser()
@@ -241,7 +241,7 @@ func TestAccountSignOut(t *testing.T) {
 }
 
 // Without the store nothing is decided and nobody is told that it was.
-func TestAccountWithoutStore(t *testing.T) {
+func TestAccountPageWithoutStoreIsUnavailable(t *testing.T) {
 	s, _ := withFile(t)
 	b := s.NewBrowser()
 	s.Redeem(t, s.PUB, b.Code(t, "alice", s.PUB)).Tokens(t)
@@ -255,7 +255,7 @@ func TestAccountWithoutStore(t *testing.T) {
 }
 
 // A source of users that fails is no wrong password.
-func TestAccountSourceFails(t *testing.T) {
+func TestFailingSourceOfUsersIsNoWrongPassword(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) {
 		c.Change = func(o *handlers.Options) {
 			o.ChangePassword = func(_ context.Context, _, old, _ string) (users.User, error) {

@@ -20,7 +20,7 @@ func wantLogin(t *testing.T, r *authtest.Response) {
 }
 
 // B01: nothing is redirected for a client that does not exist.
-func TestB01_UnknownClient(t *testing.T) {
+func TestUnknownClientIsNeverRedirected_B01(t *testing.T) {
 	s := authtest.New(t)
 	flipped := []byte(s.PUB.ID)
 	flipped[len(flipped)/2] ^= 1
@@ -37,7 +37,7 @@ func TestB01_UnknownClient(t *testing.T) {
 }
 
 // B02: an https redirect URI is the registered string or nothing.
-func TestB02_RedirectURIExact(t *testing.T) {
+func TestRedirectURIMustMatchExactly_B02(t *testing.T) {
 	s := authtest.New(t)
 	for _, uri := range []string{
 		"https://app.test/cb/", "https://app.test/CB", "https://app.test/cb?x=1", "https://app.test/cb#", "https://app.test:443/cb", "https://app.test/x/../cb", "https://app.test/%63b", "https://app.test/cb%00",
@@ -56,7 +56,7 @@ func TestB02_RedirectURIExact(t *testing.T) {
 }
 
 // B03: of a loopback redirect URI the port is free and nothing else.
-func TestB03_LoopbackPort(t *testing.T) {
+func TestLoopbackRedirectMayUseAnyPort_B03(t *testing.T) {
 	s := authtest.New(t)
 	for _, uri := range []string{"http://127.0.0.1:1/cb", "http://127.0.0.1:51004/cb", "http://127.0.0.1:65535/cb", "http://127.0.0.1/cb"} {
 		wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.NAT, set("redirect_uri", uri))))
@@ -73,7 +73,7 @@ func TestB03_LoopbackPort(t *testing.T) {
 }
 
 // B04: the page warns of a client on localhost and shows where it listens.
-func TestB04_LocalhostWarning(t *testing.T) {
+func TestConsentWarnsOfLoopbackRedirects_B04(t *testing.T) {
 	s := authtest.New(t)
 	page := s.NewBrowser().SignIn(t, "alice", s.LOC, set("redirect_uri", "http://localhost:50001/cb"))
 	if !strings.Contains(page.Body, "localhost:50001") || !strings.Contains(page.Body, `class="warning"`) {
@@ -85,7 +85,7 @@ func TestB04_LocalhostWarning(t *testing.T) {
 }
 
 // B05: the redirect URI may be left out if there is only one.
-func TestB05_OmittedRedirectURI(t *testing.T) {
+func TestRedirectURIMayBeOmittedIfThereIsOne_B05(t *testing.T) {
 	s := authtest.New(t)
 	r := s.NewBrowser().SignIn(t, "alice", s.PUB, del("redirect_uri"))
 	if !strings.Contains(r.Body, "app.test") {
@@ -98,7 +98,7 @@ func TestB05_OmittedRedirectURI(t *testing.T) {
 
 // B06: whoever registers must not get an open redirector. Clients that the
 // operator configured, or on the user's machine, are told.
-func TestB06_OpenRedirector(t *testing.T) {
+func TestErrorsMakeNoOpenRedirector_B06(t *testing.T) {
 	s := authtest.New(t)
 	cases := []struct {
 		name, code string
@@ -129,7 +129,7 @@ func TestB06_OpenRedirector(t *testing.T) {
 
 // B08, B09: every client sends an S256 challenge; B12: request objects are not
 // looked at; B13: nothing but a code in the query; B17: scopes; B18: resources.
-func TestB08_B09_B12_B13_AuthorizeRefuses(t *testing.T) {
+func TestAuthorizeRefusesWrongRequests_B08_B09_B12_B13(t *testing.T) {
 	s := authtest.New(t)
 	canary := canaryServer(t)
 	cases := []struct {
@@ -213,7 +213,7 @@ func manyScopes(n int) string {
 }
 
 // B11: parameters that mean something occur once; others are ignored.
-func TestB11_Duplicates(t *testing.T) {
+func TestDuplicateParametersAreRefused_B11(t *testing.T) {
 	s := authtest.New(t)
 	for _, name := range []string{"client_id", "redirect_uri"} {
 		for _, value := range []string{"", "x", s.PRE.ID, s.PRE.RedirectURI} {
@@ -236,7 +236,7 @@ func TestB11_Duplicates(t *testing.T) {
 }
 
 // B14, row 12: state comes back byte for byte, once, whatever is in it.
-func TestB14_State(t *testing.T) {
+func TestStateComesBackUnchanged_B14(t *testing.T) {
 	s := authtest.New(t)
 	mixed := strings.Repeat(`%+&"'<>😀\`, 64) + "é="
 	for _, c := range []authtest.Client{s.PUB, s.PRE, s.LOC} {
@@ -273,7 +273,7 @@ func TestB14_State(t *testing.T) {
 }
 
 // B15: every response of the authorization endpoint names the issuer once.
-func TestB15_Issuer(t *testing.T) {
+func TestEveryAuthorizationResponseNamesTheIssuer_B15(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
@@ -291,7 +291,7 @@ func TestB15_Issuer(t *testing.T) {
 
 // B17: what is unknown, or not allowed to the client or to the user, is left out
 // and the rest reported.
-func TestB17_ScopeGranted(t *testing.T) {
+func TestGrantedScopeIsWhatClientAndUserMay_B17(t *testing.T) {
 	s := authtest.New(t)
 	cases := []struct{ user, asked, want string }{
 		{"alice", "mcp:read", "mcp:read"},
@@ -321,7 +321,7 @@ func TestB17_ScopeGranted(t *testing.T) {
 }
 
 // B18: the token is for the requested resource, and for nothing else.
-func TestB18_Resource(t *testing.T) {
+func TestGrantIsForOneConfiguredResource_B18(t *testing.T) {
 	s := authtest.New(t, several)
 	for asked, want := range map[string]string{authtest.ResourceA: authtest.ResourceA, authtest.ResourceB: authtest.ResourceB, "HTTPS://MCP.TEST/a": authtest.ResourceA} {
 		if got := audience(t, s, s.Tokens(t, "alice", s.PUB, set("resource", asked)).Access); got != want {
@@ -336,7 +336,7 @@ func TestB18_Resource(t *testing.T) {
 }
 
 // B20: what is in a request comes back as text or not at all.
-func TestB20_XSS(t *testing.T) {
+func TestForeignTextIsEscapedOnPages_B20(t *testing.T) {
 	s := authtest.New(t)
 	for _, payload := range []string{`"><script>alert(1)</script>`, "javascript:alert(1)", "{{.}}", "</title><script>", `' onmouseover='x`} {
 		for _, name := range []string{"client_id", "redirect_uri", "scope", "state", "response_type", "code_challenge", "code_challenge_method", "resource", "prompt", "nonce", "max_age", "unknown"} {
@@ -357,7 +357,7 @@ func TestB20_XSS(t *testing.T) {
 }
 
 // The request may come in the body of a POST, from anywhere.
-func TestAuthorizePost(t *testing.T) {
+func TestAuthorizationRequestMayBePosted(t *testing.T) {
 	s := authtest.New(t)
 	u, err := url.Parse(s.AuthorizeURL(s.PUB))
 	if err != nil {
@@ -371,7 +371,7 @@ func TestAuthorizePost(t *testing.T) {
 }
 
 // prompt and max_age decide whether a live session is enough.
-func TestPrompt(t *testing.T) {
+func TestPromptAndMaxAgeAreObeyed(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	b.Code(t, "alice", s.PRE)

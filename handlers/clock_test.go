@@ -26,7 +26,7 @@ func ahead(t *testing.T, s *authtest.Server, by time.Duration) {
 
 // What has expired by a clock that was ahead stays expired when the clock is set
 // back; tokens are dated by the clock that verifiers compare with.
-func TestL10_ClockSetBack(t *testing.T) {
+func TestClockSetBackRevivesNothing_L10(t *testing.T) {
 	s := authtest.New(t)
 	code := s.Code(t, "alice", s.PUB)
 	tokens := s.Tokens(t, "alice", s.PUB)
@@ -51,7 +51,7 @@ func TestL10_ClockSetBack(t *testing.T) {
 // Row 21: a registration's scope is what it gets without asking, and no bound: clients
 // that step up ask for more with the id they have, and the user decides. A configured
 // client's scope is a bound.
-func TestRow21_RegisteredScopeIsADefault(t *testing.T) {
+func TestRegisteredScopeIsADefaultAndNoBound_Row21(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none","scope":"mcp:read"}`)
 	narrow := authtest.Client{ID: r.JSON(t)["client_id"].(string), RedirectURI: "https://app.test/cb"}

@@ -15,7 +15,7 @@ import (
 )
 
 // Row 14, D01: the form of the answer.
-func TestD01_TokenResponse(t *testing.T) {
+func TestTokenResponseIsComplete_D01(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB))
 	tok := r.Tokens(t)
@@ -50,7 +50,7 @@ func TestD01_TokenResponse(t *testing.T) {
 }
 
 // D02, row 13: a code is used once. The second time ends the grant.
-func TestD02_CodeReplay(t *testing.T) {
+func TestCodeUsedTwiceEndsTheGrant_D02(t *testing.T) {
 	for _, wait := range []time.Duration{0, 30 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			s := authtest.New(t)
@@ -102,7 +102,7 @@ func (tc tokenCase) as(owner authtest.Client) authtest.Client {
 }
 
 // D03, D06, D07, D08 and row 11: what does not fit is refused and changes nothing.
-func TestD03_D06_D07_D08_CodeBindings(t *testing.T) {
+func TestCodeIsBoundToItsRequest_D03_D06_D07_D08(t *testing.T) {
 	s := authtest.New(t, several)
 	wrong := strings.Repeat("w", 43)
 	goodCode(t, s, s.PUB, []tokenCase{
@@ -143,7 +143,7 @@ func TestD03_D06_D07_D08_CodeBindings(t *testing.T) {
 }
 
 // Row 13: a code lives as long as configured, and an old one is not reuse.
-func TestRow13_CodeLife(t *testing.T) {
+func TestCodeLivesItsTimeAndExpiryIsNoReuse_Row13(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		code, late := s.Code(t, "alice", s.PUB), s.Code(t, "alice", s.PUB)
@@ -157,7 +157,7 @@ func TestRow13_CodeLife(t *testing.T) {
 }
 
 // D05: of many uses at once one is answered, and its grant is dead afterwards.
-func TestD05_ConcurrentRedemption(t *testing.T) {
+func TestConcurrentRedemptionSucceedsOnce_D05(t *testing.T) {
 	s := authtest.New(t)
 	code := s.Code(t, "alice", s.PUB)
 	results := parallel(50, func() *authtest.Response { return s.Redeem(t, s.PUB, code) })
@@ -186,7 +186,7 @@ func parallel[T any](n int, f func() T) []T {
 }
 
 // D10: an artefact in the place of another, or changed in any byte, is nothing.
-func TestD10_Artefacts(t *testing.T) {
+func TestNoArtefactPassesForAnother_D10(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
@@ -282,7 +282,7 @@ func mutations(good string) map[string]string {
 
 // D06: a code without a challenge cannot be had here; one that was sealed by some
 // older build is refused.
-func TestD06_CodeWithoutChallenge(t *testing.T) {
+func TestCodeWithoutChallengeIsRefused_D06(t *testing.T) {
 	s := authtest.New(t)
 	now := time.Now()
 	raw, err := seal.Seal(s.Ring, seal.Code{RedirectURI: s.PUB.RedirectURI, Expires: now.Add(time.Minute).Unix(), Grant: seal.Grant{
@@ -299,7 +299,7 @@ func TestD06_CodeWithoutChallenge(t *testing.T) {
 }
 
 // D11, row 8: how clients authenticate, seen from the token endpoint.
-func TestD11_ClientAuthentication(t *testing.T) {
+func TestClientMustAuthenticateAsItIsRegistered_D11(t *testing.T) {
 	s := authtest.New(t)
 	send := func(c authtest.Client, header string, edits ...edit) *authtest.Response {
 		t.Helper()
@@ -346,7 +346,7 @@ func TestD11_ClientAuthentication(t *testing.T) {
 }
 
 // D13: grants that must not exist.
-func TestD13_OtherGrants(t *testing.T) {
+func TestOtherGrantTypesAreRefused_D13(t *testing.T) {
 	s := authtest.New(t)
 	for _, c := range []authtest.Client{s.PUB, s.CONF} {
 		for _, grant := range []string{"password", "client_credentials", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:grant-type:jwt-bearer", "AUTHORIZATION_CODE", "authorization_code "} {
@@ -357,7 +357,7 @@ func TestD13_OtherGrants(t *testing.T) {
 }
 
 // K01: bodies have a bound, and are forms.
-func TestK01_Bodies(t *testing.T) {
+func TestBodiesThatAreNoFormAreRefused_K01(t *testing.T) {
 	s := authtest.New(t)
 	big := "grant_type=refresh_token&x=" + strings.Repeat("x", 64<<10)
 	for _, path := range []string{"/token", "/revoke", "/introspect"} {
@@ -379,7 +379,7 @@ func TestK01_Bodies(t *testing.T) {
 
 // Decision D6: without the store there is no verdict, and afterwards everything is
 // as it was.
-func TestTokenWithoutStore(t *testing.T) {
+func TestTokenRequestWithoutStoreIsUnavailable(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	code := s.Code(t, "alice", s.PUB)

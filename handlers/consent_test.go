@@ -13,7 +13,7 @@ import (
 )
 
 // C05: the transaction is sealed, bound to the browser, and answered once.
-func TestC05_Transaction(t *testing.T) {
+func TestTransactionBelongsToItsBrowser_C05(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
@@ -72,7 +72,7 @@ func TestC05_Transaction(t *testing.T) {
 
 // One transaction makes one grant, also when both buttons are pressed at once and
 // when another user signs in on it.
-func TestTransactionAnsweredOnce(t *testing.T) {
+func TestTransactionIsAnsweredOnce(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	login := b.Get(t, s.AuthorizeURL(s.PUB))
@@ -109,7 +109,7 @@ func TestTransactionAnsweredOnce(t *testing.T) {
 }
 
 // What changes about the client between login and consent counts.
-func TestClientChanges(t *testing.T) {
+func TestConsentChecksTheClientAgain(t *testing.T) {
 	s := authtest.New(t)
 	old := s.PRE
 	tok := s.Tokens(t, "alice", old)
@@ -128,7 +128,7 @@ func TestClientChanges(t *testing.T) {
 }
 
 // C06, row 32: a consent is remembered for the same again, and for nothing else.
-func TestC06_RememberedConsent(t *testing.T) {
+func TestConsentIsRememberedOnlyForTheSameRequest_C06(t *testing.T) {
 	s := authtest.New(t, several)
 	b := s.NewBrowser()
 	code := b.Code(t, "alice", s.PUB)
@@ -189,7 +189,7 @@ func TestC06_RememberedConsent(t *testing.T) {
 }
 
 // C07: the page says who asks for what, and foreign text stays text.
-func TestC07_ConsentPage(t *testing.T) {
+func TestConsentPageSaysWhoGetsWhat_C07(t *testing.T) {
 	s := authtest.New(t)
 	page := s.NewBrowser().SignIn(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))
 	for _, want := range []string{"App &lt;b&gt;One&lt;/b&gt;", "unverified", "app.test", "mcp:read", "mcp:write", authtest.ResourceA, "alice", "Use another account", `value="deny"`} {
@@ -221,7 +221,7 @@ func TestC07_ConsentPage(t *testing.T) {
 }
 
 // "use another account" leads to the login page of the same request.
-func TestUseAnotherAccount(t *testing.T) {
+func TestUserMayUseAnotherAccount(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
@@ -236,7 +236,7 @@ func TestUseAnotherAccount(t *testing.T) {
 
 // E13, before the code exists: a user who is disabled between login and consent
 // gives nothing, and a session ends with the password.
-func TestE13_ConsentAndSession(t *testing.T) {
+func TestChangedUserGivesNoConsent_E13(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
@@ -249,7 +249,7 @@ func TestE13_ConsentAndSession(t *testing.T) {
 }
 
 // A session lasts twelve hours.
-func TestSessionLife(t *testing.T) {
+func TestSessionEndsAfterTwelveHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		b := s.NewBrowser()

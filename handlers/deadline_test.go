@@ -32,7 +32,7 @@ func (u *stuckUsers) Lookup(ctx context.Context, subject string) (users.User, er
 // K03, INV12: work that does not end is given up after ten seconds, with the answer on
 // which clients keep their tokens, and has changed nothing. Neither has a request whose
 // client went away before anything was written.
-func TestK03_INV12_HandlerDeadline(t *testing.T) {
+func TestHangingStoreIsAnsweredByTheDeadline_K03_INV12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &stuckUsers{Users: authtest.NewUsers()}
 		classes := admission.New()

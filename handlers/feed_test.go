@@ -100,7 +100,7 @@ func feedWith(t testing.TB, s *authtest.Server, before string) *authtest.Respons
 
 // G04: the feed is a public document that caches may keep for two seconds; it is
 // signed by the published key, is of a type of its own, and lists ids alone.
-func TestG04_Feed(t *testing.T) {
+func TestFeedListsRevokedGrants_G04(t *testing.T) {
 	s := authtest.New(t)
 	tok, other := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "bob", s.PUB)
 	gid := grantOf(t, s, tok.Access)
@@ -154,7 +154,7 @@ func TestG04_Feed(t *testing.T) {
 
 // The same bytes have the same strong tag, others another one; it is signed once for
 // all who ask within a second, and by a store that says nothing new not again.
-func TestFeedIsMadeSeldom(t *testing.T) {
+func TestFeedIsMadeOnceASecondAtMost(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Get(t, feedPath)
 	etag := r.Header.Get("ETag")
@@ -196,7 +196,7 @@ func TestFeedIsMadeSeldom(t *testing.T) {
 }
 
 // A store that is down breaks nothing here, and the feed does not look fresh.
-func TestG04_FeedWhileTheStoreIsDown(t *testing.T) {
+func TestFeedDoesNotLookFreshWhileTheStoreIsDown_G04(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	s.Revoke(t, s.PUB, tok.Refresh)
@@ -214,7 +214,7 @@ func TestG04_FeedWhileTheStoreIsDown(t *testing.T) {
 }
 
 // A01: below the path of an issuer.
-func TestA01_FeedOfAPathIssuer(t *testing.T) {
+func TestFeedIsBelowThePathOfTheIssuer_A01(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) { c.Issuer = "https://as.test/t1" })
 	r := s.Do(t, request("GET", "https://as.test/t1"+feedPath, ""))
 	if _, c := readFeed(t, r.Body); c.Issuer != "https://as.test/t1" {

@@ -117,7 +117,7 @@ func FuzzClientName(f *testing.F) {
 }
 
 // C01: the policy allows the style of the page and nothing else that is in it.
-func TestC01_Policy(t *testing.T) {
+func TestPagesHaveAStrictPolicy_C01(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	login := b.Get(t, s.AuthorizeURL(s.PUB))

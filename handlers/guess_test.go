@@ -14,7 +14,7 @@ import (
 // Guessing refresh handles and codes is hopeless, quick to refuse, and never asks
 // the store: with the store gone a guess is still refused, where a true handle gets
 // 503.
-func TestE16_Guesses(t *testing.T) {
+func TestGuessedTokensChangeNothing_E16(t *testing.T) {
 	s := authtest.New(t)
 	tokens := s.Tokens(t, "alice", s.PUB)
 	s.StopStore(t)

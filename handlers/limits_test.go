@@ -55,7 +55,7 @@ func from(t *testing.T, s *authtest.Server, address, method, target, contentType
 
 // Authorization requests are counted by address, of which an IPv6 network of 64 bits
 // is one; whoever is over the limit gets a page, and a minute later another chance.
-func TestLimitAuthorize(t *testing.T) {
+func TestAuthorizationRequestsAreLimitedByAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t, limited(handlers.Limits{Authorize: 10}))
 		ask := func(address string) *authtest.Response {
@@ -102,7 +102,7 @@ const registration = `{"redirect_uris":["https://app.test/cb"],"token_endpoint_a
 
 // H06: ten thousand registrations in a minute, from one address or from as many, are
 // refused for the greater part, add no row, and take no memory.
-func TestH06_RegistrationFlood(t *testing.T) {
+func TestRegistrationFloodIsLimitedAsAWhole_H06(t *testing.T) {
 	for name, address := range map[string]func(int) string{
 		"one address":    func(int) string { return "192.0.2.7:1000" },
 		"many addresses": func(i int) string { return fmt.Sprintf("10.%d.%d.1:1000", i/256, i%256) },
@@ -173,7 +173,7 @@ func TestRefusalsForALimitAreSpread(t *testing.T) {
 
 // The client's secret cannot be guessed from one address, whoever is named; nobody
 // else is kept out by that.
-func TestLimitWrongSecret(t *testing.T) {
+func TestWrongSecretsAreLimited(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
 	tok := s.Tokens(t, "alice", s.CONF)
 	wrong := s.CONF
@@ -197,7 +197,7 @@ func TestLimitWrongSecret(t *testing.T) {
 
 // A grant that asks too often waits, with its tokens; other grants of the client do
 // not, and what was made up counts for nobody.
-func TestLimitTokensOfGrant(t *testing.T) {
+func TestTokenRequestsOfOneGrantAreLimited(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{TokensGrant: 5}))
 	busy, other := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "bob", s.PUB) // their codes are the first request
 	for range 20 {
@@ -213,7 +213,7 @@ func TestLimitTokensOfGrant(t *testing.T) {
 	}
 }
 
-func TestLimitTokensOfClient(t *testing.T) {
+func TestTokenRequestsOfOneClientAreLimited(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{TokensClient: 3}))
 	a, b, c := s.Code(t, "alice", s.PUB), s.Code(t, "bob", s.PUB), s.Code(t, "alice", s.PUB2)
 	tok := s.Redeem(t, s.PUB, a).Tokens(t)
@@ -243,7 +243,7 @@ func tryLogin(t *testing.T, s *authtest.Server, address, name, password string, 
 
 // C09: one password tried on many users from one address is stopped early, before
 // the passwords are looked at. A header that claims another address changes nothing.
-func TestC09_Spraying(t *testing.T) {
+func TestSprayingIsThrottledByAddress_C09(t *testing.T) {
 	source := &counted{Users: authtest.NewUsers()}
 	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
 	first := 0
@@ -294,7 +294,7 @@ func (c *counted) checks() int {
 
 // C09: spellings of one name are one account, and tries at the same time count like
 // tries one after the other.
-func TestC09_OneCounter(t *testing.T) {
+func TestAllLoginsShareOneCounter_C09(t *testing.T) {
 	for name, names := range map[string][]string{
 		"spellings": {"alice", "Alice", " alice", "ALICE ", "\u0041lice"},
 		"NFC, NFD":  {"jos\u00e9", "jose\u0301", "JOSE\u0301"},
@@ -326,7 +326,7 @@ func TestC09_OneCounter(t *testing.T) {
 
 // Row 33: ten wrong passwords do not stop anybody who gives the right one from
 // elsewhere, and what the source could not tell does not count.
-func TestRow33_Throttle(t *testing.T) {
+func TestFailedLoginsDoNotLockTheUserOut_Row33(t *testing.T) {
 	s := authtest.New(t)
 	for range 20 {
 		if r := tryLogin(t, s, "192.0.2.7:1000", "busy", "x"); r.StatusCode != 503 {
@@ -355,7 +355,7 @@ func TestRow33_Throttle(t *testing.T) {
 
 // A password is not looked at while too many logins come from an address, right or
 // wrong: each costs a hash.
-func TestLimitLogin(t *testing.T) {
+func TestLoginsAreLimitedByAddress(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{Login: 3}))
 	for range 3 {
 		if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
@@ -369,7 +369,7 @@ func TestLimitLogin(t *testing.T) {
 }
 
 // Whoever sits at somebody else's session cannot guess the password there either.
-func TestLimitPasswordChange(t *testing.T) {
+func TestPasswordChangesAreThrottledLikeLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the sixth has to come within a second
 		s, _ := withFile(t)
 		b := s.NewBrowser()
@@ -384,7 +384,7 @@ func TestLimitPasswordChange(t *testing.T) {
 }
 
 // A program's own check may find a password too long.
-func TestPasswordTooLong(t *testing.T) {
+func TestTooLongPasswordIsRefused(t *testing.T) {
 	for _, err := range []error{users.ErrPasswordTooLong, fmt.Errorf("checking: %w", users.ErrPasswordTooLong)} {
 		s := authtest.New(t, func(c *authtest.Config) {
 			c.Users = users.CheckFunc(func(context.Context, string, string) (users.User, error) { return users.User{}, err })

@@ -26,7 +26,7 @@ func hasSession(r *authtest.Response) bool {
 }
 
 // C02: a login counts only in the browser that began it, from our own page.
-func TestC02_LoginCSRF(t *testing.T) {
+func TestLoginFromAnotherSiteIsRefused_C02(t *testing.T) {
 	s := authtest.New(t)
 	other := s.NewBrowser()
 	other.Get(t, s.AuthorizeURL(s.PUB))
@@ -67,7 +67,7 @@ func TestC02_LoginCSRF(t *testing.T) {
 }
 
 // C04: the attributes of every cookie.
-func TestC04_Cookies(t *testing.T) {
+func TestCookiesAreBoundToTheHost_C04(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	for range 3 {
@@ -97,7 +97,7 @@ func TestC04_Cookies(t *testing.T) {
 }
 
 // Row 25: the login page and what goes wrong on it.
-func TestRow25_LoginPage(t *testing.T) {
+func TestLoginPageSignsIn_Row25(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.Get(t, s.AuthorizeURL(s.PUB))
@@ -148,7 +148,7 @@ func TestRow25_LoginPage(t *testing.T) {
 }
 
 // Row 26: a transaction must be known, fresh and unanswered.
-func TestRow26_UnknownOrExpired(t *testing.T) {
+func TestUnknownAndExpiredRequestsAreRefused_Row26(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		b := s.NewBrowser()
@@ -176,7 +176,7 @@ func TestRow26_UnknownOrExpired(t *testing.T) {
 
 // Row 28: a form with state, username and password alone, posted to the alias,
 // is enough.
-func TestRow28_PlainForm(t *testing.T) {
+func TestPlainFormSignsIn_Row28(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	_, fields := b.Get(t, s.AuthorizeURL(s.PUB)).Form(t)
@@ -190,7 +190,7 @@ func TestRow28_PlainForm(t *testing.T) {
 }
 
 // Row 12: two flows with one state, in one browser, end each with its own user.
-func TestRow12_ParallelFlows(t *testing.T) {
+func TestParallelFlowsDoNotDisturbEachOther_Row12(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	one := b.Get(t, s.AuthorizeURL(s.PUB))
@@ -232,7 +232,7 @@ func TestPanicIsAnError(t *testing.T) {
 }
 
 // A CheckFunc is asked once; what it said about scopes holds for the session.
-func TestRow22_CheckFunc(t *testing.T) {
+func TestUsersMayComeFromAFunction_Row22(t *testing.T) {
 	check := users.CheckFunc(func(_ context.Context, name, password string) (users.User, error) {
 		if name != "carol" || password != "correct horse carol" {
 			return users.User{}, users.ErrInvalid
@@ -257,7 +257,7 @@ func TestRow22_CheckFunc(t *testing.T) {
 
 // The users file is a source like any other: no user in it, nobody gets in; a new
 // password ends what was issued before.
-func TestUsersFile(t *testing.T) {
+func TestUsersMayComeFromAFile(t *testing.T) {
 	file, err := users.OpenFile(filepath.Join(t.TempDir(), "users"))
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +279,7 @@ func TestUsersFile(t *testing.T) {
 
 // Signing out ends the session for good, also for a copy of its cookie, and
 // what was begun in it.
-func TestLogout(t *testing.T) {
+func TestLogoutEndsTheSession(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	b.Code(t, "alice", s.PUB)
@@ -309,7 +309,7 @@ func TestLogout(t *testing.T) {
 }
 
 // Without the store nobody signs in, and nobody is told a verdict.
-func TestLoginWithoutStore(t *testing.T) {
+func TestLoginWithoutStoreIsUnavailable(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.Get(t, s.AuthorizeURL(s.PUB))

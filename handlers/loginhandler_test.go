@@ -40,7 +40,7 @@ func withOwnLogin(c *authtest.Config) {
 }
 
 // Row 29: a program's own login page; the rest stays ours.
-func TestRow29_LoginHandler(t *testing.T) {
+func TestLoginHandlerServesThePage_Row29(t *testing.T) {
 	s := authtest.New(t, withOwnLogin)
 	for _, path := range []string{"/login", "/oauth/login", "/norman/login"} {
 		if r := s.Get(t, path); r.StatusCode != 200 || !strings.Contains(r.Body, "Mine") {
@@ -96,7 +96,7 @@ func TestRow29_LoginHandler(t *testing.T) {
 }
 
 // What the client is to know goes to the client.
-func TestRow29_LoginHandlerTellsTheClient(t *testing.T) {
+func TestLoginHandlerTellsTheClient_Row29(t *testing.T) {
 	s := authtest.New(t, withOwnLogin)
 	s.Users.Change("bob", func(a *authtest.Account) bool { a.User.Scopes = []string{"mcp:read"}; return true })
 	b := s.NewBrowser()
@@ -104,7 +104,7 @@ func TestRow29_LoginHandlerTellsTheClient(t *testing.T) {
 	wantRedirect(t, b.Submit(t, page, set("username", "bob", "password", "correct horse bob")), s.PRE.RedirectURI, "invalid_scope", "S")
 }
 
-func TestRow29_LoginHandlerPanics(t *testing.T) {
+func TestPanicInALoginHandlerIsAnError_Row29(t *testing.T) {
 	s := authtest.New(t, withOwnLogin)
 	if w := s.Failing(t, request("GET", authtest.Issuer+"/login?username=panic+here", "")); w.StatusCode != 500 || strings.Contains(w.Body, "bug") {
 		t.Errorf("%d %s", w.StatusCode, w.Body)
@@ -112,7 +112,7 @@ func TestRow29_LoginHandlerPanics(t *testing.T) {
 }
 
 // The login page may be elsewhere; the usual places keep working.
-func TestRow25_LoginPath(t *testing.T) {
+func TestLoginPageMayBeElsewhere_Row25(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) {
 		c.Change = func(o *handlers.Options) { o.LoginPath = "/norman/login" }
 	})
@@ -131,7 +131,7 @@ func TestRow25_LoginPath(t *testing.T) {
 }
 
 // Row 28 over the wire: a template from elsewhere signs in, and says what is wrong.
-func TestRow28_TemplateOverTheWire(t *testing.T) {
+func TestLoginTemplateSignsIn_Row28(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "login.html")
 	if err := os.WriteFile(file, []byte(`<html><body>{error_message}<form method="post" action="/oauth/login">`+
 		`<input type="hidden" name="state" value="{state}"><input name="username" value="{username}"><input name="password" type="password"></form>{app_name}</body></html>`), 0o600); err != nil {

@@ -16,7 +16,7 @@ var forged = []string{
 
 // A01: the issuer and everything derived from it is the configured string, at all
 // three places where clients look, whatever the request claims about its host.
-func TestA01_PathIssuer(t *testing.T) {
+func TestIssuerIsTheConfiguredOne_A01(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) { c.Issuer = "https://as.test/t1" })
 	var first string
 	for _, path := range []string{"/.well-known/oauth-authorization-server/t1", "/.well-known/openid-configuration/t1", "/t1/.well-known/openid-configuration"} {
@@ -47,7 +47,7 @@ func TestA01_PathIssuer(t *testing.T) {
 }
 
 // A02: the metadata lists what works, all of it answers, and nothing else.
-func TestA02_MetadataIsTrue(t *testing.T) {
+func TestMetadataListsWhatWorks_A02(t *testing.T) {
 	s := authtest.New(t)
 	m := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)
 	for name, want := range map[string]any{
@@ -87,7 +87,7 @@ func TestA02_MetadataIsTrue(t *testing.T) {
 }
 
 // A04: only public members of keys are published, and the cache life is told.
-func TestA04_JWKS(t *testing.T) {
+func TestKeySetHasPublicKeysOnly_A04(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Get(t, "/.well-known/jwks.json")
 	keys, _ := r.JSON(t)["keys"].([]any)
@@ -116,7 +116,7 @@ func TestA04_JWKS(t *testing.T) {
 
 // A06: programs of every origin may call the endpoints for programs, and none may
 // call the pages.
-func TestA06_CORS(t *testing.T) {
+func TestScriptsOfAnyOriginMayCallTheAPIAndNoPage_A06(t *testing.T) {
 	s := authtest.New(t)
 	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/.well-known/jwks.json", "/token", "/register", "/revoke", "/introspect", "/userinfo", "/oauth/token"} {
 		for _, method := range []string{"GET", "POST", "OPTIONS"} {
@@ -149,7 +149,7 @@ func TestA06_CORS(t *testing.T) {
 }
 
 // K04: headers that claim another host or scheme change no answer.
-func TestK04_ForgedHost(t *testing.T) {
+func TestForgedHostChangesNothing_K04(t *testing.T) {
 	s := authtest.New(t)
 	authorize := strings.TrimPrefix(s.AuthorizeURL(s.PRE, set("scope", "none:such")), authtest.Issuer)
 	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", authorize, "/livez", "/nothing"} {
@@ -173,7 +173,7 @@ func TestK04_ForgedHost(t *testing.T) {
 }
 
 // Rows 1 and 2: both documents, and a head request.
-func TestRow01_Row02_Metadata(t *testing.T) {
+func TestMetadataForMCPClients_Row01_Row02(t *testing.T) {
 	s := authtest.New(t)
 	a, o := s.Get(t, "/.well-known/oauth-authorization-server"), s.Get(t, "/.well-known/openid-configuration")
 	if a.Body != o.Body {
@@ -196,7 +196,7 @@ func TestRow01_Row02_Metadata(t *testing.T) {
 	}
 }
 
-func TestHealth(t *testing.T) {
+func TestProbesSayWhetherToSendRequests(t *testing.T) {
 	s := authtest.New(t)
 	status := func(path string) int {
 		t.Helper()
@@ -226,7 +226,7 @@ func TestHealth(t *testing.T) {
 
 // What is absent is 404 for every method and caller, what may not be done 405,
 // and neither is a redirect.
-func TestAbsent(t *testing.T) {
+func TestUnknownPathIsNotFoundAndNoRedirect(t *testing.T) {
 	s := authtest.New(t)
 	for _, path := range []string{"/authorize/", "/oauth/", "/.well-known/oauth-authorization-server/", "/files/upload", "/%2e%2e/token", "//token", "/oauth/consent"} {
 		for _, method := range []string{"GET", "POST", "DELETE", "HEAD"} {

@@ -128,7 +128,7 @@ func userinfo(t *testing.T, s *authtest.Server, method string, header ...string)
 
 // Row 19: userinfo tells, by GET and POST, what the source of users knows and the
 // scopes allow, and nothing else.
-func TestRow19_Userinfo(t *testing.T) {
+func TestUserinfoTellsWhatTheScopeAllows_Row19(t *testing.T) {
 	s := authtest.New(t)
 	s.Users.Change("bob", func(a *authtest.Account) bool { a.DisplayName, a.Email = "Bob B.", "bob@example.com"; return true })
 	for _, c := range []struct {
@@ -155,7 +155,7 @@ func TestRow19_Userinfo(t *testing.T) {
 
 // Row 19: what is not a good access token gets a challenge, and a source of users
 // that cannot say gets nobody's token thrown away.
-func TestRow19_UserinfoRefuses(t *testing.T) {
+func TestUserinfoRefusesWithAChallenge_Row19(t *testing.T) {
 	s := authtest.New(t, several)
 	good := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB, set("scope", "openid mcp:read", "resource", authtest.ResourceB)))
 	tok := good.Tokens(t)
@@ -207,7 +207,7 @@ func TestRow19_UserinfoRefuses(t *testing.T) {
 }
 
 // Nothing ends by a link, from wherever and with whatever hint: the page asks.
-func TestLogoutByClient(t *testing.T) {
+func TestLogoutLinkAsksTheUser(t *testing.T) {
 	s := authtest.New(t)
 	bye := "https://app.test/bye?x=1"
 	c := registerLogout(t, s, bye)
@@ -257,7 +257,7 @@ func TestLogoutByClient(t *testing.T) {
 
 // Whatever is wrong with a request for a logout, the browser is sent nowhere, and
 // the user can sign out all the same.
-func TestLogoutGoesNowhereElse(t *testing.T) {
+func TestLogoutRedirectsOnlyToRegisteredURIs(t *testing.T) {
 	s := authtest.New(t)
 	bye := "https://app.test/bye"
 	c, other := registerLogout(t, s, bye), registerLogout(t, s, "https://other.test/bye")
@@ -295,7 +295,7 @@ func TestLogoutGoesNowhereElse(t *testing.T) {
 
 // A hint counts long after it has expired, as long as its key is known; then the
 // client has to say who it is.
-func TestLogoutWithOldHint(t *testing.T) {
+func TestLogoutAcceptsAnExpiredHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		bye := "https://app.test/bye"
@@ -345,7 +345,7 @@ func registerLogout(t *testing.T, s *authtest.Server, uri string) authtest.Clien
 
 // Row 52: the documentation that the metadata names is a page. A server whose one
 // resource is the whole host has none, and names none.
-func TestRow52_Documentation(t *testing.T) {
+func TestRootIsAPageForPeople_Row52(t *testing.T) {
 	for _, issuer := range []string{authtest.Issuer, "https://as.test/t1"} {
 		s := authtest.New(t, func(c *authtest.Config) { c.Issuer = issuer })
 		u, err := url.Parse(issuer)

@@ -58,7 +58,7 @@ func wantBusy(t *testing.T, r *authtest.Response) {
 
 // A class that is full refuses its own requests and no others; none of those has
 // changed anything; health, keys and metadata are answered whatever happens (INV12).
-func TestOverloadByClass(t *testing.T) {
+func TestOverloadOfOneClassLeavesTheOthers(t *testing.T) {
 	s, classes := narrow(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	code := s.Code(t, "alice", s.PUB)
@@ -157,7 +157,7 @@ func (b slow) Read([]byte) (int, error) {
 }
 
 // K03: whoever sends slowly holds nobody's slot.
-func TestK03_SlowBodiesHoldNoSlot(t *testing.T) {
+func TestSlowBodiesHoldNoSlot_K03(t *testing.T) {
 	s, classes := narrow(t)
 	for path, class := range map[string]*admission.Class{
 		"/token": classes.Refresh, "/revoke": classes.Revoke, "/introspect": classes.Introspect, "/register": classes.Register, "/login": classes.Login, "/consent": classes.Pages,
@@ -182,7 +182,7 @@ func TestK03_SlowBodiesHoldNoSlot(t *testing.T) {
 
 // A password is checked in a slot for logins, also when it is changed; everything else
 // on the account page is not held up by logins.
-func TestOverloadOfLogins(t *testing.T) {
+func TestPasswordsAreCheckedInSlotsForLogins(t *testing.T) {
 	s, classes := narrow(t)
 	b := s.NewBrowser()
 	b.SignIn(t, "alice", s.PUB)

@@ -28,7 +28,7 @@ func (u *buggyUsers) Lookup(ctx context.Context, subject string) (users.User, er
 // A panic costs its own request a server_error in JSON, once. No lock is held after
 // it, nothing was spent, and the reason is in the log alone; also where the panic is
 // in the middle of a transaction.
-func TestL17_PanicInAHandler(t *testing.T) {
+func TestPanicInAHandlerFailsOneRequest_L17(t *testing.T) {
 	source := &buggyUsers{Users: authtest.NewUsers()}
 	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
 	tokens := s.Tokens(t, "alice", s.PUB)

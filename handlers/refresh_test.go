@@ -19,7 +19,7 @@ import (
 func strict(c *authtest.Config) { c.Lives.Replay = handlers.Strict }
 
 // E01, row 16: every refresh gives a new pair with the same scope and audience.
-func TestE01_Rotation(t *testing.T) {
+func TestEachRefreshRotatesTheHandle_E01(t *testing.T) {
 	s := authtest.New(t)
 	first := s.Tokens(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))
 	tok := first
@@ -33,7 +33,7 @@ func TestE01_Rotation(t *testing.T) {
 }
 
 // E02: a handle that comes back after the window ends the family, once.
-func TestE02_ReuseEndsFamily(t *testing.T) {
+func TestReuseEndsTheFamily_E02(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		one := s.Tokens(t, "alice", s.PUB)
@@ -51,7 +51,7 @@ func TestE02_ReuseEndsFamily(t *testing.T) {
 
 // E03, E04: within the window a handle gives its one successor again; the line
 // never forks.
-func TestE03_E04_Grace(t *testing.T) {
+func TestLastRefreshMayBeRepeatedInTheWindow_E03_E04(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		one := s.Tokens(t, "alice", s.PUB)
@@ -71,7 +71,7 @@ func TestE03_E04_Grace(t *testing.T) {
 }
 
 // E05: one handle used by many at once.
-func TestE05_RefreshRace(t *testing.T) {
+func TestParallelRefreshesStaySignedIn_E05(t *testing.T) {
 	s := authtest.New(t)
 	one := s.Tokens(t, "alice", s.PUB)
 	var gens []string
@@ -97,7 +97,7 @@ func TestE05_RefreshRace(t *testing.T) {
 }
 
 // E06: window and verdict survive a restart.
-func TestE06_Restart(t *testing.T) {
+func TestWindowAndVerdictSurviveARestart_E06(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		one := s.Tokens(t, "alice", s.PUB)
@@ -115,7 +115,7 @@ func TestE06_Restart(t *testing.T) {
 }
 
 // E07: only the direct predecessor has the window.
-func TestE07_OnlyPredecessor(t *testing.T) {
+func TestOnlyTheLastRefreshMayBeRepeated_E07(t *testing.T) {
 	s := authtest.New(t)
 	one := s.Tokens(t, "alice", s.PUB)
 	two := s.Refresh(t, s.PUB, one.Refresh).Tokens(t)
@@ -125,7 +125,7 @@ func TestE07_OnlyPredecessor(t *testing.T) {
 }
 
 // E09, row 16: scope narrows the access token and nothing else, and never widens.
-func TestE09_Scope(t *testing.T) {
+func TestRefreshedScopeNeverGrows_E09(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))
 	for _, scope := range []string{"mcp:read mcp:write admin", "admin", "MCP:READ", "mcp:read openid", "*", "mcp:read  admin"} {
@@ -142,7 +142,7 @@ func TestE09_Scope(t *testing.T) {
 }
 
 // E11: a request that is refused leaves the handle as it was.
-func TestE11_RefusedMeansUnchanged(t *testing.T) {
+func TestRefusedRefreshChangesNothing_E11(t *testing.T) {
 	s := authtest.New(t, several, strict)
 	cases := []tokenCase{
 		{"bad scope", nil, 400, "invalid_scope", []edit{set("scope", `a"b`)}},
@@ -170,7 +170,7 @@ func TestE11_RefusedMeansUnchanged(t *testing.T) {
 }
 
 // E12, row 15: idle and absolute end; nothing moves the absolute one.
-func TestE12_Lifetimes(t *testing.T) {
+func TestHandlesEndAtTheirTime_E12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t, func(c *authtest.Config) {
 			c.Lives.Access, c.Lives.Refresh, c.Lives.Idle = time.Hour, 10*time.Hour, 4*time.Hour
@@ -212,7 +212,7 @@ func TestE12_Lifetimes(t *testing.T) {
 }
 
 // E13: what happens to the user reaches codes and handles.
-func TestE13_UserChanges(t *testing.T) {
+func TestChangedUserCannotRefresh_E13(t *testing.T) {
 	for name, change := range map[string]func(*authtest.Account) bool{
 		"new password": func(a *authtest.Account) bool { a.Version = "2"; return true },
 		"gone":         func(*authtest.Account) bool { return false },
@@ -252,7 +252,7 @@ func TestE13_UserChanges(t *testing.T) {
 }
 
 // A grant whose end comes while the request is worked on has ended.
-func TestGrantEndsMeanwhile(t *testing.T) {
+func TestGrantThatEndsDuringTheRequestHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &failing{Users: authtest.NewUsers()}
 		s := authtest.New(t, func(c *authtest.Config) { c.Users, c.Lives.Refresh = source, 10*time.Second })
@@ -281,7 +281,7 @@ func (f *failing) Lookup(ctx context.Context, subject string) (users.User, error
 }
 
 // A source of users that fails is no verdict on the user.
-func TestUsersUnavailable(t *testing.T) {
+func TestUnavailableUsersAreNoRefusal(t *testing.T) {
 	source := &failing{Users: authtest.NewUsers()}
 	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
 	tok, code := s.Tokens(t, "alice", s.PUB), s.Code(t, "alice", s.PUB)
@@ -295,7 +295,7 @@ func TestUsersUnavailable(t *testing.T) {
 }
 
 // Handles and codes of another store are refused, whatever the keys.
-func TestOtherEpoch(t *testing.T) {
+func TestHandleOfAnotherEpochIsRefused(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)

@@ -11,7 +11,7 @@ import (
 )
 
 // Row 6: registration in the form that clients send it, at both paths.
-func TestRow06_Registration(t *testing.T) {
+func TestClientsRegisterThemselves_Row06(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) {
 		c.Scopes, c.DefaultScopes = []string{"read", "write", "admin"}, []string{"read"}
 	})
@@ -65,7 +65,7 @@ func TestRow06_Registration(t *testing.T) {
 }
 
 // H04: an id is what we made it, and only for us.
-func TestH04_ClientID(t *testing.T) {
+func TestClientIDCannotBeForged_H04(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"client_id":"alice","client_secret":"a secret of my own"}`)
 	id, _ := r.JSON(t)["client_id"].(string)
@@ -75,7 +75,7 @@ func TestH04_ClientID(t *testing.T) {
 }
 
 // H06: bounds of a registration.
-func TestH06_Size(t *testing.T) {
+func TestRegistrationIsBounded_H06(t *testing.T) {
 	s := authtest.New(t)
 	wantError(t, s.Post(t, "/register", "application/json", `{"client_name":"`+strings.Repeat("x", 16<<10)+`"}`), 413, "invalid_client_metadata")
 	uris, err := json.Marshal([]string{"https://app.test/" + strings.Repeat("a", 1500)})
@@ -90,7 +90,7 @@ func TestH06_Size(t *testing.T) {
 }
 
 // H07: a header that means nothing here is no failure.
-func TestH07_Authorization(t *testing.T) {
+func TestRegistrationIgnoresOtherAuthorization_H07(t *testing.T) {
 	s := authtest.New(t)
 	for _, header := range []string{"Bearer", "Bearer  ", "Basic", "Basic %", "Bearer " + strings.Repeat("x", 64<<10)} {
 		r := request("POST", authtest.Issuer+"/register", `{"redirect_uris":["https://app.test/cb"]}`, "Content-Type", "application/json", "Authorization", header)
@@ -102,7 +102,7 @@ func TestH07_Authorization(t *testing.T) {
 
 // H07: where an initial access token is needed, anything but it is a 401, and never a
 // failure; with it a registration is as good as any.
-func TestH07_InitialAccessToken(t *testing.T) {
+func TestRegistrationMayNeedAToken_H07(t *testing.T) {
 	s := authtest.New(t)
 	s.Config.Registration.Token = "correct-horse-battery-staple"
 	s.Restart(t)
@@ -127,7 +127,7 @@ func TestH07_InitialAccessToken(t *testing.T) {
 
 // A02: where nobody may register, the endpoint is neither advertised nor there, and
 // who has registered stays a client.
-func TestA02_RegistrationOff(t *testing.T) {
+func TestRegistrationMayBeOff_A02(t *testing.T) {
 	s := authtest.New(t)
 	s.Config.Registration.Off = true
 	s.Restart(t)
@@ -143,7 +143,7 @@ func TestA02_RegistrationOff(t *testing.T) {
 }
 
 // Rows 9 and 10: an unknown client, and redirect URIs of all kinds, end to end.
-func TestRow09_Row10_Redirects(t *testing.T) {
+func TestRedirectsOfAllKindsWorkEndToEnd_Row09_Row10(t *testing.T) {
 	s := authtest.New(t)
 	wantPage(t, s.NewBrowser().Get(t, "/authorize?client_id=made-up"), 400)
 	c := s.Register(t, "cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:8787/callback")
@@ -159,7 +159,7 @@ func TestRow09_Row10_Redirects(t *testing.T) {
 }
 
 // The short paths and their aliases are the same endpoints.
-func TestAliases(t *testing.T) {
+func TestOAuthPathsAreAliases(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.Get(t, strings.Replace(s.AuthorizeURL(s.PUB), "/authorize?", "/oauth/authorize?", 1))

@@ -41,7 +41,7 @@ func count(answers []*authtest.Response) map[string]int {
 }
 
 // Of 50 who redeem one code at three replicas one is served, and the family is dead.
-func TestD05_ConcurrentRedemptionAtReplicas(t *testing.T) {
+func TestConcurrentRedemptionAtReplicasSucceedsOnce_D05(t *testing.T) {
 	servers := replicas(t)
 	s := servers[0]
 	code := s.Code(t, "alice", s.PUB)
@@ -60,7 +60,7 @@ func TestD05_ConcurrentRedemptionAtReplicas(t *testing.T) {
 
 // A hundred refreshes with one handle, spread over three replicas: within the window
 // all get the same next generation, in strict mode one is served.
-func TestM01_SplitRotation(t *testing.T) {
+func TestRotationIsOneAcrossReplicas_M01(t *testing.T) {
 	t.Run("window", func(t *testing.T) {
 		servers := replicas(t)
 		s := servers[0]
@@ -91,7 +91,7 @@ func TestM01_SplitRotation(t *testing.T) {
 // A replica that is cut off from the database answers what needs it with 503 in
 // time and goes on with the rest. It takes no code and no handle, nobody else
 // notices, and it goes on by itself.
-func TestM02_ReplicaCutOff(t *testing.T) {
+func TestReplicaCutOffFromTheDatabaseSpendsNothing_M02(t *testing.T) {
 	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset, "half open": pgtest.HalfOpen} {
 		t.Run(name, func(t *testing.T) {
 			database := pgtest.URL(t)

@@ -17,7 +17,7 @@ import (
 const inactive = `{"active":false}`
 
 // G01, G04, row 17: either token ends the grant at once, whatever the hint.
-func TestG01_G04_Revoke(t *testing.T) {
+func TestRevocationEndsTheWholeGrant_G01_G04(t *testing.T) {
 	s := authtest.New(t)
 	for _, c := range []authtest.Client{s.PUB, s.CONF} {
 		for _, path := range []string{"/revoke", "/oauth/revoke"} {
@@ -46,7 +46,7 @@ func TestG01_G04_Revoke(t *testing.T) {
 }
 
 // Row 17: who may revoke what.
-func TestRow17_Revocation(t *testing.T) {
+func TestOnlyItsClientRevokesAToken_Row17(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	for _, other := range []authtest.Client{s.PUB2, s.CONF} {
@@ -79,7 +79,7 @@ func TestRow17_Revocation(t *testing.T) {
 }
 
 // Row 18: what is said about live tokens.
-func TestRow18_Introspection(t *testing.T) {
+func TestIntrospectionDescribesLiveTokens_Row18(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		for _, c := range []authtest.Client{s.PUB, s.CONF} {
@@ -112,7 +112,7 @@ func TestRow18_Introspection(t *testing.T) {
 }
 
 // G05: everything else is the same two words.
-func TestG05_IntrospectionTellsNothing(t *testing.T) {
+func TestIntrospectionTellsNothingOfOtherTokens_G05(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		live, revoked, rotated := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "alice", s.PUB), s.Tokens(t, "alice", s.PUB)
@@ -150,7 +150,7 @@ func TestG05_IntrospectionTellsNothing(t *testing.T) {
 }
 
 // G03: a revocation that did not happen is not acknowledged.
-func TestG03_RevokeWithoutStore(t *testing.T) {
+func TestRevocationWithoutStoreIsUnavailable_G03(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
 	s.StopStore(t)
@@ -162,7 +162,7 @@ func TestG03_RevokeWithoutStore(t *testing.T) {
 // G03, INV4, INV11: a replica that has just reached its store and not read yet what was
 // revoked knows nothing of any grant. It says so, and neither calls a good token bad
 // nor acknowledges a revocation that it did not make.
-func TestG03_RevocationsNotReadYet(t *testing.T) {
+func TestReplicaThatHasNotReadRevocationsSaysSo_G03(t *testing.T) {
 	var known atomic.Bool
 	known.Store(true)
 	s := authtest.New(t, func(c *authtest.Config) {

@@ -119,7 +119,7 @@ func FuzzAcceptLanguage(f *testing.F) {
 	})
 }
 
-func TestMessagesThatAreWrong(t *testing.T) {
+func TestWrongMessagesAreRefused(t *testing.T) {
 	for content, words := range map[string][]string{
 		`{"fr": {"login.titel": "x"}}`:                        {"fr", "login.titel"},
 		`{"fr": {"login.to": "pour continuer"}}`:              {"fr", "login.to", "{client}"},
@@ -145,7 +145,7 @@ func TestMessagesThatAreWrong(t *testing.T) {
 
 // Both built-in languages say everything, with the same placeholders; and everything
 // that they say, a page says.
-func TestBuiltInMessages(t *testing.T) {
+func TestBuiltInMessagesAreComplete(t *testing.T) {
 	b, err := os.ReadFile("messages.json")
 	if err != nil {
 		t.Fatal(err)

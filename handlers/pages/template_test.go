@@ -32,7 +32,7 @@ const plain = `<!DOCTYPE html>
 `
 
 // Row 28: what stands in the macros is text, everywhere, once.
-func TestRow28_LoginTemplate(t *testing.T) {
+func TestLoginTemplateIsFilledInSafely_Row28(t *testing.T) {
 	s := newSet(t, pages.Options{LoginTemplate: write(t, "login.html", plain)})
 	page, h := login(t, s, "", pages.Login{State: "abc", Problem: "login.invalid"})
 	for _, want := range []string{`<title>Login - Test App</title>`, `<h1>Test App</h1>`, `name="state" value="abc"`, `<div class="error">Invalid credentials</div>`,
@@ -63,7 +63,7 @@ func TestRow28_LoginTemplate(t *testing.T) {
 	newSetFor(t, pages.Site{Path: "/auth", Login: "/norman/login"}, pages.Options{LoginTemplate: write(t, "login.html", strings.Replace(plain, "/oauth/login", "/auth/norman/login", 1))})
 }
 
-func TestRow28_LoginTemplatesThatAreWrong(t *testing.T) {
+func TestWrongLoginTemplatesAreRefused_Row28(t *testing.T) {
 	change := func(from, to string) string { return strings.Replace(plain, from, to, 1) }
 	for _, c := range []struct{ name, src, line, word string }{
 		{"script", change("</head>", "<script>\nlet a = '{username}'</script></head>"), "line 7", "<script>"},
