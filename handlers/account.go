@@ -18,15 +18,15 @@ import (
 
 // accountData is what the account page shows.
 type accountData struct {
-	Token        string // of the page's forms
+	Token        string // ties the forms to the session
 	Account      string
 	Grants       []grantData
-	Password     bool   // the user may change it here
-	EndsSessions bool   // signing out everywhere ends every session
-	Done         string // what was just done: end of a message's key
-	Problem      string // with the password: key of a message
-	WrongOld     bool   // the problem is the password of now
-	Reason       string // or the new one: why, in English
+	Password     bool   // the user can change the password here
+	EndsSessions bool   // signing out everywhere ends every session of the user
+	Done         string // the action just done, as the end of a message's key
+	Problem      string // key of a message about the password
+	WrongOld     bool   // the problem is the current password, not the new one
+	Reason       string // why the new password is refused, in English
 }
 
 // grantData is one connected application.
@@ -34,18 +34,18 @@ type grantData struct {
 	ID, Client  string
 	Scopes      []string
 	Resource    string
-	Since, Used pages.Moment // Used is zero before the first refresh
+	Since, Used pages.Moment // Used is zero until the first refresh
 	Until       pages.Moment
 	Replays     int64
 }
 
-// signedOutData is what the page says to whoever has signed out.
+// signedOutData is shown after signing out.
 type signedOutData struct{ Note string }
 
 var errForeignSession = oauth.Errorf(oauth.InvalidRequest, "this form belongs to another session; open the account page again").WithStatus(http.StatusForbidden)
 
-// accountPage shows a user which applications are connected, and what to do about
-// them. Without a session it asks for a login first.
+// accountPage shows users their connected applications, and lets them disconnect these
+// and manage the login. Without a session it asks for a login first.
 func (e *endpoints) accountPage(r *http.Request) (any, error) {
 	query, err := params(r)
 	if err != nil {
@@ -57,7 +57,7 @@ func (e *endpoints) accountPage(r *http.Request) (any, error) {
 		return login, err
 	}
 	data := accountData{}
-	// Said only on the way back from our own form: a link could say anything.
+	// Shown only on the way back from the page's own form: a link could claim anything.
 	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && (done == "disconnected" || done == "password") {
 		data.Done = done
 	}
@@ -88,12 +88,13 @@ func describeGrant(g denylist.Grant) grantData {
 	return d
 }
 
-// formToken ties the account page's forms to the session they were made for, so that
-// one left open acts for nobody else. Nobody but us knows a session's id.
+// formToken ties the account page's forms to the session they were made for, so that a
+// form that was left open cannot act for another session. Only the server knows a
+// session's id.
 func formToken(sess seal.Session) string { return hashText("account form " + sess.ID) }
 
-// accountSession returns the session whose account is asked for. Without one it
-// returns the way to a login.
+// accountSession returns the session of the account page. If there is none, it returns
+// the redirect to a login instead.
 func (e *endpoints) accountSession(r *http.Request, now time.Time) (who signedIn, login any, err error) {
 	who, err = e.session(r, now)
 	if errors.Is(err, errNoSession) {
@@ -102,7 +103,7 @@ func (e *endpoints) accountSession(r *http.Request, now time.Time) (who signedIn
 	return who, login, err
 }
 
-// signInToAccount begins a login that no client asked for: a transaction without a
+// signInToAccount begins a login that no client asked for. A transaction without a
 // client ends at the account page and nowhere else.
 func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error) {
 	expires := now.Add(loginTTL)
@@ -115,7 +116,7 @@ func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error)
 // toAccount reports whether a login leads to the account page.
 func toAccount(tx seal.Login) bool { return tx.ClientID == "" }
 
-// account does what the user decided on the account page.
+// account performs the action that the user chose on the account page.
 func (e *endpoints) account(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
 	who, login, err := e.accountSession(r, now)
@@ -127,7 +128,7 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 	}
 	action := r.PostForm.Get("action")
 	if action == "password" {
-		return e.changePassword(r, who, now) // in a slot for logins, since it waits like them
+		return e.changePassword(r, who, now) // in a slot for logins, because it computes a hash as they do
 	}
 	slot, err := e.o.Admission.Pages.Enter(r.Context())
 	if err != nil {
@@ -145,8 +146,8 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, password, sign_out or sign_out_all")
 }
 
-// disconnect revokes one of the user's grants. That it is somebody else's, or is
-// over already, makes no difference that one could see.
+// disconnect revokes one of the user's grants. The answer is the same if the grant is
+// another user's or has already ended.
 func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (any, error) {
 	done := redirect{to: e.path + "/account?done=disconnected"}
 	g, err := e.o.Denylist.Find(r.Context(), r.PostForm.Get("grant"))
@@ -161,8 +162,8 @@ func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (an
 	return done, e.endGrant(r, event{name: "revoke", reason: "by the user"}, g, now)
 }
 
-// changePassword sets another password for a user who knows the one of now. All that
-// began with the old one ends, but for this session.
+// changePassword sets a new password for a user who knows the current one. Everything
+// that began with the current one ends, except this session.
 func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
 	if e.o.ChangePassword == nil || who.user.Version == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "passwords cannot be changed here")
@@ -199,14 +200,15 @@ func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time)
 	return redirect{to: e.path + "/account?done=password", cookies: []*http.Cookie{cookie}}, err
 }
 
-// passwordProblem says what the user can do about err; nothing if that is to wait.
+// passwordProblem says what the user can do about err. It returns no problem if the
+// user can only wait.
 func passwordProblem(err error) (accountData, error) {
 	var rule users.PasswordError
 	switch {
 	case errors.Is(err, users.ErrInvalid):
 		return accountData{Problem: "account.password_invalid", WrongOld: true}, oauth.Errorf(oauth.AccessDenied, "wrong password")
 	case errors.As(err, &rule):
-		return accountData{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "not a good password")
+		return accountData{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "the new password is not strong enough or not allowed")
 	case errors.Is(err, users.ErrReadOnly):
 		return accountData{Problem: "account.password_readonly"}, err
 	}
@@ -220,8 +222,8 @@ func (e *endpoints) revokeAll(ctx context.Context, who signedIn, now time.Time) 
 	return nil
 }
 
-// signOut ends the session of this browser and forgets its binding: a consent page
-// left open in it is nobody's any more.
+// signOut ends the session of this browser and deletes its binding cookie, so that a
+// consent page left open in it is of no use to the next user.
 func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, error) {
 	if err := e.endSession(r.Context(), who.session); err != nil {
 		return nil, err
@@ -230,8 +232,8 @@ func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, er
 	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: e.cookies.gone()}, nil
 }
 
-// signOutEverywhere ends every grant and, where the source of users can say so, every
-// session of the user. Where it cannot, other sessions live out their time.
+// signOutEverywhere ends every grant of the user and, if the source of users supports
+// it, every session. Otherwise the other sessions last until they expire.
 func (e *endpoints) signOutEverywhere(r *http.Request, who signedIn, now time.Time) (any, error) {
 	if err := e.revokeAll(r.Context(), who, now); err != nil {
 		return nil, err

@@ -18,9 +18,10 @@ type event struct {
 	reason  string
 }
 
-// audit writes one line about a decision. err says how it ended: nil is done, an
-// oauth.Error that blames nobody else is a refusal, the rest is our failure.
-// Client ids are long and names are foreign, so a client is named by its hash.
+// audit writes one line about a decision. err says how it ended: nil means done, an
+// oauth.Error with a status below 500 is a refusal, and any other error is a failure of
+// the server. Client ids are long and client names are chosen by strangers, so the hash
+// of the id identifies the client.
 func (e *endpoints) audit(r *http.Request, ev event, err error) {
 	level, outcome, reason := slog.LevelInfo, "ok", ev.reason
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 
 const maxNonce = 512
 
-// authorize serves the authorization endpoint (OAuth 2.1 §4.1.1). Client and
-// redirect URI come first: before both are verified nothing is redirected
-// anywhere. The request may be a GET or a POST (OAuth 2.1 §3.1). A good request becomes a sealed transaction that the browser carries
-// through the login and consent pages; nothing is stored for it.
+// authorize serves the authorization endpoint (OAuth 2.1 §4.1.1), which takes GET and
+// POST (§3.1). Client and redirect URI come first: until both are verified nothing is
+// redirected anywhere. A good request becomes a sealed transaction that the browser
+// carries through the login and consent pages; nothing is stored for it.
 func (e *endpoints) authorize(r *http.Request) (any, error) {
 	params, err := params(r)
 	if err != nil {
@@ -56,7 +56,8 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 	return e.begin(r, client, tx, set, now)
 }
 
-// client finds a client for a page. An unknown one is the user's dead end.
+// client finds a client for a page. An unknown client is an error page: there is no
+// address to which the user could be sent back.
 func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, error) {
 	if id == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "client_id is required")
@@ -71,11 +72,11 @@ func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, err
 	return client, nil
 }
 
-// tellClient chooses who learns of an error once client and redirect URI are
-// verified. Before the user has signed in, only a client that the operator
-// configured, or one on the user's own machine, gets it by redirect; everybody
-// can register, and would have an open redirector here (OAuth 2.1 §7.12.2). For
-// the rest the user is told, and where the browser was to go.
+// tellClient chooses who learns of an error once client and redirect URI are verified.
+// Before the user has signed in, only a client that the operator configured, or one on
+// the user's own machine, is told by redirect. Anybody can register a client, and would
+// otherwise get an open redirector (OAuth 2.1 §7.12.2). In all other cases the user
+// sees the error, and the host that the browser would have gone to.
 func (e *endpoints) tellClient(client *clients.Client, redirectURI, state string, userActed bool, err error) error {
 	if is(err, oauth.TemporarilyUnavailable) {
 		return err // the user can try again here; the client could not do better
@@ -91,8 +92,7 @@ func (e *endpoints) refuse(client *clients.Client, tx seal.Login, userActed bool
 	return e.tellClient(client, tx.RedirectURI, unpackState(tx.State), userActed, err)
 }
 
-// newLogin checks everything in an authorization request that is neither client
-// nor redirect URI.
+// newLogin checks all parts of an authorization request except client and redirect URI.
 func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
 	if err := checkUnsupported(params); err != nil {
 		return seal.Login{}, err
@@ -123,7 +123,7 @@ func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params 
 		return seal.Login{}, err
 	}
 	expires := now.Add(loginTTL)
-	// The grant may be made until expires, and its code redeemed a code's life later.
+	// The grant can be made until expires, and its code redeemed one code's life later.
 	remember := expires.Add(e.o.Lives.Code + e.o.Lives.Refresh + e.o.Lives.Window() + jwt.Leeway)
 	return seal.Login{
 		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: e.o.Store.Epoch(),
@@ -133,8 +133,8 @@ func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params 
 	}, nil
 }
 
-// checkUnsupported refuses what would change the meaning of the request and is
-// not there: request objects (RFC 9101), the implicit grant, other response modes.
+// checkUnsupported refuses features that would change the meaning of the request and do
+// not exist here: request objects (RFC 9101), the implicit grant, other response modes.
 func checkUnsupported(params url.Values) error {
 	switch {
 	case params.Has("request"):
@@ -172,9 +172,9 @@ func (e *endpoints) resource(requested string) (string, error) {
 	return resource, nil
 }
 
-// scope returns what of the requested scope exists and is allowed to the client.
-// Names that are not are left out rather than refused, unless nothing remains
-// (RFC 6749 §3.3 allows both).
+// scope returns the part of the requested scope that exists and is allowed to the
+// client. Other names are left out, not refused, unless nothing remains (RFC 6749 §3.3
+// allows both).
 func (e *endpoints) scope(requested string, client *clients.Client) ([]string, error) {
 	asked, err := oauth.ParseScope(requested)
 	if err != nil {
@@ -184,9 +184,9 @@ func (e *endpoints) scope(requested string, client *clients.Client) ([]string, e
 		asked = e.defaultScope(client)
 	}
 	scope := oauth.IntersectScope(asked, e.o.knownScopes())
-	// What a client registered by itself is its default and no bound: it could register
-	// again for more, and those that step up ask with the id they have. The user
-	// decides.
+	// The scope that a client registered is a default and not a limit: the client could
+	// register again for more, and clients that step up ask with the id they have. The
+	// user decides.
 	if !client.Registered && len(client.Scopes) > 0 {
 		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
 	}
@@ -196,9 +196,8 @@ func (e *endpoints) scope(requested string, client *clients.Client) ([]string, e
 	return scope, nil
 }
 
-// defaultScope is what a request that names no scope asks for: all that the client
-// may, but for the standard scopes, which change what the answer is and so have to
-// be asked for.
+// defaultScope is the scope of a request that names none: all that the client may have,
+// except the standard scopes, which change the answer and so must be requested.
 func (e *endpoints) defaultScope(client *clients.Client) []string {
 	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(standardScopes, name) })
 	switch {
@@ -210,7 +209,7 @@ func (e *endpoints) defaultScope(client *clients.Client) []string {
 	return e.o.DefaultScopes
 }
 
-// userScope returns what of scope the user may grant.
+// userScope returns the part of scope that the user may grant.
 func (e *endpoints) userScope(scope []string, user users.User) []string {
 	allowed := user.Scopes
 	if len(allowed) == 0 {
@@ -219,8 +218,8 @@ func (e *endpoints) userScope(scope []string, user users.User) []string {
 	return oauth.IntersectScope(scope, slices.Concat(allowed, standardScopes))
 }
 
-// prompting reads prompt and max_age (OpenID Connect Core §3.1.2.1), which say how
-// much the user is to be asked.
+// prompting reads prompt and max_age (OpenID Connect Core §3.1.2.1), which say whether
+// the user must sign in or consent again.
 func prompting(params url.Values) (prompt string, maxAge *int64, err error) {
 	values := strings.Fields(params.Get("prompt"))
 	for _, v := range values {
@@ -249,16 +248,16 @@ func prompts(tx seal.Login, value string) bool {
 	return slices.Contains(strings.Fields(tx.Prompt), value)
 }
 
-// begin sends the browser to the page that comes next: the login page, or with a
-// live session the consent page, or straight back with a code if this very
-// consent was given before.
+// begin sends the browser to the page that comes next: the login page; with a live
+// session the consent page; or, if the user has given exactly this consent before, back
+// to the client with a code.
 func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login, set []*http.Cookie, now time.Time) (any, error) {
 	who, err := e.session(r, now)
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
 	if err == nil && mayReuse(who.session, tx, now) {
-		// A user whose scopes do not suffice may have another account that does.
+		// If this account may grant no requested scope, another account of the user may.
 		if scope := e.userScope(tx.Scope, who.user); len(scope) > 0 {
 			tx.Scope = scope
 			return e.goOn(r, client, tx, who, set, now)
@@ -271,7 +270,7 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	return e.toPage(e.o.LoginPath, tx, set)
 }
 
-// mayReuse reports whether the client lets the user skip the password.
+// mayReuse reports whether the client's request allows the session to replace a login.
 func mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
 	if prompts(tx, "login") || prompts(tx, "select_account") {
 		return false
@@ -302,7 +301,7 @@ func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login,
 	return e.toPage("/consent", tx, set)
 }
 
-// toPage redirects to a page of ours with the transaction.
+// toPage redirects to one of the server's pages with the transaction.
 func (e *endpoints) toPage(path string, tx seal.Login, set []*http.Cookie) (any, error) {
 	raw, err := e.sealLogin(tx, seal.MaxSize)
 	if err != nil {

@@ -15,18 +15,18 @@ import (
 	"signet/users"
 )
 
-// consentData is what the user decides on.
+// consentData is what the consent page shows.
 type consentData struct {
 	State      string
 	Client     string
-	ClientHost string // of a client id that is a URL
-	Unverified bool   // the client's name is its own claim
+	ClientHost string // host of a client id that is a URL
+	Unverified bool   // the client chose its name itself
 	Host       string // where the browser goes on approval
 	Loopback   bool
 	Scopes     []string
 	Resource   string
 	Account    string
-	Other      string // link to sign in as somebody else
+	Other      string // link to sign in with another account
 }
 
 // consentPage serves the page.
@@ -50,8 +50,8 @@ func (e *endpoints) consentPage(r *http.Request) (any, error) {
 	return page{name: "consent", status: http.StatusOK, data: data}, nil
 }
 
-// openConsent opens a transaction whose user has signed in, and checks again what
-// may have changed since it began: client, redirect URI, user.
+// openConsent opens a transaction whose user has signed in. It checks again what may
+// have changed since the transaction began: client, redirect URI, user.
 func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (seal.Login, *clients.Client, users.User, error) {
 	fail := func(err error) (seal.Login, *clients.Client, users.User, error) {
 		return seal.Login{}, nil, users.User{}, err
@@ -61,18 +61,18 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 		return fail(err)
 	}
 	if tx.Subject == "" {
-		return fail(oauth.Errorf(oauth.InvalidRequest, "nobody has signed in for this authorization request"))
+		return fail(oauth.Errorf(oauth.InvalidRequest, "no user has signed in for this authorization request"))
 	}
 	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
 		return fail(err)
 	}
 	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
-		return fail(oauth.Errorf(oauth.InvalidRequest, "the application has changed; begin again there").Because(err))
+		return fail(oauth.Errorf(oauth.InvalidRequest, "the application has changed; start again there").Because(err))
 	}
 	user, err := e.lookup(r.Context(), tx.Subject, tx.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
-		return fail(oauth.Errorf(oauth.InvalidRequest, "your account has changed; begin again in the application"))
+		return fail(oauth.Errorf(oauth.InvalidRequest, "your account has changed; start again in the application"))
 	}
 	if err != nil {
 		return fail(err)
@@ -80,8 +80,8 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 	return tx, client, user, nil
 }
 
-// consent takes the decision. The transaction is spent by either, before anything
-// is issued. After it the browser goes back to the client in any case.
+// consent takes the decision. Approving and denying both spend the transaction, before
+// anything is issued. Afterwards the browser goes back to the client in either case.
 func (e *endpoints) consent(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
 	tx, client, _, err := e.openConsent(r, r.PostForm.Get("state"), now)
@@ -116,7 +116,7 @@ func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Log
 			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
 			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx),
 			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
-			// The bound until the code is redeemed, which sets the end.
+			// An upper bound: redeeming the code sets the end.
 			Expires: expires.Add(e.o.Lives.Refresh).Unix(),
 		},
 		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
@@ -128,7 +128,7 @@ func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Log
 	return oauth.AuthorizationResponse(tx.RedirectURI, code, unpackState(tx.State), e.o.Issuer), nil
 }
 
-// consentHash names what was consented to. A list in JSON is unambiguous.
+// consentHash identifies the content of a consent. A JSON list is unambiguous.
 func consentHash(tx seal.Login) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
 	b, err := json.Marshal([]any{tx.Subject, tx.ClientID, tx.RedirectURI, scope, tx.Resource})
@@ -138,10 +138,10 @@ func consentHash(tx seal.Login) string {
 	return hashText(string(b))
 }
 
-// remembered reports whether the user has consented to exactly this before, in a
-// grant that still lives. Only an https redirect URI shows that it is the same
-// application: on loopback and for private-use schemes any program on the machine
-// could have asked (RFC 8252 §8.6).
+// remembered reports whether the user has given exactly this consent before, in a grant
+// that is still live. Only an https redirect URI shows that the application is the
+// same: a loopback or private-use URI can belong to any program on the machine (RFC
+// 8252 §8.6).
 func (e *endpoints) remembered(ctx context.Context, tx seal.Login, now time.Time) (bool, error) {
 	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") {
 		return false, nil

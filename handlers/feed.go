@@ -9,14 +9,14 @@ import (
 	"signet/jwt"
 )
 
-// How old a revocation is when the last verifier that polls the feed has learned of
-// it: a second until this process reads the store, one until the feed is made again,
-// feedMaxAge in a cache, feedTTL until the verifier asks. Together that stays below
-// the 15 seconds that are promised.
+// These add up to how late a polling verifier learns of a revocation: one second until
+// this process reads the store, one until the feed is made again, feedMaxAge in a
+// cache, feedTTL until the verifier polls. The sum stays below the 15 seconds that are
+// promised.
 const (
 	feedMaxAge = 2 * time.Second
 	feedTTL    = 10 * time.Second
-	feedEvery  = time.Second // at most that often it is made
+	feedEvery  = time.Second // the shortest time between two feeds
 )
 
 // feed is the revocation feed as it was last served.
@@ -29,13 +29,13 @@ type feed struct {
 	length int
 }
 
-// revoked serves the revocation feed: the grants that were revoked so lately that an
-// access token of them may be alive. It is made when somebody asks, and served to
-// all who ask within the next second, since a long one takes some time to sign.
+// revoked serves the revocation feed: the grants that were revoked so recently that an
+// access token of theirs may still be live. It is made on request and served to all
+// requests of the next second, because signing a long feed takes time.
 //
-// Its iat is the time of the last reading of the store, so a feed that is served
-// while the store is down does not look fresh. Replicas sign each their own; the
-// entity tag is of the bytes.
+// Its iat is the time at which the store was last read, so a feed that is served while
+// the store is down does not look fresh. Each replica signs its own feed, so the entity
+// tag depends on the bytes alone.
 func (e *endpoints) revoked(*http.Request) (any, error) {
 	f := &e.feed
 	f.mu.Lock()
@@ -59,7 +59,7 @@ func (e *endpoints) revoked(*http.Request) (any, error) {
 	return f.served, nil
 }
 
-// makeFeed signs the feed as the denylist is now.
+// makeFeed signs a feed of the denylist's current state.
 func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 	grants, readAt := e.o.Denylist.Recent(jwt.MaxRevoked)
 	if n := e.o.Denylist.Stats().Revoked; n > len(grants) {

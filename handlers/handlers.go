@@ -1,12 +1,13 @@
-// Package handlers is the authorization server on the wire: discovery,
-// registration, the authorization endpoint with its login and consent pages, the
-// token endpoint, revocation, introspection, userinfo and logout.
+// Package handlers is the authorization server on the wire: discovery, registration,
+// the authorization endpoint with its login and consent pages, the token endpoint,
+// revocation, introspection, userinfo and logout. Its Options take internal types;
+// other programs reach it through package server.
 //
-// An endpoint is a method that reads a request and returns a value or an error;
-// one adapter (route) renders both, so that headers, caching, CORS and the form of
-// an error exist once. The endpoints hold no state of their own: what a browser
-// or a client has to bring back travels sealed, and what was spent is in package
-// denylist, asked last and before anything is signed.
+// An endpoint is a method that reads a request and returns a value or an error. One
+// adapter (route) renders both, so headers, caching, CORS and the form of errors exist
+// in one place. The endpoints hold no state of their own: the state of a login or a
+// grant travels sealed with browsers and clients, and package denylist, asked last and
+// before anything is signed, knows what has been spent.
 package handlers
 
 import (
@@ -34,33 +35,34 @@ import (
 	"signet/users"
 )
 
-// Users is where resource owners come from. Both methods are safe for concurrent
-// use.
+// Users is the source of the users who may sign in. Both methods are safe for
+// concurrent use.
 type Users interface {
-	// Check returns the user of a name and a password, users.ErrInvalid if there is
-	// none, or users.ErrBusy if it cannot say at the moment.
+	// Check returns the user with a name and a password, users.ErrInvalid if there is
+	// none, or users.ErrBusy if it cannot tell at the moment.
 	Check(ctx context.Context, name, password string) (users.User, error)
-	// Lookup returns a user who signed in earlier, or users.ErrUnknown if there is
-	// no such user any more. Any other error means that it cannot say.
+	// Lookup returns a user who signed in earlier, or users.ErrUnknown if that user no
+	// longer exists. Any other error means that it cannot tell.
 	Lookup(ctx context.Context, subject string) (users.User, error)
 }
 
-// Store is what the endpoints ask the store itself. What is spent they ask
-// package denylist.
+// Store is the part of the store that the endpoints use directly. For what has been
+// spent they ask package denylist.
 type Store interface {
-	// Epoch names the store's life: nothing issued in another one is accepted.
+	// Epoch identifies the store's life: nothing that was issued in another epoch is
+	// accepted.
 	Epoch() string
 	// Check returns nil if the store answers.
 	Check(ctx context.Context) error
-	// Now is the wall clock, but never before a time that the store has seen: what
-	// was refused as expired stays refused when the clock is set back.
+	// Now is the wall clock, but never earlier than a time that the store has seen: if
+	// a request was refused as expired, it stays refused when the clock is set back.
 	Now() time.Time
 }
 
-// Options are the parts and settings of the endpoints. All are needed but the
-// ones marked optional.
+// Options are the parts and settings of the endpoints. All are required except those
+// marked optional.
 type Options struct {
-	Issuer string // oauth.CheckIssuer
+	Issuer string // must pass oauth.CheckIssuer
 	App    string // name on the pages
 
 	Ring     *seal.Keyring
@@ -73,26 +75,26 @@ type Options struct {
 	Signer   *jwt.Signer
 	Verifier *jwt.Verifier // for all Resources
 
-	Resources     []string // that tokens may name, in canonical form; the first is the default
-	Scopes        []string // that exist
-	DefaultScopes []string // of a request, a client or a user that names none
+	Resources     []string // resources that tokens may name, in canonical form; the first is the default
+	Scopes        []string // scopes that exist
+	DefaultScopes []string // scopes of a request, a client or a user that names none
 
 	Lives        Lives         // optional
 	Limits       Limits        // optional
 	Registration Registration  // optional
 	Pages        pages.Options // optional: how the pages look
 
-	LoginPath string // optional: where the login page is, below the issuer's path; /login
+	LoginPath string // optional: path of the login page below the issuer's path; /login
 
-	// LoginHandler, optional, serves the login page in place of ours.
+	// LoginHandler, optional, serves the login page in place of the built-in one.
 	LoginHandler LoginHandler
 
-	// What the source of the users can do for one who is signed in, both optional.
-	// They are asked only for users with a version, which they move.
+	// What the source of users can do for a user who has signed in; both are optional.
+	// They are called only for users with a version, and change it.
 	ChangePassword func(ctx context.Context, subject, old, next string) (users.User, error)
 	EndSessions    func(ctx context.Context, subject string) error
 
-	Admission *admission.Classes // optional: how many requests are worked on at once; admission.New
+	Admission *admission.Classes // optional: how many requests run at once; admission.New()
 
 	Draining   func() bool // optional: whether the server is about to stop
 	OtherStore func() bool // optional: whether the issuer leads to a server with another store
@@ -101,20 +103,20 @@ type Options struct {
 
 	ClocksDiffer func() bool                // optional: whether the servers' clocks are too far apart
 	Stale        func() error               // optional: why a file on disk is not the one in use
-	ClientIP     func(*http.Request) string // optional: the caller's address; as the connection has it
+	ClientIP     func(*http.Request) string // optional: the caller's address; that of the connection
 	Log          *slog.Logger
 }
 
-// endpoints has them as methods.
+// endpoints is what the endpoints, its methods, share.
 type endpoints struct {
 	o       Options
-	path    string // of the issuer, "" for most
-	origin  string // of the issuer, as browsers send it
+	path    string // path of the issuer; "" for most
+	origin  string // origin of the issuer, as browsers send it
 	cookies cookies
 	pages   *pages.Set
 	limits  limits
 	grants  []grant
-	served  document // the metadata: it never changes
+	served  document // the metadata, which never changes
 	feed    feed
 }
 
@@ -125,10 +127,10 @@ type Handler struct {
 }
 
 // Document answers a plain GET for a document that is in memory, such as the metadata,
-// with what the Handler answers, and returns the status. It returns 0 and does
-// nothing if r is anything else, or if there is no such document just now. A program
-// may ask it before the Handler and before what is not needed for a document: routing
-// would cost more than the rest.
+// with the answer that the Handler would give, and returns the status. It returns 0 and
+// writes nothing if r is any other request, or if the document does not exist yet. A
+// program may call it before the Handler and before any middleware that documents do
+// not need: routing costs more than the answer.
 func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) {
 	rt, ok := h.documents[r.URL.Path]
 	if !ok || r.Method != http.MethodGet || r.RequestURI != r.URL.Path || r.ContentLength != 0 {
@@ -143,8 +145,8 @@ func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) 
 	return writeDocument(w, r, d)
 }
 
-// New returns the authorization server. Its paths are below the path of the
-// issuer, but for the well-known ones, which RFC 8414 §3.1 puts before it.
+// New returns the authorization server. Its paths are below the path of the issuer,
+// except the well-known ones, which RFC 8414 §3.1 puts before it.
 func New(o Options) (*Handler, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
@@ -225,8 +227,8 @@ func remoteIP(r *http.Request) string {
 	return host
 }
 
-// standardScopes are known whatever is configured: common clients ask for them
-// unasked, and must not fail for it.
+// standardScopes are known whatever is configured: common clients request them unasked
+// and must not fail because of it.
 var standardScopes = []string{"openid", "profile", "email", "offline_access"}
 
 func (o *Options) knownScopes() []string { return slices.Concat(o.Scopes, standardScopes) }
@@ -237,7 +239,7 @@ const (
 	maxDocument = 16 << 10
 )
 
-// routes makes the handler out of what is served at which path.
+// routes makes the handler from the table of what is served at which path.
 func (e *endpoints) routes() (*Handler, error) {
 	r, documents := chi.NewRouter(), map[string]route{}
 	handle := func(rt route, paths ...string) {

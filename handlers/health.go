@@ -10,12 +10,12 @@ import (
 
 const storeCheckTimeout = 2 * time.Second
 
-// livez says that the process runs, and nothing about anything it depends on: a
-// store that is down must not have the whole fleet restarted.
+// livez says that the process runs. It says nothing about what the process depends on:
+// a store that is down must not make all servers restart.
 func (e *endpoints) livez(*http.Request) (any, error) { return health{Status: "ok"}, nil }
 
-// health is what the probes answer. It is public, so it says what, not why: the
-// log has the reasons.
+// health is the answer of the probes. It is public, so it contains states and no
+// reasons; the log has the reasons.
 type health struct {
 	Status string `json:"status"`
 	Keys   string `json:"keys,omitempty"`
@@ -28,8 +28,8 @@ type health struct {
 	Clients uint64 `json:"clients,omitempty"` // generation of clients.json
 }
 
-// EpochFingerprint is how a store's epoch is shown in public: servers behind one issuer
-// compare it, and nobody learns the epoch. It is empty while there is no epoch.
+// EpochFingerprint is the public form of a store's epoch: servers behind one issuer
+// compare it, and it does not reveal the epoch. It is empty while there is no epoch.
 func EpochFingerprint(epoch string) string {
 	if epoch == "" {
 		return ""
@@ -44,9 +44,9 @@ func IsEpochFingerprint(s string) bool {
 	return err == nil && len(b) == 12 && len(s) == 16
 }
 
-// readyz says whether requests should come here: keys are there and the process
-// is not stopping. The store is reported, but decides only with ?require=store,
-// since JWKS, metadata and MCP calls go on without it.
+// readyz says whether requests should be sent here: signing keys exist and the process
+// is not stopping. The state of the store is reported but counts only with
+// ?require=store, because JWKS, metadata and MCP calls work without it.
 func (e *endpoints) readyz(r *http.Request) (any, error) {
 	query, err := params(r)
 	if err != nil {

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// homeData says what is served here, to people who open the issuer in a browser.
+// homeData is shown to people who open the issuer in a browser.
 type homeData struct {
 	Resources []string
 	Documents []string
 }
 
-// hasHome reports whether the issuer's root is a page. It is not where a resource
-// is the whole host.
+// hasHome reports whether the issuer's root is a page. It is not if a resource is the
+// whole host.
 func (e *endpoints) hasHome() bool {
 	return !slices.Contains(e.o.Resources, e.o.Issuer) && !slices.Contains(e.o.Resources, e.o.Issuer+"/")
 }

@@ -13,8 +13,8 @@ import (
 	"signet/users"
 )
 
-// introspection is the answer about a token (RFC 7662 §2.2). About every token
-// that is not live, or not the caller's, it is active=false and nothing else.
+// introspection is the answer about a token (RFC 7662 §2.2). For every token that is
+// not live, or is not the caller's, it is active=false and nothing else.
 type introspection struct {
 	Active    bool   `json:"active"`
 	Scope     string `json:"scope,omitempty"`
@@ -30,9 +30,9 @@ type introspection struct {
 	Use       string `json:"use,omitempty"` // access or refresh
 }
 
-// introspect serves token introspection. Clients ask about their own tokens only.
-// It looks at the store every time: this is the endpoint for who wants to know
-// now, whatever a verifier still accepts.
+// introspect serves token introspection. Clients can ask about their own tokens only.
+// It asks the store every time, so its answer is current even while a verifier still
+// accepts the token.
 func (e *endpoints) introspect(r *http.Request) (any, error) {
 	ev := event{name: "introspect"}
 	client, raw, err := e.aboutToken(r, &ev)
@@ -75,9 +75,9 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	}, nil
 }
 
-// introspectHandle answers about a refresh handle. It is not called Bearer: a
-// resource server that looks no further than that must not take it for an access
-// token.
+// introspectHandle answers about a refresh handle. The token type is not Bearer,
+// because a resource server that checks only that must not take the handle for an
+// access token.
 func (e *endpoints) introspectHandle(ctx context.Context, client *clients.Client, handle seal.Refresh, now time.Time) (introspection, error) {
 	g := handle.Grant
 	if g.ClientHash != client.Hash() || g.Epoch != e.o.Store.Epoch() || now.Unix() >= handle.Expires || now.Unix() >= g.Expires {
@@ -88,7 +88,7 @@ func (e *endpoints) introspectHandle(ctx context.Context, client *clients.Client
 		return introspection{}, err
 	}
 	if found.Gen != handle.Gen {
-		return introspection{}, errNotLive // rotated; or of a store that was rolled back
+		return introspection{}, errNotLive // rotated, or issued by a store that was rolled back since
 	}
 	user, err := e.lookup(ctx, g.Subject, g.UserVersion)
 	if err != nil {
@@ -100,8 +100,8 @@ func (e *endpoints) introspectHandle(ctx context.Context, client *clients.Client
 	}, nil
 }
 
-// liveGrant asks the store about a grant. One that it does not know was never
-// redeemed here, or is long over.
+// liveGrant asks the store about a grant. If the store does not know it, it was never
+// redeemed here or ended long ago.
 func (e *endpoints) liveGrant(ctx context.Context, id string) (denylist.Grant, error) {
 	grant, err := e.o.Denylist.Find(ctx, id)
 	switch {

@@ -20,25 +20,25 @@ import (
 	"signet/users"
 )
 
-// Limits are how many requests one replica takes a minute, by address (of IPv6 the
-// /64, which is what one customer has) or by what the name says. A field that is 0
-// has that of [DefaultLimits], a negative one is no limit.
+// Limits are how many requests a minute one replica takes, counted by address (an IPv6
+// /64, which one customer has, counts as one address) or as the field says. A field
+// that is 0 has the value of [DefaultLimits]; a negative one means no limit.
 //
-// The token endpoint has none by address: the clients that run as a service are
-// many users behind few addresses.
+// The token endpoint has no limit by address, because hosted clients serve many users
+// from few addresses.
 type Limits struct {
 	Authorize    int // authorization requests
 	Login        int // passwords, right or wrong; each costs a hash
-	Register     int // registrations
-	RegisterAll  int // registrations from everywhere
+	Register     int // registrations from one address
+	RegisterAll  int // registrations from all addresses together
 	WrongSecret  int // failed authentications of one client from one address
 	TokensGrant  int // token requests with a handle of one grant
 	TokensClient int // token requests with handles of one client
 }
 
-// ParseLimits reads limits such as "login=60 register=20", with spaces or commas
-// between them; what is not named has its default. 0 is no limit, and "off" none at
-// all.
+// ParseLimits reads limits such as "login=60 register=20", separated by spaces or
+// commas. A limit that is not named keeps its default; 0 removes it, and the text "off"
+// removes all.
 func ParseLimits(text string) (Limits, error) {
 	var l Limits
 	fields := map[string]*int{
@@ -62,7 +62,7 @@ func ParseLimits(text string) (Limits, error) {
 		case err != nil:
 			return Limits{}, fmt.Errorf("%s must be a number of requests a minute, 0 for no limit", name)
 		case *field != 0:
-			return Limits{}, fmt.Errorf("%s is there twice", name)
+			return Limits{}, fmt.Errorf("%s is set twice", name)
 		case n == 0:
 			*field = -1
 		default:
@@ -72,9 +72,9 @@ func ParseLimits(text string) (Limits, error) {
 	return l, nil
 }
 
-// DefaultLimits are far from what people and their clients do, also many behind one
-// address, and near what a replica can do on one core: they stop a loop, or one
-// attacker, from taking it all. Guessing is slowed down by [throttle.Logins].
+// DefaultLimits are far above what people and their clients do, even many behind one
+// address, and near what a replica can do on one core: they keep a loop or a single
+// attacker from using up all of it. [throttle.Logins] slows down guessing.
 var DefaultLimits = Limits{
 	Authorize:    6000,
 	Login:        6000, // two cores' worth of hashes
@@ -82,7 +82,7 @@ var DefaultLimits = Limits{
 	RegisterAll:  4000,
 	WrongSecret:  60,
 	TokensGrant:  60_000,
-	TokensClient: 1_200_000, // a hosted client may be most of the users
+	TokensClient: 1_200_000, // a hosted client may serve most of the users
 }
 
 // limits are the limiters in force; the zero limiter lets every request pass.
@@ -95,7 +95,7 @@ func newLimits(l Limits) limits {
 	return limits{
 		authorize: newLimiter(l.Authorize, d.Authorize, places), login: newLimiter(l.Login, d.Login, places),
 		register: newLimiter(l.Register, d.Register, places), registerAll: newLimiter(l.RegisterAll, d.RegisterAll, 1),
-		// Its limit is low, and strangers choose what its keys are made of.
+		// Its limit is low, and strangers choose its keys.
 		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret, 4*places),
 		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant, places), tokensClient: newLimiter(l.TokensClient, d.TokensClient, places),
 	}
@@ -132,9 +132,8 @@ func refusal(err error) error {
 	return err
 }
 
-// limitError is a refusal for the number of requests. Its code is one on which
-// clients keep their tokens; one that is not registered they would take for our
-// failure.
+// limitError is a refusal because of too many requests. With its code clients keep
+// their tokens; a code that is not registered would look like a failure of the server.
 type limitError struct {
 	err        *oauth.Error
 	retryAfter int // seconds
@@ -165,9 +164,9 @@ func (e *endpoints) limitRegister(r *http.Request) error {
 	return e.limits.registerAll.take("")
 }
 
-// throttled calls check, which is to say [users.ErrInvalid] of a wrong password for
-// the account name, unless too many have been wrong: that is found out first, since
-// the check is what costs.
+// throttled calls check, which returns [users.ErrInvalid] if the password for the
+// account name is wrong. It does not call it after too many wrong passwords: the check
+// is the expensive part.
 func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check func() error) error {
 	if err := e.limits.login.take(e.byAddress(r)); err != nil {
 		return err
@@ -177,7 +176,7 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 		return err
 	}
 	defer slot.Leave()
-	address, _ := netip.ParseAddr(e.o.ClientIP(r)) // what is no address counts as one
+	address, _ := netip.ParseAddr(e.o.ClientIP(r)) // all values that are no address count as one
 	attempt, err := e.o.Throttle.Begin(r.Context(), name, address, now)
 	if err != nil {
 		return refusal(err)
@@ -195,8 +194,8 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 	return err
 }
 
-// limitTokens counts a token request whose handle is good so far. What somebody made
-// up counts for nobody, or a stranger could use up a client's requests.
+// limitTokens counts a token request whose handle has passed all checks so far. Made-up
+// handles are not counted, or a stranger could use up a client's requests.
 func (e *endpoints) limitTokens(grantID, clientHash string) error {
 	if err := e.limits.tokensGrant.take(grantID); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"signet/users"
 )
 
-// loginPage serves the form.
+// loginPage serves the login form.
 func (e *endpoints) loginPage(r *http.Request) (any, error) {
 	query, err := params(r)
 	if err != nil {
@@ -37,7 +37,7 @@ func (e *endpoints) loginForm(r *http.Request, tx seal.Login, raw, name, problem
 	return page{name: "login", status: status, data: data}, nil
 }
 
-// loginProblem is what the user can mend on the login page.
+// loginProblem is a problem that the user can correct on the login page.
 type loginProblem struct {
 	tx     seal.Login
 	key    string // of a message
@@ -46,9 +46,9 @@ type loginProblem struct {
 
 func (e *loginProblem) Error() string { return e.key }
 
-// login checks the password. The form has three fields, state, username and
-// password; that it was sent from a page of ours, by the browser that began, the
-// route and the transaction's cookie have to show.
+// login checks the password. The form has three fields: state, username and password.
+// The route checks that the form was sent from the server's own page, and the
+// transaction's cookie shows that the same browser began the login.
 func (e *endpoints) login(r *http.Request) (any, error) {
 	raw, name := r.PostForm.Get("state"), r.PostForm.Get("username")
 	result, err := e.signIn(r, raw, name, r.PostForm.Get("password"))
@@ -59,8 +59,7 @@ func (e *endpoints) login(r *http.Request) (any, error) {
 	return result, err
 }
 
-// signIn goes on with the transaction raw as the user whose name and password these
-// are.
+// signIn continues the sealed transaction raw as the user with this name and password.
 func (e *endpoints) signIn(r *http.Request, raw, name, password string) (any, error) {
 	now := e.o.Store.Now()
 	tx, err := e.openLogin(r, raw, now)
@@ -100,8 +99,8 @@ func (e *endpoints) signIn(r *http.Request, raw, name, password string) (any, er
 	return e.welcome(r, tx, user, now)
 }
 
-// welcome goes on with a user who has just signed in: a new session, and the
-// transaction from here on carries the user.
+// welcome continues for a user who has just signed in: it makes a new session, and the
+// transaction carries the user from here on.
 func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
 	who, cookie, err := e.newSession(user, now)
 	if err != nil {

@@ -15,13 +15,13 @@ import (
 )
 
 // LoginHandler is a program's own login page. It is called for every GET and POST of
-// the login path with the parameter state, which its form has to bring back beside
-// what the user typed. That a POST comes from a page of this server is checked before
-// it is called, and its body is bounded.
+// the login path. The parameter state must come back with the form, beside the user's
+// input. Before it is called, the server has checked that a POST comes from one of its
+// own pages, and has bounded the body.
 //
-// complete checks the state, that this browser began with it, and the password. It
-// sets the session's cookie, so call it before you write. On success send the browser
-// to redirect with status 303; an error's text is for the user.
+// complete checks the state, the browser and the password. It sets the session's
+// cookie, so call it before you write. On success send the browser to redirect with
+// status 303; on failure the text of the error is for the user.
 //
 // The headers are set to a policy without scripts, which a handler may replace.
 type LoginHandler func(w http.ResponseWriter, r *http.Request, complete Complete)
@@ -38,7 +38,7 @@ type loginError struct {
 func (e *loginError) Error() string { return e.text }
 func (e *loginError) Unwrap() error { return e.cause }
 
-// checkLoginPath refuses a path that means something else, or more than one path.
+// checkLoginPath refuses a path that has a meaning in routes or URLs.
 func checkLoginPath(p string) error {
 	if !strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?#{}*\\ \"<>") || strings.HasSuffix(p, "/") {
 		return fmt.Errorf("login path %q is not of the form /login", p)
@@ -53,7 +53,7 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 	paths := []string{e.path + "/login", e.path + "/oauth/login"}
 	if own := e.path + e.o.LoginPath; !slices.Contains(paths, own) {
 		if r.Match(chi.NewRouteContext(), http.MethodGet, own) {
-			return fmt.Errorf("handlers: login path %s is another page's", e.o.LoginPath)
+			return fmt.Errorf("handlers: login path %s belongs to another page", e.o.LoginPath)
 		}
 		paths = append(paths, own)
 	}
@@ -101,7 +101,7 @@ func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// complete is what our own form does, for a handler that has shown another one.
+// complete does for a program's login page what login does for the built-in one.
 func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, username, password string) (string, error) {
 	if r.Method != http.MethodPost {
 		return "", errors.New("a login is completed by a POST")
@@ -119,7 +119,7 @@ func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, user
 	return to.to, nil
 }
 
-// loginError puts err into words for the user. The cause is for the log.
+// loginError turns err into words for the user. The log gets the cause.
 func (e *endpoints) loginError(r *http.Request, err error) error {
 	var problem *loginProblem
 	key := ""

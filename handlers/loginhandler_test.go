@@ -76,7 +76,7 @@ func TestLoginHandlerServesThePage_Row29(t *testing.T) {
 		}
 	}
 	// Browser and origin are checked as for our own page.
-	if r := s.NewBrowser().Submit(t, page, aliceLogin); problem(r) != "Begun in another browser" || hasSession(r) {
+	if r := s.NewBrowser().Submit(t, page, aliceLogin); problem(r) != "Started in another browser" || hasSession(r) {
 		t.Errorf("another browser: %s", r.Body)
 	}
 	b.Header.Set("Sec-Fetch-Site", "cross-site")

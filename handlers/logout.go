@@ -12,16 +12,16 @@ import (
 	"signet/jwt"
 )
 
-// logoutData is what the page shows and its form sends back. Host is where the
-// browser goes afterwards, if anywhere.
+// logoutData is shown on the page and sent back by its form. Host is where the browser
+// goes afterwards; it may be empty.
 type logoutData struct {
 	Account, Client, Host        string
 	ClientID, RedirectURI, State string
 }
 
-// logoutPage asks whether to sign out; a link alone never does, whoever made it
-// (OpenID Connect RP-Initiated Logout §2 leaves that to us). A client that sends
-// the browser here may say where it is to go afterwards.
+// logoutPage asks whether to sign out. A link alone never signs out, whoever made it
+// (OpenID Connect RP-Initiated Logout §2 allows asking). A client that sends the
+// browser here may name the page to return to.
 func (e *endpoints) logoutPage(r *http.Request) (any, error) {
 	query, err := params(r)
 	if err != nil {
@@ -42,11 +42,11 @@ func (e *endpoints) logoutPage(r *http.Request) (any, error) {
 	return page{name: "logout", status: http.StatusOK, data: data}, nil
 }
 
-// logout ends the session for good and forgets the browser's binding, so that a
-// consent page left open in it cannot be answered by whoever sits there next.
+// logout ends the session for good and deletes the browser's binding, so that the next
+// user of the browser cannot answer a consent page that was left open.
 //
-// A client may post its request as well as link to it. That is no answer to our
-// question, so it is asked.
+// A client may post its request instead of linking to it. Such a post is not the user's
+// answer, so the user is asked.
 func (e *endpoints) logout(r *http.Request) (any, error) {
 	if err := e.checkOwnPage(r); err != nil {
 		if request := logoutRequest(r.PostForm); len(request) > 0 {
@@ -71,7 +71,7 @@ func (e *endpoints) logout(r *http.Request) (any, error) {
 	return page{name: "logout", status: http.StatusOK, data: logoutData{}, cookies: e.cookies.gone()}, nil
 }
 
-// logoutRequest is what of a request for a logout is looked at.
+// logoutRequest returns the parameters of a logout request that count.
 func logoutRequest(form url.Values) url.Values {
 	request := url.Values{}
 	for _, name := range []string{"id_token_hint", "client_id", "post_logout_redirect_uri", "state"} {
@@ -82,7 +82,7 @@ func logoutRequest(form url.Values) url.Values {
 	return request
 }
 
-// wayBack is where the browser goes after a logout, if uri is set.
+// wayBack says where the browser goes after a logout; nowhere if uri is empty.
 type wayBack struct {
 	client     *clients.Client
 	uri, state string
@@ -98,8 +98,8 @@ func (w wayBack) data() logoutData {
 func (w wayBack) location() string { return oauth.LogoutResponse(w.uri, w.state) }
 
 // wayBack checks a client's request for a logout (OpenID Connect RP-Initiated Logout
-// §2, §3). A request that cannot be answered with a redirect is answered without
-// one: it is still the user's logout. So the only error is that we cannot say.
+// §2, §3). If the request does not allow a redirect, the logout happens without one,
+// because the user wants it. So an error means only that the server cannot tell.
 func (e *endpoints) wayBack(ctx context.Context, request url.Values) (wayBack, error) {
 	uri, state := request.Get("post_logout_redirect_uri"), request.Get("state")
 	if uri == "" || oauth.CheckDuplicates(request) != nil || oauth.CheckState(state) != nil {
@@ -121,8 +121,9 @@ func (e *endpoints) wayBack(ctx context.Context, request url.Values) (wayBack, e
 	return wayBack{client: client, uri: uri, state: state}, nil
 }
 
-// logoutClient is the client that asks for a logout, by client_id or by an id token
-// that was made for it, which must agree. A token whose key is gone says nothing.
+// logoutClient returns the client that asks for a logout, identified by client_id or by
+// an id token that was issued to it. If both are sent they must agree. A token whose
+// key no longer exists is ignored.
 func (e *endpoints) logoutClient(ctx context.Context, request url.Values) (string, error) {
 	id, hint := request.Get("client_id"), request.Get("id_token_hint")
 	if hint == "" {

@@ -12,7 +12,7 @@ import (
 
 const metadataMaxAge = time.Hour
 
-// metadataPaths are where clients look for the metadata of an issuer: RFC 8414
+// metadataPaths are the paths at which clients look for an issuer's metadata. RFC 8414
 // §3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery
 // after it, and MCP clients try all three.
 func (e *endpoints) metadataPaths() []string {
@@ -23,12 +23,11 @@ func (e *endpoints) metadataPaths() []string {
 	return []string{rfc8414 + e.path, discovery + e.path, e.path + discovery}
 }
 
-// newMetadata builds the one document that is served at every well-known path
-// (RFC 8414 §2), from the issuer alone: no header of a request has a say. It
-// lists what works and nothing else. subject_types_supported and
-// id_token_signing_alg_values_supported are what OpenID Connect Discovery §3
-// requires of it; clients that find the document under its OpenID name refuse
-// one without them.
+// newMetadata builds the one document that is served at every well-known path (RFC 8414
+// §2). It is built from the issuer alone and not from headers of a request, and lists
+// only what works. OpenID Connect Discovery §3 requires subject_types_supported and
+// id_token_signing_alg_values_supported; clients that find the document under its
+// OpenID name refuse one without them.
 func (e *endpoints) newMetadata() (document, error) {
 	i := e.o.Issuer
 	methods := []string{"none", "client_secret_post", "client_secret_basic"} // some clients take the first
@@ -64,9 +63,9 @@ func (e *endpoints) newMetadata() (document, error) {
 	return document{body: body, etag: entityTag(body), maxAge: metadataMaxAge}, nil
 }
 
-// supportedScopes are what clients should know to ask for. offline_access is taken
-// and changes nothing, since every grant can be refreshed; listed, it would have
-// clients ask for consent each time.
+// supportedScopes are the scopes that clients should know. offline_access is accepted
+// without effect, since every grant can be refreshed; if it were listed, clients would
+// ask for consent each time.
 func (e *endpoints) supportedScopes() []string {
 	scopes := slices.Clone(e.o.Scopes)
 	for _, name := range []string{"openid", "profile", "email"} {
@@ -103,7 +102,7 @@ func (e *endpoints) grantTypes() (names []string) {
 	return names
 }
 
-// registrationEndpoint is left out of the metadata where nobody may register.
+// registrationEndpoint is not in the metadata if registration is off.
 func (e *endpoints) registrationEndpoint() string {
 	if e.o.Registration.Off {
 		return ""

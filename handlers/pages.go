@@ -12,8 +12,8 @@ import (
 	"signet/users"
 )
 
-// errorData is what went wrong, in words that are chosen by kind; code and
-// description are data, for the developer of a client.
+// errorData describes an error. Kind chooses the words; code and description are for
+// the developer of a client.
 type errorData struct {
 	Kind, Description, Code, Host string
 }
@@ -56,10 +56,9 @@ const (
 	maxHost = 255
 )
 
-// plain makes foreign text safe to read: without control and formatting
-// characters, which reorder or hide what stands around them (bidirectional
-// overrides, zero-width characters), in one line, and short. Escaping is the
-// template's.
+// plain makes foreign text safe to read: one line, short, and without control and
+// formatting characters, which reorder or hide the text around them (bidirectional
+// overrides, zero-width characters). Escaping is left to the template.
 func plain(s string, limit int) string {
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "\uFFFD")), " ")
 	var out []rune
@@ -90,8 +89,9 @@ func invisible(r rune) bool {
 	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp, unicode.Me, unicode.Variation_Selector)
 }
 
-// clientName is what a client is called, "" if it has chosen nothing that shows. One
-// that an operator wrote down, or that has a URL, is then called by its id.
+// clientName is the display name of a client, or "" if its name has no visible
+// character. A client with an operator or a URL behind it is shown by its id in that
+// case.
 func clientName(c *clients.Client) string {
 	name := plain(c.Name, maxName)
 	if name == "" && !c.Registered {
@@ -109,8 +109,8 @@ func accountName(u users.User) string {
 	return ""
 }
 
-// hostOf is the part of a redirect URI that tells the user where it leads: host
-// and port, or the whole beginning of one with a private-use scheme.
+// hostOf is the part of a redirect URI that shows the user where it leads: host and
+// port, or scheme and host of a private-use URI.
 func hostOf(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil {

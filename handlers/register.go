@@ -11,8 +11,8 @@ import (
 	"signet/internal/oauth"
 )
 
-// register serves dynamic client registration (RFC 7591 §3). Nothing is stored:
-// what is registered is in the client id.
+// register serves dynamic client registration (RFC 7591 §3). Nothing is stored: the
+// client id contains the registration.
 func (e *endpoints) register(r *http.Request) (any, error) {
 	if err := e.mayRegister(r); err != nil {
 		e.audit(r, event{name: "register"}, err)
@@ -37,7 +37,7 @@ func (e *endpoints) register(r *http.Request) (any, error) {
 	registration, err := e.o.Clients.Register(r.Context(), body)
 	ev := event{name: "register"}
 	if err == nil {
-		// A registered id opens as the client it names; a miss costs the log its name.
+		// The log shows the client's name; if this fails, it shows none.
 		ev.client, _ = e.o.Clients.Find(r.Context(), registration.ClientID)
 	}
 	e.audit(r, ev, err)
@@ -47,16 +47,16 @@ func (e *endpoints) register(r *http.Request) (any, error) {
 	return reply{status: http.StatusCreated, body: registration}, nil
 }
 
-// mayRegister checks the initial access token where one is needed (RFC 7591 §3).
+// mayRegister checks the initial access token if one is required (RFC 7591 §3).
 func (e *endpoints) mayRegister(r *http.Request) error {
 	if e.o.Registration.Token == "" {
 		return nil
 	}
 	token, ok, err := oauth.Bearer(r.Header["Authorization"])
 	if err != nil || !ok {
-		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration needs an initial access token").Because(err)}
+		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration requires an initial access token").Because(err)}
 	}
-	// Of hashes, so that the comparison tells nothing about the length either.
+	// Comparing hashes hides the length too.
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(e.o.Registration.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "the initial access token is not valid")}

@@ -13,10 +13,10 @@ import (
 	"signet/jwt"
 )
 
-// revoke serves token revocation (RFC 7009 §2). Either kind of token ends its
-// whole grant. A token that is not valid, or not the client's, is answered like
-// one that was revoked (§2.2), and left alone; the hint is not needed to tell the
-// kinds apart.
+// revoke serves token revocation (RFC 7009 §2). Either kind of token ends its whole
+// grant. For a token that is not valid, or belongs to another client, the answer is the
+// same and nothing happens (§2.2). The hint is not needed: the kinds of token are easy
+// to tell apart.
 func (e *endpoints) revoke(r *http.Request) (any, error) {
 	ev := event{name: "revoke"}
 	client, raw, err := e.aboutToken(r, &ev)
@@ -34,8 +34,8 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 	return nil, e.endGrant(r, ev, grant, now)
 }
 
-// endGrant revokes a grant. It is never silent about what may not have happened
-// (RFC 7009 §2.2.1).
+// endGrant revokes a grant. It reports success only if the revocation happened (RFC
+// 7009 §2.2.1).
 func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, now time.Time) error {
 	ev.subject, ev.grantID = grant.Subject, grant.ID
 	err := e.o.Denylist.Revoke(r.Context(), grant, now)
@@ -46,8 +46,8 @@ func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, no
 	return err
 }
 
-// aboutToken reads what revocation and introspection are asked: by which client, and
-// about which token.
+// aboutToken reads the parts that requests for revocation and introspection share: the
+// client that asks and the token.
 func (e *endpoints) aboutToken(r *http.Request, ev *event) (client *clients.Client, raw string, err error) {
 	if client, err = e.authenticate(r, ev); err != nil {
 		e.audit(r, *ev, err)
@@ -59,7 +59,8 @@ func (e *endpoints) aboutToken(r *http.Request, ev *event) (client *clients.Clie
 	return client, raw, nil
 }
 
-// errNotLive is said of a token that is not valid, or not the asking client's.
+// errNotLive means that a token is not valid or does not belong to the client that
+// asks.
 var errNotLive = errors.New("not a live token of this client")
 
 // grantOf returns the grant of a live token of client, or errNotLive.

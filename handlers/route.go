@@ -25,12 +25,11 @@ import (
 // handlerTimeout bounds the work on one request, store included.
 const handlerTimeout = 10 * time.Second
 
-// endpoint reads a request and returns what to answer: one of the result types
-// below, or a struct to be sent as JSON. It never writes.
+// endpoint reads a request and returns the answer: one of the result types below, or a
+// struct to be sent as JSON. It never writes.
 type endpoint func(*http.Request) (any, error)
 
-// The results that are not simply JSON with status 200. A nil result is an empty
-// 200.
+// The results other than JSON with status 200. A nil result is an empty 200.
 type (
 	// document is a public document that may be cached, JSON unless it says
 	// otherwise.
@@ -40,11 +39,11 @@ type (
 		etag      string
 		maxAge    time.Duration
 	}
-	// asset is what a page shows besides its text.
+	// asset is a file that a page shows, such as the logo.
 	asset struct {
 		pages.Asset
 	}
-	// reply is JSON with another status than 200; without a body if that is nil.
+	// reply is JSON with a status other than 200. There is no body if body is nil.
 	reply struct {
 		status int
 		body   any
@@ -56,8 +55,8 @@ type (
 		data    any
 		cookies []*http.Cookie
 	}
-	// redirect sends the browser on: to a path of ours, or to the redirect URI of a
-	// client that this request has verified.
+	// redirect sends the browser to a path of this server, or to the redirect URI of
+	// a client that this request has verified.
 	redirect struct {
 		to      string
 		cookies []*http.Cookie
@@ -74,8 +73,8 @@ type redirectError struct {
 func (e *redirectError) Error() string { return e.err.Error() }
 func (e *redirectError) Unwrap() error { return e.err }
 
-// userError is a client's error that the user is told in its place, because
-// nobody vouches for the client. host is where it wanted the browser to go.
+// userError is a client's error that the user is told instead, because the client is
+// not trusted with a redirect. host is where it wanted the browser to go.
 type userError struct {
 	host string
 	err  error
@@ -88,15 +87,15 @@ func (e *userError) Unwrap() error { return e.err }
 type route struct {
 	e         *endpoints
 	get, post endpoint
-	api       bool                      // for programs, of any origin: JSON errors and CORS; else for browsers
-	ownPages  bool                      // posts are accepted from our own pages only
+	api       bool                      // for programs of any origin: JSON errors and CORS; otherwise for browsers
+	ownPages  bool                      // a POST must come from one of the server's own pages
 	document  bool                      // the body is a document that the endpoint reads, not a form
-	atHand    bool                      // the answer is in memory: a deadline would cost as much as the rest
-	limit     int64                     // of the body
-	rate      func(*http.Request) error // refuses what is too much; nil for what may be asked at will
+	atHand    bool                      // the answer is in memory, and a deadline would cost as much as the answer
+	limit     int64                     // longest body, in bytes
+	rate      func(*http.Request) error // refuses requests over a limit; nil: no limit
 
-	class   *admission.Class // of its requests; nil: never refused, and needs no store
-	posted  *admission.Class // of a POST, where that is another
+	class   *admission.Class // class of the requests; nil: never refused, and needs no store
+	posted  *admission.Class // class of a POST; nil: the same
 	ownSlot bool             // the endpoint takes the slot of a POST itself
 }
 
@@ -139,7 +138,7 @@ func (rt route) endpoint(method string) endpoint {
 	return nil
 }
 
-// classOf is the class of r, which may be none.
+// classOf is the class of r, which may be nil.
 func (rt route) classOf(r *http.Request) *admission.Class {
 	if r.Method == http.MethodPost && rt.posted != nil {
 		return rt.posted
@@ -147,12 +146,12 @@ func (rt route) classOf(r *http.Request) *admission.Class {
 	return rt.class
 }
 
-// errNoStoreYet is not for the log, which the store tells about itself.
+// errNoStoreYet is not logged, because the store logs its own state.
 var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the store: try again in a moment")
 
-// door refuses, before the body is read, what could not be answered in time. A server
-// that started while its database was down does not know its epoch yet, so it could
-// tell nothing that was issued from a forgery of another store's.
+// door refuses, before the body is read, requests that could not be answered in time. A
+// server that started while its database was down does not know its epoch yet, so it
+// cannot tell its own artefacts from those of another store.
 func (rt route) door(r *http.Request) error {
 	c := rt.classOf(r)
 	if c != nil && rt.e.o.Store.Epoch() == "" {
@@ -175,8 +174,8 @@ func (rt route) allowed() string {
 	return strings.Join(methods, ", ")
 }
 
-// Header values that answers share. Headers are set as map entries, under their
-// canonical names, where an answer costs little else.
+// Header values that answers share. Where an answer costs little else, headers are set
+// as map entries under their canonical names.
 var (
 	nosniff    = []string{"nosniff"}
 	noReferrer = []string{"no-referrer"}
@@ -185,10 +184,10 @@ var (
 	exposed    = []string{"WWW-Authenticate, Retry-After"}
 )
 
-// setHeaders sets what every answer has. A document that may be cached says so
-// later. Scripts of any origin may read what programs are answered, as they must to
-// be OAuth clients in a browser (OAuth 2.1 §3.2): without credentials, no cookie
-// counts there.
+// setHeaders sets the headers of every answer. A document that may be cached replaces
+// some of them. Scripts of any origin may read the answers for programs, as OAuth
+// clients in a browser must (OAuth 2.1 §3.2). They are sent without credentials:
+// cookies do not count there.
 func (rt route) setHeaders(h http.Header) {
 	h["X-Content-Type-Options"] = nosniff
 	h["Referrer-Policy"] = noReferrer
@@ -208,8 +207,8 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// run calls the endpoint with the body parsed into PostForm. An endpoint that
-// panics has failed like one that returned an error.
+// run calls the endpoint with the body parsed into PostForm. A panic in an endpoint
+// counts as an error.
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -249,9 +248,8 @@ func (e *endpoints) logPanic(r *http.Request, p any) {
 	e.o.Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("path", r.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 }
 
-// params returns the parameters of a request: those in the body of a POST, which run
-// has read, and those in the query of any other request. The query never has a say in
-// what a body may have.
+// params returns the parameters of a request: for a POST those in the body, which run
+// has read, otherwise those in the query. The query can never stand in for the body.
 func params(r *http.Request) (url.Values, error) {
 	if r.Method == http.MethodPost {
 		return r.PostForm, nil
@@ -290,7 +288,7 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 	}
 }
 
-// writeDocument returns the status that it has answered with.
+// writeDocument writes a document and returns the status of the answer.
 func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
 	values := [...]string{cmp.Or(d.mediaType, "application/json"), "public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds())), d.etag, strconv.Itoa(len(d.body))}
 	h := w.Header()
@@ -300,7 +298,7 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status i
 		return http.StatusNotModified
 	}
 	h["Content-Length"] = values[3:4:4]
-	_, _ = w.Write(d.body) // fails when nobody listens any more
+	_, _ = w.Write(d.body) // fails if the client is gone
 	return http.StatusOK
 }
 
@@ -339,8 +337,8 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// writePage renders into memory first: a page that fails half way is an error, not
-// half a page.
+// writePage renders into memory first, so that a page that fails half way becomes an
+// error and not half a page.
 func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	var body bytes.Buffer
 	h := w.Header()
@@ -356,18 +354,18 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	_, _ = w.Write(body.Bytes())
 }
 
-// fail renders an error: as a redirect where one is allowed, else as JSON for
+// fail renders an error: as a redirect if one is allowed, otherwise as JSON for
 // programs and as a page for users.
 func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := oauth.AsError(unanswered(err))
 	rt.log(r, e)
 	if e.Status() == http.StatusRequestEntityTooLarge {
-		// Or net/http would read on before it answers.
+		// Otherwise net/http would read the rest before it answers.
 		w.Header().Set("Connection", "close")
 	}
 	var limited *limitError
 	if errors.As(err, &limited) {
-		rt.e.o.Admission.Refuse(r.Context()) // no slot is held any more
+		rt.e.o.Admission.Refuse(r.Context()) // the slot was released before
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
 	}
 	var toClient *redirectError
@@ -385,8 +383,8 @@ func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// unanswered turns a passed deadline, or a want of slots, into temporarily_unavailable:
-// we do not know, which is not a verdict on the request.
+// unanswered turns a passed deadline, or a lack of slots, into temporarily_unavailable:
+// the server does not know the answer, so this is no verdict on the request.
 func unanswered(err error) error {
 	var e *oauth.Error
 	if (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, admission.ErrFull)) && !errors.As(err, &e) {
@@ -412,21 +410,21 @@ func usedBasic(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Basic")
 }
 
-// unavailable is the answer when a part that has to be asked cannot say. Clients
-// keep their tokens on it, as they do not on invalid_grant.
+// unavailable is the answer if a part that has to be asked cannot tell. Clients keep
+// their tokens with this code, which they do not with invalid_grant.
 func unavailable(cause error) error {
 	return oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause)
 }
 
-// absent answers for every path that is not there: as JSON, or as a page when a
-// browser asks. Never a redirect: clients probe paths in their discovery.
+// absent answers for every path that does not exist, as JSON or, for a browser, as a
+// page. It never redirects: clients probe paths during discovery.
 func (e *endpoints) absent(w http.ResponseWriter, r *http.Request) {
 	rt := route{e: e, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
 	rt.setHeaders(w.Header())
 	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
 }
 
-// logo serves the logo: the operator's, or our mark.
+// logo serves the operator's logo or Signet's mark.
 func (e *endpoints) logo(*http.Request) (any, error) { return asset{e.pages.Logo()}, nil }
 
 func noIcon(*http.Request) (any, error) { return reply{status: http.StatusNoContent}, nil }

@@ -18,23 +18,23 @@ import (
 	"signet/users"
 )
 
-// sessionTTL is how long a login lets a user skip the password.
+// sessionTTL is how long after a login a user need not enter the password again.
 const sessionTTL = 12 * time.Hour
 
-// spentSession is the denylist's kind of sessions that were ended.
+// spentSession is the kind of spent ids that are ended sessions.
 const spentSession = "session"
 
-// cookies names and makes the two cookies: the login session, and a random value
-// that ties a login transaction to the browser that began it.
+// cookies has the names of the two cookies, and makes them: the login session, and a
+// random value that ties a login transaction to the browser that began it.
 type cookies struct {
 	session, browser string
 	secure           bool
 }
 
-// newCookies puts the issuer's hash into the names: cookies do not care for ports,
-// and several issuers may share a host. On https the __Host- prefix makes the
-// browser refuse such a cookie from another host or without Secure. On http, where
-// only a loopback issuer gets to, Safari would drop it.
+// newCookies puts a hash of the issuer into the names, because cookies ignore ports and
+// several issuers may share a host. On https the __Host- prefix makes the browser
+// refuse such a cookie from another host or without Secure. On http, which only a
+// loopback issuer may use, Safari would drop it.
 func newCookies(issuer string) cookies {
 	hash := sha256.Sum256([]byte(issuer))
 	suffix := "_" + hex.EncodeToString(hash[:4])
@@ -44,8 +44,7 @@ func newCookies(issuer string) cookies {
 	return cookies{session: "signet_session" + suffix, browser: "signet_browser" + suffix}
 }
 
-// make returns a cookie; a negative age deletes it, 0 keeps it as long as the
-// browser runs.
+// make returns a cookie. A negative age deletes it; 0 keeps it until the browser exits.
 func (c cookies) make(name, value string, age time.Duration) *http.Cookie {
 	return &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age.Seconds()), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
@@ -71,9 +70,8 @@ func (e *endpoints) browserOf(r *http.Request) string {
 	return hashText(c.Value)
 }
 
-// bindBrowser returns the hash of the binding cookie, and the cookie if it has to
-// be set first. A browser keeps one value, so that parallel logins do not disturb
-// each other.
+// bindBrowser returns the hash of the binding cookie, and the cookie if it must be set
+// first. A browser keeps one value, so parallel logins do not disturb each other.
 func (e *endpoints) bindBrowser(r *http.Request) (string, []*http.Cookie) {
 	if hash := e.browserOf(r); hash != "" {
 		return hash, nil
@@ -89,10 +87,10 @@ func hashText(s string) string {
 	return base64url.EncodeToString(h[:])
 }
 
-// checkOwnPage refuses a POST that does not come from one of our own pages. Every
-// current browser says where a request comes from; where one does not, its Origin
-// must be ours. Under our Referrer-Policy a page of ours sends `Origin: null`, so
-// Origin counts only then.
+// checkOwnPage refuses a POST that does not come from one of the server's own pages.
+// Every current browser sends Sec-Fetch-Site. If it is missing, Origin must be the
+// server's. Origin counts only then, because under our Referrer-Policy the server's own
+// pages send `Origin: null`.
 func (e *endpoints) checkOwnPage(r *http.Request) error {
 	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case site == "same-origin":
@@ -105,7 +103,7 @@ func (e *endpoints) checkOwnPage(r *http.Request) error {
 
 var errForeignForm = oauth.Errorf(oauth.InvalidRequest, "this form was not sent from a page of this server").WithStatus(http.StatusForbidden)
 
-// signedIn is a user with a live session, or one who has just signed in.
+// signedIn is a user with a live session or a fresh login.
 type signedIn struct {
 	session seal.Session
 	user    users.User
@@ -114,8 +112,8 @@ type signedIn struct {
 // errNoSession means that the user has to sign in.
 var errNoSession = errors.New("no live session")
 
-// session returns who is signed in in this browser, or errNoSession. It asks every
-// time whether the session was ended and whether the user is still the same.
+// session returns the user who is signed in in this browser, or errNoSession. It asks
+// every time whether the session was ended and whether the user has changed.
 func (e *endpoints) session(r *http.Request, now time.Time) (signedIn, error) {
 	sess, err := e.openSession(r, now)
 	if err != nil {
@@ -133,7 +131,7 @@ func (e *endpoints) session(r *http.Request, now time.Time) (signedIn, error) {
 		return signedIn{}, errNoSession
 	}
 	if user.Version == "" {
-		user.Scopes = sess.Scope // nobody but the login knows them
+		user.Scopes = sess.Scope // only the login knew them
 	}
 	return signedIn{session: sess, user: user}, err
 }
@@ -150,7 +148,7 @@ func (e *endpoints) openSession(r *http.Request, now time.Time) (seal.Session, e
 	return sess, nil
 }
 
-// newSession is the session of a user who has just given the password.
+// newSession makes the session of a user who has just given the password.
 func (e *endpoints) newSession(user users.User, now time.Time) (signedIn, *http.Cookie, error) {
 	expires := now.Add(sessionTTL)
 	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: now.Unix(), Expires: expires.Unix()}
@@ -164,9 +162,9 @@ func (e *endpoints) newSession(user users.User, now time.Time) (signedIn, *http.
 	return signedIn{session: sess, user: user}, e.cookies.make(e.cookies.session, raw, sessionTTL), nil
 }
 
-// lookup returns the user of subject, or users.ErrUnknown also when the user has
-// changed since version was sealed: a new password or a disable ends what was
-// issued before.
+// lookup returns the user of subject. It returns users.ErrUnknown also if the user has
+// changed since version was sealed: a new password, or disabling the user, ends
+// everything issued before.
 func (e *endpoints) lookup(ctx context.Context, subject, version string) (users.User, error) {
 	user, err := e.o.Users.Lookup(ctx, subject)
 	switch {
@@ -180,7 +178,7 @@ func (e *endpoints) lookup(ctx context.Context, subject, version string) (users.
 	return user, nil
 }
 
-// endSession makes sess unusable for good, whoever still has the cookie.
+// endSession makes sess unusable for good, for every holder of its cookie.
 func (e *endpoints) endSession(ctx context.Context, sess seal.Session) error {
 	err := e.o.Denylist.SpendID(ctx, spentSession, sess.ID, time.Unix(sess.Expires, 0).Add(jwt.Leeway))
 	if err != nil && !errors.Is(err, denylist.ErrSpent) {

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Lives are how long the things live that the server issues. A field that is 0 has
-// the value of [DefaultLives].
+// Lives are the lifetimes of what the server issues. A field that is 0 has the value of
+// [DefaultLives].
 type Lives struct {
-	Code    time.Duration // of an authorization code
-	Access  time.Duration // of an access token
-	Refresh time.Duration // of a grant: from its first refresh handle to the end of its last
-	Idle    time.Duration // of a refresh handle that is not used
-	Replay  time.Duration // how long the last refresh may be repeated; Strict: never
+	Code    time.Duration // life of an authorization code
+	Access  time.Duration // life of an access token
+	Refresh time.Duration // life of a grant, which refreshing does not extend
+	Idle    time.Duration // life of a refresh handle that is not used
+	Replay  time.Duration // how long the last refresh may be repeated; Strict: not at all
 }
 
 // Strict, as Lives.Replay, makes refresh handles single use without exception.
 const Strict time.Duration = -1
 
-// DefaultLives are the lives that a server has unless it is told otherwise.
+// DefaultLives are the values for fields that are 0.
 var DefaultLives = Lives{Code: time.Minute, Access: 5 * time.Minute, Refresh: 720 * time.Hour, Idle: 336 * time.Hour, Replay: time.Minute}
 
 // OrDefault returns l with a value in every field.
@@ -57,29 +57,30 @@ func (l Lives) Check() error {
 	return errors.Join(faults...)
 }
 
-// Registration says who may register a client (RFC 7591). Clients that are registered
-// stay so, whatever it says. The zero value lets everybody register.
+// Registration says who may register a client (RFC 7591). It has no effect on clients
+// that are already registered. The zero value lets everybody register.
 type Registration struct {
-	Off   bool   // nobody
+	Off   bool   // registration is off
 	Token string // initial access token that a registration needs (RFC 7591 §3); empty: none
 }
 
-// minRegistrationToken is the length of a token that cannot be guessed, in characters.
+// minRegistrationToken is the shortest length of a token, in characters, that is safe
+// from guessing.
 const minRegistrationToken = 20
 
-// Check returns a [FieldError] for a token that could be guessed, or that is of no use.
+// Check returns a [FieldError] for a token that is too short or has no effect.
 func (g Registration) Check() error {
 	switch {
 	case g.Off && g.Token != "":
-		return &FieldError{"Token", errors.New("is of no use while nobody may register")}
+		return &FieldError{"Token", errors.New("has no effect while registration is off")}
 	case g.Token != "" && len(g.Token) < minRegistrationToken:
 		return &FieldError{"Token", fmt.Errorf("must have %d characters or more", minRegistrationToken)}
 	}
 	return nil
 }
 
-// FieldError says what is wrong with a field of a group of settings. A program that
-// reads settings finds its own name for the field, such as that of a variable.
+// FieldError says which field of a group of settings is wrong, and why. A program that
+// reads the settings replaces the field by its own name for it, such as a variable.
 type FieldError struct {
 	Field string
 	Err   error

@@ -31,11 +31,11 @@ type tokenResponse struct {
 type grant struct {
 	name  string // grant_type
 	rule  func(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error)
-	class *admission.Class // of the requests
-	event string           // in the audit log
+	class *admission.Class // class of the requests
+	event string           // name in the audit log
 }
 
-// newGrants returns the table of grants, which the metadata lists in its order.
+// newGrants returns the table of grants. The metadata lists them in this order.
 func (e *endpoints) newGrants() []grant {
 	class := e.o.Admission
 	return []grant{
@@ -44,7 +44,7 @@ func (e *endpoints) newGrants() []grant {
 	}
 }
 
-// grant returns the row of a grant type.
+// grant returns the row for a grant type.
 func (e *endpoints) grant(name string) (*grant, error) {
 	for i := range e.grants {
 		if e.grants[i].name == name {
@@ -85,9 +85,9 @@ func (e *endpoints) token(r *http.Request) (any, error) {
 	return response, nil
 }
 
-// authenticate identifies and authenticates the client of a form request. One that
-// names nobody has failed to (OAuth 2.1 §3.2.4), also where a public client would
-// have had to give nothing but its id.
+// authenticate identifies and authenticates the client of a form request. A request
+// that names no client has failed to authenticate (OAuth 2.1 §3.2.4), even if a public
+// client would have had to send only its id.
 func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
 	key := e.byAddress(r) + " " + claimedClient(r)
 	if err := e.limits.wrongSecret.full(key); err != nil {
@@ -100,7 +100,7 @@ func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, e
 			err = unavailable(err)
 		}
 		if is(err, oauth.InvalidClient) {
-			_ = e.limits.wrongSecret.take(key) // this one has its answer; full refuses the next
+			_ = e.limits.wrongSecret.take(key) // this request has its answer; full refuses the next
 		}
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, e
 	return client, nil
 }
 
-// claimedClient is the client that a request says it comes from.
+// claimedClient is the client id that a request claims.
 func claimedClient(r *http.Request) string {
 	if basic, ok, _ := oauth.Basic(r.Header.Get("Authorization")); ok {
 		return basic.DecodedID
@@ -116,9 +116,9 @@ func claimedClient(r *http.Request) string {
 	return r.PostForm.Get("client_id")
 }
 
-// redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that
-// fails any check leaves the code as it was: otherwise whoever saw a code could end
-// the login by presenting it. The one that passes them all spends it, last.
+// redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that fails a
+// check leaves the code usable: otherwise anyone who saw a code could end the login by
+// presenting it. The request that passes all checks spends it, as the last step.
 func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
 	if form.Get("code") == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "code is required")
@@ -133,11 +133,11 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	case g.ClientHash != client.Hash():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code was issued to another client")
 	case g.Epoch != e.o.Store.Epoch():
-		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is not valid any more")
+		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is no longer valid")
 	case now.Unix() >= code.Expires:
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code has expired")
 	}
-	// The parameter is gone from OAuth 2.1 (§10.2), but enforced when it is sent.
+	// OAuth 2.1 no longer has this parameter (§10.2), but if it is sent it must match.
 	if uri := form.Get("redirect_uri"); uri != "" && uri != code.RedirectURI {
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Invalid redirect_uri: not the one of the authorization request")
 	}
@@ -171,7 +171,7 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	case g.ClientHash != client.Hash():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token was issued to another client")
 	case g.Epoch != e.o.Store.Epoch():
-		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is not valid any more")
+		return nil, oauth.Errorf(oauth.InvalidGrant, "refresh token is no longer valid")
 	case handle.Gen < 1 || now.Unix() >= handle.Expires || now.Unix() >= g.Expires:
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
@@ -190,7 +190,7 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
 	}
 	if scope = e.stillAllowed(scope, client, user); len(scope) == 0 {
-		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is allowed any more")
+		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
 	}
 	next, wall, err := e.spend(ctx, client, g, handle.Gen, now, ev)
 	if err != nil {
@@ -199,9 +199,9 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	return e.mint(client, g, issuance{scope: scope, handle: next}, wall)
 }
 
-// checkGrant checks what may have changed since the grant was made: the user and
-// the configured resources. resource, if it is sent, must be the grant's: there
-// is one per grant (RFC 8707 §2.2).
+// checkGrant checks what may have changed since the grant was made: the user and the
+// configured resources. If resource is sent, it must be the grant's, because there is
+// one per grant (RFC 8707 §2.2).
 func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource string) (users.User, error) {
 	if resource != "" {
 		canonical, err := oauth.CanonicalResource(resource)
@@ -213,7 +213,7 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource strin
 		}
 	}
 	if !slices.Contains(e.o.Resources, g.Resource) {
-		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is not served any more")
+		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is no longer served")
 	}
 	user, err := e.lookup(ctx, g.Subject, g.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
@@ -222,8 +222,8 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource strin
 	return user, err
 }
 
-// stillAllowed is scope without what client and user have lost since the grant. Of
-// a user without a version only the login knew the scopes.
+// stillAllowed is scope without the scopes that client and user have lost since the
+// grant was made. The scopes of a user without a version are known to the login only.
 func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
 	scope = oauth.IntersectScope(scope, e.o.knownScopes())
 	if !client.Registered && len(client.Scopes) > 0 {
@@ -235,22 +235,23 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 	return scope
 }
 
-// spend takes generation gen of a grant and returns the next refresh handle, which is
-// empty if the client is not registered for it. It is the last check: when it returns,
-// the one write is durable, and nothing has been signed.
+// spend uses generation gen of a grant and returns the next refresh handle, or "" if
+// the client is not registered for it. It is the last check: when it returns, the one
+// write is durable and nothing has been signed.
 //
-// The time it returns is that of the tokens. It is from before the write: a token must
-// not outlive what the denylist remembers of a revocation that comes right after it.
+// The time it returns is the time of the tokens. It is taken before the write, because
+// a token must not outlive the memory of the denylist for a revocation that follows at
+// once.
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error) {
 	if err := e.limitTokens(g.ID, g.ClientHash); err != nil {
 		return "", time.Time{}, err
 	}
-	wall = time.Now() // what verifiers compare with; now may be ahead of it, and is a moment old
+	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of
 	if wall.Unix() >= g.Expires {
 		return "", time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
 	if _, err := e.o.Keys.Signing(wall); err != nil {
-		return "", time.Time{}, unavailable(err) // before the code is spent in vain
+		return "", time.Time{}, unavailable(err) // before the code is spent for nothing
 	}
 	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
 	if err != nil {
@@ -263,14 +264,15 @@ func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Gr
 	return handle, wall, err
 }
 
-// issuance is what a client gets of a grant.
+// issuance is the part of a grant that one answer gives to the client.
 type issuance struct {
 	scope  []string
 	nonce  string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
 	handle string // the refresh handle, or ""
 }
 
-// mint makes the tokens of a grant. It checks nothing: whatever is spent was spent before.
+// mint makes the tokens of a grant. It checks nothing: if the grant has a generation to
+// spend, spend was called before.
 func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
 	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
 	scope := oauth.FormatScope(what.scope)
@@ -291,7 +293,7 @@ func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wa
 	return response, err
 }
 
-// row is what the denylist remembers of a grant.
+// row is the part of a grant that the denylist stores.
 func row(g seal.Grant, now time.Time) denylist.Grant {
 	return denylist.Grant{
 		ID: g.ID, Subject: g.Subject, ClientHash: g.ClientHash, ClientName: g.ClientName, ConsentHash: g.ConsentHash,
@@ -299,8 +301,8 @@ func row(g seal.Grant, now time.Time) denylist.Grant {
 	}
 }
 
-// refused puts the denylist's verdict into words. Whatever is not one of its
-// verdicts means that it could not say, and clients keep their tokens.
+// refused turns the denylist's verdict into an answer. Any error that is not a verdict
+// means that the denylist could not tell, and clients keep their tokens.
 func (e *endpoints) refused(err error, gen int64, ev *event) error {
 	verdict := oauth.Errorf(oauth.InvalidGrant, "the grant has ended").Because(err)
 	switch {

@@ -16,21 +16,20 @@ import (
 // decision.
 const loginTTL = 10 * time.Minute
 
-// spentLogin is the denylist's kind of login transactions that were answered.
+// spentLogin is the kind of spent ids that are answered login transactions.
 const spentLogin = "login"
 
 var (
 	errExpired      = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
-	errAnswered     = oauth.Errorf(oauth.InvalidRequest, "this authorization request was answered already; begin again in the application")
-	errOtherBrowser = oauth.Errorf(oauth.InvalidRequest, "this authorization request was begun in another browser").WithStatus(http.StatusForbidden)
+	errAnswered     = oauth.Errorf(oauth.InvalidRequest, "this authorization request has already been answered; start again in the application")
+	errOtherBrowser = oauth.Errorf(oauth.InvalidRequest, "this authorization request was started in another browser").WithStatus(http.StatusForbidden)
 )
 
-// spare is what a transaction may grow by on its way: it gets a browser and a user.
+// spare is how much a transaction may grow on its way, when browser and user are added.
 const spare = 1 << 10
 
-// sealLogin seals a transaction for its way through the browser. The client's
-// state is the one part without a tight bound, so it may be what makes a
-// transaction too long to come back.
+// sealLogin seals a transaction for its way through the browser. Only the client's
+// state has no tight bound, so it can make a transaction too long to come back.
 func (e *endpoints) sealLogin(tx seal.Login, limit int) (string, error) {
 	raw, err := seal.Seal(e.o.Ring, tx)
 	if err != nil {
@@ -42,16 +41,16 @@ func (e *endpoints) sealLogin(tx seal.Login, limit int) (string, error) {
 	return raw, nil
 }
 
-// openLogin returns the transaction that the browser brings back. It must be this
-// browser's own, not expired, and not answered yet.
+// openLogin returns the transaction that the browser brings back. It must have begun in
+// this browser, and be neither expired nor answered.
 func (e *endpoints) openLogin(r *http.Request, raw string, now time.Time) (seal.Login, error) {
 	if raw == "" {
-		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "there is no authorization request to go on with; begin again in the application")
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "there is no authorization request to continue; start again in the application")
 	}
 	tx, err := seal.Open[seal.Login](e.o.Ring, raw)
 	switch {
 	case err != nil:
-		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; begin again in the application")
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; start again in the application")
 	case tx.Browser != e.browserOf(r):
 		return seal.Login{}, errOtherBrowser
 	case tx.Epoch != e.o.Store.Epoch() || now.Unix() >= tx.Expires:
@@ -67,7 +66,8 @@ func (e *endpoints) openLogin(r *http.Request, raw string, now time.Time) (seal.
 	return tx, nil
 }
 
-// answer spends a transaction: of several answers, in whatever tab, one counts.
+// answer spends a transaction. Only the first answer counts, whichever tab it comes
+// from.
 func (e *endpoints) answer(ctx context.Context, tx seal.Login) error {
 	err := e.o.Denylist.SpendID(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
 	switch {
@@ -79,14 +79,14 @@ func (e *endpoints) answer(ctx context.Context, tx seal.Login) error {
 	return nil
 }
 
-// packState keeps a client's state at a third above its size in the sealed JSON,
-// where quotes and ampersands would take up to six bytes each.
+// packState encodes a client's state so that it takes a third more space in the sealed
+// JSON, where plain quotes and ampersands would take up to six bytes each.
 func packState(state string) string { return base64url.EncodeToString([]byte(state)) }
 
 func unpackState(packed string) string {
 	state, err := base64url.DecodeString(packed)
 	if err != nil {
-		return "" // sealed by us: cannot be
+		return "" // cannot happen: the server sealed it
 	}
 	return string(state)
 }

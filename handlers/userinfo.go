@@ -13,7 +13,7 @@ import (
 
 // userinfo is what is known about the user of an access token (OpenID Connect Core
 // §5.3.2). A claim that the source of users does not know is left out. There is no
-// email_verified: nobody here has verified it.
+// email_verified, because the address has not been verified here.
 type userinfo struct {
 	Subject           string `json:"sub"`
 	Name              string `json:"name,omitempty"`
@@ -22,14 +22,14 @@ type userinfo struct {
 	Scope             string `json:"scope"`
 }
 
-// bearerError is refused with a challenge (RFC 6750 §3). err is nil for a request
+// bearerError is a refusal with a challenge (RFC 6750 §3). err is nil for a request
 // without a token.
 type bearerError struct {
 	err   *oauth.Error
-	scope []string // what makes the endpoint worth asking; nothing is refused for want of it
+	scope []string // scope for the challenge; a token without it is accepted too
 }
 
-var errNoToken = oauth.Errorf(oauth.InvalidToken, "an access token is needed here")
+var errNoToken = oauth.Errorf(oauth.InvalidToken, "an access token is required")
 
 func (e *bearerError) Error() string { return e.Unwrap().Error() }
 func (e *bearerError) Unwrap() error {
@@ -42,13 +42,13 @@ func (e *bearerError) Unwrap() error {
 // challenge is the value of WWW-Authenticate.
 func (e *bearerError) challenge() string { return e.err.Challenge("", e.scope) }
 
-// userinfoError is the refusal of a token at the UserInfo endpoint; nil is that of a
-// request without one.
+// userinfoError is the refusal of a token at the UserInfo endpoint. A nil err stands
+// for a request without a token.
 func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"openid"}} }
 
-// userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). Any of our access
-// tokens will do, whatever its audience and scopes: the name is the least that a
-// client learns which the user has let in, and the address takes the scope email.
+// userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). It accepts every
+// access token of this issuer, whatever its audience and scopes. The name is the least
+// that a client learns when a user lets it in; the email address needs the scope email.
 func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	claims, err := e.bearer(r)
 	if err != nil {
@@ -87,9 +87,9 @@ func (e *endpoints) verify(ctx context.Context, raw string) (*jwt.Claims, error)
 	claims, err := e.o.Verifier.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
-		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is not valid any more").Because(err))
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is no longer valid").Because(err))
 	case err != nil:
-		return nil, unavailable(err) // on a 401 clients throw the token away
+		return nil, unavailable(err) // a 401 would make clients throw the token away
 	}
 	return claims, nil
 }

@@ -66,7 +66,7 @@ func (s *Server) checkLoginPath(resources chi.Router) error {
 		return err
 	}
 	if s.o.LoginPath != "" && resources.Match(chi.NewRouteContext(), http.MethodGet, u.EscapedPath()+s.o.LoginPath) {
-		return fmt.Errorf("login path %s is a resource's", s.o.LoginPath)
+		return fmt.Errorf("login path %s belongs to a resource", s.o.LoginPath)
 	}
 	return nil
 }

@@ -6,19 +6,20 @@ import (
 	"math"
 )
 
-// defaultColor is the accent of an operator who has chosen none.
+// defaultColor is the accent if the operator has not chosen one.
 const defaultColor = "#1f6f5c"
 
 // color is an sRGB colour.
 type color [3]uint8
 
-// The surfaces of style.css that the accent stands on, and the ink on the accent.
+// The surfaces of style.css on which the accent appears, and the possible colours of
+// text on the accent.
 var (
 	lightCard, darkCard = color{0xff, 0xff, 0xff}, color{0x1b, 0x20, 0x1e}
 	white, black        = color{0xff, 0xff, 0xff}, color{0x00, 0x00, 0x00}
 )
 
-// Contrast that WCAG 2.2 asks for: of text (1.4.3), and of the shape of controls
+// The contrast that WCAG 2.2 demands of text (1.4.3) and of the shape of controls
 // (1.4.11).
 const (
 	textContrast  = 4.5
@@ -59,7 +60,7 @@ func contrast(a, b color) float64 {
 	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
 }
 
-// towards mixes a share of other into c.
+// towards returns c with a share of other mixed in.
 func (c color) towards(other color, share float64) color {
 	var mixed color
 	for i := range c {
@@ -68,8 +69,8 @@ func (c color) towards(other color, share float64) color {
 	return mixed
 }
 
-// legible returns c, moved towards ink by as little as gives it that contrast on the
-// surface.
+// legible returns c, moved towards ink as little as possible until it has the wanted
+// contrast on the surface.
 func (c color) legible(surface, ink color, want float64) color {
 	for share := 0.0; share < 1; share += 0.02 {
 		if m := c.towards(ink, share); contrast(m, surface) >= want {
@@ -87,8 +88,8 @@ func (c color) ink() color {
 	return black
 }
 
-// accentStyle is the end of the style: the operator's colour as a fill, as text and
-// as ink on the fill, so that all can be read in either theme.
+// accentStyle is the end of the style sheet: the operator's colour as a fill, as text,
+// and the text colour on the fill, all readable in both themes.
 func accentStyle(s string) (string, error) {
 	accent, err := parseColor(s)
 	if err != nil {

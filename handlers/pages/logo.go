@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Limits of a logo. The second is of its width and height, in pixels.
+// Limits of a logo: its size in bytes, and its width and height in pixels.
 const (
 	maxLogo   = 256 << 10
 	maxPixels = 4096
@@ -22,11 +22,11 @@ const (
 type Asset struct {
 	Body       []byte
 	Type, ETag string
-	Policy     string // Content-Security-Policy, for who opens it as a document
+	Policy     string // Content-Security-Policy, for a browser that opens it as a document
 }
 
-// readLogo reads the operator's logo, or gives the built-in mark its colour. What the
-// file is, its content says, not its name.
+// readLogo reads the operator's logo, or gives the built-in mark its colour. The
+// content of the file decides its type, not the name.
 func readLogo(path, accent string) (Asset, error) {
 	if path == "" {
 		b, err := files.ReadFile("mark.svg")
@@ -68,9 +68,9 @@ func newAsset(b []byte, contentType string) Asset {
 	}
 }
 
-// checkSVG wants a well-formed document whose root is svg. Scripts in it would not
-// run, neither as an image nor under its policy; they are refused so that the
-// operator learns of them.
+// checkSVG accepts well-formed documents whose root is svg. Scripts in them would run
+// neither in an image nor under the policy; they are refused so that the operator
+// learns of them.
 func checkSVG(b []byte) error {
 	d := xml.NewDecoder(bytes.NewReader(b))
 	root := false

@@ -16,18 +16,17 @@ import (
 	"golang.org/x/text/language"
 )
 
-// maxMessages bounds the operator's file.
+// maxMessages is the greatest size of the operator's file.
 const maxMessages = 1 << 20
 
-// texts are the messages of one language by their key. A word in braces is a
-// placeholder.
+// texts are the messages of one language by key. A word in braces is a placeholder.
 type texts map[string]string
 
 var placeholder = regexp.MustCompile(`\{[a-z_]+\}`)
 
-// allTexts returns the built-in languages, English first, with what the operator's
-// file adds to them and changes in them. A language that lacks a message has that of
-// the one it is nearest to: de-AT that of de, others that of English.
+// allTexts returns the built-in languages, English first, with the additions and
+// changes in the operator's file. If a language lacks a message, it takes that of the
+// nearest language: de-AT takes that of de, others take English.
 func allTexts(path string, scopes []string) ([]*translation, error) {
 	builtIn, err := files.ReadFile("messages.json")
 	if err != nil {
@@ -45,7 +44,7 @@ func allTexts(path string, scopes []string) ([]*translation, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The built-in ones come first: others stand on them.
+	// The built-in languages come first, because others are based on them.
 	byAge := func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(own[b]), len(own[a])), cmp.Compare(a, b))
 	}
@@ -62,7 +61,8 @@ func allTexts(path string, scopes []string) ([]*translation, error) {
 	return all, nil
 }
 
-// merge adds messages to their language, or makes it on top of its nearest one.
+// merge adds messages to their language, or makes a new language on the basis of the
+// nearest one.
 func merge(all []*translation, tag language.Tag, added texts) []*translation {
 	base := all[0]
 	for _, l := range all {
@@ -98,7 +98,7 @@ func newTranslation(tag language.Tag, t texts) *translation {
 //
 //	{"fr": {"login.submit": "Se connecter"}, "en": {"scope.mcp:tools": "Use the tools"}}
 //
-// A message named scope. and a scope says in words what the scope allows.
+// A message whose key is scope. and the name of a scope describes the scope in words.
 func readMessages(path string) (map[string]texts, error) {
 	b, err := readFile(path, maxMessages)
 	if err != nil {
@@ -115,7 +115,8 @@ func readMessages(path string) (map[string]texts, error) {
 	return added, nil
 }
 
-// checkTexts finds what would not be seen, or be missed, on a page.
+// checkTexts finds messages that no page shows, and mistakes that would be seen on a
+// page.
 func checkTexts(added, english texts, scopes []string) error {
 	var faults []error
 	for _, key := range slices.Sorted(maps.Keys(added)) {
@@ -141,16 +142,16 @@ func checkTexts(added, english texts, scopes []string) error {
 	return errors.Join(faults...)
 }
 
-// placeholders returns each of them once, in order.
+// placeholders returns the placeholders of a text, each once and in order.
 func placeholders(text string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(placeholder.FindAllString(text, -1))))
 }
 
-// functions are what the templates say texts with:
+// functions are the functions with which templates use texts:
 //
 //	{{t "login.to" "client" (client .Client)}}
 //
-// A placeholder's value is escaped unless a function here has made it.
+// The value of a placeholder is escaped unless one of these functions made it.
 func (t texts) functions() template.FuncMap {
 	return template.FuncMap{
 		"t":     t.fill,
@@ -174,7 +175,7 @@ func wrap(element, class, s string) template.HTML {
 	return template.HTML("<" + element + ` class="` + class + `">` + template.HTMLEscapeString(s) + "</" + element + ">")
 }
 
-// fill returns a message with its placeholders filled in, given as name, value.
+// fill returns a message with its placeholders filled in. pairs are names and values.
 func (t texts) fill(key string, pairs ...any) (template.HTML, error) {
 	text, ok := t[key]
 	if !ok {
@@ -200,21 +201,21 @@ func (t texts) fill(key string, pairs ...any) (template.HTML, error) {
 	return template.HTML(filled), missing
 }
 
-// date puts a time into words: in UTC, because nobody told us where the reader is.
+// date formats a time, in UTC because the reader's time zone is unknown.
 func (t texts) date(m Moment) (template.HTML, error) {
 	u := m.UTC()
 	month := strings.TrimSpace(strings.Split(t["date.months"], ",")[u.Month()-1])
 	return t.fill("date.format", "day", u.Day(), "month", month, "year", u.Year(), "time", u.Format("15:04"))
 }
 
-// readFile reads a file of bounded size.
+// readFile reads a file whose size is bounded.
 func readFile(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fmt.Errorf("%s is no regular file of at most %d KiB", path, limit>>10)
+		return nil, fmt.Errorf("%s is not a regular file of at most %d KiB", path, limit>>10)
 	}
 	return os.ReadFile(path)
 }

@@ -1,9 +1,10 @@
-// Package pages is what users see: the login, consent, account, signed-out and
-// error pages, in their language and with the operator's logo, colour and words.
+// Package pages renders the pages that users see: login, consent, account, sign-out,
+// home and errors, in their language and with the logo, colour and words of the
+// operator.
 //
-// A page is one response of plain HTML and CSS. It needs no script and loads
-// nothing but the logo, from our own origin. What was written elsewhere (names of
-// clients, what somebody typed) is escaped for the place where it stands.
+// A page is one response of plain HTML and CSS. It needs no script and loads nothing
+// but the logo, from the same origin. Text from elsewhere, such as names of clients and
+// the input of users, is escaped for the place where it stands.
 package pages
 
 import (
@@ -22,22 +23,22 @@ import (
 //go:embed templates/*.html style.css messages.json mark.svg
 var files embed.FS
 
-// names are the pages. Each has a template of its own, inside of layout.html.
+// names are the names of the pages. Each has a template of its own, inside layout.html.
 var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home"}
 
 // Site is the server that the pages belong to.
 type Site struct {
-	App    string   // name on the pages
-	Path   string   // of the issuer, before the path of every page
+	App    string   // name of the server on the pages
+	Path   string   // path of the issuer, which begins the path of every page
 	Login  string   // path that the login form is sent to, without Path; /login
-	Scopes []string // that exist: messages may put their names into words
+	Scopes []string // scopes that exist, which messages may describe in words
 }
 
 // Options are what an operator may change of the pages. The zero value of every
 // field is a sensible default.
 type Options struct {
-	Logo          string // SVG or PNG file; Signet's mark
-	Color         string // accent, #rrggbb
+	Logo          string // SVG or PNG file; empty: Signet's mark
+	Color         string // accent colour, as #rrggbb
 	Messages      string // JSON file with texts in more languages, or in other words (see readMessages)
 	LoginTemplate string // HTML file in place of the login page (see readLogin)
 }
@@ -50,15 +51,15 @@ func (o Options) Check() error {
 
 // Login is what the login page shows.
 type Login struct {
-	State    string // the hidden field
+	State    string // value of the hidden field
 	Username string // kept after a failure
 	Problem  string // key of a message, or ""
-	Account  bool   // no client asked: the user wants to see the account
-	Client   string // name of the client, "" if it has none
+	Account  bool   // the login is for the account page, not for a client
+	Client   string // name of the client; may be empty
 	Host     string // where the client gets its answer
 }
 
-// Set are the pages, ready to be rendered. It is safe for concurrent use.
+// Set is the pages, ready to be rendered. It is safe for concurrent use.
 type Set struct {
 	site      Site
 	o         Options
@@ -67,7 +68,7 @@ type Set struct {
 	languages []*translation
 	matcher   language.Matcher
 	logo      Asset
-	login     *template.Template // the operator's, or nil
+	login     *template.Template // login page of the operator, or nil
 }
 
 // translation is one language and the pages in it.
@@ -78,15 +79,15 @@ type translation struct {
 	byName map[string]*template.Template
 }
 
-// view is what the layout is given; Data is the page's own.
+// view is the data of the layout. Data is for the page in it.
 type view struct {
 	App, Path, Login, Lang, Dir string
 	Style                       template.CSS
 	Data                        any
 }
 
-// New reads the operator's files and parses the templates. An error names the file,
-// and what in it is wrong.
+// New reads the operator's files and parses the templates. An error names the file and
+// the mistake in it.
 func New(site Site, o Options) (*Set, error) {
 	if site.Login == "" {
 		site.Login = "/login"
@@ -110,9 +111,9 @@ func New(site Site, o Options) (*Set, error) {
 	return s, nil
 }
 
-// setStyle makes the style with the operator's colour. It is part of every page and
-// allowed by its hash. There is no form-action in the policy: Chromium applies it to
-// the redirect that follows a form, and the way back to a client is such a redirect.
+// setStyle makes the style sheet with the operator's colour. It is part of every page
+// and allowed by its hash. The policy has no form-action: Chromium applies it to the
+// redirect that follows a form, and the way back to a client is such a redirect.
 func (s *Set) setStyle() error {
 	css, err := files.ReadFile("style.css")
 	if err != nil {
@@ -151,8 +152,7 @@ func (s *Set) translate() error {
 	return nil
 }
 
-// Render writes a page in the language that the reader prefers, and sets the headers
-// that belong to it.
+// Render writes a page in the language that the reader prefers, and sets its headers.
 func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage string, data any) error {
 	l := s.match(acceptLanguage)
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -167,15 +167,15 @@ func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage str
 	return l.byName[name].Execute(body, view{App: s.site.App, Path: s.site.Path, Login: s.site.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
 }
 
-// LenientPolicy is for pages that an operator wrote: styles as they like, images of
-// our origin, scripts never.
+// LenientPolicy is the policy of pages that an operator wrote: any styles, images from
+// the same origin, no scripts.
 const LenientPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 
-// Logo is the operator's logo, or our mark.
+// Logo is the operator's logo or Signet's mark.
 func (s *Set) Logo() Asset { return s.logo }
 
-// Text returns a message in the language that the reader prefers, for one that is
-// not shown on a page of ours.
+// Text returns a message in the language that the reader prefers, for use outside of
+// the built-in pages.
 func (s *Set) Text(acceptLanguage, key string) string { return s.match(acceptLanguage).texts[key] }
 
 func (s *Set) match(acceptLanguage string) *translation {
@@ -188,7 +188,7 @@ func (s *Set) match(acceptLanguage string) *translation {
 	return s.languages[i]
 }
 
-// Moment is a time as the pages show it.
+// Moment is a time that pages show.
 type Moment struct{ time.Time }
 
 // Machine is the form for the datetime attribute.

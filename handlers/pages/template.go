@@ -11,23 +11,24 @@ import (
 	"strings"
 )
 
-// maxTemplate bounds the operator's login page.
+// maxTemplate is the greatest size of the operator's login page.
 const maxTemplate = 1 << 20
 
-// macros are what is replaced in a login template, and by what. The first is the
-// sealed transaction, never the client's state.
+// macros are the placeholders in a login template, and the fields that replace them.
+// The first is the sealed transaction, never the client's state.
 var macros = map[string]string{"{state}": "State", "{username}": "Username", "{app_name}": "App", "{error_message}": "Error"}
 
 var macro = regexp.MustCompile(`\{(state|username|app_name|error_message)\}`)
 
-// The template's own braces mean nothing, so actions are written between characters
-// that have no meaning anywhere.
+// Braces in the template have no meaning, so actions stand between characters that have
+// no meaning anywhere.
 const left, right = "\uE000", "\uE001"
 
 // readLogin reads an operator's login page: HTML in which {state}, {username},
-// {app_name} and {error_message} are replaced wherever they stand. The last is empty
-// or a <div class="error"> with the text in it. What is put in is escaped for its
-// place and not looked at again; a place where that would not be enough is an error.
+// {app_name} and {error_message} are replaced wherever they stand. The last one is
+// empty or a <div class="error"> that contains the text. Values are escaped for their
+// place and not scanned for macros again. A macro in a place where escaping would not
+// be enough is an error.
 func readLogin(path string, site Site) (*template.Template, error) {
 	b, err := readFile(path, maxTemplate)
 	if err != nil {
@@ -40,8 +41,8 @@ func readLogin(path string, site Site) (*template.Template, error) {
 	return t, nil
 }
 
-// parseLogin checks the source of a login page, whose form has to go to one of the
-// given paths, and parses it.
+// parseLogin checks and parses the source of a login page. Its form must be sent to one
+// of the given paths.
 func parseLogin(src string, actions []string) (*template.Template, error) {
 	if strings.ContainsAny(src, left+right) {
 		return nil, errors.New("the characters U+E000 and U+E001 may not be used")
@@ -63,7 +64,7 @@ func parseLogin(src string, actions []string) (*template.Template, error) {
 	return t, err
 }
 
-// ownLogin is what a login template is given.
+// ownLogin is the data of a login template.
 type ownLogin struct {
 	State, Username, App string
 	Error                template.HTML
@@ -81,8 +82,8 @@ func (s *Set) renderOwn(body *bytes.Buffer, l *translation, login Login) error {
 	return s.login.Execute(body, own)
 }
 
-// scanner goes through HTML as a browser does (HTML Standard §13.2.5), as far as it
-// takes to know where a macro stands.
+// scanner reads HTML as a browser does (HTML Standard §13.2.5), as far as it is needed
+// to know where a macro stands.
 type scanner struct {
 	src     string
 	actions []string
@@ -90,7 +91,7 @@ type scanner struct {
 	forms   []form
 }
 
-// form is a form and what is in it.
+// form is a form with its fields.
 type form struct {
 	line           int
 	method, action string
@@ -99,18 +100,18 @@ type form struct {
 
 type attribute struct {
 	name, value string
-	at          int // where the value begins
+	at          int // offset at which the value begins
 	quoted      bool
 }
 
-// fault notes what is wrong at an offset.
+// fault records a mistake at an offset.
 func (s *scanner) fault(at int, format string, args ...any) {
 	s.faults = append(s.faults, fmt.Errorf("line %d: %s", s.line(at), fmt.Sprintf(format, args...)))
 }
 
 func (s *scanner) line(at int) int { return strings.Count(s.src[:at], "\n") + 1 }
 
-// refuse notes the macros between two offsets, where none may be.
+// refuse records the macros between two offsets, where none are allowed.
 func (s *scanner) refuse(from, to int, place string) {
 	for _, m := range macro.FindAllStringIndex(s.src[from:to], -1) {
 		s.fault(from+m[0], "%s cannot stand in %s", s.src[from+m[0]:from+m[1]], place)
@@ -132,7 +133,7 @@ func (s *scanner) scan() {
 			at = s.tag(at, at+1)
 		case len(rest) > 2 && rest[1] == '/' && letter(rest[2]):
 			at = s.tag(at, at+2)
-		case len(rest) > 1 && strings.IndexByte("!?/", rest[1]) >= 0: // a declaration, or what counts as a comment
+		case len(rest) > 1 && strings.IndexByte("!?/", rest[1]) >= 0: // a declaration, or something that counts as a comment
 			end := at + until(rest, ">")
 			s.refuse(at, end, "a declaration")
 			at = end
@@ -142,7 +143,7 @@ func (s *scanner) scan() {
 	}
 }
 
-// comment goes over a comment. The short forms end at once.
+// comment skips a comment. The short forms end at once.
 func (s *scanner) comment(at int) int {
 	rest := s.src[at:]
 	end := until(rest[2:], "-->") + 2
@@ -153,7 +154,7 @@ func (s *scanner) comment(at int) int {
 	return at + end
 }
 
-// until is the length of s up to and with the end.
+// until is the length of s up to the end of the first occurrence of end.
 func until(s, end string) int {
 	if i := strings.Index(s, end); i >= 0 {
 		return i + len(end)
@@ -165,8 +166,8 @@ func letter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 
 const space = " \t\n\f\r"
 
-// tag goes over a tag whose name begins at an offset, and over the content of an
-// element that is not parsed as HTML.
+// tag skips a tag whose name begins at an offset, and the content of an element that is
+// not parsed as HTML.
 func (s *scanner) tag(at, name int) int {
 	i := name
 	for i < len(s.src) && !strings.ContainsRune(space+"/>", rune(s.src[i])) {
@@ -226,7 +227,7 @@ func (s *scanner) attribute(i int) (attribute, int) {
 	return a, i
 }
 
-// element looks at an element's attributes.
+// element checks the attributes of an element.
 func (s *scanner) element(at int, element string, list []attribute) {
 	value := func(name string) string {
 		i := slices.IndexFunc(list, func(a attribute) bool { return a.name == name })
@@ -252,11 +253,11 @@ func (s *scanner) element(at int, element string, list []attribute) {
 
 var urlAttributes = []string{"action", "background", "cite", "data", "formaction", "href", "longdesc", "manifest", "ping", "poster", "src", "srcset", "usemap", "xlink:href"}
 
-// ours is how a URL begins that a macro in it cannot turn into another site or a
-// script.
+// ours is the beginning of a URL that a macro further on cannot turn into another site
+// or a script.
 var ours = regexp.MustCompile(`^(/[^/\\{]|\./|[?#]|https?://[^/?#{]+[/?#])`)
 
-// quoted looks at a macro in a quoted attribute.
+// quoted checks a macro in a quoted attribute.
 func (s *scanner) quoted(a attribute, refresh bool) {
 	end := a.at + len(a.value)
 	switch {
@@ -271,7 +272,7 @@ func (s *scanner) quoted(a attribute, refresh bool) {
 	}
 }
 
-// content goes over what is in an element whose content is text, not HTML.
+// content skips the content of an element that is text and not HTML.
 func (s *scanner) content(at int, element string) int {
 	switch element {
 	case "plaintext":
@@ -292,14 +293,14 @@ func (s *scanner) content(at int, element string) int {
 	case strings.Contains(s.src[at:end], "{error_message}"):
 		s.fault(at, "{error_message} is an element and cannot stand in <%s>", element)
 	}
-	// In such a script </script> need not be its end.
+	// In such a script, </script> does not always end it.
 	if element == "script" && strings.Contains(s.src[at:end], "<!--") {
 		s.fault(at, "a script with a comment in HTML's way")
 	}
 	return end
 }
 
-// checkForms wants one form that signs in.
+// checkForms demands one form that signs in.
 func (s *scanner) checkForms() error {
 	var faults []error
 	for _, f := range s.forms {

@@ -244,7 +244,7 @@ func TestChromiumDetours(t *testing.T) {
 		link := e2e.Eval[string](b, `location.href`)
 		other := e2e.NewBrowser(t)
 		other.Open(link)
-		other.Wait("Begun in another browser")
+		other.Wait("Started in another browser")
 		if got := e2e.Eval[string](other, `document.documentElement.innerHTML`); strings.Contains(got, "<form") {
 			t.Errorf("there is a form: %s", got)
 		}
@@ -264,7 +264,7 @@ func TestChromiumDetours(t *testing.T) {
 		second.Wait("Signed out")
 		b.Front()
 		b.Decide("approve")
-		b.Wait("Begun in another browser")
+		b.Wait("Started in another browser")
 	})
 }
 
@@ -288,7 +288,7 @@ func TestChromiumExpired(t *testing.T) {
 	d.Start()
 	b.SignIn("demo_user", "demo_password")
 	b.Wait("Authorization request expired")
-	if got := b.Text(`main`); !strings.Contains(got, "begin again there") || !strings.Contains(got, "invalid_request") {
+	if got := b.Text(`main`); !strings.Contains(got, "start again there") || !strings.Contains(got, "invalid_request") {
 		t.Errorf("the page says %s", got)
 	}
 }
