@@ -55,7 +55,7 @@ func counted(s *sdk.Server, name string) *atomic.Int32 {
 // One challenge names all that the call needs, so that one step-up is enough.
 // Clients of the older protocol ask for what it says and nothing else, so it
 // repeats what they have.
-func TestJ02_ScopesPerTool(t *testing.T) {
+func TestToolsNeedTheirScopes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
 	calls := counted(w.options.Server, "delete")
@@ -106,7 +106,7 @@ func TestJ02_ScopesPerTool(t *testing.T) {
 
 // A broader scope does for a narrower one, for what every request needs as well;
 // never the other way round, and never without a link.
-func TestJ02_BroaderScope(t *testing.T) {
+func TestBroaderScopesImplyNarrowerOnes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = []string{"write"}
 	for _, tt := range []struct {
@@ -166,7 +166,7 @@ func listed(t *testing.T, w *world, h http.Handler, scope, version string) []str
 }
 
 // A list has what its reader may call, in both eras.
-func TestListDependsOnToken(t *testing.T) {
+func TestListHasTheToolsOfTheToken(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = nil
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
@@ -186,7 +186,7 @@ func TestListDependsOnToken(t *testing.T) {
 
 // A middleware that keeps a list for everybody does not show one caller's to the
 // next, and a foreign server's default is not the word on who may share it.
-func TestListBehindCache(t *testing.T) {
+func TestListKeptByMiddlewareIsFilteredForEachCaller(t *testing.T) {
 	w := newWorld(t)
 	w.options.Server = sdk.NewServer(&sdk.Implementation{Name: "foreign", Version: "1"}, nil)
 	mcp.AddSampleTools(w.options.Server, w.options.Access.Require)
@@ -215,7 +215,7 @@ func TestListBehindCache(t *testing.T) {
 
 // What is not listed cannot be called by its name either, and what changes
 // counts from the next call on.
-func TestJ07_AccessPerCall(t *testing.T) {
+func TestAccessIsCheckedAtEachCall_J07(t *testing.T) {
 	w := newWorld(t)
 	calls := counted(w.options.Server, "reports")
 	h := w.handler(t)
@@ -259,7 +259,7 @@ func TestJ07_AccessPerCall(t *testing.T) {
 
 // Behind a handler that knows nothing of scopes, even one that runs batches, the
 // middleware is what decides.
-func TestJ07_MiddlewareDecides(t *testing.T) {
+func TestMiddlewareDecidesBehindOtherHandlers_J07(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = nil
 	calls := counted(w.options.Server, "reports")
@@ -288,7 +288,7 @@ func TestJ07_MiddlewareDecides(t *testing.T) {
 }
 
 // Without a transport that brings tokens nobody has a scope.
-func TestMiddlewareWithoutToken(t *testing.T) {
+func TestTransportWithoutTokensHasNoScopes(t *testing.T) {
 	var access mcp.Access
 	server := mcp.NewServer("test", "1")
 	mcp.AddSampleTools(server, access.Require)
@@ -315,7 +315,7 @@ func TestMiddlewareWithoutToken(t *testing.T) {
 
 // The reference systems' lists of scopes: a token without the one that a tool or
 // every request needs is refused with a challenge for it.
-func TestRow21_Scopes(t *testing.T) {
+func TestMissingScopeIsRefusedWithAChallenge_Row21(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		required         []string
@@ -353,7 +353,7 @@ func TestRow21_Scopes(t *testing.T) {
 
 // Tools that are named may be listed and called without a token. Everything else
 // needs one as before.
-func TestRow48_ToolsWithoutLogin(t *testing.T) {
+func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 	w := newWorld(t)
 	closed := w.handler(t)
 	w.options.Access = new(mcp.Access)
@@ -429,7 +429,7 @@ func TestRow48_ToolsWithoutLogin(t *testing.T) {
 
 // The SDK's client lists and calls without a token, in both eras; with a token
 // it sees what the token allows.
-func TestRow48_ListWithoutLogin(t *testing.T) {
+func TestListWithoutTokenHasPublicTools_Row48(t *testing.T) {
 	w := newWorld(t)
 	w.options.Access.WithoutLogin("greet", "get_secret")
 	h := w.handler(t)
@@ -454,7 +454,7 @@ func TestRow48_ListWithoutLogin(t *testing.T) {
 
 // The demo's tools: without a token nothing, with one the texts that the
 // reference system answers with.
-func TestRow49_SampleTools(t *testing.T) {
+func TestSampleToolsAnswerOnlyWithAToken_Row49(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
 	for _, tt := range []struct{ tool, arguments, scope, want string }{

@@ -17,7 +17,7 @@ import (
 
 // Every method meets the bearer check first: clients probe with GET and need
 // the challenge there, not a 405.
-func TestJ01_Challenge(t *testing.T) {
+func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 	w := newWorld(t)
 	expired := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 1000; c.ExpiresAt = c.IssuedAt + 300 })
 	w.revoked["gone"] = true
@@ -84,7 +84,7 @@ func TestJ01_Challenge(t *testing.T) {
 
 // A 403 names all scopes of the operation, and for clients of the older
 // protocol, which forget the scopes they have, also those.
-func TestJ02_InsufficientScope(t *testing.T) {
+func TestChallengeNamesAllNeededScopes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = []string{"read", "admin"}
 	for name, h := range map[string]http.Handler{"Handler": w.handler(t), "Guard": mcp.Guard(w.options, unreachable(t))} {
@@ -124,7 +124,7 @@ func TestJ02_InsufficientScope(t *testing.T) {
 }
 
 // The Authorization header is the only place for a token, and holds one.
-func TestJ03_TokenLocation(t *testing.T) {
+func TestTokenIsTakenFromTheAuthorizationHeaderAlone_J03(t *testing.T) {
 	w := newWorld(t)
 	good := w.token(t, nil)
 	h := w.handler(t)
@@ -162,7 +162,7 @@ func TestJ03_TokenLocation(t *testing.T) {
 
 // A token for another resource is refused, also by a guard whose verifier
 // serves several resources.
-func TestJ04_Audience(t *testing.T) {
+func TestTokenForAnotherResourceIsRefused_J04(t *testing.T) {
 	w := newWorld(t)
 	for _, other := range []string{
 		resource + "/", resource + "b", "http://mcp.example/mcp", "https://mcp.example", "https://mcp.example/MCP", "https://other.example/mcp",
@@ -179,7 +179,7 @@ func TestJ04_Audience(t *testing.T) {
 
 // The issuer and the audience are compared as whole strings; each row changes
 // one claim of a good token that is signed all the same.
-func TestF10_ClaimConfusion(t *testing.T) {
+func TestIssuerAndAudienceAreComparedWhole_F10(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
 	for name, edit := range map[string]func(*jwt.Claims){
@@ -201,7 +201,7 @@ func TestF10_ClaimConfusion(t *testing.T) {
 }
 
 // A refresh handle, or any other sealed artefact, is no access token.
-func TestE15_RefreshHandleAsBearer(t *testing.T) {
+func TestRefreshHandleIsNoAccessToken_E15(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "whoami", "{}")
 	r.Header.Set("Authorization", "Bearer sr_"+strings.Repeat("Ab-_9", 40))
@@ -213,7 +213,7 @@ func TestE15_RefreshHandleAsBearer(t *testing.T) {
 
 // Without keys nothing can be said about a token. A 401 would make clients
 // throw theirs away.
-func TestGuardWithoutKeys(t *testing.T) {
+func TestGuardWithoutKeysGivesNoVerdict(t *testing.T) {
 	w := newWorld(t)
 	w.keys = nil
 	w.options.Verifier = w.verifier(t, resource)
@@ -261,7 +261,7 @@ func TestGuardShowsCaller(t *testing.T) {
 
 // In a session each call has its own caller, not that of the call which opened
 // the session; and nobody but the user who opened it may use it.
-func TestGuardAroundSessions(t *testing.T) {
+func TestEachCallOfASessionHasItsOwnCaller(t *testing.T) {
 	w := newWorld(t)
 	h := mcp.Guard(w.options, sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return w.options.Server },
 		&sdk.StreamableHTTPOptions{JSONResponse: true}))
@@ -296,7 +296,7 @@ func TestGuardAroundSessions(t *testing.T) {
 }
 
 // A token that the verifier takes because clocks differ is one for the SDK too.
-func TestGuardLeeway(t *testing.T) {
+func TestSDKAcceptsTokensWithinTheLeeway(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "whoami", "{}")
 	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 340; c.ExpiresAt = c.IssuedAt + 300 }))
@@ -307,7 +307,7 @@ func TestGuardLeeway(t *testing.T) {
 
 // A stream ends when the token it was opened with does; an ordinary request is
 // not cut short.
-func TestGuardEndsStreams(t *testing.T) {
+func TestStreamEndsWithItsToken(t *testing.T) {
 	w := newWorld(t)
 	soon := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 358; c.ExpiresAt = c.IssuedAt + 300 })
 	h := mcp.Guard(w.options, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -27,7 +27,7 @@ import (
 )
 
 // Both protocol eras, with the SDK's own client.
-func TestTools(t *testing.T) {
+func TestToolsAnswerInAllProtocolVersions(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
 	for _, version := range []string{"2026-07-28", "2025-11-25", "2025-06-18"} {
@@ -79,7 +79,7 @@ func TestTools(t *testing.T) {
 	}
 }
 
-func TestWhoami(t *testing.T) {
+func TestWhoamiShowsTheClaims(t *testing.T) {
 	w := newWorld(t)
 	session := connect(t, w.handler(t), w.token(t, func(c *jwt.Claims) { c.Scope = "read write" }), "")
 	res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "whoami"})
@@ -98,7 +98,7 @@ func TestWhoami(t *testing.T) {
 }
 
 // Over a transport without tokens there is no caller, and no panic either.
-func TestWhoamiWithoutToken(t *testing.T) {
+func TestWhoamiWithoutTokenIsAToolError(t *testing.T) {
 	server := mcp.NewServer("test", "1")
 	mcp.AddSampleTools(server, new(mcp.Access).Require)
 	here, there := sdk.NewInMemoryTransports()
@@ -134,7 +134,7 @@ func TestListsArePrivate(t *testing.T) {
 // Whoever authorizes a message by its headers, or by another JSON parser than
 // the SDK's, must see what runs. Each row changes one thing of a good call of
 // echo; none may reach a tool.
-func TestJ09_Smuggling(t *testing.T) {
+func TestAmbiguousMessagesReachNoTool_J09(t *testing.T) {
 	w := newWorld(t)
 	var ran atomic.Int32
 	w.options.Server.AddReceivingMiddleware(func(next sdk.MethodHandler) sdk.MethodHandler {
@@ -270,7 +270,7 @@ func manyMembers(n int) string {
 }
 
 // A name outside ASCII can only be sent encoded.
-func TestNameOutsideASCII(t *testing.T) {
+func TestNameOutsideASCIIIsSentEncoded(t *testing.T) {
 	w := newWorld(t)
 	w.options.Server.AddPrompt(&sdk.Prompt{Name: "grüße"}, func(context.Context, *sdk.GetPromptRequest) (*sdk.GetPromptResult, error) {
 		return &sdk.GetPromptResult{Description: "found"}, nil
@@ -284,7 +284,7 @@ func TestNameOutsideASCII(t *testing.T) {
 	}
 }
 
-func TestUnsupportedVersionNamesOurs(t *testing.T) {
+func TestUnsupportedVersionNamesTheSupportedOnes(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "echo", "{}")
 	legacy(r)
@@ -303,7 +303,7 @@ func TestUnsupportedVersionNamesOurs(t *testing.T) {
 }
 
 // The form of a request: each row changes one thing of a good one.
-func TestRequestForm(t *testing.T) {
+func TestWrongFormsOfRequestsAreRefused_J10(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
 	huge := body("echo", `{"message":"`+strings.Repeat("x", 4<<20)+`"}`)
@@ -347,7 +347,7 @@ func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // Foreign pages and rebound host names are turned away, with a token or
 // without.
-func TestJ10_OriginAndHost(t *testing.T) {
+func TestForeignOriginsAndReboundHostsAreRefused_J10(t *testing.T) {
 	w := newWorld(t)
 	public := w.handler(t)
 	w.options.Resource = "http://localhost:8080/mcp"
@@ -418,7 +418,7 @@ func TestJ10_OriginAndHost(t *testing.T) {
 }
 
 // A proxy on the same machine passes the public Host on.
-func TestBehindLocalProxy(t *testing.T) {
+func TestLocalProxyMayPassThePublicHost(t *testing.T) {
 	w := newWorld(t)
 	srv := httptest.NewServer(w.handler(t))
 	defer srv.Close()
@@ -439,7 +439,7 @@ func TestBehindLocalProxy(t *testing.T) {
 }
 
 // A tool learns that its caller hung up.
-func TestCancellation(t *testing.T) {
+func TestToolLearnsThatItsCallerHungUp(t *testing.T) {
 	w := newWorld(t)
 	started, ended := make(chan bool), make(chan bool, 1)
 	w.options.Server.AddTool(&sdk.Tool{Name: "waits", InputSchema: json.RawMessage(`{"type":"object"}`)},
@@ -466,7 +466,7 @@ func TestCancellation(t *testing.T) {
 
 // A client of a version that we do not speak is offered one that we do, and
 // nothing is offered that needs a session.
-func TestInitialize(t *testing.T) {
+func TestInitializeOffersASupportedVersionAndNoSession(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "echo", "{}")
 	legacy(r)
@@ -493,7 +493,7 @@ func TestInitialize(t *testing.T) {
 	}
 }
 
-func TestPreflight(t *testing.T) {
+func TestPreflightAllowsMCPHeaders(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
 	r := httptest.NewRequest(http.MethodOptions, resource, nil)
@@ -533,7 +533,7 @@ func TestPreflight(t *testing.T) {
 // A web client on this machine, as the MCP Inspector is, can do everything with
 // an endpoint on this machine: ask, send what either protocol era needs, and read
 // what it has to. With a public one it can only if it is configured.
-func TestRow20_BrowserClients(t *testing.T) {
+func TestLocalBrowserClientsReachLocalEndpoints_Row20(t *testing.T) {
 	w := newWorld(t)
 	public := w.endpoint(t)
 	w.options.Resource = "http://localhost:8080/mcp"
@@ -594,7 +594,7 @@ func TestRow20_BrowserClients(t *testing.T) {
 }
 
 // Concurrent calls with the same JSON-RPC id never get each other's answer.
-func TestJ13_CrossUser(t *testing.T) {
+func TestConcurrentCallsGetTheirOwnAnswers_J13(t *testing.T) {
 	w := newWorld(t)
 	srv := httptest.NewServer(w.handler(t))
 	defer srv.Close()
@@ -636,7 +636,7 @@ func TestJ13_CrossUser(t *testing.T) {
 }
 
 // A panicking tool costs its own call, nothing else.
-func TestL17_PanickingTool(t *testing.T) {
+func TestPanickingToolFailsItsCallOnly_L17(t *testing.T) {
 	w := newWorld(t)
 	schema := json.RawMessage(`{"type":"object"}`)
 	w.options.Server.AddTool(&sdk.Tool{Name: "panics", InputSchema: schema}, func(context.Context, *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
@@ -678,7 +678,7 @@ func TestL17_PanickingTool(t *testing.T) {
 }
 
 // A subscription ends with the token that opened it.
-func TestListenEndsWithToken(t *testing.T) {
+func TestSubscriptionEndsWithItsToken(t *testing.T) {
 	w := newWorld(t)
 	w.options.Admission = admission.NewClass("mcp", 1)
 	srv := httptest.NewServer(w.handler(t))

@@ -63,7 +63,7 @@ func TestExpandLeavesItsArgument(t *testing.T) {
 }
 
 // Each row changes one thing of admin>write>read.
-func TestHierarchyRefuses(t *testing.T) {
+func TestWrongHierarchiesAreRefused(t *testing.T) {
 	known := []string{"read", "write", "admin"}
 	for text, want := range map[string]string{
 		"admin>write>reed":                     "reed",

@@ -12,7 +12,7 @@ import (
 	"signet/mcp"
 )
 
-func TestMetadata(t *testing.T) {
+func TestMetadataIsPublicAndDependsOnOptionsAlone(t *testing.T) {
 	w := newWorld(t)
 	h := mcp.Metadata(w.options)
 	get := func(method string, edit func(*http.Request)) *httptest.ResponseRecorder {

@@ -23,7 +23,7 @@ func (b taker) Read(p []byte) (int, error) {
 // What there is no room for is refused before its token is looked at and its body is
 // read, over MCP and without, and never with a challenge: clients keep their tokens and
 // come back. A page of an origin that may call can read that.
-func TestOverload(t *testing.T) {
+func TestOverloadRefusesBeforeTokenAndBody(t *testing.T) {
 	w := newWorld(t)
 	class := admission.NewClass("mcp", 1)
 	w.options.Admission = class

@@ -63,7 +63,7 @@ func decodeResult(t testing.TB, w *httptest.ResponseRecorder) (r toolResult) {
 }
 
 // What a script calls with curl answers what an MCP client gets.
-func TestRow50_CallTool(t *testing.T) {
+func TestScriptsGetTheAnswersOfMCPClients_Row50(t *testing.T) {
 	w := newWorld(t)
 	h := w.endpoint(t).Tools()
 	for _, tt := range []struct {
@@ -107,7 +107,7 @@ func TestRow50_CallTool(t *testing.T) {
 }
 
 // Each row changes one thing of a good call.
-func TestRow50_Refusals(t *testing.T) {
+func TestWrongCallsOfScriptsAreRefused_Row50(t *testing.T) {
 	w := newWorld(t)
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
 	calls := counted(w.options.Server, "act")
@@ -193,7 +193,7 @@ func TestRow50_Refusals(t *testing.T) {
 }
 
 // Tools that fail in their own ways.
-func TestRow50_FailingTools(t *testing.T) {
+func TestFailingToolsAnswerScripts_Row50(t *testing.T) {
 	w := newWorld(t)
 	add := func(name string, f func(context.Context, *sdk.CallToolRequest) error) {
 		sdk.AddTool(w.options.Server, &sdk.Tool{Name: name}, func(ctx context.Context, r *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {
@@ -231,7 +231,7 @@ func TestRow50_FailingTools(t *testing.T) {
 	}
 }
 
-func TestRow50_WithoutLogin(t *testing.T) {
+func TestScriptsCallPublicToolsWithoutToken_Row50(t *testing.T) {
 	w := newWorld(t)
 	w.options.Access.WithoutLogin("greet", "get_secret")
 	h := w.endpoint(t).Tools()
@@ -250,7 +250,7 @@ func TestRow50_WithoutLogin(t *testing.T) {
 }
 
 // A caller who hung up gets nothing, and nobody is alarmed.
-func TestRow50_HangUp(t *testing.T) {
+func TestHangUpIsNoFault_Row50(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	sdk.AddTool(w.options.Server, &sdk.Tool{Name: "slow"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
@@ -265,7 +265,7 @@ func TestRow50_HangUp(t *testing.T) {
 }
 
 // Concurrent calls never get each other's answer, though inside all have one id.
-func TestJ13_CrossUserREST(t *testing.T) {
+func TestConcurrentScriptsGetTheirOwnAnswers_J13(t *testing.T) {
 	w := newWorld(t)
 	h := w.endpoint(t).Tools()
 	var crossed atomic.Int32
@@ -324,7 +324,7 @@ func FuzzCallTool(f *testing.F) {
 }
 
 // Where to begin, for programs that ask before they log in.
-func TestRow05_Connect(t *testing.T) {
+func TestConnectSaysWhereALoginBegins_Row05(t *testing.T) {
 	w := newWorld(t)
 	h := mcp.Connect(w.options)
 	for _, header := range []string{"", "Bearer " + w.token(t, nil)} {

@@ -42,7 +42,7 @@ func lasting(ended map[string]time.Duration, mu *sync.Mutex) http.Handler {
 
 // G04: what a token opened ends when its grant is revoked, be it a stream or the
 // answer to a call; what belongs to others goes on.
-func TestG04_RevocationEndsStreams(t *testing.T) {
+func TestRevocationEndsStreams_G04(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		revoke := w.revocable(t)
@@ -102,7 +102,7 @@ func TestG04_RevocationEndsStreams(t *testing.T) {
 }
 
 // A call that answers at once, or not with events, is not watched and not cut off.
-func TestGuardCutsOffNoPlainAnswer(t *testing.T) {
+func TestRevocationCutsOffNoPlainAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		revoke := w.revocable(t)
@@ -125,7 +125,7 @@ func TestGuardCutsOffNoPlainAnswer(t *testing.T) {
 }
 
 // The one stream that the endpoint itself opens.
-func TestG04_RevocationEndsSubscriptions(t *testing.T) {
+func TestRevocationEndsSubscriptions_G04(t *testing.T) {
 	w := newWorld(t)
 	revoke := w.revocable(t)
 	srv := httptest.NewServer(w.handler(t))

@@ -16,7 +16,7 @@ import (
 
 // Plain requests for documents are answered ahead of everything else, as they would be
 // without that, but for the id of a request.
-func TestDocumentsAreAnsweredAhead(t *testing.T) {
+func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 	ahead := newServer(t, func(o *server.Options) { o.Issuer = "http://localhost:8080/t1" })
 	debug := newServer(t, func(o *server.Options) {
 		o.DataDir, o.Issuer = t.TempDir()+"/data", "http://localhost:8080/t1"

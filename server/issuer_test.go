@@ -47,7 +47,7 @@ const otherEpoch = "AAAAAAAAAAAAAAAA"
 
 // A server that finds another store behind its issuer does not start, and says why and
 // what to do. Whatever else answers, or nothing, does not keep it from starting.
-func TestM04_AnotherStoreBehindTheIssuer(t *testing.T) {
+func TestAnotherStoreBehindTheIssuerStopsTheStart_M04(t *testing.T) {
 	elsewhere := issuerAt(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%q}`, otherEpoch) })
 	for _, tt := range []struct {
 		name    string
@@ -105,7 +105,7 @@ func TestM04_AnotherStoreBehindTheIssuer(t *testing.T) {
 
 // The fingerprint that a server shows is its store's: the same after a restart, another
 // one for another store, and never the epoch itself.
-func TestM04_ReadinessShowsTheStore(t *testing.T) {
+func TestReadinessShowsAFingerprintOfTheStore_M04(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	var shown []string
 	for _, d := range []string{dir, dir, dir + "2"} {
@@ -122,7 +122,7 @@ func TestM04_ReadinessShowsTheStore(t *testing.T) {
 // Replicas of one database start behind the issuer that the first of them serves. One
 // that starts while the database is down finds out later that the issuer leads to
 // another store, says so, and is ready again when that one is gone.
-func TestM04_ReplicasBehindOneIssuer(t *testing.T) {
+func TestReplicasBehindOneIssuerShareAStore_M04(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.URL(t))
 	var front atomic.Pointer[http.Handler]
 	other := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%q}`, otherEpoch) }))

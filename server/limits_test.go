@@ -138,7 +138,7 @@ func chunked(body string) string {
 
 // K01: a body longer than allowed is refused after as much of it as is allowed, with
 // and without Content-Length, and the connection ends.
-func TestK01_BodyLimits(t *testing.T) {
+func TestLongBodiesAreRefused_K01(t *testing.T) {
 	addr, m := live(t, nil)
 	big := "a=" + strings.Repeat("x", 5<<20)
 	requests := func(path string) map[string]string {
@@ -191,7 +191,7 @@ func TestK01_BodyLimits(t *testing.T) {
 }
 
 // K01: bodies that come at once are not kept.
-func TestK01_ParallelBodies(t *testing.T) {
+func TestParallelBodiesAreNotKept_K01(t *testing.T) {
 	addr, _ := live(t, nil)
 	body := strings.Repeat("x", 1<<20)
 	request := fmt.Sprintf("POST /token HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", formHeader, len(body), body)
@@ -221,7 +221,7 @@ func TestK01_ParallelBodies(t *testing.T) {
 
 // K02: what is too much for a header, or has no place in one, is refused, and the
 // connection ends.
-func TestK02_HeaderLimits(t *testing.T) {
+func TestWrongAndLongHeadersAreRefused_K02(t *testing.T) {
 	addr, m := live(t, nil)
 	const path = "/.well-known/oauth-authorization-server"
 	var cookies strings.Builder
@@ -268,7 +268,7 @@ func TestK02_HeaderLimits(t *testing.T) {
 
 // K03: connections that never finish their request are closed in time, and nobody
 // else waits for them.
-func TestK03_Slowloris(t *testing.T) {
+func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 	t.Parallel() // it takes a quarter of a minute
 	addr, _ := live(t, nil)
 	each := 1000
@@ -339,7 +339,7 @@ func TestK03_Slowloris(t *testing.T) {
 
 // K03: streams, and tools that take their time, have no write deadline; everything
 // else has one.
-func TestK03_WriteDeadline(t *testing.T) {
+func TestOnlyStreamsAndToolsHaveNoWriteDeadline_K03(t *testing.T) {
 	addr, m := live(t, nil)
 	for path, endless := range map[string]bool{"/mcp": true, "/tools/echo": true, "/token": false, "/livez": false, "/.well-known/oauth-protected-resource": false} {
 		res, err := http.Get("http://" + addr + path)
@@ -359,7 +359,7 @@ func TestK03_WriteDeadline(t *testing.T) {
 
 // K03: streams that are opened and reset at once, and headers that never end, close
 // the connection, and the server is there for others.
-func TestK03_RapidReset(t *testing.T) {
+func TestStreamFloodsEndOnlyTheirConnection_K03(t *testing.T) {
 	cert, key := selfSigned(t)
 	addr, _ := live(t, func(o *server.Options) {
 		o.TLSCert, o.TLSKey = cert, key
@@ -456,7 +456,7 @@ func wantClosed(t *testing.T, gone <-chan struct{}) {
 
 // K04: headers that claim another host or scheme are believed at no endpoint: not in
 // links, redirects, cookies or challenges.
-func TestK04_ForgedHeaders(t *testing.T) {
+func TestForgedHeadersChangeNoAnswer_K04(t *testing.T) {
 	srv := newServer(t, nil)
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "echo"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
 		return &sdk.CallToolResult{}, nil, nil
@@ -567,7 +567,7 @@ func registered(t *testing.T, base string) string {
 // K04: of X-Forwarded-For counts what a trusted proxy has added: the right-most
 // address that is not one of them. Without trusted proxies, or where it cannot be
 // read, the connection's address counts.
-func TestK04_ClientAddress(t *testing.T) {
+func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	for name, c := range map[string]struct {
 		trusted []netip.Prefix
@@ -617,7 +617,7 @@ func TestK04_ClientAddress(t *testing.T) {
 }
 
 // K04, C09: a limit by address cannot be escaped by claiming another one.
-func TestK04_LimitsByAddress(t *testing.T) {
+func TestForgedAddressesDoNotEscapeLimits_K04_C09(t *testing.T) {
 	for name, c := range map[string]struct {
 		trusted string
 		header  string // %d is another number each time
@@ -660,7 +660,7 @@ func TestK04_LimitsByAddress(t *testing.T) {
 // K05: a request that a proxy before us may read otherwise is refused, or is the
 // last one on its connection: there is never an answer to a second request hidden in
 // the first.
-func TestK05_Smuggling(t *testing.T) {
+func TestAmbiguousRequestsEndTheirConnection_K05(t *testing.T) {
 	addr, _ := live(t, nil)
 	const hidden = "GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	post := func(headers, rest string) string {
@@ -701,7 +701,7 @@ func TestK05_Smuggling(t *testing.T) {
 
 // K03: connections beyond the limit are closed at once; those within it are served,
 // and one that ends makes room.
-func TestK03_ConnectionLimit(t *testing.T) {
+func TestConnectionsBeyondTheLimitAreClosed_K03(t *testing.T) {
 	const limit = 3
 	srv := newServer(t, func(o *server.Options) { o.MaxConnections = limit })
 	base, stop := serving(t, srv)

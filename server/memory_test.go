@@ -11,7 +11,7 @@ import (
 
 // The server does not start where its logins would not fit, whichever control group
 // sets the limit, and says how much would do.
-func TestHashesFitIntoTheMemory(t *testing.T) {
+func TestLoginsMustFitIntoMemory(t *testing.T) {
 	const v2, v1 = "0::/app/web\n", "5:devices:/\n4:memory:/app/web\n0::/\n"
 	hashes := users.Stats{Limit: 2, Memory: 19 << 20} // 89 MiB with the rest
 	for name, c := range map[string]struct {

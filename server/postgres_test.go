@@ -40,7 +40,7 @@ func (b *safeBuffer) String() string {
 // A replica that starts while the database is down serves what its files and flags
 // allow, gives no verdict on anything, and serves all once the database is there. No
 // file is made, and the password is in no log.
-func TestStartDuringOutage(t *testing.T) {
+func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.URL(t))
 	proxy.Set(pgtest.Reset)
 	u, err := url.Parse(proxy.URL)

@@ -83,7 +83,7 @@ func TestLoginPathMustBeFree(t *testing.T) {
 	}
 }
 
-func TestAllServesBothSides(t *testing.T) {
+func TestRoleAllServesBothSides(t *testing.T) {
 	srv := newServer(t, nil)
 	for path, want := range map[string]int{
 		"/.well-known/oauth-authorization-server":       200,
@@ -139,7 +139,7 @@ func TestRoleMCPHoldsNothing(t *testing.T) {
 }
 
 // Several resources: each token is good at the one it names.
-func TestSeveralResources(t *testing.T) {
+func TestEachResourceHasItsOwnMetadata(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) {
 		o.Resources = []string{"http://localhost:8080/a", "http://localhost:8080/b", "https://elsewhere.example/mcp"}
 	})
@@ -158,7 +158,7 @@ func TestSeveralResources(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNewRefusesWrongOptions(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*server.Options)
 		want   string
@@ -183,7 +183,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 // One server per store: the second is refused, with the reason.
-func TestM04_SecondServerOnOneStore(t *testing.T) {
+func TestSecondServerOnOneStoreIsRefused_M04(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	newServer(t, func(o *server.Options) { o.DataDir = dir })
 	second, err := server.New(server.Options{Check: check, DataDir: dir}.Alone())
@@ -197,7 +197,7 @@ func TestM04_SecondServerOnOneStore(t *testing.T) {
 }
 
 // What is for operators is not on the public listener.
-func TestL13_DebugSurface(t *testing.T) {
+func TestPublicListenerHasNoDebugEndpoints_L13(t *testing.T) {
 	port, err := freeport.New()
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func serving(t *testing.T, srv *server.Server) (base string, stop func() error) 
 
 // A stop under load breaks no request of clients that go elsewhere when an answer
 // asks them to, as a load balancer does.
-func TestStopDropsNothing(t *testing.T) {
+func TestStopDropsNoRequest(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
 	base, stop := serving(t, srv)
 	var answered, broken atomic.Int64
@@ -300,7 +300,7 @@ func TestStopDropsNothing(t *testing.T) {
 
 // Clients that open a connection for each request, and know nothing of readiness, are
 // either answered or refused: none is taken, and then dropped with its request.
-func TestStopRefusesOrAnswers(t *testing.T) {
+func TestStopAnswersOrRefusesNewConnections(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs Linux: elsewhere a listener that is closed drops what is in its queue")
 	}
@@ -343,7 +343,7 @@ func TestStopRefusesOrAnswers(t *testing.T) {
 	}
 }
 
-func TestDrainTellsClientsAndProbes(t *testing.T) {
+func TestDrainingServerSendsClientsElsewhere(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
 	base, stop := serving(t, srv)
 	if resp, err := http.Get(base + "/readyz"); err != nil || resp.StatusCode != 200 || resp.Close {
@@ -376,7 +376,7 @@ func TestDrainTellsClientsAndProbes(t *testing.T) {
 }
 
 // TLS 1.0 and 1.1 fail on the socket; 1.2 works and speaks HTTP/2.
-func TestA05_TLS(t *testing.T) {
+func TestTLSIsAtLeastVersion12_A05(t *testing.T) {
 	cert, key := selfSigned(t)
 	srv := newServer(t, func(o *server.Options) { o.Issuer, o.TLSCert, o.TLSKey = "https://localhost:8443", cert, key })
 	base, stop := serving(t, srv)
@@ -449,7 +449,7 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 }
 
 // A port that was changed in one place only leads clients to another server.
-func TestPortOfAnotherIssuer(t *testing.T) {
+func TestPortOtherThanTheIssuersIsReported(t *testing.T) {
 	for _, tt := range []struct {
 		issuer, listen string
 		warns          bool

@@ -80,7 +80,7 @@ func done(context.Context, *sdk.CallToolRequest, none) (*sdk.CallToolResult, any
 }
 
 // One line beside AddTool is all that a tool with a scope takes.
-func TestRow50_ToolsOfTheFirstResource(t *testing.T) {
+func TestToolsOfTheFirstResourceNeedNoMCP_Row50(t *testing.T) {
 	is := newIssuer(t)
 	log := &safeBuffer{}
 	srv := newServer(t, func(o *server.Options) {
@@ -123,7 +123,7 @@ func TestRow50_ToolsOfTheFirstResource(t *testing.T) {
 }
 
 // The hint is at the first resource's path, and what it names is served.
-func TestRow05_ConnectHint(t *testing.T) {
+func TestConnectHintNamesServedEndpoints_Row05(t *testing.T) {
 	for resource, path := range map[string]string{"": "/mcp/connect", "http://localhost:8080/a": "/a/connect", "http://localhost:8080/a/": "/a/connect"} {
 		srv := newServer(t, func(o *server.Options) {
 			if resource != "" {
@@ -144,7 +144,7 @@ func TestRow05_ConnectHint(t *testing.T) {
 	}
 }
 
-func TestScopeHierarchyOption(t *testing.T) {
+func TestScopeHierarchyOptionDecidesAtTools(t *testing.T) {
 	is := newIssuer(t)
 	for _, tt := range []struct {
 		hierarchy, scope string
@@ -167,7 +167,7 @@ func TestScopeHierarchyOption(t *testing.T) {
 }
 
 // A resource may be a whole host, also the one of the authorization server.
-func TestResourceWithoutPath(t *testing.T) {
+func TestResourceMayBeAWholeHost(t *testing.T) {
 	is := newIssuer(t)
 	for _, role := range []string{"all", "mcp"} {
 		for _, resource := range []string{"http://localhost:8080", "http://localhost:8080/"} {

@@ -48,7 +48,7 @@ func wantDoor(t *testing.T, c *admission.Class, open bool) {
 
 // The door closes when all slots are taken and the next one would wait too long, and
 // it opens with the first slot that is free.
-func TestDoor(t *testing.T) {
+func TestDoorClosesWhenAllSlotsAreTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []*admission.Class{admission.New().Refresh, admission.NewClass("own", 2)} {
 			wantDoor(t, c, true)
@@ -70,7 +70,7 @@ func TestDoor(t *testing.T) {
 }
 
 // Where slots are held for a moment only, a burst waits, in order.
-func TestBurstWaits(t *testing.T) {
+func TestBurstWaitsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
 		slots := c.Stats().Slots
@@ -107,7 +107,7 @@ func TestBurstWaits(t *testing.T) {
 
 // Who waits while nothing moves is refused in the end, who goes away makes room, and
 // there is a bound to them all (INV20).
-func TestINV20_QueueIsBounded(t *testing.T) {
+func TestQueueIsBounded_INV20(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
 		for range c.Stats().Slots {
@@ -149,7 +149,7 @@ func TestINV20_QueueIsBounded(t *testing.T) {
 
 // After slots were held for long, as in an outage of the store, a moment's good
 // service is enough to take a burst again.
-func TestRecovers(t *testing.T) {
+func TestBurstIsTakenAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
 		for _, s := range fill(t, c) {
@@ -217,7 +217,7 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 }
 
 // What has no class is never refused.
-func TestNoClass(t *testing.T) {
+func TestRequestWithoutClassIsNeverRefused(t *testing.T) {
 	var c *admission.Class
 	wantNil := c.Door(t.Context())
 	s, err := c.Enter(t.Context())

@@ -127,9 +127,11 @@ func rows(t *testing.T, s *store.Store) (n int) {
 
 // After five failures every wait is twice as long, up to a quarter of an hour. A
 // refusal is not counted, and nobody else has to wait.
-func TestC09_OneAccountFromOneAddress(t *testing.T) { onBoth(t, testC09_OneAccountFromOneAddress) }
+func TestWaitsDoubleForOneAccountAndAddress_C09(t *testing.T) {
+	onBoth(t, testWaitsDoubleForOneAccountAndAddress_C09)
+}
 
-func testC09_OneAccountFromOneAddress(t *testing.T, e engine) {
+func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e engine) {
 	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	for range 5 {
@@ -155,9 +157,11 @@ func testC09_OneAccountFromOneAddress(t *testing.T, e engine) {
 
 // One password tried on many users is stopped at the address, which other addresses
 // do not feel.
-func TestC09_OnePasswordManyUsers(t *testing.T) { onBoth(t, testC09_OnePasswordManyUsers) }
+func TestOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T) {
+	onBoth(t, testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09)
+}
 
-func testC09_OnePasswordManyUsers(t *testing.T, e engine) {
+func testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T, e engine) {
 	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	tried := 0
@@ -181,7 +185,7 @@ func testC09_OnePasswordManyUsers(t *testing.T, e engine) {
 }
 
 // Spellings of one name are one account, and so is all that is no name.
-func TestC09_SpellingsShareACount(t *testing.T) {
+func TestSpellingsOfANameShareACount_C09(t *testing.T) {
 	for what, names := range map[string][]string{
 		"spellings": {"zoë", "Zoë", " ZOË ", "zoe\u0308", "ZOE\u0308\t"},
 		"no names":  {"", " ", "a\x00b", "a\u200bb", "\xff", strings.Repeat("a", 200), strings.Repeat("b", 100_000)},
@@ -212,9 +216,11 @@ func patient(do func() error) (err error) {
 
 // However many come at once, at however many replicas: they count from their
 // beginning.
-func TestC09_AtOnce(t *testing.T) { onBoth(t, testC09_AtOnce) }
+func TestAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T) {
+	onBoth(t, testAttemptsAtOnceCountFromTheirBeginning_C09)
+}
 
-func testC09_AtOnce(t *testing.T, e engine) {
+func testAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T, e engine) {
 	o := e.options(t)
 	var replicas []*throttle.Logins
 	for range 3 {
@@ -255,7 +261,7 @@ func testC09_AtOnce(t *testing.T, e engine) {
 }
 
 // Which addresses are one.
-func TestC09_Addresses(t *testing.T) {
+func TestIPv6NetworksCountAsOneAddress_C09(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
 		same bool
@@ -336,9 +342,9 @@ func TestSuccessDoesNotHideGuessing(t *testing.T) {
 }
 
 // A login that goes well does not make its neighbours wait longer.
-func TestSuccessDelaysNobody(t *testing.T) { onBoth(t, testSuccessDelaysNobody) }
+func TestSuccessDelaysNoOtherLogin(t *testing.T) { onBoth(t, testSuccessDelaysNoOtherLogin) }
 
-func testSuccessDelaysNobody(t *testing.T, e engine) {
+func testSuccessDelaysNoOtherLogin(t *testing.T, e engine) {
 	th, s := e.throttle(t)
 	now := s.Now().Truncate(time.Millisecond)
 	for i := range 34 {
@@ -371,9 +377,9 @@ func testSuccessDelaysNobody(t *testing.T, e engine) {
 }
 
 // An attempt in which no password was checked is as if it had not been.
-func TestWithdraw(t *testing.T) { onBoth(t, testWithdraw) }
+func TestWithdrawnAttemptLeavesNoTrace(t *testing.T) { onBoth(t, testWithdrawnAttemptLeavesNoTrace) }
 
-func testWithdraw(t *testing.T, e engine) {
+func testWithdrawnAttemptLeavesNoTrace(t *testing.T, e engine) {
 	th, s := e.throttle(t)
 	now := s.Now()
 	for range 100 {
@@ -472,9 +478,9 @@ func testFailuresAreForgotten(t *testing.T, e engine) {
 
 // A restart forgets nothing, and a replica with a clock that is behind does not make
 // anybody wait for the difference.
-func TestThrottleIsInTheStore(t *testing.T) { onBoth(t, testThrottleIsInTheStore) }
+func TestCountsSurviveARestart(t *testing.T) { onBoth(t, testCountsSurviveARestart) }
 
-func testThrottleIsInTheStore(t *testing.T, e engine) {
+func testCountsSurviveARestart(t *testing.T, e engine) {
 	o := e.options(t)
 	th, s := openThrottle(t, o)
 	now := s.Now().Truncate(time.Millisecond)
@@ -495,7 +501,7 @@ func testThrottleIsInTheStore(t *testing.T, e engine) {
 }
 
 // Names of nobody may be passwords: neither they nor addresses are in the store.
-func TestThrottleKeepsNoNames(t *testing.T) {
+func TestStoreHasNoNamesOrAddresses(t *testing.T) {
 	o := sqlite.options(t)
 	th, s := openThrottle(t, o)
 	names := []string{"correct-horse", "alice-of-wonderland"}
@@ -520,7 +526,7 @@ func TestThrottleKeepsNoNames(t *testing.T) {
 }
 
 // What one store holds says nothing about what another one does.
-func TestThrottleHashesForOneStore(t *testing.T) {
+func TestKeysDifferBetweenStores(t *testing.T) {
 	var keys [2]string
 	for i := range keys {
 		th, s := newThrottle(t)
@@ -538,9 +544,9 @@ func TestThrottleHashesForOneStore(t *testing.T) {
 }
 
 // While the store cannot say how many failed before, nobody is let in.
-func TestThrottleWithoutItsStore(t *testing.T) { onBoth(t, testThrottleWithoutItsStore) }
+func TestNoLoginBeginsWithoutTheStore(t *testing.T) { onBoth(t, testNoLoginBeginsWithoutTheStore) }
 
-func testThrottleWithoutItsStore(t *testing.T, e engine) {
+func testNoLoginBeginsWithoutTheStore(t *testing.T, e engine) {
 	th, s := e.throttle(t)
 	now := s.Now()
 	a, _ := refusal(t, th, "alice", home, now)
@@ -558,9 +564,9 @@ func testThrottleWithoutItsStore(t *testing.T, e engine) {
 
 // There are never more counts than the bound allows, whatever is tried; those go that
 // would go first.
-func TestL15_CountsAreBounded(t *testing.T) { onBoth(t, testL15_CountsAreBounded) }
+func TestCountsAreBounded_L15(t *testing.T) { onBoth(t, testCountsAreBounded_L15) }
 
-func testL15_CountsAreBounded(t *testing.T, e engine) {
+func testCountsAreBounded_L15(t *testing.T, e engine) {
 	const most = 200
 	o := e.options(t)
 	var replicas [2]*throttle.Logins
@@ -611,7 +617,7 @@ func testL15_CountsAreBounded(t *testing.T, e engine) {
 }
 
 // Counts go when their time is over, not before, while the server runs.
-func TestL15_CountsArePruned(t *testing.T) {
+func TestCountsArePruned_L15(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s, err := store.Open(t.Context(), sqlite.options(t))
