@@ -14,8 +14,8 @@ import (
 	"signet/server"
 )
 
-// Plain requests for documents are answered ahead of everything else, as they would be
-// without that, but for the id of a request.
+// Plain requests for documents are answered before the full handler, with the same answer
+// except for the request ID. All other requests go to the full handler.
 func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 	ahead := newServer(t, func(o *server.Options) { o.Issuer = "http://localhost:8080/t1" })
 	debug := newServer(t, func(o *server.Options) {
@@ -35,7 +35,7 @@ func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 	} {
 		first := ask(ahead, "GET", path, nil, nil)
 		if first.StatusCode != 200 || first.Header.Get("X-Request-Id") != "" {
-			t.Errorf("%s: %d, with an id: %t; want 200 ahead of the rest", path, first.StatusCode, first.Header.Get("X-Request-Id") != "")
+			t.Errorf("%s: %d, with a request ID: %t; want 200 without", path, first.StatusCode, first.Header.Get("X-Request-Id") != "")
 		}
 		etag := http.Header{"If-None-Match": first.Header["Etag"]}
 		for name, header := range map[string]http.Header{"plain": nil, "with its tag": etag, "with another": {"If-None-Match": {`"x"`}}} {
@@ -45,20 +45,20 @@ func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 				got, want = ask(ahead, "GET", path, header, nil), ask(ahead, "GET", path+"?", header, nil)
 				a, _ = io.ReadAll(got.Body)
 				b, _ = io.ReadAll(want.Body)
-				// A second may turn between the two: a max-age is less then, or the feed signed anew.
+				// If a second passes between the two, max-age is less, or the feed is signed anew.
 				if got.Header.Get("Cache-Control") == want.Header.Get("Cache-Control") && got.Header.Get("ETag") == want.Header.Get("ETag") {
 					break
 				}
 			}
 			if want.Header.Get("X-Request-Id") == "" {
-				t.Errorf("%s? was not answered by the rest", path)
+				t.Errorf("%s? was not answered by the full handler", path)
 			}
 			want.Header.Del("X-Request-Id")
 			if got.StatusCode != want.StatusCode || string(a) != string(b) || header == nil && len(a) == 0 {
-				t.Errorf("%s, %s: %d %.100q, otherwise %d %.100q", path, name, got.StatusCode, a, want.StatusCode, b)
+				t.Errorf("%s, %s: %d %.100q, from the full handler %d %.100q", path, name, got.StatusCode, a, want.StatusCode, b)
 			}
 			if diff := cmp.Diff(want.Header, got.Header); diff != "" {
-				t.Errorf("%s, %s: headers (-otherwise +ahead)\n%s", path, name, diff)
+				t.Errorf("%s, %s: headers (-full +early)\n%s", path, name, diff)
 			}
 		}
 		for name, resp := range map[string]*http.Response{
@@ -71,7 +71,7 @@ func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 			"with an access log": ask(debug, "GET", path, nil, nil),
 		} {
 			if resp.Header.Get("X-Request-Id") == "" {
-				t.Errorf("%s of %s: %d, not from where all requests are looked at", name, path, resp.StatusCode)
+				t.Errorf("%s of %s: %d, not from the full handler", name, path, resp.StatusCode)
 			}
 		}
 	}

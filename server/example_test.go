@@ -14,7 +14,7 @@ import (
 	"signet/users"
 )
 
-// A program shows a login page of its own. Everything else stays as it is.
+// A program shows a login page of its own.
 func ExampleOptions_loginHandler() {
 	page := template.Must(template.New("login").Parse(`<form method="post"><input type="hidden" name="state" value="{{.State}}">
 <input name="username"> <input name="password" type="password"> <button>Sign in</button> {{.Problem}}</form>

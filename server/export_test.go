@@ -10,12 +10,12 @@ import (
 // AskAgain sets how long after a start the issuer is asked again.
 func (o *Options) AskAgain(d time.Duration) { o.askAgain = d }
 
-// Alone makes the server ask nobody: the tests' issuer may be that of a demo that runs
-// on this machine.
+// Alone makes the server not ask its issuer: a demo on this machine may have the issuer of
+// the tests.
 func (o Options) Alone() Options {
 	o.alone = true
 	return o
 }
 
-// CheckMemory is the check at the start, in another file system.
+// CheckMemory is the check of the start, in another file system.
 func CheckMemory(root fs.FS, hashes users.Stats) error { return checkMemory(root, hashes) }

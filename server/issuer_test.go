@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -17,7 +16,7 @@ import (
 	"signet/server"
 )
 
-// issuerAt is what answers for the issuer before and beside the server under test.
+// issuerAt returns the URL of an issuer whose requests h answers.
 func issuerAt(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
 	front := httptest.NewServer(h)
@@ -28,25 +27,9 @@ func issuerAt(t *testing.T, h http.HandlerFunc) string {
 	return front.URL
 }
 
-// health is the answer of /readyz.
-type health struct {
-	Status, Config, Epoch string
-	Users, Clients        *int
-}
-
-func readiness(t *testing.T, srv *server.Server) (status int, doc health) {
-	t.Helper()
-	w := get(t, srv, "/readyz")
-	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
-		t.Fatalf("/readyz: %s: %v", w.Body, err)
-	}
-	return w.Code, doc
-}
-
 const otherEpoch = "AAAAAAAAAAAAAAAA"
 
-// A server that finds another store behind its issuer does not start, and says why and
-// what to do. Whatever else answers, or nothing, does not keep it from starting.
+// The error says why, and what to do. Other answers, or no answer, do not stop the start.
 func TestAnotherStoreBehindTheIssuerStopsTheStart_M04(t *testing.T) {
 	elsewhere := issuerAt(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"epoch":%q}`, otherEpoch) })
 	for _, tt := range []struct {
@@ -60,8 +43,8 @@ func TestAnotherStoreBehindTheIssuerStopsTheStart_M04(t *testing.T) {
 			fmt.Fprintf(w, `{"status":"draining","epoch":%q}`, otherEpoch)
 		}, true},
 		{"a release that shows no epoch", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) }, false},
-		{"one that waits for its store", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":""}`) }, false},
-		{"an epoch that is none", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":"1970"}`) }, false},
+		{"a server that waits for its store", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":""}`) }, false},
+		{"an epoch of another form", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":"1970"}`) }, false},
 		{"an epoch of another type", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"epoch":1}`) }, false},
 		{"a proxy without a server", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "Bad Gateway", http.StatusBadGateway) }, false},
 		{"a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome</html>") }, false},
@@ -81,7 +64,7 @@ func TestAnotherStoreBehindTheIssuerStopsTheStart_M04(t *testing.T) {
 			began := time.Now()
 			srv, err := server.New(o)
 			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("it took %v to decide", took)
+				t.Errorf("the start took %v, want at most 10 s", took)
 			}
 			if !tt.refused {
 				if err != nil {
@@ -103,8 +86,7 @@ func TestAnotherStoreBehindTheIssuerStopsTheStart_M04(t *testing.T) {
 	}
 }
 
-// The fingerprint that a server shows is its store's: the same after a restart, another
-// one for another store, and never the epoch itself.
+// It is the same after a restart, another one for another store, and never the epoch itself.
 func TestReadinessShowsAFingerprintOfTheStore_M04(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	var shown []string
@@ -119,9 +101,9 @@ func TestReadinessShowsAFingerprintOfTheStore_M04(t *testing.T) {
 	}
 }
 
-// Replicas of one database start behind the issuer that the first of them serves. One
-// that starts while the database is down finds out later that the issuer leads to
-// another store, says so, and is ready again when that one is gone.
+// Replicas of one database start behind the issuer that the first of them serves. A replica
+// that starts while the database is down finds out later that the issuer leads to another
+// store, logs it, and is ready again when the other server is gone.
 func TestReplicasBehindOneIssuerShareAStore_M04(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.URL(t))
 	var front atomic.Pointer[http.Handler]
@@ -154,19 +136,10 @@ func TestReplicasBehindOneIssuerShareAStore_M04(t *testing.T) {
 		t.Errorf("without a store: %+v", doc)
 	}
 	proxy.Set(pgtest.Pass)
-	until := func(want string) {
-		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			_, doc := readiness(t, third)
-			if strings.Contains(doc.Status, want) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("/readyz says %+v, want %q", doc, want)
-			}
-		}
+	status := func(want string) func() (any, bool) {
+		return func() (any, bool) { _, doc := readiness(t, third); return doc, strings.Contains(doc.Status, want) }
 	}
-	until("another store")
+	until(t, "a status that names another store", status("another store"))
 	if status, _ := readiness(t, third); status != 503 {
 		t.Errorf("/readyz beside another store: %d, want 503", status)
 	}
@@ -174,5 +147,5 @@ func TestReplicasBehindOneIssuerShareAStore_M04(t *testing.T) {
 		t.Errorf("logged: %s", log)
 	}
 	front.Store(&none)
-	until("ok")
+	until(t, "the status ok", status("ok"))
 }

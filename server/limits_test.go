@@ -29,8 +29,8 @@ import (
 	"signet/server"
 )
 
-// meter counts what the server reads from its connections, and keeps the deadline
-// with which it wrote last.
+// meter counts the bytes that the server reads from its connections, and keeps the write
+// deadline of its last write.
 type meter struct {
 	net.Listener
 	read     atomic.Int64
@@ -81,20 +81,17 @@ func live(t *testing.T, change func(*server.Options)) (addr string, m *meter) {
 		t.Fatal(err)
 	}
 	m = &meter{Listener: l}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ctx, m) }()
+	_, stop := serveOn(t, srv, m)
 	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
+		if err := stop(); err != nil {
 			t.Error(err)
 		}
 	})
 	return l.Addr().String(), m
 }
 
-// exchange sends bytes and returns the answers until the server closes, or says
-// nothing for ten seconds.
+// exchange sends bytes and returns the answers until the server closes, or sends nothing for
+// ten seconds.
 func exchange(t *testing.T, addr, sent string) (answers string, closed bool) {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -118,7 +115,7 @@ func exchange(t *testing.T, addr, sent string) (answers string, closed bool) {
 	}
 }
 
-// status is that of the first answer.
+// status returns the status of the first answer.
 func status(answers string) string {
 	_, rest, _ := strings.Cut(answers, " ")
 	code, _, _ := strings.Cut(rest, " ")
@@ -127,7 +124,7 @@ func status(answers string) string {
 
 const formHeader = "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: same-origin\r\n"
 
-// chunked is a body in chunks.
+// chunked returns a body in chunks.
 func chunked(body string) string {
 	var b strings.Builder
 	for part := range slices.Chunk([]byte(body), 4000) {
@@ -136,8 +133,8 @@ func chunked(body string) string {
 	return b.String() + "0\r\n\r\n"
 }
 
-// K01: a body longer than allowed is refused after as much of it as is allowed, with
-// and without Content-Length, and the connection ends.
+// A body that is too long is refused when its allowed part has been read, with and without
+// Content-Length, and the connection ends.
 func TestLongBodiesAreRefused_K01(t *testing.T) {
 	addr, m := live(t, nil)
 	big := "a=" + strings.Repeat("x", 5<<20)
@@ -153,8 +150,8 @@ func TestLongBodiesAreRefused_K01(t *testing.T) {
 		if answer, closed := exchange(t, addr, request); status(answer) != "413" || !closed {
 			t.Errorf("%s: closed %t, %.200q", name, closed, answer)
 		}
-		// Some more than the limit is read for a client that sends it before it looks for
-		// an answer.
+		// The server reads somewhat more than the limit, for clients that send the body
+		// before they read the answer.
 		if read := m.read.Load() - before; read > 350<<10 {
 			t.Errorf("%s: %d KB were read", name, read>>10)
 		}
@@ -170,7 +167,7 @@ func TestLongBodiesAreRefused_K01(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	// Little is to come, but nobody waits for it.
+	// The server does not wait for the rest of the body.
 	answer, _ := exchange(t, addr, "POST /token HTTP/1.1\r\nHost: localhost\r\n"+formHeader+"Content-Length: 100000\r\n\r\n"+big[:70<<10])
 	if status(answer) != "413" {
 		t.Errorf("70 KB of 100: %.200q", answer)
@@ -190,7 +187,6 @@ func TestLongBodiesAreRefused_K01(t *testing.T) {
 	}
 }
 
-// K01: bodies that come at once are not kept.
 func TestParallelBodiesAreNotKept_K01(t *testing.T) {
 	addr, _ := live(t, nil)
 	body := strings.Repeat("x", 1<<20)
@@ -201,7 +197,7 @@ func TestParallelBodiesAreNotKept_K01(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() {
-			// An answer is lost now and then where the connection ends while the body comes.
+			// An answer may be lost if the connection ends while the body arrives.
 			answer := ""
 			for tries := 0; answer == "" && tries < 5; tries++ {
 				answer, _ = exchange(t, addr, request)
@@ -219,8 +215,7 @@ func TestParallelBodiesAreNotKept_K01(t *testing.T) {
 	}
 }
 
-// K02: what is too much for a header, or has no place in one, is refused, and the
-// connection ends.
+// The refusal ends the connection.
 func TestWrongAndLongHeadersAreRefused_K02(t *testing.T) {
 	addr, m := live(t, nil)
 	const path = "/.well-known/oauth-authorization-server"
@@ -255,7 +250,7 @@ func TestWrongAndLongHeadersAreRefused_K02(t *testing.T) {
 			t.Errorf("%s: %d KB were read", name, read>>10)
 		}
 	}
-	// What is long, and in bounds, is none of these.
+	// Long requests within the bounds are answered.
 	for name, request := range map[string]string{
 		"20 KB of headers":      get("X: " + strings.Repeat("x", 20<<10) + "\r\nConnection: close\r\n"),
 		"request line of 15 KB": "GET " + path + "?" + strings.Repeat("x", 15<<10) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -266,8 +261,8 @@ func TestWrongAndLongHeadersAreRefused_K02(t *testing.T) {
 	}
 }
 
-// K03: connections that never finish their request are closed in time, and nobody
-// else waits for them.
+// Connections that never finish their request are closed, and no other client waits for
+// them.
 func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 	t.Parallel() // it takes a quarter of a minute
 	addr, _ := live(t, nil)
@@ -295,7 +290,7 @@ func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 		stop := time.AfterFunc(limit+5*time.Second, func() { c.Close() })
 		defer stop.Stop()
 		go func() {
-			for { // a byte a second, until somebody closes
+			for { // a byte a second, until a side closes
 				if _, err := io.WriteString(c, "x"); err != nil {
 					return
 				}
@@ -303,8 +298,8 @@ func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 			}
 		}()
 		_, _ = io.Copy(io.Discard, c)
-		if took := time.Since(start); took > limit+4*time.Second { // less than stop, more than a busy machine adds
-			t.Errorf("%.20q: open for %s, want %s at most", begin, took, limit)
+		if took, most := time.Since(start), limit+4*time.Second; took > most { // less than stop, more than a busy machine adds
+			t.Errorf("%.20q: open for %s, want at most %s", begin, took, most)
 		}
 	}
 	for range each {
@@ -321,7 +316,7 @@ func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 		case <-done:
 			slices.Sort(took)
 			if median := took[len(took)/2]; median > 250*time.Millisecond {
-				t.Errorf("a normal client waits %s", median)
+				t.Errorf("half of the other requests took more than %s, want at most 250 ms", median)
 			}
 			t.Logf("%d slow connections; of %d requests beside them 99 %% took less than %s", 2*each, len(took), took[len(took)*99/100])
 			return
@@ -337,11 +332,9 @@ func TestSlowConnectionsAreClosedInTime_K03(t *testing.T) {
 	}
 }
 
-// K03: streams, and tools that take their time, have no write deadline; everything
-// else has one.
 func TestOnlyStreamsAndToolsHaveNoWriteDeadline_K03(t *testing.T) {
 	addr, m := live(t, nil)
-	for path, endless := range map[string]bool{"/mcp": true, "/tools/echo": true, "/token": false, "/livez": false, "/.well-known/oauth-protected-resource": false} {
+	for path, none := range map[string]bool{"/mcp": true, "/tools/echo": true, "/token": false, "/livez": false, "/.well-known/oauth-protected-resource": false} {
 		res, err := http.Get("http://" + addr + path)
 		if err != nil {
 			t.Fatal(err)
@@ -351,14 +344,14 @@ func TestOnlyStreamsAndToolsHaveNoWriteDeadline_K03(t *testing.T) {
 		if deadline == nil {
 			t.Fatalf("%s: answered without any write deadline", path)
 		}
-		if left := time.Until(*deadline); deadline.IsZero() != endless || !endless && (left < time.Second || left > time.Minute) {
-			t.Errorf("%s: write deadline %s, want none: %t", path, deadline, endless)
+		if left := time.Until(*deadline); deadline.IsZero() != none || !none && (left < time.Second || left > time.Minute) {
+			t.Errorf("%s: write deadline %s, want none: %t", path, deadline, none)
 		}
 	}
 }
 
-// K03: streams that are opened and reset at once, and headers that never end, close
-// the connection, and the server is there for others.
+// Streams that are opened and reset at once, and headers that never end, close their
+// connection, and the server answers other clients.
 func TestStreamFloodsEndOnlyTheirConnection_K03(t *testing.T) {
 	cert, key := selfSigned(t)
 	addr, _ := live(t, func(o *server.Options) {
@@ -387,18 +380,13 @@ func TestStreamFloodsEndOnlyTheirConnection_K03(t *testing.T) {
 			flood = append(flood, frame(3, 0, 2*i+1, []byte{0, 0, 0, 8})...)
 		}
 		if _, err := c.Write(flood); err != nil {
-			return // closed already, which is one way to bear it
+			return // the server has closed the connection
 		}
-		// The other is to have answered it.
+		// The server may also answer the flood.
 		if _, err := c.Write(frame(6, 0, 0, []byte("12345678"))); err != nil {
 			return
 		}
-		before := runtime.NumGoroutine()
-		for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > 100; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d goroutines, %d at the end of the flood", runtime.NumGoroutine(), before)
-			}
-		}
+		until(t, "at most 100 goroutines after the flood", func() (any, bool) { n := runtime.NumGoroutine(); return n, n <= 100 })
 		c.Close()
 		wantClosed(t, gone)
 	})
@@ -429,13 +417,13 @@ func TestStreamFloodsEndOnlyTheirConnection_K03(t *testing.T) {
 	}
 }
 
-// frame is an HTTP/2 frame (RFC 9113 §4.1).
+// frame returns an HTTP/2 frame (RFC 9113 §4.1).
 func frame(kind, flags byte, stream uint32, payload []byte) []byte {
 	b := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags}
 	return append(binary.BigEndian.AppendUint32(b, stream), payload...)
 }
 
-// goneAway is closed when the server has ended the connection.
+// goneAway returns a channel that is closed when the server has ended the connection.
 func goneAway(c net.Conn) <-chan struct{} {
 	gone := make(chan struct{})
 	go func() {
@@ -449,13 +437,13 @@ func wantClosed(t *testing.T, gone <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the connection is still open")
 	}
 }
 
-// K04: headers that claim another host or scheme are believed at no endpoint: not in
-// links, redirects, cookies or challenges.
+// No endpoint believes headers that claim another host or scheme: not in links, redirects,
+// cookies or challenges.
 func TestForgedHeadersChangeNoAnswer_K04(t *testing.T) {
 	srv := newServer(t, nil)
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "echo"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
@@ -514,7 +502,7 @@ func TestForgedHeadersChangeNoAnswer_K04(t *testing.T) {
 			}
 			var head strings.Builder
 			_ = forged.Header.Write(&head)
-			for _, bad := range []string{"evil.test", "/evil", "%2Fevil", "gopher:", "gopher%3A"} { // which no base64url says by chance
+			for _, bad := range []string{"evil.test", "/evil", "%2Fevil", "gopher:", "gopher%3A"} { // none of which base64url contains by chance
 				if strings.Contains(head.String()+forgedBody, bad) {
 					t.Errorf("%s: the answer says %s: %s%s", name, bad, head.String(), forgedBody)
 				}
@@ -529,13 +517,13 @@ func TestForgedHeadersChangeNoAnswer_K04(t *testing.T) {
 	}
 }
 
-// where is the target of a redirect without what is sealed into it.
+// where returns the target of a redirect without its sealed query, and the challenge.
 func where(r *http.Response) string {
 	to, _, _ := strings.Cut(r.Header.Get("Location"), "?")
 	return to + r.Header.Get("WWW-Authenticate")
 }
 
-// cookieForms are the cookies without their values.
+// cookieForms returns the cookies without their values.
 func cookieForms(r *http.Response) string {
 	var forms []string
 	for _, c := range r.Cookies() {
@@ -564,9 +552,8 @@ func registered(t *testing.T, base string) string {
 	return id
 }
 
-// K04: of X-Forwarded-For counts what a trusted proxy has added: the right-most
-// address that is not one of them. Without trusted proxies, or where it cannot be
-// read, the connection's address counts.
+// The client's address is the right-most one in X-Forwarded-For that is not a trusted
+// proxy. Without trusted proxies, or if it cannot be read, it is the connection's address.
 func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	for name, c := range map[string]struct {
@@ -576,20 +563,19 @@ func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 	}{
 		"no header":                {loopback, nil, "127.0.0.1"},
 		"one hop":                  {loopback, []string{"198.51.100.7"}, "198.51.100.7"},
-		"the client wrote one":     {loopback, []string{"203.0.113.9, 198.51.100.7"}, "198.51.100.7"},
+		"an address of the client": {loopback, []string{"203.0.113.9, 198.51.100.7"}, "198.51.100.7"},
 		"two proxies":              {loopback, []string{"203.0.113.9, 198.51.100.7, 10.1.2.3"}, "198.51.100.7"},
 		"two header lines":         {loopback, []string{"203.0.113.9", "198.51.100.7"}, "198.51.100.7"},
 		"not an address":           {loopback, []string{"203.0.113.9, unknown"}, "127.0.0.1"},
 		"proxies only":             {loopback, []string{"10.1.2.3"}, "127.0.0.1"},
-		"nobody is trusted":        {nil, []string{"198.51.100.7"}, "127.0.0.1"},
-		"this proxy is not":        {loopback[1:], []string{"198.51.100.7"}, "127.0.0.1"},
+		"no trusted proxy":         {nil, []string{"198.51.100.7"}, "127.0.0.1"},
+		"this proxy not trusted":   {loopback[1:], []string{"198.51.100.7"}, "127.0.0.1"},
 		"an IPv4 address in IPv6":  {loopback, []string{"::ffff:198.51.100.7"}, "198.51.100.7"},
-		"a proxy's in another way": {loopback, []string{"198.51.100.7, ::ffff:10.1.2.3"}, "198.51.100.7"},
+		"a proxy as IPv6":          {loopback, []string{"198.51.100.7, ::ffff:10.1.2.3"}, "198.51.100.7"},
 	} {
-		var mu sync.Mutex
-		var log bytes.Buffer
+		log := &safeBuffer{}
 		addr, _ := live(t, func(o *server.Options) {
-			o.TrustedProxies, o.Log = c.trusted, slog.New(slog.NewJSONHandler(lockedWriter{&mu, &log}, nil))
+			o.TrustedProxies, o.Log = c.trusted, slog.New(slog.NewJSONHandler(log, nil))
 		})
 		r, err := http.NewRequest("POST", "http://"+addr+"/register", strings.NewReader(`{"redirect_uris":["https://app.test/cb"]}`))
 		if err != nil {
@@ -604,23 +590,20 @@ func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		mu.Lock()
 		text := log.String()
-		mu.Unlock()
 		if !strings.Contains(text, `"event":"register","outcome":"ok","address":"`+c.want+`"`) {
 			t.Errorf("%s: want %s: %s", name, c.want, grep(text, "register"))
 		}
-		if told := strings.Contains(text, "SIGNET_TRUSTED_PROXIES"); told != (c.trusted == nil && c.header != nil) {
-			t.Errorf("%s: the operator is told of a proxy: %t", name, told)
+		if warned := strings.Contains(text, "SIGNET_TRUSTED_PROXIES"); warned != (c.trusted == nil && c.header != nil) {
+			t.Errorf("%s: warned of an unknown proxy: %t", name, warned)
 		}
 	}
 }
 
-// K04, C09: a limit by address cannot be escaped by claiming another one.
 func TestForgedAddressesDoNotEscapeLimits_K04_C09(t *testing.T) {
 	for name, c := range map[string]struct {
 		trusted string
-		header  string // %d is another number each time
+		header  string // %d stands for another number in each request
 		refused bool
 	}{
 		"untrusted, rotating":     {"", "203.0.113.%d", true},
@@ -657,9 +640,8 @@ func TestForgedAddressesDoNotEscapeLimits_K04_C09(t *testing.T) {
 	}
 }
 
-// K05: a request that a proxy before us may read otherwise is refused, or is the
-// last one on its connection: there is never an answer to a second request hidden in
-// the first.
+// A request that a proxy in front may read in another way is refused, and is the last one on
+// its connection: a second request hidden in the first is never answered.
 func TestAmbiguousRequestsEndTheirConnection_K05(t *testing.T) {
 	addr, _ := live(t, nil)
 	const hidden = "GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -668,7 +650,7 @@ func TestAmbiguousRequestsEndTheirConnection_K05(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		request string
-		want    []string // status; any refusal of the request, where it is not one that net/http knows
+		want    []string // possible statuses
 	}{
 		"CL and TE":                    {post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"+hidden), []string{"400"}},
 		"TE and CL":                    {post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"+hidden), []string{"400"}},
@@ -695,12 +677,11 @@ func TestAmbiguousRequestsEndTheirConnection_K05(t *testing.T) {
 		}
 	}
 	if answer, _ := exchange(t, addr, "GET http://localhost:8080/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); status(answer) != "200" {
-		t.Errorf("absolute URI of ours: %.200q", answer)
+		t.Errorf("absolute URI of the issuer: %.200q", answer)
 	}
 }
 
-// K03: connections beyond the limit are closed at once; those within it are served,
-// and one that ends makes room.
+// Connections within the limit are served, and each that ends makes room for another.
 func TestConnectionsBeyondTheLimitAreClosed_K03(t *testing.T) {
 	const limit = 3
 	srv := newServer(t, func(o *server.Options) { o.MaxConnections = limit })
@@ -738,9 +719,5 @@ func TestConnectionsBeyondTheLimitAreClosed_K03(t *testing.T) {
 		t.Error("a connection beyond the limit is served")
 	}
 	within[0].Close()
-	for deadline := time.Now().Add(10 * time.Second); !answered(dial()); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a connection that ended made no room")
-		}
-	}
+	until(t, "room for a connection after another one has ended", func() (any, bool) { ok := answered(dial()); return ok, ok })
 }

@@ -9,8 +9,8 @@ import (
 	"signet/users"
 )
 
-// The server does not start where its logins would not fit, whichever control group
-// sets the limit, and says how much would do.
+// The server does not start if its logins do not fit, whichever control group sets the
+// limit, and the error says how much memory it needs.
 func TestLoginsMustFitIntoMemory(t *testing.T) {
 	const v2, v1 = "0::/app/web\n", "5:devices:/\n4:memory:/app/web\n0::/\n"
 	hashes := users.Stats{Limit: 2, Memory: 19 << 20} // 89 MiB with the rest
@@ -31,8 +31,8 @@ func TestLoginsMustFitIntoMemory(t *testing.T) {
 		"just over four fifths":        {v2, map[string]string{"memory.max": "115343360\n"}, nil, "112 MiB"},
 		"expensive hashes":             {v2, map[string]string{"memory.max": "134217728\n"}, func(s *users.Stats) { s.Memory = 64 << 20 }, "280 MiB"},
 		"many cores":                   {v2, map[string]string{"memory.max": "134217728\n"}, func(s *users.Stats) { s.Limit = 64 }, "1584 MiB"},
-		"what stands there is no size": {v2, map[string]string{"memory.max": "much\n"}, nil, ""},
-		"nonsense for groups":          {"x\n::\n", map[string]string{"memory.max": "1\n"}, nil, ""},
+		"a limit that is not a number": {v2, map[string]string{"memory.max": "much\n"}, nil, ""},
+		"nonsense as groups":           {"x\n::\n", map[string]string{"memory.max": "1\n"}, nil, ""},
 	} {
 		root, h := fstest.MapFS{}, hashes
 		if c.groups != "" {

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net/http/httptest"
@@ -9,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"signet/internal/seal"
 	"signet/internal/state"
@@ -20,26 +17,9 @@ import (
 	"signet/server"
 )
 
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// A replica that starts while the database is down serves what its files and flags
-// allow, gives no verdict on anything, and serves all once the database is there. No
-// file is made, and the password is in no log.
+// A replica that starts while the database is down serves what its files and flags allow,
+// gives no verdict on tokens, and serves everything once the database is up. It makes no
+// file, and the password is in no log.
 func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.URL(t))
 	proxy.Set(pgtest.Reset)
@@ -78,25 +58,18 @@ func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 			t.Errorf("POST %s: %d %s, want 503 temporarily_unavailable", path, w.Code, w.Body)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "signing keys"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the keys were not asked for: %s", log)
-		}
-	}
+	until(t, "a log line about signing keys", func() (any, bool) { return log, strings.Contains(log.String(), "signing keys") })
 	if body := get(t, srv, "/readyz").Body.String(); !strings.Contains(body, `"store":"unavailable"`) || !strings.Contains(body, `"config":"ok"`) {
-		t.Errorf("/readyz: %s; want the blame on the store, not on a file", body)
+		t.Errorf("/readyz: %s; want the store as the reason, not a file", body)
 	}
 	if !strings.Contains(log.String(), "waiting for the store") || strings.Contains(log.String(), password) {
 		t.Errorf("logged: %s", log)
 	}
 	proxy.Set(pgtest.Pass)
-	deadline := time.Now().Add(15 * time.Second) // keys are tried again after a while
-	for get(t, srv, "/readyz?require=store").Code != 200 || get(t, srv, "/.well-known/revoked").Code != 200 {
-		if time.Now().After(deadline) {
-			t.Fatalf("not ready after the outage: %s", get(t, srv, "/readyz").Body)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	until(t, "readiness after the outage", func() (any, bool) {
+		ready := get(t, srv, "/readyz?require=store")
+		return ready.Body, ready.Code == 200 && get(t, srv, "/.well-known/revoked").Code == 200
+	})
 	if w := get(t, srv, "/.well-known/jwks.json"); w.Code != 200 {
 		t.Errorf("JWKS after the outage: %d", w.Code)
 	}
@@ -108,7 +81,7 @@ func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 	}
 }
 
-// With PostgreSQL the secret is a setting, and all replicas have the same.
+// With PostgreSQL the secret is a setting, the same for all replicas.
 func TestPostgresNeedsTheSecret(t *testing.T) {
 	o := server.Options{Check: check, DataDir: t.TempDir(), Store: pgtest.URL(t)}.Alone()
 	if _, err := server.New(o); err == nil || !strings.Contains(err.Error(), "SIGNET_SECRET") {
@@ -144,7 +117,7 @@ func TestPostgresNeedsTheSecret(t *testing.T) {
 	}
 	data.Secret = seal.NewSecret()
 	did, err := state.AcceptLoss(t.Context(), data)
-	for range 5 { // the database may take a while to notice that both are gone
+	for range 5 { // the database may notice late that both have closed
 		if !errors.Is(err, store.ErrLocked) {
 			break
 		}

@@ -1,16 +1,15 @@
 package server_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"signet/server"
 )
 
-// Each other content of a file that comes into use is a generation of its own; a content
-// that cannot be used is none.
+// Each new content that comes into use is a generation. A content that cannot be used is not.
 func TestReadinessShowsTheGenerationsOfUsersAndClients(t *testing.T) {
 	dir := t.TempDir()
 	srv := newServer(t, func(o *server.Options) { o.Check, o.DataDir = nil, dir })
@@ -24,30 +23,25 @@ func TestReadinessShowsTheGenerationsOfUsersAndClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until := func(users, clients int, config string) {
+	wait := func(users, clients int, config string) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-			_, got := readiness(t, srv)
-			if got.Users == nil || got.Clients == nil {
-				t.Fatalf("/readyz says %+v, without a generation", got)
+		until(t, fmt.Sprintf("users %d, clients %d, config %s", users, clients, config), func() (any, bool) {
+			_, doc := readiness(t, srv)
+			if doc.Users == nil || doc.Clients == nil {
+				t.Fatalf("/readyz says %+v, without a generation", doc)
 			}
-			if *got.Users == users && *got.Clients == clients && got.Config == config {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("/readyz says users %d, clients %d, config %s; want %d, %d, %s", *got.Users, *got.Clients, got.Config, users, clients, config)
-			}
-		}
+			return get(t, srv, "/readyz").Body, *doc.Users == users && *doc.Clients == clients && doc.Config == config
+		})
 	}
-	until(1, 1, "ok")
+	wait(1, 1, "ok")
 	write("users", "# nobody\n")
-	until(2, 1, "ok")
+	wait(2, 1, "ok")
 	write("clients.json", `{"clients":[]}`)
-	until(2, 2, "ok")
+	wait(2, 2, "ok")
 	write("users", "nonsense\n")
-	until(2, 2, "stale")
+	wait(2, 2, "stale")
 	write("users", "# nobody yet\n")
-	until(3, 2, "ok")
+	wait(3, 2, "ok")
 
 	without := newServer(t, nil)
 	if _, got := readiness(t, without); got.Users != nil || got.Clients == nil {

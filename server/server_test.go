@@ -3,18 +3,13 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,39 +25,9 @@ import (
 
 	"signet/internal/test/freeport"
 	"signet/server"
-	"signet/users"
 )
 
-func check(_ context.Context, name, password string) (users.User, error) {
-	if name == "alice" && password == "cows" {
-		return users.User{Subject: "1", Name: name}, nil
-	}
-	return users.User{}, users.ErrInvalid
-}
-
-func newServer(t *testing.T, change func(*server.Options)) *server.Server {
-	t.Helper()
-	o := server.Options{App: "my-app", Check: check, DataDir: filepath.Join(t.TempDir(), "data")}.Alone()
-	if change != nil {
-		change(&o)
-	}
-	srv, err := server.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { srv.Close() })
-	return srv
-}
-
-func get(t *testing.T, srv *server.Server, path string) *httptest.ResponseRecorder {
-	t.Helper()
-	r := httptest.NewRequest("GET", srv.Issuer()+path, nil)
-	w := httptest.NewRecorder()
-	srv.Handler().ServeHTTP(w, r)
-	return w
-}
-
-// The login page is at no path at which something else is served.
+// The path of the login page must not be that of another page or of a resource.
 func TestLoginPathMustBeFree(t *testing.T) {
 	for _, issuer := range []string{"http://localhost:8080", "http://localhost:8080/auth"} {
 		for path, want := range map[string]string{
@@ -115,7 +80,7 @@ func TestRoleAuthServesNoResource(t *testing.T) {
 	}
 }
 
-// A resource server alone makes no file, and is not ready before it has keys.
+// A process of role mcp makes no file, and is not ready before it has keys.
 func TestRoleMCPHoldsNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	down := httptest.NewServer(http.NotFoundHandler())
@@ -138,7 +103,6 @@ func TestRoleMCPHoldsNothing(t *testing.T) {
 	}
 }
 
-// Several resources: each token is good at the one it names.
 func TestEachResourceHasItsOwnMetadata(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) {
 		o.Resources = []string{"http://localhost:8080/a", "http://localhost:8080/b", "https://elsewhere.example/mcp"}
@@ -154,7 +118,7 @@ func TestEachResourceHasItsOwnMetadata(t *testing.T) {
 		}
 	}
 	if got := get(t, srv, "/mcp").Code; got != 404 {
-		t.Errorf("/mcp: %d, want 404: it is not among the resources", got)
+		t.Errorf("/mcp: %d, want 404, because it is not a resource", got)
 	}
 }
 
@@ -182,21 +146,20 @@ func TestNewRefusesWrongOptions(t *testing.T) {
 	}
 }
 
-// One server per store: the second is refused, with the reason.
 func TestSecondServerOnOneStoreIsRefused_M04(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	newServer(t, func(o *server.Options) { o.DataDir = dir })
 	second, err := server.New(server.Options{Check: check, DataDir: dir}.Alone())
 	if err == nil {
 		second.Close()
-		t.Fatal("a second server took the same store")
+		t.Fatal("a second server has opened the store")
 	}
 	if !strings.Contains(err.Error(), "signet.db") {
 		t.Errorf("error %q does not name the store", err)
 	}
 }
 
-// What is for operators is not on the public listener.
+// Metrics and pprof are on their own listener, and paths from requests are no labels.
 func TestPublicListenerHasNoDebugEndpoints_L13(t *testing.T) {
 	port, err := freeport.New()
 	if err != nil {
@@ -211,7 +174,7 @@ func TestPublicListenerHasNoDebugEndpoints_L13(t *testing.T) {
 	}
 	base, stop := serving(t, srv)
 	defer stop()
-	for range 50 { // paths that strangers choose do not become labels
+	for range 50 {
 		resp, err := http.Get(base + "/nothing/" + rand.Text())
 		if err != nil {
 			t.Fatal(err)
@@ -232,35 +195,12 @@ func TestPublicListenerHasNoDebugEndpoints_L13(t *testing.T) {
 	}
 }
 
-func grep(s, word string) string {
-	var out []string
-	for line := range strings.Lines(s) {
-		if strings.Contains(line, word) {
-			out = append(out, line)
-		}
-	}
-	return strings.Join(out, "")
-}
-
-// serving runs srv on a free port; stop ends it and returns what Serve returned.
-func serving(t *testing.T, srv *server.Server) (base string, stop func() error) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ctx, l) }()
-	return "http://" + l.Addr().String(), sync.OnceValue(func() error { cancel(); return <-done })
-}
-
-// A stop under load breaks no request of clients that go elsewhere when an answer
-// asks them to, as a load balancer does.
+// The clients go elsewhere when an answer asks them to, as a load balancer does.
 func TestStopDropsNoRequest(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
 	base, stop := serving(t, srv)
 	var answered, broken atomic.Int64
+	warm := make(chan struct{}) // closed after some answers
 	var clients sync.WaitGroup
 	for range 16 {
 		clients.Go(func() {
@@ -279,16 +219,16 @@ func TestStopDropsNoRequest(t *testing.T) {
 					broken.Add(1)
 				}
 				resp.Body.Close()
-				answered.Add(1)
+				if answered.Add(1) == 500 {
+					close(warm)
+				}
 				if resp.Close {
 					return
 				}
 			}
 		})
 	}
-	for answered.Load() < 500 {
-		runtime.Gosched()
-	}
+	<-warm
 	if err := stop(); err != nil {
 		t.Errorf("stopping: %v", err)
 	}
@@ -298,21 +238,16 @@ func TestStopDropsNoRequest(t *testing.T) {
 	}
 }
 
-// Clients that open a connection for each request, and know nothing of readiness, are
-// either answered or refused: none is taken, and then dropped with its request.
+// The clients open a connection for each request and do not ask for readiness. No connection
+// is accepted and then dropped with its request.
 func TestStopAnswersOrRefusesNewConnections(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux: elsewhere a listener that is closed drops what is in its queue")
+		t.Skip("needs Linux: elsewhere closing a listener drops the connections in its queue")
 	}
 	for range 3 {
 		srv := newServer(t, func(o *server.Options) { o.Listen, o.DrainDelay = "127.0.0.1:0", 2*time.Second })
-		l, err := srv.Listen()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- srv.Serve(ctx, l) }()
+		base, stop := listening(t, srv)
+		stopped := make(chan error, 1)
 		var answered atomic.Int64
 		var clients sync.WaitGroup
 		for range 64 {
@@ -320,7 +255,7 @@ func TestStopAnswersOrRefusesNewConnections(t *testing.T) {
 				tr := &http.Transport{DisableKeepAlives: true}
 				c := &http.Client{Transport: tr}
 				for {
-					resp, err := c.Post("http://"+l.Addr().String()+"/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=none"))
+					resp, err := c.Post(base+"/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=none"))
 					if errors.Is(err, syscall.ECONNREFUSED) {
 						return
 					}
@@ -330,14 +265,13 @@ func TestStopAnswersOrRefusesNewConnections(t *testing.T) {
 					}
 					resp.Body.Close()
 					if answered.Add(1) == 500 {
-						cancel()
+						go func() { stopped <- stop() }()
 					}
 				}
 			})
 		}
 		clients.Wait()
-		cancel()
-		if err := <-done; err != nil {
+		if err := <-stopped; err != nil {
 			t.Errorf("stopping: %v", err)
 		}
 	}
@@ -350,32 +284,25 @@ func TestDrainingServerSendsClientsElsewhere(t *testing.T) {
 		t.Fatalf("before the stop: %v, %v", resp, err)
 	}
 	go stop()
-	deadline := time.Now().Add(5 * time.Second)
-	for {
+	for ready := true; ready; { // ends with an error after the stop at the latest
 		resp, err := http.Get(base + "/readyz")
 		if err != nil {
-			t.Fatalf("while draining: %v", err)
+			t.Fatalf("/readyz never said no while the server drained: %v", err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode == 503 {
-			if !resp.Close {
-				t.Error("a draining server does not ask to close the connection")
-			}
-			if resp, err := http.Get(base + "/.well-known/jwks.json"); err != nil || resp.StatusCode != 200 || !resp.Close {
-				t.Errorf("a document of a draining server: %v, %v; want it, and the connection closed", resp, err)
-			}
-			break
+		if ready = resp.StatusCode != 503; !ready && !resp.Close {
+			t.Error("a draining server does not ask to close the connection")
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("readiness never said no")
-		}
+	}
+	if resp, err := http.Get(base + "/.well-known/jwks.json"); err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("a document of a draining server: %v, %v; want it, and the connection closed", resp, err)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TLS 1.0 and 1.1 fail on the socket; 1.2 works and speaks HTTP/2.
+// TLS 1.0 and 1.1 fail in the handshake; 1.2 works and speaks HTTP/2.
 func TestTLSIsAtLeastVersion12_A05(t *testing.T) {
 	cert, key := selfSigned(t)
 	srv := newServer(t, func(o *server.Options) { o.Issuer, o.TLSCert, o.TLSKey = "https://localhost:8443", cert, key })
@@ -396,39 +323,11 @@ func TestTLSIsAtLeastVersion12_A05(t *testing.T) {
 	}
 }
 
-func selfSigned(t *testing.T) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
-
 func TestLogCarriesTheRequestID(t *testing.T) {
-	var out bytes.Buffer
-	var mu sync.Mutex
-	log := slog.New(server.WithRequestID(slog.NewJSONHandler(lockedWriter{&mu, &out}, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	out := &safeBuffer{}
+	log := slog.New(server.WithRequestID(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	srv := newServer(t, func(o *server.Options) { o.Log = log })
 	id := get(t, srv, "/readyz?secret=canary").Header().Get("X-Request-Id")
-	mu.Lock()
-	defer mu.Unlock()
 	if id == "" || !strings.Contains(out.String(), id) {
 		t.Errorf("request id %q is not in the log:\n%s", id, out.String())
 	}
@@ -437,18 +336,7 @@ func TestLogCarriesTheRequestID(t *testing.T) {
 	}
 }
 
-type lockedWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
-}
-
-// A port that was changed in one place only leads clients to another server.
+// A port that was changed only in one setting leads clients to another server.
 func TestPortOtherThanTheIssuersIsReported(t *testing.T) {
 	for _, tt := range []struct {
 		issuer, listen string
@@ -478,29 +366,21 @@ func TestPortOtherThanTheIssuersIsReported(t *testing.T) {
 	}
 }
 
-// A server that nobody is connected to stops at once and without an error, however it
-// comes to pass between listener and server.
+// A stop without connections succeeds, also if it comes between accepting and serving.
 func TestIdleServerStops(t *testing.T) {
 	for range 50 {
 		srv, err := server.New(server.Options{Role: "mcp", Issuer: "http://127.0.0.1:1", Listen: "127.0.0.1:0", DrainDelay: time.Nanosecond})
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := srv.Listen()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		served := make(chan error, 1)
-		go func() { served <- srv.Serve(ctx, l) }()
-		if resp, err := http.Get("http://" + l.Addr().String() + "/livez"); err != nil {
+		base, stop := listening(t, srv)
+		if resp, err := http.Get(base + "/livez"); err != nil {
 			t.Fatal(err)
 		} else {
 			resp.Body.Close()
 		}
 		http.DefaultClient.CloseIdleConnections()
-		stop()
-		if err := <-served; err != nil {
+		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"signet/server"
 )
 
-// issuer is an authorization server's key: enough for a process of role mcp.
+// issuer is the key of an authorization server, which a process of role mcp needs.
 type issuer struct {
 	url string
 	key *ecdsa.PrivateKey
@@ -79,7 +79,7 @@ func done(context.Context, *sdk.CallToolRequest, none) (*sdk.CallToolResult, any
 	return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "done"}}}, nil, nil
 }
 
-// One line beside AddTool is all that a tool with a scope takes.
+// A tool with a scope takes one line besides AddTool.
 func TestToolsOfTheFirstResourceNeedNoMCP_Row50(t *testing.T) {
 	is := newIssuer(t)
 	log := &safeBuffer{}
@@ -98,7 +98,7 @@ func TestToolsOfTheFirstResourceNeedNoMCP_Row50(t *testing.T) {
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "wipe"}, done)
 	srv.Require("never", "root")
 	if !strings.Contains(log.String(), "tool=never scope=root") {
-		t.Errorf("nobody is told that a scope does not exist: %s", log)
+		t.Errorf("the log does not say that a scope does not exist: %s", log)
 	}
 	a := func(scope string) string { return is.token(t, "https://mcp.example/a", scope) }
 	for _, tt := range []struct {
@@ -122,7 +122,7 @@ func TestToolsOfTheFirstResourceNeedNoMCP_Row50(t *testing.T) {
 	}
 }
 
-// The hint is at the first resource's path, and what it names is served.
+// The hint is at the first resource's path, and the endpoints that it names are served.
 func TestConnectHintNamesServedEndpoints_Row05(t *testing.T) {
 	for resource, path := range map[string]string{"": "/mcp/connect", "http://localhost:8080/a": "/a/connect", "http://localhost:8080/a/": "/a/connect"} {
 		srv := newServer(t, func(o *server.Options) {
@@ -166,7 +166,7 @@ func TestScopeHierarchyOptionDecidesAtTools(t *testing.T) {
 	}
 }
 
-// A resource may be a whole host, also the one of the authorization server.
+// The host may also be that of the authorization server.
 func TestResourceMayBeAWholeHost(t *testing.T) {
 	is := newIssuer(t)
 	for _, role := range []string{"all", "mcp"} {
