@@ -20,14 +20,14 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// strange is an MCP server with an authorization server that is not ours, and that
-// a test can spoil.
+// strange is an MCP server with an authorization server of another make, which a test can
+// make misbehave.
 type strange struct {
 	*httptest.Server
 
-	// What the next answers are like. The zero value is a good server.
+	// How the server answers. The zero value is a good server.
 	openMCP        bool                       // wants no token
-	challenge      string                     // in place of the usual one
+	challenge      string                     // instead of the usual one
 	resource       string                     // its metadata name
 	issuer         string                     // its metadata name
 	gone           map[string]int             // paths answered with a status
@@ -229,7 +229,7 @@ func (s *strange) exchange(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, m)
 }
 
-// call runs `signet call` against s, headless, and checks that nothing secret shows.
+// call carries out `signet call` without a browser, and checks that it prints no secret.
 func (s *strange) call(t *testing.T, server string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	args = append([]string{"call", "--server", server, "--username", "alice"}, args...)
@@ -249,7 +249,8 @@ func (s *strange) grants() (list []string) {
 	return list
 }
 
-func TestCall(t *testing.T) {
+// One command signs in, calls the tool, refreshes the token and calls again.
+func TestCallFromNothingToAResult(t *testing.T) {
 	s := newStrange(t)
 	status, stdout, stderr := s.call(t, s.URL+"/mcp", "say", "text=a=b", "n=7", "loud=true", `list=["x","y"]`)
 	if want := "{Text:a=b N:7 Loud:true List:[x y]}\n"; status != 0 || stdout != want {
@@ -278,7 +279,8 @@ func TestCall(t *testing.T) {
 	}
 }
 
-func TestCallVariations(t *testing.T) {
+// Servers differ in what they offer; the call succeeds with each of them.
+func TestCallSucceedsWithServersThatDiffer(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		change func(s *strange)
@@ -333,9 +335,9 @@ func TestCallVariations(t *testing.T) {
 	}
 }
 
-// A server, or somebody in between, that does one thing wrong gets no token used, and
-// no second try.
-func TestCallRefuses(t *testing.T) {
+// When a server, or a party in between, does one thing wrong, no tool is called and no
+// login is tried again.
+func TestCallStopsAtTheFirstWrong(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		change func(s *strange)
@@ -396,7 +398,7 @@ func TestCallRefuses(t *testing.T) {
 	}
 }
 
-func TestCallWrongUse(t *testing.T) {
+func TestArgumentsOfTheWrongTypeAreWrongUse(t *testing.T) {
 	s := newStrange(t)
 	for _, arg := range []string{"n=seven", "n=7.5", "loud=yes", "list=x", "list={}", `list=["a"] x`} {
 		status, _, stderr := s.call(t, s.URL+"/mcp", "say", arg)
@@ -409,8 +411,9 @@ func TestCallWrongUse(t *testing.T) {
 	}
 }
 
-// In a browser: the address is printed, and only the answer to it ends the wait.
-func TestCallInBrowser(t *testing.T) {
+// Without a user name the address of the login is printed, and only its answer ends the
+// wait.
+func TestCallWaitsForItsOwnAnswerFromTheBrowser(t *testing.T) {
 	s := newStrange(t)
 	var out, errs lockedBuffer
 	p := Process{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}
@@ -440,8 +443,8 @@ func TestCallInBrowser(t *testing.T) {
 	}
 }
 
-// signIn does in a browser's place what a person would do, and returns the address that
-// the browser is sent to at the end.
+// signIn does what a person would do in a browser, and returns the address that the
+// browser is sent to at the end.
 func (s *strange) signIn(t *testing.T, where string) string {
 	t.Helper()
 	jar, _ := cookiejar.New(nil)

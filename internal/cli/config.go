@@ -123,8 +123,8 @@ func readConfig(environ []string) (*config, error) {
 	return c, c.check()
 }
 
-// unquote undoes the quotes that a shell needs around some values of .env.example,
-// and that Docker takes for a part of them.
+// unquote removes the quotes that a shell needs around some values of .env.example.
+// Docker passes them on as part of the value.
 func unquote(v string) string {
 	if n := len(v); n > 2 && v[0] == '\'' && v[n-1] == '\'' {
 		return v[1 : n-1]
@@ -132,8 +132,8 @@ func unquote(v string) string {
 	return v
 }
 
-// parseFaults restates the library's errors, which name the struct's fields, with
-// the variables' names; and without their values, which may be secrets.
+// parseFaults restates the library's errors, which name the struct's fields. Its errors
+// name the variables, and do not show their values, which may be secrets.
 func parseFaults(err error) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
@@ -237,7 +237,7 @@ func (c *config) check() error {
 func (c *config) checkStore(wrong func(name, format string, args ...any)) {
 	at := store.Locate(c.Store)
 	if at.Shared() && c.Secret == "" && c.Role != "mcp" {
-		wrong("SECRET", "must be set when SIGNET_STORE is a PostgreSQL database, to the same for all replicas (`signet secret new` prints a fresh one)")
+		wrong("SECRET", "must be set when SIGNET_STORE is a PostgreSQL database, to the same value for all replicas (`signet secret new` prints a new one)")
 	}
 	if err := at.Check(); err != nil {
 		wrong("STORE", "%v", err)
@@ -277,12 +277,12 @@ func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
 		}
 	}
 	if age := c.RevocationMaxAge; age != 0 && age < 2*c.RevocationPoll {
-		wrong("REVOCATION_MAX_AGE", "%s is not 0, nor two times SIGNET_REVOCATION_POLL or more: good tokens would be refused between two looks at the list", age)
+		wrong("REVOCATION_MAX_AGE", "%s is neither 0 nor at least two times SIGNET_REVOCATION_POLL: good tokens would be refused between two polls", age)
 	}
 }
 
-// checkPages reads what changes the pages, so that an error names its variable. Only
-// a server needs those files.
+// checkPages reads the files that change the pages, so that an error names its variable.
+// Only a server needs them.
 func (c *config) checkPages() error {
 	issuer, err := url.Parse(c.Issuer)
 	if err != nil || c.Role == "mcp" {
@@ -305,8 +305,8 @@ func (c *config) checkPages() error {
 	return errors.Join(faults...)
 }
 
-// unknown returns the variables that look like ours and are not, so that a typing
-// error does not go unnoticed.
+// unknown returns the variables that begin with SIGNET_ but are no settings, so that a
+// typing error is noticed.
 func (c *config) unknown() []string {
 	known := map[string]bool{}
 	for _, f := range variables() {
@@ -387,9 +387,9 @@ func (c *config) options(log *slog.Logger) server.Options {
 		o.MetricsOptional = true
 	}
 	if _, set := c.environ[envPrefix+"DRAIN_DELAY"]; !set {
-		o.DrainDelay = 0 // the server's default, which knows loopback
+		o.DrainDelay = 0 // the server's default, which depends on the issuer
 	} else if c.DrainDelay == 0 {
-		o.DrainDelay = 1 // none, as it says
+		o.DrainDelay = 1 // no delay: 0 would mean the default
 	}
 	return o
 }

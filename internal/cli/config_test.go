@@ -36,8 +36,7 @@ func TestEnvExampleIsAValidConfiguration(t *testing.T) {
 	}
 }
 
-// A wrong value stops the start and names its variable, never its value where that
-// is a secret.
+// A wrong value stops the start. The error names the variable.
 func TestWrongValueNamesTheVariable(t *testing.T) {
 	for setting, want := range map[string]string{
 		"SIGNET_ISSUER=http://as.example.com":            "SIGNET_ISSUER",
@@ -110,7 +109,7 @@ func TestStoreURLIsNotShown(t *testing.T) {
 	}
 }
 
-// Whatever stands in a variable, either the settings can be used, or an error names a
+// For any value of a variable, either the settings can be used, or an error names a
 // variable and shows no secret.
 func FuzzConfig(f *testing.F) {
 	var names []string
@@ -155,8 +154,8 @@ func TestUnknownVariableIsNoticed(t *testing.T) {
 	}
 }
 
-// 0 in the environment is no delay; unset is the server's own.
-func TestDrainDelay(t *testing.T) {
+// 0 in the environment means no delay; unset means the server's default.
+func TestDrainDelayOfZeroIsNoDelay(t *testing.T) {
 	for setting, want := range map[string]time.Duration{"SIGNET_DRAIN_DELAY=0s": 1, "SIGNET_DRAIN_DELAY=2s": 2 * time.Second, "SIGNET_DRAIN_DELAY=": 0} {
 		c, err := readConfig([]string{setting})
 		if err != nil {
@@ -189,7 +188,7 @@ func TestSettingsReachTheServer(t *testing.T) {
 	}
 }
 
-// The defaults that are written down are those in force.
+// The defaults in the environment are those of the code.
 func TestDefaultsAndLimitsReachTheServer(t *testing.T) {
 	defaults, err := readConfig(nil)
 	if err != nil {
@@ -230,7 +229,7 @@ func TestWrongPagesNameTheVariable(t *testing.T) {
 			}
 			err = c.checkPages()
 			if role == "mcp" && err != nil {
-				t.Errorf("%s matters where there are no pages: %v", name, err)
+				t.Errorf("%s matters although there are no pages: %v", name, err)
 			} else if role != "mcp" && (err == nil || !strings.Contains(err.Error(), name+": ") || !strings.Contains(err.Error(), path)) {
 				t.Errorf("%s: the error is %v", name, err)
 			}

@@ -10,8 +10,7 @@ import (
 	"signet/keys"
 )
 
-// What a person sees in 80 columns.
-func TestKeyTimeline(t *testing.T) {
+func TestKeyTimelineFitsInto80Columns(t *testing.T) {
 	now := time.Date(2026, 11, 20, 14, 0, 0, 0, time.UTC)
 	day := func(n int) time.Time { return time.Date(2026, 11, 20+n, 0, 0, 0, 0, time.UTC) }
 	id := func(s string) string { return strings.Repeat(s, 43) }
@@ -53,7 +52,7 @@ ccccccccccccccccccccccccccccccccccccccccccc  next
 Another key is made and published in 10 h (2026-11-21 00:00:00 UTC).
 `
 	if diff := cmp.Diff(want, drawn); diff != "" {
-		t.Errorf("drawn otherwise (-want +got):\n%s", diff)
+		t.Errorf("drawn differently (-want +got):\n%s", diff)
 	}
 	for line := range strings.Lines(drawn) {
 		if n := len(strings.TrimRight(line, "\n")); n > 79 {

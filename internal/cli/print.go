@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -19,10 +18,8 @@ func (p Process) print(format string, args ...any) error {
 func (p Process) note(format string, args ...any) { fmt.Fprintf(p.Stderr, format+"\n", args...) }
 
 // printJSON prints one value for programs.
-func (p Process) printJSON(v any) error { return printJSON(p.Stdout, v) }
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+func (p Process) printJSON(v any) error {
+	e := json.NewEncoder(p.Stdout)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)

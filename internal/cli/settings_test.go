@@ -69,7 +69,7 @@ func TestEnvExampleAgreesWithTheCode(t *testing.T) {
 	}
 }
 
-// settingsTable renders the settings for the document.
+// settingsTable returns the settings as a table for the document.
 func settingsTable(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -96,7 +96,7 @@ func TestConfigurationDocument(t *testing.T) {
 	before, rest, ok := strings.Cut(text, tableBegin)
 	got, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the settings", file)
+		t.Fatalf("%s has no marks around the settings", file)
 	}
 	want := settingsTable(t)
 	if *update {
@@ -112,7 +112,7 @@ func TestConfigurationDocument(t *testing.T) {
 
 var variable = regexp.MustCompile(`SIGNET_[A-Z_]*[A-Z]`)
 
-// The documents name no setting that does not exist.
+// The documents name only settings that exist.
 func TestSettingsInTheDocumentsExist(t *testing.T) {
 	known := map[string]bool{"SIGNET_TEST_ALL": true}
 	for _, f := range variables() {
