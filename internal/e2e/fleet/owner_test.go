@@ -43,7 +43,7 @@ func serviceDaemon(t *testing.T) *e2e.Program {
 
 // runs runs a command line as the shell does, which must succeed and leave nothing in the
 // data directory that is not the service's.
-func runs(d *e2e.Program, t *testing.T, prefix []string, line, stdin string) string {
+func runs(t *testing.T, d *e2e.Program, prefix []string, line, stdin string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", line)
 	if len(prefix) > 0 {
@@ -75,7 +75,7 @@ func runs(d *e2e.Program, t *testing.T, prefix []string, line, stdin string) str
 }
 
 // guideLine is the command of docs/deploy.md that begins so, for the directory of d.
-func guideLine(d *e2e.Program, t *testing.T, begins string) string {
+func guideLine(t *testing.T, d *e2e.Program, begins string) string {
 	t.Helper()
 	for line := range strings.Lines(e2e.ReadText(t, "docs/deploy.md")) {
 		if strings.HasPrefix(line, begins) {
@@ -92,13 +92,13 @@ func guideLine(d *e2e.Program, t *testing.T, begins string) string {
 // service's.
 func TestCommandsOfRootLeaveEverythingToTheService_L01(t *testing.T) {
 	d := serviceDaemon(t)
-	addAnn := guideLine(d, t, "SIGNET_DATA_DIR=/var/lib/signet signet user add ann") + " --password-stdin"
-	ready := guideLine(d, t, "SIGNET_ISSUER=https://auth.example.com signet doctor --ready")
+	addAnn := guideLine(t, d, "SIGNET_DATA_DIR=/var/lib/signet signet user add ann") + " --password-stdin"
+	ready := guideLine(t, d, "SIGNET_ISSUER=https://auth.example.com signet doctor --ready")
 	all := func(when string) {
 		for user, prefix := range map[string][]string{"root": nil, "service": asService(t)} {
 			name := user + "-" + when
-			runs(d, t, prefix, "signet user add "+name+" --password-stdin", e2e.AnnsPassword)
-			runs(d, t, prefix, "signet user passwd "+name+" --password-stdin", e2e.AnnsPassword+"s")
+			runs(t, d, prefix, "signet user add "+name+" --password-stdin", e2e.AnnsPassword)
+			runs(t, d, prefix, "signet user passwd "+name+" --password-stdin", e2e.AnnsPassword+"s")
 			for _, line := range []string{
 				"signet user disable " + name, "signet user list", "signet user remove " + name,
 				"signet client add " + name + " --redirect-uri https://app.test/", "signet client list", "signet client remove " + name,
@@ -107,21 +107,21 @@ func TestCommandsOfRootLeaveEverythingToTheService_L01(t *testing.T) {
 				if when == "first" && strings.HasPrefix(line, "signet key rotate") {
 					continue // no server has made a key yet
 				}
-				runs(d, t, prefix, line, "")
+				runs(t, d, prefix, line, "")
 			}
 		}
 	}
-	runs(d, t, nil, addAnn, e2e.AnnsPassword)
+	runs(t, d, nil, addAnn, e2e.AnnsPassword)
 	all("first")
 	d.Start()
 	all("beside")
-	if got := runs(d, t, nil, ready, ""); !strings.Contains(got, "ok") {
+	if got := runs(t, d, nil, ready, ""); !strings.Contains(got, "ok") {
 		t.Errorf("%s: %s", ready, got)
 	}
-	runs(d, t, nil, "signet secret rotate", "")
+	runs(t, d, nil, "signet secret rotate", "")
 	d.Stop()
 	all("stopped")
-	runs(d, t, nil, "signet secret rotate --finish --now", "")
+	runs(t, d, nil, "signet secret rotate --finish --now", "")
 	d.Start()
 	e2e.Register(t, d.Issuer, e2e.RedirectURI).Code(t, "ann", e2e.AnnsPassword)
 }
@@ -130,7 +130,7 @@ func TestCommandsOfRootLeaveEverythingToTheService_L01(t *testing.T) {
 // server, and by none without the setting.
 func TestCommandsTakeMountedFiles_L01(t *testing.T) {
 	d := serviceDaemon(t)
-	runs(d, t, asService(t), "signet user add ann --password-stdin && signet client add app --public --redirect-uri https://app.test/", e2e.AnnsPassword)
+	runs(t, d, asService(t), "signet user add ann --password-stdin && signet client add app --public --redirect-uri https://app.test/", e2e.AnnsPassword)
 	mount := mountedSecret(t, d.Dir)
 	real := filepath.Join(mount, "..2026_01_02")
 	b, err := os.ReadFile(filepath.Join(d.Dir, "clients.json"))
@@ -145,12 +145,12 @@ func TestCommandsTakeMountedFiles_L01(t *testing.T) {
 	d.Env = append(d.Env, "SIGNET_USERS_FILE="+filepath.Join(mount, "users"), "SIGNET_CLIENTS_FILE="+filepath.Join(mount, "clients.json"))
 	for _, prefix := range [][]string{nil, asService(t)} {
 		for line, want := range map[string]string{"signet user list": "ann", "signet client list": "app", "signet doctor": "clients", "signet backup - | grep -a users": "users"} {
-			if got := runs(d, t, prefix, "SIGNET_GROUP_READ=true "+line, ""); !strings.Contains(got, want) {
+			if got := runs(t, d, prefix, "SIGNET_GROUP_READ=true "+line, ""); !strings.Contains(got, want) {
 				t.Errorf("%s: %s", line, got)
 			}
 		}
 		for _, line := range []string{"signet user list", "signet client list", "signet doctor", "signet backup - >/dev/null"} {
-			if got := runs(d, t, prefix, "! "+line, ""); !strings.Contains(got, "chmod 0600") {
+			if got := runs(t, d, prefix, "! "+line, ""); !strings.Contains(got, "chmod 0600") {
 				t.Errorf("%s, without the setting: %s", line, got)
 			}
 		}

@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"encoding/json"
@@ -12,14 +12,15 @@ import (
 	"strings"
 	"testing"
 
+	"signet/internal/e2e"
 	"signet/internal/test/pgtest"
 )
 
 // keyIDs are those that the server publishes.
-func (d *Program) keyIDs(t *testing.T) (ids []string) {
+func keyIDs(t *testing.T, d *e2e.Program) (ids []string) {
 	t.Helper()
 	var set struct{ Keys []struct{ Kid string } }
-	doc, _ := GetJSON(t, d.Issuer+"/.well-known/jwks.json")
+	doc, _ := e2e.GetJSON(t, d.Issuer+"/.well-known/jwks.json")
 	b, _ := json.Marshal(doc)
 	if err := json.Unmarshal(b, &set); err != nil || len(set.Keys) == 0 {
 		t.Fatalf("%s: %v", b, err)
@@ -31,7 +32,7 @@ func (d *Program) keyIDs(t *testing.T) (ids []string) {
 	return ids
 }
 
-func (d *Program) addAnn() {
+func addAnn(d *e2e.Program) {
 	d.T.Helper()
 	if _, errOut, status := d.Signet("walnut radio summer ladder", "user", "add", "ann", "--password-stdin"); status != 0 {
 		d.T.Fatal(errOut)
@@ -39,26 +40,26 @@ func (d *Program) addAnn() {
 }
 
 // loginAs brings the tokens of a client that is registered.
-func (d *Program) loginAs(client *Client, name, password string) Tokens {
+func loginAs(d *e2e.Program, client *e2e.Client, name, password string) e2e.Tokens {
 	d.T.Helper()
-	back := SignIn(d.T, client.AuthorizationURL("s"), name, password)
+	back := e2e.SignIn(d.T, client.AuthorizationURL("s"), name, password)
 	return client.Exchange(d.T, back.Query().Get("code"))
 }
 
 // lives is what was issued by a server that was backed up, and what must become of it.
 type lives struct {
-	client  *Client
-	before  Tokens // of before the backup
-	revoked Tokens // also, and revoked
-	after   Tokens // of after the backup
+	client  *e2e.Client
+	before  e2e.Tokens // of before the backup
+	revoked e2e.Tokens // also, and revoked
+	after   e2e.Tokens // of after the backup
 	keys    []string
 }
 
 // backedUp signs in beside a running server, makes a backup in the middle, and stops
 // the server.
-func backedUp(t *testing.T, d *Program, file string) (l lives) {
+func backedUp(t *testing.T, d *e2e.Program, file string) (l lives) {
 	t.Helper()
-	d.addAnn()
+	addAnn(d)
 	d.Must("client", "add", "conf", "--redirect-uri", "http://127.0.0.1:9/callback")
 	l.client, l.before = d.Login()
 	other, revoked := d.Login()
@@ -69,29 +70,29 @@ func backedUp(t *testing.T, d *Program, file string) (l lives) {
 	if out := d.Must("backup", file); !strings.Contains(out, "root secret is NOT in the backup") {
 		t.Errorf("the backup says %q", out)
 	}
-	l.after = d.loginAs(l.client, "demo_user", "demo_password")
-	l.keys = d.keyIDs(t)
+	l.after = loginAs(d, l.client, "demo_user", "demo_password")
+	l.keys = keyIDs(t, d)
 	return l
 }
 
 // check looks at the server that was restored.
-func (l lives) check(t *testing.T, d *Program) {
+func (l lives) check(t *testing.T, d *e2e.Program) {
 	t.Helper()
-	for name, tok := range map[string]Tokens{"before": l.before, "after": l.after} {
+	for name, tok := range map[string]e2e.Tokens{"before": l.before, "after": l.after} {
 		if got, status := l.client.Refresh(t, tok.RefreshToken); status != 400 || got.Error != "invalid_grant" {
 			t.Errorf("a handle issued %s the backup: %d %+v, want invalid_grant", name, status, got)
 		}
 	}
-	if got := d.keyIDs(t); !slices.Equal(got, l.keys) {
+	if got := keyIDs(t, d); !slices.Equal(got, l.keys) {
 		t.Errorf("published keys are %v, were %v", got, l.keys)
 	}
-	if status := Call(t, d.Issuer+"/mcp", l.before.AccessToken); status != 200 {
+	if status := e2e.Call(t, d.Issuer+"/mcp", l.before.AccessToken); status != 200 {
 		t.Errorf("an access token of before, which any verifier accepts until it ends: %d", status)
 	}
-	if status := Call(t, d.Issuer+"/mcp", l.revoked.AccessToken); status != 401 {
+	if status := e2e.Call(t, d.Issuer+"/mcp", l.revoked.AccessToken); status != 401 {
 		t.Errorf("an access token whose grant was revoked: %d, want 401", status)
 	}
-	tok := d.loginAs(l.client, "ann", "walnut radio summer ladder")
+	tok := loginAs(d, l.client, "ann", "walnut radio summer ladder")
 	if next, status := l.client.Refresh(t, tok.RefreshToken); status != 200 {
 		t.Errorf("after signing in again: %d %+v", status, next)
 	}
@@ -105,20 +106,20 @@ func (l lives) check(t *testing.T, d *Program) {
 // in a PostgreSQL database.
 func TestBackupAndRestore(t *testing.T) {
 	t.Run("in its place", func(t *testing.T) {
-		d, file := Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		d, file := e2e.Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the backup: %v, %v; want mode 0600", info.Mode(), err)
 		}
-		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != ExitFailed || !strings.Contains(errOut, "signet.db.lock") {
+		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != e2e.ExitFailed || !strings.Contains(errOut, "signet.db.lock") {
 			t.Errorf("restoring under the server: %d %s", status, errOut)
 		}
 		d.Stop()
-		before := Hashes(t, d.Dir)
-		if _, errOut, status := d.Signet("", "restore", file); status != ExitFailed || !strings.Contains(errOut, "--replace") {
+		before := e2e.Hashes(t, d.Dir)
+		if _, errOut, status := d.Signet("", "restore", file); status != e2e.ExitFailed || !strings.Contains(errOut, "--replace") {
 			t.Errorf("restoring over a store: %d %s", status, errOut)
 		}
-		if got := Hashes(t, d.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
+		if got := e2e.Hashes(t, d.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
 			t.Errorf("what was refused changed files:\n%v\n%v", before, got)
 		}
 		if _, errOut, status := d.Signet("violet engine harbour tulip", "user", "passwd", "ann", "--password-stdin"); status != 0 {
@@ -135,14 +136,14 @@ func TestBackupAndRestore(t *testing.T) {
 		l.check(t, d)
 	})
 	t.Run("elsewhere", func(t *testing.T) {
-		d := Start(t, nil, "--demo")
+		d := e2e.Start(t, nil, "--demo")
 		file := filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
 		d.Stop()
 		if err := os.Rename(d.Dir, d.Dir+".old"); err != nil {
 			t.Fatal(err)
 		}
-		if _, errOut, status := d.Signet("", "restore", file); status != ExitFailed || !strings.Contains(errOut, "does not hold the root secret") {
+		if _, errOut, status := d.Signet("", "restore", file); status != e2e.ExitFailed || !strings.Contains(errOut, "does not hold the root secret") {
 			t.Errorf("without the secret: %d %s", status, errOut)
 		}
 		if err := os.Rename(d.Dir+".old/secret", d.Dir+"/secret"); err != nil {
@@ -154,15 +155,15 @@ func TestBackupAndRestore(t *testing.T) {
 	})
 	t.Run("moved to PostgreSQL", func(t *testing.T) {
 		database := pgtest.URL(t)
-		d, file := Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
+		d, file := e2e.Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
 		l := backedUp(t, d, file)
 		d.Stop()
-		secret := strings.TrimSpace(ReadText(t, filepath.Join(d.Dir, "secret")))
+		secret := strings.TrimSpace(e2e.ReadText(t, filepath.Join(d.Dir, "secret")))
 		d.Env = append(d.Env, "SIGNET_STORE="+database, "SIGNET_SECRET="+secret)
 		d.Must("restore", file)
 		d.Start()
 		l.check(t, d)
-		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != ExitFailed || !strings.Contains(errOut, "stop all replicas first") {
+		if _, errOut, status := d.Signet("", "restore", "--replace", file); status != e2e.ExitFailed || !strings.Contains(errOut, "stop all replicas first") {
 			t.Errorf("restoring under the server: %d %s", status, errOut)
 		}
 	})
@@ -172,9 +173,9 @@ func TestBackupAndRestore(t *testing.T) {
 // old store or the new one, with which a server starts, and the same command again
 // completes it.
 func TestRestoreIsKilled(t *testing.T) {
-	strace := Need(t, "strace")
-	d, dir := Start(t, nil, "--demo"), t.TempDir()
-	d.addAnn()
+	strace := e2e.Need(t, "strace")
+	d, dir := e2e.Start(t, nil, "--demo"), t.TempDir()
+	addAnn(d)
 	client, first := d.Login()
 	file := filepath.Join(dir, "backup")
 	d.Must("backup", file)
@@ -193,7 +194,7 @@ func TestRestoreIsKilled(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		const calls = "rename,renameat,renameat2,unlink,unlinkat,link,linkat,fsync"
-		cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), Binary(t), "restore", "--replace", "--replace-files", file)
+		cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), e2e.Binary(t), "restore", "--replace", "--replace-files", file)
 		cmd.Env = append(slices.Clone(d.Env), "GOMAXPROCS=1")
 		if err := cmd.Run(); err == nil {
 			completed++

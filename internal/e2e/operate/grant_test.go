@@ -1,8 +1,9 @@
-package e2e
+package operate
 
 import (
 	"encoding/json"
 	"net/url"
+	"signet/internal/e2e"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +12,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// grantInfo is a grant of `signet grant list --json`.
+type grantInfo struct {
+	ID          string     `json:"id"`
+	User        string     `json:"user"`
+	Client      string     `json:"client"`
+	Scopes      []string   `json:"scopes"`
+	Resource    string     `json:"resource"`
+	Since       time.Time  `json:"since"`
+	LastRefresh *time.Time `json:"last_refresh,omitempty"`
+	Replays     int64      `json:"replays"`
+	Expires     time.Time  `json:"expires"`
+}
+
 // grantsOf lists a user's grants with the command line, beside the daemon.
-func (d *Program) grantsOf(user string) (list []grantInfo) {
+func grantsOf(d *e2e.Program, user string) (list []grantInfo) {
 	d.T.Helper()
 	out, errOut, status := d.Signet("", "grant", "list", "--user", user, "--json")
 	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
@@ -22,19 +36,19 @@ func (d *Program) grantsOf(user string) (list []grantInfo) {
 }
 
 // wantEnded waits until neither refresh nor access token of a login are accepted.
-func (d *Program) wantEnded(t *testing.T, client *Client, tok Tokens) {
+func wantEnded(t *testing.T, d *e2e.Program, client *e2e.Client, tok e2e.Tokens) {
 	t.Helper()
 	if next, status := client.Refresh(t, tok.RefreshToken); status != 400 || next.Error != "invalid_grant" {
 		t.Errorf("refresh after the revocation: %d %+v, want invalid_grant", status, next)
 	}
-	Eventually(t, func() bool { return Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
+	e2e.Eventually(t, func() bool { return e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
 }
 
 // What an operator sees of grants and ends while the server runs: one, and all of a
 // user. Others are not touched.
 func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
-	d := Start(t, nil, "--demo")
-	if list := d.grantsOf("demo_user"); len(list) != 0 {
+	d := e2e.Start(t, nil, "--demo")
+	if list := grantsOf(d, "demo_user"); len(list) != 0 {
 		t.Fatalf("before any login: %+v", list)
 	}
 	first, tok := d.Login()
@@ -45,7 +59,7 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 	if status != 200 || status2 != 200 {
 		t.Fatalf("refresh: %d, %d", status, status2)
 	}
-	list := d.grantsOf("demo_user")
+	list := grantsOf(d, "demo_user")
 	at := slices.IndexFunc(list, func(g grantInfo) bool { return g.LastRefresh != nil })
 	if len(list) != 3 || at < 0 {
 		t.Fatalf("grants: %+v", list)
@@ -56,26 +70,26 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 	if diff := cmp.Diff(want, g); diff != "" || time.Since(g.Since) > time.Minute || time.Since(*g.LastRefresh) > time.Minute || time.Until(g.Expires) < 29*24*time.Hour {
 		t.Errorf("the refreshed grant is %+v (-want +got):\n%s", g, diff)
 	}
-	Eventually(t, func() bool { // written behind the request
-		list := d.grantsOf("Demo_User")
+	e2e.Eventually(t, func() bool { // written behind the request
+		list := grantsOf(d, "Demo_User")
 		return list[slices.IndexFunc(list, func(x grantInfo) bool { return x.ID == g.ID })].Replays == 1
 	})
 
-	if status := Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
+	if status := e2e.Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
 		t.Fatalf("before the revocation /mcp answers %d", status)
 	}
 	if out, errOut, status := d.Signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "is revoked") {
 		t.Errorf("grant revoke: %d\n%s%s", status, out, errOut)
 	}
-	d.wantEnded(t, first, next)
-	d.wantEnded(t, first, again)
-	if list := d.grantsOf("demo_user"); len(list) != 2 {
+	wantEnded(t, d, first, next)
+	wantEnded(t, d, first, again)
+	if list := grantsOf(d, "demo_user"); len(list) != 2 {
 		t.Errorf("after the revocation: %+v, want two", list)
 	}
 	if out, errOut, status := d.Signet("", "grant", "revoke", g.ID); status != 0 || !strings.Contains(out, "already") {
 		t.Errorf("revoking again: %d\n%s%s", status, out, errOut)
 	}
-	if status := Call(t, d.Issuer+"/mcp", other.AccessToken); status != 200 {
+	if status := e2e.Call(t, d.Issuer+"/mcp", other.AccessToken); status != 200 {
 		t.Errorf("another grant: /mcp answers %d", status)
 	}
 	if other, status = second.Refresh(t, other.RefreshToken); status != 200 {
@@ -85,12 +99,12 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 	if out, errOut, status := d.Signet("", "grant", "revoke", "--user", " DEMO_user"); status != 0 || !strings.Contains(out, "revoked: 2") {
 		t.Errorf("grant revoke --user: %d\n%s%s", status, out, errOut)
 	}
-	d.wantEnded(t, second, other)
-	d.wantEnded(t, third, last)
-	if list := d.grantsOf("demo_user"); len(list) != 0 {
+	wantEnded(t, d, second, other)
+	wantEnded(t, d, third, last)
+	if list := grantsOf(d, "demo_user"); len(list) != 0 {
 		t.Errorf("after all were revoked: %+v", list)
 	}
-	if _, tok := d.Login(); Call(t, d.Issuer+"/mcp", tok.AccessToken) != 200 {
+	if _, tok := d.Login(); e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken) != 200 {
 		t.Error("the user cannot sign in again")
 	}
 }
@@ -99,10 +113,10 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 // ended, too; and a command that comes while nobody serves is heeded by the next
 // server.
 func TestRow32_GrantRevokedWhileNobodyServes(t *testing.T) {
-	d := Start(t, nil, "--demo")
+	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	d.Stop()
-	list := d.grantsOf("demo_user")
+	list := grantsOf(d, "demo_user")
 	if len(list) != 1 || list[0].LastRefresh != nil {
 		t.Fatalf("grants: %+v", list)
 	}
@@ -110,10 +124,10 @@ func TestRow32_GrantRevokedWhileNobodyServes(t *testing.T) {
 		t.Fatalf("grant revoke: %d\n%s%s", status, out, errOut)
 	}
 	d.Start()
-	if status := Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 401 {
+	if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 401 {
 		t.Errorf("/mcp answers %d, want 401", status)
 	}
-	if tok, status := Post(t, d.Issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.RefreshToken}, "client_id": {client.ID}}); status != 400 || tok.Error != "invalid_grant" {
+	if tok, status := e2e.Post(t, d.Issuer, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.RefreshToken}, "client_id": {client.ID}}); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("refresh: %d %+v", status, tok)
 	}
 }

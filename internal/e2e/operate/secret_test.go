@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"signet/internal/e2e"
 	"signet/internal/seal"
 	"signet/internal/test/person"
 	"signet/internal/test/pgtest"
@@ -58,13 +59,11 @@ func (v *visitor) approve() (code string) {
 	return v.page.Left().Query().Get("code")
 }
 
-const redirectURI = "http://127.0.0.1:9/callback"
-
 // inFlight is everything that was sealed at some moment and not used yet.
 type inFlight struct {
 	t       *testing.T
-	d       *Program
-	client  *Client // with a derived secret
+	d       *e2e.Program
+	client  *e2e.Client // with a derived secret
 	handle  string
 	code    string
 	login   *visitor // on the login page
@@ -73,10 +72,10 @@ type inFlight struct {
 	access  string
 }
 
-func (d *Program) fly(t *testing.T) *inFlight {
+func fly(t *testing.T, d *e2e.Program) *inFlight {
 	t.Helper()
 	f := &inFlight{t: t, d: d}
-	f.client = RegisterWithSecret(t, d.Issuer, redirectURI)
+	f.client = e2e.RegisterWithSecret(t, d.Issuer, e2e.RedirectURI)
 	authorize := f.client.AuthorizationURL("s")
 	f.session = newVisitor(t).open(authorize).signIn()
 	tok, status := f.redeem(f.session.approve())
@@ -90,16 +89,16 @@ func (d *Program) fly(t *testing.T) *inFlight {
 	return f
 }
 
-func (f *inFlight) redeem(code string) (Tokens, int) {
-	return Post(f.t, f.d.Issuer, f.client.CodeForm(code))
+func (f *inFlight) redeem(code string) (e2e.Tokens, int) {
+	return e2e.Post(f.t, f.d.Issuer, f.client.CodeForm(code))
 }
 
-func (f *inFlight) refresh() (Tokens, int) { return f.client.Refresh(f.t, f.handle) }
+func (f *inFlight) refresh() (e2e.Tokens, int) { return f.client.Refresh(f.t, f.handle) }
 
 // land uses all of it, which has to work.
 func (f *inFlight) land(when string) {
 	f.t.Helper()
-	if status := Call(f.t, f.d.Issuer+"/mcp", f.access); status != 200 {
+	if status := e2e.Call(f.t, f.d.Issuer+"/mcp", f.access); status != 200 {
 		f.t.Errorf("%s the access token: %d", when, status)
 	}
 	if tok, status := f.redeem(f.code); status != 200 {
@@ -122,7 +121,7 @@ func (f *inFlight) land(when string) {
 }
 
 // phase is how far the secret file says that a rotation has come.
-func (d *Program) phase() seal.Phase {
+func phase(d *e2e.Program) seal.Phase {
 	d.T.Helper()
 	text, err := os.ReadFile(filepath.Join(d.Dir, "secret"))
 	if err != nil {
@@ -134,7 +133,7 @@ func (d *Program) phase() seal.Phase {
 	return seal.PhaseOf(strings.TrimSpace(string(text)))
 }
 
-func (d *Program) rotateSecret(args ...string) string {
+func rotateSecret(d *e2e.Program, args ...string) string {
 	d.T.Helper()
 	out, errOut, status := d.Signet("", append([]string{"secret", "rotate"}, args...)...)
 	if status != 0 {
@@ -152,7 +151,7 @@ func (d *Program) rotateSecret(args ...string) string {
 
 // keepRefreshing refreshes until the returned function is called, and at least so many
 // times, and wants every answer to be good.
-func (d *Program) keepRefreshing(t *testing.T, workers int) (stop func(least int) (refreshes int)) {
+func keepRefreshing(t *testing.T, d *e2e.Program, workers int) (stop func(least int) (refreshes int)) {
 	t.Helper()
 	end := make(chan struct{})
 	var all sync.WaitGroup
@@ -172,7 +171,7 @@ func (d *Program) keepRefreshing(t *testing.T, workers int) (stop func(least int
 					t.Errorf("a refresh under way: %d %+v", status, next)
 					return
 				}
-				if status := Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
+				if status := e2e.Call(t, d.Issuer+"/mcp", next.AccessToken); status != 200 {
 					t.Errorf("a call under way: %d", status)
 				}
 				tok = next
@@ -196,31 +195,31 @@ func (d *Program) keepRefreshing(t *testing.T, workers int) (stop func(least int
 // that is in flight lands, and nothing is shown. After the last step what the old root
 // sealed is refused, but registered clients and their secrets stay.
 func TestP15_SecretRotateBesideAServer(t *testing.T) {
-	d := Start(t, nil, "--demo")
-	configured := &Client{Issuer: d.Issuer, RedirectURI: redirectURI, ID: "app", Secret: "a-secret-of-some-length"}
-	if _, errOut, status := d.Signet(configured.Secret+"\n", "client", "add", "app", "--redirect-uri", redirectURI, "--secret-stdin"); status != 0 {
+	d := e2e.Start(t, nil, "--demo")
+	configured := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: "app", Secret: "a-secret-of-some-length"}
+	if _, errOut, status := d.Signet(configured.Secret+"\n", "client", "add", "app", "--redirect-uri", e2e.RedirectURI, "--secret-stdin"); status != 0 {
 		t.Fatal(errOut)
 	}
-	first, second := d.fly(t), d.fly(t)
-	stop := d.keepRefreshing(t, 2)
-	if d.rotateSecret(); d.phase() != seal.Turned {
-		t.Errorf("phase %d", d.phase())
+	first, second := fly(t, d), fly(t, d)
+	stop := keepRefreshing(t, d, 2)
+	if rotateSecret(d); phase(d) != seal.Turned {
+		t.Errorf("phase %d", phase(d))
 	}
 	first.land("after a rotation")
-	if out := d.rotateSecret(); !strings.Contains(out, "already") || d.phase() != seal.Turned {
-		t.Errorf("rotating again: phase %d, %s", d.phase(), out)
+	if out := rotateSecret(d); !strings.Contains(out, "already") || phase(d) != seal.Turned {
+		t.Errorf("rotating again: phase %d, %s", phase(d), out)
 	}
-	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "too early") || d.phase() != seal.Turned {
+	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "too early") || phase(d) != seal.Turned {
 		t.Errorf("--finish at once: %d %s", status, errOut)
 	}
-	if d.rotateSecret("--finish", "--now"); d.phase() != seal.Settled {
-		t.Errorf("phase %d", d.phase())
+	if rotateSecret(d, "--finish", "--now"); phase(d) != seal.Settled {
+		t.Errorf("phase %d", phase(d))
 	}
 	if n := stop(50); n < 50 {
 		t.Errorf("%d refreshes: the test is idle", n)
 	}
-	for name, got := range map[string]func() (Tokens, int){
-		"refresh handle": second.refresh, "code": func() (Tokens, int) { return second.redeem(second.code) },
+	for name, got := range map[string]func() (e2e.Tokens, int){
+		"refresh handle": second.refresh, "code": func() (e2e.Tokens, int) { return second.redeem(second.code) },
 	} {
 		if tok, status := got(); status != 400 || tok.Error != "invalid_grant" { // and not invalid_client
 			t.Errorf("a %s of the old root after --finish: %d %+v", name, status, tok)
@@ -235,7 +234,7 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 		t.Errorf("the registered client of the old root: %d %+v", status, tok)
 	}
 	code := newVisitor(t).open(configured.AuthorizationURL("s")).signIn().approve()
-	if tok, status := Post(t, d.Issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {Verifier},
+	if tok, status := e2e.Post(t, d.Issuer, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {e2e.Verifier},
 		"client_id": {configured.ID}, "client_secret": {configured.Secret}}); status != 200 {
 		t.Errorf("the configured client, whose secret was hashed under the old root: %d %+v", status, tok)
 	}
@@ -243,14 +242,14 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 		t.Errorf("--finish twice: %d %s", status, errOut)
 	}
 	// Once more, from a list that has a root for clients.
-	third := d.fly(t)
-	d.rotateSecret()
+	third := fly(t, d)
+	rotateSecret(d)
 	third.land("after a second rotation")
 	if tok, status := third.refresh(); status != 200 {
 		t.Errorf("%d %+v", status, tok)
 	}
 	d.Stop()
-	d.rotateSecret("--finish", "--now") // nobody serves
+	rotateSecret(d, "--finish", "--now") // nobody serves
 	d.Start()
 	if tok, status := first.refresh(); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("a handle of the second root: %d %+v", status, tok)
@@ -259,9 +258,9 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 
 // rotateAndKill runs the command and kills it as soon as it has said lines, or after a
 // while.
-func (d *Program) rotateAndKill(lines int, after time.Duration) {
+func rotateAndKill(d *e2e.Program, lines int, after time.Duration) {
 	d.T.Helper()
-	cmd := exec.Command(Binary(d.T), "secret", "rotate")
+	cmd := exec.Command(e2e.Binary(d.T), "secret", "rotate")
 	cmd.Env = d.Env
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -283,7 +282,7 @@ func (d *Program) rotateAndKill(lines int, after time.Duration) {
 // L02, P15: killed at any moment, beside a server or without one, a rotation leaves what
 // starts and opens everything; the next call completes it.
 func TestL02_SecretRotateKilled(t *testing.T) {
-	d := Start(t, nil, "--demo")
+	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	seen := map[seal.Phase]int{}
 	check := func(what string) {
@@ -305,22 +304,22 @@ func TestL02_SecretRotateKilled(t *testing.T) {
 		} else if after = time.Duration(i-6) * 4 * time.Millisecond; serving {
 			after = time.Duration(i-6) * 400 * time.Millisecond
 		}
-		d.rotateAndKill(lines, after)
-		phase := d.phase()
-		seen[phase]++
-		what := fmt.Sprintf("killed after %d lines or %v, in phase %d", lines, after, phase)
+		rotateAndKill(d, lines, after)
+		at := phase(d)
+		seen[at]++
+		what := fmt.Sprintf("killed after %d lines or %v, in phase %d", lines, after, at)
 		if serving {
 			check(what + ", the server that ran")
 			d.Kill()
 		}
 		d.Start()
 		check(what + ", a new server")
-		out := d.rotateSecret()
-		if d.phase() != seal.Turned {
-			t.Fatalf("%s, and again: phase %d\n%s", what, d.phase(), out)
+		out := rotateSecret(d)
+		if phase(d) != seal.Turned {
+			t.Fatalf("%s, and again: phase %d\n%s", what, phase(d), out)
 		}
 		check(what + ", and again")
-		d.rotateSecret("--finish", "--now")
+		rotateSecret(d, "--finish", "--now")
 		check(what + ", and finished")
 	}
 	if seen[seal.Begun] == 0 || seen[seal.Turned] == 0 {
@@ -334,9 +333,9 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	storeURL := "SIGNET_STORE=" + pgtest.URL(t)
 	secret := func(list string) []string { return []string{storeURL, "SIGNET_SECRET=" + list} }
-	a := Start(t, secret(old), "--demo")
-	b := Start(t, append(secret(old), "SIGNET_ISSUER="+a.Issuer), "--demo")
-	deploy := func(d *Program, list string) {
+	a := e2e.Start(t, secret(old), "--demo")
+	b := e2e.Start(t, append(secret(old), "SIGNET_ISSUER="+a.Issuer), "--demo")
+	deploy := func(d *e2e.Program, list string) {
 		t.Helper()
 		d.Stop()
 		d.Env = append(d.Env, "SIGNET_SECRET="+list)
@@ -359,13 +358,13 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	client, tok := a.Login()
 	onBoth := func(when string) {
 		t.Helper()
-		for _, d := range []*Program{a, b} {
+		for _, d := range []*e2e.Program{a, b} {
 			got, status := client.At(d.URL()).Refresh(t, tok.RefreshToken)
 			if status != 200 {
 				t.Fatalf("%s: %d %+v", when, status, got)
 			}
 			tok = got
-			if status := Call(t, d.URL()+"/mcp", tok.AccessToken); status != 200 {
+			if status := e2e.Call(t, d.URL()+"/mcp", tok.AccessToken); status != 200 {
 				t.Errorf("%s: %d", when, status)
 			}
 		}
@@ -406,7 +405,7 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 
 // A secret file that was changed by hand into something of no use is not taken up.
 func TestL03_SecretFileChangedByHand(t *testing.T) {
-	d := Start(t, nil, "--demo")
+	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	path := filepath.Join(d.Dir, "secret")
 	good, err := os.ReadFile(path)
@@ -433,7 +432,7 @@ func TestL03_SecretFileChangedByHand(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		Eventually(t, func() bool { return config() == "stale" })
+		e2e.Eventually(t, func() bool { return config() == "stale" })
 		next, status := client.Refresh(t, tok.RefreshToken)
 		if status != 200 {
 			t.Fatalf("%s: %d %+v", name, status, next)
@@ -443,6 +442,6 @@ func TestL03_SecretFileChangedByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Chmod(path, 0o600)
-		Eventually(t, func() bool { return config() == "ok" })
+		e2e.Eventually(t, func() bool { return config() == "ok" })
 	}
 }

@@ -1,4 +1,4 @@
-package e2e
+package operate
 
 import (
 	"context"
@@ -14,14 +14,27 @@ import (
 	"testing"
 	"time"
 
+	"signet/internal/e2e"
 	"signet/internal/seal"
 	"signet/internal/test/pgtest"
 	"signet/jwt"
 	"signet/keys"
 )
 
+// keyInfo is a key of `signet key list --json`.
+type keyInfo struct {
+	ID             string     `json:"kid"`
+	State          keys.State `json:"state"`
+	Private        bool       `json:"private_half"`
+	PublishedAt    *time.Time `json:"published_at,omitempty"`
+	SignsFrom      *time.Time `json:"signs_from,omitempty"`
+	SignsUntil     *time.Time `json:"signs_until,omitempty"`
+	PublishedUntil *time.Time `json:"published_until,omitempty"`
+	WithdrawnAt    *time.Time `json:"withdrawn_at,omitempty"`
+}
+
 // keyList is what `signet key list --json` prints.
-func (d *Program) keyList() (list []keyInfo) {
+func keyList(d *e2e.Program) (list []keyInfo) {
 	d.T.Helper()
 	out, errOut, status := d.Signet("", "key", "list", "--json")
 	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
@@ -30,14 +43,14 @@ func (d *Program) keyList() (list []keyInfo) {
 	return list
 }
 
-func (d *Program) keyInState(state keys.State) (k keyInfo) {
+func keyInState(d *e2e.Program, state keys.State) (k keyInfo) {
 	d.T.Helper()
-	for _, k := range d.keyList() {
+	for _, k := range keyList(d) {
 		if k.State == state {
 			return k
 		}
 	}
-	d.T.Fatalf("no key is %s: %+v", state, d.keyList())
+	d.T.Fatalf("no key is %s: %+v", state, keyList(d))
 	return k
 }
 
@@ -113,8 +126,8 @@ func kidOf(rawToken string) string {
 // who caches by the headers is ever shown a key that he cannot know. Then he withdraws
 // the signing key: its tokens are refused, the next refresh brings a good one.
 func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
-	d := Start(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
-	replica := Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
+	d := e2e.Start(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
+	replica := e2e.Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
 	cache := newHeaderCache(t, d.Issuer)
 	v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: d.Issuer, Audiences: []string{d.Issuer + "/mcp"}, Keys: cache})
 	if err != nil {
@@ -124,8 +137,8 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 	var workers sync.WaitGroup
 	var mu sync.Mutex
 	signed := map[string]int{}
-	latest := make([]Tokens, 2)
-	clients := make([]*Client, len(latest))
+	latest := make([]e2e.Tokens, 2)
+	clients := make([]*e2e.Client, len(latest))
 	for i := range latest {
 		clients[i], latest[i] = d.Login()
 		workers.Go(func() {
@@ -145,7 +158,7 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 					t.Errorf("a verifier that caches by the headers: %v", err)
 				}
 				for _, at := range []string{d.Issuer, replica.URL()} {
-					if status := Call(t, at+"/mcp", tok.AccessToken); status != 200 {
+					if status := e2e.Call(t, at+"/mcp", tok.AccessToken); status != 200 {
 						t.Errorf("%s: %d", at, status)
 					}
 				}
@@ -182,10 +195,10 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 	if status != 0 || !strings.Contains(out, kid+" is withdrawn") || !strings.Contains(out, "up to 1 s more") {
 		t.Fatalf("--revoke: %d %s%s", status, out, errOut)
 	}
-	Eventually(t, func() bool { return Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
-	Eventually(t, func() bool { return Call(t, replica.URL()+"/mcp", tok.AccessToken) == 401 })
+	e2e.Eventually(t, func() bool { return e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
+	e2e.Eventually(t, func() bool { return e2e.Call(t, replica.URL()+"/mcp", tok.AccessToken) == 401 })
 	next, status := clients[0].Refresh(t, tok.RefreshToken)
-	if status != 200 || kidOf(next.AccessToken) == kid || Call(t, d.Issuer+"/mcp", next.AccessToken) != 200 {
+	if status != 200 || kidOf(next.AccessToken) == kid || e2e.Call(t, d.Issuer+"/mcp", next.AccessToken) != 200 {
 		t.Errorf("after that: %d, signed by %s", status, kidOf(next.AccessToken))
 	}
 	if _, errOut, status := d.Signet("", "key", "rotate", "--revoke", kid); status != 1 || !strings.Contains(errOut, "withdrawn already") {
@@ -196,10 +209,10 @@ func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
 // L03: two replicas on PostgreSQL follow a withdrawal within one poll.
 func TestKeyCommandsWithReplicas(t *testing.T) {
 	shared := []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s"}
-	a := Start(t, shared, "--demo")
-	b := Start(t, append(shared, "SIGNET_ISSUER="+a.Issuer), "--demo")
+	a := e2e.Start(t, shared, "--demo")
+	b := e2e.Start(t, append(shared, "SIGNET_ISSUER="+a.Issuer), "--demo")
 	client, tok := a.Login()
-	if list := b.keyList(); len(list) < 2 {
+	if list := keyList(b); len(list) < 2 {
 		t.Fatalf("key list: %+v", list)
 	}
 	kid := kidOf(tok.AccessToken)
@@ -207,7 +220,7 @@ func TestKeyCommandsWithReplicas(t *testing.T) {
 		t.Fatal(errOut)
 	}
 	for _, at := range []string{a.Issuer, b.URL()} {
-		Eventually(t, func() bool { return Call(t, at+"/mcp", tok.AccessToken) == 401 })
+		e2e.Eventually(t, func() bool { return e2e.Call(t, at+"/mcp", tok.AccessToken) == 401 })
 		cache := newHeaderCache(t, at)
 		if _, err := cache.Key(t.Context(), kid); err == nil {
 			t.Errorf("%s publishes the withdrawn key", at)
@@ -221,7 +234,7 @@ func TestKeyCommandsWithReplicas(t *testing.T) {
 		}
 		handle = next.RefreshToken
 	}
-	if k := a.keyInState(keys.Withdrawn); k.ID != kid || k.WithdrawnAt == nil {
+	if k := keyInState(a, keys.Withdrawn); k.ID != kid || k.WithdrawnAt == nil {
 		t.Errorf("withdrawn: %+v", k)
 	}
 }
