@@ -10,7 +10,7 @@ import (
 	"signet/internal/store"
 )
 
-// BenchmarkPostgresInsert is BenchmarkGroupInsert there; the database runs on the
+// BenchmarkPostgresInsert is BenchmarkGroupInsert on PostgreSQL. The database runs on the
 // same machine.
 func BenchmarkPostgresInsert(b *testing.B) {
 	s := open(b, firstOptions(b))

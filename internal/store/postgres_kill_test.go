@@ -9,7 +9,7 @@ import (
 	"signet/internal/store"
 )
 
-// longPostgresHistory is the schema with two more steps that take a while.
+// longPostgresHistory is the schema with two more steps that take some time.
 func longPostgresHistory() []string {
 	steps := store.PostgresSchema()
 	for _, table := range []string{"one", "two"} {
@@ -20,8 +20,8 @@ func longPostgresHistory() []string {
 	return steps
 }
 
-// A replica that is killed while it migrates leaves the old or the new schema, never
-// neither: the old release goes on or is told so, and the new one migrates again.
+// A replica that is killed while it migrates leaves the old or the new schema, never a
+// part of it: the old release goes on or gets ErrNewer, and the new one migrates again.
 func TestKilledPostgresMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 	next := longPostgresHistory()
 	seen := map[string]int{}
@@ -55,5 +55,5 @@ func TestKilledPostgresMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 		}
 		closeStore(t, s)
 	}
-	t.Logf("kills by the schema that the store came to: %v", seen)
+	t.Logf("kills by the schema that they left: %v", seen)
 }

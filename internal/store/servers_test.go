@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,8 @@ func servers(t *testing.T, s *store.Store) []store.Server {
 	return list
 }
 
-// What a server says of itself is there for others until it ends; of one that was
-// killed a restart, or time, does away with.
+// The announcement of a server is there until the server stops. The announcement of a
+// killed server is removed by a restart, or after some time.
 func TestServersAnnounceThemselves(t *testing.T) { onBoth(t, testServersAnnounceThemselves) }
 
 func testServersAnnounceThemselves(t *testing.T, o store.Options) {
@@ -29,7 +30,7 @@ func testServersAnnounceThemselves(t *testing.T, o store.Options) {
 	command.Serve = false
 	beside := open(t, command)
 	if list := servers(t, beside); len(list) != 0 {
-		t.Errorf("before anybody has said anything: %+v", list)
+		t.Errorf("before any announcement: %+v", list)
 	}
 	for _, roots := range []string{"a", "a,b"} {
 		if err := s.Announce(t.Context(), roots); err != nil {
@@ -37,7 +38,7 @@ func testServersAnnounceThemselves(t *testing.T, o store.Options) {
 		}
 		list := servers(t, beside)
 		if len(list) != 1 || list[0].Roots != roots || list[0].ID == "" || time.Since(list[0].Seen).Abs() > 5*time.Second || list[0].Ahead.Abs() > time.Second {
-			t.Errorf("said %s, read %+v", roots, list)
+			t.Errorf("announced %s, read %+v", roots, list)
 		}
 	}
 	exec := func(query string) {
@@ -50,21 +51,21 @@ func testServersAnnounceThemselves(t *testing.T, o store.Options) {
 		t.Fatal(err)
 	}
 	if list := servers(t, beside); len(list) != 1 || list[0].Roots != "b" {
-		t.Errorf("beside one that was killed: %+v", list)
+		t.Errorf("after a server was killed: %+v", list)
 	}
 	closeStore(t, s)
 	if list := servers(t, beside); len(list) != 0 {
-		t.Errorf("after it has ended: %+v", list)
+		t.Errorf("after the server has stopped: %+v", list)
 	}
 }
 
-// A command can keep servers away, and is told when there is one.
+// A command can keep servers away, and gets an error if one runs.
 func TestHoldKeepsServersAway(t *testing.T) {
 	o := options(t)
 	create(t, o)
 	s := open(t, o)
 	if _, err := store.Hold(o.Path); !errors.Is(err, store.ErrLocked) {
-		t.Errorf("beside a server: %v, want ErrLocked", err)
+		t.Errorf("while a server runs: %v, want ErrLocked", err)
 	}
 	closeStore(t, s)
 	release, err := store.Hold(o.Path)
@@ -72,13 +73,13 @@ func TestHoldKeepsServersAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := store.Open(t.Context(), o); !errors.Is(err, store.ErrLocked) {
-		t.Errorf("a server that starts then: %v, want ErrLocked", err)
+		t.Errorf("a server that starts meanwhile: %v, want ErrLocked", err)
 	}
 	release()
 	closeStore(t, open(t, o))
 }
 
-// Replicas see how far their clocks are apart, whichever of them is wrong.
+// Every replica sees how far the clocks differ, whichever of them is wrong.
 func TestReplicasSeeHowFarClocksDiffer(t *testing.T) {
 	t.Parallel()
 	o := firstOptions(t)
@@ -89,19 +90,17 @@ func TestReplicasSeeHowFarClocksDiffer(t *testing.T) {
 		}
 	}
 	for name, s := range map[string]*store.Store{"right": right, "wrong": wrong} {
-		for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-			if got := s.ClocksApart(); (got - 40*time.Second).Abs() < time.Second {
-				break
+		eventually(t, "the replica with the "+name+" clock", func() error {
+			if got := s.ClocksApart(); (got - 40*time.Second).Abs() >= time.Second {
+				return fmt.Errorf("it sees a difference of %v, want 40 s; servers %+v", got, servers(t, s))
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the one with the %s clock sees a difference of %v, want 40 s; %+v", name, s.ClocksApart(), servers(t, s))
-			}
-		}
+			return nil
+		})
 	}
 }
 
-// A replica that has not got the root secret to which the others went over gives no
-// verdict: it waits, and says for what.
+// If the root secret was rotated and a replica does not have the next one, the replica
+// gives no verdict: it waits, and its errors say for what.
 func TestReplicaWithoutTheRotatedRootWaits(t *testing.T) {
 	t.Parallel()
 	o := firstOptions(t)
@@ -109,29 +108,31 @@ func TestReplicaWithoutTheRotatedRootWaits(t *testing.T) {
 	known.Root = func(fingerprint string) bool { return fingerprint == "root" }
 	s, left := open(t, o), open(t, known)
 	if left.Epoch() == "" {
-		t.Fatal("no epoch before anything has happened")
+		t.Fatal("no epoch before the rotation")
 	}
-	turn := func(fingerprint string) {
+	rotate := func(fingerprint string) {
 		if err := s.Write(t.Context(), func(tx store.Tx) error { return store.SetFingerprint(tx, fingerprint, time.Now()) }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	wait := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
+	rotate("next")
+	eventually(t, "the replica without the next root", func() error {
+		if left.Epoch() != "" {
+			return errors.New("it goes on as if there was no rotation")
 		}
-	}
-	turn("next")
-	wait("it goes on as if nothing had happened", func() bool { return left.Epoch() == "" })
+		return nil
+	})
 	if err := spend(left, "x"); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, store.ErrOtherRoot) || !strings.Contains(err.Error(), "SIGNET_SECRET") {
-		t.Errorf("a write: %v, want ErrUnavailable and what to do", err)
+		t.Errorf("a write: %v, want ErrUnavailable and the remedy", err)
 	}
 	if err := spend(s, "y"); err != nil {
-		t.Errorf("the replica that has it: %v", err)
+		t.Errorf("the replica that has the next root: %v", err)
 	}
-	turn("root")
-	wait("it does not go on when the root is its own again", func() bool { return left.Epoch() != "" && spend(left, "z") == nil })
+	rotate("root")
+	eventually(t, "once the root is its own again", func() error {
+		if left.Epoch() == "" {
+			return errors.New("it has no epoch")
+		}
+		return spend(left, "z")
+	})
 }

@@ -70,8 +70,8 @@ var jobs = map[string]func(store.Options) error{
 	},
 }
 
-// kill runs a job and kills it a random time after it is ready. It returns what
-// the job said until then.
+// kill runs a job and kills it at a random time within some time after it is ready. It
+// returns the lines that the job wrote.
 func kill(t *testing.T, job string, o store.Options, within time.Duration) (lines []string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -85,7 +85,7 @@ func kill(t *testing.T, job string, o store.Options, within time.Duration) (line
 	}
 	sc := bufio.NewScanner(out)
 	if !sc.Scan() || sc.Text() != "ready" {
-		t.Errorf("the job says %q", sc.Text())
+		t.Errorf("the job wrote %q, want ready", sc.Text())
 	}
 	go func() {
 		time.Sleep(rand.N(within))
@@ -113,7 +113,7 @@ func jobOptions(dir string) store.Options {
 	return store.Options{Path: path, Mirror: path + ".mirror", Serve: true}
 }
 
-// longHistory is the schema with two more steps that take a while.
+// longHistory is the schema with two more steps that take some time.
 func longHistory() []string {
 	steps := store.Schema()
 	for _, table := range []string{"one", "two"} {
@@ -127,7 +127,7 @@ func longHistory() []string {
 	return steps
 }
 
-// A migration that is killed leaves the old or the new schema, never neither. It
+// A migration that is killed leaves the old or the new schema, never a part of it. It
 // begins with the store of the oldest release.
 func TestKilledMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 	template := released(t, "schema1")
@@ -139,7 +139,7 @@ func TestKilledMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 		kill(t, "migrate", o, 20*time.Millisecond)
 		history := longHistory()
 		var schema int64
-		for known := 1; ; known++ { // as old a program as can open it
+		for known := 1; ; known++ { // the oldest program that can open the store
 			s, err := store.Open(t.Context(), o.WithSteps(history[:known]...))
 			if errors.Is(err, store.ErrNewer) && known < len(history) {
 				continue
@@ -161,7 +161,7 @@ func TestKilledMigrationLeavesOldOrNewSchema_L16(t *testing.T) {
 		seen[schema]++
 		s := open(t, o.WithSteps(history...))
 		if err := spend(s, "x"); err != nil {
-			t.Errorf("after the migration was done again: %v", err)
+			t.Errorf("after the second migration: %v", err)
 		}
 		closeStore(t, s)
 	}
@@ -177,8 +177,8 @@ func released(t *testing.T, name string) store.Options {
 	return o
 }
 
-// The store of every release opens, with all that it remembers, as the schema that
-// a new store has; and a program of that release does not open it any more.
+// The store of every release opens with all its rows, and gets the schema of a new
+// store. A program of that release no longer opens it.
 func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 	fresh := options(t)
 	create(t, fresh)
@@ -186,10 +186,10 @@ func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 	for i, name := range []string{"schema1", "schema2"} {
 		o := released(t, name)
 		old := store.Schema()[:i+1]
-		s := open(t, o.WithSteps(old...)) // it is what its name says
+		s := open(t, o.WithSteps(old...)) // it has the schema that its name says
 		epoch, before := s.Epoch(), commits(t, s)
 		closeStore(t, s)
-		for i := range 2 { // the second time there is nothing to do
+		for i := range 2 { // the second time there is nothing to migrate
 			s = open(t, o)
 			if s.Epoch() != epoch || s.Fingerprint() != "fixture" || commits(t, s) <= before {
 				t.Errorf("%s: epoch %q, want %q; fingerprint %q, %d commits, want more than %d", name, s.Epoch(), epoch, s.Fingerprint(), commits(t, s), before)
@@ -203,7 +203,7 @@ func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 			closeStore(t, s)
 		}
 		if got, want := tables(t, open(t, o)), today; got != want {
-			t.Errorf("%s migrated is not what is made today: got\n%s\nwant\n%s", name, got, want)
+			t.Errorf("%s, migrated, differs from a new store: got\n%s\nwant\n%s", name, got, want)
 		}
 		o.Serve = false
 		if _, err := store.Open(t.Context(), o.WithSteps(old...)); !errors.Is(err, store.ErrNewer) {
@@ -212,7 +212,7 @@ func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 	}
 }
 
-// releasedContent is what the released program left in its store.
+// releasedContent is the content of the stores of every release.
 const releasedContent = `grant live gen 3 revoked 0 alice client App consent read write https://mcp.test/mcp 4102444800 replays 0
 grant revoked gen 1 revoked 1748779200000 alice client App consent read write https://mcp.test/mcp 4102444800 replays 0
 spent login transaction 4102444800
@@ -221,43 +221,24 @@ attempts 0`
 
 func contents(t *testing.T, s *store.Store) string {
 	t.Helper()
-	return column(t, s, `SELECT 'grant ' || id || ' gen ' || gen || ' revoked ' || revoked_at || ' ' || sub || ' ' || client_hash || ' ' || client_name || ' ' ||
+	return lines(t, s, `SELECT 'grant ' || id || ' gen ' || gen || ' revoked ' || revoked_at || ' ' || sub || ' ' || client_hash || ' ' || client_name || ' ' ||
 			consent_hash || ' ' || scope || ' ' || resource || ' ' || expires_at || ' replays ' || replays FROM grants
 		UNION ALL SELECT 'spent ' || kind || ' ' || id || ' ' || expires_at FROM spent WHERE kind = 'login'
 		UNION ALL SELECT 'key ' || period || ' ' || kid FROM signing_keys
 		UNION ALL SELECT 'attempts ' || count(*) FROM attempts`)
 }
 
-// tables is every column of every table, and every index.
+// tables lists every column of every table, and every index.
 func tables(t *testing.T, s *store.Store) string {
 	t.Helper()
-	return column(t, s, `SELECT m.type || ' ' || m.name || ' ' || m.tbl_name || ' ' || coalesce(c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk, '')
+	return lines(t, s, `SELECT m.type || ' ' || m.name || ' ' || m.tbl_name || ' ' || coalesce(c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk, '')
 		FROM sqlite_schema m LEFT JOIN pragma_table_info(m.name) c ORDER BY m.name, c.cid`)
 }
 
-// column reads a query of one text column, a line for each row.
-func column(t *testing.T, s *store.Store, query string) string {
+// lines reads a query with one text column, a line for each row.
+func lines(t *testing.T, s *store.Store, query string) string {
 	t.Helper()
-	var lines []string
-	err := s.Read(t.Context(), func(tx store.Tx) error {
-		rows, err := tx.Query(query)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var line string
-			if err := rows.Scan(&line); err != nil {
-				return err
-			}
-			lines = append(lines, line)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Join(lines, "\n")
+	return strings.Join(column(t, s, query), "\n")
 }
 
 // A newer store is refused by name, and not touched.
@@ -290,13 +271,13 @@ func TestKilledCreateCanBeRepeated(t *testing.T) {
 		}
 		closeStore(t, s)
 		if left, err := filepath.Glob(o.Path + ".new*"); err != nil || len(left) > 0 {
-			t.Errorf("left behind: %v", left)
+			t.Errorf("files were left: %v", left)
 		}
 	}
-	t.Logf("%d creations had to be done again", made)
+	t.Logf("%d creations had to be repeated", made)
 }
 
-// What was acknowledged survives kill -9, and the store is never below its mirror.
+// Acknowledged writes survive kill -9, and the store is never behind its mirror.
 func TestAcknowledgedSurvivesKill(t *testing.T) {
 	o := jobOptions(t.TempDir())
 	create(t, o)
@@ -312,7 +293,7 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 		}
 		for id := range acked {
 			if !there[id] {
-				t.Fatalf("%s was acknowledged and is gone", id)
+				t.Fatalf("%s was acknowledged and is missing", id)
 			}
 		}
 		closeStore(t, s)
@@ -320,8 +301,8 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 	t.Logf("%d acknowledged writes", len(acked))
 }
 
-// A full disk costs nothing but 503s: reading goes on, and writing once there is
-// room again, without a restart.
+// A full disk makes writes fail, and nothing else: reading goes on, and so does writing
+// once there is room again, without a restart.
 func TestFullDiskFailsWritesOnly_L06(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {

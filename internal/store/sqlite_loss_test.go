@@ -14,7 +14,7 @@ import (
 	"signet/internal/store"
 )
 
-// fillUp puts some pages of rows into a store and closes it.
+// fillUp writes some pages of rows into a store and closes it.
 func fillUp(t testing.TB, o store.Options) {
 	t.Helper()
 	s := open(t, o)
@@ -62,9 +62,9 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
-// crashed makes a store whose server was killed with commits in its log: the
-// files are copied from under the running server. The copy in yesterday is older,
-// and the log was moved into the file in between.
+// crashed makes a store whose server was killed with commits in its log: the files are
+// copied while the server runs. The copy in yesterday is older, and in between the log
+// was moved into the file.
 func crashed(t testing.TB) (o store.Options, yesterday string) {
 	t.Helper()
 	live := options(t)
@@ -72,12 +72,12 @@ func crashed(t testing.TB) (o store.Options, yesterday string) {
 	fillUp(t, live)
 	yesterday = filepath.Join(t.TempDir(), "yesterday")
 	copyFile(t, live.Path, yesterday)
-	fillAgain := open(t, live)
-	if err := spend(fillAgain, "today"); err != nil {
+	s := open(t, live)
+	if err := spend(s, "today"); err != nil {
 		t.Fatal(err)
 	}
-	closeStore(t, fillAgain)
-	s := open(t, live)
+	closeStore(t, s)
+	s = open(t, live)
 	for i := range 10 {
 		if err := spend(s, fmt.Sprint("last", i)); err != nil {
 			t.Fatal(err)
@@ -126,9 +126,9 @@ func remove(t testing.TB, paths ...string) {
 	}
 }
 
-// Whatever is done to the files of a stopped server, it does not start with less
-// than it had: it names the file and the way out, and touches nothing. The way
-// out is a new epoch, and what the old store was is still there.
+// Whatever happens to the files of a stopped server, it does not start with less than it
+// had: the error names the file and the remedy, and nothing is touched. The remedy is a
+// new epoch, after which the old store is still there.
 func TestLostStoreIsRefused_L08(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -160,9 +160,9 @@ func TestLostStoreIsRefused_L08(t *testing.T) {
 		{"text file", func(t *testing.T, o store.Options, _ string) {
 			os.WriteFile(o.Path, []byte("hello, this is no database\n"), 0o600)
 		}, store.ErrDamaged},
-		{"a database of somebody else", func(t *testing.T, o store.Options, _ string) {
+		{"another program's database", func(t *testing.T, o store.Options, _ string) {
 			steps := []string{"CREATE TABLE meta (one, epoch, schema, commits, fingerprint, last_seen)"}
-			for i := range 100 { // more than we will ever have
+			for i := range 100 { // more than Signet will ever have
 				steps = append(steps, fmt.Sprintf("CREATE TABLE t%d (x)", i))
 			}
 			other := options(t).WithSteps(steps...)
@@ -194,16 +194,16 @@ func TestLostStoreIsRefused_L08(t *testing.T) {
 				s, err := store.Open(t.Context(), o)
 				if err == nil {
 					s.Close()
-					t.Fatal("it opened")
+					t.Fatal("the store was opened")
 				}
 				if !errors.Is(err, test.want) {
 					t.Errorf("got %v, want %v", err, test.want)
 				}
 				if !strings.Contains(err.Error(), filepath.Dir(o.Path)) || test.want != store.ErrNewer && !strings.Contains(err.Error(), "signet doctor --accept-loss") {
-					t.Errorf("%v: names no file or no way out", err)
+					t.Errorf("%v: it names no file or no remedy", err)
 				}
 				if err := store.Create(t.Context(), o, "f"); err == nil {
-					t.Fatal("a new store was made over it")
+					t.Fatal("a new store was made in its place")
 				}
 			}
 			if sum(t, o.Path) != before {
@@ -219,7 +219,8 @@ func TestLostStoreIsRefused_L08(t *testing.T) {
 	}
 }
 
-// acceptLoss takes the way out and expects a working store with another epoch.
+// acceptLoss accepts the loss twice, and expects a working store with another epoch each
+// time.
 func acceptLoss(t *testing.T, o store.Options) {
 	t.Helper()
 	var epochs []string
@@ -238,22 +239,22 @@ func acceptLoss(t *testing.T, o store.Options) {
 		closeStore(t, s)
 	}
 	if epochs[0] == epochs[1] {
-		t.Error("a new epoch is the old one")
+		t.Error("the epoch is the old one")
 	}
 }
 
-// The files of a killed server, untouched, open with all that was acknowledged.
+// The files of a killed server open with all acknowledged rows.
 func TestCrashedStoreOpens(t *testing.T) {
 	o, _ := crashed(t)
 	s := open(t, o)
 	rows := strings.Join(spent(t, s), " ")
 	if !strings.Contains(rows, "today") || !strings.Contains(rows, "last9") {
-		t.Error("acknowledged rows are gone")
+		t.Error("acknowledged rows are missing")
 	}
 }
 
-// A store of another root secret is refused before it is touched; accepting the
-// loss sets it aside, because its keys open for nobody.
+// A store of another root secret is refused before it is touched. Accepting the loss sets
+// it aside, because its keys cannot be opened.
 func TestStoreOfAnotherRootIsRefused(t *testing.T) {
 	o := options(t)
 	create(t, o)
@@ -261,7 +262,7 @@ func TestStoreOfAnotherRootIsRefused(t *testing.T) {
 	before := sum(t, o.Path)
 	_, err := store.Open(t.Context(), o)
 	if !errors.Is(err, store.ErrOtherRoot) || !strings.Contains(err.Error(), o.Path) || !strings.Contains(err.Error(), "--accept-loss") {
-		t.Errorf("got %v, want ErrOtherRoot naming file and way out", err)
+		t.Errorf("got %v, want ErrOtherRoot with the file and the remedy", err)
 	}
 	if sum(t, o.Path) != before {
 		t.Error("the file was changed")
@@ -274,11 +275,11 @@ func TestStoreOfAnotherRootIsRefused(t *testing.T) {
 	}
 	aside, err := filepath.Glob(filepath.Join(filepath.Dir(o.Path), "*.lost-*"))
 	if err != nil || !slices.ContainsFunc(aside, func(path string) bool { return sum(t, path) == before }) {
-		t.Errorf("set aside: %q, %v; want the store as it was among them", aside, err)
+		t.Errorf("set aside: %q, %v; want the unchanged store among them", aside, err)
 	}
 }
 
-// A first start that was cut short between mirror and store is a first start.
+// A first start that was interrupted between mirror and store is still a first start.
 func TestInterruptedCreateCanBeRepeated(t *testing.T) {
 	o := options(t)
 	create(t, o)
@@ -292,7 +293,7 @@ func TestInterruptedCreateCanBeRepeated(t *testing.T) {
 	create(t, o)
 	open(t, o)
 	if _, err := os.Stat(o.Path + ".new"); err == nil {
-		t.Error("what was made aside is still there")
+		t.Error("the temporary file is still there")
 	}
 }
 
@@ -313,7 +314,7 @@ func TestStoreReadableByOthersIsRefused_L01(t *testing.T) {
 	open(t, o)
 }
 
-// Any prefix of a write of the mirror leaves one of its two marks.
+// A write of the mirror that is torn anywhere leaves one of its two marks whole.
 func TestTornMirrorKeepsAMark(t *testing.T) {
 	o := options(t)
 	create(t, o)
