@@ -63,7 +63,7 @@ func privateJWK(k *ecdsa.PrivateKey, more string) string {
 	return jwkOf(k, `,"d":"`+base64.RawURLEncoding.EncodeToString(must(k.Bytes()))+`"`+more)
 }
 
-// keyDir makes a folder of 0700 with files of 0600.
+// keyDir makes a directory of mode 0700 with files of mode 0600.
 func keyDir(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -118,9 +118,9 @@ func TestReadDirTakesEveryForm(t *testing.T) {
 	}
 }
 
-// The thumbprint is that of RFC 7638 §3: of crv, kty, x, y alone, in that order.
+// The thumbprint is that of RFC 7638 §3: of crv, kty, x and y, in that order.
 func TestKeyIDIsThumbprint(t *testing.T) {
-	// The EC key of RFC 7517, Appendix A.1; its thumbprint by another program.
+	// The EC key of RFC 7517, Appendix A.1. Another program computed its thumbprint.
 	const text = `{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`
 	s := readDir(t, keyDir(t, map[string]string{"old.jwk": text, "key.pem": pkcs8(newKey(t, elliptic.P256()))}))
 	if published(t, s)["cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"] == "" {
@@ -128,8 +128,8 @@ func TestKeyIDIsThumbprint(t *testing.T) {
 	}
 }
 
-// L02: whatever is wrong with a file, its name is told, nothing is made, and the
-// text stays out of the error.
+// Whatever is wrong with a file, the error names it and does not quote it, and no file is
+// made.
 func TestDamagedKeyFileIsNamedAndNotQuoted_L02(t *testing.T) {
 	key, other := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
@@ -180,7 +180,7 @@ func TestDamagedKeyFileIsNamedAndNotQuoted_L02(t *testing.T) {
 		dir := keyDir(t, map[string]string{"good.pem": pkcs8(newKey(t, elliptic.P256())), "spoilt.pem": tc.text})
 		_, err := keys.ReadDir(dir, time.Minute, nil)
 		if err == nil || !strings.Contains(err.Error(), "spoilt.pem") || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: %v, want one that names spoilt.pem and says %q", name, err, tc.want)
+			t.Errorf("%s: %v, want an error with spoilt.pem and %q", name, err, tc.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), secret) || len(err.Error()) > 300) {
 			t.Errorf("%s: the error quotes the file: %v", name, err)
@@ -234,7 +234,8 @@ func TestUnusableKeyDirectoryIsRefused_L02(t *testing.T) {
 	}
 }
 
-// L01: what others can read is no secret, and what others can write is not ours.
+// A private key that others can read is refused, and so is a key or directory that others
+// can write.
 func TestKeyFileOpenToOthersIsRefused_L01(t *testing.T) {
 	key := newKey(t, elliptic.P256())
 	private := pkcs8(key)
@@ -287,7 +288,7 @@ func TestKeyFileOpenToOthersIsRefused_L01(t *testing.T) {
 	}
 }
 
-// The latest not-before in the past signs; its time comes without a reload.
+// The key with the latest not-before in the past signs, without a reload.
 func TestReadDirNotBefore(t *testing.T) {
 	ks := make([]*ecdsa.PrivateKey, 6)
 	for i := range ks {
@@ -315,7 +316,7 @@ func TestReadDirNotBefore(t *testing.T) {
 	})
 }
 
-// Good changes are taken, bad ones are not and say so.
+// Good changes are taken over. Bad changes are not, and are logged.
 func TestReadDirReload(t *testing.T) {
 	a, b := newKey(t, elliptic.P256()), newKey(t, elliptic.P256())
 	dir := keyDir(t, map[string]string{"a.pem": pkcs8(a)})
@@ -372,7 +373,7 @@ func TestReadDirReload(t *testing.T) {
 		}
 		time.Sleep(6 * time.Second)
 		if s.Stale() == nil || signingID(t, s) != first {
-			t.Error("an empty folder left no key")
+			t.Error("an empty directory removed the keys")
 		}
 	})
 }
@@ -397,7 +398,7 @@ func TestReadDirWarnsOfHaste(t *testing.T) {
 	})
 }
 
-// Whatever a key file holds, reading it ends with a key or an error without its text.
+// Reading any key file gives a key, or an error that does not quote the file.
 func FuzzKeyFile(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -414,7 +415,7 @@ func FuzzKeyFile(f *testing.F) {
 			t.Errorf("error %v", err)
 		}
 		if err == nil && private && !bytes.Contains(text, []byte("PRIVATE KEY")) && !bytes.Contains(text, []byte(`d`)) {
-			t.Error("a private key out of nothing")
+			t.Error("a private key was read from a file without one")
 		}
 	})
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Simulation is the schedule over rows that are only numbers.
+// Simulation is the schedule over rows without real keys.
 type Simulation struct {
 	schedule
 	rows  []row
-	named map[string]bool // of all keys that ever were
+	named map[string]bool // the ids of all keys that ever existed
 }
 
 func NewSimulation(rotation, ttl time.Duration) *Simulation {
@@ -20,7 +20,7 @@ func NewSimulation(rotation, ttl time.Duration) *Simulation {
 
 func (s *Simulation) MaxAge() time.Duration { return s.maxAge() }
 
-// View is what a replica has read.
+// View is the rows that a replica has read.
 type View []row
 
 func (s *Simulation) Read() View { return slices.Clone(s.rows) }
@@ -31,7 +31,7 @@ func (s *Simulation) Update(now time.Time) (created []string) {
 	for _, n := range p.create {
 		if !slices.ContainsFunc(s.rows, func(r row) bool { return r.period == n }) {
 			id := fmt.Sprint("key", n)
-			for again := 'a'; s.named[id]; again++ { // in the place of one that left its period
+			for again := 'a'; s.named[id]; again++ { // in the place of a key that left its period
 				id = fmt.Sprint("key", n, string(again))
 			}
 			s.named[id] = true
@@ -94,7 +94,7 @@ func (s *Simulation) Withdraw(id string, now time.Time) (signs string, err error
 	return c.signs.id, nil
 }
 
-// Signing is the name of the key with which a replica that read v signs at now.
+// Signing is the id of the key with which a replica that read v signs at now.
 func (s *Simulation) Signing(v View, now time.Time) string {
 	if i := s.signing(v, now); i >= 0 {
 		return v[i].id
@@ -102,7 +102,7 @@ func (s *Simulation) Signing(v View, now time.Time) string {
 	return ""
 }
 
-// Private are the names of the keys in v that have a private half.
+// Private returns the ids of the keys in v that have a private half.
 func (v View) Private() (ids []string) {
 	for _, r := range v {
 		if r.sealed.Valid {
@@ -127,7 +127,7 @@ func ParseFile(name string, text []byte) (private bool, err error) {
 	return k.private != nil, err
 }
 
-// With is the same store read under another rotation.
+// With is the same store, read with another rotation.
 func (s *Simulation) With(rotation time.Duration) *Simulation {
 	return &Simulation{schedule: schedule{rotation: rotation, tokenTTL: s.tokenTTL}, rows: s.rows, named: s.named}
 }

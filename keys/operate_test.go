@@ -27,7 +27,7 @@ func list(t testing.TB, o keys.Options) keys.Timeline {
 	return timeline
 }
 
-// inState is the one key of that state.
+// inState is the last key in that state.
 func inState(t testing.TB, o keys.Options, want keys.State) (found keys.Info) {
 	t.Helper()
 	for _, k := range list(t, o).Keys {
@@ -41,7 +41,7 @@ func inState(t testing.TB, o keys.Options, want keys.State) (found keys.Info) {
 	return found
 }
 
-// waitFor waits for what a replica is about to read.
+// waitFor waits until ok reports true.
 func waitFor(t testing.TB, what string, within time.Duration, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(within); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -54,13 +54,13 @@ func waitFor(t testing.TB, what string, within time.Duration, ok func() bool) {
 // byTheHeaders caches the JWK Set for as long as max-age says, and fetches it for no
 // other reason.
 type byTheHeaders struct {
-	set  *keys.Set
-	x    map[string]*ecdsa.PublicKey
-	till time.Time
+	set   *keys.Set
+	keys  map[string]*ecdsa.PublicKey
+	until time.Time
 }
 
 func (c *byTheHeaders) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
-	if now := time.Now(); !now.Before(c.till) {
+	if now := time.Now(); !now.Before(c.until) {
 		body, _, maxAge := c.set.JWKS(now)
 		var set struct {
 			Keys []struct{ Kid string }
@@ -68,19 +68,19 @@ func (c *byTheHeaders) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, e
 		if err := json.Unmarshal(body, &set); err != nil {
 			return nil, err
 		}
-		c.x, c.till = map[string]*ecdsa.PublicKey{}, now.Add(maxAge)
+		c.keys, c.until = map[string]*ecdsa.PublicKey{}, now.Add(maxAge)
 		for _, k := range set.Keys {
 			public, err := c.set.Key(ctx, k.Kid)
 			if err != nil {
 				return nil, err
 			}
-			c.x[k.Kid] = public
+			c.keys[k.Kid] = public
 		}
 	}
-	if c.x[kid] == nil {
+	if c.keys[kid] == nil {
 		return nil, jwt.ErrUnknownKey
 	}
-	return c.x[kid], nil
+	return c.keys[kid], nil
 }
 
 // kidOf is the key ID in a token's header.
@@ -92,8 +92,8 @@ func kidOf(raw string) string {
 	return h.Kid
 }
 
-// F12, INV9: the operator brings keys forward again and again. Verifiers that cache by
-// the headers refuse no token, and both replicas change over together.
+// The operator brings keys forward again and again. Verifiers that cache by the headers
+// refuse no token, and both replicas change over together.
 func TestBringingKeysForwardRefusesNoToken_F12_INV9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 5 * time.Minute
@@ -133,16 +133,16 @@ func TestBringingKeysForwardRefusesNoToken_F12_INV9(t *testing.T) {
 			signed[signingID(t, sets[0])] = true
 		}
 		if len(signed) < 6 {
-			t.Errorf("%d keys signed in four hours of rotating: the test is idle", len(signed))
+			t.Errorf("%d keys signed in four hours of rotating, want 6: the test tests too little", len(signed))
 		}
 		if timeline := list(t, command); timeline.Rotation != o.Rotation || timeline.MaxAge != 15*time.Minute {
-			t.Errorf("the list says %v and %v, want what the servers have", timeline.Rotation, timeline.MaxAge)
+			t.Errorf("the list has rotation %v and max-age %v, want those of the servers", timeline.Rotation, timeline.MaxAge)
 		}
 	})
 }
 
-// L03: what is withdrawn leaves all replicas within a poll: it signs nothing, verifies
-// nothing, also from a verifier's memory, and is no key of the store any more.
+// A withdrawn key leaves all replicas: it signs nothing, verifies nothing, not even from a
+// verifier's memory, and is no longer a key of the store.
 func TestWithdrawnKeyLeavesAllReplicas_L03(t *testing.T) {
 	onBoth(t, testWithdrawnKeyLeavesAllReplicas)
 }
@@ -159,15 +159,11 @@ func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e engine) {
 	a, b := open(t, o), open(t, other)
 	defer run(t, a, b)()
 	command := keys.Options{Store: openStore(t, at), TokenTTL: time.Minute}
-	const poll = 15 * time.Second // 200 ms, and a busy machine
+	const poll = 15 * time.Second // a poll takes 200 ms, but the machine may be busy
 
 	for _, state := range []keys.State{keys.Signing, keys.Next, keys.Past} {
-		waitFor(t, "a past key and a next one", 15*time.Second, func() bool {
-			has := map[keys.State]bool{}
-			for _, k := range list(t, command).Keys {
-				has[k.State] = true
-			}
-			return has[keys.Signing] && has[keys.Next] && has[keys.Past]
+		waitFor(t, "a past, a signing and a next key", poll, func() bool {
+			return hasKeyInState(t, command, keys.Past) && hasKeyInState(t, command, keys.Signing) && hasKeyInState(t, command, keys.Next)
 		})
 		k := inState(t, command, state)
 		v, raw := verifier(t, b), sign(t, a, time.Minute)
@@ -182,9 +178,9 @@ func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e engine) {
 			t.Errorf("%s: %+v", state, w)
 		}
 		for i, s := range []*keys.Set{a, b} {
-			waitFor(t, "a replica that does without it", poll, func() bool { return published(t, s)[k.ID] == "" })
+			waitFor(t, "a replica without the withdrawn key", poll, func() bool { return published(t, s)[k.ID] == "" })
 			if _, err := s.Key(t.Context(), k.ID); !errors.Is(err, jwt.ErrUnknownKey) {
-				t.Errorf("%s: replica %d has it still: %v", state, i, err)
+				t.Errorf("%s: replica %d still has it: %v", state, i, err)
 			}
 			if signingID(t, s) == k.ID {
 				t.Errorf("%s: replica %d signs with it", state, i)
@@ -196,14 +192,14 @@ func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e engine) {
 		if _, err := keys.Withdraw(t.Context(), command.Store, command.Rotation, k.ID); !errors.Is(err, keys.ErrWithdrawn) {
 			t.Errorf("%s: withdrawn again: %v", state, err)
 		}
-		waitFor(t, "a next key", poll, func() bool { return inStateOrNone(t, command, keys.Next) })
+		waitFor(t, "a next key", poll, func() bool { return hasKeyInState(t, command, keys.Next) })
 	}
-	if n := log.count("signing key withdrawn"); n < 5 { // a replica may never have read the next one
-		t.Errorf("the logs tell of %d withdrawals, want 3 on each replica", n)
+	if n := log.count("signing key withdrawn"); n < 5 { // a replica may never have read the next key
+		t.Errorf("the logs have %d withdrawals, want at least 5 of 3 on each replica", n)
 	}
 }
 
-func inStateOrNone(t testing.TB, o keys.Options, want keys.State) bool {
+func hasKeyInState(t testing.TB, o keys.Options, want keys.State) bool {
 	for _, k := range list(t, o).Keys {
 		if k.State == want {
 			return true
@@ -225,9 +221,9 @@ func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
 		t.Errorf("rotating without keys: %v, want ErrNoKeys", err)
 	}
 	if _, err := keys.Withdraw(t.Context(), o.Store, o.Rotation, "x"); !errors.Is(err, keys.ErrNotKept) {
-		t.Errorf("withdrawing what never was: %v, want ErrNotKept", err)
+		t.Errorf("withdrawing an unknown key: %v, want ErrNotKept", err)
 	}
-	open(t, o) // and nobody runs it
+	open(t, o) // and does not run it
 	first, next := inState(t, o, keys.Signing), inState(t, o, keys.Next)
 	if first.SignsFrom.After(time.Now()) || !first.SignsUntil.Equal(next.SignsFrom) || first.PublishedUntil.Sub(first.SignsUntil) != time.Minute+jwt.Leeway {
 		t.Errorf("the first key: %+v, the next: %+v", first, next)
@@ -245,9 +241,9 @@ func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
 		t.Errorf("the only one: %v, want ErrOnlyKey", err)
 	}
 	if _, err := keys.Rotate(t.Context(), o.Store, o.Rotation); !errors.Is(err, keys.ErrNoNext) {
-		t.Errorf("rotating to nothing: %v, want ErrNoNext", err)
+		t.Errorf("rotating without a next key: %v, want ErrNoNext", err)
 	}
-	if got := signingID(t, open(t, o)); got != next.ID { // the next start makes what is missing
+	if got := signingID(t, open(t, o)); got != next.ID { // the next start makes the missing key
 		t.Errorf("%s signs, want %s", got, next.ID)
 	}
 	if k := inState(t, o, keys.Next); k.ID == first.ID || k.ID == next.ID {
@@ -255,7 +251,7 @@ func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
 	}
 }
 
-// Sealed anew, the store needs the old root no more; and a second time nothing happens.
+// A resealed store no longer needs the old root. A second Reseal changes nothing.
 func TestResealedStoreNeedsNoOldRoot(t *testing.T) { onBoth(t, testResealedStoreNeedsNoOldRoot) }
 
 func testResealedStoreNeedsNoOldRoot(t *testing.T, e engine) {
@@ -276,7 +272,7 @@ func testResealedStoreNeedsNoOldRoot(t *testing.T, e engine) {
 	o.Ring = ring(fresh, old)
 	for _, want := range []int{2, 0} {
 		if n, err := keys.Reseal(t.Context(), o.Store, o.Ring); err != nil || n != want {
-			t.Errorf("%d keys sealed anew (%v), want %d", n, err, want)
+			t.Errorf("%d keys resealed (%v), want %d", n, err, want)
 		}
 	}
 	if got, since, err := o.Store.Root(t.Context()); err != nil || got != o.Ring.Fingerprint() || time.Since(since) > time.Minute {

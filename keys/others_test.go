@@ -14,7 +14,7 @@ import (
 	"signet/keys"
 )
 
-// Others verify our tokens with their libraries and our published keys alone.
+// Other libraries verify the tokens with the published keys alone.
 func TestOthersVerifyOurTokens(t *testing.T) {
 	s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
 	raw := sign(t, s, 5*time.Minute)

@@ -15,8 +15,8 @@ import (
 
 var epoch = time.Unix(1_800_000_000, 0).Truncate(time.Hour)
 
-// at checks what is so at minute m of a schedule with periods of an hour, so with a
-// max-age of 15 minutes.
+// at checks the state at minute m of a schedule with periods of an hour, so with a max-age
+// of 15 minutes.
 func at(t *testing.T, s *keys.Simulation, m int, signing string, private, published []string) {
 	t.Helper()
 	now := epoch.Add(time.Duration(m) * time.Minute)
@@ -55,7 +55,7 @@ func TestScheduleNewStoreLateInItsPeriod(t *testing.T) {
 	at(t, s, 91, b, []string{b, c}, []string{b, c})
 }
 
-// After a long stop the last key goes on until a fresh one is known everywhere.
+// After a long stop the last key goes on until a new one is known everywhere.
 func TestScheduleLongStop(t *testing.T) {
 	s := keys.NewSimulation(time.Hour, 5*time.Minute)
 	const a, b = "key500000", "key500001"
@@ -66,12 +66,12 @@ func TestScheduleLongStop(t *testing.T) {
 	at(t, s, 660, "key500011", []string{"key500011", "key500012"}, []string{"key500010", "key500011", "key500012"})
 }
 
-// While nothing can be made, the newest key goes on and stays published.
+// While no key can be made, the newest key goes on and stays published.
 func TestScheduleOutage(t *testing.T) {
 	s := keys.NewSimulation(time.Hour, 5*time.Minute)
 	const b = "key500001"
 	s.Update(epoch)
-	v := s.Read() // all that a replica knows from now on
+	v := s.Read() // the rows that the replica knows from now on
 	for m := 60; m < 6000; m += 7 {
 		now := epoch.Add(time.Duration(m) * time.Minute)
 		if got := s.Signing(v, now); got != b {
@@ -83,8 +83,8 @@ func TestScheduleOutage(t *testing.T) {
 	}
 }
 
-// A replica whose clock is behind makes no key that would be older than the one
-// that signs, and takes the successor when the older private half is gone.
+// A replica whose clock is behind makes no key that would be older than the signing one,
+// and signs with the successor if the older private half is erased.
 func TestScheduleClockBehind(t *testing.T) {
 	s := keys.NewSimulation(time.Hour, 5*time.Minute)
 	s.Update(epoch.Add(time.Minute))
@@ -97,7 +97,8 @@ func TestScheduleClockBehind(t *testing.T) {
 	}
 }
 
-// Another rotation numbers periods otherwise; the order of keys is that of time.
+// With another rotation periods have other numbers, but the order of keys is that of
+// time.
 func TestScheduleRotationChanges(t *testing.T) {
 	for _, rotation := range []time.Duration{30 * time.Minute, 2 * time.Hour, 24 * time.Hour} {
 		s := keys.NewSimulation(time.Hour, 5*time.Minute)
@@ -118,8 +119,8 @@ func TestScheduleRotationChanges(t *testing.T) {
 	}
 }
 
-// Brought forward, the next key signs as soon as all caches know it, another one takes
-// its place, and a second call changes nothing.
+// A key that is brought forward signs as soon as all caches know it, another key takes its
+// place, and a second call changes nothing.
 func TestScheduleRotate(t *testing.T) {
 	s := keys.NewSimulation(time.Hour, 5*time.Minute)
 	const a, b, c, d = "key500000", "key500001", "key500001a", "key500002"
@@ -135,15 +136,14 @@ func TestScheduleRotate(t *testing.T) {
 	at(t, s, 30, b, []string{b, c}, []string{a, b, c})
 	at(t, s, 36, b, []string{b, c}, []string{b, c})
 	at(t, s, 60, c, []string{c, d}, []string{b, c, d})
-	// Known already: it signs when every replica has read that it shall.
+	// The key is known already: it signs when every replica has read its new time.
 	if id, signs, err := s.Rotate(minute(95)); err != nil || id != d || !signs.Equal(minute(95).Add(10*time.Second)) {
 		t.Errorf("%s signs from %v (%v)", id, signs, err)
 	}
 	at(t, s, 96, d, []string{d, "key500002a"}, []string{c, d, "key500002a"})
 }
 
-// Whatever is withdrawn is gone from that moment, a published key signs, and another one
-// follows it.
+// A withdrawn key is gone at once, a published key signs, and another key follows it.
 func TestScheduleWithdraw(t *testing.T) {
 	const a, b, c = "key500000", "key500001", "key500002"
 	prepared := func() *keys.Simulation {
@@ -166,7 +166,7 @@ func TestScheduleWithdraw(t *testing.T) {
 			t.Errorf("%s: %s signs (%v), want %s", tc.name, signs, err, tc.signs)
 		}
 		if got := s.Signing(s.Read(), epoch.Add(62*time.Minute)); got != tc.signs {
-			t.Errorf("%s: with the rows left %s signs, want %s", tc.name, got, tc.signs)
+			t.Errorf("%s: with the remaining rows %s signs, want %s", tc.name, got, tc.signs)
 		}
 		at(t, s, 62, tc.signs, tc.private, tc.published)
 		at(t, s, 89, tc.signs, tc.private, s.Published(s.Read(), epoch.Add(89*time.Minute)))
@@ -178,23 +178,23 @@ func TestScheduleWithdraw(t *testing.T) {
 	if _, err := s.Withdraw(c, epoch.Add(62*time.Minute)); !errors.Is(err, keys.ErrOnlyKey) {
 		t.Errorf("the last one: %v, want ErrOnlyKey", err)
 	}
-	// The predecessor's private half may be there still: it does not come back.
+	// If the predecessor still has its private half, it does not sign again.
 	s = keys.NewSimulation(time.Hour, 5*time.Minute)
 	s.Update(epoch)
 	s.Update(epoch.Add(40 * time.Minute))
 	if id, _, err := s.Rotate(epoch.Add(40 * time.Minute)); err != nil || id != b {
 		t.Fatal(id, err)
 	}
-	s.Update(epoch.Add(40 * time.Minute)) // nobody has erased a's private half when b signs
+	s.Update(epoch.Add(40 * time.Minute)) // no replica has erased a's private half when b signs
 	if signs, err := s.Withdraw(b, epoch.Add(41*time.Minute)); err != nil || signs != "key500001a" || !slices.Equal(s.Read().Private(), []string{"key500001a"}) {
 		t.Errorf("%s signs (%v), private halves %v", signs, err, s.Read().Private())
 	}
 }
 
-// INV9: several replicas with clocks that differ, that poll at their own times and
-// lose the store for a while; an operator who rotates and withdraws at any time.
-// Whatever key signs was published for long enough, and stays so for as long as its
-// tokens live; there is a key at any time, and never one that was withdrawn.
+// Several replicas have clocks that differ, poll at their own times and lose the store now
+// and then, while an operator rotates and withdraws keys at any time. A key that signs has
+// been published for long enough, and stays published while its tokens live. There is a
+// signing key at any time, and it is never a withdrawn one.
 func TestScheduleAlwaysHasAPublishedSigningKey_INV9(t *testing.T) {
 	rotated, withdrawn := 0, 0
 	for seed := range uint64(12) {
@@ -213,11 +213,11 @@ func TestScheduleAlwaysHasAPublishedSigningKey_INV9(t *testing.T) {
 		withdrawn += len(m.withdrawn)
 	}
 	if rotated < 50 || withdrawn < 20 {
-		t.Errorf("%d rotations and %d withdrawals: the test is idle", rotated, withdrawn)
+		t.Errorf("%d rotations and %d withdrawals, want 50 and 20: the test tests too little", rotated, withdrawn)
 	}
 }
 
-// model is a store, its replicas and what must be so.
+// model is a store, its replicas, and the facts by which they are judged.
 type model struct {
 	t        *testing.T
 	seed     uint64
@@ -230,7 +230,7 @@ type model struct {
 
 	made      map[string]time.Duration // when a key could be read
 	needed    map[string]time.Duration // until when its tokens live
-	early     map[string]bool          // may sign before it is known: the first, and successors of withdrawn ones
+	early     map[string]bool          // keys that may sign before they are known: the first, and successors of withdrawn keys
 	withdrawn map[string]bool
 	rotated   int
 }
@@ -255,8 +255,8 @@ func newModel(t *testing.T, seed uint64) *model {
 
 func (m *model) now(skew time.Duration) time.Time { return epoch.Add(m.at + skew) }
 
-// operate is the operator, who has a right clock. Half of the seeds have one who only
-// waits.
+// operate is the operator, whose clock is right. With half of the seeds the operator does
+// nothing.
 func (m *model) operate() {
 	if m.seed%2 == 0 || m.at < time.Minute {
 		return
@@ -278,7 +278,7 @@ func (m *model) operate() {
 	}
 	m.withdrawn[kid] = true
 	delete(m.needed, kid)
-	if kid == signed { // there is no choice, also for who withdraws again before the next is known
+	if kid == signed { // the successors have to sign, even if they are withdrawn again before the next key is known
 		for _, id := range m.s.Read().Private() {
 			m.early[id] = true
 		}
@@ -298,7 +298,7 @@ func (m *model) step(i int) {
 		}
 		r.view, r.next = m.s.Read(), m.at+5*time.Second
 		if id := m.s.Signing(r.view, now); m.withdrawn[id] {
-			m.t.Fatalf("seed %d, %v: %s signs, which was withdrawn", m.seed, m.at, id)
+			m.t.Fatalf("seed %d, %v: %s signs, although it was withdrawn", m.seed, m.at, id)
 		}
 	}
 	if len(r.view) == 0 {
@@ -306,18 +306,18 @@ func (m *model) step(i int) {
 	}
 	id := m.s.Signing(r.view, now)
 	if id == "" {
-		m.t.Fatalf("seed %d, %v: nothing signs", m.seed, m.at)
+		m.t.Fatalf("seed %d, %v: no key signs", m.seed, m.at)
 	}
 	// Clocks 20 s apart and polls of 5 s are what the second max-age is for.
 	if since := m.at - m.made[id]; !m.early[id] && since < m.s.MaxAge()+25*time.Second {
 		m.t.Fatalf("seed %d, %v: %s signs %v after it was made", m.seed, m.at, id, since)
 	}
-	if r.back <= m.at && !m.withdrawn[id] { // one cut off from the store signs with what it has: no promise to others
+	if r.back <= m.at && !m.withdrawn[id] { // a replica that is cut off from the store signs with the keys that it has
 		m.needed[id] = max(m.needed[id], m.at+m.ttl)
 	}
 }
 
-// checkPublished wants every key that is needed from a replica that has just polled.
+// checkPublished expects a replica that has just polled to publish every needed key.
 func (m *model) checkPublished(i int) {
 	r := &m.replicas[i]
 	if r.back > m.at || len(r.view) == 0 || m.at < r.next-4*time.Second {
@@ -338,9 +338,9 @@ func TestScheduleKeepsKeysForTheLeeway(t *testing.T) {
 	s.Update(epoch.Add(time.Hour))
 	end := epoch.Add(time.Hour + 5*time.Minute + jwt.Leeway)
 	if got := s.Published(s.Read(), end.Add(-time.Millisecond)); !slices.Contains(got, "key500000") {
-		t.Errorf("gone early: %v", got)
+		t.Errorf("retired too early: %v", got)
 	}
 	if got := s.Published(s.Read(), end); slices.Contains(got, "key500000") {
-		t.Errorf("still there: %v", got)
+		t.Errorf("still published: %v", got)
 	}
 }

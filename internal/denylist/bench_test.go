@@ -9,7 +9,8 @@ import (
 	"signet/internal/store"
 )
 
-// At 64 goroutines, durable: a rotation beside a bare insert of one row.
+// BenchmarkUse compares a rotation with a bare insert of one row, both durable, from 64
+// goroutines.
 func BenchmarkUse(b *testing.B) {
 	b.Run("bare insert", func(b *testing.B) {
 		s := openStore(b, sqlite.options(b))
@@ -48,7 +49,7 @@ func BenchmarkUse(b *testing.B) {
 		b.SetParallelism(32)
 		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
-			g := grants[next.Add(1)] // each goroutine has one of its own
+			g := grants[next.Add(1)] // each goroutine has a grant of its own
 			for gen := int64(1); pb.Next(); gen++ {
 				if _, err := l.Use(context.Background(), s.Epoch(), g, gen, s.Now()); err != nil {
 					b.Fatal(err)

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// victim uses and revokes grants until it is killed, and says so line by line
-// before (intent) and after (acknowledgement).
+// victim uses and revokes grants until it is killed. It writes a line before each call
+// (intent) and after it (acknowledgement).
 func victim(dir string) {
 	ctx := context.Background()
 	s, err := store.Open(ctx, pathOptions(dir))
@@ -44,7 +44,7 @@ func victim(dir string) {
 		defer out.Unlock()
 		fmt.Println(what, id, gen)
 	}
-	go func() { // rows whose time is over come and go all the while
+	go func() { // expired rows are inserted and pruned all the time
 		for {
 			if err := addOld(ctx, s); err != nil {
 				fmt.Println("error", 0, err)
@@ -89,9 +89,8 @@ func addOld(ctx context.Context, s *store.Store) error {
 	return s.Write(ctx, func(tx store.Tx) error {
 		for range 300 {
 			g := grantAt(s.Now().Add(-2 * life))
-			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
-				VALUES ($1, 1, 0, 0, 'old', 'c', 'n', 'h', 's', 'r', 0, $2)`, g.ID, g.Expires)
-			if err != nil {
+			g.Gen, g.Subject = 1, "old"
+			if err := insertRow(tx, g); err != nil {
 				return err
 			}
 		}
@@ -99,17 +98,16 @@ func addOld(ctx context.Context, s *store.Store) error {
 	})
 }
 
-// history is what the journal says of one grant: the newest generation presented
-// and acknowledged, and whether it is dead.
+// history is what the victim's lines say about one grant.
 type history struct {
-	used, tried       int64
-	revoked, revoking bool
-	checked, reused   bool
+	used, tried       int64 // the newest generation acknowledged, and presented
+	revoked, revoking bool  // the revocation was acknowledged, and begun
+	reused, checked   bool  // the test reused a handle, and has checked that the grant is dead
 }
 
-// After any number of kills, while old rows are pruned: a handle is accepted only as the current one or its
-// direct predecessor, whoever repeats an unanswered refresh is served, and what
-// was revoked or died of reuse stays dead.
+// After any number of kills, while old rows are pruned, only the current handle and its
+// direct predecessor are accepted, a repeated refresh that was not answered is served,
+// and a grant that was revoked, also because of reuse, stays revoked.
 func TestAcknowledgedVerdictsSurviveKill_L15(t *testing.T) {
 	rounds := 50
 	if testing.Short() {
@@ -135,10 +133,10 @@ func TestAcknowledgedVerdictsSurviveKill_L15(t *testing.T) {
 			t.Fatal(err)
 		}
 		if left, err := l.Grants(t.Context(), "old", time.Unix(0, 0)); err != nil || len(left) > 0 {
-			t.Errorf("%d rows whose time is over were not pruned (%v)", len(left), err)
+			t.Errorf("%d expired rows were not pruned (%v)", len(left), err)
 		}
 		if n := l.Stats().RolledBack; n != 0 {
-			t.Fatalf("%d alarms of a store that was only killed", n)
+			t.Fatalf("%d alarms about a store that was not rolled back", n)
 		}
 		s.Close()
 		if t.Failed() {
@@ -148,7 +146,7 @@ func TestAcknowledgedVerdictsSurviveKill_L15(t *testing.T) {
 	t.Logf("%d kills, %d acknowledgements, %d grants", rounds, acks, len(grants))
 }
 
-// runVictim runs a victim for a moment, kills it and notes its journal.
+// runVictim runs a victim, kills it after a random time and records its lines in grants.
 func runVictim(t *testing.T, dir string, grants map[string]*history) (acks int) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -165,7 +163,7 @@ func runVictim(t *testing.T, dir string, grants map[string]*history) (acks int) 
 		var what, id string
 		var gen int64
 		if n, _ := fmt.Sscan(sc.Text(), &what, &id, &gen); n != 3 {
-			t.Errorf("the victim says %q", sc.Text())
+			t.Errorf("the victim wrote %q", sc.Text())
 			continue
 		}
 		h := grants[id]
@@ -193,8 +191,8 @@ func runVictim(t *testing.T, dir string, grants map[string]*history) (acks int) 
 	return acks
 }
 
-// check presents the grant's handles. A grant is checked by use once; from then
-// on it must stay as dead as that left it.
+// check presents the grant's handles. The first check reuses one of them, so that the
+// grant is revoked; from then on it must stay revoked.
 func (h *history) check(t *testing.T, l *denylist.List, s *store.Store, id string) {
 	t.Helper()
 	g := grantAt(s.Now())
@@ -214,7 +212,7 @@ func (h *history) check(t *testing.T, l *denylist.List, s *store.Store, id strin
 	switch {
 	case h.reused:
 		if !h.checked {
-			dead("dead of reuse", h.tried, h.tried+1)
+			dead("revoked because of reuse", h.tried, h.tried+1)
 		}
 		h.checked = true
 	case h.revoked:
@@ -223,7 +221,7 @@ func (h *history) check(t *testing.T, l *denylist.List, s *store.Store, id strin
 		}
 		h.checked = true
 	case h.revoking:
-		// A revocation that was not acknowledged may have happened or not.
+		// A revocation that was not acknowledged may have been committed or not.
 	case h.used == h.tried || h.tried > 0:
 		// The client repeats the unanswered refresh, or goes on.
 		gen := h.used + 1

@@ -47,7 +47,7 @@ func onBoth(t *testing.T, test func(*testing.T, engine)) {
 	}
 }
 
-// options are those of a store that is made.
+// options makes a store and returns its options.
 func (e engine) options(t testing.TB) store.Options {
 	t.Helper()
 	o := store.Options{}
@@ -98,13 +98,24 @@ func (e engine) list(t testing.TB, w time.Duration) (*denylist.List, *store.Stor
 	return listOn(t, s, w), s
 }
 
+// run runs the lists until stop is called.
+func run(t testing.TB, lists ...*denylist.List) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, l := range lists {
+		running.Go(func() { l.Run(ctx) })
+	}
+	return func() { cancel(); running.Wait() }
+}
+
 func grantAt(now time.Time) denylist.Grant {
 	end := now.Add(life)
 	return denylist.Grant{ID: seal.NewID(end.Add(skew + window)), Subject: "alice", ClientHash: seal.ClientHash("c"), ClientName: "App",
 		ConsentHash: "h", Scope: "read", Resource: "https://mcp.test/a", Created: now.Unix(), Expires: end.Unix()}
 }
 
-// family is a grant whose code was used at now, rotated on to generation gen.
+// family is a grant whose code was used at now, and which was rotated to generation gen.
 func family(t testing.TB, l *denylist.List, s *store.Store, gen int64, now time.Time) denylist.Grant {
 	t.Helper()
 	g := grantAt(now)
@@ -112,6 +123,14 @@ func family(t testing.TB, l *denylist.List, s *store.Store, gen int64, now time.
 		want(t, l, s, g, i, now, i+1, nil)
 	}
 	return g
+}
+
+// insertRow inserts the row of a grant, whatever its times are.
+func insertRow(tx store.Tx, g denylist.Grant) error {
+	_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
+		VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		g.ID, g.Gen, g.RotatedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires)
+	return err
 }
 
 // want uses a generation and expects a verdict.
@@ -217,7 +236,7 @@ func testUseRefusesForeignEpochAndNonsense(t *testing.T, e engine) {
 	}
 }
 
-// patient repeats what the store is too busy for, as a client does that reads 503.
+// patient repeats a call that the store is too busy for, as a client does after a 503.
 func patient(do func() error) (err error) {
 	for range 5 {
 		if err = do(); !errors.Is(err, store.ErrUnavailable) {
@@ -249,8 +268,7 @@ func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs m
 	return next, errs
 }
 
-// replicas are lists on stores of their own on one file or database, as processes
-// have them.
+// replicas are lists on several connections to one store, as of several processes.
 func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epoch string) {
 	t.Helper()
 	o := e.options(t)
@@ -262,7 +280,8 @@ func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylis
 	return lists, epoch
 }
 
-// Of 50 who redeem one code at once exactly one is served, and the family is dead.
+// Of 50 requests that redeem one code at once, exactly one gets a generation, and the
+// family is revoked.
 func TestConcurrentRedemptionServesOneAndRevokes_D05(t *testing.T) {
 	onBoth(t, testConcurrentRedemptionServesOneAndRevokes)
 }
@@ -280,8 +299,8 @@ func testConcurrentRedemptionServesOneAndRevokes(t *testing.T, e engine) {
 	}
 }
 
-// A code that is used again ends the family, at once or after a while, and stays
-// an end after a restart.
+// A second use of a code revokes the family, whether it comes at once or later, and the
+// family stays revoked after a restart.
 func TestCodeReplayRevokes_D02(t *testing.T) { onBoth(t, testCodeReplayRevokes) }
 
 func testCodeReplayRevokes(t *testing.T, e engine) {
@@ -302,7 +321,7 @@ func testCodeReplayRevokes(t *testing.T, e engine) {
 	}
 }
 
-// A handle that comes back after the window ends the family, once.
+// A handle that is used again after the window revokes the family, and counts once.
 func TestReuseRevokesTheFamily_E02(t *testing.T) { onBoth(t, testReuseRevokesTheFamily) }
 
 func testReuseRevokesTheFamily(t *testing.T, e engine) {
@@ -318,7 +337,7 @@ func testReuseRevokesTheFamily(t *testing.T, e engine) {
 	}
 }
 
-// However often the last refresh is repeated, there is one line only.
+// However often the last refresh is repeated, the family has one line of handles.
 func TestRepeatedRefreshDoesNotFork_E04(t *testing.T) { onBoth(t, testRepeatedRefreshDoesNotFork) }
 
 func testRepeatedRefreshDoesNotFork(t *testing.T, e engine) {
@@ -371,8 +390,8 @@ func testRacingRefreshesGetOneGeneration(t *testing.T, e engine) {
 	})
 }
 
-// A hundred refreshes with one handle, spread over three replicas: all get the one
-// next generation, whichever replica answers, and there is one line afterwards.
+// A hundred refreshes with one handle, spread over three replicas, all get the same next
+// generation, and the family has one line of handles afterwards.
 func TestReplicasIssueOneNextGeneration_M01(t *testing.T) {
 	onBoth(t, testReplicasIssueOneNextGeneration)
 }
@@ -402,7 +421,7 @@ func testReplicasIssueOneNextGeneration(t *testing.T, e engine) {
 	}
 }
 
-// The window and the reuse that ends it are on disk.
+// The replay window and the reuse after it are on disk.
 func TestReplayWindowAndReuseSurviveRestart_E06(t *testing.T) {
 	onBoth(t, testReplayWindowAndReuseSurviveRestart)
 }
@@ -443,7 +462,7 @@ func testOnlyDirectPredecessorCanBeRepeated(t *testing.T, e engine) {
 	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
 }
 
-// A repeated refresh prolongs nothing: the window counts from the first use.
+// A repeated refresh does not extend the window, which counts from the first use.
 func TestRepeatedRefreshDoesNotExtendTheWindow(t *testing.T) {
 	onBoth(t, testRepeatedRefreshDoesNotExtendTheWindow)
 }
@@ -458,7 +477,8 @@ func testRepeatedRefreshDoesNotExtendTheWindow(t *testing.T, e engine) {
 	want(t, l, s, g, 1, now.Add(window+time.Second), 0, denylist.ErrReused)
 }
 
-// A store put back to an earlier state meets a handle it has not seen.
+// A store that was put back to an earlier state is shown by a handle that is newer than
+// its row.
 func TestNewerHandleShowsRolledBackStore_L08(t *testing.T) {
 	onBoth(t, testNewerHandleShowsRolledBackStore)
 }
@@ -476,7 +496,7 @@ func testNewerHandleShowsRolledBackStore(t *testing.T, e engine) {
 	}
 }
 
-// raw runs a statement that no code of ours would.
+// raw runs a statement that the package itself would not run.
 func raw(t testing.TB, s *store.Store, query string) {
 	t.Helper()
 	if err := s.Write(context.Background(), func(tx store.Tx) error { _, err := tx.Exec(query); return err }); err != nil {
@@ -581,7 +601,7 @@ func testSpendIDSucceedsOnce(t *testing.T, e engine) {
 	}
 }
 
-// While the store fails there is no verdict: neither yes nor no.
+// While the store fails there is no verdict, neither yes nor no.
 func TestStoreFailureIsNoVerdict(t *testing.T) { onBoth(t, testStoreFailureIsNoVerdict) }
 
 func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
@@ -607,7 +627,7 @@ func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
 		}
 	}
 	if l.Revoked(g.ID) || l.Stats() != (denylist.Stats{}) {
-		t.Errorf("something was counted or remembered: %+v", l.Stats())
+		t.Errorf("a failure was counted or remembered: %+v", l.Stats())
 	}
 	for _, verb := range verbs {
 		e.repair(t, o, verb)
@@ -615,7 +635,7 @@ func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
 	want(t, l, s, g, 1, now, 2, nil)
 }
 
-// breakOn makes the engine itself fail, beside the store.
+// breakOn makes the engine itself fail at a verb, until repair is called.
 func (e engine) breakOn(t testing.TB, o store.Options, verb string) {
 	t.Helper()
 	e.outside(t, o, e.trigger("fail_"+strings.ReplaceAll(verb, " ", "_"), verb))
@@ -627,7 +647,7 @@ func (e engine) repair(t testing.TB, o store.Options, verb string) {
 	e.outside(t, o, e.drop("fail_"+strings.ReplaceAll(verb, " ", "_"), table))
 }
 
-// trigger is a statement after which a verb fails, as in "INSERT ON grants".
+// trigger is a statement that makes a verb fail, such as "INSERT ON grants".
 func (e engine) trigger(name, verb string) string {
 	if e == sqlite {
 		return "CREATE TRIGGER " + name + " BEFORE " + verb + " BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -663,8 +683,8 @@ func (e engine) outside(t testing.TB, o store.Options, query string) {
 	}
 }
 
-// Where the database was down at the start there is no verdict, and no access token
-// passes as not revoked, until it was read what is.
+// If the database is down at the start, there is no verdict, and every grant counts as
+// revoked until the revocations were read.
 func TestListThatStartsDuringAnOutage(t *testing.T) {
 	o := postgres.options(t)
 	proxy := pgtest.NewProxy(t, o.Path)
@@ -672,11 +692,7 @@ func TestListThatStartsDuringAnOutage(t *testing.T) {
 	o.Path, o.Serve = proxy.URL, true
 	s := openStore(t, o)
 	l := listOn(t, s, window)
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer stop()
-	running.Go(func() { l.Run(ctx) })
+	defer run(t, l)()
 	g := grantAt(time.Now())
 	for _, epoch := range []string{"", "any"} {
 		if _, err := l.Use(t.Context(), epoch, g, 0, time.Now()); !errors.Is(err, store.ErrUnavailable) {
@@ -684,15 +700,15 @@ func TestListThatStartsDuringAnOutage(t *testing.T) {
 		}
 	}
 	if !l.Revoked(g.ID) {
-		t.Error("passes as not revoked before anything was read")
+		t.Error("a grant is not revoked before the revocations were read")
 	}
 	if at := l.ReadAt(); !at.IsZero() {
-		t.Errorf("read at %v, while nothing was", at)
+		t.Errorf("read at %v, want never", at)
 	}
 	proxy.Set(pgtest.Pass)
 	for deadline := time.Now().Add(10 * time.Second); l.Revoked(g.ID); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("all are still revoked after the outage")
+			t.Fatal("all grants are still revoked after the outage")
 		}
 	}
 	want(t, l, s, g, 0, time.Now(), 1, nil)
@@ -707,8 +723,8 @@ func TestNewChecksItsOptions(t *testing.T) {
 	}
 }
 
-// fastDir is a directory in memory where the machine has one: for tests whose
-// point is not the disk.
+// fastDir is a directory in memory, if the machine has one, for tests that are not about
+// the disk.
 func fastDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "signet")
@@ -732,8 +748,8 @@ func (e engine) fast(t testing.TB) *store.Store {
 	return openStore(t, e.options(t))
 }
 
-// G04: what is told elsewhere is what Revoked knows, the latest of it if that is too
-// much, and never newer than the last reading of the store.
+// Recent lists the grants that Revoked knows, the latest ones if there are too many, and
+// its time is never newer than the last read of the store.
 func TestRecentListsLatestRevocations_G04(t *testing.T) {
 	s := fastStore(t)
 	before := time.Now().Add(-time.Second)
@@ -744,7 +760,7 @@ func TestRecentListsLatestRevocations_G04(t *testing.T) {
 	}
 	grants := []denylist.Grant{grantAt(now), grantAt(now), grantAt(now), grantAt(now)}
 	for i, g := range grants {
-		at := now.Add(time.Duration(max(i, 1)) * time.Millisecond) // two at the same time
+		at := now.Add(time.Duration(max(i, 1)) * time.Millisecond) // the first two at the same time
 		if err := l.Revoke(t.Context(), g, at); err != nil {
 			t.Fatal(err)
 		}
@@ -761,6 +777,6 @@ func TestRecentListsLatestRevocations_G04(t *testing.T) {
 	recent, _ := l.Recent(10)
 	clear(recent)
 	if !l.Revoked(grants[0].ID) {
-		t.Error("the copy is no copy")
+		t.Error("a change of the copy changed the list")
 	}
 }

@@ -18,12 +18,12 @@ var (
 	seed  = flag.Uint64("seed", 0, "its seed (default random)")
 )
 
-// reference is the rule once more, told as a story about one family rather than
-// as a row: which handle is the living one, which was spent last, and when.
+// reference is the rule once more, as the history of one family rather than as a row:
+// which handle is valid, and when its predecessor was spent.
 type reference struct {
 	begun, dead  bool
-	living       int64
-	lastSpentAt  time.Time // of living-1, in whole milliseconds
+	valid        int64     // generation of the valid handle
+	lastSpentAt  time.Time // when generation valid-1 was spent, in whole milliseconds
 	end          time.Time
 	replayWindow time.Duration
 }
@@ -40,18 +40,18 @@ func (r *reference) use(gen int64, now time.Time) (int64, error) {
 		if gen != 0 {
 			return 0, denylist.ErrRolledBack
 		}
-		r.begun, r.living, r.lastSpentAt = true, 1, now
+		r.begun, r.valid, r.lastSpentAt = true, 1, now
 		return 1, nil
 	}
-	if gen > r.living {
+	if gen > r.valid {
 		return 0, denylist.ErrRolledBack
 	}
-	if gen == r.living {
-		r.living, r.lastSpentAt = gen+1, now
-		return r.living, nil
+	if gen == r.valid {
+		r.valid, r.lastSpentAt = gen+1, now
+		return r.valid, nil
 	}
-	if gen == r.living-1 && gen != 0 && r.replayWindow != 0 && now.Sub(r.lastSpentAt) <= r.replayWindow {
-		return r.living, nil
+	if gen == r.valid-1 && gen != 0 && r.replayWindow != 0 && now.Sub(r.lastSpentAt) <= r.replayWindow {
+		return r.valid, nil
 	}
 	r.dead = true
 	return 0, denylist.ErrReused
@@ -59,11 +59,11 @@ func (r *reference) use(gen int64, now time.Time) (int64, error) {
 
 // walker takes random steps with one grant after another.
 type walker struct {
-	rand  *rand.Rand
-	list  *denylist.List
-	epoch string
-	now   time.Time
-	w     time.Duration
+	rand         *rand.Rand
+	list         *denylist.List
+	epoch        string
+	now          time.Time
+	replayWindow time.Duration
 
 	grant denylist.Grant
 	model reference
@@ -72,18 +72,18 @@ type walker struct {
 
 func (w *walker) begin() {
 	w.grant = grantAt(w.now)
-	w.model = reference{end: time.Unix(w.grant.Expires, 0), replayWindow: w.w}
+	w.model = reference{end: time.Unix(w.grant.Expires, 0), replayWindow: w.replayWindow}
 	w.age = 0
 }
 
-// step does one thing to list and model, and reports whether they agree.
+// step does the same to list and model, and reports whether they agree.
 func (w *walker) step(t *testing.T) bool {
 	switch w.rand.IntN(12) {
 	case 0:
 		w.now = w.now.Add(time.Duration(w.rand.Int64N(int64(2*window) + 1)))
 	case 1:
 		w.now = w.now.Add(-time.Duration(w.rand.Int64N(int64(window))))
-	case 2: // the very edge of the window
+	case 2: // exactly at the edge of the window
 		w.now = w.model.lastSpentAt.Add(window + time.Duration(w.rand.IntN(3)-1)*time.Millisecond)
 		if w.model.lastSpentAt.IsZero() {
 			w.now = time.Now()
@@ -100,12 +100,12 @@ func (w *walker) step(t *testing.T) bool {
 			return false
 		}
 	}
-	gen := w.model.living
+	gen := w.model.valid
 	switch n := w.rand.IntN(20); {
 	case n < 4:
 		gen--
 	case n == 4 && w.rand.IntN(4) == 0:
-		gen = w.rand.Int64N(w.model.living + 3)
+		gen = w.rand.Int64N(w.model.valid + 3)
 	}
 	gen = max(gen, 0)
 	before := w.model
@@ -154,7 +154,7 @@ func testRuleEqualsReference(t *testing.T, e engine) {
 	for i := range walkers {
 		wg.Go(func() {
 			w := walker{rand: rand.New(rand.NewPCG(first, uint64(i))), list: lists[i%2], epoch: s.Epoch(), now: time.Now()}
-			w.w = []time.Duration{window, 0}[i%2]
+			w.replayWindow = []time.Duration{window, 0}[i%2]
 			w.begin()
 			for left.Add(-1) >= 0 && !t.Failed() {
 				if !w.step(t) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,8 +14,7 @@ import (
 	"signet/internal/store"
 )
 
-// Whatever the clock does, what was spent, revoked or expired is not accepted
-// again.
+// Whatever the clock does, a spent, revoked or expired handle is not accepted again.
 func TestClockJumpMakesNothingValidAgain_L10(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour, -10 * time.Minute, -2 * life} {
 		now := time.Now()
@@ -38,8 +36,8 @@ func TestClockJumpMakesNothingValidAgain_L10(t *testing.T) {
 	}
 }
 
-// A grant or a window that is over stays over when the machine starts again with
-// an earlier clock, because the store's time goes on.
+// A grant or a window that has ended stays ended when the machine starts again with an
+// earlier clock, because the store's time goes on.
 func TestRestartWithEarlierClockMakesNothingValidAgain_L10(t *testing.T) {
 	o := pathOptions(t.TempDir())
 	session := func(f func(t *testing.T, l *denylist.List, s *store.Store)) {
@@ -70,8 +68,8 @@ func TestRestartWithEarlierClockMakesNothingValidAgain_L10(t *testing.T) {
 	})
 }
 
-// A revocation is in memory at once here, within two seconds in another process,
-// and is forgotten when the last access token of the grant is dead.
+// A revocation is in memory at once in this process, within two seconds in another one,
+// and is forgotten when the last access token of the grant has expired.
 func TestRevocationReachesOtherProcesses(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -80,8 +78,7 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 		if err := store.Create(t.Context(), o, "f"); err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithCancel(t.Context())
-		var running sync.WaitGroup
+		ctx := t.Context()
 		var lists []*denylist.List
 		for range 2 {
 			s, err := store.Open(ctx, o)
@@ -89,31 +86,28 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			l := listOn(t, s, window)
-			running.Go(func() { l.Run(ctx) })
-			lists = append(lists, l)
+			lists = append(lists, listOn(t, s, window))
 		}
-		defer running.Wait()
-		defer stop()
+		defer run(t, lists...)()
 		now := time.Now()
 		g := grantAt(now)
 		if err := lists[0].Revoke(ctx, g, now); err != nil {
 			t.Fatal(err)
 		}
 		if !lists[0].Revoked(g.ID) {
-			t.Error("not known here at once")
+			t.Error("the revocation is not known in this process at once")
 		}
 		time.Sleep(2 * time.Second)
 		if !lists[1].Revoked(g.ID) {
-			t.Error("not known there after 2 s")
+			t.Error("the revocation is not known in the other process after 2 s")
 		}
-		slow := grantAt(now) // waited long for its commit
+		slow := grantAt(now) // its revocation waits long for the commit
 		if err := lists[0].Revoke(ctx, slow, time.Now().Add(-10*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
 		if !lists[1].Revoked(slow.ID) {
-			t.Error("one that was committed late is not known there")
+			t.Error("a revocation that was committed late is not known in the other process")
 		}
 		if lists[1].Revoked(grantAt(now).ID) {
 			t.Error("another grant counts as revoked")
@@ -124,17 +118,17 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 		}
 		time.Sleep(skew)
 		if lists[0].Revoked(g.ID) || lists[1].Revoked(g.ID) || lists[0].Stats().Revoked != 0 {
-			t.Error("not forgotten: the set is unbounded")
+			t.Error("not forgotten, so the set is unbounded")
 		}
 		late, err := denylist.New(ctx, denylist.Options{Store: openStore(t, o), Keep: 24 * time.Hour})
 		if err != nil || !late.Revoked(g.ID) {
-			t.Errorf("a list that keeps longer does not know it at its start: %v", err)
+			t.Errorf("a list that keeps revocations longer does not know it at its start: %v", err)
 		}
 	})
 }
 
-// Rows go when nothing they speak of can be accepted any more, and not before;
-// requests do not wait for it.
+// Rows are deleted when nothing of their grants can be accepted any longer, and not
+// before. Requests are answered meanwhile.
 func TestPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T) {
 	onBoth(t, testPruneDeletesInTimeWithoutBlocking_L15_Row23)
 }
@@ -149,9 +143,8 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 		for i := range 3000 {
 			g := grantAt(now)
 			due = append(due, g)
-			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
-				VALUES ($1, 1, 0, 0, $2, 'c', 'n', 'h', 's', 'r', 0, $3)`, g.ID, fmt.Sprint("user", i), end.Unix())
-			if err != nil {
+			g.Gen, g.Subject, g.Expires = 1, fmt.Sprint("user", i), end.Unix()
+			if err := insertRow(tx, g); err != nil {
 				return err
 			}
 		}
@@ -168,7 +161,7 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 			t.Fatal(err)
 		}
 	}
-	last := end.Add(skew + window) // when a clock that is slow may accept for the last time
+	last := end.Add(skew + window) // the last time at which a slow clock accepts
 	if err := l.Revoke(t.Context(), justRevoked, last.Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +178,7 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 	prune(last, 0)
 
 	g := family(t, l, s, 1, now.Add(2*time.Hour))
-	stop, worst := make(chan bool), make(chan time.Duration)
+	stop, worst := make(chan bool), make(chan time.Duration, 1)
 	var uses atomic.Int64
 	go func() {
 		var w time.Duration
@@ -204,7 +197,11 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 			uses.Add(1)
 		}
 	}()
-	for deadline := time.Now().Add(10 * time.Second); uses.Load() == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); uses.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			close(stop)
+			t.Fatal("no request was answered before pruning")
+		}
 	}
 	before := uses.Load()
 	prune(last.Add(time.Second), 3300) // 17 batches: a request waits for one or two of them
@@ -212,7 +209,7 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 	close(stop)
 	t.Logf("%d requests were answered during pruning, the slowest after %v", between, <-worst)
 	if between < 5 {
-		t.Errorf("%d requests were answered during pruning, want one after every batch or two", between)
+		t.Errorf("%d requests were answered during pruning, want at least 5", between)
 	}
 
 	if _, err := l.Find(t.Context(), due[0].ID); !errors.Is(err, denylist.ErrUnknown) {
