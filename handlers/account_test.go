@@ -64,7 +64,7 @@ func TestAccountPageShowsAndEndsWhatIsConnected_Row32(t *testing.T) {
 	}
 }
 
-// One thing of a good form is changed: nothing happens.
+// A form that differs from a good one in a single part changes nothing.
 func TestAccountFormOfAnotherSessionIsRefused(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
@@ -240,7 +240,7 @@ func TestSignOutEndsOnlyThisSession(t *testing.T) {
 	s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
 }
 
-// Without the store nothing is decided and nobody is told that it was.
+// Without the store nothing is decided, and no answer says that it was.
 func TestAccountPageWithoutStoreIsUnavailable(t *testing.T) {
 	s, _ := withFile(t)
 	b := s.NewBrowser()
@@ -254,7 +254,7 @@ func TestAccountPageWithoutStoreIsUnavailable(t *testing.T) {
 	s.Reopen(t)
 }
 
-// A source of users that fails is no wrong password.
+// A failing source of users is not reported as a wrong password.
 func TestFailingSourceOfUsersIsNoWrongPassword(t *testing.T) {
 	s := authtest.New(t, func(c *authtest.Config) {
 		c.Change = func(o *handlers.Options) {

@@ -96,7 +96,7 @@ func TestRedirectURIMayBeOmittedIfThereIsOne_B05(t *testing.T) {
 	wantPage(t, s.NewBrowser().Get(t, s.AuthorizeURL(two, set("redirect_uri", ""))), 400)
 }
 
-// B06: whoever registers must not get an open redirector. Clients that the
+// B06: a client that registers itself must not get an open redirector. Clients that the
 // operator configured, or on the user's machine, are told.
 func TestErrorsMakeNoOpenRedirector_B06(t *testing.T) {
 	s := authtest.New(t)
@@ -229,7 +229,7 @@ func TestDuplicateParametersAreRefused_B11(t *testing.T) {
 	}
 	wantRedirect(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PRE, add("state", "T"))), s.PRE.RedirectURI, "invalid_request", "")
 	wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PRE, add("foo", "1"), add("foo", "2"), add("Client_ID", "evil"), add("STATE", "x"))))
-	// What cannot be read is not redirected either.
+	// A request that cannot be read is not redirected either.
 	for _, tail := range []string{"&x=%zz", ";a=b", "&x=%ff"} {
 		wantPage(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PRE)+tail), 400)
 	}
@@ -289,8 +289,8 @@ func TestEveryAuthorizationResponseNamesTheIssuer_B15(t *testing.T) {
 	}
 }
 
-// B17: what is unknown, or not allowed to the client or to the user, is left out
-// and the rest reported.
+// B17: scopes that are unknown, or not allowed to the client or to the user, are left
+// out, and the answer reports the rest.
 func TestGrantedScopeIsWhatClientAndUserMay_B17(t *testing.T) {
 	s := authtest.New(t)
 	cases := []struct{ user, asked, want string }{
@@ -308,7 +308,8 @@ func TestGrantedScopeIsWhatClientAndUserMay_B17(t *testing.T) {
 			t.Errorf("%s, %q: granted %q, want %q", c.user, c.asked, got, c.want)
 		}
 	}
-	// Who names no scope gets what the client registered, as far as the user may.
+	// A request without a scope gets the scopes that the client registered, as far as
+	// the user may grant them.
 	for user, want := range map[string]string{"alice": "mcp:read mcp:write", "bob": "mcp:read"} {
 		if got := s.Tokens(t, user, s.PUB, del("scope")).Scope; got != want {
 			t.Errorf("%s, no scope: granted %q, want %q", user, got, want)
@@ -316,7 +317,8 @@ func TestGrantedScopeIsWhatClientAndUserMay_B17(t *testing.T) {
 	}
 	b := s.NewBrowser()
 	wantRedirect(t, b.SignIn(t, "bob", s.PUB, set("scope", "admin")), s.PUB.RedirectURI, "invalid_scope", "S")
-	// With another account it works: the session of one who may not is no dead end.
+	// With another account it works: the session of a user who may not grant the scopes
+	// is no dead end.
 	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB, set("scope", "mcp:write"))))
 }
 
@@ -335,7 +337,7 @@ func TestGrantIsForOneConfiguredResource_B18(t *testing.T) {
 	}
 }
 
-// B20: what is in a request comes back as text or not at all.
+// B20: text in a request comes back as text or not at all.
 func TestForeignTextIsEscapedOnPages_B20(t *testing.T) {
 	s := authtest.New(t)
 	for _, payload := range []string{`"><script>alert(1)</script>`, "javascript:alert(1)", "{{.}}", "</title><script>", `' onmouseover='x`} {

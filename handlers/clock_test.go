@@ -24,8 +24,8 @@ func ahead(t *testing.T, s *authtest.Server, by time.Duration) {
 	s.Restart(t)
 }
 
-// What has expired by a clock that was ahead stays expired when the clock is set
-// back; tokens are dated by the clock that verifiers compare with.
+// After a clock that was ahead is set back, everything that had expired stays expired.
+// Tokens are dated by the clock that verifiers compare with.
 func TestClockSetBackRevivesNothing_L10(t *testing.T) {
 	s := authtest.New(t)
 	code := s.Code(t, "alice", s.PUB)
@@ -48,9 +48,9 @@ func TestClockSetBackRevivesNothing_L10(t *testing.T) {
 	wantError(t, s.Refresh(t, s.PUB, next.Refresh), http.StatusBadRequest, "invalid_grant")
 }
 
-// Row 21: a registration's scope is what it gets without asking, and no bound: clients
-// that step up ask for more with the id they have, and the user decides. A configured
-// client's scope is a bound.
+// Row 21: the scope of a registration is the default and no bound: clients that step up
+// ask for more with the id they have, and the user decides. A configured client's scope
+// is a bound.
 func TestRegisteredScopeIsADefaultAndNoBound_Row21(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none","scope":"mcp:read"}`)

@@ -101,7 +101,8 @@ func (tc tokenCase) as(owner authtest.Client) authtest.Client {
 	return owner
 }
 
-// D03, D06, D07, D08 and row 11: what does not fit is refused and changes nothing.
+// D03, D06, D07, D08 and row 11: a request that does not fit the code is refused and
+// changes nothing.
 func TestCodeIsBoundToItsRequest_D03_D06_D07_D08(t *testing.T) {
 	s := authtest.New(t, several)
 	wrong := strings.Repeat("w", 43)
@@ -136,7 +137,7 @@ func TestCodeIsBoundToItsRequest_D03_D06_D07_D08(t *testing.T) {
 		{"D07 without its secret", &noSecret, 401, "invalid_client", nil},
 		{"D07 with a wrong secret", &authtest.Client{ID: s.CONF.ID, Secret: "wrong"}, 401, "invalid_client", nil},
 	})
-	// The loopback port of the request is the one that counts.
+	// The loopback port in the request counts.
 	port := set("redirect_uri", "http://127.0.0.1:50001/cb")
 	wantError(t, s.Redeem(t, s.NAT, s.Code(t, "alice", s.NAT, port)), 400, "invalid_grant")
 	s.Redeem(t, s.NAT, s.Code(t, "alice", s.NAT, port), port).Tokens(t)
@@ -156,7 +157,7 @@ func TestCodeLivesItsTimeAndExpiryIsNoReuse_Row13(t *testing.T) {
 	})
 }
 
-// D05: of many uses at once one is answered, and its grant is dead afterwards.
+// D05: of many concurrent uses one is answered, and its grant has ended afterwards.
 func TestConcurrentRedemptionSucceedsOnce_D05(t *testing.T) {
 	s := authtest.New(t)
 	code := s.Code(t, "alice", s.PUB)
@@ -185,7 +186,7 @@ func parallel[T any](n int, f func() T) []T {
 	return results
 }
 
-// D10: an artefact in the place of another, or changed in any byte, is nothing.
+// D10: an artefact in the place of another, or with any byte changed, is refused.
 func TestNoArtefactPassesForAnother_D10(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
@@ -280,8 +281,8 @@ func mutations(good string) map[string]string {
 	return m
 }
 
-// D06: a code without a challenge cannot be had here; one that was sealed by some
-// older build is refused.
+// D06: no code is issued without a challenge; if an older build sealed one, it is
+// refused.
 func TestCodeWithoutChallengeIsRefused_D06(t *testing.T) {
 	s := authtest.New(t)
 	now := time.Now()
@@ -345,7 +346,7 @@ func TestClientMustAuthenticateAsItIsRegistered_D11(t *testing.T) {
 	}
 }
 
-// D13: grants that must not exist.
+// D13: grant types that must not exist are refused.
 func TestOtherGrantTypesAreRefused_D13(t *testing.T) {
 	s := authtest.New(t)
 	for _, c := range []authtest.Client{s.PUB, s.CONF} {
@@ -377,8 +378,7 @@ func TestBodiesThatAreNoFormAreRefused_K01(t *testing.T) {
 	s.Redeem(t, s.PUB, code).Tokens(t)
 }
 
-// Decision D6: without the store there is no verdict, and afterwards everything is
-// as it was.
+// Without the store there is no verdict, and afterwards everything is as it was.
 func TestTokenRequestWithoutStoreIsUnavailable(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
@@ -395,7 +395,7 @@ func TestTokenRequestWithoutStoreIsUnavailable(t *testing.T) {
 			t.Errorf("%s: %d", path, r.StatusCode)
 		}
 	}
-	// What is plainly wrong stays a verdict.
+	// A request that is wrong in itself still gets a verdict.
 	wantError(t, s.Refresh(t, s.PUB, "junk"), 400, "invalid_grant")
 	s.Reopen(t)
 	s.Redeem(t, s.PUB, code).Tokens(t)

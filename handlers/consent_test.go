@@ -54,7 +54,7 @@ func TestTransactionBelongsToItsBrowser_C05(t *testing.T) {
 		wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}}), 403)
 	}
 	b.Header = http.Header{"Sec-Fetch-Site": {"same-origin"}}
-	// Other fields say nothing: what is granted is in the transaction.
+	// Other fields are ignored: the transaction contains what is granted.
 	r := b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}, "client_id": {s.PUB2.ID}, "redirect_uri": {"https://evil.test/"}, "scope": {"admin"}, "resource": {"https://x.test"}})
 	if to := r.Header.Get("Location"); !strings.HasPrefix(to, s.PUB.RedirectURI+"?code=") {
 		t.Fatalf("redirect to %s", to)
@@ -108,7 +108,7 @@ func TestTransactionIsAnsweredOnce(t *testing.T) {
 	}
 }
 
-// What changes about the client between login and consent counts.
+// A change of the client between login and consent takes effect.
 func TestConsentChecksTheClientAgain(t *testing.T) {
 	s := authtest.New(t)
 	old := s.PRE
@@ -127,7 +127,7 @@ func TestConsentChecksTheClientAgain(t *testing.T) {
 	wantError(t, s.Refresh(t, s.PRE, tok.Refresh), 400, "invalid_grant")
 }
 
-// C06, row 32: a consent is remembered for the same again, and for nothing else.
+// C06, row 32: a consent is remembered for an identical request, and for no other.
 func TestConsentIsRememberedOnlyForTheSameRequest_C06(t *testing.T) {
 	s := authtest.New(t, several)
 	b := s.NewBrowser()
@@ -188,7 +188,7 @@ func TestConsentIsRememberedOnlyForTheSameRequest_C06(t *testing.T) {
 	}
 }
 
-// C07: the page says who asks for what, and foreign text stays text.
+// C07: the page names the client and what it asks for, and foreign text stays text.
 func TestConsentPageSaysWhoGetsWhat_C07(t *testing.T) {
 	s := authtest.New(t)
 	page := s.NewBrowser().SignIn(t, "alice", s.PUB, set("scope", "mcp:read mcp:write"))

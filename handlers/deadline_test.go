@@ -65,8 +65,8 @@ func TestHangingStoreIsAnsweredByTheDeadline_K03_INV12(t *testing.T) {
 	})
 }
 
-// A store that hangs fills no slots for ever: each request is given up in time, and
-// once the store is back so is the service.
+// A store that hangs does not hold slots for ever: each request is given up in time,
+// and once the store is back so is the service.
 func TestHangingStoreFreesItsSlots(t *testing.T) {
 	database := pgtest.URL(t)
 	s := authtest.New(t, func(c *authtest.Config) { c.Database = database })

@@ -78,12 +78,12 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// nobody reads an answer.
-type nobody http.Header
+// discard is a ResponseWriter that drops the answer.
+type discard http.Header
 
-func (n nobody) Header() http.Header         { return http.Header(n) }
-func (n nobody) Write(p []byte) (int, error) { return len(p), nil }
-func (n nobody) WriteHeader(int)             {}
+func (n discard) Header() http.Header         { return http.Header(n) }
+func (n discard) Write(p []byte) (int, error) { return len(p), nil }
+func (n discard) WriteHeader(int)             {}
 
 // feedWith asks until the feed is another one than before, which takes a second.
 func feedWith(t testing.TB, s *authtest.Server, before string) *authtest.Response {
@@ -130,7 +130,7 @@ func TestFeedListsRevokedGrants_G04(t *testing.T) {
 			t.Errorf("%s is in it", secret)
 		}
 	}
-	// What it says is believed by who polls it, and by nobody as anything else.
+	// A reader of the feed believes it, and nothing accepts it as any other token.
 	feed := follow(t, s)
 	if !feed.Revoked(gid) || feed.Revoked(grantOf(t, s, other.Access)) {
 		t.Errorf("a reader knows %+v", feed.Status())
@@ -152,8 +152,8 @@ func TestFeedListsRevokedGrants_G04(t *testing.T) {
 	}
 }
 
-// The same bytes have the same strong tag, others another one; it is signed once for
-// all who ask within a second, and by a store that says nothing new not again.
+// The same bytes have the same strong tag, other bytes another one. The feed is signed
+// once for all requests of a second, and not again while the store has no news.
 func TestFeedIsMadeOnceASecondAtMost(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Get(t, feedPath)
@@ -258,7 +258,7 @@ func BenchmarkFeed(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			r := request("GET", authtest.Issuer+feedPath, "")
 			for b.Loop() {
-				bb.h.ServeHTTP(nobody{}, r)
+				bb.h.ServeHTTP(discard{}, r)
 			}
 		})
 	}

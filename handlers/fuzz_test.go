@@ -10,8 +10,8 @@ import (
 	"signet/internal/test/authtest"
 )
 
-// Whatever an authorization request says, the browser goes to a page of ours or
-// to the redirect URI of the client that it names.
+// For every authorization request, the browser goes to a page of this server or to the
+// redirect URI of the client that it names.
 func FuzzAuthorize(f *testing.F) {
 	s := authtest.New(f)
 	for _, c := range []authtest.Client{s.PRE, s.NAT} {

@@ -10,7 +10,7 @@ import (
 	"signet/internal/test/authtest"
 )
 
-// Short names for what the tests say most.
+// Short names for what the tests use most.
 var (
 	set = authtest.Set
 	add = authtest.Add
@@ -58,7 +58,7 @@ func wantError(t *testing.T, r *authtest.Response, status int, code string) {
 	}
 }
 
-// wantDead demands that nothing of a grant works any more.
+// wantDead demands that nothing of a grant works any longer.
 func wantDead(t *testing.T, s *authtest.Server, c authtest.Client, tokens ...authtest.Tokens) {
 	t.Helper()
 	for _, tok := range tokens {
@@ -75,7 +75,7 @@ func wantDead(t *testing.T, s *authtest.Server, c authtest.Client, tokens ...aut
 	}
 }
 
-// text is what a page says, for messages.
+// text is the text of a page, for messages.
 func text(r *authtest.Response) string {
 	_, main, ok := strings.Cut(r.Body, "<main>")
 	if !ok {

@@ -53,8 +53,8 @@ func from(t *testing.T, s *authtest.Server, address, method, target, contentType
 	return s.Do(t, r)
 }
 
-// Authorization requests are counted by address, of which an IPv6 network of 64 bits
-// is one; whoever is over the limit gets a page, and a minute later another chance.
+// Authorization requests are counted by address, and an IPv6 network of 64 bits is one
+// address. A browser over the limit gets a page, and a minute later another chance.
 func TestAuthorizationRequestsAreLimitedByAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t, limited(handlers.Limits{Authorize: 10}))
@@ -171,8 +171,8 @@ func TestRefusalsForALimitAreSpread(t *testing.T) {
 	})
 }
 
-// The client's secret cannot be guessed from one address, whoever is named; nobody
-// else is kept out by that.
+// A client's secret cannot be guessed from one address, whichever client is named. No
+// other client or address is affected.
 func TestWrongSecretsAreLimited(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
 	tok := s.Tokens(t, "alice", s.CONF)
@@ -195,8 +195,8 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	s.Do(t, r).Tokens(t) // the client itself, from elsewhere
 }
 
-// A grant that asks too often waits, with its tokens; other grants of the client do
-// not, and what was made up counts for nobody.
+// A grant that asks too often waits and keeps its tokens. Other grants of the client do
+// not wait, and made-up handles are not counted.
 func TestTokenRequestsOfOneGrantAreLimited(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{TokensGrant: 5}))
 	busy, other := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "bob", s.PUB) // their codes are the first request
@@ -324,8 +324,8 @@ func TestAllLoginsShareOneCounter_C09(t *testing.T) {
 	}
 }
 
-// Row 33: ten wrong passwords do not stop anybody who gives the right one from
-// elsewhere, and what the source could not tell does not count.
+// Row 33: ten wrong passwords do not keep out a user who gives the right one from
+// elsewhere, and attempts that the source of users could not check do not count.
 func TestFailedLoginsDoNotLockTheUserOut_Row33(t *testing.T) {
 	s := authtest.New(t)
 	for range 20 {
@@ -368,7 +368,7 @@ func TestLoginsAreLimitedByAddress(t *testing.T) {
 	}
 }
 
-// Whoever sits at somebody else's session cannot guess the password there either.
+// A stranger at another user's session cannot guess the password there either.
 func TestPasswordChangesAreThrottledLikeLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the sixth has to come within a second
 		s, _ := withFile(t)

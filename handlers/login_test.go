@@ -96,7 +96,7 @@ func TestCookiesAreBoundToTheHost_C04(t *testing.T) {
 	}
 }
 
-// Row 25: the login page and what goes wrong on it.
+// Row 25: the login page, and the errors it shows.
 func TestLoginPageSignsIn_Row25(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
@@ -231,7 +231,7 @@ func TestPanicIsAnError(t *testing.T) {
 	}
 }
 
-// A CheckFunc is asked once; what it said about scopes holds for the session.
+// A CheckFunc is asked once; the scopes it returned hold for the session.
 func TestUsersMayComeFromAFunction_Row22(t *testing.T) {
 	check := users.CheckFunc(func(_ context.Context, name, password string) (users.User, error) {
 		if name != "carol" || password != "correct horse carol" {
@@ -248,15 +248,15 @@ func TestUsersMayComeFromAFunction_Row22(t *testing.T) {
 			t.Errorf("scope %q", tok.Scope)
 		}
 	}
-	// It believes every subject, so nobody must not become one.
+	// It believes every subject, so an empty subject must not pass for a user.
 	fresh := s.NewBrowser()
 	_, fields := fresh.Get(t, s.AuthorizeURL(s.PRE)).Form(t)
 	wantPage(t, fresh.Get(t, "/consent?state="+fields.Get("state")), 400)
 	wantPage(t, fresh.Post(t, "/consent", url.Values{"state": fields["state"], "decision": {"approve"}}), 400)
 }
 
-// The users file is a source like any other: no user in it, nobody gets in; a new
-// password ends what was issued before.
+// The users file is a source like any other: without an entry in it nobody can sign in,
+// and a new password ends everything issued before.
 func TestUsersMayComeFromAFile(t *testing.T) {
 	file, err := users.OpenFile(filepath.Join(t.TempDir(), "users"))
 	if err != nil {
@@ -277,8 +277,8 @@ func TestUsersMayComeFromAFile(t *testing.T) {
 	wantError(t, s.Refresh(t, s.PUB, tok.Refresh), 400, "invalid_grant")
 }
 
-// Signing out ends the session for good, also for a copy of its cookie, and
-// what was begun in it.
+// Signing out ends the session for good, also for a copy of its cookie, and ends
+// everything that was begun in it.
 func TestLogoutEndsTheSession(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
@@ -308,7 +308,7 @@ func TestLogoutEndsTheSession(t *testing.T) {
 	wantPage(t, b.Submit(t, pending, set("decision", "approve")), 403)
 }
 
-// Without the store nobody signs in, and nobody is told a verdict.
+// Without the store nobody can sign in, and no answer is a verdict.
 func TestLoginWithoutStoreIsUnavailable(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()

@@ -39,7 +39,7 @@ func withOwnLogin(c *authtest.Config) {
 	c.Change = func(o *handlers.Options) { o.LoginHandler, o.LoginPath = ownLogin, "/norman/login" }
 }
 
-// Row 29: a program's own login page; the rest stays ours.
+// Row 29: a program serves its own login page; all other pages stay the built-in ones.
 func TestLoginHandlerServesThePage_Row29(t *testing.T) {
 	s := authtest.New(t, withOwnLogin)
 	for _, path := range []string{"/login", "/oauth/login", "/norman/login"} {
@@ -95,7 +95,7 @@ func TestLoginHandlerServesThePage_Row29(t *testing.T) {
 	}
 }
 
-// What the client is to know goes to the client.
+// An error that is meant for the client goes to the client.
 func TestLoginHandlerTellsTheClient_Row29(t *testing.T) {
 	s := authtest.New(t, withOwnLogin)
 	s.Users.Change("bob", func(a *authtest.Account) bool { a.User.Scopes = []string{"mcp:read"}; return true })
@@ -130,7 +130,7 @@ func TestLoginPageMayBeElsewhere_Row25(t *testing.T) {
 	}
 }
 
-// Row 28 over the wire: a template from elsewhere signs in, and says what is wrong.
+// Row 28 over the wire: an operator's template signs users in and shows errors.
 func TestLoginTemplateSignsIn_Row28(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "login.html")
 	if err := os.WriteFile(file, []byte(`<html><body>{error_message}<form method="post" action="/oauth/login">`+

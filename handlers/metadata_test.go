@@ -224,7 +224,7 @@ func TestProbesSayWhetherToSendRequests(t *testing.T) {
 	}
 }
 
-// What is absent is 404 for every method and caller, what may not be done 405,
+// An unknown path is 404 for every method and caller, a method that is not allowed 405,
 // and neither is a redirect.
 func TestUnknownPathIsNotFoundAndNoRedirect(t *testing.T) {
 	s := authtest.New(t)

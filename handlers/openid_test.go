@@ -126,8 +126,8 @@ func userinfo(t *testing.T, s *authtest.Server, method string, header ...string)
 	return s.Do(t, request(method, authtest.Issuer+"/userinfo", "", header...))
 }
 
-// Row 19: userinfo tells, by GET and POST, what the source of users knows and the
-// scopes allow, and nothing else.
+// Row 19: userinfo returns, by GET and POST, the claims that the source of users knows
+// and the scopes allow, and nothing else.
 func TestUserinfoTellsWhatTheScopeAllows_Row19(t *testing.T) {
 	s := authtest.New(t)
 	s.Users.Change("bob", func(a *authtest.Account) bool { a.DisplayName, a.Email = "Bob B.", "bob@example.com"; return true })
@@ -153,8 +153,8 @@ func TestUserinfoTellsWhatTheScopeAllows_Row19(t *testing.T) {
 	}
 }
 
-// Row 19: what is not a good access token gets a challenge, and a source of users
-// that cannot say gets nobody's token thrown away.
+// Row 19: a request without a good access token gets a challenge. If the source of
+// users cannot tell, no client is made to throw its token away.
 func TestUserinfoRefusesWithAChallenge_Row19(t *testing.T) {
 	s := authtest.New(t, several)
 	good := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB, set("scope", "openid mcp:read", "resource", authtest.ResourceB)))
@@ -206,7 +206,8 @@ func TestUserinfoRefusesWithAChallenge_Row19(t *testing.T) {
 	}
 }
 
-// Nothing ends by a link, from wherever and with whatever hint: the page asks.
+// No link ends a session, wherever it comes from and whatever hint it has: the page
+// asks.
 func TestLogoutLinkAsksTheUser(t *testing.T) {
 	s := authtest.New(t)
 	bye := "https://app.test/bye?x=1"
@@ -255,8 +256,8 @@ func TestLogoutLinkAsksTheUser(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a request for a logout, the browser is sent nowhere, and
-// the user can sign out all the same.
+// If anything is wrong with a request for a logout, the browser is sent nowhere, and
+// the user can still sign out.
 func TestLogoutRedirectsOnlyToRegisteredURIs(t *testing.T) {
 	s := authtest.New(t)
 	bye := "https://app.test/bye"
@@ -293,8 +294,8 @@ func TestLogoutRedirectsOnlyToRegisteredURIs(t *testing.T) {
 	}
 }
 
-// A hint counts long after it has expired, as long as its key is known; then the
-// client has to say who it is.
+// A hint counts long after it has expired, as long as its key is known; without the key
+// the client must send its id.
 func TestLogoutAcceptsAnExpiredHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)

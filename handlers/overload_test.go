@@ -156,7 +156,7 @@ func (b slow) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// K03: whoever sends slowly holds nobody's slot.
+// K03: a request that arrives slowly holds no slot.
 func TestSlowBodiesHoldNoSlot_K03(t *testing.T) {
 	s, classes := narrow(t)
 	for path, class := range map[string]*admission.Class{

@@ -25,9 +25,9 @@ func (u *buggyUsers) Lookup(ctx context.Context, subject string) (users.User, er
 	return u.Users.Lookup(ctx, subject)
 }
 
-// A panic costs its own request a server_error in JSON, once. No lock is held after
-// it, nothing was spent, and the reason is in the log alone; also where the panic is
-// in the middle of a transaction.
+// A panic costs its own request one server_error in JSON. No lock is held after it,
+// nothing was spent, and only the log has the reason. The same holds for a panic in the
+// middle of a transaction.
 func TestPanicInAHandlerFailsOneRequest_L17(t *testing.T) {
 	source := &buggyUsers{Users: authtest.NewUsers()}
 	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })

@@ -211,7 +211,7 @@ func TestHandlesEndAtTheirTime_E12(t *testing.T) {
 	}
 }
 
-// E13: what happens to the user reaches codes and handles.
+// E13: a change of the user takes effect on codes and handles.
 func TestChangedUserCannotRefresh_E13(t *testing.T) {
 	for name, change := range map[string]func(*authtest.Account) bool{
 		"new password": func(a *authtest.Account) bool { a.Version = "2"; return true },
@@ -294,7 +294,7 @@ func TestUnavailableUsersAreNoRefusal(t *testing.T) {
 	s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
 }
 
-// Handles and codes of another store are refused, whatever the keys.
+// Handles and codes of another store are refused, even with the same keys.
 func TestHandleOfAnotherEpochIsRefused(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()

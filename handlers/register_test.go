@@ -64,7 +64,7 @@ func TestClientsRegisterThemselves_Row06(t *testing.T) {
 	}
 }
 
-// H04: an id is what we made it, and only for us.
+// H04: a client id is only what this server issued, and only valid here.
 func TestClientIDCannotBeForged_H04(t *testing.T) {
 	s := authtest.New(t)
 	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"client_id":"alice","client_secret":"a secret of my own"}`)
@@ -100,8 +100,8 @@ func TestRegistrationIgnoresOtherAuthorization_H07(t *testing.T) {
 	}
 }
 
-// H07: where an initial access token is needed, anything but it is a 401, and never a
-// failure; with it a registration is as good as any.
+// H07: where an initial access token is required, everything else is a 401 and never a
+// failure; with the token any registration is accepted.
 func TestRegistrationMayNeedAToken_H07(t *testing.T) {
 	s := authtest.New(t)
 	s.Config.Registration.Token = "correct-horse-battery-staple"
@@ -125,8 +125,8 @@ func TestRegistrationMayNeedAToken_H07(t *testing.T) {
 	}
 }
 
-// A02: where nobody may register, the endpoint is neither advertised nor there, and
-// who has registered stays a client.
+// A02: with registration off, the endpoint is neither advertised nor served, and
+// registered clients stay clients.
 func TestRegistrationMayBeOff_A02(t *testing.T) {
 	s := authtest.New(t)
 	s.Config.Registration.Off = true
@@ -171,7 +171,7 @@ func TestOAuthPathsAreAliases(t *testing.T) {
 	}
 }
 
-// What a client is registered for is among the grants that the metadata lists.
+// The grants that a client is registered for are among those that the metadata lists.
 func TestClientsRegisterForGrantsThatAreServed(t *testing.T) {
 	s := authtest.New(t)
 	supported := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t)["grant_types_supported"].([]any)

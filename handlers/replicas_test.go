@@ -40,7 +40,7 @@ func count(answers []*authtest.Response) map[string]int {
 	return n
 }
 
-// Of 50 who redeem one code at three replicas one is served, and the family is dead.
+// Of 50 redemptions of one code at three replicas one succeeds, and the family ends.
 func TestConcurrentRedemptionAtReplicasSucceedsOnce_D05(t *testing.T) {
 	servers := replicas(t)
 	s := servers[0]
@@ -88,9 +88,9 @@ func TestRotationIsOneAcrossReplicas_M01(t *testing.T) {
 	})
 }
 
-// A replica that is cut off from the database answers what needs it with 503 in
-// time and goes on with the rest. It takes no code and no handle, nobody else
-// notices, and it goes on by itself.
+// A replica that is cut off from the database answers requests that need it with 503 in
+// time, and serves the rest. It accepts no code and no handle, the other replicas are
+// not affected, and it recovers by itself.
 func TestReplicaCutOffFromTheDatabaseSpendsNothing_M02(t *testing.T) {
 	for name, mode := range map[string]pgtest.Mode{"stalled": pgtest.Stall, "reset": pgtest.Reset, "half open": pgtest.HalfOpen} {
 		t.Run(name, func(t *testing.T) {

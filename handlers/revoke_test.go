@@ -45,7 +45,7 @@ func TestRevocationEndsTheWholeGrant_G01_G04(t *testing.T) {
 	}
 }
 
-// Row 17: who may revoke what.
+// Row 17: only the client of a token can revoke it.
 func TestOnlyItsClientRevokesAToken_Row17(t *testing.T) {
 	s := authtest.New(t)
 	tok := s.Tokens(t, "alice", s.PUB)
@@ -78,7 +78,7 @@ func TestOnlyItsClientRevokesAToken_Row17(t *testing.T) {
 	s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
 }
 
-// Row 18: what is said about live tokens.
+// Row 18: the answers about live tokens.
 func TestIntrospectionDescribesLiveTokens_Row18(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
@@ -111,7 +111,7 @@ func TestIntrospectionDescribesLiveTokens_Row18(t *testing.T) {
 	})
 }
 
-// G05: everything else is the same two words.
+// G05: about every other token the answer is the same two words.
 func TestIntrospectionTellsNothingOfOtherTokens_G05(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
@@ -159,8 +159,8 @@ func TestRevocationWithoutStoreIsUnavailable_G03(t *testing.T) {
 	s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
 }
 
-// G03, INV4, INV11: a replica that has just reached its store and not read yet what was
-// revoked knows nothing of any grant. It says so, and neither calls a good token bad
+// G03, INV4, INV11: a replica that has just reached its store and has not yet read the
+// revocations knows nothing of any grant. It says so; it neither calls a good token bad
 // nor acknowledges a revocation that it did not make.
 func TestReplicaThatHasNotReadRevocationsSaysSo_G03(t *testing.T) {
 	var known atomic.Bool

@@ -143,8 +143,8 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 	newSetFor(t, pages.Site{Scopes: []string{"mcp:tools"}}, pages.Options{Messages: write(t, "w.json", `{"en": {"scope.mcp:tools": "Use the tools"}}`)})
 }
 
-// Both built-in languages say everything, with the same placeholders; and everything
-// that they say, a page says.
+// Both built-in languages have all messages, with the same placeholders, and every
+// message is used on a page.
 func TestBuiltInMessagesAreComplete(t *testing.T) {
 	b, err := os.ReadFile("messages.json")
 	if err != nil {

@@ -31,7 +31,7 @@ const plain = `<!DOCTYPE html>
 </html>
 `
 
-// Row 28: what stands in the macros is text, everywhere, once.
+// Row 28: the values of macros are text, everywhere, and are replaced once.
 func TestLoginTemplateIsFilledInSafely_Row28(t *testing.T) {
 	s := newSet(t, pages.Options{LoginTemplate: write(t, "login.html", plain)})
 	page, h := login(t, s, "", pages.Login{State: "abc", Problem: "login.invalid"})
@@ -107,8 +107,7 @@ func TestWrongLoginTemplatesAreRefused_Row28(t *testing.T) {
 	wantFaultFor(t, pages.Site{Path: "/auth"}, pages.Options{LoginTemplate: write(t, "login.html", plain)}, "/oauth/login, not to /auth/oauth/login")
 }
 
-// However a template is written: if it is accepted, nothing that somebody typed
-// becomes markup.
+// If a template is accepted, no input of a user becomes markup in it.
 func FuzzLoginTemplate(f *testing.F) {
 	for _, src := range []string{"", "<a title='{username}'>", "<a href={username}>", "<script>{username}</script>", "<svg><style>{username}</style></svg>", "<!--{username}--!>", "<b {username}>",
 		"<textarea>{username}</textarea>", "<a href='/x{username}'>", "<![CDATA[>{username}]]>", "<a =\"{username}\">", "<a title=\"'>{username}\">", "<title></title >{username}"} {
