@@ -1,12 +1,12 @@
-// Package admission decides which requests are worked on when more come than can be
-// served. Every kind of request has a [Class] of its own: so many run at once, some
-// more wait for a moment, and the rest is refused at the door, before its body is read,
-// with an error that clients take for what it is. Refusals cost something too, so there
-// is a limit to how many are given a second; beyond it a refusal waits for its turn.
+// Package admission decides which requests run under overload. Every kind of request has a
+// [Class] of its own: a number of its requests run at once, some more wait for a moment, and
+// the rest is refused at the door, before the body is read, with an error that clients
+// understand. Refusals cost something too, so their number per second is limited; beyond
+// the limit a refusal waits for its turn.
 //
-// Classes share nothing, so a flood in one leaves the slots of the others alone. How
-// many slots they have is also their weight: on a busy core a request of each slot
-// gets an equal turn. Health, keys and metadata have no class and are never refused.
+// Classes share nothing, so a flood in one class leaves the slots of the others free. The
+// number of slots is also the weight of a class: on a busy core the requests in all slots
+// get equal turns. Health, keys and metadata have no class and are never refused.
 package admission
 
 import (
@@ -19,20 +19,21 @@ import (
 	"time"
 )
 
-// ErrFull is the refusal: more requests of this class came than can be served. It is
-// about us and says nothing about the request.
+// ErrFull is the refusal: more requests of this class came than the server can handle. It
+// says nothing about the request itself.
 var ErrFull = errors.New("too many requests at once")
 
 const (
-	// patience is the longest wait that the door lets anybody in for. It is long enough
-	// for a burst, as when a proxy comes back, and short beside a client's deadline.
+	// patience is the longest expected wait with which the door admits a request. It is
+	// long enough for a burst, as when a proxy comes back, and short compared with a
+	// client's deadline.
 	patience = 100 * time.Millisecond
 
-	// longest is when somebody who waits is refused after all, because those before
-	// took longer than others had: as when the store hangs.
+	// longest is the wait after which a request is refused after all, because those before
+	// it took longer than expected: as when the store hangs.
 	longest = 2 * patience
 
-	// maxQueue bounds what waits whatever it costs.
+	// maxQueue bounds the requests that wait, however short their wait is.
 	maxQueue = 1024
 )
 
@@ -42,7 +43,7 @@ type Class struct {
 	slots  chan struct{}
 	queued bool        // whether requests may wait
 	pace   *pace       // of refusals; nil: at once
-	also   func() bool // closes the door as well; may be nil
+	also   func() bool // whether the door is closed for another reason; may be nil
 
 	waiting  atomic.Int64
 	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
@@ -54,19 +55,19 @@ func newClass(name string, slots int, queued bool) *Class {
 	return &Class{name: name, slots: make(chan struct{}, slots), queued: queued}
 }
 
-// NewClass returns a class for a program's own use: so many run at once, and nobody
-// waits.
+// NewClass returns a class for a program's own use. At most slots requests run at once, and
+// no request waits.
 func NewClass(name string, slots int) *Class { return newClass(name, slots, false) }
 
-// Slot is the place of one request among those that run. The zero Slot is none.
+// Slot is the right of one request to run. The zero Slot belongs to no class.
 type Slot struct {
 	class *Class
 	since time.Time
 }
 
-// Door refuses a request with [ErrFull] if it would find no slot in time. It takes
-// none, so it may be asked before the rest of a request has arrived. A nil Class
-// refuses nobody.
+// Door refuses a request with [ErrFull] if it would get no slot in time. It takes no slot,
+// so it may be called before the rest of a request has arrived. A nil Class refuses no
+// request.
 func (c *Class) Door(ctx context.Context) error {
 	if c == nil || !c.full() && (c.also == nil || !c.also()) {
 		return nil
@@ -80,8 +81,8 @@ func (c *Class) refuse(ctx context.Context) error {
 	return ErrFull
 }
 
-// full reports whether all slots are taken and the wait for one is too long: the time
-// that a slot is held, for each in the queue, over the number of slots.
+// full reports whether all slots are taken and the wait for one is too long. The expected
+// wait is the length of the queue, times how long a slot is held, over the number of slots.
 func (c *Class) full() bool {
 	if len(c.slots) < cap(c.slots) {
 		return false
@@ -90,15 +91,15 @@ func (c *Class) full() bool {
 	return !c.queued || n >= maxQueue || (n+1)*c.service.Load()/int64(cap(c.slots)) > int64(patience)
 }
 
-// Enter takes a slot, after a wait if need be, until [Slot.Leave]. It fails with
-// ErrFull, also when ctx ends first. The caller has read the request:
-// nobody holds a slot whose client takes its time.
+// Enter takes a slot until [Slot.Leave], and waits for it if necessary. It fails with
+// ErrFull, also if ctx ends first. The caller has read the request before, so that slow
+// clients hold no slots.
 func (c *Class) Enter(ctx context.Context) (Slot, error) {
 	if c == nil {
 		return Slot{}, nil
 	}
 	select {
-	case c.slots <- struct{}{}: // never past somebody who waits: they fill a free slot at once
+	case c.slots <- struct{}{}: // overtakes no waiting request: those take a free slot at once
 	default:
 		if err := c.wait(ctx); err != nil {
 			return Slot{}, err
@@ -126,17 +127,17 @@ func (c *Class) wait(ctx context.Context) error {
 		c.refused.Add(1)
 		return ErrFull
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrFull, ctx.Err()) // nobody is there to be told
+		return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
 	}
 }
 
-// Leave gives the slot to whoever waits.
+// Leave frees the slot for the next request.
 func (s Slot) Leave() {
 	if s.class == nil {
 		return
 	}
 	took, c := time.Since(s.since), s.class
-	// Of two that leave together one may go uncounted.
+	// If two requests leave at the same time, one of them may not be counted.
 	before := c.service.Load()
 	c.service.Store(before + (int64(took)-before)/16)
 	<-c.slots
@@ -146,9 +147,9 @@ func (s Slot) Leave() {
 type Stats struct {
 	Class    string
 	Admitted uint64 // requests that got a slot
-	Refused  uint64 // with ErrFull
-	Running  int    // now, at most Slots
-	Waiting  int    // now
+	Refused  uint64 // requests refused with ErrFull
+	Running  int    // requests that hold a slot now, at most Slots
+	Waiting  int    // requests that wait now
 	Slots    int
 }
 
@@ -163,24 +164,24 @@ func (c *Class) Stats() Stats {
 // Classes are the classes of a server, the most important first.
 type Classes struct {
 	Revoke     *Class
-	Refresh    *Class // also the door of the token endpoint, before it is known what is asked
-	Introspect *Class // and userinfo
+	Refresh    *Class // also the door of the token endpoint, before the grant type is known
+	Introspect *Class // also userinfo
 	Code       *Class
 	Pages      *Class
 	Login      *Class // passwords
 	Register   *Class
 	MCP        *Class
 
-	refusals *pace // of all of them together
+	refusals *pace // shared by all classes
 }
 
-// Refuse waits for the turn of a refusal that no class has given, as for a caller's own
-// limit. The first of a moment have it at once; so that a flood of refusals leaves the
-// core to others, more than can be given without that wait, for two seconds at most.
+// Refuse waits for the turn of a refusal that comes from elsewhere, such as a caller's own
+// limit. The first refusals of a burst do not wait. Later ones do, for two seconds at most,
+// so that a flood of refusals leaves the core to other requests.
 func (c *Classes) Refuse(ctx context.Context) { c.refusals.wait(ctx) }
 
-// New returns the classes of one process. The slots of a request that needs the store
-// are many enough to fill its groups of writes, and grow with the cores.
+// New returns the classes of one process. Classes of requests that need the store have
+// enough slots to fill its groups of writes, and more on more cores.
 func New() *Classes {
 	cores := runtime.GOMAXPROCS(0)
 	c := &Classes{
@@ -189,25 +190,25 @@ func New() *Classes {
 		Introspect: newClass("introspect", 32*cores, true),
 		Code:       newClass("code", 16*cores, true),
 		Pages:      newClass("pages", 16*cores, true),
-		// Those who wait for a hash wait in package users, longer than others.
+		// Logins wait for a hash in package users, longer than other requests.
 		Login:    newClass("login", 64*cores, false),
 		Register: newClass("register", 4*cores, true),
-		// A tool may take its time over something else than our core.
+		// A tool may wait for other machines for a long time.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
 	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores)}
 	for _, class := range c.All() {
 		class.pace = c.refusals
 	}
-	// Who registers has nothing to lose yet.
+	// Clients that register have no tokens to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
 	return c
 }
 
-// Rest is how long a core is left to others that a password hash has had for took. A
-// hash runs in slices of 10 ms, so without a rest a flood of logins would give every
-// refresh its turns only between them: half of the time is theirs while there are any,
-// and four fifths while some wait for a slot.
+// Rest returns how long a core is left to other requests after a password hash that took
+// so long. A hash runs in slices of 10 ms, so without a rest refreshes would run only
+// between the slices of a flood of logins. Other requests get half of the time while there
+// are any, and four fifths while some wait for a slot.
 func (c *Classes) Rest(took time.Duration) time.Duration {
 	switch {
 	case c.tokensWait():
@@ -224,9 +225,8 @@ func (c *Classes) tokensWait() bool {
 
 func (c *Class) waits() bool { return c.waiting.Load() > 0 }
 
-// Logins sets how many logins are in hand at once, those included that wait for a
-// hash: what else is let in is refused later, for more work. Call it before the first
-// request.
+// Logins sets how many logins run at once, including those that wait for a hash. More
+// logins would be refused later, after more work. Call it before the first request.
 func (c *Classes) Logins(most int) { c.Login.slots = make(chan struct{}, most) }
 
 // All returns the classes, the most important first.
@@ -235,21 +235,21 @@ func (c *Classes) All() []*Class {
 }
 
 const (
-	// refusals is how many are given a second and core. One costs a quarter of a refresh:
-	// more of them would take the core from those who were let in.
+	// refusals is the number of refusals per second and core. One costs a quarter of a
+	// refresh: more of them would take the core from the admitted requests.
 	refusals = 5000
 
-	// refusalBurst are given at once after a quiet moment.
+	// refusalBurst is the number of refusals without a wait after a quiet moment.
 	refusalBurst = 50
 
-	// refusalDelay is the longest that one is put off.
+	// refusalDelay is the longest wait of a refusal.
 	refusalDelay = 2 * time.Second
 )
 
-// pace spreads refusals. Whoever waits for one costs nothing meanwhile, and sends
-// nothing more over its connection.
+// pace spreads refusals. A client that waits for its refusal costs nothing meanwhile, and
+// sends nothing more over its connection.
 type pace struct {
-	gap time.Duration // between two
+	gap time.Duration // between two refusals
 
 	mu   sync.Mutex
 	next time.Time
@@ -269,7 +269,7 @@ func (p *pace) wait(ctx context.Context) {
 	}
 }
 
-// turn returns how long the next refusal has to wait.
+// turn returns how long the next refusal waits.
 func (p *pace) turn(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -278,7 +278,7 @@ func (p *pace) turn(now time.Time) time.Duration {
 	}
 	d := p.next.Sub(now)
 	if d > refusalDelay {
-		return 0 // there is no keeping up, and a limit to how many may be kept waiting
+		return 0 // refusals come too fast to spread them, and the number that waits is bounded
 	}
 	p.next = p.next.Add(p.gap)
 	return d

@@ -12,7 +12,7 @@ import (
 	"signet/internal/admission"
 )
 
-// fill takes all slots of c, which are held for an hour usually.
+// fill takes all slots of c, after requests that held them for an hour.
 func fill(t *testing.T, c *admission.Class) (taken []admission.Slot) {
 	t.Helper()
 	for range 2 {
@@ -46,8 +46,8 @@ func wantDoor(t *testing.T, c *admission.Class, open bool) {
 	}
 }
 
-// The door closes when all slots are taken and the next one would wait too long, and
-// it opens with the first slot that is free.
+// It closes only if the next request would wait too long, and opens with the first free
+// slot.
 func TestDoorClosesWhenAllSlotsAreTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []*admission.Class{admission.New().Refresh, admission.NewClass("own", 2)} {
@@ -69,7 +69,7 @@ func TestDoorClosesWhenAllSlotsAreTaken(t *testing.T) {
 	})
 }
 
-// Where slots are held for a moment only, a burst waits, in order.
+// A burst waits if slots are held for a short time only.
 func TestBurstWaitsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
@@ -105,8 +105,7 @@ func TestBurstWaitsInOrder(t *testing.T) {
 	})
 }
 
-// Who waits while nothing moves is refused in the end, who goes away makes room, and
-// there is a bound to them all (INV20).
+// Requests that wait too long are refused, and requests whose clients go away make room.
 func TestQueueIsBounded_INV20(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
@@ -139,7 +138,7 @@ func TestQueueIsBounded_INV20(t *testing.T) {
 			}
 		}
 		if took := time.Since(begin); took != 200*time.Millisecond {
-			t.Errorf("the last one waited %v", took)
+			t.Errorf("the last request waited %v, want 200 ms", took)
 		}
 		if s := c.Stats(); s.Waiting != 0 {
 			t.Errorf("afterwards: %+v", s)
@@ -147,8 +146,8 @@ func TestQueueIsBounded_INV20(t *testing.T) {
 	})
 }
 
-// After slots were held for long, as in an outage of the store, a moment's good
-// service is enough to take a burst again.
+// After slots were held for long, as in an outage of the store, a moment of normal service
+// is enough to admit a burst again.
 func TestBurstIsTakenAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
@@ -168,7 +167,7 @@ func TestBurstIsTakenAfterAnOutage(t *testing.T) {
 	})
 }
 
-// A full class leaves the others alone, but who registers comes after everybody.
+// A full class leaves the others open, except registration, which comes after all others.
 func TestRegistrationIsShedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		classes := admission.New()
@@ -191,7 +190,7 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 			}
 			want := 4 * time.Second
 			if c == classes.Pages {
-				want = 0 // they come with logins
+				want = 0 // pages come with logins
 			}
 			if got := classes.Rest(time.Second); got != want {
 				t.Errorf("%s waits: a rest of %v after a second, want %v", c.Stats().Class, got, want)
@@ -205,7 +204,7 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 			}
 			taken[0].Leave()
 			if got := classes.Rest(time.Second); got != 0 {
-				t.Errorf("nobody is there: a rest of %v", got)
+				t.Errorf("without requests: a rest of %v", got)
 			}
 			wantDoor(t, classes.Register, true)
 		}
@@ -216,7 +215,6 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 	})
 }
 
-// What has no class is never refused.
 func TestRequestWithoutClassIsNeverRefused(t *testing.T) {
 	var c *admission.Class
 	wantNil := c.Door(t.Context())
@@ -243,12 +241,12 @@ func BenchmarkAdmission(b *testing.B) {
 	})
 }
 
-// Some refusals are given at once, many are spread, so that they take no more than a
-// share of the core; who has gone away does not wait, and nobody waits for long.
+// A few refusals do not wait, many are spread, so that they take only a share of the core.
+// A refusal does not wait for a client that has gone, and none waits longer than 2 s.
 func TestRefusalsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		classes := admission.New()
-		c := classes.Login // its slots are all there is
+		c := classes.Login // without a queue
 		for range c.Stats().Slots {
 			enter(t, c)
 		}
@@ -275,7 +273,7 @@ func TestRefusalsAreSpread(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := c.Door(ctx); !errors.Is(err, admission.ErrFull) || time.Since(begin) > time.Second {
-			t.Errorf("who has gone away is told %v", err)
+			t.Errorf("the door for a client that has gone says %v, want %v at once", err, admission.ErrFull)
 		}
 		time.Sleep(1100 * time.Millisecond)
 		if len(took) != comes {

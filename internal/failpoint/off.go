@@ -1,8 +1,8 @@
 //go:build !failpoint
 
-// Package failpoint breaks the program at named points, for tests. Only a build with
-// the tag failpoint can: in any other its functions do nothing, and are not there
-// once the compiler has seen so.
+// Package failpoint breaks the program at named points, for tests. Only a build with the
+// tag failpoint can do so: in all others its functions do nothing, and the compiler removes
+// them.
 package failpoint
 
 import "net/http"

@@ -2,8 +2,8 @@
 
 // Package failpoint breaks the program at named points, for tests.
 //
-// SIGNET_TEST_FAILPOINT names a file. While that says "POINT ACTION N", the Nth pass
-// of the point does the action, once, and the file is gone. The actions are exit (by
+// SIGNET_TEST_FAILPOINT names a file. If the file says "POINT ACTION N", the Nth pass of
+// the point performs the action, once, and removes the file. The actions are exit (by
 // SIGKILL, so that nothing is tidied up), error, and sleep=DURATION.
 package failpoint
 
@@ -22,8 +22,8 @@ import (
 const (
 	Begin     = "begin"     // before BEGIN
 	Statement = "statement" // before every statement, BEGIN and COMMIT included
-	Commit    = "commit"    // before COMMIT, of what wrote something
-	Committed = "committed" // after COMMIT, before anybody is told
+	Commit    = "commit"    // before the COMMIT of a transaction that has written
+	Committed = "committed" // after COMMIT, before any other code learns of it
 	Signed    = "signed"    // before the first byte of an answer
 	Half      = "half"      // after half of its body
 )
@@ -53,7 +53,7 @@ func At(point string) error {
 	return nil
 }
 
-// armed counts a pass, and returns what is to be done now.
+// armed counts a pass of point, and returns the action to perform now.
 func armed(point string) string {
 	path := os.Getenv("SIGNET_TEST_FAILPOINT")
 	if path == "" {

@@ -1,6 +1,6 @@
-// Package throttle refuses what comes too often: logins after failed ones, which are
-// counted in the store for all replicas together ([Logins]), and requests, of which each
-// process takes so many a minute ([Requests]).
+// Package throttle refuses logins and requests that come too often. [Logins] counts failed
+// logins in the store, for all replicas together. [Requests] limits how many requests one
+// process takes a minute.
 package throttle
 
 import (
@@ -25,7 +25,7 @@ var ErrTooMany = errors.New("too many requests or failed logins")
 
 // TooManyError is the [ErrTooMany] of one login or request.
 type TooManyError struct {
-	RetryAfter time.Duration // more than 0; in whole seconds it is rounded up
+	RetryAfter time.Duration // more than 0; round it up to whole seconds
 }
 
 func (e *TooManyError) Error() string {
@@ -34,41 +34,41 @@ func (e *TooManyError) Error() string {
 
 func (e *TooManyError) Unwrap() error { return ErrTooMany }
 
-// Logins makes guessing passwords slow (OAuth 2.1 §7.7). Failed logins are counted
-// by account and address together, and by address alone, for all replicas in the
-// store. Nothing is counted by account alone, or anybody could lock a user out: the
-// right password from an address that has not failed always works.
+// Logins makes guessing passwords slow (OAuth 2.1 §7.7). It counts failed logins by account
+// and address together, and by address alone, in the store for all replicas. It counts
+// nothing by account alone, or a stranger could lock a user out: the right password from an
+// address without failures always works.
 //
-// An attempt counts as failed from its beginning, before a hash is computed, so as
-// many as come at once count as many. This is how a login goes, with now from
-// [store.Store.Now], for names of nobody as for those of users:
+// An attempt counts as failed from its beginning, before a hash is computed, so attempts
+// at the same time are all counted. A login goes like this, with now from
+// [store.Store.Now], whether or not the name is a user's:
 //
 //	attempt, err := logins.Begin(ctx, name, address, now)
 //	var throttled *throttle.TooManyError
 //	switch {
 //	case errors.As(err, &throttled): // 429, Retry-After: throttled.RetryAfter, rounded up
-//	case err != nil: // 503: the store cannot say, and nobody is let in unseen
+//	case err != nil: // 503: without the store no login begins
 //	}
 //	user, err := source.Check(ctx, name, password)
 //	switch {
 //	case err == nil:
-//		attempt.Succeeded(ctx) // its error is for the log: the user is who it is
-//	case errors.Is(err, users.ErrInvalid): // 401; it stays counted
+//		attempt.Succeeded(ctx) // log its error: the user is signed in all the same
+//	case errors.Is(err, users.ErrInvalid): // 401; the attempt stays counted
 //	default: // 503: busy, or the source cannot tell
 //		attempt.Withdraw(ctx)
 //	}
 //
-// A client that goes away meanwhile leaves its attempt counted.
+// The attempt of a client that goes away meanwhile stays counted.
 //
-// The store learns hashes, so names of nobody, which may be passwords typed into the
-// wrong field, are not in it. Counts are forgotten with time, and there is a bound on
-// how many there are: beyond it those go that would go first anyway.
+// The store gets hashes only, so it has no unknown names, which may be passwords typed into
+// the wrong field. Counts are forgotten with time, and their number is bounded: beyond the
+// bound, the counts that would be forgotten next are dropped.
 type Logins struct {
 	store *store.Store
 	log   *slog.Logger
-	most  int64 // counts that are kept
+	most  int64 // bound on the number of counts
 
-	rows            atomic.Int64 // as far as we know; uncounted at first
+	rows            atomic.Int64 // number of counts as far as this process knows; uncounted at first
 	refused, pruned atomic.Int64
 }
 
@@ -76,12 +76,12 @@ const (
 	maxBackoff = 15 * time.Minute
 	maxCounts  = 100_000 // 10 MB
 
-	pruneAttempts = time.Minute // how often
-	pruneBatch    = 200         // rows in one transaction, so that no login waits for it noticeably
+	pruneAttempts = time.Minute // interval
+	pruneBatch    = 200         // rows in one transaction, few enough that no login waits noticeably
 	uncounted     = -1
 )
 
-// NewLogins returns a throttle over the store. A nil log logs nothing.
+// NewLogins returns the counts in the store. A nil log logs nothing.
 func NewLogins(st *store.Store, log *slog.Logger) *Logins {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -91,10 +91,10 @@ func NewLogins(st *store.Store, log *slog.Logger) *Logins {
 	return t
 }
 
-// Stats count since the start what an operator should see.
+// Stats are numbers for operators, since the start.
 type Stats struct {
 	Refused int64 // attempts that had to wait
-	Pruned  int64 // counts forgotten after their time, or for want of room
+	Pruned  int64 // counts that were forgotten after their time, or dropped for lack of room
 }
 
 // Stats returns the counters.
@@ -102,11 +102,11 @@ func (t *Logins) Stats() Stats {
 	return Stats{Refused: t.refused.Load(), Pruned: t.pruned.Load()}
 }
 
-// rule says how failures of one kind slow down the next attempt.
+// rule says how long an attempt waits after failures of one kind.
 type rule struct {
 	kind   string
 	free   int64         // failures that cost no wait
-	window time.Duration // in which these have to happen; a longer count is forgotten when it was quiet that long
+	window time.Duration // time of the free failures; a longer count is forgotten after so long without a failure
 }
 
 var (
@@ -114,8 +114,8 @@ var (
 	byAddress = rule{"address", 30, 10 * time.Minute}
 )
 
-// wait is how long the next attempt waits after the latest of n failures: a second
-// once the free ones are used up, then each time twice as long.
+// wait returns how long the next attempt waits after the latest of n failures: a second
+// once the free ones are used up, and twice as long after each further one.
 func (r rule) wait(n int64) time.Duration {
 	if n < r.free {
 		return 0
@@ -129,9 +129,9 @@ type count struct {
 	key      []byte
 	found    bool
 	failures int64
-	since    int64 // the first failure, which also tells this count from a later one of the same key
-	latest   int64
-	before   int64 // what latest was before this attempt
+	since    int64 // time of the first failure, which also distinguishes this count from a later one of the same key
+	latest   int64 // time of the latest failure
+	before   int64 // latest before this attempt
 }
 
 func (t *Logins) count(r rule, account, address string) count {
@@ -142,11 +142,10 @@ func (t *Logins) count(r rule, account, address string) count {
 	return count{rule: r, key: h.Sum(nil)[:16]}
 }
 
-// Begin counts an attempt as a failed one, or refuses it with a [TooManyError] and
-// counts nothing. Any other error is the store's. Names that [users.Normalize] to the same
-// are one account, and what is no name at all is one, too. An IPv6 network of 64 bits
-// is one address, as one customer has it; so are all addresses that are not known
-// (the zero Addr).
+// Begin counts an attempt as a failed one, or refuses it with a [TooManyError] and counts
+// nothing. Any other error is the store's. Names with the same form by [users.Normalize] are
+// one account, and so are all texts that are no names. An IPv6 network of 64 bits, which
+// one customer has, is one address, and so are all unknown addresses (the zero Addr).
 func (t *Logins) Begin(ctx context.Context, name string, address netip.Addr, now time.Time) (*Attempt, error) {
 	account, err := users.Normalize(name)
 	if err != nil {
@@ -199,11 +198,11 @@ func networkOf(address netip.Addr) string {
 	if address.Is6() {
 		bits = 64
 	}
-	network, _ := address.Prefix(bits) // in range, and without a zone
+	network, _ := address.Prefix(bits) // bits is in range, and the result has no zone
 	return network.String()
 }
 
-// load reads what is counted under the key, nothing if it is to be forgotten.
+// load reads the count of the key. A count whose time is over is empty.
 func (c *count) load(tx store.Tx, now int64) error {
 	*c = count{rule: c.rule, key: c.key}
 	err := tx.QueryRow("SELECT failures, since, latest FROM attempts WHERE key = $1 FOR UPDATE", c.key).Scan(&c.failures, &c.since, &c.latest)
@@ -217,7 +216,7 @@ func (c *count) load(tx store.Tx, now int64) error {
 	return err
 }
 
-// end is when the count is forgotten.
+// end returns when the count is forgotten.
 func (c *count) end() int64 {
 	if c.failures < c.rule.free {
 		return c.since + c.rule.window.Milliseconds()
@@ -225,7 +224,7 @@ func (c *count) end() int64 {
 	return c.latest + (c.rule.wait(c.failures) + c.rule.window).Milliseconds()
 }
 
-// remaining is how long an attempt must still wait.
+// remaining returns how long an attempt must still wait.
 func (c *count) remaining(now time.Time) time.Duration {
 	wait := c.rule.wait(c.failures)
 	return min(wait, max(0, time.UnixMilli(c.latest).Add(wait).Sub(now))) // the clock of another replica may be ahead
@@ -239,15 +238,15 @@ func (c *count) add(tx store.Tx, now int64) error {
 	c.failures++
 	c.before, c.latest = c.latest, max(now, c.latest)
 	insert := "INSERT INTO attempts (key, failures, since, latest, expires_at) VALUES ($1, $2, $3, $4, $5)"
-	if c.found { // or makeRoom has just dropped it
+	if c.found { // although makeRoom may have dropped it
 		insert += " ON CONFLICT (key) DO UPDATE SET failures = $2, since = $3, latest = $4, expires_at = $5"
 	}
 	_, err := tx.Exec(insert, c.key, c.failures, c.since, c.latest, c.end()/1000+1)
 	return err
 }
 
-// takeBack undoes add. While the wait of others depends on the time of this attempt,
-// that goes back, too: who signs in delays nobody.
+// takeBack undoes add. If the wait of other logins depends on the time of this attempt, the
+// time goes back too: a successful login delays no other one.
 func (c *count) takeBack(tx store.Tx) error {
 	_, err := tx.Exec("UPDATE attempts SET failures = failures - 1, latest = CASE WHEN latest = $1 THEN $2 ELSE latest END WHERE key = $3 AND since = $4",
 		c.latest, c.before, c.key, c.since)
@@ -258,23 +257,23 @@ func (c *count) takeBack(tx store.Tx) error {
 	return err
 }
 
-// forget begins the count anew.
+// forget deletes the count.
 func (c *count) forget(tx store.Tx) error {
 	_, err := tx.Exec("DELETE FROM attempts WHERE key = $1", c.key)
 	return err
 }
 
-// Attempt is a login that was counted as a failed one. Of Succeeded and Withdraw the
-// first call counts; without any it stays a failure.
+// Attempt is a login that was counted as a failed one. The first call of Succeeded or
+// Withdraw takes effect; without a call it stays a failure.
 type Attempt struct {
 	throttle         *Logins
 	account, address count
 	over             atomic.Bool
 }
 
-// Succeeded begins the count of account and address anew, and takes the attempt back
-// from that of the address: its other failures stay, or whoever has an account could
-// wipe out the traces of guessing others'.
+// Succeeded deletes the count of account and address, and takes the attempt back from the
+// count of the address. The address's other failures stay, or a user could guess other
+// users' passwords and hide it by signing in.
 func (a *Attempt) Succeeded(ctx context.Context) error { return a.undo(ctx, (*count).forget) }
 
 // Withdraw takes back an attempt in which no password was checked.
@@ -292,8 +291,8 @@ func (a *Attempt) undo(ctx context.Context, account func(*count, store.Tx) error
 	})
 }
 
-// makeRoom drops as many counts, the next to go, as are about to be added beyond the
-// bound. The first call finds out how many there are.
+// makeRoom drops the counts that are forgotten next, as many as are about to be added beyond
+// the bound. The first call counts the rows.
 func (t *Logins) makeRoom(tx store.Tx, added int64) (dropped int64, err error) {
 	if t.rows.Load() == uncounted {
 		n, err := countRows(tx)
@@ -306,7 +305,7 @@ func (t *Logins) makeRoom(tx store.Tx, added int64) (dropped int64, err error) {
 	if excess <= 0 {
 		return 0, nil
 	}
-	return deleteSome(tx, soonest, min(excess, added)) // the rest is left to Prune
+	return deleteSome(tx, soonest, min(excess, added)) // Prune drops the rest
 }
 
 // soonest finds the counts that are forgotten next.
@@ -332,8 +331,8 @@ func (t *Logins) Run(ctx context.Context) {
 	background.Every(ctx, pruneAttempts, func() { failing.Fails(ctx, t.Prune(ctx, t.store.Now())) })
 }
 
-// Prune forgets the counts whose time is over, and what is beyond the bound on their
-// number, in small transactions between other writes.
+// Prune deletes the counts whose time is over, and those beyond the bound, in small
+// transactions between other writes.
 func (t *Logins) Prune(ctx context.Context, now time.Time) error {
 	err := t.pruneAll(ctx, func(tx store.Tx) (int64, error) {
 		return deleteSome(tx, "SELECT key FROM attempts WHERE expires_at < $2 ORDER BY expires_at LIMIT $1", pruneBatch, now.Unix())
@@ -341,7 +340,7 @@ func (t *Logins) Prune(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return t.pruneAll(ctx, func(tx store.Tx) (int64, error) { // replicas do not see what others add
+	return t.pruneAll(ctx, func(tx store.Tx) (int64, error) { // other replicas have added counts
 		rows, err := countRows(tx)
 		if err != nil {
 			return 0, err
@@ -354,7 +353,7 @@ func (t *Logins) Prune(ctx context.Context, now time.Time) error {
 	})
 }
 
-// pruneAll repeats some until it deletes nothing.
+// pruneAll calls some until it deletes nothing.
 func (t *Logins) pruneAll(ctx context.Context, some func(store.Tx) (int64, error)) error {
 	for {
 		var n int64

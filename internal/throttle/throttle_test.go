@@ -29,7 +29,7 @@ const (
 	postgres engine = "postgres"
 )
 
-// onBoth runs a test on each engine.
+// onBoth runs a test with each engine.
 func onBoth(t *testing.T, test func(*testing.T, engine)) {
 	t.Helper()
 	for _, e := range []engine{sqlite, postgres} {
@@ -37,7 +37,7 @@ func onBoth(t *testing.T, test func(*testing.T, engine)) {
 	}
 }
 
-// options are those of a store that is made.
+// options returns the options of a new store.
 func (e engine) options(t *testing.T) store.Options {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "signet.db")
@@ -76,7 +76,7 @@ var (
 	abroad = netip.MustParseAddr("198.51.100.7")
 )
 
-// refusal tries to begin and returns how long it has to wait, 0 if it may.
+// refusal begins an attempt and returns how long it has to wait, 0 if it need not.
 func refusal(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time) (*throttle.Attempt, time.Duration) {
 	t.Helper()
 	a, err := th.Begin(t.Context(), name, addr, now)
@@ -94,14 +94,14 @@ func refusal(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, no
 func wantFail(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time) {
 	t.Helper()
 	if _, wait := refusal(t, th, name, addr, now); wait != 0 {
-		t.Errorf("%s from %s: told to wait %v, want a try", name, addr, wait)
+		t.Errorf("%s from %s: refused for %v, want an attempt", name, addr, wait)
 	}
 }
 
 func wantWait(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, now time.Time, want time.Duration) {
 	t.Helper()
 	if _, wait := refusal(t, th, name, addr, now); wait != want {
-		t.Errorf("%s from %s: told to wait %v, want %v", name, addr, wait, want)
+		t.Errorf("%s from %s: refused for %v, want %v", name, addr, wait, want)
 	}
 }
 
@@ -109,7 +109,7 @@ func succeed(t *testing.T, th *throttle.Logins, name string, addr netip.Addr, no
 	t.Helper()
 	a, wait := refusal(t, th, name, addr, now)
 	if wait != 0 {
-		t.Fatalf("%s from %s: told to wait %v, want to sign in", name, addr, wait)
+		t.Fatalf("%s from %s: refused for %v, want a login", name, addr, wait)
 	}
 	if err := a.Succeeded(t.Context()); err != nil {
 		t.Fatal(err)
@@ -125,8 +125,8 @@ func rows(t *testing.T, s *store.Store) (n int) {
 	return n
 }
 
-// After five failures every wait is twice as long, up to a quarter of an hour. A
-// refusal is not counted, and nobody else has to wait.
+// After five failures each wait is twice as long as the one before, up to a quarter of an
+// hour. A refusal is not counted, and no other account or address has to wait.
 func TestWaitsDoubleForOneAccountAndAddress_C09(t *testing.T) {
 	onBoth(t, testWaitsDoubleForOneAccountAndAddress_C09)
 }
@@ -146,7 +146,7 @@ func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e engine) {
 		wantFail(t, th, "bob", netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), now)
 		succeed(t, th, "bob", home, now)
 		succeed(t, th, "alice", abroad, now)
-		wantWait(t, th, "alice", home, now, wait) // what happened elsewhere changes nothing
+		wantWait(t, th, "alice", home, now, wait) // other addresses change nothing
 		now = now.Add(wait)
 		wantFail(t, th, "alice", home, now)
 	}
@@ -155,8 +155,7 @@ func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e engine) {
 	}
 }
 
-// One password tried on many users is stopped at the address, which other addresses
-// do not feel.
+// Other addresses are not affected.
 func TestOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T) {
 	onBoth(t, testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09)
 }
@@ -184,7 +183,7 @@ func testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T, e engine)
 	}
 }
 
-// Spellings of one name are one account, and so is all that is no name.
+// All texts that are no names share a count too.
 func TestSpellingsOfANameShareACount_C09(t *testing.T) {
 	for what, names := range map[string][]string{
 		"spellings": {"zoë", "Zoë", " ZOË ", "zoe\u0308", "ZOE\u0308\t"},
@@ -204,7 +203,7 @@ func TestSpellingsOfANameShareACount_C09(t *testing.T) {
 	}
 }
 
-// patient repeats what the store is too busy for, as a browser does that gets 503.
+// patient repeats do while the store is too busy, as a browser does after 503.
 func patient(do func() error) (err error) {
 	for range 5 {
 		if err = do(); !errors.Is(err, store.ErrUnavailable) {
@@ -214,8 +213,7 @@ func patient(do func() error) (err error) {
 	return err
 }
 
-// However many come at once, at however many replicas: they count from their
-// beginning.
+// The attempts come at three replicas.
 func TestAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T) {
 	onBoth(t, testAttemptsAtOnceCountFromTheirBeginning_C09)
 }
@@ -260,7 +258,6 @@ func testAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T, e engine) {
 	}
 }
 
-// Which addresses are one.
 func TestIPv6NetworksCountAsOneAddress_C09(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
@@ -291,7 +288,7 @@ func TestIPv6NetworksCountAsOneAddress_C09(t *testing.T) {
 	}
 }
 
-// Who signs in begins anew, and leaves nothing behind.
+// A success deletes the failures before it, and leaves no row.
 func TestSuccessBeginsAnew(t *testing.T) { onBoth(t, testSuccessBeginsAnew) }
 
 func testSuccessBeginsAnew(t *testing.T, e engine) {
@@ -314,8 +311,8 @@ func testSuccessBeginsAnew(t *testing.T, e engine) {
 	}
 }
 
-// An account of one's own is of no use against others': between any number of its
-// logins the guesses wait as if there were none.
+// An attacker with an account gains nothing by signing in between guesses: they wait as long
+// as without the logins.
 func TestSuccessDoesNotHideGuessing(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		th, s := newThrottle(t)
@@ -341,7 +338,7 @@ func TestSuccessDoesNotHideGuessing(t *testing.T) {
 	}
 }
 
-// A login that goes well does not make its neighbours wait longer.
+// Other logins from the address wait no longer because of it.
 func TestSuccessDelaysNoOtherLogin(t *testing.T) { onBoth(t, testSuccessDelaysNoOtherLogin) }
 
 func testSuccessDelaysNoOtherLogin(t *testing.T, e engine) {
@@ -373,10 +370,10 @@ func testSuccessDelaysNoOtherLogin(t *testing.T, e engine) {
 	if err := slow.Succeeded(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantWait(t, th, "next", home, now, 32*time.Second) // as if there had been the one failure
+	wantWait(t, th, "next", home, now, 32*time.Second) // as after the one failure alone
 }
 
-// An attempt in which no password was checked is as if it had not been.
+// An attempt in which no password was checked does not count.
 func TestWithdrawnAttemptLeavesNoTrace(t *testing.T) { onBoth(t, testWithdrawnAttemptLeavesNoTrace) }
 
 func testWithdrawnAttemptLeavesNoTrace(t *testing.T, e engine) {
@@ -387,7 +384,7 @@ func testWithdrawnAttemptLeavesNoTrace(t *testing.T, e engine) {
 		if wait > 0 {
 			t.Fatalf("told to wait %v", wait)
 		}
-		for range 3 { // the first time counts
+		for range 3 { // the first call takes effect
 			if err := a.Withdraw(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -435,13 +432,13 @@ func refusedFor(t *testing.T, th *throttle.Logins, now time.Time) time.Duration 
 	t.Helper()
 	_, wait := refusal(t, th, "alice", home, now)
 	if wait < 900*time.Millisecond || wait > time.Second {
-		t.Errorf("wait %v, want a second", wait)
+		t.Errorf("refused for %v, want a second", wait)
 	}
 	return wait
 }
 
-// Failures are forgotten when their window is over; those that made others wait, when
-// it was quiet for so long after the wait.
+// Failures are forgotten when their window is over; failures that caused a wait, when there
+// was no other for that long after the wait.
 func TestFailuresAreForgotten(t *testing.T) { onBoth(t, testFailuresAreForgotten) }
 
 func testFailuresAreForgotten(t *testing.T, e engine) {
@@ -455,7 +452,7 @@ func testFailuresAreForgotten(t *testing.T, e engine) {
 	}
 	many(1, now)
 	many(28, now.Add(10*time.Minute-time.Millisecond))
-	many(30, now.Add(10*time.Minute)) // the 29 do not count any more
+	many(30, now.Add(10*time.Minute)) // the 29 no longer count
 	now = now.Add(10 * time.Minute)
 	wantFail(t, th, "x", home, now.Add(time.Second))
 	now = now.Add(time.Second)
@@ -476,8 +473,7 @@ func testFailuresAreForgotten(t *testing.T, e engine) {
 	}
 }
 
-// A restart forgets nothing, and a replica with a clock that is behind does not make
-// anybody wait for the difference.
+// A replica whose clock is behind does not add the difference to a wait.
 func TestCountsSurviveARestart(t *testing.T) { onBoth(t, testCountsSurviveARestart) }
 
 func testCountsSurviveARestart(t *testing.T, e engine) {
@@ -500,7 +496,7 @@ func testCountsSurviveARestart(t *testing.T, e engine) {
 	wantWait(t, th, "alice", abroad, now.Add(5*time.Minute), time.Second)
 }
 
-// Names of nobody may be passwords: neither they nor addresses are in the store.
+// A name that is no user's may be a password.
 func TestStoreHasNoNamesOrAddresses(t *testing.T) {
 	o := sqlite.options(t)
 	th, s := openThrottle(t, o)
@@ -525,7 +521,6 @@ func TestStoreHasNoNamesOrAddresses(t *testing.T) {
 	}
 }
 
-// What one store holds says nothing about what another one does.
 func TestKeysDifferBetweenStores(t *testing.T) {
 	var keys [2]string
 	for i := range keys {
@@ -543,7 +538,6 @@ func TestKeysDifferBetweenStores(t *testing.T) {
 	}
 }
 
-// While the store cannot say how many failed before, nobody is let in.
 func TestNoLoginBeginsWithoutTheStore(t *testing.T) { onBoth(t, testNoLoginBeginsWithoutTheStore) }
 
 func testNoLoginBeginsWithoutTheStore(t *testing.T, e engine) {
@@ -562,8 +556,7 @@ func testNoLoginBeginsWithoutTheStore(t *testing.T, e engine) {
 	}
 }
 
-// There are never more counts than the bound allows, whatever is tried; those go that
-// would go first.
+// Beyond the bound, the counts that would be forgotten next are dropped.
 func TestCountsAreBounded_L15(t *testing.T) { onBoth(t, testCountsAreBounded_L15) }
 
 func testCountsAreBounded_L15(t *testing.T, e engine) {
@@ -577,7 +570,7 @@ func testCountsAreBounded_L15(t *testing.T, e engine) {
 	}
 	now := s.Now()
 	for range 5 {
-		wantFail(t, replicas[0], "alice", home, now.Add(time.Hour)) // the longest to stay
+		wantFail(t, replicas[0], "alice", home, now.Add(time.Hour)) // forgotten last
 	}
 	attack := func(th *throttle.Logins, from, n int) {
 		t.Helper()
@@ -594,8 +587,8 @@ func testCountsAreBounded_L15(t *testing.T, e engine) {
 	}
 	for i := range 10 {
 		attack(replicas[0], 100*i, 100)
-		if n := rows(t, s); n > most+2*100 { // those at once do not see each other
-			t.Fatalf("%d rows, want %d and a few", n, most)
+		if n := rows(t, s); n > most+2*100 { // attempts at the same time do not see each other
+			t.Fatalf("%d rows, want at most %d", n, most+2*100)
 		}
 	}
 	attack(replicas[1], 1000, 100)
@@ -605,18 +598,18 @@ func testCountsAreBounded_L15(t *testing.T, e engine) {
 	if n := rows(t, s); n != most {
 		t.Errorf("%d rows after pruning, want %d", n, most)
 	}
-	for i := range 20 { // one by one the bound is exact
+	for i := range 20 { // one after the other, the bound is exact
 		attack(replicas[0], 2000+i, 1)
 		if n := rows(t, s); n > most {
 			t.Fatalf("%d rows, want at most %d", n, most)
 		}
 	}
 	if _, wait := refusal(t, replicas[1], "alice", home, now.Add(time.Hour)); wait == 0 {
-		t.Error("the count that is to stay longest went")
+		t.Error("the count that is forgotten last was dropped")
 	}
 }
 
-// Counts go when their time is over, not before, while the server runs.
+// They are deleted when their time is over, not before.
 func TestCountsArePruned_L15(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
