@@ -26,14 +26,14 @@ func hierarchy(t testing.TB, text string) mcp.Hierarchy {
 	return h
 }
 
-// as makes r come with a token of the given scope.
+// as gives r a token of the given scope.
 func (w *world) as(t testing.TB, r *http.Request, scope string) *http.Request {
 	t.Helper()
 	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Scope = scope }))
 	return r
 }
 
-// legacyCall is call in the protocol with sessions.
+// legacyCall is like call, in the protocol with sessions.
 func (w *world) legacyCall(t testing.TB, tool, arguments string) *http.Request {
 	t.Helper()
 	r := w.call(t, tool, arguments)
@@ -52,9 +52,9 @@ func counted(s *sdk.Server, name string) *atomic.Int32 {
 	return &calls
 }
 
-// One challenge names all that the call needs, so that one step-up is enough.
-// Clients of the older protocol ask for what it says and nothing else, so it
-// repeats what they have.
+// One challenge names all scopes that the call needs, so that one step-up is enough. Clients
+// of the older protocol ask for exactly these scopes, so for them it repeats the scopes
+// that they have.
 func TestToolsNeedTheirScopes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
@@ -104,8 +104,8 @@ func TestToolsNeedTheirScopes_J02(t *testing.T) {
 	}
 }
 
-// A broader scope does for a narrower one, for what every request needs as well;
-// never the other way round, and never without a link.
+// This holds for the scopes that every request needs as well; never the other way round, and
+// never without a link.
 func TestBroaderScopesImplyNarrowerOnes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = []string{"write"}
@@ -132,8 +132,7 @@ func TestBroaderScopesImplyNarrowerOnes_J02(t *testing.T) {
 	}
 }
 
-// Tools that decide for themselves see the implied scopes; the claims are what
-// was signed.
+// Tools that decide for themselves see the implied scopes; the claims are the signed ones.
 func TestToolsSeeImpliedScopes(t *testing.T) {
 	w := newWorld(t)
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
@@ -165,17 +164,17 @@ func listed(t *testing.T, w *world, h http.Handler, scope, version string) []str
 	return names
 }
 
-// A list has what its reader may call, in both eras.
+// It has the tools that its reader may call, with and without sessions.
 func TestListHasTheToolsOfTheToken(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = nil
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
 	h := w.handler(t)
-	everybody := []string{"echo", "get_time", "greet", "whoami"}
+	public := []string{"echo", "get_time", "greet", "whoami"}
 	for scope, more := range map[string][]string{
 		"user": nil, "read": {"get_secret"}, "write": {"get_secret"}, "admin": {"get_secret", "admin_action"},
 	} {
-		want := slices.Sorted(slices.Values(append(more, everybody...)))
+		want := slices.Sorted(slices.Values(append(more, public...)))
 		for _, version := range []string{"2026-07-28", "2025-11-25"} {
 			if diff := cmp.Diff(want, listed(t, w, h, scope, version)); diff != "" {
 				t.Errorf("%s: %s: tools (-want +got):\n%s", version, scope, diff)
@@ -184,8 +183,8 @@ func TestListHasTheToolsOfTheToken(t *testing.T) {
 	}
 }
 
-// A middleware that keeps a list for everybody does not show one caller's to the
-// next, and a foreign server's default is not the word on who may share it.
+// A middleware that keeps a list does not show one caller's list to the next, and the default
+// of a server from elsewhere does not make it shared.
 func TestListKeptByMiddlewareIsFilteredForEachCaller(t *testing.T) {
 	w := newWorld(t)
 	w.options.Server = sdk.NewServer(&sdk.Implementation{Name: "foreign", Version: "1"}, nil)
@@ -213,8 +212,8 @@ func TestListKeptByMiddlewareIsFilteredForEachCaller(t *testing.T) {
 	}
 }
 
-// What is not listed cannot be called by its name either, and what changes
-// counts from the next call on.
+// A tool that is not listed cannot be called by its name either, and a change applies from
+// the next call on.
 func TestAccessIsCheckedAtEachCall_J07(t *testing.T) {
 	w := newWorld(t)
 	calls := counted(w.options.Server, "reports")
@@ -243,7 +242,7 @@ func TestAccessIsCheckedAtEachCall_J07(t *testing.T) {
 		t.Errorf("after the grant was revoked: status %d, %d calls", got.Code, calls.Load())
 	}
 	delete(w.revoked, "g1")
-	// Not a tool at all: what the SDK says, and nothing to step up for.
+	// An unknown tool gets the SDK's error, without a challenge.
 	got := call("no_such_tool", "read")
 	if got.Code != http.StatusBadRequest || decode(t, got).code(t) != -32602 || got.Header().Get("WWW-Authenticate") != "" {
 		t.Errorf("unknown tool: status %d, %v: %s", got.Code, got.Header(), got.Body)
@@ -257,8 +256,7 @@ func TestAccessIsCheckedAtEachCall_J07(t *testing.T) {
 	}
 }
 
-// Behind a handler that knows nothing of scopes, even one that runs batches, the
-// middleware is what decides.
+// The other handler knows nothing of scopes, and even runs batches.
 func TestMiddlewareDecidesBehindOtherHandlers_J07(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = nil
@@ -287,24 +285,13 @@ func TestMiddlewareDecidesBehindOtherHandlers_J07(t *testing.T) {
 	}
 }
 
-// Without a transport that brings tokens nobody has a scope.
 func TestTransportWithoutTokensHasNoScopes(t *testing.T) {
 	var access mcp.Access
 	server := mcp.NewServer("test", "1")
 	mcp.AddSampleTools(server, access.Require)
 	access.WithoutLogin("greet", "get_secret")
 	server.AddReceivingMiddleware(access.Middleware)
-	here, there := sdk.NewInMemoryTransports()
-	ss, err := server.Connect(t.Context(), here, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ss.Wait()
-	session, err := sdk.NewClient(&sdk.Implementation{Name: "c", Version: "1"}, nil).Connect(t.Context(), there, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
+	session := connectInMemory(t, server)
 	for tool, allowed := range map[string]bool{"greet": true, "get_secret": false, "whoami": false, "admin_action": false} {
 		_, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: tool, Arguments: map[string]any{}})
 		if (err == nil) != allowed {
@@ -313,8 +300,7 @@ func TestTransportWithoutTokensHasNoScopes(t *testing.T) {
 	}
 }
 
-// The reference systems' lists of scopes: a token without the one that a tool or
-// every request needs is refused with a challenge for it.
+// The lists of scopes are those of the reference systems.
 func TestMissingScopeIsRefusedWithAChallenge_Row21(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
@@ -331,7 +317,7 @@ func TestMissingScopeIsRefusedWithAChallenge_Row21(t *testing.T) {
 		{"dotted scopes granted", []string{"norman.read"}, "norman.write", "", "norman.read norman.write", 200, ""},
 		{"dots are no hierarchy", []string{"norman.read"}, "norman.write", "", "norman", 403, "norman.read norman.write"},
 		{"a star is a name", nil, "mcp:read", "", "mcp:*", 403, "mcp:read"},
-		{"a star implies what it is told to", nil, "mcp:read", "mcp:*>mcp:read", "mcp:*", 200, ""},
+		{"a star implies what the hierarchy says", nil, "mcp:read", "mcp:*>mcp:read", "mcp:*", 200, ""},
 		{"four scopes", []string{"read", "user"}, "admin", "", "read write admin", 403, "read user admin"},
 	} {
 		w := newWorld(t)
@@ -351,8 +337,7 @@ func TestMissingScopeIsRefusedWithAChallenge_Row21(t *testing.T) {
 	}
 }
 
-// Tools that are named may be listed and called without a token. Everything else
-// needs one as before.
+// Public tools may be listed and called without a token. All other requests need one.
 func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 	w := newWorld(t)
 	closed := w.handler(t)
@@ -427,7 +412,7 @@ func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 	}
 }
 
-// The SDK's client lists and calls without a token, in both eras; with a token
+// The SDK's client lists and calls without a token, with and without sessions; with a token
 // it sees what the token allows.
 func TestListWithoutTokenHasPublicTools_Row48(t *testing.T) {
 	w := newWorld(t)
@@ -452,8 +437,7 @@ func TestListWithoutTokenHasPublicTools_Row48(t *testing.T) {
 	}
 }
 
-// The demo's tools: without a token nothing, with one the texts that the
-// reference system answers with.
+// With a token they answer with the texts of the reference system.
 func TestSampleToolsAnswerOnlyWithAToken_Row49(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)

@@ -12,7 +12,7 @@ import (
 	"signet/mcp"
 )
 
-// discard is a response nobody reads.
+// discard is a response that drops its body.
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }
@@ -42,7 +42,7 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// BenchmarkGuard is the bearer check alone, of a token seen before.
+// BenchmarkGuard is the bearer check alone, of a token that was verified before.
 func BenchmarkGuard(b *testing.B) {
 	w := newWorld(b)
 	r := w.call(b, "echo", "{}")

@@ -15,8 +15,7 @@ import (
 	"signet/mcp"
 )
 
-// Every method meets the bearer check first: clients probe with GET and need
-// the challenge there, not a 405.
+// Clients probe with GET and need the challenge there, not a 405.
 func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 	w := newWorld(t)
 	expired := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 1000; c.ExpiresAt = c.IssuedAt + 300 })
@@ -72,7 +71,7 @@ func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 			}
 		}
 	}
-	// The scheme is case-insensitive (RFC 9110 §11.1), space around is not ours to judge.
+	// The scheme is case-insensitive (RFC 9110 §11.1), and space around is allowed.
 	for _, header := range []string{"bearer " + good, "BEARER   " + good, " Bearer " + good + " "} {
 		r := w.call(t, "whoami", "{}")
 		r.Header.Set("Authorization", header)
@@ -82,8 +81,8 @@ func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 	}
 }
 
-// A 403 names all scopes of the operation, and for clients of the older
-// protocol, which forget the scopes they have, also those.
+// For clients of the older protocol it also names the scopes that they have, which they would
+// lose.
 func TestChallengeNamesAllNeededScopes_J02(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = []string{"read", "admin"}
@@ -123,7 +122,7 @@ func TestChallengeNamesAllNeededScopes_J02(t *testing.T) {
 	}
 }
 
-// The Authorization header is the only place for a token, and holds one.
+// The header holds one token.
 func TestTokenIsTakenFromTheAuthorizationHeaderAlone_J03(t *testing.T) {
 	w := newWorld(t)
 	good := w.token(t, nil)
@@ -160,8 +159,7 @@ func TestTokenIsTakenFromTheAuthorizationHeaderAlone_J03(t *testing.T) {
 	}
 }
 
-// A token for another resource is refused, also by a guard whose verifier
-// serves several resources.
+// A guard whose verifier serves several resources refuses it too.
 func TestTokenForAnotherResourceIsRefused_J04(t *testing.T) {
 	w := newWorld(t)
 	for _, other := range []string{
@@ -177,8 +175,7 @@ func TestTokenForAnotherResourceIsRefused_J04(t *testing.T) {
 	}
 }
 
-// The issuer and the audience are compared as whole strings; each row changes
-// one claim of a good token that is signed all the same.
+// Each row changes one claim of a good token, which is signed all the same.
 func TestIssuerAndAudienceAreComparedWhole_F10(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
@@ -200,7 +197,6 @@ func TestIssuerAndAudienceAreComparedWhole_F10(t *testing.T) {
 	}
 }
 
-// A refresh handle, or any other sealed artefact, is no access token.
 func TestRefreshHandleIsNoAccessToken_E15(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "whoami", "{}")
@@ -211,8 +207,7 @@ func TestRefreshHandleIsNoAccessToken_E15(t *testing.T) {
 	}
 }
 
-// Without keys nothing can be said about a token. A 401 would make clients
-// throw theirs away.
+// The token may be good, and a 401 would make clients throw it away.
 func TestGuardWithoutKeysGivesNoVerdict(t *testing.T) {
 	w := newWorld(t)
 	w.keys = nil
@@ -259,8 +254,8 @@ func TestGuardShowsCaller(t *testing.T) {
 	}
 }
 
-// In a session each call has its own caller, not that of the call which opened
-// the session; and nobody but the user who opened it may use it.
+// The caller is not that of the call that opened the session, and only the user who opened
+// the session may use it.
 func TestEachCallOfASessionHasItsOwnCaller(t *testing.T) {
 	w := newWorld(t)
 	h := mcp.Guard(w.options, sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return w.options.Server },
@@ -295,7 +290,7 @@ func TestEachCallOfASessionHasItsOwnCaller(t *testing.T) {
 	}
 }
 
-// A token that the verifier takes because clocks differ is one for the SDK too.
+// The verifier accepts tokens a little after their end because clocks differ.
 func TestSDKAcceptsTokensWithinTheLeeway(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "whoami", "{}")
@@ -305,8 +300,7 @@ func TestSDKAcceptsTokensWithinTheLeeway(t *testing.T) {
 	}
 }
 
-// A stream ends when the token it was opened with does; an ordinary request is
-// not cut short.
+// An ordinary request is not cut short.
 func TestStreamEndsWithItsToken(t *testing.T) {
 	w := newWorld(t)
 	soon := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 358; c.ExpiresAt = c.IssuedAt + 300 })
@@ -316,7 +310,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 			t.Errorf("Accept %q: deadline %t", r.Header.Get("Accept"), ok)
 		}
 		if ok && time.Until(deadline) > 3*time.Second {
-			t.Errorf("the stream ends in %v", time.Until(deadline))
+			t.Errorf("the stream ends in %v, want at most 3 s", time.Until(deadline))
 		}
 	}))
 	for _, accept := range []string{"text/event-stream", "application/json"} {

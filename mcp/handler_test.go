@@ -26,7 +26,7 @@ import (
 	"signet/mcp"
 )
 
-// Both protocol eras, with the SDK's own client.
+// The client is the SDK's own.
 func TestToolsAnswerInAllProtocolVersions(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
@@ -97,28 +97,18 @@ func TestWhoamiShowsTheClaims(t *testing.T) {
 	}
 }
 
-// Over a transport without tokens there is no caller, and no panic either.
+// A transport without tokens has no caller.
 func TestWhoamiWithoutTokenIsAToolError(t *testing.T) {
 	server := mcp.NewServer("test", "1")
 	mcp.AddSampleTools(server, new(mcp.Access).Require)
-	here, there := sdk.NewInMemoryTransports()
-	ss, err := server.Connect(t.Context(), here, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ss.Wait()
-	session, err := sdk.NewClient(&sdk.Implementation{Name: "c", Version: "1"}, nil).Connect(t.Context(), there, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
+	session := connectInMemory(t, server)
 	res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "whoami"})
 	if err != nil || !res.IsError {
 		t.Errorf("result %+v, error %v; want a tool error", res, err)
 	}
 }
 
-// What a list holds may depend on the token, so no cache may share it.
+// A list may depend on the token, so no cache may share it.
 func TestListsArePrivate(t *testing.T) {
 	w := newWorld(t)
 	session := connect(t, w.handler(t), w.token(t, nil), "")
@@ -131,9 +121,8 @@ func TestListsArePrivate(t *testing.T) {
 	}
 }
 
-// Whoever authorizes a message by its headers, or by another JSON parser than
-// the SDK's, must see what runs. Each row changes one thing of a good call of
-// echo; none may reach a tool.
+// A program that authorizes a message by its headers, or with another JSON parser than the
+// SDK's, must see the message that runs. Each row changes one thing of a good call of echo.
 func TestAmbiguousMessagesReachNoTool_J09(t *testing.T) {
 	w := newWorld(t)
 	var ran atomic.Int32
@@ -269,7 +258,6 @@ func manyMembers(n int) string {
 	return strings.Join(list, ",")
 }
 
-// A name outside ASCII can only be sent encoded.
 func TestNameOutsideASCIIIsSentEncoded(t *testing.T) {
 	w := newWorld(t)
 	w.options.Server.AddPrompt(&sdk.Prompt{Name: "grüße"}, func(context.Context, *sdk.GetPromptRequest) (*sdk.GetPromptResult, error) {
@@ -302,7 +290,7 @@ func TestUnsupportedVersionNamesTheSupportedOnes(t *testing.T) {
 	}
 }
 
-// The form of a request: each row changes one thing of a good one.
+// Each row changes one thing of a good request.
 func TestWrongFormsOfRequestsAreRefused_J10(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
@@ -335,7 +323,7 @@ func TestWrongFormsOfRequestsAreRefused_J10(t *testing.T) {
 	}
 }
 
-// unread is a body that nobody should bother to read.
+// unread is a body that must not be read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) { u.t.Error("the body was read"); return 0, io.EOF }
@@ -345,8 +333,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// Foreign pages and rebound host names are turned away, with a token or
-// without.
+// They are refused with a token and without.
 func TestForeignOriginsAndReboundHostsAreRefused_J10(t *testing.T) {
 	w := newWorld(t)
 	public := w.handler(t)
@@ -417,7 +404,7 @@ func TestForeignOriginsAndReboundHostsAreRefused_J10(t *testing.T) {
 	}
 }
 
-// A proxy on the same machine passes the public Host on.
+// The proxy is on the same machine.
 func TestLocalProxyMayPassThePublicHost(t *testing.T) {
 	w := newWorld(t)
 	srv := httptest.NewServer(w.handler(t))
@@ -438,7 +425,6 @@ func TestLocalProxyMayPassThePublicHost(t *testing.T) {
 	}
 }
 
-// A tool learns that its caller hung up.
 func TestToolLearnsThatItsCallerHungUp(t *testing.T) {
 	w := newWorld(t)
 	started, ended := make(chan bool), make(chan bool, 1)
@@ -460,12 +446,11 @@ func TestToolLearnsThatItsCallerHungUp(t *testing.T) {
 	}()
 	serve(w.handler(t), w.call(t, "waits", "{}").WithContext(ctx))
 	if !<-ended {
-		t.Error("the tool was not told")
+		t.Error("the context of the tool has not ended")
 	}
 }
 
-// A client of a version that we do not speak is offered one that we do, and
-// nothing is offered that needs a session.
+// The client asks for an unsupported version. Nothing is offered that needs a session.
 func TestInitializeOffersASupportedVersionAndNoSession(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(t, "echo", "{}")
@@ -530,9 +515,9 @@ func TestPreflightAllowsMCPHeaders(t *testing.T) {
 	}
 }
 
-// A web client on this machine, as the MCP Inspector is, can do everything with
-// an endpoint on this machine: ask, send what either protocol era needs, and read
-// what it has to. With a public one it can only if it is configured.
+// A web client on this machine, such as the MCP Inspector, may send to an endpoint on this
+// machine the headers of both protocols, and read the headers that it needs. A public
+// endpoint allows configured origins only.
 func TestLocalBrowserClientsReachLocalEndpoints_Row20(t *testing.T) {
 	w := newWorld(t)
 	public := w.endpoint(t)
@@ -593,7 +578,7 @@ func TestLocalBrowserClientsReachLocalEndpoints_Row20(t *testing.T) {
 	}
 }
 
-// Concurrent calls with the same JSON-RPC id never get each other's answer.
+// All calls have the same JSON-RPC id.
 func TestConcurrentCallsGetTheirOwnAnswers_J13(t *testing.T) {
 	w := newWorld(t)
 	srv := httptest.NewServer(w.handler(t))
@@ -635,7 +620,6 @@ func TestConcurrentCallsGetTheirOwnAnswers_J13(t *testing.T) {
 	group.Wait()
 }
 
-// A panicking tool costs its own call, nothing else.
 func TestPanickingToolFailsItsCallOnly_L17(t *testing.T) {
 	w := newWorld(t)
 	schema := json.RawMessage(`{"type":"object"}`)
@@ -646,7 +630,7 @@ func TestPanickingToolFailsItsCallOnly_L17(t *testing.T) {
 		return nil, nil
 	})
 	h := w.handler(t)
-	// Added later than Handler, and contained all the same.
+	// This middleware is added after Handler, and contained all the same.
 	w.options.Server.AddReceivingMiddleware(func(next sdk.MethodHandler) sdk.MethodHandler {
 		return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
 			if method == "tools/list" {
@@ -677,40 +661,23 @@ func TestPanickingToolFailsItsCallOnly_L17(t *testing.T) {
 	}
 }
 
-// A subscription ends with the token that opened it.
 func TestSubscriptionEndsWithItsToken(t *testing.T) {
 	w := newWorld(t)
 	w.options.Admission = admission.NewClass("mcp", 1)
 	srv := httptest.NewServer(w.handler(t))
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	token := w.token(t, func(c *jwt.Claims) { c.IssuedAt -= 354; c.ExpiresAt = c.IssuedAt + 300 })
-	req := w.call(t, "echo", "{}")
-	r, err := http.NewRequest(http.MethodPost, srv.URL, strings.NewReader(
-		`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},`+meta+`}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header = req.Header
-	r.Header.Set("Authorization", "Bearer "+token)
-	r.Header.Set("Mcp-Method", "subscriptions/listen")
-	r.Header.Del("Mcp-Name")
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
 	start := time.Now()
-	res, err := (&http.Client{Transport: transport, Timeout: 40 * time.Second}).Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
+	res := w.subscribe(t, srv.URL, token)
 	if n := w.options.Admission.Stats().Running; n != 0 {
-		t.Error("the stream takes the place of a call")
+		t.Error("the stream holds a slot")
 	}
 	stream, err := io.ReadAll(res.Body)
 	if err != nil || !bytes.Contains(stream, []byte("acknowledged")) {
 		t.Errorf("status %d, stream %q, %v", res.StatusCode, stream, err)
 	}
 	if d := time.Since(start); d > 15*time.Second {
-		t.Errorf("the stream ended after %v, want about 6 s", d)
+		t.Errorf("the stream ended after %v, want at most 15 s", d)
 	}
 }
 
@@ -735,7 +702,7 @@ func TestHandlerRefusesToStart(t *testing.T) {
 	}
 }
 
-// FuzzInspect: what we authorize is what the SDK runs.
+// The message that is authorized is the one that the SDK runs.
 func FuzzInspect(f *testing.F) {
 	for _, seed := range []string{
 		`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}`,
@@ -789,7 +756,7 @@ func FuzzInspect(f *testing.F) {
 		select {
 		case got := <-ran:
 			if want := (run{method, name}); got != want {
-				t.Fatalf("we read %q, the SDK ran %q", want, got)
+				t.Fatalf("inspect read %q, the SDK ran %q", want, got)
 			}
 		default: // refused, or a response
 		}

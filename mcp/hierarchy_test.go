@@ -49,7 +49,7 @@ func TestHierarchyExpands(t *testing.T) {
 	}
 }
 
-// What Expand appends must not show in a longer list that shares the array.
+// The argument may be a part of a longer list.
 func TestExpandLeavesItsArgument(t *testing.T) {
 	h, err := mcp.ParseHierarchy("admin>read", []string{"admin", "read"})
 	if err != nil {
@@ -94,8 +94,8 @@ func TestWrongHierarchiesAreRefused(t *testing.T) {
 	}
 }
 
-// A hierarchy never invents a scope: what is implied is known, is named in the
-// text, and never leads back to where it came from.
+// An implied scope is known, is named in the text, and never implies the scope that implied
+// it.
 func FuzzHierarchy(f *testing.F) {
 	for _, seed := range []string{
 		mcp.DefaultHierarchy, "", "off", "a>b,b>c,c>a", "a>b>c", "a>a", ">", ",", "a>b,", "a> b\n>c", "*>a", "a>*", "a>b c", "A>b", "a\x00>b", "a>b\u00a0>c", "d>a",

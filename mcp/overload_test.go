@@ -20,9 +20,8 @@ func (b taker) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// What there is no room for is refused before its token is looked at and its body is
-// read, over MCP and without, and never with a challenge: clients keep their tokens and
-// come back. A page of an origin that may call can read that.
+// The refusal has no challenge, over MCP and without, so that clients keep their tokens and
+// come back. A page of an allowed origin can read it.
 func TestOverloadRefusesBeforeTokenAndBody(t *testing.T) {
 	w := newWorld(t)
 	class := admission.NewClass("mcp", 1)
@@ -48,7 +47,7 @@ func TestOverloadRefusesBeforeTokenAndBody(t *testing.T) {
 		if code, _, body := send(nil); code != http.StatusOK {
 			t.Fatalf("%s: %d %v", name, code, body)
 		}
-		// The last place may go while the body arrives.
+		// Another request may take the last slot while the body arrives.
 		var slot admission.Slot
 		code, h, body := send(func(r *http.Request) {
 			r.Body = taker{r.Body, sync.OnceFunc(func() { slot, _ = class.Enter(t.Context()) })}

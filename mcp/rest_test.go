@@ -13,7 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -23,7 +23,7 @@ import (
 	"signet/mcp"
 )
 
-// endpoint is w's, with the paths for programs that do not speak MCP.
+// endpoint returns the endpoint with the options of w.
 func (w *world) endpoint(t testing.TB) *mcp.Endpoint {
 	t.Helper()
 	e, err := mcp.Handler(w.options)
@@ -33,7 +33,7 @@ func (w *world) endpoint(t testing.TB) *mcp.Endpoint {
 	return e
 }
 
-// post is a good call of a tool, as a script makes it.
+// post returns a good call of a tool by a script.
 func (w *world) post(t testing.TB, tool, arguments string) *http.Request {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, "https://mcp.example/tools/"+tool, strings.NewReader(arguments))
@@ -62,7 +62,7 @@ func decodeResult(t testing.TB, w *httptest.ResponseRecorder) (r toolResult) {
 	return r
 }
 
-// What a script calls with curl answers what an MCP client gets.
+// A script calls with curl, for example.
 func TestScriptsGetTheAnswersOfMCPClients_Row50(t *testing.T) {
 	w := newWorld(t)
 	h := w.endpoint(t).Tools()
@@ -92,11 +92,11 @@ func TestScriptsGetTheAnswersOfMCPClients_Row50(t *testing.T) {
 	if r.StructuredContent["sub"] != "alice" || r.StructuredContent["client_id"] != "c1" {
 		t.Errorf("whoami: %v", r.StructuredContent)
 	}
-	// A path that is escaped is the same path.
+	// An escaped path is the same path.
 	if got := serve(h, w.post(t, "gr%65et", "{}")); got.Code != http.StatusOK {
 		t.Errorf("escaped name: status %d, want 200", got.Code)
 	}
-	// A script does not know of MCP's headers, and what they say does not count.
+	// MCP's headers have no effect.
 	req := w.post(t, "greet", "{}")
 	for name, value := range map[string]string{"Accept": "*/*", "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list", "Mcp-Name": "admin_action", "Last-Event-ID": "1", "Mcp-Session-Id": "x"} {
 		req.Header.Set(name, value)
@@ -192,7 +192,6 @@ func TestWrongCallsOfScriptsAreRefused_Row50(t *testing.T) {
 	}
 }
 
-// Tools that fail in their own ways.
 func TestFailingToolsAnswerScripts_Row50(t *testing.T) {
 	w := newWorld(t)
 	add := func(name string, f func(context.Context, *sdk.CallToolRequest) error) {
@@ -209,7 +208,7 @@ func TestFailingToolsAnswerScripts_Row50(t *testing.T) {
 		return &jsonrpc.Error{Code: -32099, Message: "broken"}
 	})
 	add("talks", func(ctx context.Context, r *sdk.CallToolRequest) error {
-		r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: "p"}) // there is no stream for it
+		r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: "p"}) // without a stream
 		return nil
 	})
 	h := w.endpoint(t).Tools()
@@ -249,22 +248,25 @@ func TestScriptsCallPublicToolsWithoutToken_Row50(t *testing.T) {
 	}
 }
 
-// A caller who hung up gets nothing, and nobody is alarmed.
+// The caller gets nothing, and nothing is logged.
 func TestHangUpIsNoFault_Row50(t *testing.T) {
-	w := newWorld(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	sdk.AddTool(w.options.Server, &sdk.Tool{Name: "slow"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
-		cancel()
-		time.Sleep(500 * time.Millisecond) // long enough for the SDK to stop waiting
-		return &sdk.CallToolResult{}, nil, nil
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		sdk.AddTool(w.options.Server, &sdk.Tool{Name: "slow"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
+			cancel()
+			synctest.Wait() // until the SDK no longer waits
+			return &sdk.CallToolResult{}, nil, nil
+		})
+		got := serve(w.endpoint(t).Tools(), w.post(t, "slow", "{}").WithContext(ctx))
+		synctest.Wait()
+		if got.Body.Len() > 0 || strings.Contains(w.log.String(), "did not answer") {
+			t.Errorf("a hang-up is taken for a fault: %s; log %s", got.Body, w.log)
+		}
 	})
-	got := serve(w.endpoint(t).Tools(), w.post(t, "slow", "{}").WithContext(ctx))
-	if got.Body.Len() > 0 || strings.Contains(w.log.String(), "did not answer") {
-		t.Errorf("a hang-up is taken for a fault: %s; log %s", got.Body, w.log)
-	}
 }
 
-// Concurrent calls never get each other's answer, though inside all have one id.
+// Inside, all calls have the same id.
 func TestConcurrentScriptsGetTheirOwnAnswers_J13(t *testing.T) {
 	w := newWorld(t)
 	h := w.endpoint(t).Tools()
@@ -285,11 +287,11 @@ func TestConcurrentScriptsGetTheirOwnAnswers_J13(t *testing.T) {
 	}
 	wg.Wait()
 	if n := crossed.Load(); n > 0 {
-		t.Errorf("%d answers went to somebody else", n)
+		t.Errorf("%d answers went to another user", n)
 	}
 }
 
-// The tool in the path is the one that runs, whatever path and body say.
+// The tool in the path is the one that runs, whatever the body says.
 func FuzzCallTool(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"greet", `{"name":"x"}`}, {"forbidden", "{}"}, {"greet", `{}},"params":{"name":"forbidden"`}, {`x","name":"forbidden`, "{}"},
@@ -323,7 +325,6 @@ func FuzzCallTool(f *testing.F) {
 	})
 }
 
-// Where to begin, for programs that ask before they log in.
 func TestConnectSaysWhereALoginBegins_Row05(t *testing.T) {
 	w := newWorld(t)
 	h := mcp.Connect(w.options)

@@ -13,7 +13,7 @@ import (
 	"signet/mcp"
 )
 
-// revocable has the world's verifier ask a set that may change while requests run.
+// revocable makes the verifier ask a set that may change while requests run.
 func (w *world) revocable(t testing.TB) (revoke func(gid string)) {
 	t.Helper()
 	var revoked sync.Map
@@ -28,8 +28,8 @@ func (w *world) revocable(t testing.TB) (revoke func(gid string)) {
 	return func(gid string) { revoked.Store(gid, true) }
 }
 
-// lasting is a guarded handler that answers when its context ends, and says how long
-// that took.
+// lasting returns a handler that answers when its context ends, and notes how long that
+// took.
 func lasting(ended map[string]time.Duration, mu *sync.Mutex) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -40,8 +40,7 @@ func lasting(ended map[string]time.Duration, mu *sync.Mutex) http.Handler {
 	})
 }
 
-// G04: what a token opened ends when its grant is revoked, be it a stream or the
-// answer to a call; what belongs to others goes on.
+// The answers to calls end too. Streams of other grants go on.
 func TestRevocationEndsStreams_G04(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -73,19 +72,19 @@ func TestRevocationEndsStreams_G04(t *testing.T) {
 		synctest.Wait()
 		for _, name := range []string{"stream", "second stream", "call"} {
 			if took := ended[name]; took < 10*time.Second || took > 12*time.Second {
-				t.Errorf("%s: ended after %v, want a second after the revocation", name, took)
+				t.Errorf("%s: ended after %v, want 10 to 12 s, a second after the revocation", name, took)
 			}
 		}
 		if len(ended) != 3 {
 			t.Errorf("ended: %v, want nothing of other grants", ended)
 		}
-		all.Wait() // the others end with their token
+		all.Wait() // the other streams end with their token
 		for _, name := range []string{"another's stream", "stream without a grant"} {
 			if took := ended[name]; took < 5*time.Minute || took > 7*time.Minute {
-				t.Errorf("%s: ended after %v, want with its token", name, took)
+				t.Errorf("%s: ended after %v, want 5 to 7 minutes, with its token", name, took)
 			}
 		}
-		// The timer rests, and begins anew.
+		// The timer stops, and starts again.
 		time.Sleep(time.Hour)
 		again := httptest.NewRequest("GET", resource, nil)
 		again.Header.Set("X-Name", "later")
@@ -96,12 +95,12 @@ func TestRevocationEndsStreams_G04(t *testing.T) {
 		revoke("later")
 		all.Wait()
 		if took := ended["later"]; took > 7*time.Second {
-			t.Errorf("after a pause: ended after %v", took)
+			t.Errorf("after a pause: ended after %v, want at most 7 s", took)
 		}
 	})
 }
 
-// A call that answers at once, or not with events, is not watched and not cut off.
+// Only an answer that may be a stream is cut off.
 func TestRevocationCutsOffNoPlainAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -124,31 +123,16 @@ func TestRevocationCutsOffNoPlainAnswer(t *testing.T) {
 	})
 }
 
-// The one stream that the endpoint itself opens.
+// Subscriptions are the only streams that the endpoint itself opens.
 func TestRevocationEndsSubscriptions_G04(t *testing.T) {
 	w := newWorld(t)
 	revoke := w.revocable(t)
 	srv := httptest.NewServer(w.handler(t))
-	defer srv.Close()
-	req := w.call(t, "echo", "{}")
-	r, err := http.NewRequestWithContext(t.Context(), "POST", srv.URL, strings.NewReader(
-		`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},`+meta+`}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Host = "mcp.example"
-	r.Header = req.Header
-	r.Header.Set("Mcp-Method", "subscriptions/listen")
-	r.Header.Del("Mcp-Name")
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	res, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
+	t.Cleanup(srv.Close)
+	res := w.subscribe(t, srv.URL, w.token(t, nil))
 	buf := make([]byte, 4096)
-	if n, err := res.Body.Read(buf); err != nil || !strings.Contains(string(buf[:n]), "acknowledged") {
+	n, err := res.Body.Read(buf)
+	if err != nil || !strings.Contains(string(buf[:n]), "acknowledged") {
 		t.Fatalf("status %d: %q %v", res.StatusCode, buf[:n], err)
 	}
 	revoke("g1")
@@ -157,6 +141,6 @@ func TestRevocationEndsSubscriptions_G04(t *testing.T) {
 		_, err = res.Body.Read(buf)
 	}
 	if d := time.Since(began); d > 15*time.Second {
-		t.Errorf("the stream ended after %v (%v), want about a second", d, err)
+		t.Errorf("the stream ended after %v (%v), want at most 15 s", d, err)
 	}
 }

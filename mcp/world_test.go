@@ -32,8 +32,8 @@ const (
 	metadataURL = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
 )
 
-// TestMain looks for goroutines that are left, as goleak.VerifyTestMain does, and gives
-// them the time that they need on a busy machine to end.
+// TestMain looks for goroutines that are still running, as goleak.VerifyTestMain does, and
+// waits for those that end late on a busy machine.
 func TestMain(m *testing.M) {
 	status := m.Run()
 	if status == 0 {
@@ -132,24 +132,20 @@ func (w *world) token(t testing.TB, edit func(*jwt.Claims)) string {
 
 func (w *world) handler(t testing.TB) http.Handler {
 	t.Helper()
-	h, err := mcp.Handler(w.options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return w.endpoint(t)
 }
 
 const protocol = "2026-07-28"
 
-// meta is what every request of the sessionless protocol carries.
+// meta is in every request of the sessionless protocol.
 const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
 
-// body is a tools/call in the sessionless protocol.
+// body returns a tools/call of the sessionless protocol.
 func body(tool, arguments string) string {
 	return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `","arguments":` + arguments + `,` + meta + `}}`
 }
 
-// call is a good request for a tool.
+// call returns a good request for a tool.
 func (w *world) call(t testing.TB, tool, arguments string) *http.Request {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, resource, strings.NewReader(body(tool, arguments)))
@@ -181,7 +177,7 @@ func serve(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// reply is the part of a JSON-RPC response, or of an OAuth error, that tests look at.
+// reply is the part of a JSON-RPC response, or of an OAuth error, that tests check.
 type reply struct {
 	Result struct {
 		Content []struct{ Text string }
@@ -235,6 +231,46 @@ func challenge(t testing.TB, w *httptest.ResponseRecorder) map[string]string {
 		t.Fatalf("status %d: challenges %q, want one of scheme Bearer", w.Code, lines)
 	}
 	return challenges[0].Params
+}
+
+// subscribe opens a stream of events at url.
+func (w *world) subscribe(t *testing.T, url, token string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(
+		`{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},`+meta+`}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "mcp.example"
+	r.Header = w.call(t, "echo", "{}").Header
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Mcp-Method", "subscriptions/listen")
+	r.Header.Del("Mcp-Name")
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	res, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+// connectInMemory opens a session over a transport without tokens.
+func connectInMemory(t *testing.T, server *sdk.Server) *sdk.ClientSession {
+	t.Helper()
+	here, there := sdk.NewInMemoryTransports()
+	ss, err := server.Connect(t.Context(), here, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ss.Wait() })
+	session, err := sdk.NewClient(&sdk.Implementation{Name: "c", Version: "1"}, nil).Connect(t.Context(), there, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close() })
+	return session
 }
 
 // connect opens a session with the SDK's own client.
