@@ -141,10 +141,10 @@ func Parse(list string) (*Keyring, error) {
 			return nil, fmt.Errorf("root secret %d: must be base64url (unpadded) of %d bytes", i+1, RootSize)
 		}
 		if i == 0 && (clientsOnly || next) {
-			return nil, errors.New("root secret 1: the first secret seals, so it has neither of the prefixes clients: and next:")
+			return nil, errors.New("root secret 1: the first secret seals, so it has neither the prefix clients: nor next: of later secrets")
 		}
 		if clientsOnly && next {
-			return nil, fmt.Errorf("root secret %d: has both prefixes, clients: and next:", i+1)
+			return nil, fmt.Errorf("root secret %d: has both prefixes (clients: and next:)", i+1)
 		}
 		r, err := newRoot(b, clientsOnly)
 		if err != nil {
