@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"signet/internal/test/process"
 	"testing"
 	"time"
 
@@ -17,12 +18,15 @@ import (
 )
 
 // Browser is a tab of a headless Chromium with a profile of its own. Its methods fail
-// the test.
+// the test, and wait for what they are to find:
+//
+//	b.Open(url).SignIn("ann", password).Approve()
 type Browser struct {
 	T   *testing.T
-	Ctx context.Context
+	Ctx context.Context // of chromedp
 }
 
+// NewBrowser starts a browser.
 func NewBrowser(t *testing.T) *Browser {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
@@ -45,9 +49,13 @@ func NewBrowser(t *testing.T) *Browser {
 	return b
 }
 
-func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
+// patient is how long a page may take: other work may keep the machine busy.
+const patient = process.Patience
+
+// Do carries out steps, one after the other.
+func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) *Browser {
 	b.T.Helper()
-	ctx, cancel := context.WithTimeout(b.Ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.Ctx, patient)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		ctx, cancel := context.WithTimeout(b.Ctx, 2*time.Second) // the page may have no body, or never come
@@ -56,12 +64,13 @@ func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
 		body, _ := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
 		b.T.Fatalf("%v, at %s:\n%s", err, where, body)
 	}
+	return b
 }
 
 // Text is what a person reads in the first element that matches.
 func (b *Browser) Text(selector chromedp.CSS) string {
 	b.T.Helper()
-	ctx, cancel := context.WithTimeout(b.Ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.Ctx, patient)
 	defer cancel()
 	s, err := chromedp.Run(ctx, chromedp.Text(selector))
 	if err != nil {
@@ -70,6 +79,7 @@ func (b *Browser) Text(selector chromedp.CSS) string {
 	return s
 }
 
+// Screenshot is a picture of the tab, as PNG.
 func (b *Browser) Screenshot() []byte {
 	b.T.Helper()
 	png, err := chromedp.Run(b.Ctx, chromedp.CaptureScreenshot())
@@ -79,14 +89,14 @@ func (b *Browser) Screenshot() []byte {
 	return png
 }
 
+// The fields of the login page.
 const (
 	NameField     chromedp.CSS = `input[name=username]`
 	PasswordField chromedp.CSS = `input[name=password]`
-	ApproveButton chromedp.CSS = `button[value=approve]`
 )
 
-// Callback is an OAuth client's redirect URI on loopback: it hands on what the
-// browser brings.
+// Callback is an OAuth client's redirect URI on loopback. What the browser brings
+// arrives in the channel.
 func Callback(t *testing.T) (redirectURI string, arrived <-chan url.Values) {
 	t.Helper()
 	ch := make(chan url.Values, 1)
@@ -104,22 +114,24 @@ func Callback(t *testing.T) (redirectURI string, arrived <-chan url.Values) {
 }
 
 // Look sets the width of the window and the theme that the reader prefers.
-func (b *Browser) Look(width int64, theme string) {
+func (b *Browser) Look(width int64, theme string) *Browser {
 	b.T.Helper()
 	b.Do(chromedp.EmulateViewport(width, 800))
 	params := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}
 	if _, err := chromedp.Call(b.Ctx, emulation.SetEmulatedMedia, params); err != nil {
 		b.T.Fatal(err)
 	}
+	return b
 }
 
 // Language sets what the reader prefers to read.
-func (b *Browser) Language(accept string) {
+func (b *Browser) Language(accept string) *Browser {
 	b.T.Helper()
 	params := network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": accept}}
 	if _, err := chromedp.Call(b.Ctx, network.SetExtraHTTPHeaders, params); err != nil {
 		b.T.Fatal(err)
 	}
+	return b
 }
 
 // NewTab opens a tab in the same browser.
@@ -133,18 +145,19 @@ func (b *Browser) NewTab(t *testing.T) *Browser {
 	return &Browser{t, ctx}
 }
 
-// Front turns to this tab: what is behind takes no clicks.
-func (b *Browser) Front() {
+// Front turns to this tab: a tab in the background takes no clicks.
+func (b *Browser) Front() *Browser {
 	b.T.Helper()
 	if _, err := chromedp.Call(b.Ctx, page.BringToFront, cdp.Empty{}); err != nil {
 		b.T.Fatal(err)
 	}
+	return b
 }
 
 // Eval evaluates an expression on the page.
 func Eval[T any](b *Browser, expression string, opts ...chromedp.EvaluateOption) T {
 	b.T.Helper()
-	ctx, cancel := context.WithTimeout(b.Ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.Ctx, patient)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, opts...))
 	if err != nil {
@@ -154,32 +167,33 @@ func Eval[T any](b *Browser, expression string, opts ...chromedp.EvaluateOption)
 }
 
 // Open goes to a page and waits for it.
-func (b *Browser) Open(url string) {
+func (b *Browser) Open(url string) *Browser {
 	b.T.Helper()
-	b.Do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(`h1`)))
+	return b.Do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(`h1`)))
 }
 
 // Type types on the keyboard, wherever the focus is.
-func (b *Browser) Type(text string) {
+func (b *Browser) Type(text string) *Browser {
 	b.T.Helper()
-	b.Do(chromedp.KeyEvent(text))
+	return b.Do(chromedp.KeyEvent(text))
 }
 
-// Wait waits until the page's heading is what is wanted.
-func (b *Browser) Wait(heading string) {
+// Wait waits until the page has a heading.
+func (b *Browser) Wait(heading string) *Browser {
 	b.T.Helper()
 	var got string
-	ctx, cancel := context.WithTimeout(b.Ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.Ctx, patient)
 	defer cancel()
 	for ctx.Err() == nil {
 		// Between two pages there is none.
 		got, _ = chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState === "complete" && document.querySelector("h1")?.innerText || ""`))
 		if got == heading {
-			return
+			return b
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	b.T.Fatalf("the page is %q, want %q:\n%s", got, heading, b.Text(`body`))
+	return nil
 }
 
 // Focused names the element that has the focus.
@@ -188,27 +202,38 @@ func (b *Browser) Focused() string {
 	return Eval[string](b, `(e => e.name ? e.name + (e.tagName === "BUTTON" ? "=" + e.value : "") : e.tagName.toLowerCase())(document.activeElement)`)
 }
 
-// SignIn fills in the login form.
-func (b *Browser) SignIn(name, password string) {
+// SignIn fills in the login form and sends it.
+func (b *Browser) SignIn(name, password string) *Browser {
 	b.T.Helper()
-	b.Do(chromedp.WaitVisible(NameField), chromedp.SendKeys(NameField, name), chromedp.SendKeys(PasswordField, password+"\r"))
+	return b.Do(chromedp.WaitVisible(NameField), chromedp.SendKeys(NameField, name)).Password(password)
 }
 
-// Decide answers the consent page.
-func (b *Browser) Decide(decision string) {
+// Password fills in the password alone, where the page has kept the name.
+func (b *Browser) Password(password string) *Browser {
 	b.T.Helper()
-	b.Wait("Allow access?")
-	b.Do(chromedp.Click(chromedp.CSS(`button[value=` + decision + `]`)))
+	return b.Do(chromedp.SendKeys(PasswordField, password+"\r"))
 }
 
-// Sent is what the client got, once its page is there.
+// Approve approves on the consent page, in any language.
+func (b *Browser) Approve() *Browser { return b.decide("approve") }
+
+// Deny denies on the consent page.
+func (b *Browser) Deny() *Browser { return b.decide("deny") }
+
+func (b *Browser) decide(decision string) *Browser {
+	b.T.Helper()
+	button := chromedp.CSS(`button[value=` + decision + `]`)
+	return b.Do(chromedp.WaitVisible(button), chromedp.Click(button))
+}
+
+// Sent waits for the client's page and returns what the client got.
 func (b *Browser) Sent(arrived <-chan url.Values) url.Values {
 	b.T.Helper()
 	b.Do(chromedp.WaitVisible(chromedp.CSS(`#done`)))
 	select {
 	case back := <-arrived:
 		return back
-	case <-time.After(10 * time.Second):
+	case <-time.After(patient):
 		b.T.Fatalf("nothing arrived at the client; the browser is at %s", Eval[string](b, `location.href`))
 		return nil
 	}

@@ -1,15 +1,16 @@
 package e2e
 
 import (
-	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
-	"time"
 
 	"signet/internal/test/npm"
+	"signet/internal/test/process"
 )
 
 // exampleBinaries builds all examples once.
@@ -26,8 +27,8 @@ var exampleBinaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// StartExample runs an example in a directory of its own until it answers at base,
-// and returns that directory.
+// StartExample runs an example in a directory of its own, waits until it listens at
+// base, and returns the directory.
 func StartExample(t *testing.T, name, base string, settings ...string) (dir string) {
 	t.Helper()
 	binaries, err := exampleBinaries()
@@ -37,7 +38,7 @@ func StartExample(t *testing.T, name, base string, settings ...string) (dir stri
 	return runExample(t, name, base, exec.Command(filepath.Join(binaries, name)), settings...)
 }
 
-// StartScript runs an example in JavaScript, as startExample does.
+// StartScript runs an example in JavaScript, as StartExample does.
 func StartScript(t *testing.T, path, base string, settings ...string) {
 	t.Helper()
 	node, dir := npm.Node(t), t.TempDir()
@@ -55,7 +56,6 @@ func StartScript(t *testing.T, path, base string, settings ...string) {
 	runExample(t, path, base, exec.Command(node, script), settings...)
 }
 
-// runExample runs cmd in a directory of its own until it answers at base.
 func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...string) (dir string) {
 	t.Helper()
 	cmd.Dir = t.TempDir()
@@ -72,39 +72,25 @@ func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...stri
 	}
 	out := new(Buffer)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
+	p, err := process.Start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		var err error
-		select {
-		case err = <-ended:
-		case <-time.After(20 * time.Second):
-			cmd.Process.Kill()
-			err = <-ended
-			t.Errorf("%s: still running 20 s after the interrupt", name)
+		if err := p.StopBy(syscall.SIGINT); err != nil {
+			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("%s wrote, before it ended with %v:\n%s", name, err, out)
+			t.Logf("%s ended with status %d and wrote:\n%s", name, p.Status(), out)
 		}
 	})
-	Eventually(t, func() bool {
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("%s stopped at once: %v\n%s", name, err, out)
-		default:
-		}
-		resp, err := http.Get(base)
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return true
-	})
+	at, err := url.Parse(base)
+	if err == nil {
+		err = p.Listens(t.Context(), at.Host)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
 	return cmd.Dir
 }
 

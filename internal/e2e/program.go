@@ -28,6 +28,7 @@ type Program struct {
 	Args   []string
 	Prefix []string // of the command line: a program that starts this one
 	Path   string   // of the program; empty: of [Binary]
+	Cwd    string   // working directory; empty: that of the tests
 
 	process *process.Process // nil before the first start
 
@@ -91,7 +92,7 @@ func (p *Program) Command() *exec.Cmd {
 	}
 	line := slices.Concat(p.Prefix, []string{path}, p.Args)
 	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = p.Env
+	cmd.Env, cmd.Dir = p.Env, p.Cwd
 	return cmd
 }
 

@@ -31,6 +31,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/e2e"
+	"signet/internal/test/process"
 	"signet/mcp"
 )
 
@@ -297,19 +298,15 @@ func startBare(b *testing.B, core []string) (base string) {
 	cmd := exec.Command(core[0], append(slices.Clone(core[1:]), self)...)
 	cmd.Env = append(os.Environ(), bareServer+"="+addr)
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
+	p, err := process.Start(cmd)
+	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			return "http://" + addr
-		}
-		if time.Now().After(deadline) {
-			b.Fatal("the bare server does not start")
-		}
+	b.Cleanup(p.Kill)
+	if err := p.Listens(b.Context(), addr); err != nil {
+		b.Fatalf("the bare server: %v", err)
 	}
+	return "http://" + addr
 }
 
 // startTime is the median of some starts, from exec to the first answer.
@@ -320,15 +317,15 @@ func startTime(d *e2e.Program) time.Duration {
 		d.Stop()
 		begin := time.Now()
 		cmd := d.Command()
-		if err := cmd.Start(); err != nil {
+		p, err := process.Start(cmd)
+		if err != nil {
 			d.T.Fatal(err)
 		}
 		for !answers(addr) {
 			time.Sleep(500 * time.Microsecond)
 		}
 		took = append(took, time.Since(begin))
-		cmd.Process.Kill()
-		cmd.Wait()
+		p.Kill()
 		d.Start()
 	}
 	slices.Sort(took)

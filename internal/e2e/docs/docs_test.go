@@ -12,9 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"signet/internal/e2e"
 )
@@ -99,26 +97,14 @@ func serveBlock(t *testing.T, b e2e.Block) {
 	}
 	listen := "127.0.0.1:" + e2e.FreePort(t)
 	text := strings.NewReplacer("127.0.0.1:8080", listen, "./signet serve", "exec ./signet serve").Replace(b.Text)
-	cmd, out := shell(text, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SIGNET_LISTEN=" + listen, "SIGNET_ISSUER=http://" + listen, "SIGNET_METRICS_LISTEN=off", "SIGNET_DRAIN_DELAY=1ms"}, dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	d := &e2e.Program{
+		T: t, Path: "bash", Args: []string{"-euo", "pipefail", "-c", text}, Cwd: dir,
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SIGNET_LISTEN=" + listen, "SIGNET_ISSUER=http://" + listen, "SIGNET_METRICS_LISTEN=off", "SIGNET_DRAIN_DELAY=1ms"},
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), `"msg":"serving"`); time.Sleep(20 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			t.Fatalf("%s: %v\n%s\n%s", b, err, text, out)
-		default:
-		}
-		if time.Now().After(deadline) {
-			cmd.Process.Kill()
-			t.Fatalf("%s: does not serve\n%s\n%s", b, text, out)
-		}
-	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := <-ended; err != nil {
-		t.Errorf("%s: after SIGTERM: %v\n%s", b, err, out)
+	t.Cleanup(d.Kill)
+	d.Start()
+	if status := d.Stop(); status != 0 {
+		t.Errorf("%s: after SIGTERM: exit status %d\n%s", b, status, d.Output())
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"signet/internal/e2e"
+	"signet/internal/test/process"
 	"signet/jwt"
 	"strings"
 	"testing"
@@ -135,16 +136,21 @@ func runNginx(t *testing.T, path, port string, roots *x509.CertPool) *nginx {
 	t.Helper()
 	cmd, out := exec.Command(e2e.Need(t, "nginx"), "-c", path, "-p", filepath.Dir(path), "-e", "stderr"), new(e2e.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
+	p, err := process.Start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		cmd.Wait()
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			t.Logf("nginx wrote:\n%s", out)
 		}
 	})
+	if err := p.Listens(t.Context(), "127.0.0.1:"+port); err != nil {
+		t.Fatalf("nginx: %v\n%s", err, out)
+	}
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(clientAddress)}}
 	n := &nginx{url: "https://localhost:" + port, transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots},
@@ -153,14 +159,6 @@ func runNginx(t *testing.T, path, port string, roots *x509.CertPool) *nginx {
 		},
 	}}
 	t.Cleanup(n.transport.CloseIdleConnections)
-	e2e.Eventually(t, func() bool {
-		resp, err := (&http.Client{Transport: n.transport}).Get(n.url + "/livez")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return true
-	})
 	return n
 }
 

@@ -24,21 +24,11 @@ func TestChromiumLoginAndConsent(t *testing.T) {
 	client := e2e.Register(t, d.Issuer, redirectURI)
 	b := e2e.NewBrowser(t)
 
-	b.Do(
-		chromedp.Navigate(client.AuthorizationURL("st a&te=1")),
-		chromedp.WaitVisible(e2e.NameField),
-		chromedp.SendKeys(e2e.NameField, "demo_user"),
-		chromedp.SendKeys(e2e.PasswordField, "wrong"),
-		chromedp.Submit(e2e.PasswordField),
-		chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)),
-	)
+	b.Open(client.AuthorizationURL("st a&te=1")).SignIn("demo_user", "wrong").Do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
 	if got := b.Text(`[role=alert]`); !strings.Contains(got, "Invalid credentials") {
 		t.Errorf("after a wrong password the page says %q", got)
 	}
-	b.Do(
-		chromedp.SendKeys(e2e.PasswordField, "demo_password\r"), // the name was kept
-		chromedp.WaitVisible(e2e.ApproveButton),
-	)
+	b.Password("demo_password").Wait("Allow access?")
 	consent := strings.ToLower(b.Text(`main`))
 	u, _ := url.Parse(redirectURI)
 	for _, want := range []string{"test client", "unverified", "demo", u.Host, d.Issuer + "/mcp"} {
@@ -46,8 +36,7 @@ func TestChromiumLoginAndConsent(t *testing.T) {
 			t.Errorf("the consent page does not show %q:\n%s", want, consent)
 		}
 	}
-	b.Do(chromedp.Click(e2e.ApproveButton), chromedp.WaitVisible(chromedp.CSS(`#done`)))
-	back := <-arrived
+	back := b.Approve().Sent(arrived)
 	if back.Get("state") != "st a&te=1" || back.Get("iss") != d.Issuer || back.Get("code") == "" {
 		t.Errorf("the client got %v", back)
 	}
@@ -96,21 +85,12 @@ func TestScreenshots(t *testing.T) {
 	client := e2e.Register(t, d.Issuer, redirectURI)
 	b := e2e.NewBrowser(t)
 	pictures := map[string][]byte{}
-	b.Do(
-		chromedp.EmulateViewport(900, 640),
-		chromedp.Navigate(client.AuthorizationURL("s")),
-		chromedp.WaitVisible(e2e.NameField),
-	)
+	b.Do(chromedp.EmulateViewport(900, 640)).Open(client.AuthorizationURL("s"))
 	pictures["docs/login.png"] = b.Screenshot()
-	b.Do(
-		chromedp.SendKeys(e2e.NameField, "demo_user"),
-		chromedp.SendKeys(e2e.PasswordField, "demo_password\r"),
-		chromedp.WaitVisible(e2e.ApproveButton),
-		chromedp.EmulateViewport(900, 860),
-	)
+	b.SignIn("demo_user", "demo_password").Wait("Allow access?").Do(chromedp.EmulateViewport(900, 860))
 	pictures["docs/consent.png"] = b.Screenshot()
-	b.Do(chromedp.Click(e2e.ApproveButton), chromedp.WaitVisible(chromedp.CSS(`#done`)), chromedp.EmulateViewport(900, 960))
-	client.Exchange(t, (<-arrived).Get("code"))
+	client.Exchange(t, b.Approve().Sent(arrived).Get("code"))
+	b.Do(chromedp.EmulateViewport(900, 960))
 	b.Open(d.Issuer + "/account")
 	pictures["docs/account.png"] = b.Screenshot()
 	for file, png := range pictures {

@@ -59,8 +59,7 @@ func visits(t *testing.T, visit func(name string, b *e2e.Browser)) {
 	b.SignIn("ann", "wrong")
 	b.Do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
 	visit("login-wrong", b)
-	b.Do(chromedp.SendKeys(e2e.PasswordField, e2e.AnnsPassword+"\r"))
-	b.Wait("Allow access?")
+	b.Password(e2e.AnnsPassword).Wait("Allow access?")
 	visit("consent", b)
 	b.Open(d.Issuer + "/account")
 	visit("account", b)
@@ -86,8 +85,7 @@ func visits(t *testing.T, visit func(name string, b *e2e.Browser)) {
 	b.Language("de")
 	b.Open(begin)
 	visit("login-de", b)
-	b.SignIn("ann", e2e.AnnsPassword)
-	b.Wait("Zugriff erlauben?")
+	b.SignIn("ann", e2e.AnnsPassword).Wait("Zugriff erlauben?")
 	visit("consent-de", b)
 	b.Language("en")
 }
@@ -206,18 +204,13 @@ func TestChromiumDetours(t *testing.T) {
 
 	t.Run("deny", func(t *testing.T) {
 		b.T = t
-		b.Open(begin)
-		b.SignIn("demo_user", "demo_password")
-		b.Decide("deny")
-		if back := b.Sent(arrived); back.Get("error") != "access_denied" || back.Get("state") != "s" {
+		if back := b.Open(begin).SignIn("demo_user", "demo_password").Deny().Sent(arrived); back.Get("error") != "access_denied" || back.Get("state") != "s" {
 			t.Errorf("the client got %v", back)
 		}
 	})
 	t.Run("back after approval", func(t *testing.T) {
 		b.T = t
-		b.Open(begin)
-		b.Decide("approve")
-		code := b.Sent(arrived).Get("code")
+		code := b.Open(begin).Approve().Sent(arrived).Get("code")
 		e2e.Eval[bool](b, `history.back(), true`)
 		b.Wait("Already answered") // the page is not kept: it is asked for again
 		client.Exchange(t, code)
@@ -228,12 +221,12 @@ func TestChromiumDetours(t *testing.T) {
 		b.Open(begin)
 		second.Open(strings.Replace(begin, "state=s", "state=second", 1))
 		b.Front()
-		b.Decide("approve")
+		b.Approve()
 		if back := b.Sent(arrived); back.Get("state") != "s" {
 			t.Errorf("the first tab's client got %v", back)
 		}
 		second.Front()
-		second.Decide("approve")
+		second.Approve()
 		if back := second.Sent(arrived); back.Get("state") != "second" || back.Get("code") == "" {
 			t.Errorf("the second tab's client got %v", back)
 		}
@@ -263,7 +256,7 @@ func TestChromiumDetours(t *testing.T) {
 		second.Do(chromedp.Click(chromedp.CSS(`main button`)))
 		second.Wait("Signed out")
 		b.Front()
-		b.Decide("approve")
+		b.Approve()
 		b.Wait("Started in another browser")
 	})
 }

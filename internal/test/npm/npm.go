@@ -12,8 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"signet/internal/test/process"
 )
 
 // Where things are, seen from the root of the module. Node looks for modules beside
@@ -25,7 +28,7 @@ const (
 )
 
 // patience is how long a client may be silent.
-const patience = 20 * time.Second
+const patience = process.Patience
 
 // Node returns the Node.js that runs the clients: the one that was installed with
 // them, or the machine's. Without clients it skips the test, or fails it where
@@ -60,7 +63,8 @@ func missing(t testing.TB, what string) {
 // Process is a running client.
 type Process struct {
 	t     testing.TB
-	cmd   *exec.Cmd
+	args  []string
+	p     *process.Process
 	stdin io.WriteCloser
 	lines chan Line
 
@@ -78,26 +82,26 @@ type Line struct {
 // to keep things in, and no browser.
 func Start(t testing.TB, home, script string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, lines: make(chan Line, 1000)}
-	p.cmd = exec.Command(Node(t), append([]string{script}, args...)...)
-	p.cmd.Env = []string{"HOME=" + home, "PATH=" + home, "MCP_INSPECTOR_SECRET_STORE=file", "MCP_AUTO_OPEN_ENABLED=true", "NO_COLOR=1"}
-	stdin, err := p.cmd.StdinPipe()
+	p := &Process{t: t, args: append([]string{script}, args...), lines: make(chan Line, 1000)}
+	cmd := exec.Command(Node(t), p.args...)
+	cmd.Env = []string{"HOME=" + home, "PATH=" + home, "MCP_INSPECTOR_SECRET_STORE=file", "MCP_AUTO_OPEN_ENABLED=true", "NO_COLOR=1"}
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.stdin = stdin
 	out, outEnd := io.Pipe()
 	errOut, errEnd := io.Pipe()
-	p.cmd.Stdout, p.cmd.Stderr = outEnd, errEnd
-	p.cmd.WaitDelay = time.Second // for a helper that outlives the client
-	if err := p.cmd.Start(); err != nil {
+	cmd.Stdout, cmd.Stderr = outEnd, errEnd
+	cmd.WaitDelay = time.Second // for a helper that outlives the client
+	if p.p, err = process.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	var readers sync.WaitGroup
 	readers.Go(func() { p.read(out, false) })
 	readers.Go(func() { p.read(errOut, true) })
 	go func() {
-		p.cmd.Wait()
+		<-p.p.Ended()
 		outEnd.Close()
 		errEnd.Close()
 		readers.Wait()
@@ -120,11 +124,11 @@ func (p *Process) read(r io.Reader, stderr bool) {
 
 // end stops the client and shows what it wrote if the test has failed.
 func (p *Process) end() {
-	p.cmd.Process.Kill()
-	for range p.lines { // closed when it has gone
+	p.p.Signal(syscall.SIGKILL)
+	for range p.lines { // closed when the client has ended
 	}
 	if p.t.Failed() {
-		p.t.Logf("%v wrote:\n%s", p.cmd.Args[1:], p.Output())
+		p.t.Logf("%v wrote:\n%s", p.args, p.Output())
 	}
 }
 
@@ -158,7 +162,7 @@ func (p *Process) Next() (Line, bool) {
 // Status is the exit status; call it when [Process.Next] has said that the client
 // has ended.
 func (p *Process) Status() int {
-	return p.cmd.ProcessState.ExitCode()
+	return p.p.Status()
 }
 
 var authorization = regexp.MustCompile(`https?://[^ "<>]*response_type=code[^ "<>]*`)

@@ -77,15 +77,18 @@ func (p *Process) Status() int {
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
 // Stop asks the process to end and waits for it.
-func (p *Process) Stop() error {
-	p.Signal(syscall.SIGTERM)
+func (p *Process) Stop() error { return p.StopBy(syscall.SIGTERM) }
+
+// StopBy is Stop with another signal.
+func (p *Process) StopBy(s syscall.Signal) error {
+	p.Signal(s)
 	p.Signal(syscall.SIGCONT) // it may be paused
 	select {
 	case <-p.ended:
 		return nil
 	case <-time.After(Patience):
 		p.Kill()
-		return fmt.Errorf("%s: still running %s after SIGTERM", filepath.Base(p.cmd.Path), Patience)
+		return fmt.Errorf("%s: still running %s after the signal %s", filepath.Base(p.cmd.Path), Patience, s)
 	}
 }
 
