@@ -80,7 +80,7 @@ func TestChangePassword(t *testing.T) {
 
 // What the command line changes meanwhile wins: an administrator who sets another
 // password or disables the user does so because of somebody who knows the old one.
-func TestChangePasswordLosesAgainstAdministrator(t *testing.T) {
+func TestAdministratorWinsAgainstChangePassword(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const good, next = "purple monkey dishwasher", "correct horse battery"
 		for what, edit := range map[string]func(cli *users.File) error{
@@ -129,7 +129,7 @@ func TestChangePasswordAfterRehash(t *testing.T) {
 
 // Users change their passwords in the server while the command line edits the same
 // file: no edit is lost.
-func TestINV24_ServerAndCommandLineEditAtOnce(t *testing.T) {
+func TestServerAndCommandLineEditAtOnce_INV24(t *testing.T) {
 	server, path := newFile(t)
 	const n = 8
 	password := func(i, round int) string { return fmt.Sprintf("purple monkey dishwasher %d %d", i, round) }

@@ -15,7 +15,7 @@ import (
 // lockWait is how long an edit waits for another one to end.
 const lockWait = 10 * time.Second
 
-// Account is a user as its administrator sees it.
+// Account is a user as an administrator sees it.
 type Account struct {
 	User
 	Disabled bool
@@ -42,8 +42,7 @@ func (f *File) Find(name string) (Account, bool) {
 }
 
 // Add writes a new user: its name, e-mail, display name and scopes come from u. It
-// returns the user as it can sign in from now on. Whether the password is a good one
-// is for the caller to ask [CheckPassword].
+// returns the user as it can sign in from now on. The caller asks [CheckPassword] before.
 func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 	name, err := Normalize(u.Name)
 	if err != nil {
@@ -68,8 +67,8 @@ func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 
 func alreadyThere(name string) error { return fmt.Errorf("there is a user %s already", name) }
 
-// Passwd sets another password, as an administrator does, who asks [CheckPassword]
-// before. Sessions and grants that began with the old one end.
+// Passwd sets another password for an administrator. The caller asks [CheckPassword]
+// before. Sessions and grants that began with the old password end.
 func (f *File) Passwd(ctx context.Context, name, password string) error {
 	if f.lookup(name) == nil {
 		return fmt.Errorf("%w: %q", ErrUnknown, name)
@@ -85,8 +84,8 @@ func (f *File) Passwd(ctx context.Context, name, password string) error {
 }
 
 // ChangePassword sets another password for the user of that subject, who has to know
-// the one of now, and returns the user with the version that its sessions must have
-// from now on. Words are what [CheckPassword] should know besides what the file says.
+// the current password. It returns the user with the version that the user's sessions
+// must have from now on. words are for [CheckPassword], besides those in the file.
 //
 // It returns [ErrInvalid] when old is wrong, a [PasswordError] when next is refused,
 // [ErrUnknown], [ErrBusy], or [ErrReadOnly] when the file cannot be written.
@@ -107,7 +106,7 @@ func (f *File) ChangePassword(ctx context.Context, subject, old, next string, wo
 	}
 	var changed User
 	err = f.change(ctx, subject, func(now *record) error {
-		if now.Version != r.Version { // somebody changed or disabled it meanwhile
+		if now.Version != r.Version { // it was changed or disabled meanwhile
 			return ErrInvalid
 		}
 		now.Hash, now.Version = hash, rand.Text()
@@ -120,7 +119,7 @@ func (f *File) ChangePassword(ctx context.Context, subject, old, next string, wo
 	return changed, nil
 }
 
-// readOnly says so of an error that comes of a file that cannot be written.
+// readOnly adds [ErrReadOnly] to an error that says that the file cannot be written.
 func readOnly(err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
@@ -128,8 +127,8 @@ func readOnly(err error) error {
 	return err
 }
 
-// SignOut ends every session and grant of the user of that subject, whose password
-// stays. It returns [ErrUnknown], or [ErrReadOnly] when the file cannot be written.
+// SignOut ends every session and grant of the user of that subject; the password stays.
+// It returns [ErrUnknown], or [ErrReadOnly] when the file cannot be written.
 func (f *File) SignOut(ctx context.Context, subject string) error {
 	return readOnly(f.change(ctx, subject, func(r *record) error {
 		r.Version = rand.Text()
@@ -137,7 +136,8 @@ func (f *File) SignOut(ctx context.Context, subject string) error {
 	}))
 }
 
-// hashInstead returns a hash of next if old is the password of r. Both take one turn.
+// hashInstead returns a hash of next if old is the password of r. Both run in one turn of
+// the limiter.
 func (f *File) hashInstead(ctx context.Context, r *record, old, next string) (hash string, err error) {
 	busy := f.limit.do(ctx, func() {
 		var match bool
@@ -146,7 +146,7 @@ func (f *File) hashInstead(ctx context.Context, r *record, old, next string) (ha
 		case !match:
 			err = ErrInvalid
 		case old == next:
-			err = PasswordError("that is the password of now")
+			err = PasswordError("that is the current password")
 		default:
 			hash, err = f.hash(next)
 		}
@@ -154,7 +154,7 @@ func (f *File) hashInstead(ctx context.Context, r *record, old, next string) (ha
 	return hash, errors.Join(busy, err)
 }
 
-// SetDisabled disables a user, whose sessions and grants end, or lets it in again.
+// SetDisabled disables a user and ends its sessions and grants, or enables it again.
 func (f *File) SetDisabled(ctx context.Context, name string, disabled bool) error {
 	return f.change(ctx, name, func(r *record) error {
 		if r.Disabled == disabled {
@@ -165,8 +165,8 @@ func (f *File) SetDisabled(ctx context.Context, name string, disabled bool) erro
 	})
 }
 
-// Remove takes a user out of the file. A user added later under the same name has
-// none of its sessions and grants.
+// Remove removes a user from the file. A user added later under the same name has none of
+// the sessions and grants of the removed one.
 func (f *File) Remove(ctx context.Context, name string) error {
 	key, err := Normalize(name)
 	if err != nil {
@@ -192,9 +192,9 @@ func (f *File) hashNew(ctx context.Context, password string) (hash string, err e
 	return hash, errors.Join(busy, err)
 }
 
-// rehash replaces the hash that r had, if nobody did so meanwhile. The version
-// stays: it is the same password. The login succeeded, so whether this does matters
-// to nobody; a file that cannot be written is not tried again until it changes.
+// rehash replaces the hash that r has, unless it was replaced meanwhile. The version
+// stays: it is the same password. The login succeeded already, so a failure is no error;
+// a file that cannot be written is not tried again until it changes.
 func (f *File) rehash(ctx context.Context, all *table, r *record, hash string) {
 	err := f.edit(ctx, 0, func(t *table) error {
 		now := t.find(r.Name)

@@ -36,13 +36,13 @@ type File struct {
 }
 
 // OpenFile reads the users file; none means no users. It is read again when it
-// changes, which is noticed at use. A file that others can read, or with a line that
-// is wrong, is an error here; later the users read before stay, and [File.Stale]
-// says why.
+// changes, which is noticed at use. A file that other users can read, or that has a wrong
+// line, is an error here; later the users read before stay in use, and [File.Stale]
+// returns the error.
 func OpenFile(path string) (*File, error) { return open(path, durable.Access{}) }
 
-// OpenMounted is [OpenFile] for a file that its group may read too, as a mounted
-// secret is, which belongs to root.
+// OpenMounted is [OpenFile] for a file that its group may read too, such as a mounted
+// secret that belongs to root.
 func OpenMounted(path string) (*File, error) { return open(path, durable.Access{GroupRead: true}) }
 
 func open(path string, access durable.Access) (f *File, err error) {
@@ -81,12 +81,12 @@ func (f *File) useParams(p argon2id.Params) {
 	f.params, f.dummy = p, dummyHash(p)
 }
 
-// Check returns the user that name and password belong to, else [ErrInvalid],
+// Check returns the user of that name and password, or else [ErrInvalid],
 // [ErrPasswordTooLong] or [ErrBusy]. A name that is unknown or disabled costs the same
 // as a wrong password. The password is compared byte by byte.
 //
-// A user with a bcrypt hash from elsewhere costs what that hash costs, so until its
-// first login, which replaces the hash, its time may tell that the name exists.
+// A user with a bcrypt hash from another system costs what that hash costs. Until the
+// user's first login, which replaces the hash, the time may show that the name exists.
 func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	if len(password) > MaxPassword {
 		return User{}, ErrPasswordTooLong
@@ -99,7 +99,7 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	var (
 		match bool
 		err   error
-		fresh string // what to keep in place of bcrypt or a hash made with other parameters
+		fresh string // hash that replaces bcrypt, or a hash made with other parameters
 	)
 	if busy := f.limit.do(ctx, func() {
 		match, err = compare(password, hash)
@@ -122,13 +122,13 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 	return r.user(), nil
 }
 
-// hash makes a hash with the current parameters, in the caller's slot of the limiter.
+// hash makes a hash with the current parameters. The caller has a slot of the limiter.
 func (f *File) hash(password string) (string, error) {
 	return argon2id.CreateHash(password, &f.params)
 }
 
-// Lookup returns the user of that subject, or [ErrUnknown] if there is none any more
-// or it is disabled.
+// Lookup returns the user of that subject, or [ErrUnknown] if there is none or the user
+// is disabled.
 func (f *File) Lookup(_ context.Context, subject string) (User, error) {
 	r := f.live.Get().find(subject)
 	if r == nil || r.Disabled {
@@ -147,26 +147,27 @@ func (t *table) lookup(name string) *record {
 	return t.find(name)
 }
 
-// Stale returns why the file on disk is not the one in use, or nil. It looks at the
-// disk like any other use.
+// Stale returns why the file on disk is not the one in use, or nil. It may read the
+// file, like any other use.
 func (f *File) Stale() error { return f.live.Stale() }
 
 // Generation returns a number that grows when other users come into use.
 func (f *File) Generation() uint64 { return f.live.Generation() }
 
-// RestAfter leaves the cores to others for a while after each hash, as long as rest says
-// of one that took so long, half a second at most. Call it before the first Check.
+// RestAfter keeps a core free of hashes for a while after each hash. rest returns for how
+// long after a hash that took that time; half a second is the most. Call it before the
+// first Check.
 func (f *File) RestAfter(rest func(took time.Duration) time.Duration) { f.limit.rest = rest }
 
 // Stats are counters and gauges of the hashing.
 type Stats struct {
-	Hashes  uint64 // checks that were begun, also those for unknown names
-	Busy    uint64 // calls that were turned away with [ErrBusy]
+	Hashes  uint64 // checks that began, also those for unknown names
+	Busy    uint64 // calls that were refused with [ErrBusy]
 	Running int    // hashes at this instant, at most Limit
 	Waiting int    // calls in the queue at this instant, at most 8 × Limit
 	Limit   int
-	Most    int   // calls that are taken at once: those running and those waiting
-	Memory  int64 // bytes that one hash takes at most, with the parameters in the file
+	Most    int   // calls that are accepted at once: those running and those waiting
+	Memory  int64 // the most bytes that one hash takes, with the parameters in the file
 }
 
 // Stats returns the numbers of this instant.

@@ -124,7 +124,7 @@ func TestNoFileIsNoUsers(t *testing.T) {
 }
 
 // Unknown, disabled and wrong: the same answer after the same work.
-func TestC08_UnknownUserCostsTheSame(t *testing.T) {
+func TestUnknownUserCostsTheSame_C08(t *testing.T) {
 	f, _ := newFile(t)
 	f.UseParams(1<<10, 1)
 	add(t, f, "alice", "cows")
@@ -162,7 +162,7 @@ func TestC08_UnknownUserCostsTheSame(t *testing.T) {
 	}
 }
 
-func TestC09_SpellingsOfANameAreOne(t *testing.T) {
+func TestSpellingsOfANameAreOneUser_C09(t *testing.T) {
 	f, _ := newFile(t)
 	add(t, f, "José", "cows")
 	for _, name := range []string{"josé", "JOSÉ", " José\t", "Jose\u0301", "JOSE\u0301"} {
@@ -184,7 +184,7 @@ func TestC09_SpellingsOfANameAreOne(t *testing.T) {
 	}
 }
 
-func TestC11_PasswordsAreBytes(t *testing.T) {
+func TestPasswordsAreComparedByteByByte_C11(t *testing.T) {
 	f, _ := newFile(t)
 	long := strings.Repeat("x", users.MaxPassword)
 	for name, password := range map[string]string{
@@ -213,7 +213,7 @@ func TestC11_PasswordsAreBytes(t *testing.T) {
 }
 
 // What happens to a user moves its version, so that what was issued before ends.
-func TestE13_VersionMoves(t *testing.T) {
+func TestVersionMovesWithPasswordAndDisabling_E13(t *testing.T) {
 	f, _ := newFile(t)
 	ctx := t.Context()
 	last := add(t, f, "alice", "cows").Version
@@ -256,7 +256,7 @@ func TestE13_VersionMoves(t *testing.T) {
 	}
 }
 
-func TestEditsOfNobody(t *testing.T) {
+func TestEditsOfUnknownUsersAreRefused(t *testing.T) {
 	f, _ := newFile(t)
 	add(t, f, "alice", "cows")
 	for what, err := range map[string]error{
@@ -349,7 +349,7 @@ func TestRehashOnReadOnlyDirectory(t *testing.T) {
 }
 
 // A password that was changed during a login is not put back by its rehash.
-func TestRehashLosesAgainstPasswd(t *testing.T) {
+func TestPasswdWinsAgainstRehash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, path := newFile(t)
 		add(t, f, "alice", "cows")
@@ -382,7 +382,7 @@ func TestReload(t *testing.T) {
 }
 
 // A bad edit changes nothing but what Stale says, until the file is right again.
-func TestL03_BadReload(t *testing.T) {
+func TestBadUsersFileLeavesUsersInForce_L03(t *testing.T) {
 	for _, bad := range []struct {
 		what, want string
 		spoil      func(t *testing.T, path, text string)
@@ -427,7 +427,7 @@ func TestL03_BadReload(t *testing.T) {
 	}
 }
 
-func TestL01_FilePermissions(t *testing.T) {
+func TestUsersFileOpenToOthersIsRefused_L01(t *testing.T) {
 	f, path := newFile(t)
 	add(t, f, "alice", "cows")
 	dir := filepath.Dir(path)
@@ -471,7 +471,7 @@ func TestL01_FilePermissions(t *testing.T) {
 // A mounted secret belongs to root and is readable by the group of the process; a
 // link leads to it, from a directory where everybody may add files and nobody may
 // replace them.
-func TestL01_MountedUsers(t *testing.T) {
+func TestMountedUsersMayBeReadableByTheirGroup_L01(t *testing.T) {
 	f, path := newFile(t)
 	add(t, f, "alice", "cows")
 	mount := t.TempDir()
@@ -495,7 +495,7 @@ func TestL01_MountedUsers(t *testing.T) {
 
 // Whoever reads the file while it is edited sees a whole one, and no edit of several
 // programs is lost.
-func TestINV24_EditsAreWhole(t *testing.T) {
+func TestEditsAreWholeAndNoneIsLost_INV24(t *testing.T) {
 	f, path := newFile(t)
 	for i := range 10 {
 		add(t, f, fmt.Sprintf("user%d", i), "cows")
@@ -575,7 +575,7 @@ func TestEditRefusesABrokenFile(t *testing.T) {
 }
 
 // Errors and logs show no password and no hash.
-func TestL11_NoSecretsInErrors(t *testing.T) {
+func TestErrorsAndLogsShowNoSecret_L11(t *testing.T) {
 	f, path := newFile(t)
 	const canary = "kanarienvogel"
 	add(t, f, "alice", canary+"-password")

@@ -29,8 +29,8 @@ func formatHash(p *argon2id.Params, salt, key []byte) string {
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.Memory, p.Iterations, p.Parallelism, b64(salt), b64(key))
 }
 
-// dummyHash is a hash with these parameters that no password has: checking it costs
-// what checking a user's costs, making it costs nothing.
+// dummyHash is a hash with these parameters that no password has. Checking it costs as
+// much as checking the hash of a user; making it costs nothing.
 func dummyHash(p argon2id.Params) string {
 	salt, key := make([]byte, p.SaltLength), make([]byte, p.KeyLength)
 	rand.Read(salt)
@@ -39,10 +39,10 @@ func dummyHash(p argon2id.Params) string {
 }
 
 // bcryptForm is a bcrypt hash as other systems write it. 2x marks the hashes of a
-// broken implementation, which nobody can check.
+// broken implementation, which cannot be checked.
 var bcryptForm = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
-// isBcrypt reports whether hash is bcrypt's, of whatever cost.
+// isBcrypt reports whether hash is a bcrypt hash, of any cost.
 func isBcrypt(hash string) bool { return bcryptForm.MatchString(hash) }
 
 // checkBcrypt bounds what a login with that hash costs.
@@ -54,9 +54,9 @@ func checkBcrypt(hash string) error {
 	return nil
 }
 
-// compare reports whether password is the one of hash. Bcrypt knows only the first
-// 72 bytes and takes "a" and "a\x00a" for the same, so passwords of either kind are
-// wrong, after the same work.
+// compare reports whether hash is that of password. Bcrypt reads only the first 72 bytes,
+// and reads "a\x00a" as "a", so passwords that are longer or have a NUL are wrong, after
+// the same work.
 func compare(password, hash string) (bool, error) {
 	if !isBcrypt(hash) {
 		return argon2id.ComparePasswordAndHash(password, hash)

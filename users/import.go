@@ -22,24 +22,24 @@ const (
 
 // ImportOptions say what [File.Import] does with the users it reads.
 type ImportOptions struct {
-	Scopes       []string // that every one of them gets; nil means the server's defaults
-	SkipExisting bool     // leave a user that is there already as it is; else it is an error
-	Words        []string // what [CheckPassword] should know besides the name
+	Scopes       []string // of each user; nil means the server's defaults
+	SkipExisting bool     // leave a user that exists as it is; else it is an error
+	Words        []string // for [CheckPassword], besides the name
 }
 
 // Imported is a user that [File.Import] read.
 type Imported struct {
 	User
-	Skipped bool  // there was one of that name, which is as it was
+	Skipped bool  // a user of that name existed, and is unchanged
 	Bcrypt  bool  // the hash was kept; the first login replaces it
-	Weak    error // why the password could not be set today; a hash does not tell
+	Weak    error // why [CheckPassword] refuses the password; nil for a hash
 }
 
 // Import adds the users of another system: lines of name:password in clear, or
 // htpasswd's with bcrypt hashes. Either all are added or none is. An error names the
-// lines that are wrong, of a file called from, and holds nothing of a password.
+// wrong lines of the file, which is called from, and holds nothing of a password.
 //
-// Weak passwords are taken, for people must be able to sign in.
+// Weak passwords are accepted, because their users must be able to sign in.
 func (f *File) Import(ctx context.Context, from string, r io.Reader, o ImportOptions) ([]Imported, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxImport+1))
 	if err != nil {
@@ -73,7 +73,7 @@ type entry struct {
 	password, hash string
 }
 
-// faults are what is wrong with the lines of a file.
+// faults are the faults of the lines of a file.
 type faults []lineError
 
 func (f faults) of(file string) error {
@@ -87,8 +87,8 @@ func (f faults) of(file string) error {
 	return errors.Join(all...)
 }
 
-// parseImport reads a file to import. A line that is blank or begins with # says
-// nothing, as in htpasswd's.
+// parseImport reads a file to import. A line that is blank or begins with # is
+// ignored, as htpasswd does.
 func parseImport(text []byte) (entries []*entry, wrong faults) {
 	first := map[string]int{}
 	n := 0
@@ -115,9 +115,9 @@ func parseImport(text []byte) (entries []*entry, wrong faults) {
 func parseEntry(line []byte) (*entry, error) {
 	switch {
 	case line[0] == '{':
-		return nil, errors.New("this is no name:password; a users file of Signet needs no import")
+		return nil, errors.New("not name:password; a users file of Signet needs no import")
 	case !utf8.Valid(line):
-		return nil, errors.New("not UTF-8; convert the file first, as with iconv")
+		return nil, errors.New("not UTF-8; convert the file first, for example with iconv")
 	}
 	name, secret, ok := strings.Cut(string(line), ":")
 	if !ok {
@@ -133,7 +133,7 @@ func parseEntry(line []byte) (*entry, error) {
 		e.hash, e.Bcrypt = secret, true
 		return e, checkBcrypt(secret)
 	case kind != "":
-		return nil, fmt.Errorf("this looks like %s; the hashes that can be taken over are bcrypt's, as of htpasswd -B (if it is the password itself, use `signet user add`)", kind)
+		return nil, fmt.Errorf("this looks like %s; only bcrypt hashes can be imported, such as those of htpasswd -B (if it is the password itself, use `signet user add`)", kind)
 	case secret == "":
 		return nil, errors.New("the password is empty")
 	case len(secret) > MaxPassword:
@@ -143,8 +143,8 @@ func parseEntry(line []byte) (*entry, error) {
 	return e, nil
 }
 
-// foreign are hashes that we cannot check. Taken for passwords they would let in
-// whoever has read the file.
+// foreign are hashes that cannot be checked here. If they were taken for passwords, a
+// reader of the file could sign in with them.
 var foreign = []struct {
 	form *regexp.Regexp
 	what string
@@ -172,7 +172,7 @@ func foreignHash(secret string) (kind string) {
 	return ""
 }
 
-// meet notes which of the users are there already.
+// meet notes which of the users exist already.
 func meet(entries []*entry, find func(string) *record, o ImportOptions) (wrong faults) {
 	for _, e := range entries {
 		switch {
@@ -186,7 +186,7 @@ func meet(entries []*entry, find func(string) *record, o ImportOptions) (wrong f
 	return wrong
 }
 
-// hashImport hashes the passwords, as many at once as the limiter lets run.
+// hashImport hashes the passwords, as many at once as the limiter allows.
 func (f *File) hashImport(ctx context.Context, entries []*entry, o ImportOptions) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cap(f.limit.slots))

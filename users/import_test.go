@@ -197,7 +197,7 @@ func TestImportBcrypt(t *testing.T) {
 
 // Bcrypt does not see byte 73, nor where a NUL ends a password: what it takes for the
 // same is not the same.
-func TestC11_BcryptTruncates(t *testing.T) {
+func TestBcryptTruncatesNoPassword_C11(t *testing.T) {
 	long := strings.Repeat("x", 72)
 	f, _ := newFile(t)
 	importText(t, f, "long:"+bcryptHash(t, "$2y$", long)+"\nshort:"+bcryptHash(t, "$2y$", "cow")+"\nnul:"+bcryptHash(t, "$2y$", "a\x00b"))

@@ -7,17 +7,17 @@ import (
 )
 
 const (
-	queuePerSlot = 8               // calls that may wait, for each that may run
+	queuePerSlot = 8               // calls that may wait for each one that may run
 	maxWait      = 2 * time.Second // of one call
 )
 
-// limiter bounds how many hashes run at once. More than one a core makes all of them
-// slower and costs memory for each.
+// limiter bounds how many hashes run at once. More than one a core would make all of them
+// slower, and each takes memory.
 type limiter struct {
 	slots   chan struct{}
 	waiting atomic.Int64
-	hashes  atomic.Uint64                          // begun
-	busy    atomic.Uint64                          // turned away
+	hashes  atomic.Uint64                          // that began
+	busy    atomic.Uint64                          // refused
 	rest    func(took time.Duration) time.Duration // how long a slot stays empty after a hash; may be nil
 }
 
@@ -56,7 +56,7 @@ func (l *limiter) enter(ctx context.Context) error {
 		return err
 	}
 	select {
-	case l.slots <- struct{}{}: // never past a waiting call: those fill a free slot at once
+	case l.slots <- struct{}{}: // passes no waiting call: that fills a free slot at once
 		return nil
 	default:
 	}
@@ -76,7 +76,7 @@ func (l *limiter) enter(ctx context.Context) error {
 	}
 }
 
-// queue takes a place in the queue, which never holds more than its bound, not even
+// queue takes a place in the queue, which never holds more calls than its bound, not even
 // for an instant.
 func (l *limiter) queue() bool {
 	for {

@@ -14,7 +14,7 @@ import (
 )
 
 // Two hundred logins at once cost the memory of a few.
-func TestC10_ManyLoginsAtOnce(t *testing.T) {
+func TestManyLoginsAtOnceTakeLittleMemory_C10(t *testing.T) {
 	f, _ := newFile(t)
 	const mib = 8
 	f.UseParams(mib<<10, 1)
@@ -79,7 +79,7 @@ func TestC10_ManyLoginsAtOnce(t *testing.T) {
 	}
 }
 
-func TestC10_QueueIsBounded(t *testing.T) {
+func TestQueueOfLoginsIsBounded_C10(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, _ := newFile(t)
 		f.SetLimit(1)

@@ -36,17 +36,17 @@ type record struct {
 
 var recordJSON = durable.NewJSON[record]()
 
-// user is what others see of r: everything but the hash.
+// user is the public part of r: everything except the hash.
 func (r *record) user() User {
 	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: slices.Clone(r.Scopes), Version: r.Version}
 }
 
-// table is what a file says. Lines keeps comments and the order of the lines, so that
-// an edit changes one line.
+// table is the content of a file. lines keeps comments and the order of the lines, so
+// that an edit changes one line.
 type table struct {
 	lines  []line
 	byName map[string]int // index into lines
-	memory uint32         // KiB, the most that a hash in it takes
+	memory uint32         // KiB, the most that one of the hashes takes
 }
 
 type line struct {
@@ -63,8 +63,8 @@ type lineError struct {
 func (e lineError) Error() string { return fmt.Sprintf("%d: %v", e.line, e.what) }
 func (e lineError) Unwrap() error { return e.what }
 
-// parse reads a users file. Its errors quote nothing of the file but field names:
-// the line may hold a password.
+// parse reads a users file. Its errors quote nothing of the file except for member
+// names: the line may hold a password.
 func parse(b []byte) (*table, error) {
 	t := &table{byName: map[string]int{}}
 	n := 0
@@ -89,7 +89,7 @@ func parse(b []byte) (*table, error) {
 	return t, nil
 }
 
-var errClearText = errors.New("not a line of a users file; if passwords stand here in clear, as in name:password, hash them with `signet user import`")
+var errClearText = errors.New("not a line of a users file; if it has passwords in clear, as in name:password, hash them with `signet user import`")
 
 func parseLine(b []byte) (*record, error) {
 	if len(b) > maxLine {
@@ -115,14 +115,14 @@ func parseLine(b []byte) (*record, error) {
 		return nil, err
 	}
 	if r.Version == "" {
-		// A line written by hand: a password changed by hand moves it.
+		// A line written by hand: the version changes with the hash.
 		sum := sha256.Sum256([]byte(r.Hash))
 		r.Version = hex.EncodeToString(sum[:8])
 	}
 	return r, r.checkText()
 }
 
-// checkText looks at what ends up in tokens and on pages.
+// checkText checks the texts that get into tokens and onto pages.
 func (r *record) checkText() error {
 	for name, text := range map[string]string{"email": r.Email, "display_name": r.DisplayName, "version": r.Version} {
 		if len(text) > 256 {
@@ -143,11 +143,11 @@ func (r *record) checkText() error {
 // notScope reports a character that no scope has (RFC 6749 §3.3).
 func notScope(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' }
 
-// parseHash returns the parameters of a PHC string. They come from outside and
-// decide what a login costs, so they have bounds.
+// parseHash returns the parameters of a PHC string. They come from the file and decide
+// what a login costs, so they have bounds.
 func parseHash(phc string) (argon2id.Params, error) {
 	p, salt, key, err := argon2id.DecodeHash(phc)
-	if err != nil || phc != formatHash(p, salt, key) { // the library takes trailing text
+	if err != nil || phc != formatHash(p, salt, key) { // the library accepts trailing text
 		return argon2id.Params{}, errors.New("hash is neither argon2id in PHC string format nor bcrypt")
 	}
 	for _, b := range []struct {
@@ -216,7 +216,7 @@ func (r *record) encode() (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// remove takes the user out; t has to be parsed again before it is used further.
+// remove removes the user; t has to be parsed again before further use.
 func (t *table) remove(name string) {
 	t.lines = slices.Delete(t.lines, t.byName[name], t.byName[name]+1)
 }

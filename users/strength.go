@@ -14,11 +14,11 @@ import (
 
 const (
 	minPassword = 8   // characters
-	maxScored   = 100 // characters that are looked at; the work grows with their square
+	maxScored   = 100 // characters that are checked; the work grows with their square
 	minBits     = 27  // log2 of the guesses that a password must withstand: 10^8
 	maxWord     = 24  // characters of the longest word looked up
 	minWord     = 3   // of the shortest
-	minRun      = 3   // characters of the shortest row of keys
+	minRun      = 3   // characters of the shortest row of keys that counts
 
 	pieceBits   = 1.0 // what a guesser pays for joining one more piece,
 	leetBits    = 1.0 // for p4ssw0rd,
@@ -26,14 +26,14 @@ const (
 	yearBits    = 7.2 // for one of 150 years
 )
 
-// PasswordError says why a password may not be set and what would help. It holds
-// nothing of the password, so it may be shown.
+// PasswordError says why a password may not be set, and which password would be better.
+// It holds nothing of the password, so it may be shown.
 type PasswordError string
 
 func (e PasswordError) Error() string { return string(e) }
 
-// CheckPassword holds the rules for a password that is about to be set; one that is
-// merely checked need not follow them. Words are what a guesser knows about the user
+// CheckPassword applies the rules for a password that is about to be set; passwords that
+// were set before need not follow them. words are what a guesser knows about the user
 // and the program: names, the e-mail address. The error is a [PasswordError].
 //
 // There is no rule about kinds of characters: those make passwords like Summer2024!,
@@ -43,7 +43,7 @@ func CheckPassword(password string, words ...string) error {
 	case len(password) > MaxPassword:
 		return ErrPasswordTooLong
 	case !utf8.ValidString(password):
-		return PasswordError("the password is not UTF-8, so nobody could type it on the login page")
+		return PasswordError("the password is not UTF-8, so it cannot be typed on the login page")
 	case utf8.RuneCountInString(password) < minPassword:
 		return PasswordError("the password has fewer than 8 characters; " + better)
 	}

@@ -124,4 +124,4 @@ func FuzzCheckPassword(f *testing.F) {
 const sayings = "the password is too easy to guess: it has too few different characters; it is little more than common passwords, words or names; " +
 	"it is little more than your name, your e-mail address or the name of this service; it is little more than neighbours in the alphabet or on the keyboard; " +
 	"it repeats itself; it is little more than a year or a date; take three or four words that have nothing to do with each other, or let a password manager make one; " +
-	"the password has fewer than 8 characters; the password is longer than 1024 bytes; not UTF-8, so nobody could type it on the login page"
+	"the password has fewer than 8 characters; the password is longer than 1024 bytes; not UTF-8, so it cannot be typed on the login page"

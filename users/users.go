@@ -1,10 +1,10 @@
-// Package users knows the resource owners: who may sign in, with which password,
-// and whether they still may when their grant is refreshed.
+// Package users knows the resource owners: it checks their passwords at login, and
+// whether they may still use the server when a grant is refreshed.
 //
 // There are two sources. [File] is a file of argon2id hashes, one user a line, that
 // the command line edits and the server reads again when it changes. [CheckFunc] is
-// a program's own check. Both keep to the same rule: no list of users never means
-// that everybody may sign in.
+// a program's own check. The same rule holds for both: without a list of users no user
+// may sign in.
 package users
 
 import (
@@ -17,26 +17,25 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// MaxPassword is the longest password that is looked at, in bytes. Whatever is longer
-// costs no hash (OAuth 2.1 §7.11 leaves the number to us).
+// MaxPassword is the longest password that is checked, in bytes. A longer one costs no
+// hash (OAuth 2.1 §7.11 leaves the number to the server).
 const MaxPassword = 1024
 
 // maxName is the longest normalised name, in bytes.
 const maxName = 128
 
-// What a caller branches on.
+// Errors that a caller branches on.
 var (
-	// ErrInvalid says that name and password do not belong together, without saying
-	// which of them is wrong.
+	// ErrInvalid says that the name or the password is wrong, without saying which.
 	ErrInvalid = errors.New("invalid name or password")
 
-	// ErrBusy says that too many logins wait already: the answer is 503, later.
+	// ErrBusy says that too many logins are waiting: the caller may try again later (503).
 	ErrBusy = errors.New("too many logins at once")
 
 	// ErrPasswordTooLong says that the password exceeds [MaxPassword].
 	ErrPasswordTooLong error = PasswordError("the password is longer than 1024 bytes")
 
-	// ErrUnknown says that there is no such user any more, or that it is disabled.
+	// ErrUnknown says that there is no such user, or that the user is disabled.
 	ErrUnknown = errors.New("no such user")
 
 	// ErrReadOnly says that the program may not write the users file.
@@ -49,13 +48,13 @@ type User struct {
 	Name        string   // what the user signs in with
 	Email       string   // may be empty
 	DisplayName string   // may be empty
-	Scopes      []string // the user's own; nil means the server's defaults
-	Version     string   // moves with the password and with disabling; empty when the source has none
+	Scopes      []string // that the user may grant; nil means the server's defaults
+	Version     string   // changes with the password and with disabling; empty if the source has no versions
 }
 
 // CheckFunc is a program's own check of a name and a password. It returns
-// [ErrInvalid] when they are wrong; any other error means that it could not tell.
-// It may be called by many requests at once and limits itself.
+// [ErrInvalid] when they are wrong; any other error means that the check failed. It may
+// be called by many requests at once, and limits its own work.
 type CheckFunc func(ctx context.Context, name, password string) (User, error)
 
 // Check calls f. A user without a subject is an error, not a login.
@@ -73,19 +72,19 @@ func (f CheckFunc) Check(ctx context.Context, name, password string) (User, erro
 	if u.Name == "" {
 		u.Name = name
 	}
-	u.Version = "" // Lookup could not tell it
+	u.Version = "" // Lookup does not know versions
 	return u, nil
 }
 
-// Lookup believes the subject and knows no more: a function that checks passwords
-// cannot be asked whether a user is still there, nor under which name.
+// Lookup returns a user of that subject in any case: a function that checks passwords
+// does not tell whether a user still exists, or under which name.
 func (f CheckFunc) Lookup(_ context.Context, subject string) (User, error) {
 	return User{Subject: subject}, nil
 }
 
-// Normalize returns the form of a login name under which it is looked up, counted
-// and used as a subject: trimmed, in lower case, NFC. An error says what makes it no
-// name at all.
+// Normalize returns the form of a login name that is used for looking it up, for
+// counting failed logins and as the subject: trimmed, in lower case, NFC. An error says
+// why the text is not a name.
 func Normalize(name string) (string, error) {
 	switch {
 	case len(name) > 8*maxName: // not worth normalising
@@ -93,7 +92,7 @@ func Normalize(name string) (string, error) {
 	case !utf8.ValidString(name):
 		return "", errors.New("the name is not UTF-8")
 	}
-	// Lower case may compose anew, so NFC comes last too.
+	// Lower case may need composing again, so NFC is also the last step.
 	name = norm.NFC.String(strings.ToLower(norm.NFC.String(strings.TrimSpace(name))))
 	switch {
 	case name == "":
@@ -106,7 +105,7 @@ func Normalize(name string) (string, error) {
 	return name, nil
 }
 
-// invisible reports whether r shows as nothing, or changes how its neighbours show.
+// invisible reports whether r is not displayed, or changes how other characters are.
 func invisible(r rune) bool {
 	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }

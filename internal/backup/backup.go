@@ -1,11 +1,11 @@
-// Package backup is the file in which an operator keeps a server's state for bad
-// days: the rows of its store, its users and its configured clients. The root secret
-// is not in it, and it is of no use without.
+// Package backup makes and restores the file in which an operator keeps the state of a
+// server: the rows of its store, its users and its configured clients. The root secret is
+// not in the file, which is of no use without it.
 //
 // The file is text, one JSON value a line, and the same for both engines, so a backup
 // of a SQLite file can be restored into a PostgreSQL database. It is written and read
 // as a stream. Its last line carries a checksum of all before, sealed under the root
-// secret: what is cut, damaged or changed by somebody else is refused.
+// secret: a file that was cut off, damaged or changed is refused.
 //
 //	{"signet_backup":1,"made":"2026-11-20T22:00:00Z","version":"0.1.0","root":"…","seen":1795212000000}
 //	{"file":"users"}
@@ -45,16 +45,16 @@ const (
 	chunk   = 48 << 10 // of a file, a line
 )
 
-// Header says what a backup is of.
+// Header is the first line of a backup.
 type Header struct {
 	Format  int       `json:"signet_backup"`
 	Made    time.Time `json:"made"`
 	Version string    `json:"version"` // of the program
 	Root    string    `json:"root"`    // fingerprint of the root secret under which the store was made
-	Seen    int64     `json:"seen"`    // the latest time that the store had seen, Unix milliseconds
+	Seen    int64     `json:"seen"`    // the latest time that the store knew, Unix milliseconds
 }
 
-// section is a line that says what follows.
+// section is a line that announces the lines after it.
 type section struct {
 	File    string   `json:"file,omitempty"`
 	Table   string   `json:"table,omitempty"`
@@ -107,7 +107,7 @@ func (w *Writer) File(name string, content io.Reader) error {
 	}
 }
 
-// Row adds a row. Those of one table follow each other.
+// Row adds a row. The rows of a table must follow each other.
 func (w *Writer) Row(t store.Table, values []any) error {
 	if t.Name != w.table {
 		w.table = t.Name
@@ -118,7 +118,7 @@ func (w *Writer) Row(t store.Table, values []any) error {
 	return w.lines.Encode(values)
 }
 
-// Close writes the end, without which the backup is none.
+// Close writes the end. Without it the backup is refused.
 func (w *Writer) Close() error {
 	sum := w.sum.Sum(nil)
 	sealed, err := seal.Seal(w.ring, seal.Backup{Sum: sum})
@@ -144,8 +144,8 @@ type Reader struct {
 	table store.Table
 }
 
-// NewReader reads the header. A backup of another root secret, of a later format, or
-// what is none at all, is refused here.
+// NewReader reads the header. It refuses a backup of another root secret or of a later
+// format, and a file that is no backup.
 func NewReader(r io.Reader, ring *seal.Keyring) (*Reader, error) {
 	b := &Reader{ring: ring, from: bufio.NewReaderSize(r, maxLine), sum: sha256.New()}
 	if err := b.advance(); err != nil {
@@ -157,13 +157,13 @@ func NewReader(r io.Reader, ring *seal.Keyring) (*Reader, error) {
 	case b.Header.Format > format:
 		return nil, fmt.Errorf("%w: it has the format %d, this one knows %d", ErrNewer, b.Header.Format, format)
 	case !ring.HasFingerprint(b.Header.Root):
-		return nil, fmt.Errorf("%w (its fingerprint is %s, that of the one in use %s): a backup does not hold the secret and needs the one of its time. "+
+		return nil, fmt.Errorf("%w (its fingerprint is %s, that of the one in use %s): a backup does not hold the secret, and needs the secret of the server at that time. "+
 			"Put it back, or list it after the present one (SIGNET_SECRET=present,old)", ErrOtherRoot, b.Header.Root, ring.Fingerprint())
 	}
 	return b, b.advance()
 }
 
-// advance goes to the next line. All before is in the sum then.
+// advance goes to the next line. All lines before it are in the sum then.
 func (r *Reader) advance() error {
 	r.sum.Write(r.line)
 	line, err := r.from.ReadSlice('\n')
@@ -203,7 +203,7 @@ func (r *Reader) Files(fn func(name string, part []byte) error) error {
 			}
 			var part []byte
 			if err := json.Unmarshal(r.line, &part); err != nil {
-				return r.damaged("is no part of a file")
+				return r.damaged("is not a part of a file")
 			}
 			if err := fn(s.File, part); err != nil {
 				return err
@@ -219,9 +219,9 @@ func (r *Reader) section() (s section, err error) {
 	return s, nil
 }
 
-// Next returns the next row. After the last one it returns [io.EOF], if the end is
-// there, all before it is as it was written, and who wrote it had the root secret. The
-// slice is the caller's.
+// Next returns the next row. After the last one it returns [io.EOF], if the end is there,
+// all lines before it are as they were written, and the writer had the root secret. The
+// caller may keep the slice.
 func (r *Reader) Next() (t store.Table, values []any, err error) {
 	for r.line[0] != '[' {
 		s, err := r.section()
@@ -242,7 +242,7 @@ func (r *Reader) Next() (t store.Table, values []any, err error) {
 		}
 	}
 	if values, err = parseRow(r.line); err != nil || len(values) != len(r.table.Columns) {
-		return t, nil, r.damaged("is no row of the table " + r.table.Name)
+		return t, nil, r.damaged("is not a row of the table " + r.table.Name)
 	}
 	return r.table, values, r.advance()
 }
@@ -288,7 +288,7 @@ func parseRow(line []byte) ([]any, error) {
 	return values, nil
 }
 
-// check compares the end with all that was read, and returns io.EOF if it is right.
+// check compares the end with the lines before it, and returns io.EOF if it is right.
 func (r *Reader) check(e *end) error {
 	sum := r.sum.Sum(nil)
 	if e.SHA256 != hex.EncodeToString(sum) {
@@ -296,7 +296,7 @@ func (r *Reader) check(e *end) error {
 	}
 	sealed, err := seal.Open[seal.Backup](r.ring, e.Seal)
 	if err != nil || !bytes.Equal(sealed.Sum, sum) {
-		return fmt.Errorf("%w: its end was not sealed under this root secret: somebody else changed it", ErrDamaged)
+		return fmt.Errorf("%w: its end was not sealed under this root secret: it was changed after it was made", ErrDamaged)
 	}
 	if _, err := r.from.ReadByte(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: something follows its end", ErrDamaged)

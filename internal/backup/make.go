@@ -14,7 +14,7 @@ import (
 	"signet/internal/store"
 )
 
-// Files are those that a backup holds beside the store.
+// Files are the files that a backup holds beside the store.
 type Files struct {
 	Users, Clients string
 }

@@ -15,18 +15,17 @@ import (
 	"signet/internal/store"
 )
 
-// Replacing says what [Restore] may put something else in the place of. What was there
-// is set aside under another name.
+// Replacing says what [Restore] may replace. What it replaces stays under another name.
 type Replacing struct {
 	Store bool
 	Files bool // users and clients
 }
 
 // Restore makes a data directory, or a shared store, of a backup. The store has a new
-// epoch: nothing that was issued before is accepted, and everybody signs in again. Files
-// that are there stay, unless they are to be replaced. It refuses while a server runs,
-// and a store that is there. Whatever is wrong with the backup is found before anything
-// is changed. It returns what it did, a line each.
+// epoch: nothing that was issued before is accepted, and all users sign in again. Existing
+// files stay, and an existing store is an error, unless replace says otherwise. It refuses
+// while a server runs. Every fault of the backup is found before anything is changed. It
+// returns a line for each thing that it did.
 func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, replace Replacing) (did []string, err error) {
 	ring, err := state.RestoreRing(d)
 	if err != nil {
@@ -45,7 +44,7 @@ func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, rep
 		Fingerprint: b.Header.Root, Seen: time.UnixMilli(b.Header.Seen), Next: r.counting(b),
 	}, replace.Store)
 	if errors.Is(err, fs.ErrExist) {
-		return r.did, fmt.Errorf("%w: --replace puts the backup in its place, and sets what is there aside", err)
+		return r.did, fmt.Errorf("%w: --replace puts the backup in its place, and keeps the store that is there under another name", err)
 	}
 	if err != nil {
 		return r.did, err
@@ -54,7 +53,7 @@ func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, rep
 	if aside != "" {
 		did = append(did, "what was there is now "+aside)
 	}
-	return append(did, "the store has a new epoch: everybody signs in again"), nil
+	return append(did, "the store has a new epoch: all users sign in again"), nil
 }
 
 // restoring is a restore in progress.
@@ -67,7 +66,7 @@ type restoring struct {
 	did     []string
 }
 
-// file takes the parts of a file to a temporary one beside its place.
+// file writes the parts of a file to a temporary file beside its place.
 func (r *restoring) file(name string, part []byte) error {
 	if part == nil {
 		path := r.files.path(name)
@@ -91,9 +90,9 @@ func (r *restoring) forget() {
 	}
 }
 
-// counting passes rows on. At their end the backup is known to be whole: the files take
-// their places then, before the store does, so that whoever has to repeat a restore
-// that was cut short finds them in place.
+// counting passes the rows on and counts them. After the last row the backup is known to be
+// whole. The files are then put in their places, before the store is, so that they are
+// there when a restore that was interrupted is repeated.
 func (r *restoring) counting(b *Reader) func() (store.Table, []any, error) {
 	r.rows = map[string]int{}
 	return func() (store.Table, []any, error) {
@@ -120,7 +119,7 @@ func (r *restoring) placeAll() error {
 	return nil
 }
 
-// place gives a file its name, if that is free or may be taken.
+// place gives a file its name, if that is free or may be replaced.
 func (r *restoring) place(f *durable.Staged, path string) error {
 	there, err := os.ReadFile(path)
 	switch {
@@ -134,7 +133,7 @@ func (r *restoring) place(f *durable.Staged, path string) error {
 			return err
 		}
 		if !r.replace {
-			r.did = append(r.did, "kept "+path+", which is not the backup's: --replace-files puts that in its place")
+			r.did = append(r.did, "kept "+path+", which differs from the backup: --replace-files puts the backup in its place")
 			return nil
 		}
 		aside := path + time.Now().UTC().Format(".replaced-20060102-150405.000")

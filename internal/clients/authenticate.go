@@ -10,14 +10,14 @@ import (
 )
 
 // Authenticate identifies the client of a token, revocation or introspection
-// request and authenticates it (OAuth 2.1 §2.4). What it says to the client is
+// request and authenticates it (OAuth 2.1 §2.4). Its errors are
 // invalid_client, or invalid_request for a request that contradicts itself.
-// usedBasic tells whether a 401 has to name the Basic scheme (RFC 6749 §5.2); it is
-// meant also when there is an error.
+// usedBasic reports whether a 401 has to name the Basic scheme (RFC 6749 §5.2), also when
+// there is an error.
 //
-// A registered client is held to the method it registered. A configured one has
-// never chosen between Basic and the body, and client libraries pick either, so
-// both will do. In no case does a client that has a secret get by without it.
+// A registered client must use the method that it registered. A configured client has
+// registered none, and client libraries use either Basic or the body, so both are
+// accepted. A client that has a secret must always send it.
 func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
 	if len(h.Values("Authorization")) > 1 {
 		return nil, false, oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
@@ -36,9 +36,9 @@ func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Value
 	return &k.Client, usedBasic, nil
 }
 
-// claimed finds the client that a request says it comes from, with the readings of
-// the secret that it sent. There are two in a Basic header, which some clients
-// form-encode and others do not.
+// claimed finds the client that a request names, with the possible readings of the secret
+// in the request. A Basic header has two, because some clients form-encode it and others
+// do not.
 func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
 	id, bodySecret := form.Get("client_id"), form.Get("client_secret")
 	switch {
@@ -70,8 +70,7 @@ func (r *Registry) named(id string) (known, error) {
 	return k, err
 }
 
-// authenticate checks the secret that the client sent; all readings of it are
-// compared, whichever is right.
+// authenticate checks the secret that the client sent. It always compares all readings.
 func (k *known) authenticate(secrets []string, usedBasic bool) error {
 	sent, right := secrets[0] != "", false
 	if k.matches == nil {

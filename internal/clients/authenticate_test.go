@@ -86,7 +86,7 @@ func TestAuthenticates(t *testing.T) {
 
 // A client with a secret proves it, in the way that it registered; one without
 // sends none; and a request says once who it is from.
-func TestD11_ClientAuthentication(t *testing.T) {
+func TestClientsWithSecretsProveThem_D11(t *testing.T) {
 	f := newAuthFixture(t)
 	secret := "&client_secret=" + f.secret
 	for name, c := range map[string]struct {

@@ -4,7 +4,7 @@
 //
 // A registration is not stored anywhere: the client id is the registration, sealed,
 // and its secret is derived from the id. So any replica knows every registered
-// client, a flood of registrations costs no memory, and none of them ends.
+// client, a flood of registrations costs no memory, and no registration ends.
 package clients
 
 import (
@@ -20,7 +20,7 @@ import (
 )
 
 // ErrUnknown is returned for an id that names no client.
-var ErrUnknown = errors.New("clients: no such client")
+var ErrUnknown = errors.New("no such client")
 
 // How a client authenticates at the token endpoint (RFC 7591 §2).
 const (
@@ -46,12 +46,12 @@ type Client struct {
 	Name         string // for people; may be empty
 	RedirectURIs []string
 	Method       string   // none, client_secret_basic or client_secret_post
-	Scopes       []string // what it may ask for, or, if Registered, asks for by default; nil, for a demo client, is all that is supported
+	Scopes       []string // that it may request, or, if Registered, that it requests by default; nil, for a demo client: all that are supported
 	GrantTypes   []string // that it may use; none: all
-	Registered   bool     // by itself: nobody vouches for its name
+	Registered   bool     // by itself, so its name is not verified
 	Issued       int64    // Unix seconds
 
-	PostLogoutRedirectURIs []string // where the browser may go after a logout; each exactly so
+	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 }
 
 // Hash is the short form of the id that grants carry.
@@ -66,8 +66,8 @@ func (c *Client) MayUse(grantType string) bool {
 }
 
 // RedirectURI returns where the response to an authorization request goes, given
-// its redirect_uri parameter. That may be missing if there is only one it could
-// be (OAuth 2.1 §2.3.2). The error is invalid_request and must not be redirected.
+// its redirect_uri parameter. That may be missing if the client has one redirect URI
+// (OAuth 2.1 §2.3.2). The error is invalid_request and must not be redirected.
 func (c *Client) RedirectURI(requested string) (string, error) {
 	if requested == "" {
 		if len(c.RedirectURIs) != 1 {
@@ -85,10 +85,10 @@ func (c *Client) RedirectURI(requested string) (string, error) {
 
 // Options are what Open needs.
 type Options struct {
-	Path         string // of clients.json; a file that does not exist has no clients
-	GroupMayRead bool   // clients.json may be readable by its group, as mounted secrets are
+	Path         string // of clients.json; without a file there are no configured clients
+	GroupMayRead bool   // clients.json may be readable by its group, as a mounted secret is
 	Ring         *seal.Keyring
-	Scopes       []string // supported; a registration that asks for others is refused
+	Scopes       []string // supported; a registration that requests others is refused
 	Default      []string // scopes of a client that has none of its own
 	Schemes      []string // private-use redirect schemes for registrations; nil: Cursor's
 
@@ -106,18 +106,18 @@ type Registry struct {
 	file *durable.Live[map[string]known] // nil: no clients are configured
 }
 
-// known is a client and how it proves that it is one.
+// known is a client with the check of its secret.
 type known struct {
 	Client
 	matches func(secret string) bool // nil: a public client
-	strict  bool                     // held to Method, where the other way to send a secret would do too
+	strict  bool                     // must use Method; a client that is not strict may send its secret in the other way too
 }
 
 // Open reads clients.json. A file that cannot be used is an error here; later, when
 // it changes, it is one for [Registry.Stale].
 func Open(o Options) (*Registry, error) {
 	if o.Ring == nil {
-		return nil, errors.New("clients: no keyring")
+		return nil, errors.New("a registry of clients needs a keyring")
 	}
 	if o.Schemes == nil {
 		o.Schemes = defaultSchemes
@@ -158,7 +158,7 @@ func (o *Options) demo(c Client) known {
 	return known{Client: c, matches: func(s string) bool { return equal(s, secret) }}
 }
 
-// equal compares secrets in a time that tells neither content nor length.
+// equal compares secrets in a time that depends neither on content nor on length.
 func equal(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
@@ -166,7 +166,7 @@ func equal(a, b string) bool {
 
 // Find returns the client named id: a configured one, the demo mode's, or a
 // registered one, which is read from the id itself. [ErrUnknown] means that there
-// is none. The caller does not change what the client's slices hold.
+// is none. The caller must not change the elements of the client's slices.
 func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
 	k, err := r.find(id)
 	if err != nil {
@@ -185,9 +185,9 @@ func (r *Registry) find(id string) (known, error) {
 	return r.registered(id)
 }
 
-// registered opens a client id that Register issued. Redirect URIs that may not be
-// registered any more are left out: a registration lives for ever, so a rule that
-// became stricter has to reach it here.
+// registered opens a client id that Register issued. Redirect URIs that may no longer be
+// registered are left out: a registration never ends, so a rule that became stricter is
+// applied to it here.
 func (r *Registry) registered(id string) (known, error) {
 	c, err := seal.Open[seal.Client](r.o.Ring, id)
 	if err != nil {

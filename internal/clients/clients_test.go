@@ -140,7 +140,7 @@ func TestDemoClientNeedsDemoMode(t *testing.T) {
 
 // With an exact match or one URI to choose from a redirect URI is settled, and not
 // without (OAuth 2.1 §2.3.2).
-func TestB05_OmittedRedirectURI(t *testing.T) {
+func TestRedirectURIMayBeOmittedIfThereIsOne_B05(t *testing.T) {
 	one := clients.Client{RedirectURIs: []string{"https://app.test/cb"}}
 	if got, err := one.RedirectURI(""); err != nil || got != "https://app.test/cb" {
 		t.Errorf("%q, %v; want the only one", got, err)
@@ -152,7 +152,7 @@ func TestB05_OmittedRedirectURI(t *testing.T) {
 	wantError(t, err, oauth.InvalidRequest, 400)
 }
 
-func TestB02_UnregisteredRedirectURI(t *testing.T) {
+func TestUnregisteredRedirectURIIsRefused_B02(t *testing.T) {
 	c := clients.Client{RedirectURIs: []string{"https://app.test/cb", "http://localhost/cb?x=1"}}
 	for _, uri := range c.RedirectURIs {
 		if got, err := c.RedirectURI(uri); err != nil || got != uri {
@@ -167,7 +167,7 @@ func TestB02_UnregisteredRedirectURI(t *testing.T) {
 
 // The response goes to the port that the client asked for, since nobody listens on
 // the registered one.
-func TestB03_LoopbackPort(t *testing.T) {
+func TestLoopbackRedirectMayUseAnyPort_B03(t *testing.T) {
 	c := clients.Client{RedirectURIs: []string{"http://127.0.0.1:8080/cb"}}
 	if got, err := c.RedirectURI("http://127.0.0.1:51004/cb"); err != nil || got != "http://127.0.0.1:51004/cb" {
 		t.Errorf("%q, %v", got, err)
@@ -180,7 +180,7 @@ func TestB03_LoopbackPort(t *testing.T) {
 
 // An id that this instance did not issue, or not in these bytes, is nobody's; and
 // no client chooses its own.
-func TestH04_ForgedClientID(t *testing.T) {
+func TestForgedClientIDIsUnknown_H04(t *testing.T) {
 	o := options(t)
 	r := open(t, o)
 	doc := `{"client_id":"alice","client_secret":"mine","redirect_uris":["https://app.test/cb"]}`

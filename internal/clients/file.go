@@ -23,7 +23,7 @@ const (
 	maxID     = 128
 	minSecret = 8
 	maxSecret = 256
-	patience  = 10 * time.Second // with another edit
+	patience  = 10 * time.Second // how long an edit waits for another one
 )
 
 // Configured is a client of clients.json, without its secret.
@@ -41,7 +41,7 @@ type Configured struct {
 // File is clients.json as the commands edit it.
 type File struct {
 	Path         string
-	GroupMayRead bool // it may be readable by its group, as mounted secrets are
+	GroupMayRead bool // it may be readable by its group, as a mounted secret is
 }
 
 func (f File) access() durable.Access { return durable.Access{GroupRead: f.GroupMayRead} }
@@ -72,7 +72,7 @@ func (e *entry) known(o Options) known {
 	return k
 }
 
-// check says what is wrong with an entry of the file.
+// check returns what is wrong with an entry of the file.
 func (e *entry) check() error {
 	switch {
 	case e.ID == "" || len(e.ID) > maxID:
@@ -101,8 +101,8 @@ func (e *entry) check() error {
 }
 
 // configuredSchemes are the private-use schemes for one redirect URI of a
-// configured client. Writing it into the file lists it, so any scheme goes that
-// RFC 8252 §7.1 allows, one with a domain name in it.
+// configured client. An entry of the file allows its own scheme, which may be any that
+// RFC 8252 §7.1 allows: one that contains a domain name.
 func configuredSchemes(uri string) []string {
 	if scheme, _, ok := strings.Cut(uri, ":"); ok && strings.Contains(scheme, ".") {
 		return []string{scheme}
@@ -149,7 +149,7 @@ func parseFile(text []byte) ([]entry, error) {
 	return list.Clients, nil
 }
 
-// Spec describes a client to be added. Without Secret one is made, unless the
+// Spec describes a client to be added. If Secret is empty, a secret is made, unless the
 // client is public.
 type Spec struct {
 	ID           string
@@ -162,9 +162,9 @@ type Spec struct {
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
 }
 
-// Add puts a client into the file, which it makes if need be, and returns
-// it with its secret. The secret is kept as a hash and never seen again. A running
-// server notices within about a second.
+// Add adds a client to the file, which it makes if there is none, and returns the client
+// with its secret. The file has only a hash of the secret. A running server notices the
+// client within about a second.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix(),
 		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs}
@@ -197,8 +197,8 @@ func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configure
 	return c, secret, nil
 }
 
-// checkSecret says what is wrong with a secret that the operator chose. The lower
-// bound is not what makes it hard to guess offline: its hash is keyed.
+// checkSecret returns what is wrong with a secret that the operator chose. The lower
+// bound need not prevent guessing offline: the hash is keyed.
 func checkSecret(secret string, public bool) error {
 	switch {
 	case secret == "":
@@ -236,8 +236,8 @@ func (f File) List() ([]Configured, error) {
 	return list, err
 }
 
-// Remove takes the client named id out of the file. It is [ErrUnknown] if it is not
-// there.
+// Remove removes the client named id from the file. The error is [ErrUnknown] if there is
+// none.
 func (f File) Remove(ctx context.Context, id string) error {
 	return f.change(ctx, func(list []entry) ([]entry, error) {
 		i := slices.IndexFunc(list, func(e entry) bool { return e.ID == id })
@@ -248,8 +248,7 @@ func (f File) Remove(ctx context.Context, id string) error {
 	})
 }
 
-// change replaces the file by what edit makes of its clients. Of two processes
-// that do so one waits; a reader sees the old file or the new one, whole.
+// change replaces the list of clients in the file by the result of edit.
 func (f File) change(ctx context.Context, edit func([]entry) ([]entry, error)) error {
 	if err := durable.MakeDir(filepath.Dir(f.Path)); err != nil {
 		return err

@@ -166,7 +166,7 @@ func TestConcurrentAdds(t *testing.T) {
 
 // A file, or the folder around it, that others may read or write is not used; the
 // error says which and what it should be.
-func TestL01_Permissions(t *testing.T) {
+func TestClientsFileOpenToOthersIsRefused_L01(t *testing.T) {
 	o := options(t)
 	add(t, o, clients.Spec{ID: "web"})
 	chmod := func(path string, mode os.FileMode) {
@@ -215,7 +215,7 @@ func TestL01_Permissions(t *testing.T) {
 	refuses("folder in the place of the file", dir, dir, "regular")
 }
 
-func TestAddMakesNoFileWhereEverybodyWrites(t *testing.T) {
+func TestAddMakesNoFileWhereOthersMayWrite(t *testing.T) {
 	o := options(t)
 	dir := filepath.Dir(o.Path)
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -245,7 +245,7 @@ func TestAddFollowsLink(t *testing.T) {
 }
 
 // Mounted secrets belong to root and are readable by the group of the process.
-func TestL01_GroupMayRead(t *testing.T) {
+func TestMountedClientsMayBeReadableByTheirGroup_L01(t *testing.T) {
 	o := options(t)
 	add(t, o, clients.Spec{ID: "web"})
 	o.GroupMayRead = true

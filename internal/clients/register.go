@@ -22,23 +22,23 @@ import (
 const (
 	maxBody         = 16 << 10
 	maxRedirectURIs = 10
-	maxRegisteredID = 1500 // it travels in URLs, next to much else
+	maxRegisteredID = 1500 // it travels in URLs, beside other parameters
 	maxName         = 100  // characters
 )
 
-// Registration is the answer to a registration (RFC 7591 §3.2.1). It says what
-// will be enforced, and repeats what else the client said about itself.
+// Registration is the answer to a registration (RFC 7591 §3.2.1). It has the
+// values that will be enforced, and repeats the rest of what the client sent.
 type Registration struct {
 	ClientID        string `json:"client_id"`
 	ClientSecret    string `json:"client_secret,omitempty"`
-	SecretExpiresAt *int64 `json:"client_secret_expires_at,omitempty"` // 0, never, beside a secret
+	SecretExpiresAt *int64 `json:"client_secret_expires_at,omitempty"` // 0, which means never, beside a secret
 	IssuedAt        int64  `json:"client_id_issued_at"`
 
 	metadata
 }
 
-// metadata is what a client may say about itself (RFC 7591 §2). Only the first
-// group is kept; nothing in the second one is looked at again, nor ever fetched.
+// metadata is what a client may say about itself (RFC 7591 §2). Only the first group is
+// kept; the second one is not used again, and nothing in it is ever fetched.
 type metadata struct {
 	RedirectURIs  []string `json:"redirect_uris"`
 	Method        string   `json:"token_endpoint_auth_method"`
@@ -59,7 +59,7 @@ type metadata struct {
 	SoftwareVersion string   `json:"software_version,omitempty"`
 	ApplicationType string   `json:"application_type,omitempty"` // OpenID Connect Registration §2
 
-	// Checked and not repeated: a client library expects a string here.
+	// Checked but not repeated: a client library expects a string here.
 	Keys json.RawMessage `json:"-"`
 }
 
@@ -88,7 +88,7 @@ func (r *Registry) Register(_ context.Context, body []byte) (*Registration, erro
 	return r.issue(m, scope, time.Now())
 }
 
-// issue seals what will be enforced into an id, and derives the secret from it.
+// issue seals the values that will be enforced into an id, and derives the secret from it.
 func (r *Registry) issue(m *metadata, scope []string, now time.Time) (*Registration, error) {
 	sealed := seal.Client{Name: m.Name, RedirectURIs: m.RedirectURIs, Method: m.Method, Scope: scope, Issued: now.Unix(), PostLogoutRedirectURIs: m.PostLogoutRedirectURIs}
 	id, err := seal.Seal(r.o.Ring, sealed)
@@ -175,7 +175,7 @@ func readMembers(body []byte) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// check refuses what cannot be, fills in what was left out, and cleans the name.
+// check refuses impossible values, fills in those that are missing, and cleans the name.
 func (m *metadata) check(schemes []string) error {
 	if err := m.checkRedirectURIs(schemes); err != nil {
 		return err
@@ -214,8 +214,8 @@ func (m *metadata) checkRedirectURIs(schemes []string) error {
 	return nil
 }
 
-// checkPostLogoutRedirectURIs holds them to the rule of redirect URIs: the browser
-// is sent to either.
+// checkPostLogoutRedirectURIs applies the rule of redirect URIs, because the browser is
+// sent to these too.
 func (m *metadata) checkPostLogoutRedirectURIs(schemes []string) error {
 	if n := len(m.PostLogoutRedirectURIs); n > maxRedirectURIs {
 		return bad("post_logout_redirect_uris must have at most %d entries, not %d", maxRedirectURIs, n)
@@ -230,7 +230,7 @@ func (m *metadata) checkPostLogoutRedirectURIs(schemes []string) error {
 
 // checkCapabilities settles grant types, response types and authentication. A
 // client that omits the method gets a secret: that is RFC 7591's default (§2).
-// refresh_token is always in the answer, because clients do not refresh without.
+// refresh_token is always in the answer, because clients without it do not refresh.
 func (m *metadata) checkCapabilities() error {
 	for _, g := range m.GrantTypes {
 		if !slices.Contains(grantTypes, g) {
@@ -257,8 +257,8 @@ func (m *metadata) checkCapabilities() error {
 	return nil
 }
 
-// checkKeys refuses a private key in jwks: whoever sends one has lost it already,
-// and should hear so (RFC 7591 §2).
+// checkKeys refuses a private key in jwks: a client that sends one has disclosed it, and
+// should learn that (RFC 7591 §2).
 func (m *metadata) checkKeys() error {
 	if len(m.Keys) == 0 {
 		return nil
@@ -305,8 +305,8 @@ func (r *Registry) registeredScope(requested string) ([]string, error) {
 	return scope, nil
 }
 
-// cleanName makes a self-chosen name fit to be shown: one line of at most 100
-// characters, none of which is invisible or turns the text around it.
+// cleanName makes a name that the client chose fit to be shown: one line of at most 100
+// characters, none of which is invisible or changes the direction of the text.
 func cleanName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

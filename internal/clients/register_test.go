@@ -115,7 +115,7 @@ func TestRedirectURIsOfRealClients(t *testing.T) {
 	}
 }
 
-func TestH01_DangerousRedirectURIs(t *testing.T) {
+func TestDangerousRedirectURIsAreRefused_H01(t *testing.T) {
 	r := open(t, options(t))
 	register(t, r, document("", nil))
 	for _, uri := range []string{
@@ -138,7 +138,7 @@ func TestH01_DangerousRedirectURIs(t *testing.T) {
 	refused(t, r, `{"Redirect_URIs":["https://app.test/cb"]}`, oauth.InvalidRedirectURI)
 }
 
-func TestH02_OtherMetadataURIs(t *testing.T) {
+func TestOtherURIsOfMetadataAreChecked_H02(t *testing.T) {
 	r := open(t, options(t))
 	for _, member := range []string{"client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri"} {
 		register(t, r, document(member, "https://app.test/page?x#y"))
@@ -149,7 +149,7 @@ func TestH02_OtherMetadataURIs(t *testing.T) {
 	}
 }
 
-func TestH03_InconsistentCapabilities(t *testing.T) {
+func TestInconsistentCapabilitiesAreRefused_H03(t *testing.T) {
 	r := open(t, options(t))
 	jwk := func(member string) any {
 		return map[string]any{"keys": []any{map[string]string{"kty": "EC"}, map[string]string{"kty": "EC", "x": "a", member: "secret"}}}
@@ -207,7 +207,7 @@ func TestRegistrationDocumentIsOneJSONObject(t *testing.T) {
 
 // What would make an id too long for a URL is refused when it is registered, not
 // when it is used.
-func TestH06_RegistrationSize(t *testing.T) {
+func TestTooLargeRegistrationIsRefused_H06(t *testing.T) {
 	r := open(t, options(t))
 	_, err := r.Register(context.Background(), []byte(document("software_id", strings.Repeat("a", 16<<10))))
 	wantError(t, err, oauth.InvalidClientMetadata, 413)

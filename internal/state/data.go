@@ -1,6 +1,6 @@
-// Package state is what a server keeps from one start to the next: the root secret, the
-// store and the store's mirror. It makes them on a first start, finds out what was lost,
-// and replaces the root secret by another one.
+// Package state is the part of a server that stays from one start to the next: the root
+// secret, the store and the store's mirror. It makes them on a first start, detects a loss,
+// and rotates the root secret.
 package state
 
 import (
@@ -18,8 +18,8 @@ import (
 	"signet/internal/store"
 )
 
-// acceptLoss is the command that begins anew where something of a data directory
-// is gone: nothing issued before is accepted after it.
+// acceptLoss is the command that begins anew after a part of a data directory was lost:
+// nothing that was issued before is accepted after it.
 const acceptLoss = "signet doctor --accept-loss"
 
 // maxSecret is the longest list of root secrets, in bytes.
@@ -27,15 +27,15 @@ const maxSecret = 64 << 10
 
 // Data says where the state of a server lives.
 type Data struct {
-	Dir    string // of secret and mirror
-	Secret string // root secrets; empty: the file secret in Dir
+	Dir    string // of the files secret and mirror
+	Secret string // root secrets; empty: they are in the file secret in Dir
 	Store  string // path of the SQLite store, or URL of a PostgreSQL database; empty: signet.db in Dir
 
-	GroupMayRead bool // the file secret may be readable by its group, as mounted secrets are
+	GroupMayRead bool // the file secret may be readable by its group, as a mounted secret is
 }
 
-// shared reports whether the store is a database that replicas share. Then they share
-// the secret too, as a setting, and nothing of the state is in Dir.
+// shared reports whether the store is a database that replicas share. Then the secret is a
+// setting, the same for all of them, and nothing of the state is in Dir.
 func (d Data) shared() bool { return store.Locate(d.Store).Shared() }
 
 // Access is the rule for the files of d.
@@ -44,8 +44,8 @@ func (d Data) Access() durable.Access { return durable.Access{GroupRead: d.Group
 func (d Data) secretFile() string { return filepath.Join(d.Dir, "secret") }
 func (d Data) mirrorFile() string { return filepath.Join(d.Dir, "mirror") }
 
-// marker exists from the first step of a first start to its last: what is found
-// beside it was made by a start that did not finish, and nobody was served from it.
+// marker is a file that exists from the first step of a first start to its last. The files
+// beside it were made by a start that did not finish, and no client was served from them.
 func (d Data) marker() string { return filepath.Join(d.Dir, "first-start") }
 
 func (d Data) storeOptions() store.Options {
@@ -61,8 +61,8 @@ func (d Data) storeOptions() store.Options {
 
 // Prepare returns the root secrets after making sure that secret, store and mirror
 // belong together. On a first start, where none of the three exists, it makes them;
-// a first start that was interrupted is completed. Where only some exist it changes
-// nothing and returns an error that names what is missing. A shared store is made by
+// it completes a first start that was interrupted. If only some of them exist, it changes
+// nothing and returns an error that names the missing ones. A shared store is made by
 // the first server that opens it.
 func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 	if d.shared() {
@@ -86,11 +86,11 @@ func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 	return d.Ring()
 }
 
-// firstStart reports whether there is nothing yet, or only the beginnings of it.
+// firstStart reports whether there is nothing yet, or an unfinished first start.
 func (d Data) firstStart() (bool, error) {
 	opts := d.storeOptions()
 	if store.Restoring(opts) {
-		return false, fmt.Errorf("%s: a restore was cut short: the next start of the server completes it, and so does the same `signet restore`", opts.Path)
+		return false, fmt.Errorf("%s: a restore was interrupted: the next start of the server completes it, and so does the same `signet restore`", opts.Path)
 	}
 	if exists(d.marker()) {
 		return true, nil
@@ -113,7 +113,7 @@ func (d Data) firstStart() (bool, error) {
 	case len(missing) == 0:
 		return false, nil
 	}
-	return false, fmt.Errorf("%s: missing, although %s exists: put it back, or run `%s` to begin anew (everybody signs in again)",
+	return false, fmt.Errorf("%s: missing, although %s exists: put it back, or run `%s` to begin anew (all users sign in again)",
 		strings.Join(missing, " and "), strings.Join(have, " and "), acceptLoss)
 }
 
@@ -183,8 +183,8 @@ func (d Data) open(ctx context.Context, ring *seal.Keyring, opts store.Options) 
 	return store.Open(ctx, opts)
 }
 
-// OpenStore opens the store for a command, also beside a running server. It makes
-// nothing: where there is nothing yet, the error is [store.ErrNoStore].
+// OpenStore opens the store for a command, also beside a running server. It makes nothing:
+// before a first start the error is [store.ErrNoStore].
 func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 	opts := d.storeOptions()
 	if !d.shared() {
@@ -202,8 +202,8 @@ func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 	return d.open(ctx, ring, opts)
 }
 
-// Inspect checks what [Prepare] and [Open] would find, and makes nothing. fresh means
-// that there is nothing yet and a first start will make it.
+// Inspect checks the state as [Prepare] and [Open] do, and makes nothing. fresh means that
+// there is nothing yet, and that a first start will make it.
 func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 	if !d.shared() {
 		if !exists(d.Dir) {
@@ -226,10 +226,10 @@ func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 	return false, st.Close()
 }
 
-// AcceptLoss makes a data directory usable again after something of it was lost:
-// what is missing is made, what is damaged or was made under another secret is set
-// aside under another name, and a new epoch sees to it that nothing issued before is
-// accepted. It refuses while a server runs. It returns what it did, a line each.
+// AcceptLoss makes a data directory usable again after a part of it was lost. It makes
+// missing files, renames files that are damaged or were made under another secret, and
+// gives the store a new epoch, so that nothing issued before is accepted. It refuses while
+// a server runs. It returns a line for each thing that it did.
 func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	if d.shared() {
 		return acceptSharedLoss(ctx, d)
@@ -256,7 +256,7 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
 		return nil, err
 	}
-	did = append(did, "gave "+opts.Path+" a new epoch; what could not be kept of it is beside it under another name")
+	did = append(did, "gave "+opts.Path+" a new epoch; the parts that could not be kept are beside it under another name")
 	if secret != "" {
 		path := d.secretFile()
 		if exists(path) {
@@ -277,7 +277,7 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	return did, nil
 }
 
-// acceptSharedLoss needs the secret: it is a setting, and not ours to make.
+// acceptSharedLoss needs the secret: it is a setting, which only the operator can make.
 func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
 	ring, err := d.Ring()
 	if err != nil {
@@ -288,11 +288,11 @@ func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
 	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
 		return nil, err
 	}
-	return []string{"gave the store in the PostgreSQL database a new epoch; what could not be kept of it is there in a schema of another name"}, nil
+	return []string{"gave the store in the PostgreSQL database a new epoch; the parts that could not be kept are in a schema with another name"}, nil
 }
 
-// RestoreRing returns the root secrets for a restore, in a data directory that it makes
-// if there is none.
+// RestoreRing returns the root secrets for a restore. It makes the data directory if there
+// is none.
 func RestoreRing(d Data) (*seal.Keyring, error) {
 	if !d.shared() {
 		if err := makeDir(d.Dir); err != nil {
@@ -306,7 +306,7 @@ func RestoreRing(d Data) (*seal.Keyring, error) {
 	return ring, err
 }
 
-// Restore makes the store of contents, as [store.Restore] does.
+// Restore makes the store from contents, as [store.Restore] does.
 func Restore(ctx context.Context, d Data, ring *seal.Keyring, contents store.Contents, replace bool) (aside string, err error) {
 	opts := d.storeOptions()
 	opts.Root = ring.HasFingerprint
@@ -318,7 +318,7 @@ func exists(path string) bool {
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }
 
-// makeDir makes dir for us alone, or refuses one that others can write to.
+// makeDir makes dir for this user alone, or refuses one that other users can write to.
 func makeDir(dir string) error {
 	err := durable.MakeDir(dir)
 	if err == nil {

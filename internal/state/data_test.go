@@ -93,7 +93,7 @@ func TestFirstStartBesideUsersAndClients(t *testing.T) {
 }
 
 // Whatever step a first start was killed at, the next start completes it.
-func TestL02_InterruptedFirstStartIsCompleted(t *testing.T) {
+func TestInterruptedFirstStartIsCompleted_L02(t *testing.T) {
 	for name, spoil := range map[string]func(d state.Data) error{
 		"nothing made":    func(d state.Data) error { return removeAll(d.Dir, "secret", "signet.db", "mirror") },
 		"secret made":     func(d state.Data) error { return removeAll(d.Dir, "signet.db", "mirror") },
@@ -133,7 +133,7 @@ func removeAll(dir string, names ...string) error {
 
 // Anything half there stops the start, names the file and what would accept the
 // loss, and stays as it was.
-func TestL02_L08_HalfThereIsRefused(t *testing.T) {
+func TestHalfOfTheStateIsRefused_L02_L08(t *testing.T) {
 	write := func(name, content string) func(d state.Data) error {
 		return func(d state.Data) error { return os.WriteFile(filepath.Join(d.Dir, name), []byte(content), 0o600) }
 	}
@@ -191,7 +191,7 @@ func TestL02_L08_HalfThereIsRefused(t *testing.T) {
 }
 
 // A setting lets the group read what is mounted, and nobody else.
-func TestL01_GroupMayRead(t *testing.T) {
+func TestMountedSecretMayBeReadableByItsGroup_L01(t *testing.T) {
 	for mode, ok := range map[fs.FileMode]bool{0o440: true, 0o640: true, 0o460: false, 0o444: false, 0o644: false} {
 		d := prepared(t)
 		users := filepath.Join(d.Dir, "users")
@@ -211,7 +211,7 @@ func TestL01_GroupMayRead(t *testing.T) {
 	}
 }
 
-func TestL01_ReadableByOthersIsRefused(t *testing.T) {
+func TestSecretReadableByOthersIsRefused_L01(t *testing.T) {
 	for name, c := range map[string]struct {
 		file string
 		mode fs.FileMode

@@ -15,7 +15,7 @@ import (
 	"signet/internal/store"
 )
 
-// lookAgain is how often the secret file is looked at.
+// lookAgain is how often the secret file is checked.
 const lookAgain = time.Second
 
 // State is the open state of a server: its store and the root secrets.
@@ -26,7 +26,7 @@ type State struct {
 	data  Data
 	log   *slog.Logger
 	file  *durable.Live[*seal.Keyring] // of the secret; nil: it is a setting
-	stale atomic.Pointer[error]        // why the changed secret file is not taken up
+	stale atomic.Pointer[error]        // why the changed secret file is not in use
 }
 
 // Open opens the state for a server, after [Prepare]. The caller runs [State.Run] and
@@ -66,19 +66,18 @@ func (s *State) open(ctx context.Context, opts store.Options) (err error) {
 	return err
 }
 
-// Run takes up the secret file when it changes, and tells through the store which roots
-// this server holds, until ctx ends: a rotation goes on when all servers hold the next
-// root.
+// Run uses the secret file when it changes, and announces in the store which roots this
+// server holds, until ctx ends: a rotation goes on when all servers hold the next root.
 func (s *State) Run(ctx context.Context) {
 	said := ""
 	for {
 		if s.file != nil {
-			err := s.takeUpSecret(ctx)
+			err := s.useSecret(ctx)
 			if ctx.Err() != nil {
 				return
 			}
 			if was := s.Stale(); err != nil && (was == nil || was.Error() != err.Error()) {
-				s.log.Error("the secret file cannot be taken up, going on with the roots at hand", "err", err)
+				s.log.Error("the changed secret file cannot be used, the root secrets of before stay in use", "err", err)
 			}
 			s.stale.Store(&err)
 		}
@@ -93,9 +92,9 @@ func (s *State) Run(ctx context.Context) {
 	}
 }
 
-// takeUpSecret reads the file. A list without the root that the store is under is
-// refused: nothing that was issued would open.
-func (s *State) takeUpSecret(ctx context.Context) error {
+// useSecret reads the file. It refuses a list without the root under which the store was
+// made: nothing that was issued could be opened.
+func (s *State) useSecret(ctx context.Context) error {
 	next := s.file.Get()
 	if err := s.file.Stale(); err != nil {
 		return err
@@ -108,10 +107,10 @@ func (s *State) takeUpSecret(ctx context.Context) error {
 		return err
 	}
 	if !next.HasFingerprint(fingerprint) {
-		return fmt.Errorf("%s: it does not have the root secret that the store is under: put the right file back", s.data.secretFile())
+		return fmt.Errorf("%s: it does not have the root secret under which the store was made: put the right file back", s.data.secretFile())
 	}
 	s.Ring.Become(next)
-	s.log.Info("root secrets taken up from the changed file", "roots", len(next.Roots()))
+	s.log.Info("root secrets of the changed secret file are in use", "roots", len(next.Roots()))
 	return nil
 }
 
@@ -123,13 +122,13 @@ func (s *State) Stale() error {
 	return nil
 }
 
-// rootsOf are the roots that a server announced.
+// rootsOf are the roots that a server announced, the one that seals first.
 func rootsOf(one store.Server) []string { return strings.Split(one.Roots, ",") }
 
-// knows reports whether a server that announced list can open what fingerprint seals.
+// knows reports whether a server can open what is sealed under the root of fingerprint.
 func knows(one store.Server, fingerprint string) bool {
 	return slices.Contains(rootsOf(one), fingerprint)
 }
 
-// seals reports whether a server that announced list seals under fingerprint.
+// seals reports whether a server seals under the root of fingerprint.
 func seals(one store.Server, fingerprint string) bool { return rootsOf(one)[0] == fingerprint }

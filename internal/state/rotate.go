@@ -19,22 +19,22 @@ import (
 // SecretRotation is one call of `signet secret rotate`.
 type SecretRotation struct {
 	Data   Data
-	Finish bool          // the last step: the old root is for clients only from then on
-	Now    bool          // Finish, although what the old root sealed may be in use
-	Lives  time.Duration // the longest for which something sealed is good, but for client ids
+	Finish bool          // the last step: from then on the old root is for client ids only
+	Now    bool          // Finish although things that the old root sealed may be in use
+	Lives  time.Duration // see SealedLives
 	Say    func(format string, args ...any)
 }
 
-// takeUpIn is how long a running server may take to read the changed file.
-const takeUpIn = 15 * time.Second
+// useWithin is how long a running server may take to use the changed file.
+const useWithin = 15 * time.Second
 
-// errAgain says what is always so when a rotation stops half way.
+// errAgain is true whenever a rotation stops half way.
 const errAgain = "nothing is lost: run this command again"
 
-// Run rotates the root secret. Where it is a file it takes the file and the store from
-// one to the next, beside a running server: the new root is known everywhere before it
-// seals anything. Cut short at any point, it goes on from there the next time. Where the
-// secret is a setting, it seals anew what the store holds, and says what to deploy.
+// Run rotates the root secret. If the secret is a file, it changes the file and the store
+// step by step, beside a running server: every server knows the new root before it seals
+// anything. If it is interrupted at any point, the next call goes on from there. If the
+// secret is a setting, Run seals the content of the store again, and says what to deploy.
 func (r SecretRotation) Run(ctx context.Context) (err error) {
 	st, err := OpenStore(ctx, r.Data)
 	if err != nil {
@@ -66,9 +66,9 @@ type fileRotation struct {
 	SecretRotation
 	store   *store.Store
 	path    string
-	list    string        // what the file says
+	list    string        // content of the file
 	ring    *seal.Keyring // of list
-	release func()        // of the store's lock, while no server runs
+	release func()        // releases the store's lock, which it holds while no server runs
 }
 
 func (f *fileRotation) letGo() {
@@ -94,63 +94,63 @@ func (f *fileRotation) run(ctx context.Context) error {
 		if err := f.step(seal.Begin(f.list, seal.NewSecret())); err != nil {
 			return err
 		}
-		f.Say("The new root secret is in %s, and does not seal yet.", f.path)
+		f.Say("The new root secret is in %s, and is not used for sealing yet.", f.path)
 	}
 	if seal.PhaseOf(f.list) == seal.Begun {
-		if err := f.takenUp(ctx); err != nil {
+		if err := f.inUse(ctx); err != nil {
 			return err
 		}
 		begun = true
 		if err := f.step(seal.Turn(f.list)); err != nil {
 			return err
 		}
-		f.Say("It seals from now on; what the old one sealed is still opened.")
+		f.Say("It is used for sealing from now on; the old one still opens everything that it sealed.")
 	}
 	fingerprint, since, err := f.store.Root(ctx)
 	if err != nil {
 		return err
 	}
 	if !begun && fingerprint == f.ring.Fingerprint() {
-		f.Say("The root secret was rotated on %s already, and that rotation is to be finished first.", moment(since))
+		f.Say("The root secret was already rotated on %s, and that rotation must be finished first.", moment(since))
 		return f.sayFinish(since)
 	}
-	if err := f.takenUp(ctx); err != nil {
+	if err := f.inUse(ctx); err != nil {
 		return err
 	}
 	n, err := keys.Reseal(ctx, f.store, f.ring)
 	if err != nil {
-		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
+		return fmt.Errorf("sealing the signing keys of the store again: %w (%s)", err, errAgain)
 	}
-	f.Say("The store is under it: %d signing keys are sealed anew.", n)
+	f.Say("The store uses it: %d signing keys are sealed again.", n)
 	return f.sayFinish(time.Now())
 }
 
 func (f *fileRotation) sayFinish(since time.Time) error {
-	f.Say("Everything that the old one sealed, but client ids, has expired by %s. After that run\n\n    signet secret rotate --finish", moment(since.Add(f.Lives)))
+	f.Say("Everything that the old one sealed, except for client ids, has expired by %s. After that run\n\n    signet secret rotate --finish", moment(since.Add(f.Lives)))
 	return nil
 }
 
-// finish leaves the old root for client ids and their secrets.
+// finish keeps the old root for client ids and their secrets only.
 func (f *fileRotation) finish(ctx context.Context) error {
 	fingerprint, since, err := f.store.Root(ctx)
 	switch {
 	case err != nil:
 		return err
 	case seal.PhaseOf(f.list) == seal.Settled:
-		return errors.New("no rotation is to be finished: `signet secret rotate` begins one")
+		return errors.New("there is no rotation to finish: `signet secret rotate` begins one")
 	case seal.PhaseOf(f.list) == seal.Begun || fingerprint != f.ring.Fingerprint():
 		return errors.New("the rotation was interrupted: run `signet secret rotate` first, which completes it")
 	}
 	if err := f.tooEarly(since); err != nil {
 		return err
 	}
-	if err := f.takenUp(ctx); err != nil { // whoever still sealed under the old root would lose that
+	if err := f.inUse(ctx); err != nil { // what a server still sealed under the old root would be lost
 		return err
 	}
 	if err := f.step(seal.Settle(f.list)); err != nil {
 		return err
 	}
-	if err := f.takenUp(ctx); err != nil {
+	if err := f.inUse(ctx); err != nil {
 		return err
 	}
 	f.Say("The rotation is finished. The old root secret stays in %s for client ids and client secrets, and opens nothing else.", f.path)
@@ -159,12 +159,12 @@ func (f *fileRotation) finish(ctx context.Context) error {
 
 func (r SecretRotation) tooEarly(since time.Time) error {
 	if end := since.Add(r.Lives); !r.Now && time.Now().Before(end) {
-		return fmt.Errorf("too early: users whose sign-in the old root secret sealed would have to sign in again. All of it has expired by %s; --now does not wait", moment(end))
+		return fmt.Errorf("too early: users who signed in under the old root secret would have to sign in again. All of their sessions and grants have expired by %s; --now does not wait", moment(end))
 	}
 	return nil
 }
 
-// use takes list for what the file says.
+// use takes list as the content of the file.
 func (f *fileRotation) use(list string) error {
 	ring, err := seal.Parse(list)
 	if err != nil {
@@ -185,13 +185,13 @@ func (f *fileRotation) step(list string, err error) error {
 	return err
 }
 
-// takenUp waits until the running server, if one runs, holds what the file says. While
-// none does, none can start.
-func (f *fileRotation) takenUp(ctx context.Context) error {
+// inUse waits until the running server, if there is one, uses the content of the file. If
+// there is none, it keeps one from starting.
+func (f *fileRotation) inUse(ctx context.Context) error {
 	if f.release != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, takeUpIn)
+	ctx, cancel := context.WithTimeout(ctx, useWithin)
 	defer cancel()
 	want := strings.Join(f.ring.Roots(), ",")
 	for {
@@ -209,20 +209,20 @@ func (f *fileRotation) takenUp(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the running server did not take up %s within %v: see its log, or restart it (%s)", f.path, takeUpIn, errAgain)
+			return fmt.Errorf("the running server did not use the changed %s within %v: see its log, or restart it (%s)", f.path, useWithin, errAgain)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// howToDeploy is the way where the secret is a setting.
-const howToDeploy = "SIGNET_SECRET is yours to deploy. To rotate it:\n" +
+// howToDeploy is what the operator does if the secret is a setting.
+const howToDeploy = "SIGNET_SECRET is set, so you deploy it. To rotate it:\n" +
 	"  1. `signet secret new` prints a new one. Deploy old,new to all servers\n" +
 	"  2. deploy new,old to all servers\n" +
-	"  3. run `signet secret rotate` with that setting: it seals anew what the store holds\n" +
-	"  4. once what the old one sealed has expired, deploy new,clients:old"
+	"  3. run `signet secret rotate` with that setting: it seals the signing keys of the store again\n" +
+	"  4. once everything that the old one sealed has expired, deploy new,clients:old"
 
-// deployed is for a secret that is a setting.
+// deployed rotates a secret that is a setting.
 func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 	ring, err := r.Data.Ring()
 	if err != nil {
@@ -237,12 +237,12 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 	case !others:
 		return errors.New(howToDeploy)
 	case fingerprint == ring.Fingerprint() && !r.Finish:
-		r.Say("The store is under the first root secret of the list already, since %s.", sinceWhen(since))
-		r.Say("If the other one is new, go on: deploy new,old to all servers, and run this again with that setting.")
-		r.Say("If it is old: what it sealed, but client ids, has expired by %s. Deploy new,clients:old after that.", moment(since.Add(r.Lives)))
+		r.Say("The store uses the first root secret of the list since %s.", sinceWhen(since))
+		r.Say("If the other one is the new one, deploy new,old to all servers, and run this again with that setting.")
+		r.Say("If it is the old one, everything that it sealed, except for client ids, has expired by %s. Deploy new,clients:old after that.", moment(since.Add(r.Lives)))
 		return nil
 	case fingerprint != ring.Fingerprint() && r.Finish:
-		return errors.New("the store is not under the first root secret of the list: run `signet secret rotate` first")
+		return errors.New("the store does not use the first root secret of the list: run `signet secret rotate` first")
 	}
 	if err := r.allSeal(ctx, st, ring.Fingerprint()); err != nil {
 		return err
@@ -256,15 +256,16 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 	}
 	n, err := keys.Reseal(ctx, st, ring)
 	if err != nil {
-		return fmt.Errorf("sealing anew what the store holds: %w (%s)", err, errAgain)
+		return fmt.Errorf("sealing the signing keys of the store again: %w (%s)", err, errAgain)
 	}
-	r.Say("The store is under the first root secret of the list now: %d signing keys are sealed anew.", n)
-	r.Say("Everything that the old one sealed, but client ids, has expired by %s. After that deploy new,clients:old to all servers.", moment(time.Now().Add(r.Lives)))
+	r.Say("The store uses the first root secret of the list now: %d signing keys are sealed again.", n)
+	r.Say("Everything that the old one sealed, except for client ids, has expired by %s. After that deploy new,clients:old to all servers.", moment(time.Now().Add(r.Lives)))
 	return nil
 }
 
-// allSeal refuses while a running server does not seal under the root of fingerprint: it
-// could not open what the others seal, or would go on sealing what is to expire.
+// allSeal refuses while a running server does not seal under the root of fingerprint: that
+// server could not open what the others seal, or would go on sealing under a root that is
+// about to be retired.
 func (r SecretRotation) allSeal(ctx context.Context, st *store.Store, fingerprint string) error {
 	running, err := st.Servers(ctx)
 	if err != nil {
@@ -287,13 +288,13 @@ func (r SecretRotation) allSeal(ctx context.Context, st *store.Store, fingerprin
 	}
 	switch {
 	case len(ignorant) > 0:
-		return fmt.Errorf("servers that do not have the first root secret of the list: %s. Deploy old,new to all of them first, then new,old (one that has just ended counts for %v)",
+		return fmt.Errorf("servers that do not have the first root secret of the list: %s. Deploy old,new to all of them first, then new,old (a server that has just stopped counts as running for %v)",
 			strings.Join(ignorant, ", "), store.GoneAfter)
 	case len(early) > 0:
-		return fmt.Errorf("servers that still seal under the old root secret: %s. Deploy new,old to all of them first (one that has just ended counts for %v)",
+		return fmt.Errorf("servers that still seal under the old root secret: %s. Deploy new,old to all of them first (a server that has just stopped counts as running for %v)",
 			strings.Join(early, ", "), store.GoneAfter)
 	}
-	r.Say("Servers that run, all with the new root secret: %d.", len(running))
+	r.Say("Running servers, all with the new root secret: %d.", len(running))
 	return nil
 }
 
@@ -301,13 +302,13 @@ func moment(t time.Time) string { return t.UTC().Format(time.DateTime + " MST") 
 
 func sinceWhen(t time.Time) string {
 	if t.IsZero() {
-		return "its first day"
+		return "it was made"
 	}
 	return moment(t)
 }
 
-// SealedLives is the longest for which something that is sealed can be good, but for
-// client ids: a login session, or a refresh handle that is not used.
+// SealedLives is the longest time for which something that was sealed can be valid, except
+// for client ids: a login session, or a refresh handle that is not used.
 func SealedLives(refreshTTL, refreshIdleTTL time.Duration) time.Duration {
 	const session = 12 * time.Hour
 	return max(min(refreshTTL, refreshIdleTTL), session) + jwt.Leeway

@@ -42,7 +42,7 @@ var (
 )
 
 // acceptLoss is the remedy that every error about a lost store names.
-const acceptLoss = "`signet doctor --accept-loss` accepts the loss: everybody signs in again"
+const acceptLoss = "`signet doctor --accept-loss` accepts the loss: all users sign in again"
 
 // Options says where a store is and how it is used.
 type Options struct {

@@ -238,7 +238,7 @@ func TestP15_SecretRotateBesideAServer(t *testing.T) {
 		"client_id": {configured.ID}, "client_secret": {configured.Secret}}); status != 200 {
 		t.Errorf("the configured client, whose secret was hashed under the old root: %d %+v", status, tok)
 	}
-	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "no rotation is to be finished") {
+	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "there is no rotation to finish") {
 		t.Errorf("--finish twice: %d %s", status, errOut)
 	}
 	// Once more, from a list that has a root for clients.
@@ -382,7 +382,7 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	onBoth("one has new,old")
 	deploy(a, next+","+old)
 	want(next+","+old, 1, "run `signet secret rotate` first", "--finish")
-	want(next+","+old, 0, "2 signing keys are sealed anew")
+	want(next+","+old, 0, "2 signing keys are sealed again")
 	onBoth("the store is under the new one")
 	want(next+","+old, 0, "already")
 	want(next+","+old, 1, "too early", "--finish")
@@ -403,7 +403,7 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	}
 }
 
-// A secret file that was changed by hand into something of no use is not taken up.
+// A secret file that was changed by hand into something of no use is not used.
 func TestL03_SecretFileChangedByHand(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
