@@ -68,6 +68,7 @@ func FuzzForms(f *testing.F) {
 	f.Add("x", "", "<!-- <form> -->")
 	f.Add("x", "</form>", "<a b='>'>")
 	f.Add("x", "y", "<script>")
+	f.Add("x\x00", "\r\n\x00\r", "<template>")
 	f.Fuzz(func(t *testing.T, name, value, before string) {
 		escape := func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "\r", "&#13;") } // a bare one ends a line, as "\n" does
 		field := `<form method="post" action="/login"><input type="hidden" name="` + escape(name) + `" value="` + escape(value) + `"><input type="password" name="p"></form>`
@@ -77,7 +78,8 @@ func FuzzForms(f *testing.F) {
 			t.Fatalf("%q has the forms %+v", field, forms)
 		}
 		in := forms[0].inputs[0]
-		if in.name != html.UnescapeString(html.EscapeString(name)) || in.value != html.UnescapeString(html.EscapeString(value)) {
+		sent := func(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") } // HTML has no NUL
+		if in.name != sent(name) || in.value != sent(value) {
 			t.Errorf("%q = %q came out as %q = %q", name, value, in.name, in.value)
 		}
 	})
