@@ -237,7 +237,7 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 	case !others:
 		return errors.New(howToDeploy)
 	case fingerprint == ring.Fingerprint() && !r.Finish:
-		r.Say("The store uses the first root secret of the list since %s.", sinceWhen(since))
+		r.Say("The store already uses the first root secret of the list, since %s.", sinceWhen(since))
 		r.Say("If the other one is the new one, deploy new,old to all servers, and run this again with that setting.")
 		r.Say("If it is the old one, everything that it sealed, except for client ids, has expired by %s. Deploy new,clients:old after that.", moment(since.Add(r.Lives)))
 		return nil

@@ -376,7 +376,7 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 	want(next+","+old, 1, "servers that do not have the first root secret")
 	deploy(b, old+","+next)
 	onBoth("both have old,new")
-	want(old+","+next, 0, "go on: deploy new,old")
+	want(old+","+next, 0, "deploy new,old to all servers")
 	want(next+","+old, 1, "still seal under the old root secret")
 	deploy(b, next+","+old)
 	onBoth("one has new,old")
