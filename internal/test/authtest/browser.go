@@ -1,21 +1,21 @@
 package authtest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"html"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 
 	"signet/internal/seal"
+	"signet/internal/test/person"
 )
 
 // Verifier is the code verifier of every flow unless a test sets another.
@@ -28,10 +28,7 @@ func Challenge(verifier string) string {
 }
 
 // Response is an answer whose body was read.
-type Response struct {
-	*http.Response
-	Body string
-}
+type Response struct{ *person.Page }
 
 // JSON returns the body as a JSON object.
 func (r *Response) JSON(t testing.TB) map[string]any {
@@ -74,7 +71,7 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res := &Response{Response: w.Result(), Body: string(body)}
+	res := &Response{&person.Page{Response: w.Result(), Body: string(body), At: r.URL}}
 	fail := func(what string) {
 		t.Helper()
 		t.Errorf("%s %s: %d: %s", r.Method, r.URL.Path, res.StatusCode, what)
@@ -254,55 +251,68 @@ func (s *Server) Revoke(t testing.TB, c Client, token string) *Response {
 	return s.PostForm(t, "/revoke", c, url.Values{"token": {token}})
 }
 
-// Browser goes through the pages and keeps cookies. It never leaves the issuer:
-// a redirect to elsewhere is what its methods return.
+// Browser is a person's browser, of which no request leaves the process. It never
+// leaves the issuer: a redirect to elsewhere is what its methods return.
 type Browser struct {
-	s       *Server
-	Cookies map[string]*http.Cookie
-	Header  http.Header // what it sends with a form; like a browser unless changed
+	*person.Person
+	s *Server
 }
 
 // NewBrowser returns a browser without cookies.
 func (s *Server) NewBrowser() *Browser {
-	return &Browser{s: s, Cookies: map[string]*http.Cookie{}, Header: http.Header{"Sec-Fetch-Site": {"same-origin"}, "Origin": {"null"}}}
+	b := &Browser{Person: person.Over(nil, "", ""), s: s}
+	b.Header = http.Header{"Sec-Fetch-Site": {"same-origin"}, "Origin": {"null"}}
+	return b
+}
+
+// way sends a browser's requests to the server.
+type way struct {
+	t testing.TB
+	s *Server
+}
+
+func (w way) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.t.Helper()
+	var body io.Reader
+	if r.Body != nil {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	there := httptest.NewRequestWithContext(context.Background(), r.Method, r.URL.String(), body)
+	there.Header = r.Header
+	page := w.s.Do(w.t, there)
+	for _, c := range page.Cookies() {
+		w.s.Log.Forbid(c.Value)
+	}
+	answer := *page.Response
+	answer.Body = io.NopCloser(strings.NewReader(page.Body))
+	return &answer, nil
+}
+
+// do has the person do something, by requests of the test t.
+func (b *Browser) do(t testing.TB, what func() (*person.Page, error)) *Response {
+	t.Helper()
+	b.Way = way{t, b.s}
+	page, err := what()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Response{page}
 }
 
 // Get opens a URL of the issuer and follows redirects on it.
 func (b *Browser) Get(t testing.TB, target string) *Response {
 	t.Helper()
-	r := httptest.NewRequestWithContext(context.Background(), "GET", b.absolute(t, target), nil)
-	r.Header.Set("Sec-Fetch-Site", "cross-site") // somebody's link, as in every authorization request
-	return b.do(t, r)
+	return b.do(t, func() (*person.Page, error) { return b.Open(b.absolute(t, target)) })
 }
 
-// Post sends a form as a page of ours would.
+// Post sends a form as a page of the server would.
 func (b *Browser) Post(t testing.TB, target string, form url.Values) *Response {
 	t.Helper()
-	r := httptest.NewRequestWithContext(context.Background(), "POST", b.absolute(t, target), strings.NewReader(form.Encode()))
-	maps.Copy(r.Header, b.Header)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return b.do(t, r)
-}
-
-func (b *Browser) do(t testing.TB, r *http.Request) *Response {
-	t.Helper()
-	r.Header.Set("Accept", "text/html")
-	for _, c := range b.Cookies {
-		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
-	}
-	res := b.s.Do(t, r)
-	for _, c := range res.Cookies() {
-		b.Cookies[c.Name] = c
-		if c.MaxAge < 0 {
-			delete(b.Cookies, c.Name)
-		}
-		b.s.Log.Forbid(c.Value)
-	}
-	to := res.Header.Get("Location")
-	if strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//") {
-		return b.Get(t, to)
-	}
-	return res
+	return b.do(t, func() (*person.Page, error) { return b.Person.Post(b.absolute(t, target), form) })
 }
 
 func (b *Browser) absolute(t testing.TB, target string) string {
@@ -318,23 +328,14 @@ func (b *Browser) absolute(t testing.TB, target string) string {
 	return u.String()
 }
 
-var (
-	formAction  = regexp.MustCompile(`<form method="post" action="([^"]*)">`)
-	hiddenField = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
-)
-
 // Form returns where the form on a page goes, and its hidden fields.
 func (r *Response) Form(t testing.TB) (action string, fields url.Values) {
 	t.Helper()
-	m := formAction.FindStringSubmatch(r.Body)
-	if m == nil {
-		t.Fatalf("no form: %d %s %s", r.StatusCode, r.Header.Get("Location"), r.Body)
+	action, fields = r.Page.Form()
+	if action == "" {
+		t.Fatalf("no form: %s", r)
 	}
-	fields = url.Values{}
-	for _, f := range hiddenField.FindAllStringSubmatch(r.Body, -1) {
-		fields.Set(html.UnescapeString(f[1]), html.UnescapeString(f[2]))
-	}
-	return html.UnescapeString(m[1]), fields
+	return action, fields
 }
 
 // Submit fills in the form on a page and sends it.
@@ -348,25 +349,20 @@ func (b *Browser) Submit(t testing.TB, page *Response, edits ...Edit) *Response 
 // then: the consent page, or the redirect to the client.
 func (b *Browser) SignIn(t testing.TB, user string, c Client, edits ...Edit) *Response {
 	t.Helper()
+	b.Name, b.Password = user, "correct horse "+user
+	b.s.Log.Forbid(b.Password)
 	page := b.Get(t, b.s.AuthorizeURL(c, edits...))
-	if !strings.Contains(page.Body, `name="password"`) {
-		return page
-	}
-	password := "correct horse " + user
-	b.s.Log.Forbid(password)
-	return b.Submit(t, page, Set("username", user, "password", password))
+	return b.do(t, func() (*person.Page, error) { return b.Person.SignIn(page.Page) })
 }
 
 // Code runs a flow and returns the code.
 func (b *Browser) Code(t testing.TB, user string, c Client, edits ...Edit) string {
 	t.Helper()
-	res := b.SignIn(t, user, c, edits...)
-	if strings.Contains(res.Body, `value="approve"`) {
-		res = b.Submit(t, res, Set("decision", "approve"))
-	}
+	consent := b.SignIn(t, user, c, edits...)
+	res := b.do(t, func() (*person.Page, error) { return b.Approve(consent.Page) })
 	code := res.Sent().Get("code")
 	if code == "" {
-		t.Fatalf("no code: %d %s %s", res.StatusCode, res.Header.Get("Location"), res.Body)
+		t.Fatalf("no code: %s", res)
 	}
 	return code
 }
@@ -376,7 +372,7 @@ func (s *Server) Failing(t testing.TB, r *http.Request) *Response {
 	t.Helper()
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
-	return &Response{Response: w.Result(), Body: w.Body.String()}
+	return &Response{&person.Page{Response: w.Result(), Body: w.Body.String(), At: r.URL}}
 }
 
 // ShownName returns how the login page shows the name of a registered client, as

@@ -6,15 +6,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
 	"signet/internal/test/cluster"
+	"signet/internal/test/person"
 )
 
 // reply is an answer that was read to its end. Status 0: there is none.
@@ -123,95 +122,36 @@ func register(c *http.Client, base string) (registered, reply) {
 	return registered{v.ID}, r
 }
 
-// person is somebody with a password and a browser, which keeps cookies.
-type person struct {
-	name, password string
-	cookies        map[string]string
-}
-
-// everybody may sign in at every replica. The first costs no password hash.
-func newPerson(name, password string) *person {
-	return &person{name, password, map[string]string{}}
-}
-
-func demoPerson() *person { return newPerson(cluster.User, cluster.Password) }
+func demoPerson() *person.Person { return person.New(cluster.User, cluster.Password) }
 
 // code is what an authorization brings: the code, and what else redeems it.
 type code struct{ code, verifier string }
 
-var (
-	formAction  = regexp.MustCompile(`<form[^>]*action="([^"]*)"`)
-	hiddenField = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)"`)
-)
-
-// authorize goes through the pages, as far as they go: without a code, the answer that
-// was the last is returned.
-func (p *person) authorize(c *http.Client, base string, client registered, scope string) (code, reply) {
+// authorize goes through the pages, as far as they go. It returns the code, or without
+// one the answer that was the last.
+func authorize(p *person.Person, c *http.Client, base string, client registered, scope string) (code, reply) {
 	verifier := rand.Text() + rand.Text()
 	hash := sha256.Sum256([]byte(verifier))
 	q := url.Values{
 		"response_type": {"code"}, "client_id": {client.id}, "redirect_uri": {redirectURI}, "state": {"s"}, "scope": {scope},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(hash[:])}, "code_challenge_method": {"S256"},
 	}
-	at, err := url.Parse(base + "/authorize?" + q.Encode())
+	p.Way = byClient{c}
+	page, err := p.Authorize(base + "/authorize?" + q.Encode())
 	if err != nil {
-		panic(err)
+		return code{}, reply{}
 	}
-	var form url.Values
-	for range 8 {
-		r := p.visit(c, at, form)
-		form = nil
-		to, err := at.Parse(r.header.Get("Location"))
-		switch {
-		case r.status == http.StatusSeeOther && err == nil && strings.HasPrefix(to.String(), redirectURI):
-			return code{to.Query().Get("code"), verifier}, r
-		case r.status == http.StatusSeeOther && err == nil:
-			at = to
-			continue
-		case r.status != http.StatusOK:
-			return code{}, r
-		}
-		action := formAction.FindStringSubmatch(r.body)
-		if action == nil {
-			return code{}, r
-		}
-		form = url.Values{"username": {p.name}, "password": {p.password}, "decision": {"approve"}}
-		for _, f := range hiddenField.FindAllStringSubmatch(r.body, -1) {
-			form.Set(html.UnescapeString(f[1]), html.UnescapeString(f[2]))
-		}
-		if at, err = at.Parse(html.UnescapeString(action[1])); err != nil {
-			return code{}, r
-		}
+	r := reply{page.StatusCode, page.Header, page.Body}
+	if page.Left() == nil {
+		return code{}, r
 	}
-	return code{}, reply{status: 508} // round and round
+	return code{page.Left().Query().Get("code"), verifier}, r
 }
 
-// visit opens a page, or sends a form as a page of ours does.
-func (p *person) visit(c *http.Client, at *url.URL, form url.Values) reply {
-	method, body := http.MethodGet, ""
-	if form != nil {
-		method, body = http.MethodPost, form.Encode()
-	}
-	r, err := http.NewRequest(method, at.String(), strings.NewReader(body))
-	if err != nil {
-		panic(err)
-	}
-	if form != nil {
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.Header.Set("Origin", at.Scheme+"://"+at.Host)
-	}
-	for name, value := range p.cookies {
-		r.AddCookie(&http.Cookie{Name: name, Value: value})
-	}
-	answer := do(c, r)
-	for _, cookie := range (&http.Response{Header: answer.header}).Cookies() {
-		p.cookies[cookie.Name] = cookie.Value
-		if cookie.MaxAge < 0 {
-			delete(p.cookies, cookie.Name)
-		}
-	}
-	return answer
-}
+// byClient sends requests by a client.
+type byClient struct{ c *http.Client }
+
+func (b byClient) RoundTrip(r *http.Request) (*http.Response, error) { return b.c.Do(r) }
 
 // tokens are a token response.
 type tokens struct {

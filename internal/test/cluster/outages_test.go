@@ -32,7 +32,7 @@ func look(c *cluster.Cluster, h *http.Client, client registered, tok *tokens) (s
 	if s.refresh = r.status; r.status == 200 {
 		*tok = r.tokens()
 	}
-	_, r = demoPerson().authorize(h, c.URL, client, "read")
+	_, r = authorize(demoPerson(), h, c.URL, client, "read")
 	s.login = r.status
 	s.keys, s.help = get("/.well-known/jwks.json"), get("/.well-known/oauth-protected-resource/mcp")
 	return s

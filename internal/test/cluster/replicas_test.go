@@ -10,6 +10,7 @@ import (
 
 	"signet/internal/seal"
 	"signet/internal/test/cluster"
+	"signet/internal/test/person"
 )
 
 // eventually waits for a condition and returns how long that took.
@@ -26,13 +27,13 @@ func eventually(t *testing.T, limit time.Duration, what string, done func() bool
 }
 
 // login brings home the tokens of a new client.
-func login(t *testing.T, c *cluster.Cluster, h *http.Client, p *person) (registered, tokens) {
+func login(t *testing.T, c *cluster.Cluster, h *http.Client, p *person.Person) (registered, tokens) {
 	t.Helper()
 	client, r := register(h, c.URL)
 	if client.id == "" {
 		t.Fatalf("registration: %d %s", r.status, r.body)
 	}
-	got, r := p.authorize(h, c.URL, client, "read write")
+	got, r := authorize(p, h, c.URL, client, "read write")
 	if got.code == "" {
 		t.Fatalf("no code: %d %s", r.status, r.body)
 	}
@@ -177,7 +178,7 @@ func TestCluster(t *testing.T) {
 			if client, r = register(h, c.URL); client.id == "" {
 				t.Fatal(r.label())
 			}
-			got, _ := newPerson("carol", "walnut radio summer ladder").authorize(h, c.URL, client, "read")
+			got, _ := authorize(person.New("carol", "walnut radio summer ladder"), h, c.URL, client, "read")
 			if got.code == "" {
 				return false
 			}
@@ -206,7 +207,7 @@ func TestCluster(t *testing.T) {
 // crossTypes presents each artefact in every other's place.
 func crossTypes(t *testing.T, c *cluster.Cluster, h *http.Client) {
 	client, tok := login(t, c, h, demoPerson())
-	unused, _ := demoPerson().authorize(h, c.URL, client, "read")
+	unused, _ := authorize(demoPerson(), h, c.URL, client, "read")
 	slots := map[string]func(artefact string) reply{
 		"code":   func(a string) reply { return postForm(h, c.URL+"/token", codeForm(client, code{a, unused.verifier})) },
 		"handle": func(a string) reply { return postForm(h, c.URL+"/token", refreshForm(client, a)) },

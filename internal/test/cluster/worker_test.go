@@ -12,6 +12,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/test/cluster"
 	"signet/internal/test/journal"
+	"signet/internal/test/person"
 )
 
 // worker is a client that does what clients do, with one grant after the other: it
@@ -21,7 +22,7 @@ import (
 type worker struct {
 	*run
 	random *rand.Rand
-	who    *person
+	who    *person.Person
 }
 
 func (w *worker) work(ctx context.Context) {
@@ -75,9 +76,9 @@ func (w *worker) login() *family {
 		w.mayFail("register", a)
 		return nil
 	}
-	f := &family{client: client, user: w.who.name, scope: []string{"read", "write"}[:1+w.random.IntN(2)]}
+	f := &family{client: client, user: w.who.Name, scope: []string{"read", "write"}[:1+w.random.IntN(2)]}
 	began = time.Now()
-	c, a := w.who.authorize(w.http, w.c.URL, client, strings.Join(f.scope, " "))
+	c, a := authorize(w.who, w.http, w.c.URL, client, strings.Join(f.scope, " "))
 	w.count("sign in", w.c.URL, a, began)
 	if c.code == "" {
 		w.mayFail("sign in", a)
@@ -275,7 +276,7 @@ func newWorkers(r *run, n int, seed uint64) (list []*worker) {
 	for i := range n {
 		who := demoPerson()
 		if i%4 == 3 {
-			who = newPerson(fmt.Sprint("user", i), passwordOf(i))
+			who = person.New(fmt.Sprint("user", i), passwordOf(i))
 		}
 		list = append(list, &worker{run: r, random: rand.New(rand.NewPCG(seed, uint64(i)+1)), who: who})
 	}

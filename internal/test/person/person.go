@@ -76,10 +76,8 @@ func (p *Page) AsksConsent() bool { return strings.Contains(p.Body, `value="appr
 type Person struct {
 	Name, Password string
 	Cookies        map[string]*http.Cookie
-	Header         http.Header // of the forms; nil for the page's Origin
-
-	// Send sends one request and follows no redirect. [Over] makes one.
-	Send func(*http.Request) (*http.Response, error)
+	Header         http.Header // sent with forms; nil: the Origin of the server
+	Way            http.RoundTripper
 }
 
 // New returns a person without cookies, for requests over the network.
@@ -87,7 +85,7 @@ func New(name, password string) *Person { return Over(http.DefaultTransport, nam
 
 // Over is New for requests that go another way.
 func Over(way http.RoundTripper, name, password string) *Person {
-	return &Person{Name: name, Password: password, Cookies: map[string]*http.Cookie{}, Send: way.RoundTrip}
+	return &Person{Name: name, Password: password, Cookies: map[string]*http.Cookie{}, Way: way}
 }
 
 // Do sends one request, with cookies, and follows no redirect.
@@ -96,7 +94,7 @@ func (p *Person) Do(r *http.Request) (*Page, error) {
 	for _, c := range p.Cookies {
 		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
 	}
-	resp, err := p.Send(r)
+	resp, err := p.Way.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +161,9 @@ func (p *Person) Form(to string, fields url.Values) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("Origin", r.URL.Scheme+"://"+r.URL.Host)
+	if p.Header == nil {
+		r.Header.Set("Origin", r.URL.Scheme+"://"+r.URL.Host)
+	}
 	maps.Copy(r.Header, p.Header)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return r, nil
@@ -172,6 +172,15 @@ func (p *Person) Form(to string, fields url.Values) (*http.Request, error) {
 // Submit fills in the page's form, sends it and follows redirects on the same server.
 func (p *Person) Submit(page *Page, typed url.Values) (*Page, error) {
 	r, err := p.Answer(page, typed)
+	if err != nil {
+		return nil, err
+	}
+	return p.follow(r)
+}
+
+// Post sends a form as a page of the server does, and follows redirects on it.
+func (p *Person) Post(to string, fields url.Values) (*Page, error) {
+	r, err := p.Form(to, fields)
 	if err != nil {
 		return nil, err
 	}
