@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
-	"signet/jwt":                {"internal/oauth"},
+	"signet/jwt":                {},
 	"signet/internal/seal":      {},
 	"signet/internal/store":     {"internal/background", "internal/durable", "internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},

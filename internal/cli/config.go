@@ -3,11 +3,11 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -394,10 +394,10 @@ func (c *config) options(log *slog.Logger) server.Options {
 	return o
 }
 
-func (c *config) logger() *slog.Logger {
+func (c *config) logger(w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "text" {
-		return slog.New(server.WithRequestID(slog.NewTextHandler(os.Stderr, opts)))
+		return slog.New(server.WithRequestID(slog.NewTextHandler(w, opts)))
 	}
-	return slog.New(server.WithRequestID(slog.NewJSONHandler(os.Stderr, opts)))
+	return slog.New(server.WithRequestID(slog.NewJSONHandler(w, opts)))
 }

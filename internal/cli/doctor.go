@@ -54,7 +54,7 @@ func doctorCommand(p Process) *cobra.Command {
 				}
 				return err
 			}
-			return reportFindings(p, examine(cmd.Context(), cfg), asJSON)
+			return reportFindings(p, examine(cmd.Context(), p, cfg), asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
@@ -84,7 +84,7 @@ func reportFindings(p Process, all []finding, asJSON bool) error {
 	return unwell
 }
 
-func examine(ctx context.Context, cfg *config) []finding {
+func examine(ctx context.Context, p Process, cfg *config) []finding {
 	var all []finding
 	add := func(what string, err error, fine string) {
 		if err != nil {
@@ -114,7 +114,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 			add("clients", err, cfg.clientsFile())
 		}
 		if cfg.KeysDir != "" {
-			_, err := cfg.readKeys(cfg.logger())
+			_, err := cfg.readKeys(cfg.logger(p.Stderr))
 			add("keys", err, cfg.KeysDir)
 		} else if dataErr == nil && !fresh {
 			fine, err := examineKeys(ctx, cfg)

@@ -67,7 +67,7 @@ func tuneGC(environ []string) {
 
 func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64) error {
 	tuneGC(p.Environ)
-	log := cfg.logger()
+	log := cfg.logger(p.Stderr)
 	for _, name := range cfg.unknown() {
 		log.Warn("unknown variable is not used", "name", name)
 	}
