@@ -30,7 +30,7 @@ func check(_ context.Context, name, password string) (users.User, error) {
 	return users.User{}, users.ErrInvalid
 }
 
-func newServer(t *testing.T, change func(*server.Options)) *server.Server {
+func newServer(t testing.TB, change func(*server.Options)) *server.Server {
 	t.Helper()
 	o := server.Options{App: "my-app", Check: check, DataDir: filepath.Join(t.TempDir(), "data")}.Alone()
 	if change != nil {
@@ -44,7 +44,7 @@ func newServer(t *testing.T, change func(*server.Options)) *server.Server {
 	return srv
 }
 
-func get(t *testing.T, srv *server.Server, path string) *httptest.ResponseRecorder {
+func get(t testing.TB, srv *server.Server, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest("GET", srv.Issuer()+path, nil)
 	w := httptest.NewRecorder()
@@ -53,7 +53,7 @@ func get(t *testing.T, srv *server.Server, path string) *httptest.ResponseRecord
 }
 
 // serving runs srv on a free port; stop ends it and returns the result of Serve.
-func serving(t *testing.T, srv *server.Server) (base string, stop func() error) {
+func serving(t testing.TB, srv *server.Server) (base string, stop func() error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -72,7 +72,7 @@ func listening(t *testing.T, srv *server.Server) (base string, stop func() error
 	return serveOn(t, srv, l)
 }
 
-func serveOn(t *testing.T, srv *server.Server, l net.Listener) (base string, stop func() error) {
+func serveOn(t testing.TB, srv *server.Server, l net.Listener) (base string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -150,7 +150,7 @@ func selfSigned(t *testing.T) (certFile, keyFile string) {
 }
 
 // until waits until fact holds. It fails the test with what fact has seen last.
-func until(t *testing.T, want string, fact func() (seen any, holds bool)) {
+func until(t testing.TB, want string, fact func() (seen any, holds bool)) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		seen, holds := fact()
