@@ -73,7 +73,7 @@ type Options struct {
 	Clients  *clients.Registry
 	Users    Users
 	Signer   *jwt.Signer
-	Verifier *jwt.Verifier // for all Resources
+	Verifier *jwt.Verifier // for all Resources; accepts what verifiers on other machines accept
 
 	Resources     []string // resources that tokens may name, in canonical form; the first is the default
 	Scopes        []string // scopes that exist

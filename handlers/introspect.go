@@ -69,6 +69,9 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	if err != nil {
 		return introspection{}, unavailable(err)
 	}
+	if expired(claims) {
+		return introspection{}, errNotLive
+	}
 	return introspection{
 		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, Username: user.Name, TokenType: "Bearer",
 		Expires: claims.ExpiresAt, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID, Use: "access",

@@ -92,7 +92,7 @@ func (e *endpoints) jwks(*http.Request) (any, error) {
 	if body == nil {
 		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
 	}
-	return document{body: body, etag: etag, maxAge: maxAge}, nil
+	return document{body: body, etag: etag, maxAge: maxAge, kept: e.o.Keys.Rotation()}, nil
 }
 
 func (e *endpoints) grantTypes() (names []string) {

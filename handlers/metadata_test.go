@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -93,6 +94,11 @@ func TestKeySetHasPublicKeysOnly_A04(t *testing.T) {
 	keys, _ := r.JSON(t)["keys"].([]any)
 	if len(keys) == 0 || !strings.HasPrefix(r.Header.Get("Cache-Control"), "public, max-age=") {
 		t.Fatalf("%d %s %s", r.StatusCode, r.Header.Get("Cache-Control"), r.Body)
+	}
+	// A copy may be used for one period of the keys, a day, and no longer.
+	var fresh, stale int
+	if _, err := fmt.Sscanf(r.Header.Get("Cache-Control"), "public, max-age=%d, stale-if-error=%d", &fresh, &stale); err != nil || fresh+stale != 24*60*60 {
+		t.Errorf("Cache-Control %q, want a max-age and a stale-if-error of one day together", r.Header.Get("Cache-Control"))
 	}
 	for _, k := range keys {
 		for name, v := range k.(map[string]any) {

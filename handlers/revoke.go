@@ -81,7 +81,8 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 	}, nil
 }
 
-// accessToken returns the claims of a live access token of client, or errNotLive.
+// accessToken returns the claims of an access token of client that somebody may still
+// accept, or errNotLive. So the token may have expired by this process's clock ([expired]).
 func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
 	claims, err := e.o.Verifier.Verify(ctx, raw)
 	switch {
@@ -94,3 +95,7 @@ func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw
 	}
 	return claims, nil
 }
+
+// expired reports whether a token has expired by the clock of this process, which dates the
+// tokens. The leeway of [jwt.Verifier] is for the clocks of other machines.
+func expired(claims *jwt.Claims) bool { return time.Now().Unix() >= claims.ExpiresAt }

@@ -38,6 +38,7 @@ type (
 		mediaType string
 		etag      string
 		maxAge    time.Duration
+		kept      time.Duration // longest life of a copy while there is no answer; 0: not said
 	}
 	// asset is a file that a page shows, such as the logo.
 	asset struct {
@@ -290,7 +291,7 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 
 // writeDocument writes a document and returns the status of the answer.
 func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
-	values := [...]string{cmp.Or(d.mediaType, "application/json"), "public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds())), d.etag, strconv.Itoa(len(d.body))}
+	values := [...]string{cmp.Or(d.mediaType, "application/json"), d.cacheControl(), d.etag, strconv.Itoa(len(d.body))}
 	h := w.Header()
 	h["Content-Type"], h["Cache-Control"], h["Etag"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
@@ -300,6 +301,16 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status i
 	h["Content-Length"] = values[3:4:4]
 	_, _ = w.Write(d.body) // fails if the client is gone
 	return http.StatusOK
+}
+
+// cacheControl says how long a cache may use a document: without asking (RFC 9111 §5.2.2.1),
+// and while it asks in vain (RFC 5861 §4).
+func (d *document) cacheControl() string {
+	directives := "public, max-age=" + strconv.Itoa(int(d.maxAge.Seconds()))
+	if d.kept > 0 {
+		directives += ", stale-if-error=" + strconv.Itoa(int(max(0, d.kept-d.maxAge).Seconds()))
+	}
+	return directives
 }
 
 // entityTag is the tag of a body, made of its bytes alone.

@@ -90,6 +90,8 @@ func (e *endpoints) verify(ctx context.Context, raw string) (*jwt.Claims, error)
 		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is no longer valid").Because(err))
 	case err != nil:
 		return nil, unavailable(err) // a 401 would make clients throw the token away
+	case expired(claims):
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token has expired"))
 	}
 	return claims, nil
 }

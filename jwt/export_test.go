@@ -29,3 +29,6 @@ func (v *Verifier) Remembered() (n int) {
 	}
 	return n
 }
+
+// Former returns the number of former keys that r remembers.
+func (r *RemoteKeys) Former() int { return len(r.set.Load().former) }

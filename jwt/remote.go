@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,6 +24,10 @@ const (
 	defaultAge = 5 * time.Minute // of a set without Cache-Control
 	maxAge     = time.Hour
 
+	defaultKept = 24 * time.Hour       // life of a set without stale-if-error
+	maxKept     = 366 * 24 * time.Hour // longest life of a set
+	maxFormer   = 100                  // former keys to remember
+
 	missInterval    = time.Minute     // between fetches because of unknown key IDs
 	maxBackoff      = time.Minute     // between failing fetches
 	maxEmptyBackoff = 5 * time.Second // between failing fetches while there is no set at all
@@ -35,8 +41,14 @@ const (
 // but a set of keys, the last good set stays in use; fetches become rarer, up to one a
 // minute, and calls do not wait for them.
 //
-// A key that the issuer has withdrawn is unknown from the next fetch on. RemoteKeys is
-// safe for concurrent use.
+// A set that cannot be replaced comes to its end, because by then the issuer may sign with
+// other keys, and may have withdrawn these: max-age and stale-if-error (RFC 5861 §4) after
+// the issuer's answer, which is one period of the signing keys of a Signet issuer; a day
+// if the answer has no stale-if-error. From then on there are no keys.
+//
+// A key that the issuer has withdrawn is unknown from the next fetch on. A key ID that was
+// never in a set has no verdict as long as the set may not be fetched again: the issuer may
+// have published the key since. RemoteKeys is safe for concurrent use.
 type RemoteKeys struct {
 	url    string
 	client *http.Client
@@ -53,9 +65,11 @@ type RemoteKeys struct {
 // remoteSet is a fetched set. It is never written.
 type remoteSet struct {
 	keys      map[string]*ecdsa.PublicKey
+	former    map[string]bool // key IDs of earlier sets that are not in this one
 	etag      string
 	refreshAt time.Time // from then on a call fetches again, without waiting
 	staleAt   time.Time // from then on a call waits for the fetch
+	endsAt    time.Time // from then on the set is not used
 }
 
 // NewRemoteKeys returns the keys at url, which are fetched when they are first needed. A
@@ -66,27 +80,32 @@ func NewRemoteKeys(url string, client *http.Client) *RemoteKeys {
 	return &RemoteKeys{url: url, client: isolated(client)}
 }
 
-// Prefetch fetches the set if there is none yet, so that the first token need not wait.
-// The error wraps [ErrKeysUnavailable] and the reason.
+// Prefetch fetches the set if there is none that may be used, so that the first token need
+// not wait. The error wraps [ErrKeysUnavailable] and the reason.
 func (r *RemoteKeys) Prefetch(ctx context.Context) error {
-	if r.set.Load() != nil {
-		return nil
+	if old, ok := r.usable(); !ok {
+		wait(ctx, r.fetch(old, false))
 	}
-	wait(ctx, r.fetch(nil, false))
-	if r.set.Load() == nil {
+	if _, ok := r.usable(); !ok {
 		return r.unavailable(ctx)
 	}
 	return nil
+}
+
+// usable returns the last good set, nil if there is none, and whether it has not ended.
+func (r *RemoteKeys) usable() (set *remoteSet, ok bool) {
+	set = r.set.Load()
+	return set, set != nil && time.Now().Before(set.endsAt)
 }
 
 // Key returns the key named kid, as a [KeySource] does. An error that wraps
 // [ErrKeysUnavailable] wraps the reason, too.
 func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
 	now := time.Now()
-	set := r.set.Load()
+	set, ok := r.usable()
 	switch {
-	case set == nil:
-		wait(ctx, r.fetch(nil, false))
+	case !ok:
+		wait(ctx, r.fetch(set, false))
 	case !now.Before(set.staleAt):
 		failing := r.failing()
 		if done := r.fetch(set, false); !failing {
@@ -95,7 +114,7 @@ func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 	case !now.Before(set.refreshAt):
 		r.fetch(set, false)
 	}
-	if set = r.set.Load(); set == nil {
+	if set, ok = r.usable(); !ok {
 		return nil, r.unavailable(ctx)
 	}
 	if key := set.keys[kid]; key != nil {
@@ -108,8 +127,12 @@ func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 	// A fresh set has every key that signs, because issuers publish a key before they
 	// sign with it, except for one that replaced its key in haste.
 	wait(ctx, r.fetch(set, true))
-	if key := r.set.Load().keys[kid]; key != nil {
+	next := r.set.Load()
+	if key := next.keys[kid]; key != nil {
 		return key, nil
+	}
+	if next == set && !set.former[kid] {
+		return nil, fmt.Errorf("%w: the set without this key ID may not be the newest", ErrKeysUnavailable)
 	}
 	return nil, ErrUnknownKey
 }
@@ -188,7 +211,7 @@ func (r *RemoteKeys) replace(old *remoteSet, done chan struct{}) {
 		return
 	}
 	limit := maxBackoff
-	if old == nil {
+	if old == nil || !now.Before(old.endsAt) {
 		limit = maxEmptyBackoff
 	}
 	r.retryAt = now.Add(min(time.Second<<min(r.failures, 10), limit))
@@ -207,11 +230,14 @@ func (r *RemoteKeys) get(ctx context.Context, old *remoteSet) (*remoteSet, error
 	}
 	defer resp.Body.Close()
 	set := &remoteSet{etag: resp.Header.Get("ETag")}
-	age := freshness(resp.Header)
+	fresh, kept := lives(resp.Header)
+	if kept <= 0 {
+		return nil, errors.New("fetching keys: a cache answered with a set that has ended")
+	}
 	now := time.Now()
-	set.refreshAt, set.staleAt = now.Add(age*3/4), now.Add(age)
+	set.refreshAt, set.staleAt, set.endsAt = now.Add(fresh*3/4), now.Add(fresh), now.Add(kept)
 	if resp.StatusCode == http.StatusNotModified && old != nil {
-		set.keys, set.etag = old.keys, old.etag
+		set.keys, set.former, set.etag = old.keys, old.former, old.etag
 		return set, nil
 	}
 	if resp.StatusCode != http.StatusOK {
@@ -229,6 +255,7 @@ func (r *RemoteKeys) get(ctx context.Context, old *remoteSet) (*remoteSet, error
 	}
 	if old != nil {
 		set.keepPointers(old)
+		set.remember(old)
 	}
 	return set, nil
 }
@@ -243,24 +270,52 @@ func (s *remoteSet) keepPointers(old *remoteSet) {
 	}
 }
 
-// freshness returns how long an answer may be used (RFC 9111 §4.2).
-func freshness(h http.Header) time.Duration {
-	age := defaultAge
+// remember notes the key IDs that left the set: a token that names one has a verdict.
+func (s *remoteSet) remember(old *remoteSet) {
+	s.former = map[string]bool{}
+	for _, earlier := range []iter.Seq[string]{maps.Keys(old.keys), maps.Keys(old.former)} {
+		for kid := range earlier {
+			if s.keys[kid] == nil && len(s.former) < maxFormer {
+				s.former[kid] = true
+			}
+		}
+	}
+}
+
+// lives returns for how long an answer is fresh (RFC 9111 §4.2), and for how long it may
+// be used while no other comes (RFC 5861 §4). Both count from the time at which the issuer
+// answered. What is no longer fresh is so for minAge at least.
+func lives(h http.Header) (fresh, kept time.Duration) {
+	fresh, kept = defaultAge, defaultKept
+	cacheable, stale := true, time.Duration(-1)
 	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
 		switch name {
 		case "no-store", "no-cache":
-			return minAge
+			cacheable = false
 		case "max-age":
-			if n, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && n >= 0 {
-				age = time.Duration(min(n, int(maxAge/time.Second))) * time.Second
-			}
+			fresh = seconds(value, fresh)
+		case "stale-if-error":
+			stale = seconds(value, stale)
 		}
 	}
-	if n, err := strconv.Atoi(h.Get("Age")); err == nil && n > 0 {
-		age -= time.Duration(min(n, int(maxAge/time.Second))) * time.Second
+	if stale >= 0 {
+		kept = max(fresh+stale, minAge)
 	}
-	return max(age, minAge)
+	if !cacheable {
+		fresh = 0
+	}
+	age := seconds(h.Get("Age"), 0)
+	return max(min(fresh, maxAge)-age, minAge), min(kept, maxKept) - age
+}
+
+// seconds reads a delta-seconds (RFC 9111 §1.2.2). Anything else is instead.
+func seconds(value string, instead time.Duration) time.Duration {
+	n, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 63)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return instead
+	}
+	return time.Duration(min(n, uint64(maxKept/time.Second))) * time.Second
 }
 
 // isolated returns a copy of client that follows no redirect and keeps no cookies, or if

@@ -130,14 +130,135 @@ func TestUnknownKeyIDFetchesOnceAMinute(t *testing.T) {
 		mustKey(t, r, "b", nil) // at once
 		mustCount(t, f, 2)
 		for range 5 {
-			mustKey(t, r, "c", jwt.ErrUnknownKey)
+			mustKey(t, r, "c", jwt.ErrKeysUnavailable)
 		}
 		mustCount(t, f, 2)
 		time.Sleep(time.Minute)
+		mustKey(t, r, "c", jwt.ErrUnknownKey)
 		for range 5 {
-			mustKey(t, r, "c", jwt.ErrUnknownKey)
+			mustKey(t, r, "c", jwt.ErrKeysUnavailable)
 		}
 		mustCount(t, f, 3)
+	})
+}
+
+// A key ID has a verdict only if the set was fetched to look for it, or had it before:
+// the issuer may have published the key a moment ago.
+func TestKeyOfAMomentAgoHasNoVerdict(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.header.Set("Cache-Control", "max-age=3600, stale-if-error=3600")
+		mustKey(t, r, "a", nil)
+		mustKey(t, r, "invented", jwt.ErrUnknownKey)
+		f.set(func() { f.body = string(setOf("b", b)) }) // a is withdrawn, b signs at once
+		mustKey(t, r, "b", jwt.ErrKeysUnavailable)
+		time.Sleep(time.Minute)
+		mustKey(t, r, "b", nil)
+		mustCount(t, f, 3)
+		for range 5 { // all clients that have tokens of the withdrawn key must learn it
+			mustKey(t, r, "a", jwt.ErrUnknownKey)
+		}
+		mustKey(t, r, "invented", jwt.ErrKeysUnavailable)
+		mustCount(t, f, 3)
+
+		time.Sleep(time.Minute)
+		f.set(func() { f.status = 0 })
+		mustKey(t, r, "c", jwt.ErrKeysUnavailable) // the fetch fails
+		mustCount(t, f, 4)
+		f.set(func() { f.status, f.delay, f.body = 200, 2*time.Second, string(setOf("a", a)) })
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.Key(ctx, "c"); !errors.Is(err, jwt.ErrKeysUnavailable) {
+			t.Errorf("caller who does not wait for the fetch: %v, want ErrKeysUnavailable", err)
+		}
+		time.Sleep(2 * time.Second)
+		mustKey(t, r, "a", nil) // it is back, and so no longer known as withdrawn
+		mustKey(t, r, "b", jwt.ErrUnknownKey)
+	})
+}
+
+// A set that cannot be replaced ends, by what the issuer said and by what caches add.
+func TestRemoteKeysEnd(t *testing.T) {
+	a := newKey(t)
+	for _, tc := range []struct {
+		control []string
+		age     string
+		want    time.Duration
+	}{
+		{[]string{"public, max-age=900, stale-if-error=85500"}, "", 24 * time.Hour},
+		{[]string{"public, max-age=5, stale-if-error=15"}, "", 20 * time.Second},
+		{[]string{"max-age=5", "Stale-If-Error=\"15\""}, "", 20 * time.Second},
+		{[]string{"max-age=60, stale-if-error=3540"}, "600", 50 * time.Minute}, // a cache that could not refresh it
+		{[]string{"stale-if-error=300"}, "", 10 * time.Minute},
+		{[]string{"max-age=0, stale-if-error=20"}, "", 20 * time.Second},
+		{[]string{"no-store, stale-if-error=0, max-age=0"}, "", time.Second},
+		{[]string{"max-age=7200, stale-if-error=7200"}, "", 4 * time.Hour},
+		{[]string{"max-age=99999999999999999999, stale-if-error=99999999999999999999"}, "", 366 * 24 * time.Hour},
+		{nil, "", 24 * time.Hour},
+		{[]string{"max-age=60"}, "", 24 * time.Hour},
+		{[]string{"max-age=60"}, "3600", 23 * time.Hour},
+		{[]string{"max-age=60, stale-if-error=x"}, "", 24 * time.Hour},
+		{[]string{"max-age=60, stale-if-error=-1"}, "", 24 * time.Hour},
+	} {
+		t.Run(fmt.Sprint(tc.control, tc.age), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r := newIssuer(string(setOf("a", a)))
+				f.header = http.Header{"Cache-Control": tc.control, "Age": {tc.age}}
+				mustKey(t, r, "a", nil)
+				f.set(func() { f.status = 500 })
+				time.Sleep(tc.want - time.Nanosecond)
+				mustKey(t, r, "a", nil)
+				if err := r.Prefetch(t.Context()); err != nil {
+					t.Errorf("Prefetch before the end: %v", err)
+				}
+				time.Sleep(time.Nanosecond)
+				mustKey(t, r, "a", jwt.ErrKeysUnavailable)
+				mustKey(t, r, "b", jwt.ErrKeysUnavailable)
+				if err := r.Prefetch(t.Context()); !errors.Is(err, jwt.ErrKeysUnavailable) {
+					t.Errorf("Prefetch after the end: %v, want ErrKeysUnavailable", err)
+				}
+				time.Sleep(10 * time.Minute)
+				mustKey(t, r, "a", jwt.ErrKeysUnavailable)
+				f.set(func() { f.status = 304; f.header = http.Header{"Cache-Control": {"max-age=60"}} })
+				time.Sleep(5 * time.Second) // fetches become frequent again, as before the first set
+				mustKey(t, r, "a", nil)
+			})
+		})
+	}
+}
+
+// A cache that serves a set which has ended brings no keys.
+func TestEndedSetFromACacheIsRefused(t *testing.T) {
+	a := newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("a", a)))
+		f.header = http.Header{"Cache-Control": {"max-age=60, stale-if-error=3540"}, "Age": {"3600"}}
+		mustKey(t, r, "a", jwt.ErrKeysUnavailable)
+		f.set(func() { f.header.Set("Age", "3599") })
+		time.Sleep(time.Second)
+		mustKey(t, r, "a", nil)
+		time.Sleep(time.Second)
+		mustKey(t, r, "a", nil) // fetched again, since it is as old as it may be
+		mustCount(t, f, 3)
+	})
+}
+
+// The memory for withdrawn keys is bounded.
+func TestFormerKeysAreBounded(t *testing.T) {
+	a := newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newIssuer(string(setOf("0", a)))
+		f.header.Set("Cache-Control", "max-age=1")
+		for n := range 300 {
+			f.set(func() { f.body = string(setOf(fmt.Sprint(n), a)) })
+			mustKey(t, r, fmt.Sprint(n), nil)
+			time.Sleep(time.Second)
+		}
+		if n := r.Former(); n == 0 || n > 100 {
+			t.Errorf("%d former keys are remembered, want at most 100", n)
+		}
 	})
 }
 
@@ -308,10 +429,8 @@ func TestRemoteKeysSendNoCookies(t *testing.T) {
 	}
 	for _, client := range []*http.Client{{Jar: jar}, nil} {
 		r := jwt.NewRemoteKeys(srv.URL, client)
-		for range 2 {
-			mustKey(t, r, "a", nil)
-			mustKey(t, r, "b", jwt.ErrUnknownKey) // asks the issuer again, once
-		}
+		mustKey(t, r, "a", nil)
+		mustKey(t, r, "b", jwt.ErrUnknownKey) // asks the issuer again
 	}
 }
 

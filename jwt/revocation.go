@@ -42,8 +42,8 @@ type RevocationOptions struct {
 	Poll   time.Duration // time between two polls of the feed; 0 is 10 s
 	MaxAge time.Duration // age at which the feed becomes stale; 0 is a minute
 
-	// FailClosed makes a [Verifier] accept no token of any grant while the feed is
-	// stale or was never read ([ErrRevocationsUnknown]). Without it, tokens are
+	// FailClosed makes a [Verifier] accept no token, with or without a grant, while the
+	// feed is stale or was never read ([ErrRevocationsUnknown]). Without it, tokens are
 	// accepted until they expire, except for those of grants known to be revoked.
 	FailClosed bool
 

@@ -376,7 +376,7 @@ func TestStaleFeedAcceptsAsConfigured_G04(t *testing.T) {
 					time.Sleep(2 * time.Second)
 					w.verdict(t, v, "here", unknown)
 					w.verdict(t, v, "gone", jwt.ErrRevoked)
-					w.verdict(t, v, "", nil)
+					w.verdict(t, v, "", unknown) // without a grant
 					if s := feed.Status(); !s.Stale || s.FailClosed != closed {
 						t.Errorf("status %+v, want stale", s)
 					}

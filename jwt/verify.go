@@ -21,9 +21,14 @@ type VerifierOptions struct {
 	Revoked   func(grantID string) bool // must not block and be safe for concurrent use; nil: no grant is revoked
 	Feed      *RevocationFeed           // revokes grants in addition to Revoked, and must run; nil: none
 
-	// RevokedKnown reports whether Revoked knows the revoked grants yet. Until then a
-	// token with a grant gets no verdict ([ErrRevocationsUnknown]). Nil: it always does.
+	// RevokedKnown reports whether Revoked knows the revoked grants yet. Until then no
+	// token gets a verdict ([ErrRevocationsUnknown]). Nil: it always does.
 	RevokedKnown func() bool
+
+	// SameClock means that the tokens were dated by the clock of this process, as the
+	// issuer's own verifier knows: they end at exp. Otherwise they end [Leeway] later,
+	// because the issuer's clock may be ahead.
+	SameClock bool
 
 	CacheSize int // number of verified tokens to remember; 0 is 10,000, negative none
 }
@@ -31,7 +36,8 @@ type VerifierOptions struct {
 // Verifier checks access tokens. It is safe for concurrent use.
 type Verifier struct {
 	options VerifierOptions
-	cache   *cache // nil: none
+	late    time.Duration // how long after its exp a token is still accepted
+	cache   *cache        // nil: none
 }
 
 // NewVerifier returns a Verifier, or an error that names the missing option: issuer,
@@ -49,7 +55,10 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	if o.CacheSize == 0 {
 		o.CacheSize = defaultCacheSize
 	}
-	v := &Verifier{options: o}
+	v := &Verifier{options: o, late: Leeway}
+	if o.SameClock {
+		v.late = 0
+	}
 	if o.CacheSize > 0 {
 		v.cache = newCache(o.CacheSize)
 	}
@@ -58,13 +67,13 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 
 // Verify returns the claims of an access token that the issuer made for one of the
 // audiences, that is neither expired nor revoked, and whose key is still published
-// (RFC 9068 §4). Times may be off by [Leeway]. The claims are a copy, which the caller
-// may change.
+// (RFC 9068 §4). Times may be off by [Leeway], but see [VerifierOptions.SameClock]. The
+// claims are a copy, which the caller may change.
 //
 // A refusal wraps [ErrInvalid]. Any other error is no verdict on the token:
 // [ErrKeysUnavailable] or another error of the key source, and [ErrRevocationsUnknown].
-// ctx bounds the time that the key source, or the first token with a grant, may wait for
-// the issuer.
+// ctx bounds the time that the key source, or the first token of a verifier with a feed,
+// may wait for the issuer.
 //
 // An accepted token is remembered by its hash until it expires. This saves the next
 // check of its signature, nothing else: time, key and revocation are checked each time.
@@ -99,7 +108,8 @@ func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error)
 // verifiedToken is the part of an accepted token that the cache remembers.
 type verifiedToken struct {
 	claims    Claims
-	notBefore int64
+	notBefore int64 // Unix second of the issuer's clock
+	until     int64 // Unix second of this process's clock at which the token has expired
 	keyID     string
 	key       *ecdsa.PublicKey
 }
@@ -128,7 +138,7 @@ func (v *Verifier) verify(ctx context.Context, rawToken string, now time.Time) (
 	if !slices.Contains(v.options.Audiences, u.claims.Audience) {
 		return nil, refusal("wrong audience")
 	}
-	t := &verifiedToken{claims: u.claims, notBefore: max(u.claims.IssuedAt, u.notBefore), keyID: u.keyID}
+	t := &verifiedToken{claims: u.claims, notBefore: max(u.claims.IssuedAt, u.notBefore), until: v.AcceptedUntil(&u.claims).Unix(), keyID: u.keyID}
 	if err := t.checkTime(now); err != nil {
 		return nil, err
 	}
@@ -168,9 +178,6 @@ func (v *Verifier) key(ctx context.Context, keyID string) (*ecdsa.PublicKey, err
 }
 
 func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.Time) error {
-	if t.claims.GrantID == "" {
-		return nil
-	}
 	if v.options.Feed != nil {
 		if err := v.options.Feed.ready(ctx); err != nil {
 			return fmt.Errorf("verifying a token: %w", err)
@@ -181,12 +188,13 @@ func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.
 
 // CheckGrant checks at now whether the grant of a token that was accepted before still
 // stands, for a caller that serves one token for a long time. It returns nil,
-// [ErrRevoked] or [ErrRevocationsUnknown]. It only reads memory.
+// [ErrRevoked] or [ErrRevocationsUnknown]. It only reads memory. A token without a grant
+// cannot be revoked, but it gets no verdict either while the revoked grants are not known.
 func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
 	if v.options.RevokedKnown != nil && !v.options.RevokedKnown() {
 		return ErrRevocationsUnknown
 	}
-	if v.options.Revoked != nil && v.options.Revoked(grantID) {
+	if grantID != "" && v.options.Revoked != nil && v.options.Revoked(grantID) {
 		return ErrRevoked
 	}
 	if v.options.Feed != nil {
@@ -195,13 +203,17 @@ func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
 	return nil
 }
 
-// checkTime enforces exp, iat and nbf (RFC 7519 §4.1.4-6) within [Leeway].
+// AcceptedUntil returns the time at which v stops accepting a token with claims c because
+// it has expired.
+func (v *Verifier) AcceptedUntil(c *Claims) time.Time { return c.Expires().Add(v.late) }
+
+// checkTime enforces exp, iat and nbf (RFC 7519 §4.1.4-6). The latter two are within
+// [Leeway] also in the issuer's process, because a replica may have dated the token.
 func (t *verifiedToken) checkTime(now time.Time) error {
-	const leeway = int64(Leeway / time.Second)
-	if now.Unix() >= t.claims.ExpiresAt+leeway {
+	if now.Unix() >= t.until {
 		return ErrExpired
 	}
-	if t.notBefore > now.Unix()+leeway {
+	if t.notBefore > now.Unix()+int64(Leeway/time.Second) {
 		return refusal("not valid yet")
 	}
 	return nil

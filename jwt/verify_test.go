@@ -265,11 +265,19 @@ func TestUnknownKeyIDsFetchOnce_F05(t *testing.T) {
 		f, keys := newIssuer(string(setOf(keyID, w.key)))
 		w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: keys})
 		w.accepts(t, "good", w.token(t, nil))
-		for range 100 {
+		for i := range 100 {
 			h := goodHeader()
 			h["kid"] = rand.Text()
-			w.refuses(t, "unknown", handmade(t, newKey(t), marshal(t, h), marshal(t, goodPayload())))
+			raw := handmade(t, newKey(t), marshal(t, h), marshal(t, goodPayload()))
+			if i == 0 {
+				w.refuses(t, "unknown", raw)
+				continue
+			}
+			if _, err := w.verifier.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrKeysUnavailable) || errors.Is(err, jwt.ErrInvalid) {
+				t.Errorf("unknown while no fetch is allowed: %v, want ErrKeysUnavailable alone", err)
+			}
 		}
+		w.accepts(t, "good", w.token(t, nil))
 		mustCount(t, f, 2) // the first fetch, and one for the unknown key IDs
 	})
 }
@@ -581,6 +589,47 @@ func TestClocksMayDifferByAMinute_F11(t *testing.T) {
 	}
 }
 
+// In the process that dated it a token ends at exp, also one that was accepted before.
+// Another replica may have dated it, so the leeway for its begin stays.
+func TestTokenEndsAtExpByTheSameClock_F11(t *testing.T) {
+	w := newWorld(t)
+	for _, size := range []int{0, -1} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, SameClock: true, CacheSize: size})
+			other := newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: size})
+			raw := w.token(t, nil)
+			check := func(when string, v *jwt.Verifier, want error) {
+				t.Helper()
+				claims, err := v.Verify(t.Context(), raw)
+				if !errors.Is(err, want) {
+					t.Errorf("%s: %v, want %v", when, err, want)
+				}
+				if err == nil && time.Now().After(v.AcceptedUntil(claims)) {
+					t.Errorf("%s: accepted after %v", when, v.AcceptedUntil(claims))
+				}
+			}
+			for range 2 {
+				check("at first", v, nil)
+			}
+			time.Sleep(5*time.Minute - time.Second)
+			check("a second before exp", v, nil)
+			time.Sleep(time.Second)
+			check("at exp", v, jwt.ErrExpired)
+			check("at exp, on another machine", other, nil)
+			time.Sleep(59 * time.Second)
+			check("59 s after exp", v, jwt.ErrExpired)
+			check("59 s after exp, on another machine", other, nil)
+			time.Sleep(time.Second)
+			check("60 s after exp, on another machine", other, jwt.ErrExpired)
+
+			raw = w.token(t, func(c *jwt.Claims) { c.IssuedAt += 59; c.ExpiresAt += 59 })
+			check("dated by a clock that is ahead", v, nil)
+			raw = w.token(t, func(c *jwt.Claims) { c.IssuedAt += 62; c.ExpiresAt += 62 })
+			check("dated by a clock that is too far ahead", v, jwt.ErrInvalid)
+		})
+	}
+}
+
 func TestKeysUnavailableIsNoVerdict(t *testing.T) {
 	w := newWorld(t)
 	raw := w.token(t, nil)
@@ -644,7 +693,7 @@ func TestUnknownRevocationsAreNoVerdict(t *testing.T) {
 		t.Fatal(err)
 	}
 	known = false
-	for _, raw := range []string{seen, fresh} {
+	for _, raw := range []string{seen, fresh, w.token(t, func(c *jwt.Claims) { c.GrantID = "" })} {
 		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrRevocationsUnknown) || errors.Is(err, jwt.ErrInvalid) {
 			t.Errorf("%v, want ErrRevocationsUnknown alone", err)
 		}

@@ -46,6 +46,8 @@ type snapshot struct {
 	byID    map[string]*publishedKey
 	changes func(now time.Time) time.Time // when the set will next gain a key
 	maxAge  time.Duration
+	// rotation is the period of the keys, 0 for those of an operator.
+	rotation time.Duration
 	// mustBegin lets the oldest key sign if no key may sign yet. It is set for the keys
 	// of a store, whose first key must begin at once. The dates of an operator's files
 	// are obeyed.
@@ -162,6 +164,15 @@ func (s *Set) JWKS(now time.Time) (body []byte, etag string, maxAge time.Duratio
 		maxAge = min(maxAge, current.changes(now).Sub(now))
 	}
 	return v.body, v.etag, maxAge.Truncate(time.Second)
+}
+
+// Rotation returns the period of the signing keys. A verifier that has had no newer set for
+// so long may lack the key that signs. It is 0 if the operator owns the keys.
+func (s *Set) Rotation() time.Duration {
+	if current := s.current.Load(); current != nil {
+		return current.rotation
+	}
+	return 0
 }
 
 func render(s *snapshot, now time.Time) *view {

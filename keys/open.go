@@ -199,7 +199,7 @@ func (s *storedSchedule) putInForce(rows []row, now time.Time) error {
 	}
 	next := newSnapshot(keys)
 	next.mustBegin = true
-	next.maxAge = s.maxAge()
+	next.maxAge, next.rotation = s.maxAge(), s.rotation
 	next.changes = func(now time.Time) time.Time { return s.start(s.period(now) + 1) }
 	if k := next.signing(now); old != nil && k != nil && now.Before(k.from) && old.signing(now) != nil && old.signing(now).id != k.id {
 		s.Log.Warn("no older private key is left: a key signs before all verifiers can know it", "kid", k.id)

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 
@@ -76,6 +78,7 @@ type guard struct {
 	hierarchy   Hierarchy
 	streams     *streams
 	log         *slog.Logger
+	logged      atomic.Int64 // Unix second in which an error was logged last
 }
 
 func newGuard(o Options) *guard {
@@ -121,6 +124,10 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	if claims.Audience != g.resource {
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is for another resource")
 	}
+	if claims.GrantID == "" {
+		// Nothing could revoke it.
+		return nil, oauth.Errorf(oauth.InvalidToken, "the access token belongs to no grant")
+	}
 	if claims.Confirm != nil {
 		// A bound token without proof counts as stolen (RFC 9449 §7.1).
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is bound to a key and needs a proof")
@@ -155,7 +162,11 @@ func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope 
 	}
 	level := slog.LevelDebug
 	if e != nil && e.Status() >= http.StatusInternalServerError {
-		level = slog.LevelError
+		// One line a second: while keys are missing, anybody can cause as many as
+		// they send requests.
+		if now := time.Now().Unix(); g.logged.Swap(now) != now {
+			level = slog.LevelError
+		}
 	} else {
 		w.Header().Set("WWW-Authenticate", e.Challenge(g.metadataURL, scope))
 	}

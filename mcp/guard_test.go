@@ -1,10 +1,13 @@
 package mcp_test
 
 import (
+	"context"
+	"crypto/ecdsa"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -42,6 +45,7 @@ func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 		{"bad signature", "Bearer " + good[:len(good)-8] + "AAAAAAAA", withError(wrong)},
 		{"expired", "Bearer " + expired, withError("the access token has expired")},
 		{"revoked", "Bearer " + w.token(t, func(c *jwt.Claims) { c.GrantID = "gone" }), withError("the access token was revoked")},
+		{"of no grant", "Bearer " + w.token(t, func(c *jwt.Claims) { c.GrantID = "" }), withError("the access token belongs to no grant")},
 		{"bound to a key", "Bearer " + w.token(t, func(c *jwt.Claims) { c.Confirm = &jwt.Confirmation{Thumbprint: strings.Repeat("x", 43)} }), withError(wrong)},
 	}
 	handlers := map[string]http.Handler{"Handler": w.handler(t), "Guard": mcp.Guard(w.options, unreachable(t))}
@@ -298,6 +302,76 @@ func TestSDKAcceptsTokensWithinTheLeeway(t *testing.T) {
 	if got := serve(w.handler(t), r); got.Code != http.StatusOK {
 		t.Errorf("40 s after expiry: status %d, want 200: %s", got.Code, got.Body)
 	}
+}
+
+// Where the clock of the verifier is that of the issuer, the endpoint takes no token from
+// its exp on, and a stream ends by then.
+func TestGuardWithTheIssuersClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: issuer, Audiences: []string{resource}, Keys: w.keys, SameClock: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.options.Verifier = v
+		h, token := w.handler(t), w.token(t, nil)
+		ask := func() int {
+			r := w.call(t, "whoami", "{}")
+			r.Header.Set("Authorization", "Bearer "+token)
+			return serve(h, r).Code
+		}
+		stream := make(chan time.Duration, 1)
+		go serve(mcp.Guard(w.options, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			began := time.Now()
+			<-r.Context().Done()
+			stream <- time.Since(began)
+		})), func() *http.Request {
+			r := httptest.NewRequest("GET", resource, nil)
+			r.Header.Set("Accept", "text/event-stream")
+			r.Header.Set("Authorization", "Bearer "+token)
+			return r
+		}())
+		time.Sleep(5*time.Minute - time.Second)
+		if got := ask(); got != http.StatusOK {
+			t.Errorf("a second before exp: status %d, want 200", got)
+		}
+		time.Sleep(time.Second)
+		if got := ask(); got != http.StatusUnauthorized {
+			t.Errorf("at exp: status %d, want 401", got)
+		}
+		if lasted := <-stream; lasted > 5*time.Minute {
+			t.Errorf("a stream lasted %v, want until exp", lasted)
+		}
+	})
+}
+
+// A flood of tokens that cannot be verified does not flood the log.
+func TestGuardLogsAnOutageOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: issuer, Audiences: []string{resource}, Keys: noKeys{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.options.Verifier = v
+		h := mcp.Guard(w.options, unreachable(t))
+		for range 100 {
+			if got := serve(h, w.call(t, "whoami", "{}")); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || got.Header().Get("WWW-Authenticate") != "" {
+				t.Fatalf("status %d, headers %v, want 503 with Retry-After and no challenge", got.Code, got.Header())
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := strings.Count(w.log.String(), "level=ERROR"); n < 1 || n > 3 {
+			t.Errorf("%d errors in the log in two seconds, want one a second", n)
+		}
+	})
+}
+
+// noKeys is a key source without an answer.
+type noKeys struct{}
+
+func (noKeys) Key(context.Context, string) (*ecdsa.PublicKey, error) {
+	return nil, jwt.ErrKeysUnavailable
 }
 
 // An ordinary request is not cut short.

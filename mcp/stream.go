@@ -46,20 +46,16 @@ func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (cont
 	var ctx context.Context
 	one := &stream{grantID: claims.GrantID, listens: listens}
 	if listens {
-		ctx, one.end = context.WithDeadline(r.Context(), lastMoment(claims))
+		ctx, one.end = context.WithDeadline(r.Context(), s.verifier.AcceptedUntil(claims))
 	} else {
 		ctx, one.end = context.WithCancel(r.Context())
 	}
-	if one.grantID != "" { // otherwise it cannot be revoked
-		s.add(one)
-	}
+	s.add(one)
 	return ctx, one
 }
 
 func (s *streams) done(one *stream) {
-	if one.grantID != "" {
-		s.remove(one)
-	}
+	s.remove(one)
 	one.end()
 }
 
@@ -126,10 +122,4 @@ func mayStream(r *http.Request) bool {
 
 func acceptsEvents(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-}
-
-// lastMoment returns the time at which the verifier stops accepting claims, and at which a
-// stream that was opened with them ends.
-func lastMoment(claims *jwt.Claims) time.Time {
-	return claims.Expires().Add(jwt.Leeway)
 }

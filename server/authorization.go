@@ -148,15 +148,15 @@ func (s *Server) publishGauges() {
 }
 
 // verification returns the options of a verifier in the process of the authorization
-// server.
+// server, for its MCP endpoint.
 func (s *Server) verification() jwt.VerifierOptions {
-	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known}
+	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known, SameClock: true}
 }
 
 func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	o := &s.o
 	verify := s.verification()
-	verify.Audiences = o.Resources
+	verify.Audiences, verify.SameClock = o.Resources, false // a token that another machine still accepts can be revoked
 	verifier, err := jwt.NewVerifier(verify)
 	if err != nil {
 		return nil, err

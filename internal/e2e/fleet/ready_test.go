@@ -1,8 +1,10 @@
 package fleet
 
 import (
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"signet/internal/e2e"
 )
@@ -44,4 +46,28 @@ func TestDoctorReady_Replica(t *testing.T) {
 	if _, errOut, status := nowhere.Signet("", "doctor", "--ready"); status != 1 || !strings.Contains(errOut, "waiting for the issuer's keys") {
 		t.Errorf("without an issuer: %d %s, want 1", status, errOut)
 	}
+}
+
+// A replica goes on without its issuer for one period of the signing keys. Then it has no
+// keys and says so, until the issuer answers again.
+func TestReplicaWithoutItsIssuerEndsAfterAPeriod(t *testing.T) {
+	issuer := e2e.Start(t, []string{"SIGNET_KEY_ROTATION=8s", "SIGNET_ACCESS_TTL=1h"}, "--demo")
+	_, tok := issuer.Login()
+	replica := issuer.Beside()
+	replica.Args = []string{"serve", "--role", "mcp"}
+	replica.Start()
+	call := func() int { return e2e.Call(t, replica.URL()+"/mcp", tok.AccessToken) }
+	if status := call(); status != http.StatusOK {
+		t.Fatalf("with the issuer: %d, want 200", status)
+	}
+	issuer.Stop()
+	if status := call(); status != http.StatusOK {
+		t.Errorf("just without the issuer: %d, want 200", status)
+	}
+	e2e.Within(t, 20*time.Second, func() bool { return call() == http.StatusServiceUnavailable })
+	if _, errOut, status := replica.Signet("", "doctor", "--ready"); status != 1 || !strings.Contains(errOut, "waiting for the issuer's keys") {
+		t.Errorf("after a period without the issuer: %d %s, want 1", status, errOut)
+	}
+	issuer.Start()
+	e2e.Within(t, 20*time.Second, func() bool { return call() == http.StatusOK })
 }
