@@ -152,27 +152,26 @@ func eachGrant(ctx context.Context, list *denylist.List, user string, now time.T
 		}
 		return print(infos)
 	}
+	of := []string{""}
 	if user != "" {
-		var all []denylist.Grant
-		for _, subject := range subjects(user) {
-			grants, err := list.Grants(ctx, subject, now)
+		of = subjects(user)
+	}
+	for _, subject := range of {
+		for after := ""; ; {
+			grants, err := list.All(ctx, subject, after, grantPage, now)
 			if err != nil {
 				return err
 			}
-			all = append(all, grants...)
+			if len(grants) == 0 {
+				break
+			}
+			if err := printAll(grants); err != nil {
+				return err
+			}
+			after = grants[len(grants)-1].ID
 		}
-		return printAll(all)
 	}
-	for after := ""; ; {
-		grants, err := list.All(ctx, after, grantPage, now)
-		if err != nil || len(grants) == 0 {
-			return err
-		}
-		if err := printAll(grants); err != nil {
-			return err
-		}
-		after = grants[len(grants)-1].ID
-	}
+	return nil
 }
 
 // printGrants prints the pages that each passes to it. Columns are aligned within a page.

@@ -15,7 +15,9 @@ package denylist
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,7 +43,7 @@ type Options struct {
 	Store  *store.Store
 	Window time.Duration // the replay window of the last refresh; with 0 no refresh can be repeated
 	Skew   time.Duration // the most by which clocks differ: rows are kept for Skew and Window after their expiry
-	Keep   time.Duration // the longest lifetime of an access token, plus leeway: revoked grants stay in memory that long
+	Keep   time.Duration // the longest lifetime of an access token that this process issues, plus leeway; see [List.Keep]
 	Log    *slog.Logger  // nil logs nothing
 }
 
@@ -54,6 +56,10 @@ type List struct {
 	replays replayCounts
 	polled  atomic.Int64 // start of the last successful poll, Unix milliseconds; 0: none succeeded
 	filled  atomic.Bool  // revoked was filled from the store
+	excess  excess
+
+	keep      atomic.Int64           // see Keep
+	rowsEpoch atomic.Pointer[string] // the epoch of rows that have none; nil: not read yet
 
 	reused, replayed, rolledBack, pruned atomic.Int64
 }
@@ -72,6 +78,11 @@ type Grant struct {
 	Gen         int64 // highest generation issued; 0 if the grant was revoked before its code was used
 	RotatedAt   int64 // Unix milliseconds
 	RevokedAt   int64 // Unix milliseconds, 0 while the grant is not revoked
+
+	// UserVersion is the [VersionHash] of the user for whom the grant was made. It is empty
+	// if the user has no version, and in a row that an older release made, until the
+	// grant's next refresh.
+	UserVersion string
 
 	// Replays counts how often the last refresh was repeated within the window, over the
 	// life of the grant. It is written some seconds after the requests, and a crash loses
@@ -98,7 +109,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &List{store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
+	l := &List{excess: excess{subjects: map[string]bool{}}, store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
 	if err := l.poll(ctx, o.Store.Now()); err != nil && o.Store.Epoch() != "" {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
@@ -110,52 +121,115 @@ func (l *List) Stats() Stats {
 	return Stats{Reused: l.reused.Load(), Replayed: l.replayed.Load(), RolledBack: l.rolledBack.Load(), Pruned: l.pruned.Load(), Revoked: l.revoked.len()}
 }
 
-// A grant is inserted without its count of replays, which begins at 0.
+// A grant is inserted without its count of replays, which begins at 0. Its epoch is a
+// condition of queries and no field.
 const (
-	insertColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at"
+	insertColumns = "id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version"
 	grantColumns  = insertColumns + ", replays"
 )
 
+// VersionHash returns what a grant's row has of its user's version: no version, no hash.
+func VersionHash(version string) string {
+	if version == "" {
+		return ""
+	}
+	return shortHash("user version", version, 6)
+}
+
+// epochTag is what a grant's row has of the epoch under which it was made.
+func epochTag(epoch string) string { return shortHash("epoch", epoch, 3) }
+
+func shortHash(kind, text string, size int) string {
+	h := sha256.Sum256([]byte(kind + " " + text))
+	return base64.RawURLEncoding.EncodeToString(h[:size])
+}
+
+// liveEpochs returns the two values that the column epoch of a live grant may have. A
+// row of an older release has none, and is of the epoch in which the store got that
+// column. A row of another epoch is dead: nobody can use its code or handle any more.
+func (l *List) liveEpochs() (one, other string) {
+	epoch := l.store.Epoch()
+	tag := epochTag(epoch)
+	if rows := l.rowsEpoch.Load(); rows != nil && *rows == epoch {
+		return "", tag
+	}
+	return tag, tag
+}
+
 type scanner interface{ Scan(...any) error }
 
-func scanGrant(row scanner) (g Grant, err error) {
-	err = row.Scan(&g.ID, &g.Gen, &g.RotatedAt, &g.RevokedAt, &g.Subject, &g.ClientHash, &g.ClientName, &g.ConsentHash,
-		&g.Scope, &g.Resource, &g.Created, &g.Expires, &g.Replays)
+// scanGrant scans grantColumns, and the columns after them into more.
+func scanGrant(row scanner, more ...any) (g Grant, err error) {
+	err = row.Scan(append([]any{&g.ID, &g.Gen, &g.RotatedAt, &g.RevokedAt, &g.Subject, &g.ClientHash, &g.ClientName, &g.ConsentHash,
+		&g.Scope, &g.Resource, &g.Created, &g.Expires, &g.UserVersion, &g.Replays}, more...)...)
 	return g, err
 }
 
 // Find returns a grant, for introspection. The error is nil if the grant is live, and
-// [ErrRevoked] if it was revoked or has expired. For a grant whose code was never used,
-// or that was pruned, it is [ErrUnknown].
+// [ErrRevoked] if it was revoked, has expired, or was made under another epoch. For a
+// grant whose code was never used, or that was pruned, it is [ErrUnknown].
 func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
+	current := false
+	one, other := l.liveEpochs()
 	err = l.store.Read(ctx, func(tx store.Tx) error {
-		g, err = scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE id = $1", id))
+		g, err = scanGrant(tx.QueryRow("SELECT "+grantColumns+", epoch IN ($1, $2) FROM grants WHERE id = $3", one, other, id), &current)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUnknown
 		}
 		return err
 	})
-	if err == nil && (g.RevokedAt != 0 || expired(g.Expires, l.store.Now().UnixMilli())) {
+	if err == nil && (!current || g.RevokedAt != 0 || expired(g.Expires, l.store.Now().UnixMilli())) {
 		err = ErrRevoked
 	}
 	return g, err
 }
 
-// Grants lists a user's live grants, newest first.
+// live is the condition of a live grant of a user. It names the condition of the index.
+const live = " sub = $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) "
+
+// Grants lists a user's live grants, newest first. There are at most [MaxOfUser] of
+// them, except for a moment.
 func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Grant, error) {
-	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
-		WHERE sub = $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY created_at DESC, id DESC`, subject, now.Unix())
+	one, other := l.liveEpochs()
+	grants, err := l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE"+live+"ORDER BY created_at DESC, id DESC LIMIT $5", subject, now.Unix(), one, other, MaxOfUser)
+	if len(grants) == MaxOfUser {
+		l.excess.add(subject)
+	}
+	return grants, err
 }
 
-// All lists the live grants of all users, in pages of at most limit grants. They are in
-// the order of their ids, which is the order in which they expire. after is the last id
-// of the page before, or "" for the first page. An empty page is the end.
-func (l *List) All(ctx context.Context, after string, limit int, now time.Time) ([]Grant, error) {
+// Consented reports whether a user has a live grant with that ConsentHash.
+func (l *List) Consented(ctx context.Context, subject, consentHash string, now time.Time) (consented bool, err error) {
+	if consentHash == "" {
+		return false, nil
+	}
+	one, other := l.liveEpochs()
+	err = l.store.Read(ctx, func(tx store.Tx) error {
+		var found int
+		err := tx.QueryRow("SELECT 1 FROM grants WHERE"+live+"AND consent_hash = $5 LIMIT 1", subject, now.Unix(), one, other, consentHash).Scan(&found)
+		consented = err == nil
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return consented, err
+}
+
+// All lists the live grants of one user, or of all users if subject is empty, in pages
+// of at most limit grants. They are in the order of their ids, which is the order in
+// which they expire. after is the last id of the page before, or "" for the first page.
+// An empty page is the end.
+func (l *List) All(ctx context.Context, subject, after string, limit int, now time.Time) ([]Grant, error) {
 	if limit < 1 {
 		return nil, fmt.Errorf("denylist: a page of %d grants", limit)
 	}
+	one, other := l.liveEpochs()
+	if subject != "" {
+		return l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE"+live+"AND id > $5 ORDER BY id LIMIT $6", subject, now.Unix(), one, other, after, limit)
+	}
 	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
-		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 ORDER BY id LIMIT $3`, after, now.Unix(), limit)
+		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) ORDER BY id LIMIT $5`, after, now.Unix(), one, other, limit)
 }
 
 func (l *List) list(ctx context.Context, query string, args ...any) (grants []Grant, err error) {

@@ -221,7 +221,7 @@ func testAllPagesThroughLiveGrants(t *testing.T, e engine) {
 	for _, limit := range []int{1, 2, 3, 7, 100} {
 		var got []string
 		for after := ""; ; {
-			page, err := l.All(t.Context(), after, limit, now)
+			page, err := l.All(t.Context(), "", after, limit, now)
 			if err != nil || len(page) > limit {
 				t.Fatalf("a page of %d, %v; want at most %d", len(page), err, limit)
 			}
@@ -238,12 +238,12 @@ func testAllPagesThroughLiveGrants(t *testing.T, e engine) {
 		}
 	}
 	for _, limit := range []int{0, -1} {
-		if _, err := l.All(t.Context(), "", limit, now); err == nil {
-			t.Errorf("a page of %d grants gives no error", limit)
+		if _, err := l.All(t.Context(), "", "", limit, now); err == nil {
+			t.Errorf("a page of %d is no error", limit)
 		}
 	}
 	s.Close()
-	if _, err := l.All(t.Context(), "", 1, now); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := l.All(t.Context(), "", "", 1, now); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("store down: %v, want ErrUnavailable", err)
 	}
 }

@@ -115,6 +115,9 @@ func (l *List) Run(ctx context.Context) {
 	all.Go(func() {
 		l.every(ctx, pruneEvery, "pruning", func() error { return l.Prune(ctx, l.store.Now()) })
 	})
+	all.Go(func() {
+		l.every(ctx, trimEvery, "ending the oldest grants", func() error { return l.Trim(ctx) })
+	})
 	all.Go(func() { l.countReplays(ctx) })
 	all.Wait()
 }
@@ -125,54 +128,94 @@ func (l *List) every(ctx context.Context, interval time.Duration, what string, d
 	background.Every(ctx, interval, func() { failing.Fails(ctx, do()) })
 }
 
+// Keep is how long a revoked grant is remembered: as long as the longest access token
+// lives that any server ever issued with this store, plus leeway. Servers that have a
+// shorter life in their settings must remember what others revoked, or they themselves
+// before they were started anew.
+func (l *List) Keep() time.Duration { return max(l.options.Keep, time.Duration(l.keep.Load())) }
+
 // poll reads the revocations since the last poll, and again those shortly before it.
 func (l *List) poll(ctx context.Context, now time.Time) error {
 	began := now.UnixMilli()
-	oldest := began - (l.options.Keep + l.options.Skew).Milliseconds()
-	since := max(oldest, l.polled.Load()-(overlap+l.options.Skew).Milliseconds())
+	var kept int64 // seconds
+	var epoch string
+	var oldest int64
 	err := l.store.Read(ctx, func(tx store.Tx) error {
-		// The first condition is the condition of the index.
-		rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
-		if err != nil {
+		if err := tx.QueryRow("SELECT keep_revoked, rows_epoch FROM meta").Scan(&kept, &epoch); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			var at int64
-			if err := rows.Scan(&id, &at); err != nil {
-				return err
-			}
-			l.revoked.add(id, at)
+		keep := max(l.options.Keep, time.Duration(kept)*time.Second)
+		oldest = began - (keep + l.options.Skew).Milliseconds()
+		since := oldest
+		if keep <= l.Keep() { // otherwise revocations that were forgotten already count again
+			since = max(oldest, l.polled.Load()-(overlap+l.options.Skew).Milliseconds())
 		}
-		return rows.Err()
+		return l.readRevoked(tx, since)
 	})
 	if err != nil {
 		return err
 	}
+	l.keep.Store(kept * int64(time.Second))
+	l.rowsEpoch.Store(&epoch)
 	l.polled.Store(began)
 	l.filled.Store(true)
 	l.revoked.forget(oldest)
-	return nil
+	return l.rememberKeep(ctx, kept)
+}
+
+// readRevoked takes the grants that were revoked at since or later into memory.
+func (l *List) readRevoked(tx store.Tx, since int64) error {
+	// The first condition is the condition of the index.
+	rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var at int64
+		if err := rows.Scan(&id, &at); err != nil {
+			return err
+		}
+		l.revoked.add(id, at)
+	}
+	return rows.Err()
+}
+
+// rememberKeep writes down how long this process must remember revoked grants, if that
+// is longer than what is in the store.
+func (l *List) rememberKeep(ctx context.Context, kept int64) error {
+	own := int64((l.options.Keep + time.Second - 1) / time.Second)
+	if own <= kept {
+		return nil
+	}
+	return l.store.Write(ctx, func(tx store.Tx) error {
+		_, err := tx.Exec("UPDATE meta SET keep_revoked = $1 WHERE keep_revoked < $1", own)
+		return err
+	})
 }
 
 // pruneBatch is how many rows one transaction deletes: few enough that no request waits
 // noticeably.
 const pruneBatch = 200
 
+// maxCode is the longest life of a code that settings allow. A grant's code may outlive
+// the grant, and a row that is gone is no evidence that the code was used.
+const maxCode = 10 * time.Minute
+
 // Prune deletes grants and spent ids once no code, token or id that they concern can be
 // accepted, by any clock. It works in small transactions between other writes.
 func (l *List) Prune(ctx context.Context, now time.Time) error {
 	kept := (l.options.Skew + l.options.Window).Milliseconds()
-	over := (now.UnixMilli() - kept) / 1000                                     // whole seconds, so rather too late than too early
-	quiet := now.UnixMilli() - (l.options.Keep + l.options.Skew).Milliseconds() // the last access token of a grant revoked before has expired
+	over := (now.UnixMilli() - kept - maxCode.Milliseconds()) / 1000      // whole seconds, so rather too late than too early
+	quiet := now.UnixMilli() - (l.Keep() + l.options.Skew).Milliseconds() // the last access token of a grant revoked before has expired
 	err := l.pruneAll(ctx, `DELETE FROM grants WHERE expires_at < $1 AND revoked_at < $2
 		AND id IN (SELECT id FROM grants ORDER BY id LIMIT $3)`, over, quiet, pruneBatch)
 	if err != nil {
 		return err
 	}
 	return l.pruneAll(ctx, `DELETE FROM spent WHERE (kind, id) IN
-		(SELECT kind, id FROM spent WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, over, pruneBatch)
+		(SELECT kind, id FROM spent WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, (now.UnixMilli()-kept)/1000, pruneBatch)
 }
 
 // pruneAll repeats a statement until it deletes nothing. Ids of grants sort by the time

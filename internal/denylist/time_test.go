@@ -153,6 +153,8 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	quiet := grantAt(now) // revoked last, so remembered longest
+	quiet.Expires = end.Unix()
 	longer := family(t, l, s, 2, now.Add(time.Hour))
 	justRevoked := grantAt(now)
 	justRevoked.Expires = end.Unix()
@@ -162,8 +164,10 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 		}
 	}
 	last := end.Add(skew + window) // the last time at which a slow clock accepts
-	if err := l.Revoke(t.Context(), justRevoked, last.Add(-time.Second)); err != nil {
-		t.Fatal(err)
+	for g, at := range map[*denylist.Grant]time.Time{&justRevoked: last.Add(-time.Second), &quiet: last.Add(10*time.Minute + time.Second - keep - skew)} {
+		if err := l.Revoke(t.Context(), *g, at); err != nil {
+			t.Fatal(err)
+		}
 	}
 	prune := func(at time.Time, pruned int64) {
 		t.Helper()
@@ -174,8 +178,11 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 			t.Errorf("%v after the end: %d rows pruned in all, want %d", at.Sub(end), n, pruned)
 		}
 	}
+	const codes = 10 * time.Minute // a code may outlive its grant by so much
 	prune(end, 0)
 	prune(last, 0)
+	prune(last.Add(time.Second), 300) // the ids
+	prune(last.Add(codes), 300)
 
 	g := family(t, l, s, 1, now.Add(2*time.Hour))
 	stop, worst := make(chan bool), make(chan time.Duration, 1)
@@ -204,7 +211,7 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 		}
 	}
 	before := uses.Load()
-	prune(last.Add(time.Second), 3300) // 17 batches: a request waits for one or two of them
+	prune(last.Add(codes+time.Second), 3301) // 17 batches: a request waits for one or two of them
 	between := uses.Load() - before
 	close(stop)
 	t.Logf("%d requests were answered during pruning, the slowest after %v", between, <-worst)
@@ -216,8 +223,8 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 		t.Errorf("a pruned grant: %v, want ErrUnknown", err)
 	}
 	want(t, l, s, longer, 2, now, 3, nil)
-	want(t, l, s, justRevoked, 1, end.Add(-time.Second), 0, denylist.ErrRevoked)
-	prune(last.Add(keep+skew), 3301)
+	want(t, l, s, quiet, 1, end.Add(-time.Second), 0, denylist.ErrRevoked)
+	prune(last.Add(codes+2*time.Second), 3302)
 }
 
 // However often a grant rotates, it is one row.

@@ -53,12 +53,17 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 		}
 		at = max(now.UnixMilli(), row.RotatedAt) // the clock of another replica may be ahead
 		v = decide(row, found, gen, at, l.options.Window.Milliseconds())
-		return v.apply(tx, g, at)
+		return v.apply(tx, g, epoch, at)
 	})
 	if err != nil {
 		return 0, err
 	}
-	l.note(g.ID, gen, v, at)
+	l.note(g, gen, v, at)
+	if v.write == revoke {
+		if err := l.forgetConsent(ctx, g); err != nil {
+			l.log.Warn("a consent is remembered although one of its grants was revoked", "gid", g.ID, "err", err)
+		}
+	}
 	return v.next, v.err
 }
 
@@ -102,111 +107,43 @@ func load(tx store.Tx, g Grant) (row Grant, found bool, err error) {
 	return row, true, err
 }
 
-func (v verdict) apply(tx store.Tx, g Grant, now int64) (err error) {
+func (v verdict) apply(tx store.Tx, g Grant, epoch string, now int64) (err error) {
 	switch v.write {
 	case insert:
-		err = insertGrant(tx, g, 1, now, 0)
+		err = insertGrant(tx, g, epoch, 1, now, 0)
 	case advance:
-		_, err = tx.Exec("UPDATE grants SET gen = $1, rotated_at = $2 WHERE id = $3", v.next, now, g.ID)
+		// Version and epoch are news only if an older release made the row.
+		_, err = tx.Exec("UPDATE grants SET gen = $1, rotated_at = $2, user_version = $3, epoch = $4 WHERE id = $5",
+			v.next, now, g.UserVersion, epochTag(epoch), g.ID)
 	case revoke:
 		_, err = tx.Exec("UPDATE grants SET revoked_at = $1 WHERE id = $2", now, g.ID)
 	}
 	return err
 }
 
-func insertGrant(tx store.Tx, g Grant, gen, rotatedAt, revokedAt int64) error {
-	_, err := tx.Exec("INSERT INTO grants ("+insertColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-		g.ID, gen, rotatedAt, revokedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires)
+func insertGrant(tx store.Tx, g Grant, epoch string, gen, rotatedAt, revokedAt int64) error {
+	_, err := tx.Exec("INSERT INTO grants ("+insertColumns+", epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+		g.ID, gen, rotatedAt, revokedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires, g.UserVersion, epochTag(epoch))
 	return err
 }
 
 // note counts and logs a verdict that is on disk.
-func (l *List) note(id string, gen int64, v verdict, now int64) {
+func (l *List) note(g Grant, gen int64, v verdict, now int64) {
 	switch v.err {
 	case nil:
-		if v.write == nothing {
+		switch v.write {
+		case nothing:
 			l.replayed.Add(1)
-			l.replays.add(id, 1)
+			l.replays.add(g.ID, 1)
+		case insert:
+			l.excess.add(g.Subject)
 		}
 	case ErrReused:
 		l.reused.Add(1)
-		l.revoked.add(id, now)
+		l.revoked.add(g.ID, now)
 	case ErrRolledBack:
 		l.rolledBack.Add(1)
 		l.log.Error("the store was rolled back: a handle is newer than its grant's row; stop, and run `signet doctor --accept-loss`",
-			"gid", id, "generation", gen)
+			"gid", g.ID, "generation", gen)
 	}
-}
-
-// Revoke ends a grant, even if its code was not used yet. It may be repeated.
-func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
-	if g.ID == "" {
-		return errors.New("denylist: revoking a grant without an id")
-	}
-	at := now.UnixMilli()
-	err := l.store.Write(ctx, func(tx store.Tx) error {
-		row, found, err := load(tx, g)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			return insertGrant(tx, g, 0, 0, at)
-		case row.RevokedAt != 0:
-			return nil
-		}
-		return verdict{write: revoke}.apply(tx, g, at)
-	})
-	if err == nil {
-		l.revoked.add(g.ID, at)
-	}
-	return err
-}
-
-// revokeBatch is how many grants one transaction revokes, see pruneBatch.
-const revokeBatch = 200
-
-// RevokeAll ends all live grants of a user and returns how many there were. It works in
-// small transactions between other writes; those that were committed before an error
-// stay committed. A code that was not used yet has no row and is not revoked: it can be
-// used for the rest of its minute, unless the user's version changes too.
-func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
-	began := time.Now()
-	for after := ""; ; {
-		// Other processes look for recent revocations, so each batch has its own time.
-		at := now.Add(time.Since(began)).UnixMilli()
-		ids, err := l.revokeSome(ctx, subject, after, now.Unix(), at)
-		if err != nil {
-			return n, err
-		}
-		for _, id := range ids {
-			l.revoked.add(id, at)
-			after = max(after, id)
-		}
-		n += len(ids)
-		if len(ids) < revokeBatch {
-			return n, nil
-		}
-	}
-}
-
-func (l *List) revokeSome(ctx context.Context, subject, after string, now, at int64) (ids []string, err error) {
-	err = l.store.Write(ctx, func(tx store.Tx) error {
-		ids = nil
-		rows, err := tx.Query(`UPDATE grants SET revoked_at = $1 WHERE id IN
-			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 ORDER BY id LIMIT $5)
-			RETURNING id`, at, subject, after, now, revokeBatch)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		return rows.Err()
-	})
-	return ids, err
 }

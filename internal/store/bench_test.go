@@ -11,8 +11,8 @@ import (
 )
 
 func insertGrant(tx store.Tx, i int) error {
-	_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
-		VALUES ($1, 1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10)`,
+	_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version, epoch)
+		VALUES ($1, 1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, '12345678', '1234')`,
 		fmt.Sprintf("00d6k%05d%016x", i, rand.Uint64()), 1767225600123+int64(i), fmt.Sprintf("user%06d", rand.N(50000)),
 		fmt.Sprintf("%022x", rand.Uint64()), "Claude Code", fmt.Sprintf("%022x", rand.Uint64()), "read write", "https://mcp.example.com/mcp",
 		1767225600+i, 1769817600+i)

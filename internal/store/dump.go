@@ -21,7 +21,7 @@ func Tables() []Table {
 		{"signing_keys", []string{"period", "kid", "public", "sealed_private", "starts_at", "published_at"}, "period"},
 		{"withdrawn_keys", []string{"kid", "published_at", "withdrawn_at"}, "kid"},
 		{"grants", []string{"id", "gen", "rotated_at", "revoked_at", "sub", "client_hash", "client_name", "consent_hash", "scope", "resource",
-			"created_at", "expires_at", "replays"}, "id"},
+			"created_at", "expires_at", "replays", "user_version", "epoch"}, "id"},
 		{"spent", []string{"kind", "id", "expires_at"}, "kind, id"},
 	}
 }

@@ -72,6 +72,14 @@ var postgresSchema = []string{`
 		ahead   BIGINT NOT NULL, -- milliseconds by which its clock is ahead of the database's
 		seen_at BIGINT NOT NULL  -- Unix milliseconds, by the database's clock
 	);
+`, `
+	ALTER TABLE meta ADD COLUMN keep_revoked BIGINT NOT NULL DEFAULT 0; -- seconds: how long revoked grants are remembered, for the longest access tokens ever issued
+	ALTER TABLE meta ADD COLUMN rows_epoch TEXT NOT NULL DEFAULT ''; -- the epoch of grants whose column epoch is empty
+	UPDATE meta SET rows_epoch = epoch;
+	ALTER TABLE grants ADD COLUMN user_version TEXT NOT NULL DEFAULT ''; -- empty: not known
+	ALTER TABLE grants ADD COLUMN epoch        TEXT NOT NULL DEFAULT '';
+	DROP INDEX grants_sub;
+	CREATE INDEX grants_live ON grants (sub, consent_hash) WHERE revoked_at = 0;
 `}
 
 // createTables makes the tables and the epoch.
