@@ -45,8 +45,8 @@ func (s *Server) openAll(ctx context.Context) error {
 // openState opens the secret and the store. Another server with another store behind the
 // issuer is an error.
 func (s *Server) openState(ctx context.Context) (err error) {
-	theirs := make(chan string, 1)
-	s.start(ctx, func(ctx context.Context) { theirs <- s.askIssuer(ctx) })
+	other := make(chan string, 1)
+	s.start(ctx, func(ctx context.Context) { other <- s.askIssuer(ctx) })
 	data := state.Data{Dir: s.o.DataDir, Secret: s.o.Secret, Store: s.o.Store, GroupMayRead: s.o.GroupMayRead}
 	if s.state, err = state.Open(ctx, data, s.o.Log); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	s.store, s.ring = s.state.Store, s.state.Ring
 	s.start(ctx, s.state.Run)
 	s.start(ctx, s.watchClocks)
-	if err := s.compareStores(<-theirs); err != nil {
+	if err := s.compareStores(<-other); err != nil {
 		return err
 	}
 	s.start(ctx, s.watchIssuer)

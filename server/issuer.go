@@ -50,18 +50,18 @@ func (s *Server) askIssuer(ctx context.Context) (fingerprint string) {
 	return health.Epoch
 }
 
-// compareStores returns an error if theirs is the fingerprint of another store. Behind one
+// compareStores returns an error if other is the fingerprint of another store. Behind one
 // issuer, each of two stores refuses what the other one issued, and a client that gets
 // invalid_grant throws its tokens away.
-func (s *Server) compareStores(theirs string) error {
-	ours := handlers.EpochFingerprint(s.store.Epoch())
-	if theirs == "" || ours == "" || theirs == ours {
+func (s *Server) compareStores(other string) error {
+	own := handlers.EpochFingerprint(s.store.Epoch())
+	if other == "" || own == "" || other == own {
 		return nil
 	}
-	return fmt.Errorf("another server answers at %s/readyz, and its store is not ours (its epoch is %s, ours %s): "+
+	return fmt.Errorf("another server answers at %s/readyz, and it has another store (epoch %s, this server's epoch %s): "+
 		"each would refuse the codes, refresh handles and logins of the other. "+
 		"Stop that server first, or give both one PostgreSQL database (SIGNET_STORE), or this one an issuer of its own (SIGNET_ISSUER)",
-		s.o.Issuer, theirs, ours)
+		s.o.Issuer, other, own)
 }
 
 // watchIssuer asks again and again, because servers that start together do not find each

@@ -68,7 +68,7 @@ type Options struct {
 
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
-	Registration Registration // who may register a client; default: everybody
+	Registration Registration // which clients may register; default: all
 	Pages        Pages        // how the pages look
 
 	KeyRotation time.Duration // how long a signing key signs; default: 24 h
