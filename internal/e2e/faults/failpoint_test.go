@@ -223,7 +223,7 @@ func TestFailpointsAreInNoOrdinaryBuild(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{e2e.FailpointVariable, "SIGNET_TEST_SYNCHRONOUS", "failpoint.At", "breakableWriter"} {
+		for _, name := range []string{e2e.FailpointVariable, "SIGNET_TEST_SYNCHRONOUS", "failpoint.At", "failpointWriter"} {
 			if bytes.Contains(b, []byte(name)) != want {
 				t.Errorf("%s in %s: %t, want %t", name, filepath.Base(path), !want, want)
 			}
