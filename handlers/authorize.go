@@ -280,8 +280,8 @@ func mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
 
 // goOn continues a transaction for a user who is signed in.
 func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
-	tx.Subject, tx.UserVersion, tx.AuthTime = who.user.Subject, who.user.Version, who.session.AuthTime
-	remembered, err := e.remembered(r.Context(), tx, now)
+	tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = who.user.Subject, who.user.Version, who.session.AuthTime, who.session.ID
+	remembered, err := e.remembered(r.Context(), tx, client, now)
 	switch {
 	case err != nil:
 		return nil, err

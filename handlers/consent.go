@@ -63,6 +63,9 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 	if tx.Subject == "" {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "no user has signed in for this authorization request"))
 	}
+	if err := e.checkConsentSession(r, tx, now); err != nil {
+		return fail(err)
+	}
 	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
 		return fail(err)
@@ -114,10 +117,11 @@ func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Log
 	code, err := seal.Seal(e.o.Ring, seal.Code{
 		Grant: seal.Grant{
 			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
-			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx),
+			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx, client),
 			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
 			// An upper bound: redeeming the code sets the end.
 			Expires: expires.Add(e.o.Lives.Refresh).Unix(),
+			Issued:  max(now.Unix(), addedAt(client)),
 		},
 		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
 	})
@@ -128,33 +132,64 @@ func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Log
 	return oauth.AuthorizationResponse(tx.RedirectURI, code, unpackState(tx.State), e.o.Issuer), nil
 }
 
-// consentHash identifies the content of a consent. A JSON list is unambiguous.
-func consentHash(tx seal.Login) string {
+// addedAt returns when the operator added a client, in Unix seconds. A grant from before
+// that time was made to another client of the same id. It is 0 for a registered client,
+// whose id is never given again.
+func addedAt(client *clients.Client) int64 {
+	if client.Registered {
+		return 0
+	}
+	return client.Issued
+}
+
+// consentHash identifies the content of a consent, the version of the user who gave it,
+// the client and the epoch. A JSON list is unambiguous. The epoch is a secret, so nobody
+// can search for two consents with one hash, and half of the hash is enough.
+func consentHash(tx seal.Login, client *clients.Client) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
-	b, err := json.Marshal([]any{tx.Subject, tx.ClientID, tx.RedirectURI, scope, tx.Resource})
+	b, err := json.Marshal([]any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource})
 	if err != nil {
 		return "" // strings always marshal; and "" is never remembered
 	}
-	return hashText(string(b))
+	return hashText(string(b))[:22]
 }
 
-// remembered reports whether the user has given exactly this consent before, in a grant
-// that is still live. Only an https redirect URI shows that the application is the
-// same: a loopback or private-use URI can belong to any program on the machine (RFC
-// 8252 §8.6).
-func (e *endpoints) remembered(ctx context.Context, tx seal.Login, now time.Time) (bool, error) {
+// remembered reports whether the user, in its present version, has given exactly this
+// consent before, in a grant that is still live. Only an https redirect URI shows that
+// the application is the same: a loopback or private-use URI can belong to any program
+// on the machine (RFC 8252 §8.6).
+func (e *endpoints) remembered(ctx context.Context, tx seal.Login, client *clients.Client, now time.Time) (bool, error) {
 	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") {
 		return false, nil
 	}
-	grants, err := e.o.Denylist.Grants(ctx, tx.Subject, now)
+	remembered, err := e.o.Denylist.Consented(ctx, tx.Subject, consentHash(tx, client), now)
 	if err != nil {
 		return false, unavailable(err)
 	}
-	hash := consentHash(tx)
-	for _, g := range grants {
-		if hash != "" && g.ConsentHash == hash {
-			return true, nil
-		}
+	return remembered, nil
+}
+
+var errSessionEnded = oauth.Errorf(oauth.InvalidRequest, "the login of this page has ended; begin again in the application")
+
+// checkConsentSession refuses a consent page whose login session has ended, or whose
+// browser is now signed in as another user. The same user may have signed in again in
+// another tab.
+func (e *endpoints) checkConsentSession(r *http.Request, tx seal.Login, now time.Time) error {
+	who, err := e.session(r, now)
+	switch {
+	case errors.Is(err, errNoSession), err == nil && who.session.Subject != tx.Subject:
+		return errSessionEnded
+	case err != nil:
+		return err
+	case tx.Session == who.session.ID || tx.Session == "": // an older release does not seal it
+		return nil
 	}
-	return false, nil
+	ended, err := e.o.Denylist.Spent(r.Context(), spentSession, tx.Session)
+	switch {
+	case err != nil:
+		return unavailable(err)
+	case ended:
+		return errSessionEnded
+	}
+	return nil
 }

@@ -59,7 +59,8 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	if err != nil {
 		return introspection{}, err
 	}
-	if _, err := e.liveGrant(ctx, claims.GrantID); err != nil {
+	grant, err := e.liveGrant(ctx, claims.GrantID)
+	if err != nil {
 		return introspection{}, err
 	}
 	user, err := e.o.Users.Lookup(ctx, claims.Subject)
@@ -69,7 +70,10 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	if err != nil {
 		return introspection{}, unavailable(err)
 	}
-	if expired(claims) {
+	// The grants of a user's earlier version, or of an earlier client of the same id, are
+	// revoked a moment after the change.
+	changed := grant.UserVersion != "" && grant.UserVersion != denylist.VersionHash(user.Version) || grant.Created < addedAt(client)
+	if changed || expired(claims) {
 		return introspection{}, errNotLive
 	}
 	return introspection{
@@ -89,6 +93,9 @@ func (e *endpoints) introspectHandle(ctx context.Context, client *clients.Client
 	found, err := e.liveGrant(ctx, g.ID)
 	if err != nil {
 		return introspection{}, err
+	}
+	if found.Created < addedAt(client) {
+		return introspection{}, errNotLive
 	}
 	if found.Gen != handle.Gen {
 		return introspection{}, errNotLive // rotated, or issued by a store that was rolled back since

@@ -189,24 +189,35 @@ func TestPlainFormSignsIn_Row28(t *testing.T) {
 	}
 }
 
-// Row 12: two flows with one state, in one browser, end each with its own user.
+// Row 12: two flows with one state, in one browser, end each with its own client, also
+// if the user signs in for each. If another user signs in for the second, the first
+// consent page is dead, and nothing comes of it.
 func TestParallelFlowsDoNotDisturbEachOther_Row12(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	one := b.Get(t, s.AuthorizeURL(s.PUB))
 	two := b.Get(t, s.AuthorizeURL(s.PRE))
 	one = b.Submit(t, one, aliceLogin)
-	two = b.Submit(t, two, set("username", "bob", "password", "correct horse bob"))
+	bobs := b.Get(t, s.AuthorizeURL(s.PRE, set("prompt", "login")))
+	two = b.Submit(t, two, aliceLogin)
 	codeOne := b.Submit(t, one, set("decision", "approve")).Sent().Get("code")
 	codeTwo := b.Submit(t, two, set("decision", "approve")).Sent().Get("code")
 	for _, c := range []struct {
 		client     authtest.Client
 		code, want string
-	}{{s.PUB, codeOne, "alice"}, {s.PRE, codeTwo, "bob"}} {
+	}{{s.PUB, codeOne, "alice"}, {s.PRE, codeTwo, "alice"}} {
 		claims, err := s.Verifier.Verify(context.Background(), s.Redeem(t, c.client, c.code).Tokens(t).Access)
 		if err != nil || claims.Subject != c.want {
 			t.Errorf("sub %v, %v; want %s", claims, err, c.want)
 		}
+	}
+	one = b.Get(t, s.AuthorizeURL(s.PUB, set("prompt", "consent")))
+	two = b.Submit(t, bobs, set("username", "bob", "password", "correct horse bob"))
+	wantPage(t, b.Submit(t, one, set("decision", "approve")), 400)
+	codeTwo = b.Submit(t, two, set("decision", "approve")).Sent().Get("code")
+	claims, err := s.Verifier.Verify(context.Background(), s.Redeem(t, s.PRE, codeTwo).Tokens(t).Access)
+	if err != nil || claims.Subject != "bob" {
+		t.Errorf("sub %v, %v; want bob", claims, err)
 	}
 }
 

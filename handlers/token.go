@@ -144,19 +144,43 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if err := oauth.CheckVerifier(form.Get("code_verifier"), code.Challenge); err != nil {
 		return nil, err
 	}
-	if _, err := e.checkGrant(ctx, g, form.Get("resource")); err != nil {
+	user, err := e.checkGrant(ctx, g, client, form.Get("resource"))
+	if err != nil {
 		return nil, err
+	}
+	if g.Scope = e.stillAllowed(g.Scope, client, user); len(g.Scope) == 0 {
+		return nil, errNoScope
 	}
 	g.Expires = now.Add(e.o.Lives.Refresh).Unix()
 	handle, wall, err := e.spend(ctx, client, g, 0, now, ev)
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkUserAgain(ctx, g, now); err != nil {
+		return nil, err
+	}
 	return e.mint(client, g, issuance{g.Scope, code.Nonce, handle}, wall)
 }
 
-// refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The access token may be
-// narrower than the grant; the next handle never is (§4.3.3).
+var errNoScope = oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
+
+// checkUserAgain checks the user of a grant whose code has just been spent. If the user
+// has changed since [endpoints.checkGrant], the grants of the earlier version may have
+// been revoked before this grant had a row.
+func (e *endpoints) checkUserAgain(ctx context.Context, g seal.Grant, now time.Time) error {
+	_, err := e.lookup(ctx, g.Subject, g.UserVersion)
+	if !errors.Is(err, users.ErrUnknown) {
+		return err
+	}
+	if err := e.o.Denylist.Revoke(ctx, row(g, now), now); err != nil {
+		return unavailable(err)
+	}
+	return errUserChanged
+}
+
+// refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The request may ask for an
+// access token that is narrower than the grant; that does not narrow the next handle
+// (§4.3.3).
 func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error) {
 	if form.Get("refresh_token") == "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "refresh_token is required")
@@ -175,7 +199,7 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	case handle.Gen < 1 || now.Unix() >= handle.Expires || now.Unix() >= g.Expires:
 		return nil, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
-	user, err := e.checkGrant(ctx, g, form.Get("resource"))
+	user, err := e.checkGrant(ctx, g, client, form.Get("resource"))
 	if err != nil {
 		return nil, err
 	}
@@ -190,8 +214,10 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
 	}
 	if scope = e.stillAllowed(scope, client, user); len(scope) == 0 {
-		return nil, oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
+		return nil, errNoScope
 	}
+	// A scope that was lost since the consent stays lost, even if it is allowed again.
+	g.Scope = e.stillAllowed(g.Scope, client, user)
 	next, wall, err := e.spend(ctx, client, g, handle.Gen, now, ev)
 	if err != nil {
 		return nil, err
@@ -199,10 +225,12 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	return e.mint(client, g, issuance{scope: scope, handle: next}, wall)
 }
 
-// checkGrant checks what may have changed since the grant was made: the user and the
-// configured resources. If resource is sent, it must be the grant's, because there is
+var errUserChanged = oauth.Errorf(oauth.InvalidGrant, "the user's account has changed")
+
+// checkGrant checks what may have changed since the grant was made: the user, the client
+// and the configured resources. If resource is sent, it must be the grant's, because there is
 // one per grant (RFC 8707 §2.2).
-func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource string) (users.User, error) {
+func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, client *clients.Client, resource string) (users.User, error) {
 	if resource != "" {
 		canonical, err := oauth.CanonicalResource(resource)
 		if err != nil {
@@ -215,9 +243,12 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, resource strin
 	if !slices.Contains(e.o.Resources, g.Resource) {
 		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is no longer served")
 	}
+	if g.Issued != 0 && g.Issued < addedAt(client) {
+		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the client was removed and added again since then")
+	}
 	user, err := e.lookup(ctx, g.Subject, g.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
-		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the user's account has changed").Because(err)
+		return users.User{}, errUserChanged
 	}
 	return user, err
 }
@@ -297,7 +328,8 @@ func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wa
 func row(g seal.Grant, now time.Time) denylist.Grant {
 	return denylist.Grant{
 		ID: g.ID, Subject: g.Subject, ClientHash: g.ClientHash, ClientName: g.ClientName, ConsentHash: g.ConsentHash,
-		Scope: oauth.FormatScope(g.Scope), Resource: g.Resource, Created: now.Unix(), Expires: g.Expires,
+		Scope: oauth.FormatScope(g.Scope), Resource: g.Resource, Created: max(now.Unix(), g.Issued), Expires: g.Expires,
+		UserVersion: denylist.VersionHash(g.UserVersion),
 	}
 }
 

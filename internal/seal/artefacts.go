@@ -25,11 +25,12 @@ type Grant struct {
 	UserVersion string   `json:"v,omitempty"` // changes with the password, and when the user is disabled
 	ClientHash  string   `json:"c"`           // ClientHash of the client id
 	ClientName  string   `json:"n,omitempty"` // as the consent page showed it, for the list of connected apps
-	ConsentHash string   `json:"h,omitempty"` // hash of user, client, redirect URI, scopes and resource
+	ConsentHash string   `json:"h,omitempty"` // hash of what was consented to, by whom and for whom
 	Scope       []string `json:"s"`
 	Resource    string   `json:"r"` // the one audience (RFC 8707)
 	AuthTime    int64    `json:"a"`
-	Expires     int64    `json:"x"` // absolute end of the grant, which no rotation moves
+	Expires     int64    `json:"x"`           // absolute end of the grant, which no rotation moves
+	Issued      int64    `json:"t,omitempty"` // time of the consent, never before the client was added; 0 in a grant of an older release
 }
 
 // Code is an authorization code (OAuth 2.1 §4.1.2): generation 0 of its grant.
@@ -71,6 +72,7 @@ type Login struct {
 	Subject     string `json:"u,omitempty"`
 	UserVersion string `json:"v,omitempty"`
 	AuthTime    int64  `json:"t,omitempty"`
+	Session     string `json:"z,omitempty"` // id of the login session in which the consent page is shown
 }
 
 // Session is a login session: the cookie that saves a user the password.
