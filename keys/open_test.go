@@ -13,7 +13,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ import (
 
 	"signet/internal/seal"
 	"signet/internal/store"
-	"signet/internal/test/pgtest"
+	"signet/internal/test/storetest"
 	"signet/jwt"
 	"signet/keys"
 )
@@ -32,62 +31,6 @@ const (
 	issuer   = "https://auth.test"
 	resource = "https://mcp.test/a"
 )
-
-// engine is a kind of store.
-type engine string
-
-const (
-	sqlite   engine = "sqlite"
-	postgres engine = "postgres"
-)
-
-// onBoth runs a test on each engine.
-func onBoth(t *testing.T, test func(*testing.T, engine)) {
-	t.Helper()
-	for _, e := range []engine{sqlite, postgres} {
-		t.Run(string(e), func(t *testing.T) {
-			t.Parallel()
-			test(t, e)
-		})
-	}
-}
-
-func newStore(t testing.TB) *store.Store {
-	t.Helper()
-	return sqlite.store(t)
-}
-
-func (e engine) store(t testing.TB) *store.Store {
-	t.Helper()
-	o := e.options(t)
-	if err := store.Create(context.Background(), o, "fingerprint"); err != nil {
-		t.Fatal(err)
-	}
-	return openStore(t, o)
-}
-
-func (e engine) options(t testing.TB) store.Options {
-	t.Helper()
-	if e == postgres {
-		return store.Options{Path: pgtest.URL(t)}
-	}
-	dir := t.TempDir()
-	return store.Options{Path: filepath.Join(dir, "signet.db"), Mirror: filepath.Join(dir, "mirror")}
-}
-
-func openStore(t testing.TB, o store.Options) *store.Store {
-	t.Helper()
-	s, err := store.Open(context.Background(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 func newRing(t testing.TB) *seal.Keyring {
 	t.Helper()
@@ -193,10 +136,10 @@ func published(t testing.TB, s *keys.Set) map[string]string {
 }
 
 // The set shows seven members of each key and no part of a private half.
-func TestJWKSHasPublicMembersOnly_A04(t *testing.T) { onBoth(t, testJWKSHasPublicMembersOnly) }
+func TestJWKSHasPublicMembersOnly_A04(t *testing.T) { storetest.Each(t, testJWKSHasPublicMembersOnly) }
 
-func testJWKSHasPublicMembersOnly(t *testing.T, e engine) {
-	s := open(t, keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: time.Hour})
+func testJWKSHasPublicMembersOnly(t *testing.T, e storetest.Engine) {
+	s := open(t, keys.Options{Store: e.Open(t), Ring: newRing(t), Rotation: time.Hour})
 	now := time.Now()
 	body, etag, maxAge := s.JWKS(now)
 	var set map[string][]map[string]string
@@ -229,18 +172,15 @@ func testJWKSHasPublicMembersOnly(t *testing.T, e engine) {
 }
 
 // Replicas that start together on an empty store, or later, sign with one key.
-func TestReplicasAgree(t *testing.T) { onBoth(t, testReplicasAgree) }
+func TestReplicasAgree(t *testing.T) { storetest.Each(t, testReplicasAgree) }
 
-func testReplicasAgree(t *testing.T, e engine) {
-	o, ring := e.options(t), newRing(t)
-	if err := store.Create(t.Context(), o, "fingerprint"); err != nil {
-		t.Fatal(err)
-	}
-	st := openStore(t, o)
+func testReplicasAgree(t *testing.T, e storetest.Engine) {
+	o, ring := e.Empty(t), newRing(t)
+	st := storetest.Open(t, o)
 	sets := make([]*keys.Set, 8)
 	var wg sync.WaitGroup
 	for i := range sets {
-		st := openStore(t, o)
+		st := storetest.Open(t, o)
 		wg.Go(func() { sets[i] = open(t, keys.Options{Store: st, Ring: ring, Rotation: 1000 * time.Hour}) })
 	}
 	wg.Wait()
@@ -272,7 +212,7 @@ func (j jwksOver) RoundTrip(r *http.Request) (*http.Response, error) {
 // ID names two keys, and a key is gone after its time.
 func TestRotationRefusesNoGoodToken_F12_INV9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, ring := newStore(t), newRing(t)
+		st, ring := storetest.SQLite.Open(t), newRing(t)
 		const rotation, ttl = 30 * time.Minute, 5 * time.Minute
 		o := keys.Options{Store: st, Ring: ring, Rotation: rotation, TokenTTL: ttl}
 		sets := []*keys.Set{open(t, o), open(t, o)}
@@ -336,7 +276,7 @@ func TestRotationRefusesNoGoodToken_F12_INV9(t *testing.T) {
 // A retired key verifies no token, not even from a verifier's memory.
 func TestRetiredKeyIsRefused_F12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+		s := open(t, keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: time.Hour})
 		defer run(t, s)()
 		v := verifier(t, s)
 		raw := sign(t, s, 10*time.Hour)
@@ -353,7 +293,7 @@ func TestRetiredKeyIsRefused_F12(t *testing.T) {
 // The store erases private halves when their successor signs.
 func TestPrivateHalvesAreErased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newStore(t)
+		st := storetest.SQLite.Open(t)
 		s := open(t, keys.Options{Store: st, Ring: newRing(t), Rotation: time.Hour})
 		defer run(t, s)()
 		for range 50 {
@@ -377,7 +317,7 @@ func TestPrivateHalvesAreErased(t *testing.T) {
 // meanwhile, and max-age ends when a change is planned.
 func TestJWKSMaxAgeEndsBeforeTheSetChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+		s := open(t, keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: time.Hour})
 		defer run(t, s)()
 		type copied struct {
 			kids map[string]string
@@ -415,7 +355,7 @@ func TestJWKSMaxAgeEndsBeforeTheSetChanges(t *testing.T) {
 // of the store.
 func TestKeysRetireByTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+		s := open(t, keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: time.Hour})
 		first := signingID(t, s)
 		time.Sleep(62 * time.Minute)
 		if _, _, maxAge := s.JWKS(time.Now()); maxAge != 4*time.Minute {
@@ -452,7 +392,7 @@ func (l *logs) count(s string) int {
 // A store that takes no writes for hours causes alarms, but no token is refused.
 func TestStoreOutageStopsNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, log := newStore(t), &logs{}
+		st, log := storetest.SQLite.Open(t), &logs{}
 		s := open(t, keys.Options{Store: st, Ring: newRing(t), Rotation: time.Hour, Log: slog.New(slog.NewTextHandler(log, nil))})
 		defer run(t, s)()
 		v := verifier(t, s)
@@ -500,7 +440,7 @@ func TestStoreOutageStopsNoToken(t *testing.T) {
 // time.
 func TestCachesKnowTheNextKeyAfterAnOutage_F12(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, ring := newStore(t), newRing(t)
+		st, ring := storetest.SQLite.Open(t), newRing(t)
 		o := keys.Options{Store: st, Ring: ring, Rotation: 20 * time.Second, TokenTTL: 20 * time.Second}
 		old := open(t, o)
 		defer run(t, old)()
@@ -547,7 +487,7 @@ func missingKey(t *testing.T, from, signer *keys.Set) (kid string) {
 // on any key.
 func TestStartWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, ring := newStore(t), newRing(t)
+		st, ring := storetest.SQLite.Open(t), newRing(t)
 		breakStore(t, st)
 		s := open(t, keys.Options{Store: st, Ring: ring, Rotation: time.Hour})
 		defer run(t, s)()
@@ -567,10 +507,10 @@ func TestStartWaitsForTheStore(t *testing.T) {
 }
 
 func TestOpenRefusesDamagedRowsAndOtherRoots(t *testing.T) {
-	onBoth(t, testOpenRefusesDamagedRowsAndOtherRoots)
+	storetest.Each(t, testOpenRefusesDamagedRowsAndOtherRoots)
 }
 
-func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e engine) {
+func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e storetest.Engine) {
 	ring := newRing(t)
 	for name, tc := range map[string]struct {
 		spoil string
@@ -583,7 +523,7 @@ func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e engine) {
 		"swapped halves": {`UPDATE signing_keys SET sealed_private = (SELECT k.sealed_private FROM signing_keys k WHERE k.period != signing_keys.period)`, ring, "SIGNET_SECRET"},
 		"cut private":    {`UPDATE signing_keys SET sealed_private = substr(sealed_private, 1, 50)`, ring, "SIGNET_SECRET"},
 	} {
-		st := e.store(t)
+		st := e.Open(t)
 		o := keys.Options{Store: st, Ring: ring, Rotation: time.Hour, TokenTTL: time.Minute}
 		open(t, o)
 		if tc.spoil != "" {
@@ -594,7 +534,7 @@ func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e engine) {
 			t.Errorf("%s: Open = %v, want an error with %q and the key", name, err, tc.want)
 		}
 	}
-	st := e.store(t)
+	st := e.Open(t)
 	for _, o := range []keys.Options{{Store: st, Ring: ring, TokenTTL: time.Minute}, {Store: st, Ring: ring, Rotation: time.Hour}} {
 		if _, err := keys.Open(t.Context(), o); err == nil {
 			t.Errorf("Open with rotation %v and lifetime %v", o.Rotation, o.TokenTTL)
@@ -604,11 +544,11 @@ func testOpenRefusesDamagedRowsAndOtherRoots(t *testing.T, e engine) {
 
 // During a rotation of the root secret the keys can be opened with either order of roots.
 func TestBothRootsOpenKeysDuringRotation(t *testing.T) {
-	onBoth(t, testBothRootsOpenKeysDuringRotation)
+	storetest.Each(t, testBothRootsOpenKeysDuringRotation)
 }
 
-func testBothRootsOpenKeysDuringRotation(t *testing.T, e engine) {
-	st := e.store(t)
+func testBothRootsOpenKeysDuringRotation(t *testing.T, e storetest.Engine) {
+	st := e.Open(t)
 	old, fresh := seal.NewSecret(), seal.NewSecret()
 	var ids []string
 	for _, list := range []string{old, old + "," + fresh, fresh + "," + old} {
@@ -625,10 +565,12 @@ func testBothRootsOpenKeysDuringRotation(t *testing.T, e engine) {
 
 // Tokens of one replica are good for both, in real time, with real threads and a rotation
 // every four seconds. The test ends when three keys have signed.
-func TestRotationUnderConcurrentUse_F12(t *testing.T) { onBoth(t, testRotationUnderConcurrentUse) }
+func TestRotationUnderConcurrentUse_F12(t *testing.T) {
+	storetest.Each(t, testRotationUnderConcurrentUse)
+}
 
-func testRotationUnderConcurrentUse(t *testing.T, e engine) {
-	st, ring := e.store(t), newRing(t)
+func testRotationUnderConcurrentUse(t *testing.T, e storetest.Engine) {
+	st, ring := e.Open(t), newRing(t)
 	o := keys.Options{Store: st, Ring: ring, Rotation: 4 * time.Second, TokenTTL: time.Minute}
 	a, b := open(t, o), open(t, o)
 	defer run(t, a, b)()
@@ -675,7 +617,7 @@ func BenchmarkBareSign(b *testing.B) {
 }
 
 func BenchmarkSign(b *testing.B) {
-	s := open(b, keys.Options{Store: newStore(b), Ring: newRing(b), Rotation: time.Hour})
+	s := open(b, keys.Options{Store: storetest.SQLite.Open(b), Ring: newRing(b), Rotation: time.Hour})
 	signer := jwt.NewSigner(s.Signing)
 	now := time.Now()
 	c := jwt.Claims{Issuer: issuer, Subject: "alice", Audience: resource, ClientID: "c", Scope: "read write",
@@ -688,7 +630,7 @@ func BenchmarkSign(b *testing.B) {
 }
 
 func BenchmarkJWKS(b *testing.B) {
-	s := open(b, keys.Options{Store: newStore(b), Ring: newRing(b), Rotation: time.Hour})
+	s := open(b, keys.Options{Store: storetest.SQLite.Open(b), Ring: newRing(b), Rotation: time.Hour})
 	for b.Loop() {
 		s.JWKS(time.Now())
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"signet/internal/seal"
-	"signet/internal/store"
+	"signet/internal/test/storetest"
 	"signet/jwt"
 	"signet/keys"
 )
@@ -97,7 +97,7 @@ func kidOf(raw string) string {
 func TestBringingKeysForwardRefusesNoToken_F12_INV9(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 5 * time.Minute
-		o := keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: ttl}
+		o := keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: ttl}
 		sets := []*keys.Set{open(t, o), open(t, o)}
 		defer run(t, sets...)()
 		verifiers := []*jwt.Verifier{
@@ -144,21 +144,18 @@ func TestBringingKeysForwardRefusesNoToken_F12_INV9(t *testing.T) {
 // A withdrawn key leaves all replicas: it signs nothing, verifies nothing, not even from a
 // verifier's memory, and is no longer a key of the store.
 func TestWithdrawnKeyLeavesAllReplicas_L03(t *testing.T) {
-	onBoth(t, testWithdrawnKeyLeavesAllReplicas)
+	storetest.Each(t, testWithdrawnKeyLeavesAllReplicas)
 }
 
-func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e engine) {
+func testWithdrawnKeyLeavesAllReplicas(t *testing.T, e storetest.Engine) {
 	log := &logs{}
-	at := e.options(t)
-	if err := store.Create(t.Context(), at, "fingerprint"); err != nil {
-		t.Fatal(err)
-	}
-	o := keys.Options{Store: openStore(t, at), Ring: newRing(t), Rotation: 4 * time.Second, TokenTTL: time.Minute, Log: slog.New(slog.NewTextHandler(log, nil))}
+	at := e.Empty(t)
+	o := keys.Options{Store: storetest.Open(t, at), Ring: newRing(t), Rotation: 4 * time.Second, TokenTTL: time.Minute, Log: slog.New(slog.NewTextHandler(log, nil))}
 	other := o
-	other.Store = openStore(t, at)
+	other.Store = storetest.Open(t, at)
 	a, b := open(t, o), open(t, other)
 	defer run(t, a, b)()
-	command := keys.Options{Store: openStore(t, at), TokenTTL: time.Minute}
+	command := keys.Options{Store: storetest.Open(t, at), TokenTTL: time.Minute}
 	const poll = 15 * time.Second // a poll takes 200 ms, but the machine may be busy
 
 	for _, state := range []keys.State{keys.Signing, keys.Next, keys.Past} {
@@ -209,11 +206,11 @@ func hasKeyInState(t testing.TB, o keys.Options, want keys.State) bool {
 }
 
 func TestRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T) {
-	onBoth(t, testRotateAndWithdrawRefuseWithoutSuccessor)
+	storetest.Each(t, testRotateAndWithdrawRefuseWithoutSuccessor)
 }
 
-func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
-	o := keys.Options{Store: e.store(t), Ring: newRing(t), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
+func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e storetest.Engine) {
+	o := keys.Options{Store: e.Open(t), Ring: newRing(t), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
 	if timeline := list(t, o); len(timeline.Keys) != 0 || !timeline.NextMade.IsZero() {
 		t.Errorf("an empty store has %+v", timeline)
 	}
@@ -252,9 +249,11 @@ func testRotateAndWithdrawRefuseWithoutSuccessor(t *testing.T, e engine) {
 }
 
 // A resealed store no longer needs the old root. A second Reseal changes nothing.
-func TestResealedStoreNeedsNoOldRoot(t *testing.T) { onBoth(t, testResealedStoreNeedsNoOldRoot) }
+func TestResealedStoreNeedsNoOldRoot(t *testing.T) {
+	storetest.Each(t, testResealedStoreNeedsNoOldRoot)
+}
 
-func testResealedStoreNeedsNoOldRoot(t *testing.T, e engine) {
+func testResealedStoreNeedsNoOldRoot(t *testing.T, e storetest.Engine) {
 	old, fresh := seal.NewSecret(), seal.NewSecret()
 	ring := func(list ...string) *seal.Keyring {
 		r, err := seal.Parse(strings.Join(list, ","))
@@ -263,7 +262,7 @@ func testResealedStoreNeedsNoOldRoot(t *testing.T, e engine) {
 		}
 		return r
 	}
-	o := keys.Options{Store: e.store(t), Ring: ring(old), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
+	o := keys.Options{Store: e.Open(t), Ring: ring(old), Rotation: 1000 * time.Hour, TokenTTL: time.Minute}
 	kid := signingID(t, open(t, o))
 	o.Ring = ring(fresh)
 	if _, err := keys.Reseal(t.Context(), o.Store, o.Ring); err == nil || o.Store.Fingerprint() != "fingerprint" {

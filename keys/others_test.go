@@ -11,12 +11,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
 
+	"signet/internal/test/storetest"
 	"signet/keys"
 )
 
 // Other libraries verify the tokens with the published keys alone.
 func TestOthersVerifyOurTokens(t *testing.T) {
-	s := open(t, keys.Options{Store: newStore(t), Ring: newRing(t), Rotation: time.Hour})
+	s := open(t, keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: time.Hour})
 	raw := sign(t, s, 5*time.Minute)
 	body, _, _ := s.JWKS(time.Now())
 	var set jose.JSONWebKeySet

@@ -20,6 +20,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/storetest"
 )
 
 func newRing(t testing.TB) *seal.Keyring {
@@ -29,27 +30,6 @@ func newRing(t testing.TB) *seal.Keyring {
 		t.Fatal(err)
 	}
 	return ring
-}
-
-// engines are where a store may be; each call names a place where none is yet.
-var engines = map[string]func(testing.TB) store.Options{
-	"SQLite":     sqlite,
-	"PostgreSQL": func(t testing.TB) store.Options { return store.Options{Path: pgtest.URL(t)} },
-}
-
-func sqlite(t testing.TB) store.Options {
-	dir := t.TempDir()
-	return store.Options{Path: filepath.Join(dir, "signet.db"), Mirror: filepath.Join(dir, "mirror")}
-}
-
-func open(t testing.TB, o store.Options) *store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 func write(t testing.TB, s *store.Store, query string, args ...any) {
@@ -72,7 +52,7 @@ func filled(t testing.TB, o store.Options, ring *seal.Keyring) *store.Store {
 	if err := store.Create(t.Context(), o, ring.Fingerprint()); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, o)
+	s := storetest.Open(t, o)
 	write(t, s, "INSERT INTO signing_keys (period, kid, public, sealed_private, starts_at, published_at) VALUES (1, 'k1', '{}', NULL, 10, 5), (2, 'k2', '{}', 'sealed', 20, 15)")
 	write(t, s, "INSERT INTO withdrawn_keys (kid, published_at, withdrawn_at) VALUES ('k0', 1, 2)")
 	for i := range 3 {
@@ -152,17 +132,17 @@ func restore(t testing.TB, o store.Options, b []byte, ring *seal.Keyring, replac
 // A backup of either engine restores all of it into either, under a new epoch, and
 // time does not go back behind the backup's.
 func TestRestoresIntoEitherEngine(t *testing.T) {
-	for from, source := range engines {
-		for to, target := range engines {
-			t.Run(from+" to "+to, func(t *testing.T) {
+	for _, from := range storetest.Engines {
+		for _, to := range storetest.Engines {
+			t.Run(string(from+" to "+to), func(t *testing.T) {
 				ring := newRing(t)
-				s := filled(t, source(t), ring)
+				s := filled(t, from.Nowhere(t), ring)
 				b := dump(t, s, ring)
-				o := target(t)
+				o := to.Nowhere(t)
 				if aside, err := restore(t, o, b, ring, false); err != nil || aside != "" {
 					t.Fatalf("restoring: %q, %v", aside, err)
 				}
-				got := open(t, o)
+				got := storetest.Open(t, o)
 				if diff := cmp.Diff(rows(t, s), rows(t, got)); diff != "" || len(rows(t, got)) != 7 {
 					t.Errorf("rows differ:\n%s", diff)
 				}
@@ -181,15 +161,15 @@ func TestRestoresIntoEitherEngine(t *testing.T) {
 // A store that is there is replaced only on demand, and is still there then; not under
 // a running server.
 func TestRestoreReplacesOnDemand(t *testing.T) {
-	for name, engine := range engines {
-		t.Run(name, func(t *testing.T) {
+	for _, engine := range storetest.Engines {
+		t.Run(string(engine), func(t *testing.T) {
 			ring := newRing(t)
-			b := dump(t, filled(t, engine(t), ring), ring)
-			o := engine(t)
+			b := dump(t, filled(t, engine.Nowhere(t), ring), ring)
+			o := engine.Nowhere(t)
 			if err := store.Create(t.Context(), o, ring.Fingerprint()); err != nil {
 				t.Fatal(err)
 			}
-			s := open(t, o)
+			s := storetest.Open(t, o)
 			epoch := s.Epoch()
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -199,7 +179,7 @@ func TestRestoreReplacesOnDemand(t *testing.T) {
 			}
 			serving := o
 			serving.Serve = true
-			running := open(t, serving)
+			running := storetest.Open(t, serving)
 			rows(t, running) // as a server reads at its start
 			if _, err := restore(t, o, b, ring, true); !errors.Is(err, store.ErrLocked) {
 				t.Errorf("under a running server: %v, want %v", err, store.ErrLocked)
@@ -220,10 +200,10 @@ func TestRestoreReplacesOnDemand(t *testing.T) {
 			if err != nil || !strings.Contains(aside, "replaced") {
 				t.Fatalf("replacing: %q, %v", aside, err)
 			}
-			if got := rows(t, open(t, o)); len(got) != 7 {
+			if got := rows(t, storetest.Open(t, o)); len(got) != 7 {
 				t.Errorf("%d rows, want 7: %q", len(got), got)
 			}
-			if name == "SQLite" {
+			if engine == storetest.SQLite {
 				if _, err := os.Stat(aside); err != nil {
 					t.Errorf("what was there: %v", err)
 				}
@@ -245,11 +225,11 @@ func line(b []byte, n int, change func(string) string) []byte {
 // restored.
 func TestRefusedBackups(t *testing.T) {
 	ring := newRing(t)
-	good := dump(t, filled(t, sqlite(t), ring), ring)
+	good := dump(t, filled(t, storetest.SQLite.Nowhere(t), ring), ring)
 	lines := bytes.Count(good, []byte("\n"))
 	forged := func() []byte { // by somebody who can compute a checksum
 		other := newRing(t)
-		b := dump(t, filled(t, sqlite(t), other), other)
+		b := dump(t, filled(t, storetest.SQLite.Nowhere(t), other), other)
 		return bytes.Replace(b, []byte(other.Fingerprint()), []byte(ring.Fingerprint()), 1)
 	}
 	for _, tt := range []struct {
@@ -276,7 +256,7 @@ func TestRefusedBackups(t *testing.T) {
 		{"sealed by somebody else", forged(), backup.ErrDamaged, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			o := sqlite(t)
+			o := storetest.SQLite.Nowhere(t)
 			_, err := restore(t, o, tt.b, ring, true)
 			if !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.says) {
 				t.Errorf("got %v, want %v that says %q", err, tt.want, tt.says)
@@ -317,10 +297,10 @@ func TestForgedEndIsRefused(t *testing.T) {
 
 // Rows that are written while a backup is made are in it together or not at all.
 func TestBackupIsOfOneMoment(t *testing.T) {
-	for name, engine := range engines {
-		t.Run(name, func(t *testing.T) {
+	for _, engine := range storetest.Engines {
+		t.Run(string(engine), func(t *testing.T) {
 			ring := newRing(t)
-			s := filled(t, engine(t), ring)
+			s := filled(t, engine.Nowhere(t), ring)
 			for i := range 200 {
 				write(t, s, insertGrant, fmt.Sprintf("old%03d", i), 1, 1, 0, "bob", "")
 			}
@@ -347,7 +327,7 @@ func TestBackupIsOfOneMoment(t *testing.T) {
 // Every table and column is either in a backup or left out on purpose.
 func TestNothingIsForgotten(t *testing.T) {
 	ring := newRing(t)
-	s := filled(t, sqlite(t), ring)
+	s := filled(t, storetest.SQLite.Nowhere(t), ring)
 	left := map[string]bool{"meta": true, "attempts": true, "servers": true} // a new epoch; forgotten within hours; those that run
 	held := map[string]string{}
 	for _, table := range store.Tables() {
@@ -377,7 +357,7 @@ func TestNothingIsForgotten(t *testing.T) {
 
 func FuzzReader(f *testing.F) {
 	ring := newRing(f)
-	good := dump(f, filled(f, sqlite(f), ring), ring)
+	good := dump(f, filled(f, storetest.SQLite.Nowhere(f), ring), ring)
 	f.Add(good)
 	f.Add(bytes.Replace(good, []byte(`"table":"grants"`), []byte(`"file":"users"`), 1))
 	f.Add(bytes.Replace(good, []byte("\n["), []byte("\n\n["), 1))
@@ -394,7 +374,7 @@ func FuzzReader(f *testing.F) {
 // The header can be read by other programs.
 func TestHeaderIsJSON(t *testing.T) {
 	ring := newRing(t)
-	b := dump(t, filled(t, sqlite(t), ring), ring)
+	b := dump(t, filled(t, storetest.SQLite.Nowhere(t), ring), ring)
 	var h map[string]any
 	if err := json.Unmarshal(b[:bytes.IndexByte(b, '\n')], &h); err != nil || h["signet_backup"] != 1.0 || h["made"] != "2026-11-20T22:00:00Z" {
 		t.Errorf("%v, %v", h, err)

@@ -14,6 +14,7 @@ import (
 
 	"signet/internal/backup"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // A backup of N grants beside a writer, and its restore; 5 million with
@@ -21,11 +22,11 @@ import (
 //	go test -run '^$' -bench Backup -benchtime 5000000x ./backup
 func BenchmarkBackup(b *testing.B) {
 	ring := newRing(b)
-	o := sqlite(b)
+	o := storetest.SQLite.Nowhere(b)
 	if err := store.Create(b.Context(), o, ring.Fingerprint()); err != nil {
 		b.Fatal(err)
 	}
-	s := open(b, o)
+	s := storetest.Open(b, o)
 	for first := 0; first < b.N; first += 10_000 {
 		err := s.Write(b.Context(), func(tx store.Tx) error {
 			for i := first; i < min(first+10_000, b.N); i++ {
@@ -67,7 +68,7 @@ func BenchmarkBackup(b *testing.B) {
 		err = r.Files(nil)
 	}
 	if err == nil {
-		_, err = store.Restore(b.Context(), sqlite(b), store.Contents{Fingerprint: r.Header.Root, Next: r.Next}, false)
+		_, err = store.Restore(b.Context(), storetest.SQLite.Nowhere(b), store.Contents{Fingerprint: r.Header.Root, Next: r.Next}, false)
 	}
 	if err != nil {
 		b.Fatal(err)

@@ -7,13 +7,14 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // BenchmarkUse compares a rotation with a bare insert of one row, both durable, from 64
 // goroutines.
 func BenchmarkUse(b *testing.B) {
 	b.Run("bare insert", func(b *testing.B) {
-		s := openStore(b, sqlite.options(b))
+		s := storetest.Open(b, options(b, storetest.SQLite))
 		b.SetParallelism(32)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {

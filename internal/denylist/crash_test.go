@@ -14,6 +14,7 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // TestMain lets this binary be the server that a test kills.
@@ -114,14 +115,12 @@ func TestAcknowledgedVerdictsSurviveKill_L15(t *testing.T) {
 		rounds = 5
 	}
 	dir := t.TempDir()
-	if err := store.Create(t.Context(), pathOptions(dir), "f"); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Create(t, pathOptions(dir))
 	grants := map[string]*history{}
 	acks := 0
 	for range rounds {
 		acks += runVictim(t, dir, grants)
-		s := openStore(t, pathOptions(dir))
+		s := storetest.Open(t, pathOptions(dir))
 		l, err := denylist.New(t.Context(), denylist.Options{Store: s, Window: time.Hour, Skew: skew, Keep: time.Hour})
 		if err != nil {
 			t.Fatal(err)

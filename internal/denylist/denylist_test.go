@@ -17,6 +17,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/storetest"
 )
 
 const (
@@ -31,50 +32,12 @@ func pathOptions(dir string) store.Options {
 	return store.Options{Path: path, Mirror: path + ".mirror", Serve: true}
 }
 
-// engine is a kind of store.
-type engine string
-
-const (
-	sqlite   engine = "sqlite"
-	postgres engine = "postgres"
-)
-
-// onBoth runs a test on each engine.
-func onBoth(t *testing.T, test func(*testing.T, engine)) {
-	t.Helper()
-	for _, e := range []engine{sqlite, postgres} {
-		t.Run(string(e), func(t *testing.T) { test(t, e) })
-	}
-}
-
 // options makes a store and returns its options.
-func (e engine) options(t testing.TB) store.Options {
+func options(t testing.TB, e storetest.Engine) store.Options {
 	t.Helper()
-	o := store.Options{}
-	if e == postgres {
-		o.Path = pgtest.URL(t)
-	} else {
-		o = pathOptions(t.TempDir())
-	}
-	return made(t, o)
-}
-
-func made(t testing.TB, o store.Options) store.Options {
-	t.Helper()
-	if err := store.Create(t.Context(), o, "f"); err != nil {
-		t.Fatal(err)
-	}
+	o := e.Empty(t)
+	o.Serve = e == storetest.SQLite
 	return o
-}
-
-func openStore(t testing.TB, o store.Options) *store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 func listOn(t testing.TB, s *store.Store, w time.Duration) *denylist.List {
@@ -89,12 +52,12 @@ func listOn(t testing.TB, s *store.Store, w time.Duration) *denylist.List {
 // list is a denylist on a store of its own.
 func list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
 	t.Helper()
-	return sqlite.list(t, w)
+	return listIn(t, storetest.SQLite, w)
 }
 
-func (e engine) list(t testing.TB, w time.Duration) (*denylist.List, *store.Store) {
+func listIn(t testing.TB, e storetest.Engine, w time.Duration) (*denylist.List, *store.Store) {
 	t.Helper()
-	s := openStore(t, e.options(t))
+	s := storetest.Open(t, options(t, e))
 	return listOn(t, s, w), s
 }
 
@@ -142,11 +105,11 @@ func want(t testing.TB, l *denylist.List, s *store.Store, g denylist.Grant, gen 
 	}
 }
 
-func TestUseFollowsTheRule(t *testing.T) { onBoth(t, testUseFollowsTheRule) }
+func TestUseFollowsTheRule(t *testing.T) { storetest.Each(t, testUseFollowsTheRule) }
 
-func testUseFollowsTheRule(t *testing.T, e engine) {
+func testUseFollowsTheRule(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	s := openStore(t, e.options(t))
+	s := storetest.Open(t, options(t, e))
 	for _, test := range []struct {
 		name    string
 		gen     int64 // of the grant's row, 0 for none
@@ -211,11 +174,11 @@ func testUseFollowsTheRule(t *testing.T, e engine) {
 }
 
 func TestUseRefusesForeignEpochAndNonsense(t *testing.T) {
-	onBoth(t, testUseRefusesForeignEpochAndNonsense)
+	storetest.Each(t, testUseRefusesForeignEpochAndNonsense)
 }
 
-func testUseRefusesForeignEpochAndNonsense(t *testing.T, e engine) {
-	l, s := e.list(t, window)
+func testUseRefusesForeignEpochAndNonsense(t *testing.T, e storetest.Engine) {
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 1, time.Now())
 	if _, err := l.Use(t.Context(), "another", g, 1, time.Now()); !errors.Is(err, denylist.ErrEpoch) {
 		t.Errorf("another epoch: %v, want ErrEpoch", err)
@@ -269,12 +232,12 @@ func together(n int, use func(i int) (int64, error)) (next map[int64]int, errs m
 }
 
 // replicas are lists on several connections to one store, as of several processes.
-func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylist.List, epoch string) {
+func replicasOn(t testing.TB, e storetest.Engine, n int, w time.Duration) (lists []*denylist.List, epoch string) {
 	t.Helper()
-	o := e.options(t)
+	o := options(t, e)
 	o.Serve = false
 	for range n {
-		s := openStore(t, o)
+		s := storetest.Open(t, o)
 		lists, epoch = append(lists, listOn(t, s, w)), s.Epoch()
 	}
 	return lists, epoch
@@ -283,12 +246,12 @@ func (e engine) replicas(t testing.TB, n int, w time.Duration) (lists []*denylis
 // Of 50 requests that redeem one code at once, exactly one gets a generation, and the
 // family is revoked.
 func TestConcurrentRedemptionServesOneAndRevokes_D05(t *testing.T) {
-	onBoth(t, testConcurrentRedemptionServesOneAndRevokes)
+	storetest.Each(t, testConcurrentRedemptionServesOneAndRevokes)
 }
 
-func testConcurrentRedemptionServesOneAndRevokes(t *testing.T, e engine) {
+func testConcurrentRedemptionServesOneAndRevokes(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	lists, epoch := e.replicas(t, 3, window)
+	lists, epoch := replicasOn(t, e, 3, window)
 	g := grantAt(now)
 	next, errs := together(50, func(i int) (int64, error) { return lists[i%3].Use(context.Background(), epoch, g, 0, now) })
 	if diff := cmp.Diff(map[int64]int{1: 1}, next); diff != "" || errs[denylist.ErrReused] != 1 || errs[denylist.ErrRevoked] != 48 {
@@ -301,18 +264,18 @@ func testConcurrentRedemptionServesOneAndRevokes(t *testing.T, e engine) {
 
 // A second use of a code revokes the family, whether it comes at once or later, and the
 // family stays revoked after a restart.
-func TestCodeReplayRevokes_D02(t *testing.T) { onBoth(t, testCodeReplayRevokes) }
+func TestCodeReplayRevokes_D02(t *testing.T) { storetest.Each(t, testCodeReplayRevokes) }
 
-func testCodeReplayRevokes(t *testing.T, e engine) {
+func testCodeReplayRevokes(t *testing.T, e storetest.Engine) {
 	for _, after := range []time.Duration{0, 30 * time.Second} {
 		now := time.Now()
-		o := e.options(t)
-		s := openStore(t, o)
+		o := options(t, e)
+		s := storetest.Open(t, o)
 		l := listOn(t, s, window)
 		g := family(t, l, s, 1, now)
 		want(t, l, s, g, 0, now.Add(after), 0, denylist.ErrReused)
 		s.Close()
-		s = openStore(t, o)
+		s = storetest.Open(t, o)
 		l = listOn(t, s, window)
 		want(t, l, s, g, 1, now.Add(after), 0, denylist.ErrRevoked)
 		if !l.Revoked(g.ID) {
@@ -322,11 +285,11 @@ func testCodeReplayRevokes(t *testing.T, e engine) {
 }
 
 // A handle that is used again after the window revokes the family, and counts once.
-func TestReuseRevokesTheFamily_E02(t *testing.T) { onBoth(t, testReuseRevokesTheFamily) }
+func TestReuseRevokesTheFamily_E02(t *testing.T) { storetest.Each(t, testReuseRevokesTheFamily) }
 
-func testReuseRevokesTheFamily(t *testing.T, e engine) {
+func testReuseRevokesTheFamily(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 2, now)
 	late := now.Add(window + time.Second)
 	want(t, l, s, g, 1, late, 0, denylist.ErrReused)
@@ -338,11 +301,13 @@ func testReuseRevokesTheFamily(t *testing.T, e engine) {
 }
 
 // However often the last refresh is repeated, the family has one line of handles.
-func TestRepeatedRefreshDoesNotFork_E04(t *testing.T) { onBoth(t, testRepeatedRefreshDoesNotFork) }
+func TestRepeatedRefreshDoesNotFork_E04(t *testing.T) {
+	storetest.Each(t, testRepeatedRefreshDoesNotFork)
+}
 
-func testRepeatedRefreshDoesNotFork(t *testing.T, e engine) {
+func testRepeatedRefreshDoesNotFork(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 1, now)
 	next, errs := together(20, func(int) (int64, error) { return l.Use(context.Background(), s.Epoch(), g, 1, now) })
 	if diff := cmp.Diff(map[int64]int{2: 20}, next); diff != "" {
@@ -354,13 +319,13 @@ func testRepeatedRefreshDoesNotFork(t *testing.T, e engine) {
 }
 
 func TestRacingRefreshesGetOneGeneration_E05(t *testing.T) {
-	onBoth(t, testRacingRefreshesGetOneGeneration)
+	storetest.Each(t, testRacingRefreshesGetOneGeneration)
 }
 
-func testRacingRefreshesGetOneGeneration(t *testing.T, e engine) {
+func testRacingRefreshesGetOneGeneration(t *testing.T, e storetest.Engine) {
 	now := time.Now()
 	for _, w := range []time.Duration{window, 0} {
-		lists, epoch := e.replicas(t, 3, w)
+		lists, epoch := replicasOn(t, e, 3, w)
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
 			t.Fatal(err)
@@ -377,7 +342,7 @@ func testRacingRefreshesGetOneGeneration(t *testing.T, e engine) {
 		}
 	}
 	t.Run("8 s apart", func(t *testing.T) {
-		lists, epoch := e.replicas(t, 3, window)
+		lists, epoch := replicasOn(t, e, 3, window)
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
 			t.Fatal(err)
@@ -393,12 +358,12 @@ func testRacingRefreshesGetOneGeneration(t *testing.T, e engine) {
 // A hundred refreshes with one handle, spread over three replicas, all get the same next
 // generation, and the family has one line of handles afterwards.
 func TestReplicasIssueOneNextGeneration_M01(t *testing.T) {
-	onBoth(t, testReplicasIssueOneNextGeneration)
+	storetest.Each(t, testReplicasIssueOneNextGeneration)
 }
 
-func testReplicasIssueOneNextGeneration(t *testing.T, e engine) {
+func testReplicasIssueOneNextGeneration(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	lists, epoch := e.replicas(t, 3, window)
+	lists, epoch := replicasOn(t, e, 3, window)
 	g := grantAt(now)
 	if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
 		t.Fatal(err)
@@ -423,12 +388,12 @@ func testReplicasIssueOneNextGeneration(t *testing.T, e engine) {
 
 // The replay window and the reuse after it are on disk.
 func TestReplayWindowAndReuseSurviveRestart_E06(t *testing.T) {
-	onBoth(t, testReplayWindowAndReuseSurviveRestart)
+	storetest.Each(t, testReplayWindowAndReuseSurviveRestart)
 }
 
-func testReplayWindowAndReuseSurviveRestart(t *testing.T, e engine) {
+func testReplayWindowAndReuseSurviveRestart(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	o := e.options(t)
+	o := options(t, e)
 	reopen := func() (*denylist.List, *store.Store) {
 		s, err := store.Open(t.Context(), o)
 		if err != nil {
@@ -451,12 +416,12 @@ func testReplayWindowAndReuseSurviveRestart(t *testing.T, e engine) {
 }
 
 func TestOnlyDirectPredecessorCanBeRepeated_E07(t *testing.T) {
-	onBoth(t, testOnlyDirectPredecessorCanBeRepeated)
+	storetest.Each(t, testOnlyDirectPredecessorCanBeRepeated)
 }
 
-func testOnlyDirectPredecessorCanBeRepeated(t *testing.T, e engine) {
+func testOnlyDirectPredecessorCanBeRepeated(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 3, now)
 	want(t, l, s, g, 1, now, 0, denylist.ErrReused)
 	want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
@@ -464,12 +429,12 @@ func testOnlyDirectPredecessorCanBeRepeated(t *testing.T, e engine) {
 
 // A repeated refresh does not extend the window, which counts from the first use.
 func TestRepeatedRefreshDoesNotExtendTheWindow(t *testing.T) {
-	onBoth(t, testRepeatedRefreshDoesNotExtendTheWindow)
+	storetest.Each(t, testRepeatedRefreshDoesNotExtendTheWindow)
 }
 
-func testRepeatedRefreshDoesNotExtendTheWindow(t *testing.T, e engine) {
+func testRepeatedRefreshDoesNotExtendTheWindow(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 2, now)
 	for range 3 {
 		want(t, l, s, g, 1, now.Add(window-time.Second), 2, nil)
@@ -480,12 +445,12 @@ func testRepeatedRefreshDoesNotExtendTheWindow(t *testing.T, e engine) {
 // A store that was put back to an earlier state is shown by a handle that is newer than
 // its row.
 func TestNewerHandleShowsRolledBackStore_L08(t *testing.T) {
-	onBoth(t, testNewerHandleShowsRolledBackStore)
+	storetest.Each(t, testNewerHandleShowsRolledBackStore)
 }
 
-func testNewerHandleShowsRolledBackStore(t *testing.T, e engine) {
+func testNewerHandleShowsRolledBackStore(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	g := family(t, l, s, 5, now)
 	raw(t, s, "UPDATE grants SET gen = 3")
 	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
@@ -505,11 +470,11 @@ func raw(t testing.TB, s *store.Store, query string) {
 }
 
 // An acknowledged revocation wins every race.
-func TestRevocationWinsRaces(t *testing.T) { onBoth(t, testRevocationWinsRaces) }
+func TestRevocationWinsRaces(t *testing.T) { storetest.Each(t, testRevocationWinsRaces) }
 
-func testRevocationWinsRaces(t *testing.T, e engine) {
+func testRevocationWinsRaces(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	lists, epoch := e.replicas(t, 2, window)
+	lists, epoch := replicasOn(t, e, 2, window)
 	for range 20 {
 		g := grantAt(now)
 		if _, err := lists[0].Use(t.Context(), epoch, g, 0, now); err != nil {
@@ -536,11 +501,11 @@ func testRevocationWinsRaces(t *testing.T, e engine) {
 	}
 }
 
-func TestFindAndGrants(t *testing.T) { onBoth(t, testFindAndGrants) }
+func TestFindAndGrants(t *testing.T) { storetest.Each(t, testFindAndGrants) }
 
-func testFindAndGrants(t *testing.T, e engine) {
+func testFindAndGrants(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	live, older, revoked, unused := family(t, l, s, 3, now), grantAt(now.Add(-time.Hour)), family(t, l, s, 1, now), grantAt(now)
 	want(t, l, s, older, 0, now, 1, nil)
 	bob := grantAt(now)
@@ -578,10 +543,10 @@ func testFindAndGrants(t *testing.T, e engine) {
 	}
 }
 
-func TestSpendIDSucceedsOnce(t *testing.T) { onBoth(t, testSpendIDSucceedsOnce) }
+func TestSpendIDSucceedsOnce(t *testing.T) { storetest.Each(t, testSpendIDSucceedsOnce) }
 
-func testSpendIDSucceedsOnce(t *testing.T, e engine) {
-	l, _ := e.list(t, window)
+func testSpendIDSucceedsOnce(t *testing.T, e storetest.Engine) {
+	l, _ := listIn(t, e, window)
 	exp := time.Now().Add(time.Hour)
 	long := strings.Repeat("a", 5000)
 	for _, id := range []string{"short", long, long + "b", "", "a\x00b", "\xff"} {
@@ -602,17 +567,17 @@ func testSpendIDSucceedsOnce(t *testing.T, e engine) {
 }
 
 // While the store fails there is no verdict, neither yes nor no.
-func TestStoreFailureIsNoVerdict(t *testing.T) { onBoth(t, testStoreFailureIsNoVerdict) }
+func TestStoreFailureIsNoVerdict(t *testing.T) { storetest.Each(t, testStoreFailureIsNoVerdict) }
 
-func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
+func testStoreFailureIsNoVerdict(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	o := e.options(t)
-	s := openStore(t, o)
+	o := options(t, e)
+	s := storetest.Open(t, o)
 	l := listOn(t, s, window)
 	g := family(t, l, s, 1, now)
 	verbs := []string{"INSERT ON grants", "UPDATE ON grants", "INSERT ON spent"}
 	for _, verb := range verbs {
-		e.breakOn(t, o, verb)
+		breakOn(t, e, o, verb)
 	}
 	for name, call := range map[string]func() error{
 		"code":          func() error { _, err := l.Use(t.Context(), s.Epoch(), grantAt(now), 0, now); return err },
@@ -630,26 +595,26 @@ func testStoreFailureIsNoVerdict(t *testing.T, e engine) {
 		t.Errorf("a failure was counted or remembered: %+v", l.Stats())
 	}
 	for _, verb := range verbs {
-		e.repair(t, o, verb)
+		mend(t, e, o, verb)
 	}
 	want(t, l, s, g, 1, now, 2, nil)
 }
 
-// breakOn makes the engine itself fail at a verb, until repair is called.
-func (e engine) breakOn(t testing.TB, o store.Options, verb string) {
+// breakOn makes the engine itself fail at a verb, until mend is called.
+func breakOn(t testing.TB, e storetest.Engine, o store.Options, verb string) {
 	t.Helper()
-	e.outside(t, o, e.trigger("fail_"+strings.ReplaceAll(verb, " ", "_"), verb))
+	outside(t, e, o, trigger(e, "fail_"+strings.ReplaceAll(verb, " ", "_"), verb))
 }
 
-func (e engine) repair(t testing.TB, o store.Options, verb string) {
+func mend(t testing.TB, e storetest.Engine, o store.Options, verb string) {
 	t.Helper()
 	_, table, _ := strings.Cut(verb, " ON ")
-	e.outside(t, o, e.drop("fail_"+strings.ReplaceAll(verb, " ", "_"), table))
+	outside(t, e, o, drop(e, "fail_"+strings.ReplaceAll(verb, " ", "_"), table))
 }
 
 // trigger is a statement that makes a verb fail, such as "INSERT ON grants".
-func (e engine) trigger(name, verb string) string {
-	if e == sqlite {
+func trigger(e storetest.Engine, name, verb string) string {
+	if e == storetest.SQLite {
 		return "CREATE TRIGGER " + name + " BEFORE " + verb + " BEGIN SELECT RAISE(ABORT, 'no'); END"
 	}
 	verb, when, conditional := strings.Cut(verb, " WHEN ")
@@ -660,16 +625,16 @@ func (e engine) trigger(name, verb string) string {
 		"CREATE TRIGGER " + name + " BEFORE " + verb + " FOR EACH ROW" + when + " EXECUTE FUNCTION " + name + "()"
 }
 
-func (e engine) drop(name, table string) string {
-	if e == sqlite {
+func drop(e storetest.Engine, name, table string) string {
+	if e == storetest.SQLite {
 		return "DROP TRIGGER " + name
 	}
 	return "DROP TRIGGER " + name + " ON " + table + "; DROP FUNCTION " + name
 }
 
-func (e engine) outside(t testing.TB, o store.Options, query string) {
+func outside(t testing.TB, e storetest.Engine, o store.Options, query string) {
 	t.Helper()
-	if e == postgres {
+	if e == storetest.PostgreSQL {
 		pgtest.Exec(t, o.Path, "SET search_path = signet; "+query)
 		return
 	}
@@ -686,11 +651,11 @@ func (e engine) outside(t testing.TB, o store.Options, query string) {
 // If the database is down at the start, there is no verdict, and every grant counts as
 // revoked until the revocations were read.
 func TestListThatStartsDuringAnOutage(t *testing.T) {
-	o := postgres.options(t)
+	o := options(t, storetest.PostgreSQL)
 	proxy := pgtest.NewProxy(t, o.Path)
 	proxy.Set(pgtest.Reset)
 	o.Path, o.Serve = proxy.URL, true
-	s := openStore(t, o)
+	s := storetest.Open(t, o)
 	l := listOn(t, s, window)
 	defer run(t, l)()
 	g := grantAt(time.Now())
@@ -715,7 +680,7 @@ func TestListThatStartsDuringAnOutage(t *testing.T) {
 }
 
 func TestNewChecksItsOptions(t *testing.T) {
-	s := openStore(t, sqlite.options(t))
+	s := storetest.Open(t, options(t, storetest.SQLite))
 	for _, o := range []denylist.Options{{}, {Store: s, Window: -1}, {Store: s, Skew: -1}, {Store: s, Keep: -1}} {
 		if _, err := denylist.New(t.Context(), o); err == nil {
 			t.Errorf("%+v was accepted", o)
@@ -737,15 +702,17 @@ func fastDir(t testing.TB) string {
 
 func fastStore(t testing.TB) *store.Store {
 	t.Helper()
-	return openStore(t, made(t, pathOptions(fastDir(t))))
+	o := pathOptions(fastDir(t))
+	storetest.Create(t, o)
+	return storetest.Open(t, o)
 }
 
-func (e engine) fast(t testing.TB) *store.Store {
+func fastStoreOn(t testing.TB, e storetest.Engine) *store.Store {
 	t.Helper()
-	if e == sqlite {
+	if e == storetest.SQLite {
 		return fastStore(t)
 	}
-	return openStore(t, e.options(t))
+	return storetest.Open(t, options(t, e))
 }
 
 // Recent lists the grants that Revoked knows, the latest ones if there are too many, and

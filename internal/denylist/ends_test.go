@@ -11,6 +11,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/seal"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // of is a live grant of a user's version to a client, with a consent.
@@ -35,9 +36,9 @@ func wantLive(t testing.TB, l *denylist.List, what string, g denylist.Grant, liv
 
 // When a user's version moves, the grants of other versions end, and no others.
 func TestRevokeOthersSparesThePresentVersion(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		l, s := e.list(t, window)
+		l, s := listIn(t, e, window)
 		var old []denylist.Grant
 		for range 210 { // more than a batch
 			old = append(old, of(t, l, s, "alice", "1", "c", "h", now))
@@ -64,9 +65,9 @@ func TestRevokeOthersSparesThePresentVersion(t *testing.T) {
 
 // A row of an older release does not say its version, until the next refresh.
 func TestRefreshTellsTheVersionOfAnOldRow(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		l, s := e.list(t, window)
+		l, s := listIn(t, e, window)
 		g := of(t, l, s, "alice", "1", "c", "h", now)
 		raw(t, s, "UPDATE meta SET rows_epoch = epoch")
 		raw(t, s, "UPDATE grants SET user_version = '', epoch = ''")
@@ -84,9 +85,9 @@ func TestRefreshTellsTheVersionOfAnOldRow(t *testing.T) {
 
 // RevokeWhere ends what its caller says, of all users and pages.
 func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		l, s := e.list(t, window)
+		l, s := listIn(t, e, window)
 		const many = 1203 // more than two pages
 		err := s.Write(t.Context(), func(tx store.Tx) error {
 			for i := range many {
@@ -131,9 +132,9 @@ func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
 // A consent counts while a grant of it lives, in its epoch, and until the user ends any
 // grant of the same client.
 func TestConsentedFollowsTheGrants(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		l, s := e.list(t, window)
+		l, s := listIn(t, e, window)
 		check := func(what, subject, consent string, yes bool) {
 			t.Helper()
 			if got, err := l.Consented(t.Context(), subject, consent, now); got != yes || err != nil {
@@ -174,8 +175,8 @@ func TestConsentedFollowsTheGrants(t *testing.T) {
 // may contain it from before its revocation.
 func TestGrantsOfAnotherEpochAreDead(t *testing.T) {
 	now := time.Now()
-	o := sqlite.options(t)
-	s := openStore(t, o)
+	o := options(t, storetest.SQLite)
+	s := storetest.Open(t, o)
 	l := listOn(t, s, window)
 	live, old := of(t, l, s, "alice", "1", "c", "h", now), of(t, l, s, "alice", "1", "c", "h", now)
 	raw(t, s, fmt.Sprintf("UPDATE grants SET epoch = '' WHERE id = '%s'", old.ID)) // of an older release
@@ -188,7 +189,7 @@ func TestGrantsOfAnotherEpochAreDead(t *testing.T) {
 	if err := store.NewEpoch(t.Context(), o, "f"); err != nil {
 		t.Fatal(err)
 	}
-	s = openStore(t, o)
+	s = storetest.Open(t, o)
 	l = listOn(t, s, window)
 	for _, g := range []denylist.Grant{live, old} {
 		wantLive(t, l, "after", g, false)
@@ -209,9 +210,9 @@ func TestGrantsOfAnotherEpochAreDead(t *testing.T) {
 
 // A user has a bounded number of grants; the oldest end.
 func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		s := e.fast(t)
+		s := fastStoreOn(t, e)
 		l := listOn(t, s, window)
 		insert := func(client string, n int, created time.Time) {
 			t.Helper()
@@ -268,7 +269,7 @@ func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
 			t.Errorf("%d grants in all, %v", n, of)
 		}
 		wantLive(t, l, "the newest", newest, true)
-		if e == sqlite {
+		if e == storetest.SQLite {
 			before := commits(t, s)
 			of(t, l, s, "carol", "1", "c", "h", now)
 			trim()
@@ -282,8 +283,8 @@ func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
 // What was revoked is remembered by the longest life that an access token was ever
 // given, whatever the settings of the servers are now.
 func TestRevocationsAreKeptByTheLongestLife(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
-		s := openStore(t, e.options(t))
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		s := storetest.Open(t, options(t, e))
 		with := func(keep time.Duration) *denylist.List {
 			t.Helper()
 			l, err := denylist.New(t.Context(), denylist.Options{Store: s, Window: window, Skew: skew, Keep: keep})
@@ -325,8 +326,8 @@ func TestRevocationsAreKeptByTheLongestLife(t *testing.T) {
 
 // A code that outlives its grant is single use too.
 func TestCodeThatOutlivesItsGrantIsUsedOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, e engine) {
-		l, s := e.list(t, 0)
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		l, s := listIn(t, e, 0)
 		now := time.Now()
 		g := denylist.Grant{ID: seal.NewID(now.Add(20 * time.Minute)), Subject: "alice", ClientHash: "c", Created: now.Unix(), Expires: now.Add(time.Second).Unix()}
 		want(t, l, s, g, 0, now, 1, nil)

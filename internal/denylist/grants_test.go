@@ -14,6 +14,7 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // flush runs the list and stops it at once, which writes the waiting counts.
@@ -32,7 +33,7 @@ func commits(t testing.TB, s *store.Store) (n int64) {
 }
 
 // failOn makes the engine fail if the row of a grant changes, until repair is called.
-func (e engine) failOn(t testing.TB, s *store.Store, id string) (repair func()) {
+func failOn(t testing.TB, e storetest.Engine, s *store.Store, id string) (repair func()) {
 	t.Helper()
 	change := func(query string) {
 		t.Helper()
@@ -45,8 +46,8 @@ func (e engine) failOn(t testing.TB, s *store.Store, id string) (repair func()) 
 			t.Fatal(err)
 		}
 	}
-	change(e.trigger("fail", "UPDATE ON grants WHEN old.id = '"+id+"'"))
-	return func() { change(e.drop("fail", "grants")) }
+	change(trigger(e, "fail", "UPDATE ON grants WHEN old.id = '"+id+"'"))
+	return func() { change(drop(e, "fail", "grants")) }
 }
 
 func wantReplays(t testing.TB, l *denylist.List, g denylist.Grant, n int64) {
@@ -102,10 +103,8 @@ func TestReplaysAreFlushedWhileRunning(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := pathOptions(dir)
-		if err := store.Create(t.Context(), o, "f"); err != nil {
-			t.Fatal(err)
-		}
-		s := openStore(t, o)
+		storetest.Create(t, o)
+		s := storetest.Open(t, o)
 		l := listOn(t, s, window)
 		defer run(t, l)()
 		g := family(t, l, s, 2, time.Now())
@@ -119,18 +118,20 @@ func TestReplaysAreFlushedWhileRunning(t *testing.T) {
 
 // Counts that could not be written are written later, once. A grant that was deleted
 // meanwhile does not stop the others.
-func TestReplaysOutliveAFailingStore(t *testing.T) { onBoth(t, testReplaysOutliveAFailingStore) }
+func TestReplaysOutliveAFailingStore(t *testing.T) {
+	storetest.Each(t, testReplaysOutliveAFailingStore)
+}
 
-func testReplaysOutliveAFailingStore(t *testing.T, e engine) {
+func testReplaysOutliveAFailingStore(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	var grants []denylist.Grant
 	for range 450 { // more than two batches
 		grants = append(grants, family(t, l, s, 2, now))
 		want(t, l, s, grants[len(grants)-1], 1, now, 2, nil)
 	}
 	slices.SortFunc(grants, func(a, b denylist.Grant) int { return strings.Compare(a.ID, b.ID) })
-	repair := e.failOn(t, s, grants[250].ID)
+	repair := failOn(t, e, s, grants[250].ID)
 	flush(l)
 	wantReplays(t, l, grants[0], 1)
 	wantReplays(t, l, grants[250], 0)
@@ -201,11 +202,11 @@ func indexes(n int) []int {
 	return list
 }
 
-func TestAllPagesThroughLiveGrants(t *testing.T) { onBoth(t, testAllPagesThroughLiveGrants) }
+func TestAllPagesThroughLiveGrants(t *testing.T) { storetest.Each(t, testAllPagesThroughLiveGrants) }
 
-func testAllPagesThroughLiveGrants(t *testing.T, e engine) {
+func testAllPagesThroughLiveGrants(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	var ids []string
 	for i := range 7 {
 		g := grantAt(now.Add(time.Duration(i-3) * time.Hour))
@@ -250,11 +251,13 @@ func testAllPagesThroughLiveGrants(t *testing.T, e engine) {
 
 // "Sign out everywhere" ends all grants of a user and no others. This process knows at
 // once.
-func TestRevokeAllEndsOneUsersGrants(t *testing.T) { onBoth(t, testRevokeAllEndsOneUsersGrants) }
+func TestRevokeAllEndsOneUsersGrants(t *testing.T) {
+	storetest.Each(t, testRevokeAllEndsOneUsersGrants)
+}
 
-func testRevokeAllEndsOneUsersGrants(t *testing.T, e engine) {
+func testRevokeAllEndsOneUsersGrants(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	lists, epoch := e.replicas(t, 2, window)
+	lists, epoch := replicasOn(t, e, 2, window)
 	use := func(g denylist.Grant, gen int64, want error) {
 		t.Helper()
 		if _, err := lists[0].Use(t.Context(), epoch, g, gen, now); !errors.Is(err, want) || want == nil && err != nil {
@@ -308,17 +311,17 @@ func testRevokeAllEndsOneUsersGrants(t *testing.T, e engine) {
 
 // If RevokeAll fails between two batches, it returns how many grants it revoked, and the
 // rest can be revoked later.
-func TestRevokeAllThatStopsHalfWay(t *testing.T) { onBoth(t, testRevokeAllThatStopsHalfWay) }
+func TestRevokeAllThatStopsHalfWay(t *testing.T) { storetest.Each(t, testRevokeAllThatStopsHalfWay) }
 
-func testRevokeAllThatStopsHalfWay(t *testing.T, e engine) {
+func testRevokeAllThatStopsHalfWay(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := e.list(t, window)
+	l, s := listIn(t, e, window)
 	var ids []string
 	for range 300 {
 		ids = append(ids, family(t, l, s, 1, now).ID)
 	}
 	slices.Sort(ids)
-	repair := e.failOn(t, s, ids[250])
+	repair := failOn(t, e, s, ids[250])
 	n, err := l.RevokeAll(t.Context(), "alice", now)
 	if n != 200 || !errors.Is(err, store.ErrUnavailable) || !l.Revoked(ids[199]) || l.Revoked(ids[200]) {
 		t.Errorf("%d, %v; want 200 and ErrUnavailable", n, err)
@@ -332,9 +335,9 @@ func testRevokeAllThatStopsHalfWay(t *testing.T, e engine) {
 // Other processes notice a revocation of many grants even if it takes long: a late batch
 // has its own time, not the time of the beginning.
 func TestRevokeAllBatchesHaveTheirOwnTimes(t *testing.T) {
-	o := made(t, pathOptions(t.TempDir()))
+	o := options(t, storetest.SQLite)
 	synctest.Test(t, func(t *testing.T) {
-		s := openStore(t, o)
+		s := storetest.Open(t, o)
 		l := listOn(t, s, window)
 		now := s.Now()
 		for range 250 {

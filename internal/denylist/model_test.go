@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signet/internal/denylist"
+	"signet/internal/test/storetest"
 )
 
 var (
@@ -127,16 +128,16 @@ func (w *walker) step(t *testing.T) bool {
 }
 
 // The list and the reference agree on every one of many random steps.
-func TestRuleEqualsReference(t *testing.T) { onBoth(t, testRuleEqualsReference) }
+func TestRuleEqualsReference(t *testing.T) { storetest.Each(t, testRuleEqualsReference) }
 
-func testRuleEqualsReference(t *testing.T, e engine) {
+func testRuleEqualsReference(t *testing.T, e storetest.Engine) {
 	n := *steps
 	if n == 0 {
 		n = 1_000_000
 		if testing.Short() {
 			n = 30_000
 		}
-		if e == postgres {
+		if e == storetest.PostgreSQL {
 			n /= 10
 		}
 	}
@@ -145,7 +146,7 @@ func testRuleEqualsReference(t *testing.T, e engine) {
 		first = rand.Uint64()
 	}
 	t.Logf("%d steps, -seed %d", n, first)
-	s := e.fast(t)
+	s := fastStoreOn(t, e)
 	const walkers = 128
 	var wg sync.WaitGroup
 	var left atomic.Int64

@@ -12,6 +12,7 @@ import (
 
 	"signet/internal/denylist"
 	"signet/internal/store"
+	"signet/internal/test/storetest"
 )
 
 // Whatever the clock does, a spent, revoked or expired handle is not accepted again.
@@ -75,9 +76,7 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := pathOptions(dir)
 		o.Serve = false
-		if err := store.Create(t.Context(), o, "f"); err != nil {
-			t.Fatal(err)
-		}
+		storetest.Create(t, o)
 		ctx := t.Context()
 		var lists []*denylist.List
 		for range 2 {
@@ -120,7 +119,7 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 		if lists[0].Revoked(g.ID) || lists[1].Revoked(g.ID) || lists[0].Stats().Revoked != 0 {
 			t.Error("not forgotten, so the set is unbounded")
 		}
-		late, err := denylist.New(ctx, denylist.Options{Store: openStore(t, o), Keep: 24 * time.Hour})
+		late, err := denylist.New(ctx, denylist.Options{Store: storetest.Open(t, o), Keep: 24 * time.Hour})
 		if err != nil || !late.Revoked(g.ID) {
 			t.Errorf("a list that keeps revocations longer does not know it at its start: %v", err)
 		}
@@ -130,11 +129,11 @@ func TestRevocationReachesOtherProcesses(t *testing.T) {
 // Rows are deleted when nothing of their grants can be accepted any longer, and not
 // before. Requests are answered meanwhile.
 func TestPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T) {
-	onBoth(t, testPruneDeletesInTimeWithoutBlocking_L15_Row23)
+	storetest.Each(t, testPruneDeletesInTimeWithoutBlocking_L15_Row23)
 }
 
-func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
-	l, s := e.list(t, window)
+func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e storetest.Engine) {
+	l, s := listIn(t, e, window)
 	now := s.Now()
 	end := now.Add(life).Truncate(time.Second)
 	var due []denylist.Grant
@@ -228,10 +227,10 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e engine) {
 }
 
 // However often a grant rotates, it is one row.
-func TestRotationsLeaveOneRow_L15(t *testing.T) { onBoth(t, testRotationsLeaveOneRow) }
+func TestRotationsLeaveOneRow_L15(t *testing.T) { storetest.Each(t, testRotationsLeaveOneRow) }
 
-func testRotationsLeaveOneRow(t *testing.T, e engine) {
-	l, s := e.list(t, window)
+func testRotationsLeaveOneRow(t *testing.T, e storetest.Engine) {
+	l, s := listIn(t, e, window)
 	now := s.Now()
 	g := family(t, l, s, 200, now)
 	var n int

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,58 +16,24 @@ import (
 	"time"
 
 	"signet/internal/store"
-	"signet/internal/test/pgtest"
+	"signet/internal/test/storetest"
 	"signet/internal/throttle"
 )
 
-// engine is a kind of store.
-type engine string
-
-const (
-	sqlite   engine = "sqlite"
-	postgres engine = "postgres"
-)
-
-// onBoth runs a test with each engine.
-func onBoth(t *testing.T, test func(*testing.T, engine)) {
-	t.Helper()
-	for _, e := range []engine{sqlite, postgres} {
-		t.Run(string(e), func(t *testing.T) { test(t, e) })
-	}
-}
-
-// options returns the options of a new store.
-func (e engine) options(t *testing.T) store.Options {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "signet.db")
-	o := store.Options{Path: path, Mirror: path + ".mirror"}
-	if e == postgres {
-		o = store.Options{Path: pgtest.URL(t)}
-	}
-	if err := store.Create(t.Context(), o, "f"); err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
 func openThrottle(t *testing.T, o store.Options) (*throttle.Logins, *store.Store) {
 	t.Helper()
-	s, err := store.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s := storetest.Open(t, o)
 	return throttle.NewLogins(s, nil), s
 }
 
 func newThrottle(t *testing.T) (*throttle.Logins, *store.Store) {
 	t.Helper()
-	return sqlite.throttle(t)
+	return throttleOn(t, storetest.SQLite)
 }
 
-func (e engine) throttle(t *testing.T) (*throttle.Logins, *store.Store) {
+func throttleOn(t *testing.T, e storetest.Engine) (*throttle.Logins, *store.Store) {
 	t.Helper()
-	return openThrottle(t, e.options(t))
+	return openThrottle(t, e.Empty(t))
 }
 
 var (
@@ -128,11 +93,11 @@ func rows(t *testing.T, s *store.Store) (n int) {
 // After five failures each wait is twice as long as the one before, up to a quarter of an
 // hour. A refusal is not counted, and no other account or address has to wait.
 func TestWaitsDoubleForOneAccountAndAddress_C09(t *testing.T) {
-	onBoth(t, testWaitsDoubleForOneAccountAndAddress_C09)
+	storetest.Each(t, testWaitsDoubleForOneAccountAndAddress_C09)
 }
 
-func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now().Truncate(time.Millisecond)
 	for range 5 {
 		wantFail(t, th, "alice", home, now)
@@ -157,11 +122,11 @@ func testWaitsDoubleForOneAccountAndAddress_C09(t *testing.T, e engine) {
 
 // Other addresses are not affected.
 func TestOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T) {
-	onBoth(t, testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09)
+	storetest.Each(t, testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09)
 }
 
-func testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testOnePasswordOnManyUsersIsStoppedAtTheAddress_C09(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now().Truncate(time.Millisecond)
 	tried := 0
 	for i := range 200 {
@@ -215,11 +180,11 @@ func patient(do func() error) (err error) {
 
 // The attempts come at three replicas.
 func TestAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T) {
-	onBoth(t, testAttemptsAtOnceCountFromTheirBeginning_C09)
+	storetest.Each(t, testAttemptsAtOnceCountFromTheirBeginning_C09)
 }
 
-func testAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T, e engine) {
-	o := e.options(t)
+func testAttemptsAtOnceCountFromTheirBeginning_C09(t *testing.T, e storetest.Engine) {
+	o := e.Empty(t)
 	var replicas []*throttle.Logins
 	for range 3 {
 		th, _ := openThrottle(t, o)
@@ -289,10 +254,10 @@ func TestIPv6NetworksCountAsOneAddress_C09(t *testing.T) {
 }
 
 // A success deletes the failures before it, and leaves no row.
-func TestSuccessBeginsAnew(t *testing.T) { onBoth(t, testSuccessBeginsAnew) }
+func TestSuccessBeginsAnew(t *testing.T) { storetest.Each(t, testSuccessBeginsAnew) }
 
-func testSuccessBeginsAnew(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testSuccessBeginsAnew(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now()
 	for range 20 {
 		for range 4 {
@@ -302,7 +267,7 @@ func testSuccessBeginsAnew(t *testing.T, e engine) {
 		succeed(t, th, "alice", home, now)
 		now = now.Add(11 * time.Minute) // the address forgets, too
 	}
-	th, s = e.throttle(t)
+	th, s = throttleOn(t, e)
 	for i := range 100 {
 		succeed(t, th, fmt.Sprint("user", i), home, s.Now())
 	}
@@ -339,10 +304,10 @@ func TestSuccessDoesNotHideGuessing(t *testing.T) {
 }
 
 // Other logins from the address wait no longer because of it.
-func TestSuccessDelaysNoOtherLogin(t *testing.T) { onBoth(t, testSuccessDelaysNoOtherLogin) }
+func TestSuccessDelaysNoOtherLogin(t *testing.T) { storetest.Each(t, testSuccessDelaysNoOtherLogin) }
 
-func testSuccessDelaysNoOtherLogin(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testSuccessDelaysNoOtherLogin(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now().Truncate(time.Millisecond)
 	for i := range 34 {
 		if _, wait := refusal(t, th, fmt.Sprint("user", i), home, now); wait > 0 {
@@ -374,10 +339,12 @@ func testSuccessDelaysNoOtherLogin(t *testing.T, e engine) {
 }
 
 // An attempt in which no password was checked does not count.
-func TestWithdrawnAttemptLeavesNoTrace(t *testing.T) { onBoth(t, testWithdrawnAttemptLeavesNoTrace) }
+func TestWithdrawnAttemptLeavesNoTrace(t *testing.T) {
+	storetest.Each(t, testWithdrawnAttemptLeavesNoTrace)
+}
 
-func testWithdrawnAttemptLeavesNoTrace(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testWithdrawnAttemptLeavesNoTrace(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now()
 	for range 100 {
 		a, wait := refusal(t, th, "alice", home, now)
@@ -439,10 +406,10 @@ func refusedFor(t *testing.T, th *throttle.Logins, now time.Time) time.Duration 
 
 // Failures are forgotten when their window is over; failures that caused a wait, when there
 // was no other for that long after the wait.
-func TestFailuresAreForgotten(t *testing.T) { onBoth(t, testFailuresAreForgotten) }
+func TestFailuresAreForgotten(t *testing.T) { storetest.Each(t, testFailuresAreForgotten) }
 
-func testFailuresAreForgotten(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testFailuresAreForgotten(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now().Truncate(time.Millisecond)
 	many := func(n int, at time.Time) {
 		t.Helper()
@@ -474,10 +441,10 @@ func testFailuresAreForgotten(t *testing.T, e engine) {
 }
 
 // A replica whose clock is behind does not add the difference to a wait.
-func TestCountsSurviveARestart(t *testing.T) { onBoth(t, testCountsSurviveARestart) }
+func TestCountsSurviveARestart(t *testing.T) { storetest.Each(t, testCountsSurviveARestart) }
 
-func testCountsSurviveARestart(t *testing.T, e engine) {
-	o := e.options(t)
+func testCountsSurviveARestart(t *testing.T, e storetest.Engine) {
+	o := e.Empty(t)
 	th, s := openThrottle(t, o)
 	now := s.Now().Truncate(time.Millisecond)
 	for range 5 {
@@ -498,7 +465,7 @@ func testCountsSurviveARestart(t *testing.T, e engine) {
 
 // A name that is no user's may be a password.
 func TestStoreHasNoNamesOrAddresses(t *testing.T) {
-	o := sqlite.options(t)
+	o := storetest.SQLite.Empty(t)
 	th, s := openThrottle(t, o)
 	names := []string{"correct-horse", "alice-of-wonderland"}
 	for _, name := range names {
@@ -538,10 +505,12 @@ func TestKeysDifferBetweenStores(t *testing.T) {
 	}
 }
 
-func TestNoLoginBeginsWithoutTheStore(t *testing.T) { onBoth(t, testNoLoginBeginsWithoutTheStore) }
+func TestNoLoginBeginsWithoutTheStore(t *testing.T) {
+	storetest.Each(t, testNoLoginBeginsWithoutTheStore)
+}
 
-func testNoLoginBeginsWithoutTheStore(t *testing.T, e engine) {
-	th, s := e.throttle(t)
+func testNoLoginBeginsWithoutTheStore(t *testing.T, e storetest.Engine) {
+	th, s := throttleOn(t, e)
 	now := s.Now()
 	a, _ := refusal(t, th, "alice", home, now)
 	s.Close()
@@ -557,11 +526,11 @@ func testNoLoginBeginsWithoutTheStore(t *testing.T, e engine) {
 }
 
 // Beyond the bound, the counts that would be forgotten next are dropped.
-func TestCountsAreBounded_L15(t *testing.T) { onBoth(t, testCountsAreBounded_L15) }
+func TestCountsAreBounded_L15(t *testing.T) { storetest.Each(t, testCountsAreBounded_L15) }
 
-func testCountsAreBounded_L15(t *testing.T, e engine) {
+func testCountsAreBounded_L15(t *testing.T, e storetest.Engine) {
 	const most = 200
-	o := e.options(t)
+	o := e.Empty(t)
 	var replicas [2]*throttle.Logins
 	var s *store.Store
 	for i := range replicas {
@@ -613,7 +582,7 @@ func testCountsAreBounded_L15(t *testing.T, e engine) {
 func TestCountsArePruned_L15(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s, err := store.Open(t.Context(), sqlite.options(t))
+		s, err := store.Open(t.Context(), storetest.SQLite.Empty(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,10 +14,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"signet/internal/seal"
-	"signet/internal/store"
 	"signet/internal/test/cluster"
 	"signet/internal/test/journal"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/storetest"
 	"signet/jwt"
 	"signet/keys"
 )
@@ -163,17 +163,7 @@ func TestCondemned_INV9(t *testing.T) {
 
 func signingKeys(t *testing.T, ring *seal.Keyring) *keys.Set {
 	t.Helper()
-	o := store.Options{Path: t.TempDir() + "/signet.db"}
-	o.Mirror = o.Path + ".mirror"
-	if err := store.Create(t.Context(), o, ring.Fingerprint()); err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	set, err := keys.Open(t.Context(), keys.Options{Store: s, Ring: ring, Rotation: time.Hour, TokenTTL: time.Minute})
+	set, err := keys.Open(t.Context(), keys.Options{Store: storetest.SQLite.Open(t), Ring: ring, Rotation: time.Hour, TokenTTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
