@@ -78,8 +78,8 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// What the command line changes meanwhile wins: an administrator who sets another
-// password or disables the user does so because of somebody who knows the old one.
+// A change by the command line meanwhile wins: an administrator may set another password
+// or disable the user because an attacker knows the old password.
 func TestAdministratorWinsAgainstChangePassword(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const good, next = "purple monkey dishwasher", "correct horse battery"
@@ -113,7 +113,7 @@ func TestAdministratorWinsAgainstChangePassword(t *testing.T) {
 	})
 }
 
-// A rehash meanwhile is no other password.
+// A rehash meanwhile does not change the password.
 func TestChangePasswordAfterRehash(t *testing.T) {
 	const good, next = "purple monkey dishwasher", "correct horse battery"
 	f, path := newFile(t)
@@ -175,7 +175,7 @@ func TestServerAndCommandLineEditAtOnce_INV24(t *testing.T) {
 }
 
 func TestChangePasswordOnReadOnlyFile(t *testing.T) {
-	if os.Geteuid() == 0 { // writes everywhere
+	if os.Geteuid() == 0 { // root can write to every file
 		again(t, 65534)
 		return
 	}

@@ -111,7 +111,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	if _, err := f.Lookup(t.Context(), "bob"); !errors.Is(err, users.ErrUnknown) {
-		t.Errorf("Lookup of nobody: %v, want %v", err, users.ErrUnknown)
+		t.Errorf("Lookup of an unknown user: %v, want %v", err, users.ErrUnknown)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestNoFileIsNoUsers(t *testing.T) {
 	}
 }
 
-// Unknown, disabled and wrong: the same answer after the same work.
+// Unknown users, disabled users and wrong passwords get the same answer after the same work.
 func TestUnknownUserCostsTheSame_C08(t *testing.T) {
 	f, _ := newFile(t)
 	f.UseParams(1<<10, 1)
@@ -134,7 +134,7 @@ func TestUnknownUserCostsTheSame_C08(t *testing.T) {
 	}
 	names := []string{"alice", "nobody", "carol", "not\x00a name"}
 	for try := 1; ; try++ {
-		took := map[string]time.Duration{} // the shortest: what else the machine does only adds
+		took := map[string]time.Duration{} // the shortest: other work on the machine only adds
 		before := f.Stats().Hashes
 		const rounds = 100
 		for range rounds {
@@ -212,7 +212,7 @@ func TestPasswordsAreComparedByteByByte_C11(t *testing.T) {
 	}
 }
 
-// What happens to a user moves its version, so that what was issued before ends.
+// A change of a user changes its version, so that tokens issued before end.
 func TestVersionMovesWithPasswordAndDisabling_E13(t *testing.T) {
 	f, _ := newFile(t)
 	ctx := t.Context()
@@ -381,7 +381,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// A bad edit changes nothing but what Stale says, until the file is right again.
+// After a bad edit the users of before stay in use and Stale returns an error, until the
+// file is right again.
 func TestBadUsersFileLeavesUsersInForce_L03(t *testing.T) {
 	for _, bad := range []struct {
 		what, want string
@@ -468,9 +469,8 @@ func TestUsersFileOpenToOthersIsRefused_L01(t *testing.T) {
 	}
 }
 
-// A mounted secret belongs to root and is readable by the group of the process; a
-// link leads to it, from a directory where everybody may add files and nobody may
-// replace them.
+// A mounted secret belongs to root and is readable by the group of the process. A link
+// leads to it, from a directory in which all users may add files but not replace them.
 func TestMountedUsersMayBeReadableByTheirGroup_L01(t *testing.T) {
 	f, path := newFile(t)
 	add(t, f, "alice", "cows")
@@ -493,8 +493,7 @@ func TestMountedUsersMayBeReadableByTheirGroup_L01(t *testing.T) {
 	}
 }
 
-// Whoever reads the file while it is edited sees a whole one, and no edit of several
-// programs is lost.
+// A reader sees a whole file while it is edited, and no edit of several programs is lost.
 func TestEditsAreWholeAndNoneIsLost_INV24(t *testing.T) {
 	f, path := newFile(t)
 	for i := range 10 {

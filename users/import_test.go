@@ -104,7 +104,7 @@ func TestImportFaults(t *testing.T) {
 			t.Errorf("%s: a secret shows in %v", c.what, err)
 		}
 		if contents(t, path) != before || f.Stats().Hashes != hashes {
-			t.Errorf("%s: something was done", c.what)
+			t.Errorf("%s: the file was changed", c.what)
 		}
 	}
 }
@@ -195,8 +195,8 @@ func TestImportBcrypt(t *testing.T) {
 	}
 }
 
-// Bcrypt does not see byte 73, nor where a NUL ends a password: what it takes for the
-// same is not the same.
+// Bcrypt ignores byte 73, and what follows a NUL: passwords that differ only there are not
+// the same.
 func TestBcryptTruncatesNoPassword_C11(t *testing.T) {
 	long := strings.Repeat("x", 72)
 	f, _ := newFile(t)
@@ -223,7 +223,7 @@ func TestBcryptCostIsBounded(t *testing.T) {
 	}
 }
 
-// Of imports at the same time one adds everybody and the other nobody.
+// Of two imports at the same time, one adds all users and the other adds none.
 func TestImportsAtOnce(t *testing.T) {
 	_, path := newFile(t)
 	var text strings.Builder

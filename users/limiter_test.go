@@ -66,16 +66,16 @@ func TestManyLoginsAtOnceTakeLittleMemory_C10(t *testing.T) {
 	close(stop)
 	sampler.Wait()
 	if good.Load() < 2+8*2 || good.Load()+busy.Load() != 200 {
-		t.Errorf("%d answered, %d turned away, want at least %d answered of 200", good.Load(), busy.Load(), 2+8*2)
+		t.Errorf("%d answered, %d refused, want at least %d answered of 200", good.Load(), busy.Load(), 2+8*2)
 	}
 	if took := time.Duration(slowestRefusal.Load()); took > 5*time.Second { // two in the queue
-		t.Errorf("turning away took %v", took)
+		t.Errorf("a refusal took %v", took)
 	}
 	if ran := f.Stats().Hashes - hashes; ran != uint64(good.Load()) {
-		t.Errorf("%d hashes for %d answers: who is turned away costs one", ran, good.Load())
+		t.Errorf("%d hashes for %d answers: a refused call cost one", ran, good.Load())
 	}
 	if s := f.Stats(); s.Running != 0 || s.Waiting != 0 || s.Busy != uint64(busy.Load()) {
-		t.Errorf("afterwards: %+v, want %d turned away", s, busy.Load())
+		t.Errorf("afterwards: %+v, want %d refused", s, busy.Load())
 	}
 }
 
@@ -120,15 +120,15 @@ func TestQueueOfLoginsIsBounded_C10(t *testing.T) {
 			t.Errorf("waited %v, want 2s", took)
 		}
 		if s := f.Stats(); s.Hashes != 0 || s.Waiting != 0 {
-			t.Errorf("%+v, want no hash and nobody waiting", s)
+			t.Errorf("%+v, want no hash and no caller waiting", s)
 		}
 		release()
 		check(t, f, "alice", "cows", users.ErrInvalid)
 	})
 }
 
-// A slot stays empty for as long as was asked for after a hash, but whoever had the hash
-// has the answer at once.
+// After a hash, a slot stays empty for the time that was asked for, but the caller has its
+// answer at once.
 func TestHashesRest(t *testing.T) {
 	f, _ := newFile(t)
 	f.UseParams(1<<10, 1)

@@ -13,7 +13,7 @@ import (
 	"signet/users"
 )
 
-// goodHash is well formed and cheap. Nobody knows its password.
+// goodHash is well formed and cheap. Its password is unknown.
 const goodHash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b+dWRWJTmaaJObG"
 
 func goodLine(name string) string {
@@ -65,8 +65,8 @@ func TestBrokenLines(t *testing.T) {
 	}
 }
 
-// Passwords in clear: the error names file, line, and the command to run; also when
-// the mode is wrong too, as it will be.
+// For passwords in clear the error names the file, the line and the command to run, also if
+// the mode is wrong too.
 func TestClearTextFile(t *testing.T) {
 	for _, mode := range []os.FileMode{0o600, 0o644} {
 		path := filepath.Join(t.TempDir(), "users.txt")
@@ -92,7 +92,7 @@ func TestLineEndings(t *testing.T) {
 	}
 }
 
-// A line written by hand has no version; then its password is what moves it.
+// A line written by hand has no version; then the version changes with the hash.
 func TestVersionOfHandWrittenLine(t *testing.T) {
 	version := func(line string) string {
 		t.Helper()

@@ -175,7 +175,7 @@ func TestRestoreReplacesOnDemand(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := restore(t, o, b, ring, false); !errors.Is(err, fs.ErrExist) {
-				t.Errorf("without being told to: %v, want %v", err, fs.ErrExist)
+				t.Errorf("without the option: %v, want %v", err, fs.ErrExist)
 			}
 			serving := o
 			serving.Serve = true
@@ -185,7 +185,7 @@ func TestRestoreReplacesOnDemand(t *testing.T) {
 				t.Errorf("under a running server: %v, want %v", err, store.ErrLocked)
 			}
 			if running.Epoch() != epoch || len(rows(t, running)) != 0 {
-				t.Error("what was refused has changed the store")
+				t.Error("a refused restore has changed the store")
 			}
 			if err := running.Close(); err != nil {
 				t.Fatal(err)
@@ -221,13 +221,12 @@ func line(b []byte, n int, change func(string) string) []byte {
 	return []byte(strings.Join(lines, ""))
 }
 
-// Whatever is wrong with a backup, it is refused with the reason, and nothing is
-// restored.
+// A backup with any fault is refused with the reason, and nothing is restored.
 func TestRefusedBackups(t *testing.T) {
 	ring := newRing(t)
 	good := dump(t, filled(t, storetest.SQLite.Nowhere(t), ring), ring)
 	lines := bytes.Count(good, []byte("\n"))
-	forged := func() []byte { // by somebody who can compute a checksum
+	forged := func() []byte { // by an attacker who can compute a checksum
 		other := newRing(t)
 		b := dump(t, filled(t, storetest.SQLite.Nowhere(t), other), other)
 		return bytes.Replace(b, []byte(other.Fingerprint()), []byte(ring.Fingerprint()), 1)
@@ -253,7 +252,7 @@ func TestRefusedBackups(t *testing.T) {
 		{"no end", line(good, lines-1, func(string) string { return "" }), backup.ErrDamaged, "cut off"},
 		{"more after the end", append(bytes.Clone(good), '\n'), backup.ErrDamaged, "follows its end"},
 		{"twice", append(bytes.Clone(good), good...), backup.ErrDamaged, "follows its end"},
-		{"sealed by somebody else", forged(), backup.ErrDamaged, ""},
+		{"sealed under another root", forged(), backup.ErrDamaged, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := storetest.SQLite.Nowhere(t)
@@ -279,7 +278,7 @@ func TestRefusedBackups(t *testing.T) {
 	}
 }
 
-// The checksum and its seal are what an attacker would have to make anew.
+// An attacker would have to make the checksum and its seal again.
 func TestForgedEndIsRefused(t *testing.T) {
 	ring, other := newRing(t), newRing(t)
 	var b bytes.Buffer
@@ -364,7 +363,7 @@ func FuzzReader(f *testing.F) {
 	f.Add([]byte(`{"signet_backup":1,"root":"` + ring.Fingerprint() + "\"}\n{\"end\":{}}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if err := read(b, ring); err == nil && !bytes.Equal(b, good) {
-			t.Errorf("accepted what nobody wrote: %q", b)
+			t.Errorf("accepted a file that no server wrote: %q", b)
 		} else if err != nil && !errors.Is(err, backup.ErrDamaged) && !errors.Is(err, backup.ErrNewer) && !errors.Is(err, backup.ErrOtherRoot) {
 			t.Errorf("an error without a reason: %v", err)
 		}

@@ -146,8 +146,8 @@ func TestAuthenticateTellsAboutBasic(t *testing.T) {
 	}
 }
 
-// No header and no form authenticate a confidential client but the right ones, and
-// none gets another answer than the two codes.
+// Only the right header or form authenticates a confidential client, and every other one
+// gets one of the two codes.
 func FuzzAuthenticate(f *testing.F) {
 	x := newAuthFixture(f)
 	f.Add(basic("web", ""), "web", "")

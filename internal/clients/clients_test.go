@@ -165,7 +165,7 @@ func TestUnregisteredRedirectURIIsRefused_B02(t *testing.T) {
 	}
 }
 
-// The response goes to the port that the client asked for, since nobody listens on
+// The response goes to the port that the client requested: the client does not listen on
 // the registered one.
 func TestLoopbackRedirectMayUseAnyPort_B03(t *testing.T) {
 	c := clients.Client{RedirectURIs: []string{"http://127.0.0.1:8080/cb"}}
@@ -178,8 +178,8 @@ func TestLoopbackRedirectMayUseAnyPort_B03(t *testing.T) {
 	}
 }
 
-// An id that this instance did not issue, or not in these bytes, is nobody's; and
-// no client chooses its own.
+// An id that this instance did not issue, or not in these bytes, names no client; and a
+// client cannot choose its own id.
 func TestForgedClientIDIsUnknown_H04(t *testing.T) {
 	o := options(t)
 	r := open(t, o)
@@ -213,7 +213,7 @@ func TestForgedClientIDIsUnknown_H04(t *testing.T) {
 }
 
 // A registration outlives the root secret that it was made under, and a redirect
-// URI that is not allowed any more does not outlive the rule.
+// URI that is no longer allowed does not outlive the rule.
 func TestRegistrationLivesOn(t *testing.T) {
 	first := seal.NewSecret()
 	o := options(t)

@@ -261,7 +261,7 @@ func TestMountedClientsMayBeReadableByTheirGroup_L01(t *testing.T) {
 
 const anEntry = `{"client_id":"a","redirect_uris":["https://a.test/"],"public":true,"created_at":1}`
 
-// A file that is not what we wrote stops the start, with its name and its fault.
+// A damaged file stops the start; the error has its name and its fault.
 func TestDamagedFileStopsTheStart(t *testing.T) {
 	o := options(t)
 	write(t, o.Path, `{"clients":[`+anEntry+`]}`, 0o600)

@@ -279,8 +279,8 @@ func checkSaid(t *testing.T, who string, a attempt, said, want string) {
 	}
 }
 
-// Where others could make a file, none is made: what is missing there may be theirs
-// tomorrow. What root makes belongs to the service, which then goes on with it.
+// No file is made in a folder in which other users can make files. What root makes belongs
+// to the service, which goes on with it.
 func TestOneRuleSaysWhereFilesAreMade_L01(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may change owners")

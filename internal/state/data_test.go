@@ -131,8 +131,8 @@ func removeAll(dir string, names ...string) error {
 	return nil
 }
 
-// Anything half there stops the start, names the file and what would accept the
-// loss, and stays as it was.
+// If a part is missing or damaged, the server does not start, the error names the file and
+// the command that accepts the loss, and all files stay as they were.
 func TestHalfOfTheStateIsRefused_L02_L08(t *testing.T) {
 	write := func(name, content string) func(d state.Data) error {
 		return func(d state.Data) error { return os.WriteFile(filepath.Join(d.Dir, name), []byte(content), 0o600) }
@@ -190,7 +190,7 @@ func TestHalfOfTheStateIsRefused_L02_L08(t *testing.T) {
 	}
 }
 
-// A setting lets the group read what is mounted, and nobody else.
+// The setting allows the group to read mounted files, and no other users.
 func TestMountedSecretMayBeReadableByItsGroup_L01(t *testing.T) {
 	for mode, ok := range map[fs.FileMode]bool{0o440: true, 0o640: true, 0o460: false, 0o444: false, 0o644: false} {
 		d := prepared(t)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signet/internal/background"
 	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/store"
@@ -69,27 +70,23 @@ func (s *State) open(ctx context.Context, opts store.Options) (err error) {
 // Run uses the secret file when it changes, and announces in the store which roots this
 // server holds, until ctx ends: a rotation goes on when all servers hold the next root.
 func (s *State) Run(ctx context.Context) {
-	said := ""
-	for {
+	unusable := background.Condition{Log: s.log, Level: slog.LevelError, Begin: "the changed secret file cannot be used, the root secrets of before stay in use"}
+	announced := ""
+	once := func() {
 		if s.file != nil {
 			err := s.useSecret(ctx)
 			if ctx.Err() != nil {
 				return
 			}
-			if was := s.Stale(); err != nil && (was == nil || was.Error() != err.Error()) {
-				s.log.Error("the changed secret file cannot be used, the root secrets of before stay in use", "err", err)
-			}
+			unusable.FailsAnew(ctx, err)
 			s.stale.Store(&err)
 		}
-		if roots := strings.Join(s.Ring.Roots(), ","); roots != said && s.Store.Announce(ctx, roots) == nil {
-			said = roots
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(lookAgain):
+		if roots := strings.Join(s.Ring.Roots(), ","); roots != announced && s.Store.Announce(ctx, roots) == nil {
+			announced = roots
 		}
 	}
+	once()
+	background.Every(ctx, lookAgain, once)
 }
 
 // useSecret reads the file. It refuses a list without the root under which the store was
