@@ -157,7 +157,7 @@ var fuzzed = map[string]string{
 }
 
 // Every parser of foreign input has a fuzz target, whose seeds run with the tests.
-func TestL14_EveryParserIsFuzzed(t *testing.T) {
+func TestEveryParserIsFuzzed_L14(t *testing.T) {
 	for what, target := range fuzzed {
 		dir, name := path.Split(target)
 		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))

@@ -46,7 +46,7 @@ func TestRotationGoesThroughItsPhasesInOrder(t *testing.T) {
 
 // Every artefact opens as long as it can be alive, through all phases; a registered
 // client's id, and the secrets of clients, work for ever.
-func TestRotationKeepsLivingArtefacts_P15(t *testing.T) {
+func TestRotationKeepsLivingArtefacts(t *testing.T) {
 	a, b := seal.NewSecret(), seal.NewSecret()
 	old := ring(t, a)
 	client := mustSeal(t, old, seal.Client{Name: "n"})

@@ -59,7 +59,7 @@ func measured(t *testing.T, url, name string) float64 {
 
 // INV20: while far more logins come than can be served, they are refused in time, the
 // rest wait within their bound, and refreshes and health probes go on.
-func TestINV20_FloodOfLogins(t *testing.T) {
+func TestFloodOfLoginsLeavesRefreshesAlone_INV20(t *testing.T) {
 	d, metrics, families := flooded(t, 8)
 	client := e2e.Register(t, d.Issuer, "http://127.0.0.1:9/callback")
 	login := loginFrom(t, client.AuthorizationURL("s"), "ann", "correct horse battery staple")
@@ -113,7 +113,7 @@ func TestINV20_FloodOfLogins(t *testing.T) {
 
 // INV22, recovery: after more connections than may wait have refreshed as fast as they
 // could, everything is as it was: goroutines, descriptors, and a refresh is quick.
-func TestINV22_AfterOverload(t *testing.T) {
+func TestNothingIsLeftOfAnOverload_INV22(t *testing.T) {
 	d, metrics, families := flooded(t, 8)
 	quick := e2e.Schedule{Rate: 50, Connections: len(families), Lasts: time.Second, Send: func(i int, c *e2e.Wire) (int, error) { return families[i].Send(c) }}
 	quick.Run(t, d.Issuer)
@@ -151,7 +151,7 @@ func TestINV22_AfterOverload(t *testing.T) {
 
 // A request at every class's door carries its class in the metrics, and what is never
 // refused is in none.
-func TestMetricsByClass(t *testing.T) {
+func TestMetricsCountRequestsByClass(t *testing.T) {
 	d, metrics, families := flooded(t, 1)
 	c, err := e2e.Dial(d.Issuer)
 	if err != nil {

@@ -36,7 +36,7 @@ var notChecked = map[string]string{
 }
 
 // Every command of the documents is run, in order, beside a demo.
-func TestRow91_CommandsOfTheDocuments(t *testing.T) {
+func TestCommandsOfTheDocumentsRun_Row91(t *testing.T) {
 	used := map[string]bool{}
 	for _, file := range e2e.Documents(t) {
 		shell := e2e.Blocks(t, file, "sh")
@@ -109,7 +109,7 @@ func serveBlock(t *testing.T, b e2e.Block) {
 }
 
 // Go and JavaScript code of the documents stands in an example, which is built and run.
-func TestRow91_CodeOfTheDocuments(t *testing.T) {
+func TestCodeOfTheDocumentsStandsInAnExample_Row91(t *testing.T) {
 	files, err := filepath.Glob("examples/*/*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func unindent(s string) string {
 
 // What is neither run nor compiled is at least JSON, or of a language that the list
 // above excuses.
-func TestRow91_OtherBlocks(t *testing.T) {
+func TestOtherBlocksOfTheDocumentsAreChecked_Row91(t *testing.T) {
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "") {
 			switch b.Lang {

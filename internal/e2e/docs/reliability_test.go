@@ -17,10 +17,9 @@ var (
 	declaration = regexp.MustCompile(`func (Test[A-Za-z0-9_]+)\(t \*testing\.T\)`)
 )
 
-// The tests that docs/reliability.md names exist, each row has one that carries its
-// id, and what to run by a pattern finds something.
-func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
-	var tests []string
+// allTests are the names of all tests of the module.
+func allTests(t *testing.T) (tests []string) {
+	t.Helper()
 	err := filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() && path != "." && strings.HasPrefix(e.Name(), ".") {
 			return filepath.SkipDir
@@ -35,6 +34,55 @@ func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tests
+}
+
+// codesOf are the codes at the end of a test's name.
+func codesOf(test string) []string {
+	_, codes, _ := strings.Cut(test, "_")
+	return strings.FieldsFunc(codes, func(r rune) bool { return r == '_' })
+}
+
+var (
+	code      = regexp.MustCompile(`^([A-Z]|INV|Row)[0-9]{1,2}$`)
+	explained = regexp.MustCompile("(?m)^\\| `([A-Z]|Row)` \\|")
+	invariant = regexp.MustCompile(`(?m)^\| (INV[0-9]+) \|`)
+)
+
+// A test's name says in words what must hold, and ends with codes that docs/code.md
+// explains.
+func TestCodesInTestNamesAreExplained(t *testing.T) {
+	_, section, ok := strings.Cut(e2e.ReadText(t, "docs/code.md"), "## Codes in test names")
+	if !ok {
+		t.Fatal("docs/code.md has no section on codes")
+	}
+	known := map[string]bool{}
+	for _, m := range slices.Concat(explained.FindAllStringSubmatch(section, -1), invariant.FindAllStringSubmatch(section, -1)) {
+		known[m[1]] = true
+	}
+	used := 0
+	for _, test := range allTests(t) {
+		for _, c := range codesOf(test) {
+			m := code.FindStringSubmatch(c)
+			if m == nil {
+				t.Errorf("%s ends with %s, which is no code", test, c)
+				continue
+			}
+			used++
+			if !known[m[1]] && !known[c] {
+				t.Errorf("docs/code.md does not explain the code %s of %s", c, test)
+			}
+		}
+	}
+	if used < 200 {
+		t.Errorf("only %d codes: the names are not read", used)
+	}
+}
+
+// The tests that docs/reliability.md names exist, each row has one that carries its
+// id, and what to run by a pattern finds something.
+func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
+	tests := allTests(t)
 	rows := 0
 	for line := range strings.Lines(e2e.ReadText(t, "docs/reliability.md")) {
 		named := testName.FindAllStringSubmatch(line, -1)
@@ -48,7 +96,7 @@ func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
 			continue
 		}
 		rows++
-		if row[1] != "L14" && !slices.ContainsFunc(named, func(m []string) bool { return strings.Contains(m[1]+"_", row[1]+"_") }) {
+		if !slices.ContainsFunc(named, func(m []string) bool { return slices.Contains(codesOf(m[1]), row[1]) }) {
 			t.Errorf("%s names no test of its own", row[1])
 		}
 	}

@@ -111,7 +111,7 @@ func setClock(d *e2e.Program, by time.Duration) {
 // Wherever the clock jumps, what was spent, expired or revoked stays so, also across a
 // restart; and people go on signing in. Once as it is now, and once where the jumps go
 // over the begin of a signing period.
-func TestL10_ClockJumps(t *testing.T) {
+func TestClockJumpsReviveNothing_L10(t *testing.T) {
 	t.Run("now", func(t *testing.T) { clockJumps(t, 0) })
 	t.Run("over a period's begin", func(t *testing.T) {
 		const begin = 30 * time.Minute // of the default period, before the first of the jumps

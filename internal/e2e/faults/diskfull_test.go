@@ -73,7 +73,7 @@ func onFullDisk(t *testing.T, d *e2e.Program, what, path string, form url.Values
 // A disk that runs full under load costs 503s for what writes, and nothing else: what
 // only reads goes on, nothing is rotated or lost, and with room again all goes on
 // without a restart.
-func TestL06_DiskFullUnderLoad(t *testing.T) {
+func TestDiskFullUnderLoadIsSurvived_L06(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info"}, "--demo")
 	smallDisk(t, d.Dir)
 	d.Start()

@@ -56,7 +56,7 @@ func writeOrder(trace *bufio.Scanner) (answers, frames, early int) {
 
 // Whatever a client reads as done is on disk: the log is synced before the answer is
 // written. One request at a time, so that each answer's frames are known.
-func TestL05_SyncedBeforeAnswered(t *testing.T) {
+func TestWritesAreSyncedBeforeTheAnswer_L05(t *testing.T) {
 	trace := filepath.Join(t.TempDir(), "trace")
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()

@@ -58,7 +58,7 @@ var points = []struct {
 // Wherever between the request and the end of its answer the server is killed, the
 // client that repeats a refresh goes on with the one next generation, and there never
 // are two lines of a grant.
-func TestL04_KilledWhileRefreshing(t *testing.T) {
+func TestKillWhileRefreshingLeavesOneLine_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
 		d.Start()
@@ -106,7 +106,7 @@ func wantDead(t *testing.T, d *e2e.Program, client *e2e.Client, what string, han
 
 // A code that was not spent is good after the kill. One that was is refused, and
 // nobody holds a line of its grant: the user signs in again.
-func TestL04_KilledWhileRedeeming(t *testing.T) {
+func TestKillWhileRedeemingLeavesNoLine_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
 		d.Start()
@@ -138,7 +138,7 @@ func TestL04_KilledWhileRedeeming(t *testing.T) {
 
 // A revocation that was acknowledged, or could have been, counts; one that was not
 // has changed nothing and can be sent again.
-func TestL04_KilledWhileRevoking(t *testing.T) {
+func TestKillWhileRevokingLosesNoRevocation_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
 		d.Start()
@@ -174,7 +174,7 @@ func killed(d *e2e.Program) {
 
 // An error or a pause in place of the kill: the client is told to come again, and
 // has lost nothing; nobody who does not need the store waits.
-func TestL04_ErrorAndPause(t *testing.T) {
+func TestErrorAndPauseLoseNothing_L04(t *testing.T) {
 	d := e2e.Breakable(t)
 	d.Start()
 	for _, p := range points[:3] {

@@ -24,7 +24,7 @@ import (
 
 // A kill at any moment loses nothing that was acknowledged and brings nothing back:
 // a client that repeats a refresh whose answer it did not get is never logged out.
-func TestINV6_INV7_KillWhileRefreshing(t *testing.T) {
+func TestKillWhileRefreshingLogsNoClientOut_INV6_INV7(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	const workers, cycles = 4, 15
 	type family struct {
@@ -112,13 +112,13 @@ func kills(t testing.TB, n int) int {
 
 const manyKills = 200
 
-func TestINV1_INV14_KilledUnderLoad(t *testing.T) {
+func TestPromisesHoldWhenKilledUnderLoad_INV1_INV14(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) { killUnderLoad(t, kills(t, manyKills), nil) })
 	t.Run("PostgreSQL", func(t *testing.T) { killUnderLoad(t, kills(t, manyKills/5), e2e.SharedStore(t)) })
 }
 
 // The test condemns a server that takes a repeated refresh for a stolen handle.
-func TestINV6_KillsCondemnAStrictServer(t *testing.T) {
+func TestKillsCondemnAStrictServer_INV6(t *testing.T) {
 	r := runKills(t, 60, []string{"SIGNET_REPLAY_WINDOW=0"})
 	if broken := strings.Join(r.checker.Broken(), "\n"); !strings.Contains(broken, "INV6") {
 		t.Errorf("seed %d, after %d kills: found %q, want INV6", r.seed, r.kills, broken)

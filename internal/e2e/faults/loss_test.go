@@ -215,7 +215,7 @@ func refusedUntilAccepted(t *testing.T, d *e2e.Program, holders []*holder, says 
 
 // Whatever was done to the files of a server that was killed, it does not start with
 // less than it had.
-func TestL08_LostStoreCold(t *testing.T) {
+func TestStoreLostWhileStoppedIsRefused_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	holders, yesterday := prepareLoss(t, d)
 	d.Kill()
@@ -239,7 +239,7 @@ func TestL08_LostStoreCold(t *testing.T) {
 
 // The same under load: no answer but the truth or 503, and afterwards the server does
 // not start with less than it had, or it has all: what was spent stays spent.
-func TestL08_INV15_LostStoreUnderLoad(t *testing.T) {
+func TestStoreLostUnderLoadRevivesNothing_L08_INV15(t *testing.T) {
 	for i, end := range []string{"stopped", "killed"} {
 		for j, h := range harms {
 			if testing.Short() && i != j%2 {
@@ -325,7 +325,7 @@ func openDir(t *testing.T) string {
 }
 
 // A directory, a store or a mirror that cannot be written: named, and left alone.
-func TestL08_ReadOnly(t *testing.T) {
+func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	d.Login()
 	d.Stop()
@@ -372,7 +372,7 @@ func TestL08_ReadOnly(t *testing.T) {
 
 // Another process that holds the database: a start that cannot read it says so, and a
 // running server answers 503 until it is free.
-func TestL08_LockedByAnotherProcess(t *testing.T) {
+func TestStoreLockedByAnotherProcess_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	d.Stop()

@@ -25,7 +25,7 @@ import (
 // A file that was changed into something that cannot be used, with or without a
 // SIGHUP, costs an error in the log, a metric and a word of /readyz. What was read
 // before stays in force, and nobody gets in who did not before.
-func TestL03_BrokenFilesWhileServing(t *testing.T) {
+func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off"}).WithMetrics()
 	if _, errOut, status := d.Signet("correct horse battery\n", "user", "add", "ann", "--password-stdin"); status != 0 {
 		t.Fatal(errOut)
@@ -99,7 +99,7 @@ func forms(secret string) []string {
 
 // No secret in any form is in what the program writes or shows to operators: the log
 // at level debug, the metrics, the profiles, its files, and files it leaves elsewhere.
-func TestL11_NoSecretAnywhere(t *testing.T) {
+func TestNoSecretIsShownAnywhere_L11(t *testing.T) {
 	temp := t.TempDir()
 	d := e2e.New(t, []string{"TMPDIR=" + temp, "SIGNET_LIMITS=off"}).WithMetrics()
 	const password, wrong, clientSecret = "Canary pass-word 7f31", "Canary wrong 90aa31", "canary-client-secret-5d21c0ffee9911"
@@ -222,7 +222,7 @@ func TestL11_NoSecretAnywhere(t *testing.T) {
 }
 
 // However many clients there are, the metrics stay as they are, and name nobody.
-func TestL13_MetricsNameNobody(t *testing.T) {
+func TestMetricsNameNoClient_L13(t *testing.T) {
 	clients := 10_000
 	if testing.Short() {
 		clients = 2_000
@@ -263,7 +263,7 @@ func TestL13_MetricsNameNobody(t *testing.T) {
 
 // Nothing piles up: after five rounds of all that clients do there are as many
 // goroutines and descriptors as after the first.
-func TestL17_NothingPilesUp(t *testing.T) {
+func TestNothingAccumulates_L17(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info"}, "--demo").WithMetrics()
 	d.Start()
 	descriptors := func() int {

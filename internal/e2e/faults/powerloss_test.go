@@ -356,7 +356,7 @@ func runForPowerCut(t *testing.T, d *e2e.Program, clients []*powerClient) map[st
 
 // Whatever was answered with 200 survives a power cut at that very moment, whichever
 // of the writes that were not synced got to the disk.
-func TestL05_PowerCutLosesNothingAcknowledged(t *testing.T) {
+func TestPowerCutLosesNothingAcknowledged_L05(t *testing.T) {
 	got := cutPower(t, e2e.New(t, nil, "--demo"))
 	if want := powerClients * powerGrants * powerUses; got.answers != want || got.lost > 0 || got.damaged > 0 {
 		t.Errorf("%+v, want %d answers and nothing lost", got, want)
@@ -366,7 +366,7 @@ func TestL05_PowerCutLosesNothingAcknowledged(t *testing.T) {
 
 // The same with synchronous=NORMAL, which a kill cannot tell from FULL: the replay
 // condemns it.
-func TestL05_PowerCutCondemnsLazySync(t *testing.T) {
+func TestPowerCutCondemnsLazySync_L05(t *testing.T) {
 	got := cutPower(t, e2e.Breakable(t, "SIGNET_TEST_SYNCHRONOUS=NORMAL"))
 	if got.lost < got.states*9/10 {
 		t.Errorf("%+v: nearly every state should have lost something", got)

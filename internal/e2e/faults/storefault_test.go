@@ -243,7 +243,7 @@ func contents(t *testing.T, db *sql.DB) string {
 
 // Whichever statement fails, the answer is the true one or says to come again; what
 // failed has changed nothing and works when it is repeated; nothing is left open.
-func TestINV11_INV12_EveryStatementFails(t *testing.T) { e2e.OnBothStores(t, everyStatementFails) }
+func TestEveryStatementMayFail_INV11_INV12(t *testing.T) { e2e.OnBothStores(t, everyStatementFails) }
 
 func everyStatementFails(t *testing.T, settings []string) {
 	d := e2e.Breakable(t, append(settings, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info")...).WithMetrics()

@@ -16,7 +16,7 @@ import (
 
 // A replica whose clock is far from the others' shows in the readiness, the log and the
 // metrics of all, and goes on serving; and so does its end.
-func TestL10_ClocksOfReplicasDiffer(t *testing.T) {
+func TestClocksOfReplicasThatDifferAreReported_L10(t *testing.T) {
 	url := pgtest.URL(t)
 	metrics := "127.0.0.1:" + e2e.FreePort(t)
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + url, "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_METRICS_LISTEN=" + metrics}, "--demo")

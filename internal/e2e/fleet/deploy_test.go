@@ -109,7 +109,7 @@ func times(n int, settings []string) (all [][]string) {
 }
 
 // Clients go through nginx to any replica, and notice nothing of one that is gone.
-func TestDeploy_Nginx(t *testing.T) {
+func TestShippedNginxHidesAReplicaThatIsGone(t *testing.T) {
 	e := newEdge(t)
 	settings := []string{"SIGNET_ISSUER=" + e.url, "SIGNET_TRUSTED_PROXIES=127.0.0.1/32"}
 	auth := append([]string{"SIGNET_ROLE=auth", "SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret()}, settings...)
@@ -183,7 +183,7 @@ func all(address string) map[string]string {
 
 // What changes something is sent to one replica only, also when that one dies with it
 // in hand; what only asks is sent to the next.
-func TestDeploy_NginxRepeatsNoPOST(t *testing.T) {
+func TestShippedNginxRepeatsNoPOST(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string
 		names        []string
@@ -217,7 +217,7 @@ func TestDeploy_NginxRepeatsNoPOST(t *testing.T) {
 }
 
 // Events of an MCP server that streams arrive when they are sent.
-func TestDeploy_NginxStreams(t *testing.T) {
+func TestShippedNginxStreams(t *testing.T) {
 	e := newEdge(t)
 	seen := make(chan struct{})
 	goOn := sync.OnceFunc(func() { close(seen) })
@@ -338,7 +338,7 @@ func byRole(plans []replicaPlan, role string) (list []replicaPlan) {
 
 // The processes that compose.yaml and the manifests of Kubernetes describe, with just
 // their settings, serve a client.
-func TestDeploy_ComposeAndKubernetes(t *testing.T) {
+func TestPlansOfComposeAndKubernetesServe(t *testing.T) {
 	plans := plansOfDeploy(t)
 	data := t.TempDir()
 	if status, _, errOut := e2e.Signet(t, data, e2e.AnnsPassword, "user", "add", "ann", "--password-stdin"); status != 0 {
@@ -412,7 +412,7 @@ func (f *fleet) serves(t *testing.T, name, password string) {
 
 // The image has one static file, certificates and an empty directory. As its user, on a
 // root that cannot be written to, the program serves, is healthy and stops.
-func TestDeploy_Image(t *testing.T) {
+func TestImageServesOnAReadOnlyRoot(t *testing.T) {
 	plans := plansOfDeploy(t)
 	if os.Geteuid() != 0 {
 		t.Skip("only root may change the root directory")

@@ -184,7 +184,7 @@ func nginxBlocks(t *testing.T) (single, replicas string) {
 	return list[0].Text, list[1].Text
 }
 
-func TestRow91_NginxBlocksOfTheDocuments(t *testing.T) {
+func TestNginxTakesTheBlocksOfTheDocuments_Row91(t *testing.T) {
 	program := e2e.Need(t, "nginx")
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "nginx") {
@@ -199,7 +199,7 @@ func TestRow91_NginxBlocksOfTheDocuments(t *testing.T) {
 // A client discovers, registers, signs in and calls a tool through nginx, which
 // speaks TLS; every URL that it is given is the proxy's, and what it says about its
 // own address counts for nothing.
-func TestRow89_Nginx(t *testing.T) {
+func TestClientsGoThroughNginx_Row89(t *testing.T) {
 	e2e.Need(t, "nginx")
 	plain, _ := nginxBlocks(t)
 	for name, tt := range map[string]struct {
@@ -217,7 +217,7 @@ func TestRow89_Nginx(t *testing.T) {
 }
 
 // The same with the authorization server and two MCP replicas behind it.
-func TestRow89_NginxWithReplicas(t *testing.T) {
+func TestClientsGoThroughNginxToReplicas_Row89(t *testing.T) {
 	e2e.Need(t, "nginx")
 	_, block := nginxBlocks(t)
 	port := e2e.FreePort(t)
@@ -348,7 +348,7 @@ func (n *nginx) redirectsArePublic(t *testing.T, httpClient *http.Client, state 
 }
 
 // Events of a server that streams arrive through nginx when they are sent.
-func TestRow89_StreamsThroughNginx(t *testing.T) {
+func TestEventsStreamThroughNginx_Row89(t *testing.T) {
 	e2e.Need(t, "nginx")
 	plain, _ := nginxBlocks(t)
 	port, inner := e2e.FreePort(t), e2e.FreePort(t)

@@ -11,7 +11,7 @@ import (
 
 // A container has no shell and no client: the program asks itself. Any address, TLS,
 // an issuer with a path and a replica: always the listener of these settings.
-func TestDoctorReady(t *testing.T) {
+func TestDoctorReadyAsksTheListener(t *testing.T) {
 	certificate := t.TempDir()
 	selfSigned(t, certificate)
 	port := e2e.FreePort(t)
@@ -36,7 +36,7 @@ func TestDoctorReady(t *testing.T) {
 }
 
 // A replica that has no keys yet is not ready, and says so.
-func TestDoctorReady_Replica(t *testing.T) {
+func TestDoctorReadyOfAReplica(t *testing.T) {
 	issuer := e2e.Start(t, nil)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + issuer.Issuer, "SIGNET_ROLE=mcp"})
 	if _, errOut, status := d.Signet("", "doctor", "--ready"); status != 0 {

@@ -31,7 +31,7 @@ func epochShown(d *e2e.Program) string {
 // Two servers behind one issuer must have one store: a second one with a store of its
 // own is refused while the first runs, names both, and says what to do. On the same
 // file it is the lock that refuses.
-func TestM04_SecondServerBehindTheIssuer(t *testing.T) {
+func TestSecondServerBehindTheIssuerIsRefused_M04(t *testing.T) {
 	d := e2e.Start(t, nil)
 	second := d.Beside()
 	second.MustRefuse(d.Issuer+"/readyz", epochShown(d), "SIGNET_STORE", "Stop that server first")
@@ -44,7 +44,7 @@ func TestM04_SecondServerBehindTheIssuer(t *testing.T) {
 
 // A single server behind a proxy starts again, although the proxy answers for it
 // meanwhile, and although it finds itself when it asks later.
-func TestM04_RestartBehindAProxy(t *testing.T) {
+func TestRestartBehindAProxy_M04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
 	proxy.To(t, d.URL())
@@ -62,7 +62,7 @@ func TestM04_RestartBehindAProxy(t *testing.T) {
 
 // Replicas of one database start beside each other. While keys rotate, what one of them
 // signs names a key that the other publishes already, and is accepted there at once.
-func TestM04_INV9_ReplicasRotateKeys(t *testing.T) {
+func TestReplicasSignWithPublishedKeys_M04_INV9(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s", "SIGNET_ACCESS_TTL=4s"}, "--demo")
 	second := d.Beside()
 	second.Start()

@@ -65,7 +65,7 @@ func healthOf(d *e2e.Program) (h followerHealth, status int) {
 // G04, INV4: what is revoked anywhere is refused at once where the store is, and
 // within 15 seconds by a replica that has nothing but the issuer's URL; also by one
 // that starts later.
-func TestG04_INV4_RevocationReachesReplicas(t *testing.T) {
+func TestRevocationReachesReplicas_G04_INV4(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	replica := replicaOf(d)
 	client, tok := d.Login()
@@ -103,7 +103,7 @@ func TestG04_INV4_RevocationReachesReplicas(t *testing.T) {
 // G04, F11: verifiers that are not ours, in Go and in JavaScript, as docs/verify.md
 // shows them: a token is accepted, refused when the grant has been revoked, and
 // refused still when somebody feeds them the list from before.
-func TestG04_VerifiersElsewhere(t *testing.T) {
+func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	resources := map[string]string{}
 	for _, language := range []string{"Go", "JavaScript"} {
@@ -202,7 +202,7 @@ func listen(t testing.TB, endpoint, token string) <-chan struct{} {
 
 // G04: what a revoked grant has open ends, where the store is and in a replica;
 // another's goes on.
-func TestG04_OpenStreamsEnd(t *testing.T) {
+func TestRevocationEndsOpenStreams_G04(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
 	client, tok := d.Login()
@@ -245,7 +245,7 @@ func feed(d *e2e.Program) (c jwt.FeedClaims) {
 // M02, INV11: while the database is away the feed is served and grows old. A replica
 // that was told so refuses everything, as something that it does not know, and one
 // that was not goes on; what is known to be revoked neither takes.
-func TestG04_M02_FeedDuringAnOutage(t *testing.T) {
+func TestFeedGrowsOldDuringAnOutage_G04_M02(t *testing.T) {
 	database := pgtest.NewProxy(t, pgtest.URL(t))
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + database.URL, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo")
 	metrics := "127.0.0.1:" + e2e.FreePort(t)
@@ -288,7 +288,7 @@ func TestG04_M02_FeedDuringAnOutage(t *testing.T) {
 
 // An issuer without a feed, as older ones are, is told in the log and means what was
 // configured. Where a feed stood before, its place is no way to give it another one.
-func TestG04_IssuerWithoutAFeed(t *testing.T) {
+func TestIssuerWithoutAFeedIsReported_G04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
 	proxy.To(t, d.Issuer)

@@ -84,7 +84,7 @@ func (p *prober) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // INV6, INV21: replicas are restarted one after the other, again and again, while
 // clients refresh: no request fails, and no client is taken for a thief.
-func TestINV6_INV21_RollingRestart(t *testing.T) {
+func TestRollingRestartFailsNoRequest_INV6_INV21(t *testing.T) {
 	restarts := 20
 	if testing.Short() {
 		restarts = 4

@@ -31,7 +31,7 @@ func settingsOf(t *testing.T, unit string) map[string][]string {
 
 // systemd understands the unit, and finds little that the service could do besides
 // its work.
-func TestDeploy_Unit(t *testing.T) {
+func TestUnitIsUnderstoodAndConfined(t *testing.T) {
 	analyze := e2e.Need(t, "systemd-analyze")
 	unit := e2e.ReadText(t, unitFile)
 	path := filepath.Join(t.TempDir(), "signet.service")
@@ -117,7 +117,7 @@ var (
 // Under the unit's filter the program works: with what is taken away failing as the
 // unit makes it fail, it makes no call that is not allowed, and no memory both writable
 // and executable.
-func TestDeploy_UnitLetsTheProgramWork(t *testing.T) {
+func TestUnitLetsTheProgramWork(t *testing.T) {
 	strace := e2e.Need(t, "strace")
 	s := settingsOf(t, e2e.ReadText(t, unitFile))
 	allowed, denied := filtered(t, s["SystemCallFilter"])

@@ -24,7 +24,7 @@ func did(d *e2e.Program, what string) int {
 }
 
 // Our own client goes through login, call and refresh, again and again.
-func TestChaosCall(t *testing.T) {
+func TestSignetCallLivesWithChaos(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo", chaosFlag)
 	e2e.Eventually(t, func() bool {
 		return strings.Contains(d.Output(), "**** CHAOS ****") && strings.Contains(d.Output(), chaosFlag)
@@ -41,7 +41,7 @@ func TestChaosCall(t *testing.T) {
 }
 
 // A random seed is printed, a wrong one refused.
-func TestChaosSeed(t *testing.T) {
+func TestChaosSeedIsPrintedOrRefused(t *testing.T) {
 	d := e2e.Start(t, nil, "--chaos")
 	e2e.Eventually(t, func() bool { return strings.Contains(d.Output(), "The same again: --chaos=") })
 	d.Stop()
@@ -59,7 +59,7 @@ func TestChaosSeed(t *testing.T) {
 // The go-sdk's client stays signed in while its tokens end every second, answers are
 // lost and refused, and keys rotate; and so does a replica that has nothing but the
 // published keys.
-func TestChaosGoSDK(t *testing.T) {
+func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=1s", "SIGNET_KEY_ROTATION=4s"}, "--demo", chaosFlag)
 	replica := d.Beside()
 	replica.Args = []string{"serve", "--role", "mcp"}
@@ -114,7 +114,7 @@ func (c countLogins) RoundTrip(r *http.Request) (*http.Response, error) {
 // The TypeScript SDK's clients keep what they hold. Where the answer to a refresh was
 // lost they ask for a login although they need none: with the same call again they go
 // on, without.
-func TestChaosTypeScript(t *testing.T) {
+func TestTypeScriptClientKeepsWhatItHoldsUnderChaos(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
 			npm.Node(t)

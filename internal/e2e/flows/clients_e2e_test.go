@@ -134,7 +134,7 @@ func (ts typeScript) connect(t *testing.T, site *site) *sdkClient {
 	return c
 }
 
-func TestClientTypeScript(t *testing.T) {
+func TestTypeScriptClientSignsInOnce(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
 			site := startSite(t)
@@ -204,7 +204,7 @@ func overloadedMCP(e e2e.Exchange) (status int, body string) {
 }
 
 // Overload is no reason to sign in again: the tokens are kept, and good later.
-func TestClientTypeScriptKeepsTokensWhenOverloaded(t *testing.T) {
+func TestTypeScriptClientKeepsTokensWhenOverloaded(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
 			site := startSite(t)
@@ -233,7 +233,7 @@ func TestClientTypeScriptKeepsTokensWhenOverloaded(t *testing.T) {
 // When nothing that a client holds is good any more, it asks the person again, once,
 // and goes on: where a grant was revoked as the client it is, and where the server
 // lost everything as a client that registers again.
-func TestClientTypeScriptStartsAgain(t *testing.T) {
+func TestTypeScriptClientStartsAgain(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
 			site := startSite(t)
@@ -270,7 +270,7 @@ func TestClientTypeScriptStartsAgain(t *testing.T) {
 // A tool that needs more than the first login gave asks for it, and the same client
 // gets it. TypeScript SDK 1 does not ask as long as it can refresh (typescript-sdk
 // issues 1582 and 2255): what counts is that it says so and goes on.
-func TestClientTypeScriptStepUp(t *testing.T) {
+func TestTypeScriptClientStepsUp(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
 			site := startSite(t)
@@ -371,7 +371,7 @@ func inspect(t *testing.T, home, endpoint, input string, args ...string) (output
 	return runClient(t, home, input, inspectorScript, args...)
 }
 
-func TestClientInspector(t *testing.T) {
+func TestInspectorSignsInOnce(t *testing.T) {
 	site := startSite(t)
 	home, redirect := t.TempDir(), "http://127.0.0.1:"+e2e.FreePort(t)+"/oauth/callback"
 	out, status, logins := inspect(t, home, site.endpoint, "", "--callback-url", redirect, "--method", "tools/list")
@@ -396,7 +396,7 @@ func TestClientInspector(t *testing.T) {
 // something about OAuth: without that it refreshes instead and gives up. It calls only
 // what it finds in tools/list, where what the token does not allow is missing, so here
 // it finds the tool by other means.
-func TestClientInspectorStepUp(t *testing.T) {
+func TestInspectorStepsUp(t *testing.T) {
 	site := startSite(t)
 	site.proxy.Instead(listAdminAction)
 	home := t.TempDir()
@@ -425,7 +425,7 @@ func listAdminAction(e e2e.Exchange) (status int, body string) {
 	return http.StatusOK, fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{"tools":[{"name":"admin_action","inputSchema":{"type":"object"}}]}}`, request.ID)
 }
 
-func TestClientMCPRemote(t *testing.T) {
+func TestMCPRemoteSignsInOnce(t *testing.T) {
 	site := startSite(t)
 	home, port := t.TempDir(), e2e.FreePort(t)
 	for n := range 2 {
@@ -444,7 +444,7 @@ func TestClientMCPRemote(t *testing.T) {
 }
 
 // A desktop application starts mcp-remote and speaks MCP with it over pipes.
-func TestClientMCPRemoteProxy(t *testing.T) {
+func TestMCPRemoteServesAnApplication(t *testing.T) {
 	for _, era := range []string{"legacy", "auto"} {
 		t.Run(era, func(t *testing.T) {
 			site := startSite(t)

@@ -20,7 +20,7 @@ import (
 // From nothing to a tool result with the go-sdk's client; then a second process that
 // holds no secret and no store accepts the same token, and so does a library that
 // has nothing to do with ours.
-func TestRealClientThenReplicaThenThirdParty(t *testing.T) {
+func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	login := e2e.SDKLogin(t, "demo_user", "demo_password")
 	session := e2e.Connect(t, d.Issuer+"/mcp", login, nil)
@@ -120,7 +120,7 @@ func thirdPartyAccepts(t *testing.T, issuer, rawToken string) {
 
 // Everything a client holds survives a restart, a clean one and a kill: access
 // token, refresh handle, client id, and a login that was in progress.
-func TestRow42_Restart(t *testing.T) {
+func TestRestartKeepsWhatClientsHold_Row42(t *testing.T) {
 	for name, end := range map[string]func(*e2e.Program){"stopped": func(d *e2e.Program) { d.Stop() }, "killed": (*e2e.Program).Kill} {
 		t.Run(name, func(t *testing.T) {
 			d := e2e.Start(t, nil, "--demo")
@@ -141,7 +141,7 @@ func TestRow42_Restart(t *testing.T) {
 
 // Users and clients that are added on the command line sign in while the server
 // runs, and stop doing so when they are changed.
-func TestRow07_Row30_UsersAndClientsOnTheCommandLine(t *testing.T) {
+func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	d := e2e.Start(t, nil)
 	if out, errOut, status := d.Signet("correct horse battery\n", "user", "add", "ann", "--email", "ann@example.com", "--scope", "read", "--password-stdin"); status != 0 {
 		t.Fatalf("user add: %d %s%s", status, out, errOut)
@@ -192,7 +192,7 @@ func TestRow07_Row30_UsersAndClientsOnTheCommandLine(t *testing.T) {
 }
 
 // The demo's names are good under --demo only, also on data that a demo has used.
-func TestRow07_DemoLeavesNothing(t *testing.T) {
+func TestDemoLeavesNothing_Row07(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	demo := &e2e.Client{Issuer: d.Issuer, RedirectURI: "http://localhost:3000/callback", ID: "demo_client", Secret: "demo_secret"}
 	code := demo.Code(t, "demo_user", "demo_password")
@@ -215,7 +215,7 @@ func TestRow07_DemoLeavesNothing(t *testing.T) {
 
 // No password, code, verifier, handle, token, secret or cookie reaches the log, even
 // at level debug, nor, in clear, the store.
-func TestL11_NoSecretInLogOrStore(t *testing.T) {
+func TestNoSecretIsInLogOrStore_L11(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	next, _ := client.Refresh(t, tok.RefreshToken)

@@ -16,7 +16,7 @@ import (
 	"signet/internal/e2e"
 )
 
-func TestRow34_Row93_SimpleExample(t *testing.T) {
+func TestSimpleExample_Row34_Row93(t *testing.T) {
 	issuer, dir := e2e.StartServerExample(t, "simple")
 	session := e2e.Connect(t, issuer+"/mcp", e2e.SDKLogin(t, "alice", "cows"), nil)
 	if got := e2e.CallTool(t, session, "echo", map[string]any{"message": "hi"}); got != "Echo: hi" {
@@ -30,7 +30,7 @@ func TestRow34_Row93_SimpleExample(t *testing.T) {
 	}
 }
 
-func TestRow34_CustomExample(t *testing.T) {
+func TestCustomExample_Row34(t *testing.T) {
 	issuer, dir := e2e.StartServerExample(t, "custom")
 	admin := e2e.Connect(t, issuer+"/mcp", e2e.SDKLogin(t, "root", "wheels"), nil)
 	if got := names(t, admin); slices.Contains(got, "admin_action") {
@@ -55,7 +55,7 @@ func TestRow34_CustomExample(t *testing.T) {
 	}
 }
 
-func TestRow34_FileCredentialsExample(t *testing.T) {
+func TestFileCredentialsExample_Row34(t *testing.T) {
 	issuer, dir := e2e.StartServerExample(t, "filecredentials")
 	for name, want := range map[string]string{"alice:cows": "You are user 1", "bob:dogs": "You are user 2"} {
 		user, password, _ := strings.Cut(name, ":")
@@ -76,7 +76,7 @@ func TestRow34_FileCredentialsExample(t *testing.T) {
 	})
 }
 
-func TestRow34_VerifierExample(t *testing.T) {
+func TestVerifierExample_Row34(t *testing.T) {
 	port := e2e.FreePort(t)
 	d := e2e.Start(t, []string{"SIGNET_RESOURCES=http://localhost:" + port + "/hello"}, "--demo")
 	base := "http://localhost:" + port
@@ -101,7 +101,7 @@ func TestRow34_VerifierExample(t *testing.T) {
 	}
 }
 
-func TestRow45_StatefulExample(t *testing.T) {
+func TestStatefulExample_Row45(t *testing.T) {
 	port := e2e.FreePort(t)
 	base := "http://localhost:" + port
 	d := e2e.Start(t, []string{"SIGNET_RESOURCES=" + base + "/mcp," + base + "/sse"}, "--demo")

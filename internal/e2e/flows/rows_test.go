@@ -17,7 +17,7 @@ import (
 // The tests in this file are checklist rows, played against the running program.
 
 // Resource metadata, at the root and at the path.
-func TestRow03_ResourceMetadata(t *testing.T) {
+func TestResourceMetadataAtRootAndPath_Row03(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	for _, path := range []string{"", "/mcp"} {
 		doc, resp := e2e.GetJSON(t, d.Issuer+"/.well-known/oauth-protected-resource"+path)
@@ -38,7 +38,7 @@ func TestRow03_ResourceMetadata(t *testing.T) {
 
 // Without a token, with garbage and with an expired token: 401, JSON, a challenge that
 // names the metadata; on every method, and never a redirect.
-func TestRow04_Challenge(t *testing.T) {
+func TestRequestsWithoutATokenAreChallenged_Row04(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=1s"}, "--demo")
 	_, tok := d.Login()
 	metadata := `resource_metadata="` + d.Issuer + `/.well-known/oauth-protected-resource/mcp"`
@@ -74,7 +74,7 @@ func TestRow04_Challenge(t *testing.T) {
 
 // Every way to authenticate works, a wrong secret does not, and a request that names
 // no client leaves the code as it was.
-func TestRow08_ClientAuthentication(t *testing.T) {
+func TestClientsAuthenticateInEveryWay_Row08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	conf := d.Confidential()
 	d.Stop()
@@ -144,7 +144,7 @@ func TestRow08_ClientAuthentication(t *testing.T) {
 }
 
 // PKCE with S256 is required of everybody; a wrong verifier does not spend the code.
-func TestRow11_PKCE(t *testing.T) {
+func TestPKCEIsRequiredOfEveryClient_Row11(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
 	good := client.AuthorizationURL("s")
@@ -180,7 +180,7 @@ func TestRow11_PKCE(t *testing.T) {
 }
 
 // The token response, and that it must not be kept.
-func TestRow14_TokenResponse(t *testing.T) {
+func TestTokenResponseIsNotStored_Row14(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
 	code := client.Code(t, "demo_user", "demo_password")
@@ -202,7 +202,7 @@ func TestRow14_TokenResponse(t *testing.T) {
 }
 
 // Lifetimes follow the settings; a grant's end does not move with its refreshes.
-func TestRow15_Lifetimes(t *testing.T) {
+func TestLifetimesFollowTheSettings_Row15(t *testing.T) {
 	for access, want := range map[string]int{"1h": 3600, "24h": 86400, "720h": 2592000} {
 		d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=" + access}, "--demo")
 		client, tok := d.Login()
@@ -234,7 +234,7 @@ func TestRow15_Lifetimes(t *testing.T) {
 
 // The last handle again gives the same successor, however often and in parallel; an
 // older one ends the family.
-func TestRow16_Rotation(t *testing.T) {
+func TestLastHandleGivesOneSuccessor_Row16(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, first := d.Login()
 	var mu sync.Mutex
@@ -281,7 +281,7 @@ func TestRow16_Rotation(t *testing.T) {
 }
 
 // A token names one resource and is good there only.
-func TestRow24_Audience(t *testing.T) {
+func TestTokenIsGoodAtOneResource_Row24(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	a, b := d.Issuer+"/a", d.Issuer+"/b"
 	d.Stop()
@@ -320,7 +320,7 @@ func TestRow24_Audience(t *testing.T) {
 }
 
 // The demo tools, without a token and with one.
-func TestRow49_DemoTools(t *testing.T) {
+func TestDemoTools_Row49(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	if status := e2e.Call(t, d.Issuer+"/mcp", ""); status != 401 {
 		t.Errorf("without a token: %d, want 401", status)

@@ -121,7 +121,7 @@ func (e *embedded) mcpStatus(t *testing.T, token string) int {
 
 // Row 94: each setting of a known one-call library has a counterpart, which does
 // what it says.
-func TestRow94_EverySetting(t *testing.T) {
+func TestEverySettingOfAOneCallLibrary_Row94(t *testing.T) {
 	t.Run("host and port: Listen", func(t *testing.T) {
 		e := embed(t, slog.LevelInfo, nil) // answers where it was told to, or embed would fail
 		_, port, err := net.SplitHostPort(e.options.Listen)

@@ -46,7 +46,7 @@ func wantEnded(t *testing.T, d *e2e.Program, client *e2e.Client, tok e2e.Tokens)
 
 // What an operator sees of grants and ends while the server runs: one, and all of a
 // user. Others are not touched.
-func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
+func TestGrantsAreListedAndRevokedBesideAServer_Row32(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	if list := grantsOf(d, "demo_user"); len(list) != 0 {
 		t.Fatalf("before any login: %+v", list)
@@ -112,7 +112,7 @@ func TestRow32_GrantCommandsBesideAServer(t *testing.T) {
 // A code that was redeemed but whose answer never arrived is a grant that can be
 // ended, too; and a command that comes while nobody serves is heeded by the next
 // server.
-func TestRow32_GrantRevokedWhileNobodyServes(t *testing.T) {
+func TestGrantRevokedWhileNoServerRuns_Row32(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	d.Stop()

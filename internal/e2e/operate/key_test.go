@@ -125,7 +125,7 @@ func kidOf(rawToken string) string {
 // F12, INV9: under refreshes and MCP calls the operator rotates again and again. Nobody
 // who caches by the headers is ever shown a key that he cannot know. Then he withdraws
 // the signing key: its tokens are refused, the next refresh brings a good one.
-func TestF12_INV9_KeyRotateUnderLoad(t *testing.T) {
+func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
 	replica := e2e.Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
 	cache := newHeaderCache(t, d.Issuer)

@@ -194,7 +194,7 @@ func keepRefreshing(t *testing.T, d *e2e.Program, workers int) (stop func(least 
 // P15: the root secret rotates beside a running server under load. No request fails, all
 // that is in flight lands, and nothing is shown. After the last step what the old root
 // sealed is refused, but registered clients and their secrets stay.
-func TestP15_SecretRotateBesideAServer(t *testing.T) {
+func TestSecretRotatesBesideAServer(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	configured := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: "app", Secret: "a-secret-of-some-length"}
 	if _, errOut, status := d.Signet(configured.Secret+"\n", "client", "add", "app", "--redirect-uri", e2e.RedirectURI, "--secret-stdin"); status != 0 {
@@ -281,7 +281,7 @@ func rotateAndKill(d *e2e.Program, lines int, after time.Duration) {
 
 // L02, P15: killed at any moment, beside a server or without one, a rotation leaves what
 // starts and opens everything; the next call completes it.
-func TestL02_SecretRotateKilled(t *testing.T) {
+func TestKilledRotationOfTheSecretCanBeCompleted_L02(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	seen := map[seal.Phase]int{}
@@ -329,7 +329,7 @@ func TestL02_SecretRotateKilled(t *testing.T) {
 
 // P15: two replicas on PostgreSQL, where the secret is deployed: rolling restarts, with
 // replicas of two lists side by side. The command refuses while one of them is behind.
-func TestP15_SecretRotateWithReplicas(t *testing.T) {
+func TestSecretRotatesWithReplicas(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	storeURL := "SIGNET_STORE=" + pgtest.URL(t)
 	secret := func(list string) []string { return []string{storeURL, "SIGNET_SECRET=" + list} }
@@ -404,7 +404,7 @@ func TestP15_SecretRotateWithReplicas(t *testing.T) {
 }
 
 // A secret file that was changed by hand into something of no use is not used.
-func TestL03_SecretFileChangedByHand(t *testing.T) {
+func TestSecretFileChangedByHandIsNotTakenUp_L03(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
 	path := filepath.Join(d.Dir, "secret")

@@ -18,7 +18,7 @@ import (
 
 // A person signs in and approves: the login page, a mistyped password, the consent
 // page and the way back all work in a real browser, under our Content-Security-Policy.
-func TestChromiumLoginAndConsent(t *testing.T) {
+func TestLoginAndConsentInChromium(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
@@ -46,7 +46,7 @@ func TestChromiumLoginAndConsent(t *testing.T) {
 }
 
 // A page of another site can neither frame our pages nor send our forms.
-func TestC01_C02_ForeignSiteInChromium(t *testing.T) {
+func TestForeignSiteCannotFrameOrPost_C01_C02(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, _ := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)

@@ -152,7 +152,7 @@ func TestAxeFindsFaults(t *testing.T) {
 
 // A person without a mouse signs in and approves. The order of the focus is that of
 // the page, and it can be seen.
-func TestChromiumByKeyboard(t *testing.T) {
+func TestKeyboardIsEnough(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
@@ -195,7 +195,7 @@ func TestChromiumByKeyboard(t *testing.T) {
 
 // What a client's person meets who changes their mind, waits too long, takes another
 // browser or goes back.
-func TestChromiumDetours(t *testing.T) {
+func TestDetoursInChromium(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
@@ -262,7 +262,7 @@ func TestChromiumDetours(t *testing.T) {
 }
 
 // A login page that was left open is told so, and what to do.
-func TestChromiumExpired(t *testing.T) {
+func TestExpiredLoginPageSaysWhatToDo(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, _ := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
@@ -288,7 +288,7 @@ func TestChromiumExpired(t *testing.T) {
 
 // The operator's words, logo, colour and languages are on the pages, and the policy
 // lets the logo through.
-func TestChromiumOwnLook(t *testing.T) {
+func TestPagesHaveTheOperatorsLook(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{
 		"logo.svg":      `<svg xmlns="http://www.w3.org/2000/svg" width="120" height="40" viewBox="0 0 120 40"><style>rect{fill:#b00}</style><rect width="120" height="40"/></svg>`,

@@ -59,7 +59,7 @@ const webClient = `(async (mcp, token) => {
 
 // A client that is a page on another loopback port connects to a loopback issuer, in a
 // real browser; a page of another origin calls no tool.
-func TestWebClientInChromium(t *testing.T) {
+func TestClientInABrowserConnects(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	_, tok := d.Login()
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -67,7 +67,7 @@ type chaos struct {
 // past it, while replicas are killed, paused and restarted, the database goes away,
 // and keys rotate. Every promise is then looked at. `make chaos` does the same for ten
 // minutes.
-func TestMixedLoad(t *testing.T) {
+func TestMixedLoadBreaksNoPromise(t *testing.T) {
 	t.Parallel()
 	d := duration(t, time.Minute)
 	outage := func(cycle int) time.Duration {
@@ -84,7 +84,7 @@ func TestMixedLoad(t *testing.T) {
 
 // With a window of twelve seconds, a handle that is presented again after it has to
 // end the grant.
-func TestMixedLoad_ShortWindow(t *testing.T) {
+func TestMixedLoadWithAShortWindow(t *testing.T) {
 	t.Parallel()
 	short := func(int) time.Duration { return time.Second }
 	chaos{name: "window of 12 s", window: 12 * time.Second, duration: duration(t, 60*time.Second) / 2, outage: short, workers: 12}.play(t)

@@ -42,7 +42,7 @@ func (r *run) wants(t *testing.T, invariants ...string) {
 
 // An auth replica that takes repeated refreshes for stolen ones, and an mcp replica
 // that reads the list of revoked grants too seldom, are found out by what clients see.
-func TestCondemned_Setup(t *testing.T) {
+func TestCheckersCondemnMisconfiguredReplicas(t *testing.T) {
 	t.Parallel()
 	o, proxies := proxied(t, cluster.Options{
 		Env: []string{"SIGNET_ACCESS_TTL=" + accessTTL.String(), "SIGNET_LIMITS=off"},
@@ -122,7 +122,7 @@ func issuer(t *testing.T) (r *run, answer *http.HandlerFunc) {
 // A verifier that goes by the headers condemns an issuer that signs with a key which
 // it could not know, one whose kid names two keys, and a JWK Set that does not say how
 // long it is good.
-func TestCondemned_INV9(t *testing.T) {
+func TestCheckersCondemnUnpublishedKeys_INV9(t *testing.T) {
 	r, answer := issuer(t)
 	sets := [2]*keys.Set{signingKeys(t, r.ring), signingKeys(t, r.ring)}
 	sign := func(s *keys.Set) string {
@@ -171,7 +171,7 @@ func signingKeys(t *testing.T, ring *seal.Keyring) *keys.Set {
 }
 
 // Answers that no server of ours may give.
-func TestCondemned_Answers(t *testing.T) {
+func TestCheckersCondemnWrongAnswers(t *testing.T) {
 	r, answer := issuer(t)
 	f := &family{name: "g", client: registered{"c"}, user: "alice", handle: "h", access: "a.b.c", gen: 1}
 	say := func(status int, body string) {

@@ -92,7 +92,7 @@ func (s standing) after(d deed, window bool) (standing, outcome) {
 }
 
 // The model condemns what must not be.
-func TestFamilyModel(t *testing.T) {
+func TestModelKnowsWhatAFamilyMayAnswer(t *testing.T) {
 	refresh := func(gen int64, o outcome, call, end int64) porcupine.Operation {
 		return porcupine.Operation{Input: deed{"g", "refresh", gen}, Output: o, Call: call, Return: end}
 	}
@@ -125,7 +125,7 @@ func TestFamilyModel(t *testing.T) {
 // Several clients contend for each grant at all replicas, while those are killed and
 // lose the database: to each of them it looks as if one server had done one thing
 // after the other.
-func TestM01_Linearizable(t *testing.T) {
+func TestRefreshesAreLinearizable_M01(t *testing.T) {
 	for name, setting := range map[string]string{"strict": "0s", "window": "1h"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -39,7 +39,7 @@ func look(c *cluster.Cluster, h *http.Client, client registered, tok *tokens) (s
 }
 
 // The table of docs/replicas.md: what is away, and what that does.
-func TestOutages(t *testing.T) {
+func TestClusterSurvivesOutages(t *testing.T) {
 	t.Parallel()
 	o, proxies := proxied(t, cluster.Options{})
 	c, h := start(t, o), newHTTP()

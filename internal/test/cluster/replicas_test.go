@@ -91,7 +91,7 @@ func everywhere(c *cluster.Cluster, n int, send func(base string) reply) []reply
 }
 
 // Two auth and three mcp replicas, undisturbed, with the replay window of a minute.
-func TestCluster(t *testing.T) {
+func TestClusterServesAsOneServer(t *testing.T) {
 	t.Parallel()
 	c := start(t, cluster.Options{})
 	h := newHTTP()
@@ -277,7 +277,7 @@ func rollingRestart(t *testing.T, c *cluster.Cluster, h *http.Client) {
 }
 
 // Without a window one of a hundred is served, and the grant has ended.
-func TestM01_E05_Strict(t *testing.T) {
+func TestStrictModeServesOneRequest_M01_E05(t *testing.T) {
 	t.Parallel()
 	c := start(t, cluster.Options{MCP: 1, Env: []string{"SIGNET_REPLAY_WINDOW=0"}})
 	h := newHTTP()

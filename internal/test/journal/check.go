@@ -30,7 +30,7 @@ type Rules struct {
 const slack = time.Second
 
 // Checker reads a journal and says what was broken. Its violations begin with the
-// invariant, in the numbering of docs/reliability.md.
+// invariant, in the numbering of docs/code.md.
 type Checker struct {
 	rules    Rules
 	families map[string]*family

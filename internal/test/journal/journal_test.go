@@ -91,7 +91,7 @@ func check(t *testing.T, steps []step) (*journal.Checker, string) {
 	return c, strings.Join(c.Broken(), "\n")
 }
 
-func TestKeptPromises(t *testing.T) {
+func TestCheckerAcceptsKeptPromises(t *testing.T) {
 	c, broken := check(t, good())
 	if broken != "" {
 		t.Error(broken)
@@ -108,7 +108,7 @@ func TestKeptPromises(t *testing.T) {
 }
 
 // One thing is changed in the good run, and the promise that it breaks is named.
-func TestBrokenPromises(t *testing.T) {
+func TestCheckerFindsBrokenPromises(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func([]step) []step
 		want   string
@@ -143,7 +143,7 @@ func TestBrokenPromises(t *testing.T) {
 }
 
 // What may have ended a grant is no broken promise, whatever it did.
-func TestDoubt(t *testing.T) {
+func TestCheckerDoubtsWhatWasNotAnswered(t *testing.T) {
 	for name, change := range map[string]func([]step) []step{
 		"revocation without an answer": func(s []step) []step { s[8].answer = nil; return s[:11] },
 		"code sent twice":              func(s []step) []step { return append([]step{{s[0].ask, nil}}, step{s[0].ask, s[5].answer}) },
