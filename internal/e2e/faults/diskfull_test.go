@@ -99,7 +99,7 @@ func TestDiskFullUnderLoadIsSurvived_L06(t *testing.T) {
 	refreshed := func(w *worker) *atomic.Int64 { return &w.refreshed }
 	turnedAway := func(w *worker) *atomic.Int64 { return &w.turnedAway }
 	ballast := filepath.Join(d.Dir, "ballast")
-	work(workers, func() {
+	work(workers, func(*atomic.Int64) {
 		more(20, refreshed)
 		fill(t, ballast)
 		more(20, turnedAway) // load on a full disk
@@ -141,7 +141,7 @@ func TestDiskFullUnderLoadIsSurvived_L06(t *testing.T) {
 	})
 	d.Stop()
 	d.Start() // what was acknowledged is on disk
-	work(workers, func() { more(20, refreshed) })
+	work(workers, func(*atomic.Int64) { more(20, refreshed) })
 	d.Stop()
 	if out, errOut, status := d.Signet("", "doctor"); status != 0 {
 		t.Errorf("doctor: %d\n%s%s", status, out, errOut)

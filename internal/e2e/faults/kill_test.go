@@ -174,7 +174,9 @@ func runKills(t *testing.T, cycles int, settings []string) *killRun {
 	t.Helper()
 	r := &killRun{path: filepath.Join(t.TempDir(), "journal"), seed: seed(t), checker: journal.NewChecker(journal.Rules{Window: time.Minute}), workers: make([]*worker, 6)}
 	random := rand.New(rand.NewPCG(r.seed, 0))
-	r.d = e2e.Breakable(t, append(settings, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info")...)
+	// A code that expires is refused and its grant goes on: the checker would take that
+	// for a grant that came back.
+	r.d = e2e.Breakable(t, append(settings, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info", "SIGNET_CODE_TTL=10m")...)
 	j, err := journal.Create(r.path)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +187,7 @@ func runKills(t *testing.T, cycles int, settings []string) *killRun {
 	}
 	for r.kills < cycles && len(r.checker.Broken()) == 0 && !t.Failed() {
 		r.d.Start()
-		work(r.workers, func() { nemesis(r.d, random) })
+		work(r.workers, func(steps *atomic.Int64) { nemesis(r.d, random, steps) })
 		r.kills++
 		if err := r.checker.Follow(r.path); err != nil {
 			t.Fatal(err)
@@ -194,34 +196,43 @@ func runKills(t *testing.T, cycles int, settings []string) *killRun {
 	return r
 }
 
-// nemesis ends the server: at a random time, or where it passes a point.
-func nemesis(d *e2e.Program, random *rand.Rand) {
+// nemesis ends the server: after a random number of the clients' steps, or where it
+// passes a point.
+func nemesis(d *e2e.Program, random *rand.Rand, steps *atomic.Int64) {
 	at := []string{"", "", "begin", "commit", "committed", "signed", "half"}[random.IntN(7)]
-	after := time.Duration(5+random.IntN(60)) * time.Millisecond
+	after := int64(1 + random.IntN(100))
 	if at != "" {
 		d.Arm(at, "exit", 1+random.IntN(25))
-		after = 200 * time.Millisecond // if it does not come by
+		after = 400 // if no request passes the point
 	}
-	select {
-	case <-d.Ended():
-	case <-time.After(after):
+	for end := time.After(20 * time.Second); steps.Load() < after; {
+		select {
+		case <-d.Ended():
+			after = 0
+		case <-end: // clients that have given up take no steps
+			after = 0
+		case <-time.After(time.Duration(random.IntN(2000)) * time.Microsecond): // in the middle of a step
+		}
 	}
 	d.Kill()
 	_ = os.Remove(d.Setting(e2e.FailpointVariable))
 }
 
-// work lets the workers go on until the server has ended.
-func work(workers []*worker, end func()) {
+// work lets the workers go on until end returns, which is told how many steps they
+// have taken.
+func work(workers []*worker, end func(steps *atomic.Int64)) {
 	var all sync.WaitGroup
+	var steps atomic.Int64
 	var ended atomic.Bool
 	for _, w := range workers {
 		all.Go(func() {
 			for err := error(nil); err == nil && !ended.Load(); {
 				err = w.step()
+				steps.Add(1)
 			}
 		})
 	}
-	end()
+	end(&steps)
 	ended.Store(true)
 	all.Wait()
 	for _, w := range workers {
