@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +95,27 @@ func insertRow(tx store.Tx, g denylist.Grant) error {
 		VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8, $9, $10, $11)`,
 		g.ID, g.Gen, g.RotatedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires)
 	return err
+}
+
+// insertRows inserts the rows of many grants, in several writes because each of them has a
+// deadline.
+func insertRows(t testing.TB, s *store.Store, grants []denylist.Grant) {
+	t.Helper()
+	for batch := range slices.Chunk(grants, 200) {
+		err := patient(func() error {
+			return s.Write(t.Context(), func(tx store.Tx) error {
+				for _, g := range batch {
+					if err := insertRow(tx, g); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // want uses a generation and expects a verdict.

@@ -161,21 +161,13 @@ func TestReplaysWaitingAreBounded(t *testing.T) {
 	g := grantAt(now)
 	first := g.ID
 	id := func(i int) string { return fmt.Sprintf("%s-%05d", first, i) }
-	for from := 0; from < most+2; from += 500 { // a write has a deadline
-		err := s.Write(t.Context(), func(tx store.Tx) error {
-			for i := from; i < min(from+500, most+2); i++ {
-				row := g
-				row.ID, row.Gen, row.RotatedAt = id(i), 2, now.UnixMilli()
-				if err := insertRow(tx, row); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+	var rows []denylist.Grant
+	for i := range most + 2 {
+		row := g
+		row.ID, row.Gen, row.RotatedAt = id(i), 2, now.UnixMilli()
+		rows = append(rows, row)
 	}
+	insertRows(t, s, rows)
 	for _, i := range append([]int{most + 1}, indexes(most+1)...) { // the last one exceeds the bound
 		g.ID = id(i)
 		want(t, l, s, g, 1, now, 2, nil)

@@ -137,21 +137,12 @@ func testPruneDeletesInTimeWithoutBlocking_L15_Row23(t *testing.T, e storetest.E
 	now := s.Now()
 	end := now.Add(life).Truncate(time.Second)
 	var due []denylist.Grant
-	err := s.Write(t.Context(), func(tx store.Tx) error {
-		due = nil
-		for i := range 3000 {
-			g := grantAt(now)
-			due = append(due, g)
-			g.Gen, g.Subject, g.Expires = 1, fmt.Sprint("user", i), end.Unix()
-			if err := insertRow(tx, g); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	for i := range 3000 {
+		g := grantAt(now)
+		g.Gen, g.Subject, g.Expires = 1, fmt.Sprint("user", i), end.Unix()
+		due = append(due, g)
 	}
+	insertRows(t, s, due)
 	quiet := grantAt(now) // revoked last, so remembered longest
 	quiet.Expires = end.Unix()
 	longer := family(t, l, s, 2, now.Add(time.Hour))

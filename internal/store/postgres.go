@@ -135,7 +135,7 @@ func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn, epo
 			return err
 		}
 		if !free {
-			return errors.New("the store is just being given a new epoch")
+			return errors.New("the store is being given a new epoch")
 		}
 	}
 	var actual, commit string
