@@ -38,6 +38,10 @@ func (s *Server) openAll(ctx context.Context) error {
 		return err
 	}
 	s.start(ctx, s.watchFiles)
+	s.start(ctx, s.watchGrants)
+	if s.usersFile != nil {
+		s.start(ctx, s.watchUsers)
+	}
 	s.publishGauges()
 	return nil
 }

@@ -120,7 +120,7 @@ func clientListCommand(p Process) *cobra.Command {
 
 func clientRemoveCommand(p Process) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Short: "Remove a client: its grants end with their next refresh", Args: cobra.ExactArgs(1),
+		Use: "remove NAME", Short: "Remove a client, and end its grants", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {

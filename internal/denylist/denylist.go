@@ -145,12 +145,11 @@ func shortHash(kind, text string, size int) string {
 }
 
 // liveEpochs returns the two values that the column epoch of a live grant may have. A
-// row of an older release has none, and is of the epoch in which the store got that
-// column. A row of another epoch is dead: nobody can use its code or handle any more.
+// row of an older release has none, and is of the epoch that meta says. A row of another epoch is dead: nobody can use its code or handle any more.
 func (l *List) liveEpochs() (one, other string) {
 	epoch := l.store.Epoch()
 	tag := epochTag(epoch)
-	if rows := l.rowsEpoch.Load(); rows != nil && *rows == epoch {
+	if rows := l.rowsEpoch.Load(); rows != nil && (*rows == epoch || *rows == "") {
 		return "", tag
 	}
 	return tag, tag

@@ -59,6 +59,19 @@ func (d *Program) Database() *sql.DB {
 	return db
 }
 
+// Change changes the store of a server that does not run.
+func (d *Program) Change(query string) {
+	d.T.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.Dir, "signet.db"))
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		d.T.Fatal(err)
+	}
+}
+
 // Row is what the store holds of a grant; gen -1 if nothing.
 func (d *Program) Row(grant string) (gen int64, revoked bool) {
 	d.T.Helper()

@@ -13,6 +13,14 @@ func Create(ctx context.Context, o Options, fingerprint string) error {
 	return o.engine.create(ctx, o, fingerprint)
 }
 
+// A grant whose column epoch is empty, because a release before that column made it, is of
+// the epoch in meta.rows_epoch, or of any if that is empty too. So whatever gives a store
+// another epoch must leave the earlier one there.
+const (
+	keepRowsEpoch = "rows_epoch = CASE rows_epoch WHEN '' THEN epoch ELSE rows_epoch END"
+	beforeRestore = "before the restore"
+)
+
 // NewEpoch accepts that a store was lost, damaged, restored or replaced. A whole store
 // is kept and gets a new epoch, so that nothing issued before is accepted. A store
 // that is not whole, or that was made under a root secret that o.Root does not know,

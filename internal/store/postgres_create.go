@@ -54,7 +54,7 @@ func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint strin
 		if err := p.migrate(ctx, tx, m.schema); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3", rand.Text(), fingerprint, time.Now().UnixMilli())
+		_, err = tx.Exec(ctx, "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3, "+keepRowsEpoch, rand.Text(), fingerprint, time.Now().UnixMilli())
 		return err
 	})
 }

@@ -43,7 +43,7 @@ func (postgresEngine) restore(ctx context.Context, o Options, contents Contents,
 		if _, err := p.createTables(ctx, tx, contents.Fingerprint); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "UPDATE meta SET last_seen = GREATEST(last_seen, $1)", contents.Seen.UnixMilli()); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE meta SET last_seen = GREATEST(last_seen, $1), rows_epoch = $2", contents.Seen.UnixMilli(), beforeRestore); err != nil {
 			return err
 		}
 		return copyRows(ctx, tx, next)

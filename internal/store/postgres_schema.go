@@ -74,7 +74,7 @@ var postgresSchema = []string{`
 	);
 `, `
 	ALTER TABLE meta ADD COLUMN keep_revoked BIGINT NOT NULL DEFAULT 0; -- seconds: how long revoked grants are remembered, for the longest access tokens ever issued
-	ALTER TABLE meta ADD COLUMN rows_epoch TEXT NOT NULL DEFAULT ''; -- the epoch of grants whose column epoch is empty
+	ALTER TABLE meta ADD COLUMN rows_epoch TEXT NOT NULL DEFAULT ''; -- the epoch of grants whose column epoch is empty, see keepRowsEpoch
 	UPDATE meta SET rows_epoch = epoch;
 	ALTER TABLE grants ADD COLUMN user_version TEXT NOT NULL DEFAULT ''; -- empty: not known
 	ALTER TABLE grants ADD COLUMN epoch        TEXT NOT NULL DEFAULT '';

@@ -142,7 +142,7 @@ func changeEpoch(ctx context.Context, o Options, fingerprint string) error {
 		return unavailable(o.Path, err)
 	}
 	defer c.rollback()
-	_, err = c.Exec("UPDATE meta SET epoch = $1, fingerprint = $2, commits = commits + 1, last_seen = $3", epoch, fingerprint, time.Now().UnixMilli())
+	_, err = c.Exec("UPDATE meta SET epoch = $1, fingerprint = $2, commits = commits + 1, last_seen = $3, "+keepRowsEpoch, epoch, fingerprint, time.Now().UnixMilli())
 	if err == nil {
 		err = c.commit()
 	}

@@ -152,7 +152,7 @@ func loadRows(ctx context.Context, o Options, contents Contents) error {
 		return fmt.Errorf("making %s: %w", o.Path, err)
 	}
 	defer c.close()
-	_, err = c.Exec("UPDATE meta SET last_seen = max($1, $2)", contents.Seen.UnixMilli(), time.Now().UnixMilli())
+	_, err = c.Exec("UPDATE meta SET last_seen = max($1, $2), rows_epoch = $3", contents.Seen.UnixMilli(), time.Now().UnixMilli(), beforeRestore)
 	for more := true; more && err == nil; {
 		if err = c.begin("BEGIN"); err != nil {
 			break

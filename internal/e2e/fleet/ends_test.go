@@ -1,0 +1,337 @@
+package fleet
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+	"signet/internal/test/person"
+)
+
+const newPassword = "another purple anvil quarter"
+
+// granted is what a user granted to a client.
+type granted struct {
+	user   string
+	client *e2e.Client
+	tokens e2e.Tokens
+	id     string
+}
+
+// grantFrom has a user sign in.
+func grantFrom(d *e2e.Program, client *e2e.Client, user string) granted {
+	d.T.Helper()
+	tokens := client.Exchange(d.T, client.Code(d.T, user, e2e.AnnsPassword))
+	id, _ := d.Generation(tokens.RefreshToken)
+	return granted{user, client, tokens, id}
+}
+
+// addUser adds a user with Ann's password.
+func addUser(d *e2e.Program, name string) {
+	d.T.Helper()
+	if _, errOut, status := d.Signet(e2e.AnnsPassword+"\n", "user", "add", name, "--password-stdin"); status != 0 {
+		d.T.Fatal(errOut)
+	}
+}
+
+// active asks the server about a token.
+func (g granted) active(t *testing.T, token string) bool {
+	t.Helper()
+	resp, err := http.PostForm(g.client.Issuer+"/introspect", g.client.TokenForm(token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct{ Active bool }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("introspection: %d, %v", resp.StatusCode, err)
+	}
+	return answer.Active
+}
+
+// inFeed reports whether the revocation feed lists the grant.
+func (g granted) inFeed(t *testing.T) bool {
+	t.Helper()
+	resp, err := http.Get(g.client.Issuer + "/.well-known/revoked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	parts := strings.Split(string(body), ".")
+	if err != nil || len(parts) != 3 {
+		t.Fatalf("feed: %v, %.100s", err, body)
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(claims), g.id)
+}
+
+// wantOver wants a grant to be over everywhere: here, at a replica, in the feed, in what
+// introspection and the list of grants say.
+func (g granted) wantOver(t *testing.T, d, replica *e2e.Program) {
+	t.Helper()
+	until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+	e2e.Eventually(t, func() bool { return g.inFeed(t) })
+	until(t, replica, g.tokens.AccessToken, http.StatusUnauthorized, 15*time.Second)
+	for _, token := range []string{g.tokens.AccessToken, g.tokens.RefreshToken} {
+		if g.active(t, token) {
+			t.Errorf("%s: a token is active", g.user)
+		}
+	}
+	if tok, status := g.client.Refresh(t, g.tokens.RefreshToken); status != http.StatusBadRequest || tok.Error != "invalid_grant" {
+		t.Errorf("%s: refresh: %d %s", g.user, status, tok.Error)
+	}
+	if list := d.Must("grant", "list", "--user", g.user); strings.Contains(list, g.id) {
+		t.Errorf("%s: the grant is listed:\n%s", g.user, list)
+	}
+}
+
+// usersFile changes the lines of the users file.
+func usersFile(d *e2e.Program, change func(name string, user map[string]any) (keep bool)) string {
+	d.T.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(e2e.ReadText(d.T.(*testing.T), filepath.Join(d.Dir, "users"))) {
+		user := map[string]any{}
+		if err := json.Unmarshal([]byte(line), &user); err != nil {
+			d.T.Fatal(err)
+		}
+		if !change(user["name"].(string), user) {
+			continue
+		}
+		text, err := json.Marshal(user)
+		if err != nil {
+			d.T.Fatal(err)
+		}
+		b.Write(append(text, '\n'))
+	}
+	return b.String()
+}
+
+// ways are the ways in which a user changes.
+var ways = map[string]func(d *e2e.Program, user string){
+	"passwd": func(d *e2e.Program, user string) {
+		if _, errOut, status := d.Signet(newPassword+"\n", "user", "passwd", user, "--password-stdin"); status != 0 {
+			d.T.Fatal(errOut)
+		}
+	},
+	"disable": func(d *e2e.Program, user string) { d.Must("user", "disable", user) },
+	"remove":  func(d *e2e.Program, user string) { d.Must("user", "remove", user) },
+	"again": func(d *e2e.Program, user string) {
+		d.Must("user", "remove", user)
+		addUser(d, user)
+	},
+	"edited": func(d *e2e.Program, user string) { // in place
+		text := usersFile(d, func(name string, u map[string]any) bool {
+			if name == user {
+				u["version"] = "edited"
+			}
+			return true
+		})
+		if err := os.WriteFile(filepath.Join(d.Dir, "users"), []byte(text), 0o600); err != nil {
+			d.T.Fatal(err)
+		}
+	},
+	"deleted": func(d *e2e.Program, user string) { // by another file
+		text := usersFile(d, func(name string, u map[string]any) bool { return name != user })
+		path := filepath.Join(d.Dir, "users")
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			d.T.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			d.T.Fatal(err)
+		}
+	},
+}
+
+// Whatever changes a user ends the user's grants, access tokens that live for a day
+// included, and nobody else's; also if no server ran meanwhile.
+func TestUserChangesEndGrantsEverywhere(t *testing.T) {
+	for _, when := range []string{"running", "down"} {
+		t.Run(when, func(t *testing.T) {
+			d := e2e.New(t, []string{"SIGNET_ACCESS_TTL=24h"})
+			addUser(d, "bob")
+			for way := range ways {
+				addUser(d, way)
+			}
+			d.Start()
+			replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+			client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+			bob := grantFrom(d, client, "bob")
+			grants := map[string]granted{}
+			for way := range ways {
+				grants[way] = grantFrom(d, client, way)
+				until(t, d, grants[way].tokens.AccessToken, http.StatusOK, 10*time.Second)
+				until(t, replica, grants[way].tokens.AccessToken, http.StatusOK, 10*time.Second)
+			}
+			if when == "down" {
+				d.Stop()
+			}
+			for way, change := range ways {
+				change(d, way)
+			}
+			if when == "down" {
+				d.Start()
+			}
+			for _, g := range grants {
+				g.wantOver(t, d, replica)
+			}
+			until(t, d, bob.tokens.AccessToken, http.StatusOK, 0)
+			if !bob.active(t, bob.tokens.RefreshToken) || !bob.active(t, bob.tokens.AccessToken) {
+				t.Error("bob's tokens are not active")
+			}
+			again := client.Exchange(t, client.Code(t, "passwd", newPassword))
+			time.Sleep(2500 * time.Millisecond) // two looks at the file
+			until(t, d, again.AccessToken, http.StatusOK, 0)
+			if _, status := client.Refresh(t, again.RefreshToken); status != http.StatusOK {
+				t.Errorf("a grant of the new password: refresh %d", status)
+			}
+		})
+	}
+}
+
+// usersSeen is how many versions of the users file the server has used.
+func usersSeen(t *testing.T, d *e2e.Program) float64 {
+	t.Helper()
+	health, _ := e2e.GetJSON(t, d.Issuer+"/readyz")
+	n, _ := health["users"].(float64)
+	return n
+}
+
+// asked reports whether a user is asked for consent again.
+func asked(d *e2e.Program, client *e2e.Client, user, password string) bool {
+	d.T.Helper()
+	p := person.New(user, password)
+	page, err := p.Open(client.AuthorizationURL("s"))
+	if err == nil {
+		page, err = p.SignIn(page)
+	}
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	switch to := page.Left(); {
+	case to != nil && to.Query().Has("code"):
+		return false
+	case !page.AsksConsent():
+		d.T.Fatalf("neither a code nor the consent page: %s", page)
+	}
+	return true
+}
+
+// A consent is remembered for the user, the client and the store that it was given to,
+// and no change of them gives a client a code without a page.
+func TestChangesForgetConsent(t *testing.T) {
+	const redirect = "https://app.test/cb"
+	for name, test := range map[string]struct {
+		password string
+		change   func(t *testing.T, d *e2e.Program, client *e2e.Client, first, second granted)
+	}{
+		"password reset": {newPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, _, _ granted) { ways["passwd"](d, "ann") }},
+		"disabled and enabled": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, _, _ granted) {
+			d.Must("user", "disable", "ann")
+			d.Must("user", "enable", "ann")
+		}},
+		"another person of that name": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, first, _ granted) {
+			d.Must("user", "remove", "ann")
+			e2e.Eventually(t, func() bool { return !first.active(t, first.tokens.AccessToken) })
+			before := usersSeen(t, d)
+			addUser(d, "ann")
+			e2e.Eventually(t, func() bool { return usersSeen(t, d) > before })
+		}},
+		"accepted loss": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, _, _ granted) {
+			d.Stop()
+			d.Must("doctor", "--accept-loss")
+			d.Start()
+		}},
+		"restored backup": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, client *e2e.Client, first, second granted) {
+			file := filepath.Join(t.TempDir(), "backup")
+			d.Must("backup", file)
+			client.Revoke(t, first.tokens.AccessToken)
+			client.Revoke(t, second.tokens.AccessToken)
+			d.Stop()
+			d.Must("restore", file, "--replace")
+			d.Start()
+			for _, token := range []string{first.tokens.AccessToken, second.tokens.AccessToken, first.tokens.RefreshToken} {
+				if first.active(t, token) {
+					t.Error("a token that was revoked after the backup is active")
+				}
+			}
+			if list := d.Must("grant", "list"); strings.Contains(list, first.id) {
+				t.Errorf("the grant is listed:\n%s", list)
+			}
+		}},
+		"one of two revoked": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, client *e2e.Client, first, second granted) {
+			d.Must("grant", "revoke", first.id)
+			if !second.active(t, second.tokens.AccessToken) {
+				t.Error("the other grant has ended")
+			}
+		}},
+		"client added again": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, client *e2e.Client, first, second granted) {
+			code := client.Code(t, "ann", e2e.AnnsPassword)
+			time.Sleep(1100 * time.Millisecond) // clients.json counts seconds
+			d.Must("client", "remove", client.ID)
+			d.Must("client", "add", client.ID, "--public", "--redirect-uri", redirect)
+			e2e.Eventually(t, func() bool {
+				_, status := client.Refresh(t, first.tokens.RefreshToken)
+				return status == http.StatusBadRequest
+			})
+			until(t, d, second.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+			if tok, status := e2e.Post(t, d.Issuer, client.CodeForm(code)); status != http.StatusBadRequest || tok.Error != "invalid_grant" {
+				t.Errorf("a code of the earlier client: %d %s", status, tok.Error)
+			}
+			if second.active(t, second.tokens.AccessToken) || second.active(t, second.tokens.RefreshToken) {
+				t.Error("a token of the earlier client is active")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := e2e.New(t, []string{"SIGNET_ACCESS_TTL=24h"})
+			addUser(d, "ann")
+			d.Start()
+			d.Must("client", "add", "app", "--public", "--redirect-uri", redirect)
+			client := &e2e.Client{Issuer: d.Issuer, RedirectURI: redirect, ID: "app"}
+			e2e.Eventually(t, func() bool {
+				page, err := person.New("", "").Open(client.AuthorizationURL("s"))
+				return err == nil && page.AsksPassword()
+			})
+			first := grantFrom(d, client, "ann")
+			if asked(d, client, "ann", e2e.AnnsPassword) {
+				t.Fatal("the same again is asked")
+			}
+			second := grantFrom(d, client, "ann")
+			test.change(t, d, client, first, second)
+			e2e.Eventually(t, func() bool { return !first.active(t, first.tokens.AccessToken) }) // the change is noticed within a second
+			if !asked(d, client, "ann", test.password) {
+				t.Error("the client gets a code without a page")
+			}
+		})
+	}
+}
+
+// A restart with a shorter life of access tokens forgets no revocation.
+func TestShorterAccessLifeForgetsNoRevocation(t *testing.T) {
+	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=24h"}, "--demo")
+	client, tokens := d.Login()
+	id, _ := d.Generation(tokens.RefreshToken)
+	g := granted{"demo_user", client, tokens, id}
+	client.Revoke(t, tokens.AccessToken)
+	until(t, d, tokens.AccessToken, http.StatusUnauthorized, 0)
+	d.Stop()
+	// The revocation is some hours old by now.
+	d.Change("UPDATE grants SET revoked_at = revoked_at - 5*3600*1000")
+	d.Env = append(d.Env, "SIGNET_ACCESS_TTL=1s")
+	d.Start()
+	until(t, d, tokens.AccessToken, http.StatusUnauthorized, 0)
+	if !g.inFeed(t) {
+		t.Error("the feed has forgotten it")
+	}
+}

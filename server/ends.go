@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+
+	"signet/internal/background"
+	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/users"
+)
+
+// manyChanges is the number of changed users from which one pass through all grants is
+// cheaper than a search for the grants of each.
+const manyChanges = 500
+
+// cannotEnd is the message when the store does not take the revocations. Logins and
+// refreshes of the changed users are refused all the same.
+const cannotEnd = "the grants of a changed user or client cannot be ended yet: their access tokens are still accepted"
+
+// watchUsers ends what was granted to the earlier version of a user: the grants of users
+// whose password was changed, and of users who were signed out everywhere, disabled or
+// removed, by a command, an edited file or another file. Any replica that sees a change
+// first does it for all. A grant that is made in between has the new version and stays.
+func (s *Server) watchUsers(ctx context.Context) {
+	seen := s.usersFile.Versions()
+	changed := map[string]bool{} // users whose grants have not been ended yet
+	failing := background.Condition{Log: s.o.Log, Level: slog.LevelError, Begin: cannotEnd, End: "the grants of changed users were ended"}
+	background.Every(ctx, lookEvery, func() {
+		now := s.usersFile.Versions()
+		for _, subject := range seen.Changed(now) {
+			changed[subject] = true
+		}
+		seen = now
+		failing.Fails(ctx, s.endChanged(ctx, changed))
+	})
+}
+
+// endChanged ends the grants of changed users, and takes those that are done out of
+// changed.
+func (s *Server) endChanged(ctx context.Context, changed map[string]bool) error {
+	if len(changed) > manyChanges {
+		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
+			version, known := s.version(ctx, g.Subject)
+			return changed[g.Subject] && (!known || g.UserVersion != version)
+		})
+		if err != nil {
+			return err
+		}
+		s.o.Log.Info("the grants of changed users were ended", "users", len(changed), "grants", n)
+		clear(changed)
+	}
+	for subject := range changed {
+		n, err := s.endOthers(ctx, subject)
+		if err != nil {
+			return err
+		}
+		s.o.Log.Info("the grants of a changed user were ended", "sub", subject, "grants", n)
+		delete(changed, subject)
+	}
+	return nil
+}
+
+// endOthers ends the grants of a user except those of the user's present version.
+func (s *Server) endOthers(ctx context.Context, subject string) (n int, err error) {
+	version, known := s.version(ctx, subject)
+	if !known {
+		return s.denylist.RevokeAll(ctx, subject, s.store.Now())
+	}
+	return s.denylist.RevokeOthers(ctx, subject, version, s.store.Now())
+}
+
+// version returns the hash of a user's present version, and whether there is such a user.
+func (s *Server) version(ctx context.Context, subject string) (hash string, known bool) {
+	user, err := s.users.Lookup(ctx, subject)
+	return denylist.VersionHash(user.Version), !errors.Is(err, users.ErrUnknown)
+}
+
+// watchGrants ends the grants of users and clients that changed while no server ran, and
+// from then on those of clients that are removed from clients.json or added there again.
+func (s *Server) watchGrants(ctx context.Context) {
+	seen := s.clients.Added()
+	gone := clients.Added{} // clients whose grants have not been ended yet
+	started := false        // the changes before the start are done
+	failing := background.Condition{Log: s.o.Log, Level: slog.LevelError, Begin: cannotEnd, End: "the grants of changed users and clients were ended"}
+	generation := s.clients.Generation()
+	background.Every(ctx, lookEvery, func() {
+		if g := s.clients.Generation(); g != generation {
+			now := s.clients.Added()
+			maps.Copy(gone, seen.Gone(now))
+			seen, generation = now, g
+		}
+		if started && len(gone) == 0 {
+			return
+		}
+		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
+			return s.over(ctx, g, seen, gone)
+		})
+		failing.Fails(ctx, err)
+		if n > 0 {
+			s.o.Log.Info("the grants of changed users and clients were ended", "grants", n)
+		}
+		if err == nil {
+			started = true
+			clear(gone)
+		}
+	})
+}
+
+// over reports whether the user or the client of a grant is another one now. An older
+// release does not say for which version of the user it made a grant.
+func (s *Server) over(ctx context.Context, g denylist.Grant, added, gone clients.Added) bool {
+	_, removed := gone[g.ClientHash]
+	if _, back := added[g.ClientHash]; removed && !back || g.Created < added[g.ClientHash] {
+		return true
+	}
+	if s.usersFile == nil { // a function that checks passwords knows no versions
+		return false
+	}
+	version, known := s.version(ctx, g.Subject)
+	return !known || g.UserVersion != "" && g.UserVersion != version
+}
