@@ -166,10 +166,22 @@ func (e *endpoints) resource(requested string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(e.o.Resources, resource) {
+	served, ok := e.configured(resource)
+	if !ok {
 		return "", oauth.Errorf(oauth.InvalidTarget, "resource is not one of this server's: %s", resource)
 	}
-	return resource, nil
+	return served, nil
+}
+
+// configured returns a resource of this server as the operator spells it, which is the audience
+// of its tokens.
+func (e *endpoints) configured(resource string) (string, bool) {
+	for _, r := range e.o.Resources {
+		if oauth.SameResource(r, resource) {
+			return r, true
+		}
+	}
+	return "", false
 }
 
 // scope returns the part of the requested scope that exists and is allowed to the

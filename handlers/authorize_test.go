@@ -337,6 +337,30 @@ func TestGrantIsForOneConfiguredResource_B18(t *testing.T) {
 	}
 }
 
+// Clients add a slash to a resource without a path, and take one away. The audience is the
+// configured spelling, also for a grant from before it was changed.
+func TestResourceWithoutAPathHasTwoSpellings_B18(t *testing.T) {
+	for configured, other := range map[string]string{"https://mcp.test": "https://mcp.test/", "https://mcp.test/": "https://mcp.test"} {
+		s := authtest.New(t, func(c *authtest.Config) { c.Resources = []string{configured} })
+		for _, asked := range []string{configured, other, "HTTPS://MCP.TEST", "https://MCP.test/"} {
+			for _, then := range []edit{set("resource", configured), set("resource", other), del("resource")} {
+				tok := s.Redeem(t, s.PUB, s.Code(t, "alice", s.PUB, set("resource", asked)), then).Tokens(t)
+				next := s.Refresh(t, s.PUB, tok.Refresh, then).Tokens(t)
+				for _, access := range []string{tok.Access, next.Access} {
+					if got := audience(t, s, access); got != configured {
+						t.Errorf("%s, asked for %s: aud %s", configured, asked, got)
+					}
+				}
+			}
+		}
+		for _, wrong := range []string{"https://mcp.test//", "https://mcp.test/a", "http://mcp.test/", "https://mcp.test:443/", "https://other.test"} {
+			wantRedirect(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PRE, set("resource", wrong))), s.PRE.RedirectURI, "invalid_target", "S")
+			tok := s.Tokens(t, "alice", s.PUB, set("resource", other))
+			wantError(t, s.Refresh(t, s.PUB, tok.Refresh, set("resource", wrong)), 400, "invalid_target")
+		}
+	}
+}
+
 // B20: text in a request comes back as text or not at all.
 func TestForeignTextIsEscapedOnPages_B20(t *testing.T) {
 	s := authtest.New(t)

@@ -137,7 +137,7 @@ func TestScriptsOfAnyOriginMayCallTheAPIAndNoPage_A06(t *testing.T) {
 			if method == "OPTIONS" && r.StatusCode != http.StatusNoContent {
 				t.Errorf("preflight of %s: %d", path, r.StatusCode)
 			}
-			for _, name := range []string{"authorization", "content-type", "mcp-protocol-version"} {
+			for _, name := range []string{"authorization", "content-type", "mcp-protocol-version", "traceparent", "tracestate", "baggage", "sentry-trace", "x-requested-with"} {
 				if method == "OPTIONS" && !strings.Contains(h.Get("Access-Control-Allow-Headers"), name) {
 					t.Errorf("%s %s: %s is not allowed", method, path, name)
 				}
@@ -151,6 +151,27 @@ func TestScriptsOfAnyOriginMayCallTheAPIAndNoPage_A06(t *testing.T) {
 				t.Errorf("%s %s: %d, origin %q", method, path, r.StatusCode, r.Header.Get("Access-Control-Allow-Origin"))
 			}
 		}
+	}
+}
+
+// Clients in browsers probe for discovery documents. They must see that one is absent, so
+// the preflight of its path is answered.
+func TestPreflightOfAnAbsentDiscoveryPath(t *testing.T) {
+	s := authtest.New(t)
+	for _, path := range []string{
+		"/.well-known/oauth-authorization-server/mcp", "/.well-known/openid-configuration/mcp", "/mcp/.well-known/openid-configuration", "/.well-known/oauth-protected-resource/x", "/.well-known/x",
+	} {
+		r := s.Do(t, request("OPTIONS", authtest.Issuer+path, "", "Origin", "https://x.test", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "mcp-protocol-version,traceparent"))
+		if allowed := r.Header.Get("Access-Control-Allow-Headers"); r.StatusCode != 204 || r.Header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(allowed, "mcp-protocol-version") || !strings.Contains(allowed, "traceparent") {
+			t.Errorf("preflight of %s: %d %v", path, r.StatusCode, r.Header)
+		}
+		r = s.Do(t, request("GET", authtest.Issuer+path, "", "Origin", "https://x.test", "MCP-Protocol-Version", "2025-11-25", "Accept", "application/json"))
+		if r.StatusCode != 404 || r.Header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %d %v", path, r.StatusCode, r.Header)
+		}
+	}
+	if r := s.Do(t, request("OPTIONS", authtest.Issuer+"/nothing", "", "Origin", "https://x.test")); r.StatusCode != 404 {
+		t.Errorf("preflight of another absent path: %d, want 404", r.StatusCode)
 	}
 }
 

@@ -203,7 +203,7 @@ func (rt route) setHeaders(h http.Header) {
 func (rt route) answerPreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", rt.allowed())
-	h.Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, dpop")
+	h.Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, dpop, "+oauth.TracingHeaders)
 	h.Set("Access-Control-Max-Age", "86400")
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -432,6 +432,10 @@ func unavailable(cause error) error {
 func (e *endpoints) absent(w http.ResponseWriter, r *http.Request) {
 	rt := route{e: e, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
 	rt.setHeaders(w.Header())
+	if rt.api && r.Method == http.MethodOptions && strings.Contains(r.URL.Path, "/.well-known/") {
+		rt.answerPreflight(w) // or the script would not see the 404
+		return
+	}
 	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
 }
 

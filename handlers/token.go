@@ -236,11 +236,11 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, client *client
 		if err != nil {
 			return users.User{}, err
 		}
-		if canonical != g.Resource {
+		if !oauth.SameResource(canonical, g.Resource) {
 			return users.User{}, oauth.Errorf(oauth.InvalidTarget, "resource is not the one that was granted")
 		}
 	}
-	if !slices.Contains(e.o.Resources, g.Resource) {
+	if _, ok := e.configured(g.Resource); !ok {
 		return users.User{}, oauth.Errorf(oauth.InvalidGrant, "the granted resource is no longer served")
 	}
 	if g.Issued != 0 && g.Issued < addedAt(client) {
@@ -306,9 +306,10 @@ type issuance struct {
 // spend, spend was called before.
 func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
 	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
+	audience, _ := e.configured(g.Resource) // checkGrant has found it
 	scope := oauth.FormatScope(what.scope)
 	access, err := e.o.Signer.Sign(jwt.Claims{
-		Issuer: e.o.Issuer, Subject: g.Subject, Audience: g.Resource, ClientID: client.ID, Scope: scope,
+		Issuer: e.o.Issuer, Subject: g.Subject, Audience: audience, ClientID: client.ID, Scope: scope,
 		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
 	}, wall)
 	if err != nil {

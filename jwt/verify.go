@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,7 @@ const defaultCacheSize = 10_000
 // VerifierOptions say which tokens a [Verifier] accepts.
 type VerifierOptions struct {
 	Issuer    string                    // iss must be this very string
-	Audiences []string                  // aud must be one of these very strings
+	Audiences []string                  // aud must be one of these very strings; a URL without a path may end in a slash
 	Keys      KeySource                 // the issuer's published keys
 	Revoked   func(grantID string) bool // must not block and be safe for concurrent use; nil: no grant is revoked
 	Feed      *RevocationFeed           // revokes grants in addition to Revoked, and must run; nil: none
@@ -52,6 +53,11 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		return nil, errors.New("verifier without keys")
 	}
 	o.Audiences = slices.Clone(o.Audiences)
+	for _, audience := range o.Audiences {
+		if other, ok := otherSpelling(audience); ok {
+			o.Audiences = append(o.Audiences, other)
+		}
+	}
 	if o.CacheSize == 0 {
 		o.CacheSize = defaultCacheSize
 	}
@@ -63,6 +69,20 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		v.cache = newCache(o.CacheSize)
 	}
 	return v, nil
+}
+
+// otherSpelling returns a URL without a path with a slash at its end, or without that slash,
+// which is the same URL (RFC 3986 §6.2.3). ok is false for all others.
+func otherSpelling(audience string) (other string, ok bool) {
+	_, host, ok := strings.Cut(audience, "://")
+	host, slash := strings.CutSuffix(host, "/")
+	switch {
+	case !ok || host == "" || strings.ContainsAny(host, "/?#"):
+		return "", false
+	case slash:
+		return strings.TrimSuffix(audience, "/"), true
+	}
+	return audience + "/", true
 }
 
 // Verify returns the claims of an access token that the issuer made for one of the

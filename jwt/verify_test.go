@@ -589,6 +589,28 @@ func TestClocksMayDifferByAMinute_F11(t *testing.T) {
 	}
 }
 
+// A URL without a path may end in a slash, in the token and in the options.
+func TestAudienceWithoutAPathHasTwoSpellings_F10(t *testing.T) {
+	w := newWorld(t)
+	for _, own := range []string{"https://mcp.test", "https://mcp.test/"} {
+		v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, Audiences: []string{"urn:other", own}})
+		for aud, want := range map[string]error{
+			"https://mcp.test": nil, "https://mcp.test/": nil, "urn:other": nil,
+			"https://mcp.test//": jwt.ErrInvalid, "https://mcp.test/a": jwt.ErrInvalid, "http://mcp.test": jwt.ErrInvalid, "https://mcp.test.evil.test": jwt.ErrInvalid, "urn:other/": jwt.ErrInvalid,
+		} {
+			if _, err := v.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.Audience = aud })); !errors.Is(err, want) {
+				t.Errorf("%s: a token for %s: %v, want %v", own, aud, err, want)
+			}
+		}
+	}
+	for _, own := range []string{"https://mcp.test/a", "https://", "https:///", "https://mcp.test?x", "mcp.test"} {
+		v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, Audiences: []string{own}})
+		if _, err := v.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.Audience = own + "/" })); !errors.Is(err, jwt.ErrInvalid) {
+			t.Errorf("%s: a token for %s/: %v, want ErrInvalid", own, own, err)
+		}
+	}
+}
+
 // In the process that dated it a token ends at exp, also one that was accepted before.
 // Another replica may have dated it, so the leeway for its begin stays.
 func TestTokenEndsAtExpByTheSameClock_F11(t *testing.T) {

@@ -20,12 +20,14 @@ import (
 //	access.Require("admin_action", "admin")
 //	sdk.AddTool(server, &sdk.Tool{Name: "admin_action"}, adminAction)
 //
-// Lists do not contain tools whose scopes the caller lacks, and a call of such a tool is
-// answered with a challenge, so that the client can ask for the scope.
+// Lists contain the tools whose scopes the caller lacks, except for hidden ones, because a
+// client calls only listed tools. The call is answered with a challenge, so that the client
+// can ask for the scope.
 type Access struct {
 	mu     sync.RWMutex
 	scopes map[string][]string
 	open   map[string]bool
+	hidden map[string]bool
 }
 
 // Require makes tool need all of scopes, besides those of earlier calls.
@@ -41,19 +43,25 @@ func (a *Access) Require(tool string, scopes ...string) {
 // WithoutLogin makes tools public, except those that need a scope: requests without an
 // access token may list and call them. It changes nothing for other tools, and nothing for
 // requests with a token.
-func (a *Access) WithoutLogin(tools ...string) {
+func (a *Access) WithoutLogin(tools ...string) { a.mark(&a.open, tools) }
+
+// Hide keeps tools out of the lists of callers who lack their scopes. A call of a hidden
+// tool is answered as that of any other.
+func (a *Access) Hide(tools ...string) { a.mark(&a.hidden, tools) }
+
+func (a *Access) mark(set *map[string]bool, tools []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open == nil {
-		a.open = map[string]bool{}
+	if *set == nil {
+		*set = map[string]bool{}
 	}
 	for _, tool := range tools {
-		a.open[tool] = true
+		(*set)[tool] = true
 	}
 }
 
 // Middleware enforces a where the tools are called, whatever serves them, and removes from
-// tools/list the tools that the caller may not call. [Handler] adds it to its server. Add
+// tools/list the tools that the caller may not see. [Handler] adds it to its server. Add
 // it to a server that is served in another way, before Contain.
 func (a *Access) Middleware(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
@@ -87,13 +95,14 @@ func (a *Access) allows(info *auth.TokenInfo, method, tool string) bool {
 	return method != callTool || oauth.ScopeIsSubset(a.needed(tool), info.Scopes)
 }
 
-// visible returns the part of list that the caller may call. The result is private even
-// if a middleware says otherwise, because it depends on the token.
+// visible returns the part of list that the caller may see: the tools that it may call, and
+// with a token those that are not hidden. The result is private even if a middleware says
+// otherwise, because it depends on the token.
 func (a *Access) visible(list *sdk.ListToolsResult, info *auth.TokenInfo) *sdk.ListToolsResult {
 	mine := *list // a middleware may use list for other callers
 	mine.Tools = make([]*sdk.Tool, 0, len(list.Tools))
 	for _, tool := range list.Tools {
-		if tool != nil && a.allows(info, callTool, tool.Name) {
+		if tool != nil && (a.allows(info, callTool, tool.Name) || info != nil && !a.hides(tool.Name)) {
 			mine.Tools = append(mine.Tools, tool)
 		}
 	}
@@ -106,6 +115,12 @@ func (a *Access) needed(tool string) []string {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.scopes[tool] // Require replaces the slice and changes no element
+}
+
+func (a *Access) hides(tool string) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.hidden[tool]
 }
 
 // hasPublicTools reports whether there is a tool that needs no login.
@@ -123,7 +138,7 @@ func (a *Access) public(method, tool string) bool {
 	switch method {
 	case callTool:
 		return a.open[tool] && len(a.scopes[tool]) == 0
-	case "initialize", "notifications/initialized", "ping", "server/discover", "tools/list":
+	case initialize, "notifications/initialized", "ping", "server/discover", "tools/list":
 		return len(a.open) > 0
 	}
 	return false

@@ -164,11 +164,28 @@ func listed(t *testing.T, w *world, h http.Handler, scope, version string) []str
 	return names
 }
 
-// It has the tools that its reader may call, with and without sessions.
-func TestListHasTheToolsOfTheToken(t *testing.T) {
+// A client calls only what is listed, so a tool whose scope it lacks is listed: the call
+// brings it the challenge. With and without sessions.
+func TestListHasTheToolsThatAStepUpReaches(t *testing.T) {
+	w := newWorld(t)
+	w.options.Required = nil
+	h := w.handler(t)
+	want := []string{"admin_action", "echo", "get_secret", "get_time", "greet", "whoami"}
+	for _, scope := range []string{"user", "read", "write", "admin"} {
+		for _, version := range []string{"2026-07-28", "2025-11-25"} {
+			if diff := cmp.Diff(want, listed(t, w, h, scope, version)); diff != "" {
+				t.Errorf("%s: %s: tools (-want +got):\n%s", version, scope, diff)
+			}
+		}
+	}
+}
+
+// Who has the scopes of a hidden tool sees it, with and without sessions.
+func TestHiddenToolsAreListedForTheirCallers(t *testing.T) {
 	w := newWorld(t)
 	w.options.Required = nil
 	w.options.Hierarchy = hierarchy(t, "admin>write>read")
+	w.options.Access.Hide("get_secret", "admin_action", "echo") // everybody may call echo
 	h := w.handler(t)
 	public := []string{"echo", "get_time", "greet", "whoami"}
 	for scope, more := range map[string][]string{
@@ -189,6 +206,7 @@ func TestListKeptByMiddlewareIsFilteredForEachCaller(t *testing.T) {
 	w := newWorld(t)
 	w.options.Server = sdk.NewServer(&sdk.Implementation{Name: "foreign", Version: "1"}, nil)
 	mcp.AddSampleTools(w.options.Server, w.options.Access.Require)
+	w.options.Access.Hide("admin_action")
 	var kept sdk.Result
 	w.options.Server.AddReceivingMiddleware(func(next sdk.MethodHandler) sdk.MethodHandler {
 		return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
@@ -231,8 +249,15 @@ func TestAccessIsCheckedAtEachCall_J07(t *testing.T) {
 	if got := call("reports", "read write"); got.Code != http.StatusOK || calls.Load() != 2 {
 		t.Errorf("with write: status %d: %s", got.Code, got.Body)
 	}
+	if got := listed(t, w, h, "read", ""); !slices.Contains(got, "reports") {
+		t.Errorf("tools %q, without one that a step-up reaches", got)
+	}
+	w.options.Access.Hide("reports", "admin_action")
 	if got := listed(t, w, h, "read", ""); slices.Contains(got, "reports") || slices.Contains(got, "admin_action") {
-		t.Errorf("tools %q, some of which the caller may not call", got)
+		t.Errorf("tools %q, some of which are hidden", got)
+	}
+	if c := challenge(t, call("reports", "read")); c["error"] != "insufficient_scope" || c["scope"] != "read write" {
+		t.Errorf("hidden tool: challenge %v, want one for read write", c)
 	}
 	if got := call("admin_action", "read write"); got.Code != http.StatusForbidden {
 		t.Errorf("guessed name: status %d, want 403", got.Code)
@@ -262,6 +287,7 @@ func TestMiddlewareDecidesBehindOtherHandlers_J07(t *testing.T) {
 	w.options.Required = nil
 	calls := counted(w.options.Server, "reports")
 	w.options.Access.Require("reports", "write")
+	w.options.Access.Hide("reports")
 	w.options.Server.AddReceivingMiddleware(w.options.Access.Middleware)
 	h := mcp.Guard(w.options, sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return w.options.Server },
 		&sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true}))
@@ -426,7 +452,7 @@ func TestListWithoutTokenHasPublicTools_Row48(t *testing.T) {
 		if diff := cmp.Diff([]string{"greet"}, listed(t, w, anonymous, "", version)); diff != "" {
 			t.Errorf("%s: without a token (-want +got):\n%s", version, diff)
 		}
-		if got := listed(t, w, h, "read", version); len(got) != 5 {
+		if got := listed(t, w, h, "read", version); len(got) != 6 {
 			t.Errorf("%s: with a token: %q", version, got)
 		}
 		session := connect(t, anonymous, "", version)

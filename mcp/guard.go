@@ -121,7 +121,7 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 		// The token may be good, and on a 401 clients throw their tokens away.
 		return nil, oauth.Errorf(oauth.TemporarilyUnavailable, "access tokens cannot be verified now").Because(err)
 	}
-	if claims.Audience != g.resource {
+	if !oauth.SameResource(claims.Audience, g.resource) {
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is for another resource")
 	}
 	if claims.GrantID == "" {

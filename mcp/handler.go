@@ -23,8 +23,10 @@ import (
 	"signet/jwt"
 )
 
-// listen is the method of a request whose answer is a stream of events.
-const listen = "subscriptions/listen"
+const (
+	initialize = "initialize"
+	listen     = "subscriptions/listen" // its answer is a stream of events
+)
 
 // maxBody is the largest request body, in bytes.
 const maxBody = sdk.DefaultMaxRequestBodyBytes
@@ -38,8 +40,12 @@ const maxBody = sdk.DefaultMaxRequestBodyBytes
 //   - has no valid access token, whatever its method: 401 with a challenge;
 //   - is not a POST: 405; is not JSON: 415; is too large: 413;
 //   - is not exactly one JSON-RPC message that all parsers read alike: 400;
-//   - has no supported protocol version (only initialize may lack it): 400;
+//   - names a protocol version that is not supported, except to initialize: 400;
 //   - lacks a scope: 403 with a challenge.
+//
+// It does not insist on what only the form of a message needs: the header Accept, or the
+// version after initialize. Answers are JSON, except for the events of a subscription, and
+// the id of a message comes back as it was sent.
 //
 // Refusals of the bearer check have the JSON body of RFC 6750 servers, the others a
 // JSON-RPC error. A CORS preflight needs no token. If o.Access has public tools, a request
@@ -189,8 +195,10 @@ func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, m message) (slo
 
 // run passes an allowed message to the SDK.
 func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) {
+	a := &answer{ResponseWriter: w, m: m}
+	defer a.finish()
 	if claims == nil {
-		e.withoutToken.ServeHTTP(w, r)
+		e.withoutToken.ServeHTTP(a, r)
 		return
 	}
 	ctx := r.Context()
@@ -199,7 +207,7 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims
 		ctx, watched = e.guard.streams.watch(r, claims, true)
 		defer e.guard.streams.done(watched)
 	}
-	e.withToken(ctx, w, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	e.withToken(ctx, a, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
 }
 
 // receive reads the one message in r. It returns the request to run, which has the body
@@ -222,9 +230,14 @@ func receive(w http.ResponseWriter, r *http.Request) (*http.Request, message, *r
 	if no != nil {
 		return r, message{}, no
 	}
+	body = m.forSDK(body)
 	r2 := *r
 	r2.Body = io.NopCloser(bytes.NewReader(body))
-	r2.Header, no = headers(r.Header)
+	r2.ContentLength = int64(len(body))
+	r2.Header, no = headers(r.Header, m)
+	if no == nil && m.replaced && m.method == listen { // its events repeat the id
+		no = badMessage("the id of a subscription is a string without escapes, or an integer of at most 2^53")
+	}
 	if no != nil {
 		no.id = m.id
 	}
@@ -263,20 +276,23 @@ func tooLarge() *refusal {
 	return refused(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the body is larger than %d bytes", maxBody)
 }
 
-// checkVersion refuses a message of an unsupported protocol version. The SDK takes a missing
-// version for 2025-03-26, with rules of its own. It refuses later versions than it knows
-// itself, in the form that these prescribe.
+// checkVersion refuses a message of an unsupported protocol version. A missing version is
+// taken for 2025-03-26 (MCP 2025-11-25, Protocol Version Header), because this server keeps
+// no session in which it could have been negotiated. Initialize negotiates the version in
+// its body, whatever its header says. The SDK refuses later versions than it knows itself,
+// in the form that these prescribe.
 func checkVersion(r *http.Request, m message) *refusal {
 	version := r.Header.Get("Mcp-Protocol-Version")
 	switch {
-	case version >= modern || slices.Contains(versions, version):
-		return nil
-	case version == "" && m.method == "initialize":
-		return nil
-	case version == "":
-		no := refused(http.StatusBadRequest, sdk.CodeHeaderMismatch, "the MCP-Protocol-Version header is required, except to initialize")
+	case m.method == listen && (version == "" || slices.Contains(versions[1:], version)):
+		// The SDK would open a stream.
+		no := refused(http.StatusOK, jsonrpc.CodeMethodNotFound, "method not found")
 		no.id = m.id
 		return no
+	case version == "" || m.method == initialize:
+		return nil
+	case version >= modern || slices.Contains(versions, version):
+		return nil
 	}
 	no := refused(http.StatusBadRequest, sdk.CodeUnsupportedProtocolVersion, "protocol version %q is not supported", version)
 	no.id = m.id
@@ -284,9 +300,9 @@ func checkVersion(r *http.Request, m message) *refusal {
 	return no
 }
 
-// headers returns the headers for the SDK. Of several lines the SDK takes the first and a
-// proxy maybe the last, so no MCP header may occur twice.
-func headers(h http.Header) (http.Header, *refusal) {
+// headers returns the headers for the SDK to run m. Of several lines the SDK takes the first
+// and a proxy maybe the last, so no MCP header may occur twice.
+func headers(h http.Header, m message) (http.Header, *refusal) {
 	for name, lines := range h {
 		if len(lines) > 1 && strings.HasPrefix(name, "Mcp-") {
 			return nil, refused(http.StatusBadRequest, sdk.CodeHeaderMismatch, "more than one %s header", name)
@@ -298,17 +314,33 @@ func headers(h http.Header) (http.Header, *refusal) {
 		return nil, refused(http.StatusBadRequest, sdk.CodeHeaderMismatch, "the Mcp-Name header is not valid Base64")
 	}
 	_, resumes := h["Last-Event-Id"]
-	if decoded == name && !resumes {
+	negotiates := m.method == initialize && !m.modern
+	if decoded == name && !resumes && !negotiates && acceptsBoth(h) {
 		return h, nil
 	}
 	h = h.Clone()
 	// Without sessions there is nothing to resume, and the SDK would refuse it.
 	h.Del("Last-Event-ID")
+	// The answer is JSON, and events for a subscription alone, whatever else the client
+	// would take. The SDK insists on both.
+	h.Set("Accept", bothTypes)
+	if negotiates {
+		h.Del("Mcp-Protocol-Version")
+	}
 	if name != "" {
 		// The SDK compares names undecoded (go-sdk#1234).
 		h.Set("Mcp-Name", decoded)
 	}
 	return h, nil
+}
+
+// bothTypes is what the protocol tells clients to accept. Many send only one of them, or
+// no Accept at all.
+const bothTypes = "application/json, text/event-stream"
+
+func acceptsBoth(h http.Header) bool {
+	accept := h["Accept"]
+	return len(accept) == 1 && accept[0] == bothTypes
 }
 
 // decodeHeader undoes the encoding of header values that are not plain ASCII

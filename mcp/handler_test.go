@@ -22,6 +22,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/admission"
+	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -30,7 +31,7 @@ import (
 func TestToolsAnswerInAllProtocolVersions(t *testing.T) {
 	w := newWorld(t)
 	h := w.handler(t)
-	for _, version := range []string{"2026-07-28", "2025-11-25", "2025-06-18"} {
+	for _, version := range []string{"2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"} {
 		t.Run(version, func(t *testing.T) {
 			session := connect(t, h, w.token(t, nil), version)
 			if got := session.InitializeResult().ProtocolVersion; version != protocol && got != version {
@@ -47,7 +48,7 @@ func TestToolsAnswerInAllProtocolVersions(t *testing.T) {
 					t.Errorf("%s lacks a description, a schema or the read-only hint", tool.Name)
 				}
 			}
-			if diff := cmp.Diff([]string{"echo", "get_secret", "get_time", "greet", "whoami"}, names); diff != "" {
+			if diff := cmp.Diff([]string{"admin_action", "echo", "get_secret", "get_time", "greet", "whoami"}, names); diff != "" {
 				t.Errorf("tools (-want +got):\n%s", diff)
 			}
 			for _, tt := range []struct {
@@ -165,8 +166,8 @@ func TestAmbiguousMessagesReachNoTool_J09(t *testing.T) {
 		{"no version", header("Mcp-Protocol-Version"), mismatch},
 		{"version of the other era", header("Mcp-Protocol-Version", "2025-11-25"), mismatch},
 		{"a later version", header("Mcp-Protocol-Version", "2027-01-01"), mismatch},
-		{"an earlier version", header("Mcp-Protocol-Version", "2025-03-26"), sdk.CodeUnsupportedProtocolVersion},
-		{"no version, no meta", func(r *http.Request) { legacy(r); r.Header.Del("Mcp-Protocol-Version") }, mismatch},
+		{"an earlier version", header("Mcp-Protocol-Version", "2025-03-26"), mismatch},
+		{"a version before those", header("Mcp-Protocol-Version", "2024-11-05"), sdk.CodeUnsupportedProtocolVersion},
 		{"name that looks encoded", func(r *http.Request) {
 			setBody(r, strings.Replace(good, `"name":"echo"`, `"name":"=?base64?ZWNobw==?="`, 1))
 			r.Header.Set("Mcp-Name", "=?base64?ZWNobw==?=")
@@ -284,7 +285,7 @@ func TestUnsupportedVersionNamesTheSupportedOnes(t *testing.T) {
 	if err := json.Unmarshal(decode(t, got).Error, &e); err != nil {
 		t.Fatal(err)
 	}
-	want := sdk.UnsupportedProtocolVersionData{Supported: []string{"2026-07-28", "2025-11-25", "2025-06-18"}, Requested: "2024-11-05"}
+	want := sdk.UnsupportedProtocolVersionData{Supported: []string{"2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"}, Requested: "2024-11-05"}
 	if diff := cmp.Diff(want, e.Data); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)
 	}
@@ -450,31 +451,43 @@ func TestToolLearnsThatItsCallerHungUp(t *testing.T) {
 	}
 }
 
-// The client asks for an unsupported version. Nothing is offered that needs a session.
+// The version is negotiated in the body, whatever a header says. Nothing is offered that
+// needs a session.
 func TestInitializeOffersASupportedVersionAndNoSession(t *testing.T) {
 	w := newWorld(t)
-	r := w.call(t, "echo", "{}")
-	legacy(r)
-	r.Header.Del("Mcp-Protocol-Version")
-	setBody(r, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","clientInfo":{"name":"c","version":"1"},"capabilities":{}}}`)
-	got := serve(w.handler(t), r)
-	var answer struct {
-		Result struct {
-			ProtocolVersion string
-			Capabilities    map[string]any
+	h := w.handler(t)
+	for asked, want := range map[string]string{
+		"2025-11-25": "2025-11-25", "2025-06-18": "2025-06-18", "2025-03-26": "2025-03-26",
+		"2024-11-05": "2025-11-25", "2026-07-28": "2025-11-25", "2027-01-01": "2025-11-25", "1": "2025-11-25", "": "2025-11-25",
+	} {
+		for _, header := range []string{"", "2025-03-26", "2025-11-25", "2026-07-28", "2024-11-05", "2027-01-01", "DRAFT-2026-v1", "x"} {
+			r := w.call(t, "echo", "{}")
+			legacy(r)
+			r.Header.Set("Mcp-Protocol-Version", header)
+			if header == "" {
+				r.Header.Del("Mcp-Protocol-Version")
+			}
+			setBody(r, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"`+asked+`","clientInfo":{"name":"c","version":"1"},"capabilities":{}}}`)
+			got := serve(h, r)
+			var answer struct {
+				Result struct {
+					ProtocolVersion string
+					Capabilities    map[string]any
+				}
+			}
+			if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil || got.Code != http.StatusOK {
+				t.Fatalf("%q with the header %q: status %d: %s", asked, header, got.Code, got.Body)
+			}
+			if v := answer.Result.ProtocolVersion; v != want {
+				t.Errorf("%q with the header %q: version %q, want %s", asked, header, v, want)
+			}
+			if _, ok := answer.Result.Capabilities["logging"]; ok || answer.Result.Capabilities["tools"] == nil {
+				t.Errorf("capabilities %v, want tools and no logging", answer.Result.Capabilities)
+			}
+			if id := got.Header().Get("Mcp-Session-Id"); id != "" {
+				t.Errorf("session %q", id)
+			}
 		}
-	}
-	if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil {
-		t.Fatalf("status %d: %s", got.Code, got.Body)
-	}
-	if v := answer.Result.ProtocolVersion; v != "2025-11-25" {
-		t.Errorf("version %q, want 2025-11-25", v)
-	}
-	if _, ok := answer.Result.Capabilities["logging"]; ok || answer.Result.Capabilities["tools"] == nil {
-		t.Errorf("capabilities %v, want tools and no logging", answer.Result.Capabilities)
-	}
-	if id := got.Header().Get("Mcp-Session-Id"); id != "" {
-		t.Errorf("session %q", id)
 	}
 }
 
@@ -492,7 +505,7 @@ func TestPreflightAllowsMCPHeaders(t *testing.T) {
 	want := map[string]string{
 		"Access-Control-Allow-Origin":      "https://app.example",
 		"Access-Control-Allow-Methods":     "POST, GET, DELETE",
-		"Access-Control-Allow-Headers":     "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id, mcp-param-region, mcp-param-zone",
+		"Access-Control-Allow-Headers":     "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id, " + oauth.TracingHeaders + ", mcp-param-region, mcp-param-zone",
 		"Access-Control-Allow-Credentials": "",
 		"Www-Authenticate":                 "",
 	}
@@ -525,7 +538,7 @@ func TestLocalBrowserClientsReachLocalEndpoints_Row20(t *testing.T) {
 	w.options.Verifier = w.verifier(t, w.options.Resource)
 	w.options.Origins = []string{"http://localhost:8080"}
 	local := w.endpoint(t)
-	const asked = "authorization,content-type,accept,mcp-protocol-version,mcp-method,mcp-name,mcp-param-region,mcp-session-id,last-event-id"
+	const asked = "authorization,content-type,accept,mcp-protocol-version,mcp-method,mcp-name,mcp-param-region,mcp-session-id,last-event-id,traceparent,tracestate,baggage,sentry-trace,x-requested-with"
 	for _, tt := range []struct {
 		name, origin string
 		e            *mcp.Endpoint

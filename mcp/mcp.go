@@ -59,9 +59,9 @@ const (
 	offline = "offline_access"
 )
 
-// versions are the supported protocol versions. In older ones clients may send batches
-// and leave out the version header, and with it the SDK's checks of a batch.
-var versions = []string{modern, "2025-11-25", "2025-06-18"}
+// versions are the supported protocol versions, the newest first. Batches, which 2025-03-26
+// has, are not supported.
+var versions = []string{modern, "2025-11-25", "2025-06-18", "2025-03-26"}
 
 func (o *Options) logger() *slog.Logger {
 	if o.Log == nil {

@@ -11,19 +11,24 @@ import (
 	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // message is the part of a JSON-RPC message that is needed before it runs.
 type message struct {
-	id     jsonrpc.ID
-	method string // empty for a response
-	name   string // name of the tool or prompt, or URI of the resource; otherwise empty
+	id     json.RawMessage // as it was sent; nil: there is none
+	method string          // empty for a response
+	name   string          // name of the tool or prompt, or URI of the resource; otherwise empty
+	modern bool            // _meta names a protocol version, as those without sessions demand
+
+	idAt     int  // position of the id in the body
+	replaced bool // the SDK sees standIn in place of the id
 }
 
 // refusal is the answer to an HTTP request that is not passed to the SDK.
 type refusal struct {
 	status int
-	id     jsonrpc.ID
+	id     json.RawMessage
 	reason jsonrpc.Error
 }
 
@@ -37,7 +42,11 @@ func badMessage(format string, args ...any) *refusal {
 
 // write answers with a JSON-RPC error. It has no id if none was read before the refusal.
 func (e *refusal) write(w http.ResponseWriter) {
-	body, err := jsonrpc.EncodeMessage(&jsonrpc.Response{ID: e.id, Error: &e.reason})
+	body, err := json.Marshal(struct {
+		Version string          `json:"jsonrpc"`
+		ID      json.RawMessage `json:"id,omitempty"`
+		Error   *jsonrpc.Error  `json:"error"`
+	}{"2.0", e.id, &e.reason})
 	if err != nil { // cannot happen: its parts are constants or were decoded from JSON
 		http.Error(w, http.StatusText(e.status), e.status)
 		return
@@ -68,10 +77,11 @@ func inspect(body []byte) (message, *refusal) {
 		return message{}, err
 	}
 	var m message
-	if raw, ok := top.get("id"); ok {
-		if m.id, err = decodeID(raw); err != nil {
+	if raw, ok := top.get("id"); ok && raw[0] != 'n' { // null is not an id
+		if err := checkID(raw); err != nil {
 			return message{}, err
 		}
+		m.id, m.idAt = raw, cap(body)-cap(raw) // raw is a part of body
 	}
 	if err := m.read(top); err != nil {
 		err.id = m.id
@@ -106,9 +116,11 @@ func (m *message) read(top object) *refusal {
 		return err
 	}
 	if meta, ok := params.get("_meta"); ok && meta[0] == '{' {
-		if _, err := members(meta, "_meta"); err != nil {
+		names, err := members(meta, "_meta")
+		if err != nil {
 			return err
 		}
+		_, m.modern = names.get(sdk.MetaKeyProtocolVersion)
 	}
 	if rawName, found := params.get(key); key != "" && found {
 		if m.name, ok = decodeString(rawName); !ok {
@@ -141,25 +153,37 @@ func decodeString(raw []byte) (string, bool) {
 	return s, err == nil
 }
 
-func decodeID(raw []byte) (jsonrpc.ID, *refusal) {
-	var v any
+func checkID(raw []byte) *refusal {
 	switch c := raw[0]; {
 	case c == '"':
-		v, _ = decodeString(raw)
 	case c == '-' || '0' <= c && c <= '9':
-		n, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil {
-			return jsonrpc.ID{}, badMessage("id is out of range")
+		if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
+			return badMessage("id is out of range")
 		}
-		v = n
-	case c != 'n': // null is not an id
-		return jsonrpc.ID{}, badMessage("id is neither a string nor a number")
+	default:
+		return badMessage("id is neither a string nor a number")
 	}
-	id, err := jsonrpc.MakeID(v)
-	if err != nil {
-		return jsonrpc.ID{}, badMessage("id is neither a string nor a number")
+	return nil
+}
+
+// keeps reports whether the SDK returns an id as it was sent. It reads numbers as float64
+// and keeps their integer part, and half a surrogate pair in a string becomes U+FFFD.
+func keeps(id []byte) bool {
+	if id[0] == '"' {
+		return bytes.IndexByte(id, '\\') < 0
 	}
-	return id, nil
+	const exact = 1 << 53
+	n, err := strconv.ParseInt(string(id), 10, 64)
+	return err == nil && -exact <= n && n <= exact && strconv.FormatInt(n, 10) == string(id)
+}
+
+// forSDK returns the body for the SDK, and notes in m if it has another id.
+func (m *message) forSDK(body []byte) []byte {
+	if m.id == nil || keeps(m.id) {
+		return body
+	}
+	m.replaced = true
+	return slices.Concat(body[:m.idAt], []byte(standIn), body[m.idAt+len(m.id):])
 }
 
 // object is a JSON object with undecoded values.

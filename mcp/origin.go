@@ -78,7 +78,7 @@ func hostname(host string) string {
 }
 
 // allowedHeaders are the request headers that MCP clients send, with or without sessions.
-const allowedHeaders = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id"
+const allowedHeaders = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id, " + oauth.TracingHeaders
 
 // grant sets the CORS headers for an origin that check allowed. Credentials are never
 // allowed: a program sends the token, not the browser on its own.

@@ -320,3 +320,9 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// tokenFor returns a good token for an audience.
+func (w *world) tokenFor(t testing.TB, audience string) string {
+	t.Helper()
+	return w.token(t, func(c *jwt.Claims) { c.Audience = audience })
+}

@@ -65,6 +65,7 @@ type Options struct {
 	RequiredScopes []string // scopes that every MCP request needs; default: none
 	ScopeHierarchy string   // scopes that imply others, as mcp.ParseHierarchy reads them; default: mcp.DefaultHierarchy
 	PublicTools    []string // tools that need no login, unless they need a scope; default: none
+	HiddenTools    []string // tools that only callers who have their scopes see in tools/list; default: none
 
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits

@@ -145,7 +145,15 @@ func (s *Server) origins() []string {
 	return []string{u.Scheme + "://" + u.Host}
 }
 
-func notFound(w http.ResponseWriter, _ *http.Request) {
+// notFound answers for every path that does not exist. Clients probe paths during discovery,
+// also in browsers, where a script must see the 404.
+func notFound(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	if r.Method == http.MethodOptions && strings.Contains(r.URL.Path, "/.well-known/") {
+		w.Header().Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, "+oauth.TracingHeaders)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	writeJSON(w, http.StatusNotFound, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path"))
 }
 

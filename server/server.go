@@ -90,6 +90,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.metrics.publishClasses(s.classes)
 	s.access.WithoutLogin(o.PublicTools...)
+	s.access.Hide(o.HiddenTools...)
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -156,11 +157,16 @@ func (s *Server) EndStreams() {
 func (s *Server) Require(tool string, scopes ...string) {
 	for _, scope := range scopes {
 		if !slices.Contains(s.o.Scopes, scope) {
+			s.access.Hide(tool) // no step-up leads to it
 			s.o.Log.Warn("this tool cannot be called: it needs a scope that does not exist", "tool", tool, "scope", scope)
 		}
 	}
 	s.access.Require(tool, scopes...)
 }
+
+// Hide keeps tools out of the lists of callers who lack their scopes. All other tools are
+// listed for every caller with a token, so that clients can ask for the scopes.
+func (s *Server) Hide(tools ...string) { s.access.Hide(tools...) }
 
 // Issuer returns the public base URL, without a trailing slash.
 func (s *Server) Issuer() string { return s.o.Issuer }

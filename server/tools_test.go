@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -184,6 +185,45 @@ func TestResourceMayBeAWholeHost(t *testing.T) {
 					t.Errorf("%s: %s: %s: status %d, want %d", role, resource, path, w.Code, want)
 				}
 			}
+		}
+	}
+}
+
+// A caller with a token sees every tool that a step-up reaches, and not those that the
+// settings or the program hide. A browser may send what tracing adds.
+func TestHiddenToolsAreNotListed(t *testing.T) {
+	is := newIssuer(t)
+	srv := newServer(t, func(o *server.Options) {
+		o.Role, o.Issuer, o.Check = "mcp", is.url, nil
+		o.Resources = []string{"https://mcp.example"}
+		o.HiddenTools = []string{"wipe"}
+	})
+	srv.Hide("drop")
+	for tool, scope := range map[string]string{"read": "read", "write": "write", "wipe": "write", "drop": "admin", "never": "root"} {
+		srv.Require(tool, scope)
+		sdk.AddTool(srv.MCP, &sdk.Tool{Name: tool}, done)
+	}
+	for scope, want := range map[string]string{"read": "read write", "read write": "read wipe write", "admin": "drop read wipe write"} {
+		got := post(srv, "https://mcp.example/", is.token(t, "https://mcp.example/", scope), `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)
+		var answer struct{ Result sdk.ListToolsResult }
+		if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil {
+			t.Fatalf("%s: status %d: %s", scope, got.Code, got.Body)
+		}
+		var names []string
+		for _, tool := range answer.Result.Tools {
+			names = append(names, tool.Name)
+		}
+		if strings.Join(names, " ") != want {
+			t.Errorf("%s: tools %q, want %s", scope, names, want)
+		}
+	}
+	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/x"} {
+		r := httptest.NewRequest("OPTIONS", "https://mcp.example"+path, nil)
+		r.Header.Set("Origin", "https://x.test")
+		w := httptest.NewRecorder()
+		srv.Handler().ServeHTTP(w, r)
+		if allowed := w.Header().Get("Access-Control-Allow-Headers"); w.Code != 204 || w.Header().Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(allowed, "baggage") || !strings.Contains(allowed, "mcp-protocol-version") {
+			t.Errorf("preflight of %s: %d %v", path, w.Code, w.Header())
 		}
 	}
 }

@@ -57,6 +57,7 @@ type config struct {
 	TrustedProxies    []string `env:"TRUSTED_PROXIES"`
 	MCPOrigins        []string `env:"MCP_ORIGINS"`
 	PublicTools       string   `env:"PUBLIC_TOOLS"`
+	HiddenTools       string   `env:"HIDDEN_TOOLS"`
 	Registration      string   `env:"REGISTRATION" envDefault:"open"`
 	RegistrationToken string   `env:"REGISTRATION_TOKEN"`
 
@@ -370,7 +371,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		App: c.AppName, Issuer: c.Issuer, Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Role: c.Role, Resources: c.Resources,
 		DataDir: c.DataDir, Secret: c.Secret, Store: c.inDataDir(c.Store, "signet.db"), UsersFile: c.usersFile(), ClientsFile: c.clientsFile(),
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
-		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools),
+		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools), HiddenTools: scopeList(c.HiddenTools),
 		Lives: handlers.Lives(c.Lives), Limits: limits, Registration: c.registration(), Pages: c.pages(),
 		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,

@@ -169,7 +169,7 @@ func TestDrainDelayOfZeroIsNoDelay(t *testing.T) {
 
 func TestSettingsReachTheServer(t *testing.T) {
 	c, err := readConfig([]string{"SIGNET_SCOPES=norman.read,norman.write mcp:tools", "SIGNET_DEFAULT_SCOPES=norman.read", "SIGNET_REPLAY_WINDOW=0",
-		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8", "SIGNET_PUBLIC_TOOLS=greet, echo"})
+		"SIGNET_ACCESS_TTL=1h", "SIGNET_DATA_DIR=d", "SIGNET_METRICS_LISTEN=off", "SIGNET_TRUSTED_PROXIES=10.1.2.3/8", "SIGNET_PUBLIC_TOOLS=greet, echo", "SIGNET_HIDDEN_TOOLS=wipe drop"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +179,9 @@ func TestSettingsReachTheServer(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"greet", "echo"}, o.PublicTools); diff != "" {
 		t.Errorf("tools without login (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"wipe", "drop"}, o.HiddenTools); diff != "" {
+		t.Errorf("hidden tools (-want +got):\n%s", diff)
 	}
 	if o.Lives.Replay >= 0 {
 		t.Errorf("replay window %s, want the strict one", o.Lives.Replay)

@@ -29,6 +29,24 @@ func CanonicalResource(raw string) (string, error) {
 	return scheme + "://" + host + rest, nil
 }
 
+// SameResource reports whether two resource indicators name the same resource. They must be
+// equal, except that the path of a URL without a path may be written as a slash (RFC 3986
+// §6.2.3).
+func SameResource(a, b string) bool { return a == b || withoutRoot(a) == withoutRoot(b) }
+
+// withoutRoot returns a URL without the slash after its host, if that is its path.
+func withoutRoot(resource string) string {
+	scheme, after, ok := strings.Cut(resource, "://")
+	end := strings.IndexAny(after, "/?")
+	if !ok || end < 0 || after[end] == '?' {
+		return resource
+	}
+	if rest := after[end+1:]; rest == "" || rest[0] == '?' {
+		return scheme + "://" + after[:end] + rest
+	}
+	return resource
+}
+
 // splitURL cuts raw where its host begins and ends. Scheme and host are in lower case,
 // the rest is unchanged. All are empty if there is no "://".
 func splitURL(raw string) (scheme, host, rest string) {

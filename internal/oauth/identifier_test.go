@@ -13,7 +13,7 @@ func TestCanonicalResourceChangesSchemeAndHostOnly_B18(t *testing.T) {
 		"https://mcp.test/a":          "https://mcp.test/a",
 		"HTTPS://MCP.TEST/a":          "https://mcp.test/a",
 		"https://mcp.test":            "https://mcp.test",
-		"https://mcp.test/":           "https://mcp.test/", // another string, so another resource
+		"https://mcp.test/":           "https://mcp.test/", // as it is; SameResource compares
 		"https://MCP.test:443/A?B=C":  "https://mcp.test:443/A?B=C",
 		"https://mcp.test?X=Y":        "https://mcp.test?X=Y",
 		"http://LocalHost:8080/mcp":   "http://localhost:8080/mcp",
@@ -32,6 +32,34 @@ func TestCanonicalResourceChangesSchemeAndHostOnly_B18(t *testing.T) {
 			t.Errorf("%q became %q", raw, got)
 		} else {
 			wantCode(t, err, oauth.InvalidTarget)
+		}
+	}
+}
+
+func TestOnlyTheSlashOfAURLWithoutPathIsNoDifference(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		same bool
+	}{
+		{"https://mcp.test", "https://mcp.test/", true},
+		{"https://mcp.test:8443", "https://mcp.test:8443/", true},
+		{"http://[::1]:8080", "http://[::1]:8080/", true},
+		{"https://mcp.test?a=b", "https://mcp.test/?a=b", true},
+		{"https://mcp.test/a", "https://mcp.test/a", true},
+		{"https://mcp.test/a", "https://mcp.test/a/", false},
+		{"https://mcp.test", "https://mcp.test//", false},
+		{"https://mcp.test/", "https://mcp.test//", false},
+		{"https://mcp.test?a=/", "https://mcp.test?a=", false},
+		{"https://mcp.test", "https://mcp.test/?", false},
+		{"https://mcp.test", "https://mcp.test/a", false},
+		{"https://mcp.test", "http://mcp.test/", false},
+		{"https://mcp.test", "https://mcp.test.evil.test/", false},
+		{"https://mcp.test", "https://MCP.test", false},
+		{"mcp.test", "mcp.test/", false},
+		{"", "/", false},
+	} {
+		if oauth.SameResource(tt.a, tt.b) != tt.same || oauth.SameResource(tt.b, tt.a) != tt.same {
+			t.Errorf("%q and %q: want %t", tt.a, tt.b, tt.same)
 		}
 	}
 }

@@ -183,3 +183,13 @@ func formDecoded(s string) string {
 }
 
 func control(r rune) bool { return r < 0x20 || r == 0x7f }
+
+// TracingHeaders are the request headers that tracing and error reporting in a browser add
+// to every request: W3C Trace Context and Baggage, Sentry, B3, Datadog, New Relic, Elastic,
+// Jaeger, AWS and Google Cloud, and the marks of older libraries. They are allowed wherever
+// scripts may call (Fetch, CORS-preflight), or a page that is traced could not connect. The
+// server does not read them.
+const TracingHeaders = "traceparent, tracestate, baggage, sentry-trace, x-requested-with, x-request-id, x-correlation-id, " +
+	"b3, x-b3-traceid, x-b3-spanid, x-b3-parentspanid, x-b3-sampled, x-b3-flags, " +
+	"x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-datadog-sampling-priority, x-datadog-tags, " +
+	"newrelic, elastic-apm-traceparent, uber-trace-id, x-amzn-trace-id, x-cloud-trace-context"

@@ -394,11 +394,9 @@ func TestInspectorSignsInOnce(t *testing.T) {
 
 // The Inspector asks the person before it steps up, if its configuration says
 // something about OAuth: without that it refreshes instead and gives up. It calls only
-// what it finds in tools/list, where what the token does not allow is missing, so here
-// it finds the tool by other means.
+// what it finds in tools/list.
 func TestInspectorStepsUp(t *testing.T) {
 	site := startSite(t)
-	site.proxy.Instead(listAdminAction)
 	home := t.TempDir()
 	config := filepath.Join(home, "mcp.json")
 	servers := fmt.Sprintf(`{"mcpServers":{"signet":{"type":"streamable-http","url":%q,"oauth":{"scopes":"read"}}}}`, site.endpoint)
@@ -411,18 +409,6 @@ func TestInspectorStepsUp(t *testing.T) {
 		t.Errorf("status %d, %d logins: %s", status, logins, out)
 	}
 	checkSteppedUp(t, site.proxy, "read admin")
-}
-
-// listAdminAction answers tools/list with a token, whatever it allows.
-func listAdminAction(e e2e.Exchange) (status int, body string) {
-	var request struct {
-		ID     json.RawMessage
-		Method string
-	}
-	if json.Unmarshal([]byte(e.Body), &request) != nil || request.Method != "tools/list" {
-		return 0, ""
-	}
-	return http.StatusOK, fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{"tools":[{"name":"admin_action","inputSchema":{"type":"object"}}]}}`, request.ID)
 }
 
 func TestMCPRemoteSignsInOnce(t *testing.T) {

@@ -33,7 +33,7 @@ func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	for _, tool := range tools.Tools {
 		names = append(names, tool.Name)
 	}
-	for _, want := range []string{"whoami", "echo", "greet", "get_time"} {
+	for _, want := range []string{"whoami", "echo", "greet", "get_time", "admin_action"} { // also what takes a step-up
 		if !slices.Contains(names, want) {
 			t.Errorf("tool %s is missing from %v", want, names)
 		}
