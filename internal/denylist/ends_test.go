@@ -87,7 +87,7 @@ func TestRefreshTellsTheVersionOfAnOldRow(t *testing.T) {
 func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
-		l, s := listIn(t, e, window)
+		_, s := listIn(t, e, window)
 		const many = 1203 // more than two pages
 		err := s.Write(t.Context(), func(tx store.Tx) error {
 			for i := range many {
@@ -104,7 +104,7 @@ func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		raw(t, s, "UPDATE meta SET rows_epoch = epoch")
-		l = listOn(t, s, window)
+		l := listOn(t, s, window)
 		over := func(g denylist.Grant) bool { return g.Subject == "user1" || g.Created >= many-3 }
 		if n, err := l.RevokeWhere(t.Context(), over); n != many/3+2 || err != nil {
 			t.Errorf("%d, %v; want %d", n, err, many/3+2)
