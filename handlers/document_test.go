@@ -10,10 +10,11 @@ import (
 
 // The guide to the code names no function, type or field that is gone.
 func TestNamesInTheGuideToTheCodeExist(t *testing.T) {
-	guide, err := os.ReadFile("../docs/code.md")
+	text, err := os.ReadFile("../docs/code.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	guide, _, _ := strings.Cut(string(text), "## Codes in test names") // which are no names of the code
 	var code strings.Builder
 	for _, pattern := range []string{"*/*.go", "*/*/*.go"} {
 		files, err := filepath.Glob("../" + pattern)
@@ -31,7 +32,7 @@ func TestNamesInTheGuideToTheCodeExist(t *testing.T) {
 			code.Write(text)
 		}
 	}
-	names := regexp.MustCompile("`(?:[a-z]+\\.)*([A-Za-z]+)`").FindAllStringSubmatch(string(guide), -1)
+	names := regexp.MustCompile("`(?:[a-z]+\\.)*([A-Za-z]+)`").FindAllStringSubmatch(guide, -1)
 	if len(names) < 30 {
 		t.Errorf("the guide has %d names", len(names))
 	}
