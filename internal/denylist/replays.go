@@ -40,7 +40,7 @@ func (c *replayCounts) take() map[string]int64 {
 
 // countReplays flushes until ctx ends, and then once more.
 func (l *List) countReplays(ctx context.Context) {
-	l.every(ctx, flushEvery, "counting replays", func() error { return l.flushReplays(ctx) })
+	l.every(ctx, flushEvery, "counting replays fails, what is known stays", "counting replays works again", func() error { return l.flushReplays(ctx) })
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushEvery)
 	defer cancel()
 	if err := l.flushReplays(last); err != nil {

@@ -110,21 +110,21 @@ func (l *List) ReadAt() time.Time {
 func (l *List) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() {
-		l.every(ctx, pollEvery, "following revocations", func() error { return l.poll(ctx, l.store.Now()) })
+		l.every(ctx, pollEvery, "following revocations fails, what is known stays", "following revocations works again", func() error { return l.poll(ctx, l.store.Now()) })
 	})
 	all.Go(func() {
-		l.every(ctx, pruneEvery, "pruning", func() error { return l.Prune(ctx, l.store.Now()) })
+		l.every(ctx, pruneEvery, "pruning fails, what is known stays", "pruning works again", func() error { return l.Prune(ctx, l.store.Now()) })
 	})
 	all.Go(func() {
-		l.every(ctx, trimEvery, "ending the oldest grants", func() error { return l.Trim(ctx) })
+		l.every(ctx, trimEvery, "ending the oldest grants fails, what is known stays", "ending the oldest grants works again", func() error { return l.Trim(ctx) })
 	})
 	all.Go(func() { l.countReplays(ctx) })
 	all.Wait()
 }
 
 // every calls do until ctx ends, and logs when it begins to fail and when it works again.
-func (l *List) every(ctx context.Context, interval time.Duration, what string, do func() error) {
-	failing := background.Condition{Log: l.log, Level: slog.LevelWarn, Begin: what + " fails, what is known stays", End: what + " works again"}
+func (l *List) every(ctx context.Context, interval time.Duration, begin, end string, do func() error) {
+	failing := background.Condition{Log: l.log, Level: slog.LevelWarn, Begin: begin, End: end}
 	background.Every(ctx, interval, func() { failing.Fails(ctx, do()) })
 }
 
