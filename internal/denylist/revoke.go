@@ -25,27 +25,26 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 		case err != nil:
 			return err
 		case !found:
-			return insertGrant(tx, g, epoch, 0, 0, at)
-		case row.RevokedAt != 0:
-			return nil
+			err = insertGrant(tx, g, epoch, 0, 0, at)
+		case row.RevokedAt == 0:
+			err = verdict{write: revoke}.apply(tx, g, epoch, at)
 		}
-		return verdict{write: revoke}.apply(tx, g, epoch, at)
+		if err != nil {
+			return err
+		}
+		return forgetConsent(tx, g)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		l.revoked.add(g.ID, at)
 	}
-	l.revoked.add(g.ID, at)
-	return l.forgetConsent(ctx, g)
+	return err
 }
 
 // forgetConsent makes the other live grants of g's user and client no evidence of a
-// consent any more.
-func (l *List) forgetConsent(ctx context.Context, g Grant) error {
-	_, err := l.batches(ctx, func(after string) (string, []any) {
-		return `UPDATE grants SET consent_hash = '' WHERE id IN (SELECT id FROM grants
-			WHERE sub = $1 AND id > $2 AND revoked_at = 0 AND client_hash = $3 AND id <> $4 AND consent_hash <> '' ORDER BY id LIMIT $5)
-			RETURNING id`, []any{g.Subject, after, g.ClientHash, g.ID, revokeBatch}
-	})
+// consent any more. There are few of them, see [List.Trim].
+func forgetConsent(tx store.Tx, g Grant) error {
+	_, err := tx.Exec(`UPDATE grants SET consent_hash = '' WHERE sub = $1 AND revoked_at = 0 AND client_hash = $2 AND id <> $3 AND consent_hash <> ''`,
+		g.Subject, g.ClientHash, g.ID)
 	return err
 }
 

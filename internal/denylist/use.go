@@ -53,17 +53,15 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 		}
 		at = max(now.UnixMilli(), row.RotatedAt) // the clock of another replica may be ahead
 		v = decide(row, found, gen, at, l.options.Window.Milliseconds())
-		return v.apply(tx, g, epoch, at)
+		if err := v.apply(tx, g, epoch, at); err != nil || v.write != revoke {
+			return err
+		}
+		return forgetConsent(tx, g)
 	})
 	if err != nil {
 		return 0, err
 	}
 	l.note(g, gen, v, at)
-	if v.write == revoke {
-		if err := l.forgetConsent(ctx, g); err != nil {
-			l.log.Warn("a consent is remembered although one of its grants was revoked", "gid", g.ID, "err", err)
-		}
-	}
 	return v.next, v.err
 }
 

@@ -60,7 +60,7 @@ func TestChaosSeedIsPrintedOrRefused(t *testing.T) {
 // lost and refused, and keys rotate; and so does a replica that has nothing but the
 // published keys.
 func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
-	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=1s", "SIGNET_KEY_ROTATION=4s"}, "--demo", chaosFlag)
+	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=5s", "SIGNET_KEY_ROTATION=4s"}, "--demo", chaosFlag)
 	replica := d.Beside()
 	replica.Args = []string{"serve", "--role", "mcp"}
 	replica.Start()

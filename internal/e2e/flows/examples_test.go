@@ -157,8 +157,8 @@ func statefulTools(t *testing.T, session *sdk.ClientSession) {
 	if got := e2e.CallTool(t, session, "whoami", nil); got != "You are demo_user" {
 		t.Errorf("whoami says %q", got)
 	}
-	if got := names(t, session); !slices.Equal(got, []string{"whoami"}) {
-		t.Errorf("tools are %v, want whoami alone", got)
+	if got := names(t, session); !slices.Equal(got, []string{"whoami", "wipe"}) { // wipe is what a step-up reaches
+		t.Errorf("tools are %v, want whoami and wipe", got)
 	}
 	if res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "wipe"}); err == nil {
 		t.Errorf("wipe without the scope admin gave %+v", res)
