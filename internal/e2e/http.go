@@ -30,7 +30,7 @@ func Fetch(t *testing.T, c *http.Client, from string) (status int, body string) 
 	return resp.StatusCode, string(b)
 }
 
-func GetJSON(t *testing.T, at string) (map[string]any, *http.Response) {
+func GetJSON(t testing.TB, at string) (map[string]any, *http.Response) {
 	t.Helper()
 	resp, err := http.Get(at)
 	if err != nil {

@@ -207,6 +207,39 @@ func (p *Program) Signet(stdin string, args ...string) (stdout, stderr string, s
 	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
 }
 
+// TakesUp changes the file of users or of clients and waits until the server has the new
+// content in use: its generation in /readyz moves.
+func (p *Program) TakesUp(file string, change func()) {
+	p.T.Helper()
+	generation := func() float64 {
+		doc, _ := GetJSON(p.T, p.URL()+"/readyz")
+		n, ok := doc[file].(float64)
+		if !ok {
+			p.T.Fatalf("/readyz has no generation of %s: %v", file, doc)
+		}
+		return n
+	}
+	before := generation()
+	change()
+	Eventually(p.T, func() bool { return generation() > before })
+}
+
+// AddUser adds a user by a command, and waits until a server that runs knows the user.
+func (p *Program) AddUser(name, password string, args ...string) {
+	p.T.Helper()
+	add := func() {
+		p.T.Helper()
+		if out, errOut, status := p.Signet(password+"\n", append([]string{"user", "add", name, "--password-stdin"}, args...)...); status != 0 {
+			p.T.Fatalf("user add: %d %s%s", status, out, errOut)
+		}
+	}
+	if p.process == nil || !p.process.Running() {
+		add()
+		return
+	}
+	p.TakesUp("users", add)
+}
+
 // Restart stops the process and starts it again.
 func (p *Program) Restart() {
 	p.T.Helper()

@@ -20,11 +20,7 @@ func flooded(t *testing.T, clients int) (d *e2e.Program, metrics string, familie
 	t.Helper()
 	metrics = "127.0.0.1:" + e2e.FreePort(t)
 	d = e2e.Start(t, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_METRICS_LISTEN=" + metrics, "SIGNET_TRUSTED_PROXIES=127.0.0.0/8", e2e.WideLimits, "GOMAXPROCS=1"}, "--demo")
-	if _, errOut, status := d.Signet("correct horse battery staple\n", "user", "add", "ann", "--password-stdin"); status != 0 {
-		t.Fatal(errOut)
-	}
-	d.Stop() // it would look at the users file in a second
-	d.Start()
+	d.AddUser("ann", "correct horse battery staple")
 	for range clients {
 		client, tok := d.Login()
 		families = append(families, &e2e.Refreshing{Client: client.ID, Handle: tok.RefreshToken})
@@ -101,13 +97,13 @@ func TestFloodOfLoginsLeavesRefreshesAlone_INV20(t *testing.T) {
 	}
 	t.Logf("logins: %v\nrefreshes: %v\nhealth: %v", logins, tokens, health)
 	if logins.Failures > 0 || len(logins.Good) == 0 || len(logins.Refused) == 0 || e2e.Percentile(logins.Good, 90) > 5*time.Second {
-		t.Errorf("logins: %v; want some to be served within two seconds, and the rest refused", logins)
+		t.Errorf("logins: %v; want some to be served, nine of ten within 5 s, and the rest refused", logins)
 	}
 	if tokens.Failures > 0 || len(tokens.Refused) > 0 || e2e.Percentile(tokens.Good, 90) > time.Second {
-		t.Errorf("refreshes beside them: %v", tokens)
+		t.Errorf("refreshes beside them: %v; want nine of ten within a second, and none refused", tokens)
 	}
 	if health.Failures > 0 || len(health.Refused) > 0 || e2e.Percentile(health.Good, 90) > time.Second {
-		t.Errorf("health probes beside them: %v", health)
+		t.Errorf("health probes beside them: %v; want nine of ten within a second, and none refused", health)
 	}
 }
 

@@ -29,9 +29,7 @@ func BenchmarkOverload(b *testing.B) {
 		b.Fatalf("%v: %s", err, out)
 	}
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_ACCESS_TTL=1h", "SIGNET_TRUSTED_PROXIES=127.0.0.0/8", e2e.WideLimits}, "--demo")
-	if _, errOut, status := d.Signet("correct horse battery staple\n", "user", "add", "ann", "--password-stdin"); status != 0 {
-		b.Fatal(errOut)
-	}
+	d.AddUser("ann", "correct horse battery staple")
 	d.Stop()
 	d.Prefix = core
 	d.Start()

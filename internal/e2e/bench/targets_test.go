@@ -226,9 +226,7 @@ func serveSame(b *testing.B, from, to string) {
 // measureLogin signs in with a real user of the users file.
 func measureLogin(b *testing.B, core []string, r *report) {
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits})
-	if _, errOut, status := d.Signet("correct horse battery staple\n", "user", "add", "ann", "--password-stdin"); status != 0 {
-		b.Fatal(errOut)
-	}
+	d.AddUser("ann", "correct horse battery staple")
 	d.Stop()
 	d.Prefix = core
 	d.Start()

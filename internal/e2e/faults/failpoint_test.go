@@ -16,6 +16,7 @@ import (
 
 	"signet/internal/e2e"
 	"signet/internal/seal"
+	"signet/internal/test/process"
 )
 
 // The tests in this file kill the program at named points on the way of a request
@@ -43,7 +44,7 @@ func killedAt(d *e2e.Program, point, path string, form url.Values) {
 	}
 	select {
 	case <-d.Ended():
-	case <-time.After(10 * time.Second):
+	case <-time.After(process.Patience):
 		d.T.Fatalf("not killed at %s:\n%s", point, d.Output())
 	}
 	d.Start()

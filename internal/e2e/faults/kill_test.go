@@ -20,6 +20,7 @@ import (
 	"signet/internal/e2e"
 	"signet/internal/test/journal"
 	"signet/internal/test/person"
+	"signet/internal/test/process"
 )
 
 // A kill at any moment loses nothing that was acknowledged and brings nothing back:
@@ -316,7 +317,7 @@ type worker struct {
 
 func newWorker(t *testing.T, d *e2e.Program, j *journal.Journal, id int, seed uint64) *worker {
 	w := &worker{t: t, d: d, j: j, id: id, random: rand.New(rand.NewPCG(seed, uint64(id)+1))}
-	w.http = &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}
+	w.http = &http.Client{Transport: &http.Transport{}, Timeout: process.Patience}
 	w.person = person.Over(w, "demo_user", "demo_password")
 	return w
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"signet/internal/e2e"
+	"signet/internal/test/process"
 )
 
 // harm is something that is done to the files in a data directory.
@@ -295,10 +297,18 @@ func loadWhile(t *testing.T, d *e2e.Program, holders []*holder, do func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
+	var answers atomic.Int64
+	more := func(n int64) {
+		t.Helper()
+		enough := answers.Load() + n
+		e2e.Eventually(t, func() bool { return answers.Load() >= enough || t.Failed() })
+	}
 	for i, h := range holders {
 		done.Go(func() {
 			for ctx.Err() == nil {
-				switch status := h.refresh(t, d); status {
+				status := h.refresh(t, d)
+				answers.Add(1)
+				switch status {
 				case http.StatusOK:
 				case http.StatusServiceUnavailable:
 					time.Sleep(10 * time.Millisecond)
@@ -309,9 +319,9 @@ func loadWhile(t *testing.T, d *e2e.Program, holders []*holder, do func()) {
 			}
 		})
 	}
-	time.Sleep(100 * time.Millisecond) // of load before
+	more(30) // of load before
 	do()
-	time.Sleep(200 * time.Millisecond) // and after
+	more(30) // and after
 	cancel()
 	done.Wait()
 }
@@ -344,7 +354,7 @@ func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			before := e2e.Hashes(t, dir)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), process.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, signet, "serve")
 			cmd.Env = append(d.Env, "SIGNET_DATA_DIR="+dir)

@@ -18,11 +18,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"signet/internal/e2e"
 	"signet/internal/seal"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/process"
 )
 
 const nginxFile = "deploy/nginx/signet.conf"
@@ -234,7 +234,7 @@ func TestShippedNginxStreams(t *testing.T) {
 	t.Cleanup(srv.Close)
 	t.Cleanup(goOn)
 	n := e.certify()(all(srv.Listener.Addr().String()))
-	c := &http.Client{Transport: n.transport, Timeout: 20 * time.Second}
+	c := &http.Client{Transport: n.transport, Timeout: process.Patience}
 	resp, err := c.Get(n.url + "/mcp")
 	if err != nil {
 		t.Fatal(err)

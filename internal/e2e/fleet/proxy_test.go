@@ -359,7 +359,7 @@ func TestEventsStreamThroughNginx_Row89(t *testing.T) {
 
 	token := e2e.TokenFor(t, d, public+"/sse", "demo_user", "demo_password")
 	client := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), process.Patience)
 	defer cancel()
 	session, err := client.Connect(ctx, &sdk.SSEClientTransport{Endpoint: public + "/sse", HTTPClient: &http.Client{Transport: withToken{token, n.transport}}}, nil)
 	if err != nil {

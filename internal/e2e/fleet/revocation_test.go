@@ -12,6 +12,7 @@ import (
 	"signet/internal/e2e"
 	"signet/internal/seal"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/process"
 	"signet/jwt"
 )
 
@@ -215,7 +216,7 @@ func TestRevocationEndsOpenStreams_G04(t *testing.T) {
 		select {
 		case <-ended:
 			t.Logf("%s: ended after %s", where, time.Since(began).Round(10*time.Millisecond))
-		case <-time.After(10 * time.Second):
+		case <-time.After(process.Patience):
 			t.Errorf("%s: still open after %s", where, time.Since(began))
 		}
 	}
@@ -255,11 +256,11 @@ func TestFeedGrowsOldDuringAnOutage_G04_M02(t *testing.T) {
 	_, tok := d.Login()
 	client.Revoke(t, gone.RefreshToken)
 	for _, replica := range []*e2e.Program{closed, open} {
-		until(t, replica, gone.AccessToken, 401, 10*time.Second)
-		until(t, replica, tok.AccessToken, 200, 10*time.Second)
+		until(t, replica, gone.AccessToken, 401, process.Patience)
+		until(t, replica, tok.AccessToken, 200, process.Patience)
 	}
 	database.Set(pgtest.Reset)
-	t.Logf("failing closed after %s", until(t, closed, tok.AccessToken, 503, 20*time.Second).Round(10*time.Millisecond))
+	t.Logf("failing closed after %s", until(t, closed, tok.AccessToken, 503, process.Patience).Round(10*time.Millisecond))
 	if age := time.Since(time.Unix(feed(d).IssuedAt, 0)); age < 3*time.Second {
 		t.Errorf("the feed looks %s old, as if the store had been read", age)
 	}
@@ -282,8 +283,8 @@ func TestFeedGrowsOldDuringAnOutage_G04_M02(t *testing.T) {
 		t.Errorf("a good token where nothing is refused for the feed's age: %d", got)
 	}
 	database.Set(pgtest.Pass)
-	until(t, closed, tok.AccessToken, 200, 20*time.Second)
-	until(t, closed, gone.AccessToken, 401, 10*time.Second)
+	until(t, closed, tok.AccessToken, 200, process.Patience)
+	until(t, closed, gone.AccessToken, 401, process.Patience)
 }
 
 // An issuer without a feed, as older ones are, is told in the log and means what was
@@ -327,7 +328,7 @@ func TestIssuerWithoutAFeedIsReported_G04(t *testing.T) {
 	e2e.Eventually(t, func() bool { return len(proxy.Exchanges("/.well-known/revoked")) > asked+3 })
 	check("an access token in its place")
 	proxy.Instead(nil) // the issuer is replaced by one that has a feed
-	until(t, closed, tok.AccessToken, 200, 10*time.Second)
+	until(t, closed, tok.AccessToken, 200, process.Patience)
 	_, feed := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
 	for where, endpoint := range map[string]string{"with the store": d.URL() + "/mcp", "replica": open.URL() + "/mcp"} {
 		if got := e2e.Call(t, endpoint, feed); got != 401 {

@@ -43,7 +43,7 @@ func TestSignetCallLivesWithChaos(t *testing.T) {
 // A random seed is printed, a wrong one refused.
 func TestChaosSeedIsPrintedOrRefused(t *testing.T) {
 	d := e2e.Start(t, nil, "--chaos")
-	e2e.Eventually(t, func() bool { return strings.Contains(d.Output(), "The same again: --chaos=") })
+	d.WaitFor("The same again: --chaos=")
 	d.Stop()
 	for _, seed := range []string{"0", "-1", "x"} {
 		if _, errOut, status := d.Signet("", "serve", "--chaos="+seed); status != e2e.ExitWrongUse || !strings.Contains(errOut, "seed") {

@@ -3,7 +3,6 @@ package flows
 import (
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -143,13 +142,11 @@ func TestRestartKeepsWhatClientsHold_Row42(t *testing.T) {
 // runs, and stop doing so when they are changed.
 func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	d := e2e.Start(t, nil)
-	if out, errOut, status := d.Signet("correct horse battery\n", "user", "add", "ann", "--email", "ann@example.com", "--scope", "read", "--password-stdin"); status != 0 {
-		t.Fatalf("user add: %d %s%s", status, out, errOut)
-	}
-	out, errOut, status := d.Signet("", "client", "add", "my-app", "--redirect-uri", "https://app.example/cb", "--post-logout-redirect-uri", "https://app.example/bye", "--public", "--json")
-	if status != 0 {
-		t.Fatalf("client add: %d %s", status, errOut)
-	}
+	d.AddUser("ann", "correct horse battery", "--email", "ann@example.com", "--scope", "read")
+	var out string
+	d.TakesUp("clients", func() {
+		out = d.Must("client", "add", "my-app", "--redirect-uri", "https://app.example/cb", "--post-logout-redirect-uri", "https://app.example/bye", "--public", "--json")
+	})
 	var added struct {
 		ID  string   `json:"client_id"`
 		Bye []string `json:"post_logout_redirect_uris"`
@@ -158,17 +155,7 @@ func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 		t.Fatalf("client add printed %s (%v)", out, err)
 	}
 	client := &e2e.Client{Issuer: d.Issuer, RedirectURI: "https://app.example/cb", ID: "my-app"}
-	var code string
-	e2e.Eventually(t, func() bool { // the file is looked at once a second at most
-		resp, err := http.DefaultTransport.RoundTrip(httptest.NewRequest("GET", client.AuthorizationURL("s"), nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode == 303
-	})
-	code = client.Code(t, "ann", "correct horse battery")
-	tok := client.Exchange(t, code)
+	tok := client.Exchange(t, client.Code(t, "ann", "correct horse battery"))
 	if tok.Scope != "read" {
 		t.Errorf("scope %q, want what the user has: read", tok.Scope)
 	}
@@ -179,16 +166,10 @@ func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("after a restart: %d %+v", status, next)
 	}
-	if _, errOut, status := d.Signet("", "user", "disable", "ann"); status != 0 {
-		t.Fatalf("user disable: %s", errOut)
+	d.TakesUp("users", func() { d.Must("user", "disable", "ann") })
+	if again, status := client.Refresh(t, next.RefreshToken); status != 400 || again.Error != "invalid_grant" {
+		t.Errorf("a user who was disabled: %d %+v, want invalid_grant", status, again)
 	}
-	e2e.Eventually(t, func() bool {
-		again, status := client.Refresh(t, next.RefreshToken)
-		if status == 200 {
-			next = again
-		}
-		return status == 400 && again.Error == "invalid_grant"
-	})
 }
 
 // The demo's names are good under --demo only, also on data that a demo has used.

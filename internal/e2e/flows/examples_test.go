@@ -64,13 +64,10 @@ func TestFileCredentialsExample_Row34(t *testing.T) {
 
 	// The same file as the users of a server.
 	d := e2e.Start(t, nil)
-	if _, errOut, status := d.Signet("", "user", "import", filepath.Join(dir, "users.txt")); status != 0 {
-		t.Fatalf("user import: %s", errOut)
+	d.TakesUp("users", func() { d.Must("user", "import", filepath.Join(dir, "users.txt")) })
+	if _, out, _ := d.Signet("dogs\n", "call", "whoami", "--server", d.Issuer+"/mcp", "--username", "bob"); !strings.Contains(out, "Done.") {
+		t.Errorf("bob's call says %s", out)
 	}
-	e2e.Eventually(t, func() bool { // the file is looked at once a second at most
-		_, out, _ := d.Signet("dogs\n", "call", "whoami", "--server", d.Issuer+"/mcp", "--username", "bob")
-		return strings.Contains(out, "Done.")
-	})
 }
 
 func TestVerifierExample_Row34(t *testing.T) {
@@ -102,11 +99,7 @@ func TestStatefulExample_Row45(t *testing.T) {
 	port := e2e.FreePort(t)
 	base := "http://localhost:" + port
 	d := e2e.Start(t, []string{"SIGNET_RESOURCES=" + base + "/mcp," + base + "/sse"}, "--demo")
-	if _, errOut, status := d.Signet("bucket of violet yarn\n", "user", "add", "eve", "--scope", "read", "--password-stdin"); status != 0 {
-		t.Fatal(errOut)
-	}
-	d.Stop()
-	d.Start() // or the file is read again a second later
+	d.AddUser("eve", "bucket of violet yarn", "--scope", "read")
 	e2e.StartExample(t, "stateful", base+"/mcp", "SIGNET_ISSUER="+d.Issuer, "BASE_URL="+base, "LISTEN=127.0.0.1:"+port)
 	for _, path := range []string{"/mcp", "/sse"} {
 		if status, _ := e2e.Fetch(t, http.DefaultClient, base+path); status != 401 {

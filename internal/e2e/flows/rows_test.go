@@ -76,9 +76,8 @@ func TestRequestsWithoutATokenAreChallenged_Row04(t *testing.T) {
 // no client leaves the code as it was.
 func TestClientsAuthenticateInEveryWay_Row08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
-	conf := d.Confidential()
-	d.Stop()
-	d.Start() // the file is looked at once a second at most
+	var conf *e2e.Client
+	d.TakesUp("clients", func() { conf = d.Confidential() })
 	send := func(code string, user, password string, form url.Values) (e2e.Tokens, int, http.Header) {
 		t.Helper()
 		form.Set("grant_type", "authorization_code")

@@ -56,16 +56,8 @@ func embed(t *testing.T, level slog.Level, change func(*server.Options)) *embedd
 			t.Error(err)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		res, err := http.Get("http://" + e.options.Listen + "/livez")
-		if err == nil {
-			res.Body.Close()
-			return e
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	e2e.Eventually(t, func() bool { return strings.Contains(e.log.String(), `"msg":"serving"`) })
+	return e
 }
 
 // document fetches a JSON document from the address that the server listens on.

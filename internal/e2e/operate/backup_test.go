@@ -34,9 +34,7 @@ func keyIDs(t *testing.T, d *e2e.Program) (ids []string) {
 
 func addAnn(d *e2e.Program) {
 	d.T.Helper()
-	if _, errOut, status := d.Signet("walnut radio summer ladder", "user", "add", "ann", "--password-stdin"); status != 0 {
-		d.T.Fatal(errOut)
-	}
+	d.AddUser("ann", "walnut radio summer ladder")
 }
 
 // loginAs brings the tokens of a client that is registered.

@@ -168,7 +168,8 @@ func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 			}
 		})
 	}
-	for range 8 {
+	keysSeen := func() int { mu.Lock(); defer mu.Unlock(); return len(signed) }
+	for n := 0; n < 8 || keysSeen() < 4 && n < 60 && !t.Failed(); n++ {
 		if out, errOut, status := d.Signet("", "key", "rotate"); status != 0 || !strings.Contains(out, " signs ") {
 			t.Errorf("key rotate: %d %s%s", status, out, errOut)
 		}
@@ -180,7 +181,7 @@ func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 		t.FailNow()
 	}
 	if len(signed) < 4 {
-		t.Errorf("%d keys signed in 8 s with a period of 4 s and rotations: the test is idle", len(signed))
+		t.Errorf("%d keys signed while others were brought forward: the test is idle", len(signed))
 	}
 	now := newHeaderCache(t, d.Issuer)
 	for kid := range signed { // their tokens live for minutes

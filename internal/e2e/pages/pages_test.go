@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -33,10 +32,7 @@ func tab(b *e2e.Browser, want string) {
 func withAnn(t *testing.T, settings ...string) (*e2e.Program, *e2e.Client) {
 	t.Helper()
 	d := e2e.Start(t, settings)
-	if _, errOut, status := d.Signet(e2e.AnnsPassword+"\n", "user", "add", "ann", "--email", "ann@example.com", "--scope", "read write", "--password-stdin"); status != 0 {
-		t.Fatalf("user add: %d %s", status, errOut)
-	}
-	time.Sleep(1100 * time.Millisecond) // the server looks at the file once a second
+	d.AddUser("ann", e2e.AnnsPassword, "--email", "ann@example.com", "--scope", "read write")
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
 	back := e2e.SignIn(t, client.AuthorizationURL("s"), "ann", e2e.AnnsPassword)
 	tok := client.Exchange(t, back.Query().Get("code"))

@@ -7,11 +7,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
 	"signet/internal/e2e"
+	"signet/internal/test/process"
 )
 
 // webClient is what an MCP client in a browser does, such as the Inspector's page on
@@ -71,7 +71,7 @@ func TestClientInABrowserConnects(t *testing.T) {
 	run := func(from string) map[string]any {
 		t.Helper()
 		b.Do(chromedp.Navigate(from), chromedp.WaitReady(chromedp.CSS(`#client`)))
-		ctx, cancel := context.WithTimeout(b.Ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(b.Ctx, process.Patience)
 		defer cancel()
 		arguments, err := json.Marshal([]string{d.Issuer + "/mcp", tok.AccessToken})
 		if err != nil {

@@ -73,7 +73,7 @@ func TestClusterSurvivesOutages(t *testing.T) {
 			t.Errorf("without %s: %+v, want %+v", tt.name, got, tt.want)
 		}
 		tt.back()
-		took := eventually(t, 20*time.Second, "all is as before after "+tt.name+" was away", func() bool { return look(c, h, client, &tok) == fine })
+		took := eventually(t, "all is as before after "+tt.name+" was away", func() bool { return look(c, h, client, &tok) == fine })
 		t.Logf("after %s was away, all is as before in %s", tt.name, took.Round(100*time.Millisecond))
 	}
 }

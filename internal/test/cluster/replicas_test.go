@@ -11,15 +11,16 @@ import (
 	"signet/internal/seal"
 	"signet/internal/test/cluster"
 	"signet/internal/test/person"
+	"signet/internal/test/process"
 )
 
 // eventually waits for a condition and returns how long that took.
-func eventually(t *testing.T, limit time.Duration, what string, done func() bool) time.Duration {
+func eventually(t *testing.T, what string, done func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for !done() {
-		if time.Since(began) > limit {
-			t.Fatalf("not after %s: %s", limit, what)
+		if time.Since(began) > process.Patience {
+			t.Fatalf("not after %s: %s", process.Patience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -96,7 +97,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 	c := start(t, cluster.Options{})
 	h := newHTTP()
 
-	t.Run("M01_E05_hundred refreshes of one handle", func(t *testing.T) {
+	t.Run("hundred refreshes of one handle, M01, E05", func(t *testing.T) {
 		client, tok := login(t, c, h, demoPerson())
 		answers := everywhere(c, 100, func(base string) (r reply) {
 			for range 5 { // 503 is what a busy machine says, and keeps
@@ -130,7 +131,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 		}
 	})
 
-	t.Run("G04_revocation reaches every replica", func(t *testing.T) {
+	t.Run("revocation reaches every replica, G04", func(t *testing.T) {
 		client, tok := login(t, c, h, demoPerson())
 		for _, r := range c.MCP {
 			if got := call(h, r.URL, tok.Access, "whoami", struct{}{}); got.status != 200 || !strings.Contains(got.body, cluster.User) {
@@ -165,7 +166,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 		all.Wait()
 	})
 
-	t.Run("E13_disabled user", func(t *testing.T) {
+	t.Run("disabled user, E13", func(t *testing.T) {
 		add := c.Command(t.Context(), "user", "add", "carol", "--scope", "read", "--password-stdin")
 		add.Stdin = strings.NewReader("walnut radio summer ladder\n")
 		if out, err := add.CombinedOutput(); err != nil {
@@ -173,7 +174,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 		}
 		var client registered
 		var tok tokens
-		eventually(t, 10*time.Second, "the new user can sign in", func() bool {
+		eventually(t, "the new user can sign in", func() bool {
 			var r reply
 			if client, r = register(h, c.URL); client.id == "" {
 				t.Fatal(r.label())
@@ -189,7 +190,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		for _, r := range c.Auth {
-			took := eventually(t, 5*time.Second, r.Name+" refuses a disabled user", func() bool {
+			took := eventually(t, r.Name+" refuses a disabled user", func() bool {
 				got := postForm(h, r.URL+"/introspect", url.Values{"token": {tok.Refresh}, "client_id": {client.id}})
 				return strings.TrimSpace(got.body) == `{"active":false}`
 			})
@@ -200,8 +201,8 @@ func TestClusterServesAsOneServer(t *testing.T) {
 		}
 	})
 
-	t.Run("D10_no artefact passes for another", func(t *testing.T) { crossTypes(t, c, h) })
-	t.Run("INV21_rolling restart", func(t *testing.T) { rollingRestart(t, c, h) })
+	t.Run("no artefact passes for another, D10", func(t *testing.T) { crossTypes(t, c, h) })
+	t.Run("rolling restart, INV21", func(t *testing.T) { rollingRestart(t, c, h) })
 }
 
 // crossTypes presents each artefact in every other's place.

@@ -55,7 +55,7 @@ func URL(t testing.TB) string {
 // Exec runs a statement of the test's own, outside of any store.
 func Exec(t testing.TB, url, query string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {
