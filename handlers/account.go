@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +21,9 @@ import (
 type accountData struct {
 	Token        string // ties the forms to the session
 	Account      string
-	Grants       []grantData
+	Apps         []appData
+	Previous     int // number of the page before, 0: none
+	Next         int
 	Password     bool   // the user can change the password here
 	EndsSessions bool   // signing out everywhere ends every session of the user
 	Done         string // the action just done, as the end of a message's key
@@ -29,7 +32,14 @@ type accountData struct {
 	Reason       string // why the new password is refused, in English
 }
 
-// grantData is one connected application.
+// appData is one connected application.
+type appData struct {
+	Client, Key string      // Key is the hash of its id
+	Count       int         // of its grants
+	Grants      []grantData // the newest of them
+}
+
+// grantData is one sign-in with an application.
 type grantData struct {
 	ID, Client  string
 	Scopes      []string
@@ -64,17 +74,55 @@ func (e *endpoints) accountPage(r *http.Request) (any, error) {
 	return e.showAccount(r, who, data, http.StatusOK, now)
 }
 
+// The size of the account page: applications on one page, and grants of each.
+const (
+	appsShown   = 20
+	grantsShown = 5
+)
+
+// showAccount shows the page of applications that the query asks for, or the first one.
 func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData, status int, now time.Time) (any, error) {
 	grants, err := e.o.Denylist.Grants(r.Context(), who.user.Subject, now)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	for _, g := range grants {
-		data.Grants = append(data.Grants, describeGrant(g))
-	}
+	data.Apps, data.Previous, data.Next = pageOf(byApp(grants), r.URL.Query().Get("page"))
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
 	data.Password, data.EndsSessions = e.o.ChangePassword != nil && who.user.Version != "", e.o.EndSessions != nil && who.user.Version != ""
 	return page{name: "account", status: status, data: data}, nil
+}
+
+// byApp groups grants, which are sorted, by application. The order is that of the newest
+// grant of each.
+func byApp(grants []denylist.Grant) (apps []appData) {
+	at := map[string]int{}
+	for _, g := range grants {
+		i, ok := at[g.ClientHash]
+		if !ok {
+			i = len(apps)
+			at[g.ClientHash] = i
+			apps = append(apps, appData{Client: plain(g.ClientName, maxName), Key: g.ClientHash})
+		}
+		if apps[i].Count++; apps[i].Count <= grantsShown {
+			apps[i].Grants = append(apps[i].Grants, describeGrant(g))
+		}
+	}
+	return apps
+}
+
+// pageOf returns one page of the applications, and the numbers of its neighbours. A number
+// that is none of a page means the last page or the first.
+func pageOf(apps []appData, number string) (shown []appData, previous, next int) {
+	pages := max(1, (len(apps)+appsShown-1)/appsShown)
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		n = 1
+	}
+	n = min(max(n, 1), pages)
+	if n < pages {
+		next = n + 1
+	}
+	return apps[(n-1)*appsShown : min(n*appsShown, len(apps))], n - 1, next
 }
 
 func describeGrant(g denylist.Grant) grantData {
@@ -138,12 +186,14 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 	switch action {
 	case "disconnect":
 		return e.disconnect(r, who, now)
+	case "disconnect_all":
+		return e.disconnectAll(r, who, now)
 	case "sign_out":
 		return e.signOut(r, who, "")
 	case "sign_out_all":
 		return e.signOutEverywhere(r, who, now)
 	}
-	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, password, sign_out or sign_out_all")
+	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, disconnect_all, password, sign_out or sign_out_all")
 }
 
 // disconnect revokes one of the user's grants. The answer is the same if the grant is
@@ -160,6 +210,17 @@ func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (an
 		return done, nil
 	}
 	return done, e.endGrant(r, event{name: "revoke", reason: "by the user"}, g, now)
+}
+
+// disconnectAll revokes all of the user's grants to one client.
+func (e *endpoints) disconnectAll(r *http.Request, who signedIn, now time.Time) (any, error) {
+	ev := event{name: "revoke", subject: who.user.Subject, reason: "by the user"}
+	_, err := e.o.Denylist.RevokeClient(r.Context(), who.user.Subject, r.PostForm.Get("client"), now)
+	if err != nil {
+		err = unavailable(err)
+	}
+	e.audit(r, ev, err)
+	return redirect{to: e.path + "/account?done=disconnected"}, err
 }
 
 // changePassword sets a new password for a user who knows the current one. Everything

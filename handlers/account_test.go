@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"signet/handlers"
+	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/internal/test/authtest"
 	"signet/users"
 )
@@ -286,5 +289,66 @@ func TestLogo(t *testing.T) {
 	again := s.Do(t, request("GET", authtest.Issuer+"/assets/logo", "", "If-None-Match", h.Get("ETag")))
 	if again.StatusCode != http.StatusNotModified || again.Body != "" {
 		t.Errorf("%d %q", again.StatusCode, again.Body)
+	}
+}
+
+// The page groups what is connected by application, and stays short whatever a user has
+// connected.
+func TestAccountPageIsGroupedAndPaged(t *testing.T) {
+	s := authtest.New(t)
+	now := s.Store.Now()
+	err := s.Store.Write(t.Context(), func(tx store.Tx) error {
+		for i := range 900 { // of 45 applications, 20 each
+			_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
+				VALUES ($1, 1, 0, 0, 'alice', $2, $3, 'h', 'mcp:read', 'https://mcp.test/a', $4, $5)`,
+				seal.NewID(now.AddDate(0, 1, 0)), fmt.Sprint("hash", i%45), fmt.Sprintf("Application %02d", i%45), now.Unix()-900+int64(i), now.AddDate(0, 1, 0).Unix())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBrowser()
+	openAccount(t, b, "alice")
+	names := map[string]int{}
+	for number, want := range map[string]struct{ apps, first int }{
+		"1": {20, 44}, "2": {20, 24}, "3": {5, 4}, "": {20, 44}, "x": {20, 44}, "-1": {20, 44}, "99999999999999999999": {20, 44}, "77": {5, 4},
+	} {
+		page := b.Get(t, "/account?page="+number)
+		if n := strings.Count(page.Body, "<h3>"); n != want.apps || !strings.Contains(page.Body, fmt.Sprintf("Application %02d", want.first)) {
+			t.Errorf("page %q: %d applications: %.2000s", number, n, text(page))
+		}
+		if n := len(hidden(page, "grant")); n != 5*want.apps || len(page.Body) > 200<<10 {
+			t.Errorf("page %q: %d grants, %d bytes", number, n, len(page.Body))
+		}
+		if next, previous := strings.Contains(page.Body, "Next page"), strings.Contains(page.Body, "Previous page"); next == (want.apps == 5) || previous == (want.first == 44) {
+			t.Errorf("page %q: next %v, previous %v", number, next, previous)
+		}
+		names[number] = strings.Count(page.Body, "connected 20 times")
+	}
+	if names["1"] != 20 {
+		t.Errorf("%d applications say how often they are connected", names["1"])
+	}
+	page := b.Get(t, "/account?page=3")
+	form := url.Values{"token": {hidden(page, "token")[0]}, "client": {"hash4"}, "action": {"disconnect_all"}}
+	if r := b.Post(t, "/account", form); strings.Contains(r.Body, "Application 04") || r.StatusCode != 200 {
+		t.Errorf("%d %s", r.StatusCode, text(r))
+	}
+	if left, err := s.Denylist.Grants(t.Context(), "alice", now); len(left) != 880 || err != nil {
+		t.Errorf("%d are left, %v", len(left), err)
+	}
+	form.Set("token", "x")
+	form.Set("client", "hash5")
+	if r := b.Post(t, "/account", form); r.StatusCode != 403 {
+		t.Errorf("without the session's token: %d", r.StatusCode)
+	}
+	bob := s.NewBrowser()
+	form.Set("token", hidden(openAccount(t, bob, "bob"), "token")[0])
+	bob.Post(t, "/account", form)
+	if left, err := s.Denylist.Grants(t.Context(), "alice", now); len(left) != 880 || err != nil {
+		t.Errorf("bob ended some: %d are left, %v", len(left), err)
 	}
 }

@@ -19,6 +19,10 @@ const (
 	feedEvery  = time.Second // the shortest time between two feeds
 )
 
+// feedCompressed is the length from which the feed is also served compressed. A grant
+// takes about 60 bytes, and 35 compressed.
+const feedCompressed = 4 << 10
+
 // feed is the revocation feed as it was last served.
 type feed struct {
 	mu     sync.Mutex
@@ -77,6 +81,9 @@ func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 	}
 	f := &e.feed
 	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: entityTag([]byte(token)), maxAge: feedMaxAge}
+	if len(token) > feedCompressed {
+		f.served.compress()
+	}
 	f.keyID, f.readAt, f.length = keyID, readAt, length
 	return nil
 }

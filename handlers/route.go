@@ -39,6 +39,7 @@ type (
 		etag      string
 		maxAge    time.Duration
 		kept      time.Duration // longest life of a copy while there is no answer; 0: not said
+		zipped    []byte        // see compress; nil: there is only the plain form
 	}
 	// asset is a file that a page shows, such as the logo.
 	asset struct {
@@ -291,6 +292,7 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 
 // writeDocument writes a document and returns the status of the answer.
 func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
+	d = d.encoded(w.Header(), r)
 	values := [...]string{cmp.Or(d.mediaType, "application/json"), d.cacheControl(), d.etag, strconv.Itoa(len(d.body))}
 	h := w.Header()
 	h["Content-Type"], h["Cache-Control"], h["Etag"] = values[0:1:1], values[1:2:2], values[2:3:3]

@@ -60,6 +60,15 @@ func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n 
 	})
 }
 
+// RevokeClient is like RevokeAll for the grants to one client.
+func (l *List) RevokeClient(ctx context.Context, subject, clientHash string, now time.Time) (n int, err error) {
+	return l.revokeBatches(ctx, now, func(after string, at int64) (string, []any) {
+		return `UPDATE grants SET revoked_at = $1 WHERE id IN
+			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 AND client_hash = $5 ORDER BY id LIMIT $6)
+			RETURNING id`, []any{at, subject, after, now.Unix(), clientHash, revokeBatch}
+	})
+}
+
 // RevokeOthers is like RevokeAll, but spares the grants that were made for the user's
 // version with that [VersionHash].
 func (l *List) RevokeOthers(ctx context.Context, subject, version string, now time.Time) (n int, err error) {
