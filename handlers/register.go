@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 
+	"signet/internal/clients"
 	"signet/internal/oauth"
 )
 
@@ -17,9 +18,6 @@ func (e *endpoints) register(r *http.Request) (any, error) {
 	if err := e.mayRegister(r); err != nil {
 		e.audit(r, event{name: "register"}, err)
 		return nil, err
-	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, oauth.Errorf(oauth.InvalidClientMetadata, "Content-Type must be application/json").WithStatus(http.StatusUnsupportedMediaType)
 	}
 	body, err := io.ReadAll(r.Body) // limited by the route
 	var tooLong *http.MaxBytesError
@@ -35,6 +33,11 @@ func (e *endpoints) register(r *http.Request) (any, error) {
 	}
 	defer slot.Leave()
 	registration, err := e.o.Clients.Register(r.Context(), body)
+	if errors.Is(err, clients.ErrNotObject) && !isJSON(r.Header.Get("Content-Type")) {
+		// A body that is JSON all the same was taken: some clients send no type, or the default of
+		// their library.
+		err = oauth.Errorf(oauth.InvalidClientMetadata, "Content-Type must be application/json").WithStatus(http.StatusUnsupportedMediaType).Because(err)
+	}
 	ev := event{name: "register"}
 	if err == nil {
 		// The log shows the client's name; if this fails, it shows none.
@@ -45,6 +48,12 @@ func (e *endpoints) register(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return reply{status: http.StatusCreated, body: registration}, nil
+}
+
+// isJSON reports whether a Content-Type says JSON, or nothing.
+func isJSON(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return contentType == "" || err == nil && media == "application/json"
 }
 
 // mayRegister checks the initial access token if one is required (RFC 7591 §3).

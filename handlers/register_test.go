@@ -47,12 +47,10 @@ func TestClientsRegisterThemselves_Row06(t *testing.T) {
 	}
 	for body, code := range map[string]string{
 		`{}`: "", `{"redirect_uris":[]}`: "", `not json`: "invalid_client_metadata", ``: "invalid_client_metadata",
-		`{"redirect_uris":["https://app.test/cb"],"scope":"root"}`:                                    "invalid_client_metadata",
-		`{"redirect_uris":["javascript:alert(1)"]}`:                                                   "invalid_redirect_uri",
-		`{"redirect_uris":["http://app.test/cb"]}`:                                                    "invalid_redirect_uri",
-		`{"redirect_uris":["https://app.test/cb#"]}`:                                                  "invalid_redirect_uri",
-		`{"redirect_uris":["https://app.test/cb"],"grant_types":["password"]}`:                        "invalid_client_metadata",
-		`{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"client_secret_jwt2"}`: "invalid_client_metadata",
+		`{"redirect_uris":["javascript:alert(1)"]}`:                            "invalid_redirect_uri",
+		`{"redirect_uris":["http://app.test/cb"]}`:                             "invalid_redirect_uri",
+		`{"redirect_uris":["https://app.test/cb#"]}`:                           "invalid_redirect_uri",
+		`{"redirect_uris":["https://app.test/cb"],"grant_types":["password"]}`: "invalid_client_metadata",
 	} {
 		r := post("/register", body)
 		if r.StatusCode != 400 || code != "" && r.Error() != code || code == "" && r.Error() != "invalid_redirect_uri" && r.Error() != "invalid_client_metadata" {
@@ -86,7 +84,13 @@ func TestRegistrationIsBounded_H06(t *testing.T) {
 		t.Errorf("%d %s", r.StatusCode, r.Body)
 	}
 	wantError(t, s.Post(t, "/register", formType, "redirect_uris=x"), 415, "invalid_client_metadata")
-	wantError(t, s.Post(t, "/register", "", `{"redirect_uris":["https://app.test/cb"]}`), 415, "invalid_client_metadata")
+	wantError(t, s.Post(t, "/register", "text/plain", ""), 415, "invalid_client_metadata")
+	wantError(t, s.Post(t, "/register", "", "redirect_uris=x"), 400, "invalid_client_metadata")
+	for _, media := range []string{"", formType, "text/plain;charset=UTF-8", "application/octet-stream", "x"} { // clients that do not name what they send
+		if r := s.Post(t, "/register", media, registration); r.StatusCode != 201 {
+			t.Errorf("Content-Type %q: %d %s", media, r.StatusCode, r.Body)
+		}
+	}
 }
 
 // H07: a header that means nothing here is no failure.
@@ -155,6 +159,28 @@ func TestRedirectsOfAllKindsWorkEndToEnd_Row09_Row10(t *testing.T) {
 			t.Errorf("%s: redirect to %s", uri, r.Header.Get("Location"))
 		}
 		s.Redeem(t, c, r.Sent().Get("code"), set("redirect_uri", uri)).Tokens(t)
+	}
+}
+
+// Registrations as clients send them, with more than there is. Each of these clients gets what it
+// was told, by a login from end to end.
+func TestClientsThatAskForMoreCanConnect_H03(t *testing.T) {
+	s := authtest.New(t)
+	for name, c := range map[string]struct{ body, redirectURI string }{
+		"Claude":        {`{"client_name":"Claude","redirect_uris":["https://claude.ai/api/mcp/auth_callback"],"grant_types":["authorization_code","refresh_token","urn:ietf:params:oauth:grant-type:jwt-bearer"],"response_types":["code"],"token_endpoint_auth_method":"none","scope":"claudeai"}`, "https://claude.ai/api/mcp/auth_callback"},
+		"use-mcp":       {`{"client_name":"x","client_uri":"http://localhost:5173","redirect_uris":["http://localhost:5173/oauth/callback"],"token_endpoint_auth_method":"none","application_type":"spa","contacts":"me"}`, "http://localhost:5173/oauth/callback"},
+		"openid-client": {`{"redirect_uris":["https://rp.test/cb"],"id_token_signed_response_alg":"RS256","token_endpoint_auth_method":"private_key_jwt","jwks":{"keys":[{"kty":"EC","d":"x"}]},"response_types":["code","id_token"]}`, "https://rp.test/cb"},
+		"desktop":       {`{"redirect_uris":["zed://cb","vscode://ext.one/cb","http://192.168.1.2/cb"],"token_endpoint_auth_method":"none"}`, "vscode://ext.one/cb"},
+	} {
+		v := s.Post(t, "/register", "application/json", c.body).JSON(t)
+		if v["id_token_signed_response_alg"] != "ES256" || v["jwks"] != nil {
+			t.Errorf("%s: %v", name, v)
+		}
+		secret, _ := v["client_secret"].(string)
+		tokens := s.Tokens(t, "alice", authtest.Client{ID: v["client_id"].(string), Secret: secret, RedirectURI: c.redirectURI})
+		if tokens.Scope != v["scope"] || tokens.Refresh == "" {
+			t.Errorf("%s: %+v, registered were %v", name, tokens, v)
+		}
 	}
 }
 

@@ -72,6 +72,8 @@ type Options struct {
 	Registration Registration // which clients may register; default: all
 	Pages        Pages        // how the pages look
 
+	RedirectSchemes []string // private-use schemes of redirect URIs that clients may register; empty but not nil: none; default: those of desktop clients, such as cursor
+
 	KeyRotation time.Duration // how long a signing key signs; default: 24 h
 	KeysDir     string        // directory of the operator's own signing keys; default: keys are made in the store
 
@@ -168,6 +170,11 @@ func (o *Options) check() error {
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
 	}
+	for _, scheme := range o.RedirectSchemes {
+		if why := oauth.CheckScheme(scheme); why != "" {
+			return fmt.Errorf("redirect scheme %q %s", scheme, why)
+		}
+	}
 	return nil
 }
 
@@ -186,7 +193,7 @@ func (o *Options) loopback() bool {
 }
 
 func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
-	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, GroupMayRead: o.GroupMayRead}
+	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, Schemes: o.RedirectSchemes, GroupMayRead: o.GroupMayRead}
 	if o.Demo {
 		c.Demo, c.DemoSecrets = demoClients()
 	}

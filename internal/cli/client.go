@@ -33,7 +33,9 @@ func clientAddCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add NAME --redirect-uri URI...", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
-			"the client is public or its secret is read from stdin.",
+			"the client is public or its secret is read from stdin. A redirect URI may be https,\n" +
+			"http on loopback or, with a warning, on a private network, or have a private-use\n" +
+			"scheme (RFC 8252), with a warning if the scheme is not based on a domain name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.ID = args[0]
 			cfg, err := readConfig(p.Environ)
@@ -56,6 +58,9 @@ func clientAddCommand(p Process) *cobra.Command {
 			c, secret, err := cfg.clients().Add(cmd.Context(), ring, spec)
 			if err != nil {
 				return err
+			}
+			for _, warning := range c.Warnings() {
+				p.note("warning: " + warning)
 			}
 			if fromStdin {
 				secret = "" // it is known already

@@ -60,6 +60,7 @@ type config struct {
 	HiddenTools       string   `env:"HIDDEN_TOOLS"`
 	Registration      string   `env:"REGISTRATION" envDefault:"open"`
 	RegistrationToken string   `env:"REGISTRATION_TOKEN"`
+	RedirectSchemes   string   `env:"REDIRECT_SCHEMES" envDefault:"cursor vscode vscode-insiders claude warp workbuddy"`
 
 	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000"`
 	AppName string `env:"APP_NAME" envDefault:"Signet"`
@@ -221,6 +222,11 @@ func (c *config) check() error {
 	} else if err := c.registration().Check(); err != nil {
 		wrong("REGISTRATION_TOKEN", "%v", errors.Unwrap(err))
 	}
+	for _, scheme := range c.redirectSchemes() {
+		if why := oauth.CheckScheme(scheme); why != "" {
+			wrong("REDIRECT_SCHEMES", "%q %s", scheme, why)
+		}
+	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
@@ -359,6 +365,14 @@ func (c *config) openUsers() (*users.File, error) {
 
 func (c *config) pages() pages.Options { return pages.Options(c.Pages) }
 
+// redirectSchemes are never nil: nil stands for the default.
+func (c *config) redirectSchemes() []string {
+	if c.RedirectSchemes == "off" {
+		return []string{}
+	}
+	return scopeList(c.RedirectSchemes)
+}
+
 func (c *config) registration() handlers.Registration {
 	return handlers.Registration{Off: c.Registration == "off", Token: c.RegistrationToken}
 }
@@ -373,7 +387,8 @@ func (c *config) options(log *slog.Logger) server.Options {
 		Scopes: scopeList(c.Scopes), DefaultScopes: scopeList(c.DefaultScopes), RequiredScopes: scopeList(c.RequiredScopes),
 		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools), HiddenTools: scopeList(c.HiddenTools),
 		Lives: handlers.Lives(c.Lives), Limits: limits, Registration: c.registration(), Pages: c.pages(),
-		KeyRotation: c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
+		RedirectSchemes: c.redirectSchemes(),
+		KeyRotation:     c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	o.GroupMayRead = c.GroupRead

@@ -29,16 +29,22 @@ const (
 	methodPost  = "client_secret_post"
 )
 
-// defaultSchemes are the private-use schemes that registrations may use when the
-// operator lists none. Cursor registers all its redirect URIs in one request, and
-// cannot use a server that refuses one of them.
-var defaultSchemes = []string{"cursor"}
+// DefaultSchemes are the private-use schemes that registrations may use unless the operator
+// says otherwise: those of clients that receive the redirect in no other way. docs/clients.md
+// has the source of each.
+var DefaultSchemes = []string{"cursor", "vscode", "vscode-insiders", "claude", "warp", "workbuddy"}
 
 // alwaysKnown are the scopes that mean something without being configured.
 var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
-// grantTypes are those that every client may use.
-var grantTypes = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
+// grantTypes and responseTypes are those that every client may use.
+var (
+	grantTypes    = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
+	responseTypes = []string{"code"}
+)
+
+// idTokenAlg is the algorithm of id tokens, the only one that package jwt signs with.
+const idTokenAlg = "ES256"
 
 // Client is a client as the endpoints see it.
 type Client struct {
@@ -88,9 +94,9 @@ type Options struct {
 	Path         string // of clients.json; without a file there are no configured clients
 	GroupMayRead bool   // clients.json may be readable by its group, as a mounted secret is
 	Ring         *seal.Keyring
-	Scopes       []string // supported; a registration that requests others is refused
+	Scopes       []string // supported; others are left out of registrations
 	Default      []string // scopes of a client that has none of its own
-	Schemes      []string // private-use redirect schemes for registrations; nil: Cursor's
+	Schemes      []string // private-use redirect schemes for registrations; nil: DefaultSchemes
 
 	// Demo clients exist in memory only. One that has an entry in DemoSecrets is
 	// confidential.
@@ -120,7 +126,7 @@ func Open(o Options) (*Registry, error) {
 		return nil, errors.New("a registry of clients needs a keyring")
 	}
 	if o.Schemes == nil {
-		o.Schemes = defaultSchemes
+		o.Schemes = DefaultSchemes
 	}
 	r := &Registry{o: o, demo: map[string]known{}}
 	for _, c := range o.Demo {
@@ -195,7 +201,11 @@ func (r *Registry) registered(id string) (known, error) {
 	}
 	uris := slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
 	logoutURIs := slices.DeleteFunc(c.PostLogoutRedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
-	k := known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: uris, Method: c.Method, Scopes: append([]string{}, c.Scope...),
+	scope := c.Scope
+	if len(scope) == 0 {
+		scope = r.o.Default
+	}
+	k := known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: uris, Method: c.Method, Scopes: append([]string{}, scope...),
 		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: logoutURIs}}
 	if c.Method == methodNone {
 		return k, nil

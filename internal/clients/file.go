@@ -88,7 +88,7 @@ func (e *entry) check() error {
 		return fmt.Errorf("client %s: neither public nor with a secret", e.ID)
 	}
 	for _, uri := range slices.Concat(e.RedirectURIs, e.PostLogoutRedirectURIs) {
-		if err := oauth.CheckRedirectURI(uri, configuredSchemes(uri)); err != nil {
+		if err := oauth.CheckConfiguredRedirectURI(uri); err != nil {
 			return fmt.Errorf("client %s: %q: %s", e.ID, uri, oauth.AsError(err).Description)
 		}
 	}
@@ -100,14 +100,15 @@ func (e *entry) check() error {
 	return nil
 }
 
-// configuredSchemes are the private-use schemes for one redirect URI of a
-// configured client. An entry of the file allows its own scheme, which may be any that
-// RFC 8252 §7.1 allows: one that contains a domain name.
-func configuredSchemes(uri string) []string {
-	if scheme, _, ok := strings.Cut(uri, ":"); ok && strings.Contains(scheme, ".") {
-		return []string{scheme}
+// Warnings returns what the operator should know about the redirect URIs of a client.
+func (c *Configured) Warnings() []string {
+	var all []string
+	for _, uri := range slices.Concat(c.RedirectURIs, c.PostLogoutRedirectURIs) {
+		if why := oauth.RedirectURIWarning(uri); why != "" {
+			all = append(all, uri+": "+why)
+		}
 	}
-	return defaultSchemes
+	return all
 }
 
 // unreserved reports whether r needs no escape anywhere (RFC 3986 §2.3).

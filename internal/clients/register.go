@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -26,6 +27,9 @@ const (
 	maxName         = 100  // characters
 )
 
+// ErrNotObject is the cause of the error for a registration that is not one JSON object.
+var ErrNotObject = errors.New("not one JSON object")
+
 // Registration is the answer to a registration (RFC 7591 §3.2.1). It has the
 // values that will be enforced, and repeats the rest of what the client sent.
 type Registration struct {
@@ -38,7 +42,8 @@ type Registration struct {
 }
 
 // metadata is what a client may say about itself (RFC 7591 §2). Only the first group is
-// kept; the second one is not used again, and nothing in it is ever fetched.
+// kept; the second one is not used again, and nothing in it is ever fetched. A jwks is not
+// repeated: client libraries expect a string there, and no key of a client is used.
 type metadata struct {
 	RedirectURIs  []string `json:"redirect_uris"`
 	Method        string   `json:"token_endpoint_auth_method"`
@@ -59,16 +64,19 @@ type metadata struct {
 	SoftwareVersion string   `json:"software_version,omitempty"`
 	ApplicationType string   `json:"application_type,omitempty"` // OpenID Connect Registration §2
 
-	// Checked but not repeated: a client library expects a string here.
-	Keys json.RawMessage `json:"-"`
+	// Always said: where an answer does not say it, OpenID clients expect RS256 (OpenID Connect
+	// Registration §2) and refuse the id token.
+	IDTokenAlg string `json:"id_token_signed_response_alg"`
 }
 
 // LogValue keeps the secret out of logs.
 func (r Registration) LogValue() slog.Value { return slog.StringValue("[registration]") }
 
 // Register registers the client that body describes, a JSON document (RFC 7591
-// §3.1). Nothing is stored: the id that it returns is the registration. Errors are
-// invalid_redirect_uri or invalid_client_metadata.
+// §3.1). Nothing is stored: the id that it returns is the registration. What is not supported
+// is left out or replaced, and the answer says what remains (§2, §3.2.1): clients ask for more
+// than they need, and expect that. Refused is only a document that leaves nothing to register.
+// Errors are invalid_redirect_uri or invalid_client_metadata.
 func (r *Registry) Register(_ context.Context, body []byte) (*Registration, error) {
 	if len(body) > maxBody {
 		return nil, bad("the document is longer than %d bytes", maxBody).WithStatus(http.StatusRequestEntityTooLarge)
@@ -77,28 +85,32 @@ func (r *Registry) Register(_ context.Context, body []byte) (*Registration, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := m.check(r.o.Schemes); err != nil {
+	if err := m.narrow(r.o.Schemes); err != nil {
 		return nil, err
 	}
-	scope, err := r.registeredScope(m.Scope)
-	if err != nil {
-		return nil, err
-	}
-	m.Scope = oauth.FormatScope(scope)
-	return r.issue(m, scope, time.Now())
+	return r.issue(m, r.registeredScope(m.Scope), time.Now())
 }
 
-// issue seals the values that will be enforced into an id, and derives the secret from it.
+// issue seals the values that will be enforced into an id, and derives the secret from it. If
+// the id becomes too long, it goes without what the client can do without.
 func (r *Registry) issue(m *metadata, scope []string, now time.Time) (*Registration, error) {
-	sealed := seal.Client{Name: m.Name, RedirectURIs: m.RedirectURIs, Method: m.Method, Scope: scope, Issued: now.Unix(), PostLogoutRedirectURIs: m.PostLogoutRedirectURIs}
-	id, err := seal.Seal(r.o.Ring, sealed)
-	if err != nil {
+	id, err := r.sealID(m, scope, now)
+	if err == nil && len(id) > maxRegisteredID {
+		m.PostLogoutRedirectURIs = nil
+		id, err = r.sealID(m, scope, now)
+	}
+	if err == nil && len(id) > maxRegisteredID {
+		scope = r.o.Default // which an id without a scope has
+		id, err = r.sealID(m, nil, now)
+	}
+	switch {
+	case err != nil:
 		return nil, err
+	case len(id) > maxRegisteredID:
+		return nil, bad("redirect URIs and name are too long together: the client id would have %d characters, more than %d", len(id), maxRegisteredID)
 	}
-	if len(id) > maxRegisteredID {
-		return nil, bad("redirect URIs, name and scope are too long together: the client id would have %d characters, more than %d", len(id), maxRegisteredID)
-	}
-	reg := &Registration{ClientID: id, IssuedAt: sealed.Issued, metadata: *m}
+	m.Scope = oauth.FormatScope(scope)
+	reg := &Registration{ClientID: id, IssuedAt: now.Unix(), metadata: *m}
 	if m.Method == methodNone {
 		return reg, nil
 	}
@@ -109,43 +121,66 @@ func (r *Registry) issue(m *metadata, scope []string, now time.Time) (*Registrat
 	return reg, nil
 }
 
+func (r *Registry) sealID(m *metadata, scope []string, now time.Time) (string, error) {
+	return seal.Seal(r.o.Ring, seal.Client{Name: m.Name, RedirectURIs: m.RedirectURIs, Method: m.Method, Scope: scope, Issued: now.Unix(), PostLogoutRedirectURIs: m.PostLogoutRedirectURIs})
+}
+
 func bad(format string, args ...any) *oauth.Error {
 	return oauth.Errorf(oauth.InvalidClientMetadata, format, args...)
 }
 
 // parseMetadata reads the document member by member: encoding/json alone would
 // take other spellings of a name, and the last of two equal ones. Members that are
-// not known are ignored, a client_id among them (RFC 7591 §2).
+// not known are ignored, a client_id among them (RFC 7591 §2). A member of the wrong type
+// counts as omitted, and so does an entry of a list that is no string.
 func parseMetadata(body []byte) (*metadata, error) {
 	members, err := readMembers(body)
 	if err != nil {
 		return nil, err
 	}
 	m := &metadata{}
-	for name, field := range map[string]any{
-		"redirect_uris": &m.RedirectURIs, "token_endpoint_auth_method": &m.Method, "grant_types": &m.GrantTypes, "response_types": &m.ResponseTypes,
-		"scope": &m.Scope, "client_name": &m.Name, "client_uri": &m.URI, "logo_uri": &m.LogoURI, "tos_uri": &m.TermsURI, "policy_uri": &m.PolicyURI,
-		"jwks_uri": &m.KeysURI, "contacts": &m.Contacts, "software_id": &m.SoftwareID, "software_version": &m.SoftwareVersion,
-		"application_type": &m.ApplicationType, "jwks": &m.Keys, "post_logout_redirect_uris": &m.PostLogoutRedirectURIs,
+	for name, field := range map[string]*string{
+		"token_endpoint_auth_method": &m.Method, "scope": &m.Scope, "client_name": &m.Name, "client_uri": &m.URI, "logo_uri": &m.LogoURI, "tos_uri": &m.TermsURI,
+		"policy_uri": &m.PolicyURI, "jwks_uri": &m.KeysURI, "software_id": &m.SoftwareID, "software_version": &m.SoftwareVersion, "application_type": &m.ApplicationType,
 	} {
-		value, ok := members[name]
-		if !ok || string(value) == "null" {
-			continue
-		}
-		if err := json.Unmarshal(value, field); err != nil {
-			code := oauth.InvalidClientMetadata
-			if name == "redirect_uris" {
-				code = oauth.InvalidRedirectURI
-			}
-			return nil, oauth.Errorf(code, "%s has the wrong type", name)
-		}
+		*field, _ = stringOf(members[name])
+	}
+	for name, field := range map[string]*[]string{
+		"redirect_uris": &m.RedirectURIs, "grant_types": &m.GrantTypes, "response_types": &m.ResponseTypes, "contacts": &m.Contacts, "post_logout_redirect_uris": &m.PostLogoutRedirectURIs,
+	} {
+		*field = stringsOf(members[name])
 	}
 	return m, nil
 }
 
+// stringOf returns the string that value is, if it is one.
+func stringOf(value json.RawMessage) (string, bool) {
+	if len(value) == 0 || value[0] != '"' {
+		return "", false
+	}
+	var s string
+	err := json.Unmarshal(value, &s)
+	return s, err == nil
+}
+
+// stringsOf returns the strings in the list that value is.
+func stringsOf(value json.RawMessage) []string {
+	var list []json.RawMessage
+	if json.Unmarshal(value, &list) != nil {
+		return nil
+	}
+	var all []string
+	for _, entry := range list {
+		if s, ok := stringOf(entry); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // readMembers returns the members of a JSON object, each of which occurs once.
 func readMembers(body []byte) (map[string]json.RawMessage, error) {
-	malformed := bad("the body is not one JSON object")
+	malformed := bad("the body is not one JSON object").Because(ErrNotObject)
 	d := json.NewDecoder(bytes.NewReader(body))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') || !utf8.Valid(body) {
 		return nil, malformed
@@ -175,109 +210,80 @@ func readMembers(body []byte) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// check refuses impossible values, fills in those that are missing, and cleans the name.
-func (m *metadata) check(schemes []string) error {
-	if err := m.checkRedirectURIs(schemes); err != nil {
+// narrow leaves out what is not supported or not allowed, fills in what is missing, and cleans
+// the name.
+func (m *metadata) narrow(schemes []string) error {
+	if err := m.narrowRedirectURIs(schemes); err != nil {
 		return err
 	}
-	if err := m.checkPostLogoutRedirectURIs(schemes); err != nil {
+	m.narrowPostLogoutRedirectURIs(schemes)
+	if err := m.narrowCapabilities(); err != nil {
 		return err
 	}
-	if err := m.checkCapabilities(); err != nil {
-		return err
-	}
-	for _, u := range []struct{ name, uri string }{
-		{"client_uri", m.URI}, {"logo_uri", m.LogoURI}, {"tos_uri", m.TermsURI}, {"policy_uri", m.PolicyURI}, {"jwks_uri", m.KeysURI},
-	} {
-		if u.uri != "" && !isWebPage(u.uri) {
-			return bad("%s must be an https URL without user information", u.name)
+	for _, uri := range []*string{&m.URI, &m.LogoURI, &m.TermsURI, &m.PolicyURI, &m.KeysURI} {
+		if !isWebPage(*uri) {
+			*uri = ""
 		}
+	}
+	if m.ApplicationType != "native" && m.ApplicationType != "web" {
+		m.ApplicationType = ""
 	}
 	m.Name = cleanName(m.Name)
-	return m.checkKeys()
+	return nil
 }
 
-func (m *metadata) checkRedirectURIs(schemes []string) error {
-	if n := len(m.RedirectURIs); n == 0 || n > maxRedirectURIs {
-		return oauth.Errorf(oauth.InvalidRedirectURI, "redirect_uris must have 1 to %d entries, not %d", maxRedirectURIs, n)
-	}
-	var unique []string
+// narrowRedirectURIs leaves out the redirect URIs that are not allowed. If none remains, the
+// error says why.
+func (m *metadata) narrowRedirectURIs(schemes []string) error {
+	var usable, reasons []string
 	for i, uri := range m.RedirectURIs {
 		if err := oauth.CheckRedirectURI(uri, schemes); err != nil {
-			return oauth.Errorf(oauth.InvalidRedirectURI, "redirect_uris[%d]: %s", i, oauth.AsError(err).Description)
-		}
-		if !slices.Contains(unique, uri) {
-			unique = append(unique, uri)
+			reasons = append(reasons, fmt.Sprintf("redirect_uris[%d]: %s", i, strings.TrimPrefix(oauth.AsError(err).Description, "redirect URI ")))
+		} else if !slices.Contains(usable, uri) {
+			usable = append(usable, uri)
 		}
 	}
-	m.RedirectURIs = unique
+	switch {
+	case len(m.RedirectURIs) == 0:
+		return oauth.Errorf(oauth.InvalidRedirectURI, "redirect_uris must be a list with at least one redirect URI")
+	case len(usable) == 0:
+		return oauth.Errorf(oauth.InvalidRedirectURI, "%s", strings.Join(reasons, "; "))
+	case len(usable) > maxRedirectURIs:
+		return oauth.Errorf(oauth.InvalidRedirectURI, "redirect_uris must have at most %d entries, not %d", maxRedirectURIs, len(usable))
+	}
+	m.RedirectURIs = usable
 	return nil
 }
 
-// checkPostLogoutRedirectURIs applies the rule of redirect URIs, because the browser is
+// narrowPostLogoutRedirectURIs applies the rule of redirect URIs, because the browser is
 // sent to these too.
-func (m *metadata) checkPostLogoutRedirectURIs(schemes []string) error {
-	if n := len(m.PostLogoutRedirectURIs); n > maxRedirectURIs {
-		return bad("post_logout_redirect_uris must have at most %d entries, not %d", maxRedirectURIs, n)
-	}
-	for i, uri := range m.PostLogoutRedirectURIs {
-		if err := oauth.CheckRedirectURI(uri, schemes); err != nil {
-			return bad("post_logout_redirect_uris[%d]: %s", i, oauth.AsError(err).Description)
+func (m *metadata) narrowPostLogoutRedirectURIs(schemes []string) {
+	var usable []string
+	for _, uri := range m.PostLogoutRedirectURIs {
+		if oauth.CheckRedirectURI(uri, schemes) == nil && !slices.Contains(usable, uri) && len(usable) < maxRedirectURIs {
+			usable = append(usable, uri)
 		}
 	}
-	return nil
+	m.PostLogoutRedirectURIs = usable
 }
 
-// checkCapabilities settles grant types, response types and authentication. A
-// client that omits the method gets a secret: that is RFC 7591's default (§2).
-// refresh_token is always in the answer, because clients without it do not refresh.
-func (m *metadata) checkCapabilities() error {
-	for _, g := range m.GrantTypes {
-		if !slices.Contains(grantTypes, g) {
-			return bad("grant_types: %s is not available to registered clients", g)
+// narrowCapabilities settles grant types, response types and authentication. A client that
+// omits the method, or names one that is not supported, gets a secret: that is RFC 7591's
+// default (§2). refresh_token is always in the answer, because clients without it do not
+// refresh. A client that names only what does not exist here could do nothing with its
+// registration, so it learns that at once.
+func (m *metadata) narrowCapabilities() error {
+	for _, list := range []struct {
+		name             string
+		asked, supported []string
+	}{{"grant_types", m.GrantTypes, grantTypes}, {"response_types", m.ResponseTypes, responseTypes}} {
+		if len(list.asked) > 0 && !slices.ContainsFunc(list.asked, func(s string) bool { return slices.Contains(list.supported, s) }) {
+			return bad("%s: none of those that were asked for is available to registered clients, who may use %s", list.name, strings.Join(list.supported, " and "))
 		}
 	}
-	if len(m.GrantTypes) > 0 && !slices.Contains(m.GrantTypes, oauth.GrantAuthorizationCode) {
-		return bad("grant_types must have %s", oauth.GrantAuthorizationCode)
-	}
-	if i := slices.IndexFunc(m.ResponseTypes, func(t string) bool { return t != "code" }); i >= 0 {
-		return bad("response_types: only code is supported, not %s", m.ResponseTypes[i])
-	}
-	m.GrantTypes, m.ResponseTypes = grantTypes, []string{"code"}
-	switch m.Method {
-	case "":
+	m.GrantTypes, m.ResponseTypes, m.IDTokenAlg = grantTypes, responseTypes, idTokenAlg
+	if m.Method != methodNone && m.Method != methodPost {
 		m.Method = methodBasic
-	case methodNone, methodBasic, methodPost:
-	default:
-		return bad("token_endpoint_auth_method %s is not supported", m.Method)
-	}
-	if t := m.ApplicationType; t != "" && t != "native" && t != "web" {
-		return bad("application_type must be native or web")
-	}
-	return nil
-}
-
-// checkKeys refuses a private key in jwks: a client that sends one has disclosed it, and
-// should learn that (RFC 7591 §2).
-func (m *metadata) checkKeys() error {
-	if len(m.Keys) == 0 {
-		return nil
-	}
-	if m.KeysURI != "" {
-		return bad("jwks and jwks_uri exclude each other")
-	}
-	var set struct {
-		Keys []map[string]json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(m.Keys, &set); err != nil || set.Keys == nil {
-		return bad("jwks is not a JWK Set")
-	}
-	for _, key := range set.Keys {
-		for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} { // RFC 7518 §6
-			if _, ok := key[private]; ok {
-				return bad("jwks holds a private or symmetric key")
-			}
-		}
 	}
 	return nil
 }
@@ -289,20 +295,14 @@ func isWebPage(uri string) bool {
 		!strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == '\\' })
 }
 
-func (r *Registry) registeredScope(requested string) ([]string, error) {
-	scope, err := oauth.ParseScope(requested)
-	if err != nil {
-		return nil, bad("%s", oauth.AsError(err).Description)
+// registeredScope returns the part of the requested scope that exists, or else the default
+// scope.
+func (r *Registry) registeredScope(requested string) []string {
+	asked, err := oauth.ParseScope(requested)
+	if scope := oauth.IntersectScope(asked, slices.Concat(r.o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
+		return scope
 	}
-	for _, name := range scope {
-		if !slices.Contains(r.o.Scopes, name) && !slices.Contains(alwaysKnown, name) {
-			return nil, bad("scope %s is not supported", name)
-		}
-	}
-	if scope == nil {
-		scope = r.o.Default
-	}
-	return scope, nil
+	return r.o.Default
 }
 
 // cleanName makes a name that the client chose fit to be shown: one line of at most 100

@@ -45,9 +45,49 @@ func TestDangerousRedirectURIsAreRefused_H01(t *testing.T) {
 			wantCode(t, err, oauth.InvalidRedirectURI)
 		}
 	}
+	for _, uri := range []string{"https://127.1/cb", "https://2130706433/cb", "https://0x7f000001/", "https://0x7f.1/", "https://10.0.0.256/", "https://1.2.3.4.5/", "https://app.42/", "https://127.0.0.01/", "https://127.0.0.1./"} {
+		wantCode(t, oauth.CheckRedirectURI(uri, cursor), oauth.InvalidRedirectURI)
+		wantCode(t, oauth.CheckConfiguredRedirectURI(uri), oauth.InvalidRedirectURI)
+	}
+	for _, uri := range []string{"https://127.0.0.1/cb", "https://1.2.3.4:8443/", "https://[::ffff:1.2.3.4]/", "https://42.test/", "https://app1/", "https://a.0xyz/"} {
+		if err := oauth.CheckRedirectURI(uri, cursor); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
 	wantCode(t, oauth.CheckRedirectURI("cursor://h/cb", nil), oauth.InvalidRedirectURI)
 	for _, uri := range []string{"javascript://h/x", "data:/x", "file:///x"} { // also if an operator lists them
 		wantCode(t, oauth.CheckRedirectURI(uri, []string{"javascript", "data", "file"}), oauth.InvalidRedirectURI)
+	}
+}
+
+// The operator vouches for the clients that are configured, so they may have any private-use
+// scheme and http on a private network. Some of that deserves a warning.
+func TestConfiguredClientsMayHaveMore(t *testing.T) {
+	for uri, warned := range map[string]bool{
+		"https://app.test/cb": false, "http://127.0.0.1/cb": false, "http://localhost:1/cb": false, "http://[::1]/cb": false,
+		"com.example.app:/cb": false, "com.example.app://cb": false, "org.example.a-b+c:/x/y?z=1": false,
+		"myapp://cb": true, "cursor://h/cb": true, "obsidian://mcp-auth": true, "zed:///cb": true, "web+app://h/cb": true,
+		"http://10.1.2.3/cb": true, "http://192.168.0.7:8080/cb": true, "http://172.16.0.1/": true, "http://[fd00::1]/cb": true, "http://169.254.1.1/": true, "http://127.0.0.2/cb": true,
+		"http://nas/cb": true, "http://nas.local/cb": true, "http://host.docker.internal:3000/cb": true, "http://box.lan/": true, "http://box.home.arpa/": true,
+	} {
+		if err := oauth.CheckConfiguredRedirectURI(uri); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		}
+		if got := oauth.RedirectURIWarning(uri); (got != "") != warned {
+			t.Errorf("%s: warning %q", uri, got)
+		}
+	}
+	for _, uri := range []string{
+		"", "cb", "/cb", "app.test/cb", "localhost:3000/cb", "com.example.app:cb", "com.example.app:", "Com.Example.App:/cb", "1app:/cb", "my_app:/cb", "com.example.app://u:p@h/cb", "myapp://h/#x", "myapp://h/?code=1",
+		"htps://app.test/cb", "htttps://app.test/cb", "hhttps://app.test/cb", "httsp://app.test/cb", "ttps://app.test/cb", "httpss://app.test/cb", "htpp://localhost/cb", "htp://localhost/cb", "httpx://a/cb", "HTTPS://app.test/cb",
+		"http://app.test/cb", "http://8.8.8.8/cb", "http://0.0.0.0/cb", "http://app.local.evil.test/cb", "http://10.1/cb", "http://u@10.0.0.1/cb", "http:///cb", "http://nas:0/cb", "http://[2001:db8::1]/cb",
+		"javascript://h/x", "javascript:alert(1)", "data:/x", "vbscript://x", "file:///x", "blob:/x", "about:/blank", "ws://h/", "wss://h/", "ftp://h/", "sftp://h/", "ssh://h/", "smb://h/x", "ldap://h/", "view-source://h/", "intent://h/x", "android-app://h/x",
+		"ms-word:/x", "ms-settings://x", "ms-msdt:/id", "ms-appinstaller:/x", "search-ms:/x", "chrome://settings", "chrome-extension://id/x", "moz-extension://id/x", "resource://x/y", "jar:/x", "mailto:/x", "tel:/1", "itms-services://x", "urn:ietf:wg:oauth:2.0:oob",
+	} {
+		wantCode(t, oauth.CheckConfiguredRedirectURI(uri), oauth.InvalidRedirectURI)
+	}
+	if got := oauth.CheckConfiguredRedirectURI("htps://app.test/cb").Error(); !strings.Contains(got, "misspelt") {
+		t.Error(got)
 	}
 }
 
