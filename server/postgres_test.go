@@ -3,12 +3,14 @@ package server_test
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"signet/internal/seal"
 	"signet/internal/state"
@@ -78,6 +80,33 @@ func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a data directory was made")
+	}
+}
+
+// A server that waited for its database, and is then refused, stops with the reason.
+func TestServerStopsWhenDatabaseRefusesItAfterAnOutage(t *testing.T) {
+	proxy := pgtest.NewProxy(t, pgtest.URL(t))
+	proxy.Set(pgtest.Reset)
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("postgres", "hunter2")
+	srv := newServer(t, func(o *server.Options) { o.Store, o.Secret = u.String(), seal.NewSecret() })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(t.Context(), l) }()
+	proxy.Set(pgtest.Pass)
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "SIGNET_STORE") || !strings.Contains(err.Error(), "check user and password") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v, want SIGNET_STORE, the reason and no password", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the server goes on")
 	}
 }
 

@@ -80,11 +80,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)
+	case err := <-s.storeRefused():
+		srv.Close()
+		<-failed
+		return fmt.Errorf("SIGNET_STORE: %w", err)
 	case <-ctx.Done():
 	}
 	s.drain(l)
 	<-failed
 	return s.shutdown(srv)
+}
+
+// storeRefused gets an error if the store that the server waited for refuses it.
+func (s *Server) storeRefused() <-chan error {
+	if s.store == nil { // role mcp
+		return nil
+	}
+	return s.store.Refused()
 }
 
 // httpServer returns the server of the public listener.

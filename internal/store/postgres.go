@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	maxConnections = 4 // for writing, and as many for reading: a database takes 100, and there are many replicas
+	maxConnections = 4                        // for writing, and as many for reading: a database takes 100, and there are many replicas
+	allConnections = 2*(maxConnections+1) + 1 // of a replica at most: its heartbeat may take one of each pool, and its start one more
 	beatEvery      = time.Second
 	connectIn      = 2500 * time.Millisecond
 
@@ -35,7 +36,7 @@ type postgresEngine struct{}
 func (postgresEngine) shared() bool { return true }
 
 func (postgresEngine) checkLocation(text string) error {
-	_, err := postgresConfig(text)
+	_, _, err := postgresConfig(text)
 	return err
 }
 
@@ -61,6 +62,7 @@ func (postgresEngine) hold(string) (release func(), err error) { return func() {
 type postgresDatabase struct {
 	*state
 	config    *pgx.ConnConfig
+	settings  map[string]string     // of each session
 	pools     atomic.Pointer[pools] // nil until the database could be reached once
 	trouble   atomic.Pointer[error] // why no writes are taken; nil: they are
 	announced time.Time             // when this server announced itself
@@ -72,17 +74,17 @@ type pools struct{ writing, reading *sql.DB }
 
 // open connects. If it cannot, a server keeps trying, unless its settings are wrong.
 func (postgresEngine) open(ctx context.Context, s *state) (database, error) {
-	config, err := postgresConfig(s.options.Path)
+	config, settings, err := postgresConfig(s.options.Path)
 	if err != nil {
 		return nil, err
 	}
-	p := &postgresDatabase{state: s, config: config}
+	p := &postgresDatabase{state: s, config: config, settings: settings}
 	p.name = postgresName(config)
 	if p.options.Serve && mayBeUnencrypted(config) {
 		p.options.Log.Warn("the connection to the database may be made without TLS: sslmode=verify-full in the URL keeps others from reading it", "store", p.name)
 	}
 	if err := p.open(ctx); err != nil {
-		if !p.options.Serve || !errors.Is(err, ErrUnavailable) || !mayPass(err) {
+		if !p.options.Serve || isRefusal(err) {
 			return nil, err
 		}
 		p.report(err)
@@ -129,6 +131,9 @@ func (p *postgresDatabase) pool(epoch string) *sql.DB {
 // checkConnection checks that a new connection leads to the known store, and has it
 // commit to disk. A server's connections hold the lock that keeps NewEpoch away.
 func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn, epoch string) error {
+	if err := p.setUp(ctx, c); err != nil {
+		return err
+	}
 	if p.options.Serve {
 		free := false
 		if err := c.QueryRow(ctx, "SELECT pg_try_advisory_lock_shared($1)", servingLock).Scan(&free); err != nil {

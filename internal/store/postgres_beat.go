@@ -39,8 +39,14 @@ func (p *postgresDatabase) openOrBeat(ctx context.Context) error {
 		return p.beat(ctx)
 	}
 	err := p.open(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		p.warnBehind(p.name, p.options.Log)
+	case ctx.Err() == nil && isRefusal(err):
+		select {
+		case p.refused <- err:
+		default: // an earlier one was not taken yet
+		}
 	}
 	return err
 }

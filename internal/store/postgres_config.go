@@ -16,27 +16,32 @@ import (
 )
 
 // postgresConfig parses the URL. Its errors never show it: it may contain a password.
-func postgresConfig(raw string) (*pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig(raw)
+// settings are made in a session once it is connected, see [postgresDatabase.connect].
+func postgresConfig(raw string) (config *pgx.ConnConfig, settings map[string]string, err error) {
+	config, err = pgx.ParseConfig(raw)
 	if err != nil {
-		return nil, fmt.Errorf("not the URL of a PostgreSQL database (postgres://user:password@host:5432/database?sslmode=verify-full): %s", parseFault(raw, err))
+		return nil, nil, fmt.Errorf("not the URL of a PostgreSQL database (postgres://user:password@host:5432/database?sslmode=verify-full): %s", parseFault(raw, err))
 	}
 	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectIn {
 		config.ConnectTimeout = connectIn
 	}
 	// A standby takes no writes, and learns of revocations late.
 	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	for name, value := range map[string]string{
-		"application_name":                    "signet",
+	settings = map[string]string{
 		"search_path":                         defaultSchema,
 		"lock_timeout":                        milliseconds(groupWait),
 		"idle_in_transaction_session_timeout": milliseconds(hungUp),
-	} {
-		if _, set := config.RuntimeParams[name]; !set {
-			config.RuntimeParams[name] = value
+	}
+	startup := map[string]string{"application_name": "signet"}
+	for name, value := range config.RuntimeParams {
+		if name == "application_name" || name == "options" {
+			startup[name] = value
+		} else {
+			settings[name] = value
 		}
 	}
-	return config, nil
+	config.RuntimeParams = startup
+	return config, settings, nil
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

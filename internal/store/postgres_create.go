@@ -61,11 +61,11 @@ func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint strin
 
 // alter runs fn in a transaction that may change the store as a whole.
 func alter(ctx context.Context, o Options, fn func(context.Context, *postgresDatabase, pgx.Tx) error) error {
-	config, err := postgresConfig(o.Path)
+	config, settings, err := postgresConfig(o.Path)
 	if err != nil {
 		return err
 	}
-	p := &postgresDatabase{state: &state{options: o, name: postgresName(config)}, config: config}
+	p := &postgresDatabase{state: &state{options: o, name: postgresName(config)}, config: config, settings: settings}
 	err = p.withMakingLock(ctx, func(ctx context.Context, tx pgx.Tx) error { return fn(ctx, p, tx) })
 	return p.unavailable(err)
 }

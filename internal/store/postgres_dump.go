@@ -8,7 +8,7 @@ import (
 
 // dump reads on a connection of its own, because it may take longer than a request.
 func (p *postgresDatabase) dump(ctx context.Context, fn func(t Table, values []any) error) error {
-	c, err := pgx.ConnectConfig(ctx, p.config)
+	c, err := p.connect(ctx)
 	if err != nil {
 		return p.unavailable(err)
 	}

@@ -5,9 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,13 +30,55 @@ func (p *postgresDatabase) unavailable(err error) error {
 	return unavailable(p.name, p.explain(err))
 }
 
-// mayPass reports whether an error may go away by itself: the database is down,
-// starting, full, or a standby at the moment. Errors of a wrong setting do not.
+// isRefusal reports whether an error of open will be the same at the next attempt.
+func isRefusal(err error) bool { return !errors.Is(err, ErrUnavailable) || !mayPass(err) }
+
+// mayPass reports whether an error may go away by itself: the database cannot be reached,
+// is starting, full, or a standby at the moment. If the database refuses the user or a
+// setting, or the two sides do not agree on TLS, waiting does not help.
 func mayPass(err error) bool {
-	if code := postgresCode(err); code != "" {
-		return slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58", "XX"}, code[:2])
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
+		return refusalMayPass(refused)
 	}
-	return !isUntrusted(err) && !isWithoutTLS(err)
+	if isUntrusted(err) || isWithoutTLS(err) {
+		return false
+	}
+	var network net.Error // deadlines too
+	var system syscall.Errno
+	return errors.As(err, &network) || errors.As(err, &system) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrReadOnlyConnection)
+}
+
+func refusalMayPass(refused *pgconn.PgError) bool {
+	switch refused.Code {
+	case "55P02": // a setting that no session can make
+		return false
+	case protocolViolation:
+		return poolerRefusal(refused) == ""
+	}
+	return slices.Contains([]string{"08", "25", "40", "53", "55", "57", "58", "XX"}, refused.Code[:min(2, len(refused.Code))])
+}
+
+// protocolViolation is also the code of everything that PgBouncer says itself.
+const protocolViolation = "08P01"
+
+// poolerRefusal is how to mend what PgBouncer refuses for good. It is empty if waiting may
+// help, for example because PgBouncer cannot reach the database.
+func poolerRefusal(refused *pgconn.PgError) string {
+	for _, r := range []struct{ text, hint string }{
+		{"startup parameter", "PgBouncer refuses a parameter of the URL: leave it out, or name it in ignore_startup_parameters of PgBouncer"},
+		{"authentication failed", "PgBouncer or the database behind it refuses the login: check user and password of the URL, and auth_file of PgBouncer"},
+		{"no such user", "PgBouncer does not know the user of the URL: see auth_file of PgBouncer"},
+		{"does not exist", "PgBouncer does not know the database or the user of the URL: see [databases] and auth_file of PgBouncer"},
+		{"no such database", "PgBouncer does not know the database of the URL: see [databases] of PgBouncer"},
+		{"SSL required", "PgBouncer wants TLS: check sslmode of the URL"},
+		{"statement pooling", errPooled.Error()},
+	} {
+		if strings.Contains(refused.Message, r.text) {
+			return r.hint
+		}
+	}
+	return ""
 }
 
 func isUntrusted(err error) bool {
@@ -50,7 +95,12 @@ func isWithoutTLS(err error) bool {
 // explain adds to an error how to mend it.
 func (p *postgresDatabase) explain(err error) error {
 	hint := ""
+	var refused *pgconn.PgError
 	switch code := postgresCode(err); {
+	case code == protocolViolation && errors.As(err, &refused) && poolerRefusal(refused) != "":
+		hint = poolerRefusal(refused)
+	case code == "42704", code == "22023", code == "55P02":
+		hint = "the database refuses a setting: check the parameters of the URL"
 	case code == "28P01", code == "28000":
 		hint = "the database refuses the login: check user and password of the URL, and the server's pg_hba.conf"
 	case code == "3D000":
@@ -59,7 +109,7 @@ func (p *postgresDatabase) explain(err error) error {
 		hint = fmt.Sprintf("give the user the right to create a schema: GRANT CREATE ON DATABASE %s TO %s",
 			pgx.Identifier{p.config.Database}.Sanitize(), pgx.Identifier{p.config.User}.Sanitize())
 	case code == "53300":
-		hint = fmt.Sprintf("raise max_connections of the database: each replica takes up to %d", 2*maxConnections+1)
+		hint = fmt.Sprintf("raise max_connections of the database: each replica takes up to %d", allConnections)
 	case code == "25006", errors.Is(err, pgconn.ErrReadOnlyConnection):
 		hint = "this is a standby: name the primary, or all of them (host1,host2)"
 	case isUntrusted(err):

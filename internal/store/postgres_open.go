@@ -56,7 +56,7 @@ func (p *postgresDatabase) prepare(ctx context.Context) (m meta, err error) {
 func (p *postgresDatabase) inTransaction(ctx context.Context, within time.Duration, fn func(context.Context, pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	c, err := pgx.ConnectConfig(ctx, p.config)
+	c, err := p.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,10 @@ func (p *postgresDatabase) withMakingLock(ctx context.Context, fn func(context.C
 	})
 }
 
+// storeExists reads the catalog as a table. The function to_regclass would answer from a
+// cache, which may be older than the lock that this transaction waited for.
 func storeExists(ctx context.Context, tx pgx.Tx) (exists bool, err error) {
-	err = tx.QueryRow(ctx, "SELECT to_regclass('meta') IS NOT NULL").Scan(&exists)
+	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_tables WHERE tablename = 'meta' AND schemaname = ANY (current_schemas(false)))").Scan(&exists)
 	return exists, err
 }
 

@@ -556,14 +556,17 @@ func TestPostgresErrorsNameRemedyAndNoPassword(t *testing.T) {
 		want   string
 		waits  bool // a server waits, because the error may pass
 	}{
-		"wrong password": {func(u *url.URL) { u.User = url.UserPassword(user, "hunter23") }, "password", false},
-		"no such user":   {func(u *url.URL) { u.User = url.UserPassword("nobody_"+user, "hunter2") }, "check user", false},
-		"no database":    {func(u *url.URL) { u.Path = "/none_" + user }, "CREATE DATABASE", false},
-		"no right":       {func(u *url.URL) {}, "GRANT CREATE ON DATABASE", false},
-		"standby":        {func(u *url.URL) { *u = *parse(t, standby) }, "standby", true},
-		"no TLS":         {func(u *url.URL) { u.RawQuery = "sslmode=require" }, "sslmode", false},
-		"no server":      {func(u *url.URL) { u.Host = "127.0.0.1:1" }, "refused", true},
-		"no such host":   {func(u *url.URL) { u.Host = "nowhere.invalid" }, "nowhere.invalid", true},
+		"wrong password":  {func(u *url.URL) { u.User = url.UserPassword(user, "hunter23") }, "password", false},
+		"no such user":    {func(u *url.URL) { u.User = url.UserPassword("nobody_"+user, "hunter2") }, "check user", false},
+		"no database":     {func(u *url.URL) { u.Path = "/none_" + user }, "CREATE DATABASE", false},
+		"no right":        {func(u *url.URL) {}, "GRANT CREATE ON DATABASE", false},
+		"standby":         {func(u *url.URL) { *u = *parse(t, standby) }, "standby", true},
+		"unknown setting": {func(u *url.URL) { u.RawQuery += "&search_pth=x" }, "search_pth", false},
+		"wrong setting":   {func(u *url.URL) { u.RawQuery += "&lock_timeout=long" }, "parameters of the URL", false},
+		"late setting":    {func(u *url.URL) { u.RawQuery += "&max_connections=9" }, "parameters of the URL", false},
+		"no TLS":          {func(u *url.URL) { u.RawQuery = "sslmode=require" }, "sslmode", false},
+		"no server":       {func(u *url.URL) { u.Host = "127.0.0.1:1" }, "refused", true},
+		"no such host":    {func(u *url.URL) { u.Host = "nowhere.invalid" }, "nowhere.invalid", true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			u := parse(t, good)

@@ -147,6 +147,7 @@ type state struct {
 	ahead   atomic.Int64           // milliseconds by which the local clock is ahead of the database's
 	apart   atomic.Int64           // nanoseconds by which the clocks of the servers differ
 	foreign atomic.Bool            // the store is now under a root secret that this server does not have
+	refused chan error             // see Store.Refused; holds one error
 }
 
 // Store is an open store. It is safe for concurrent use.
@@ -168,13 +169,13 @@ type Store struct {
 //
 // On PostgreSQL a server does not fail if the database cannot be reached: Open returns
 // a store that keeps trying. Until it succeeds the store is [ErrUnavailable], and its
-// Epoch is empty.
+// Epoch is empty. See [Store.Refused].
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	shared := &state{options: o, name: o.Path, id: newServerID()}
+	shared := &state{options: o, name: o.Path, id: newServerID(), refused: make(chan error, 1)}
 	s := &Store{state: shared, queue: make(chan *request, queueSize)}
 	if s.database, err = o.engine.open(ctx, shared); err != nil {
 		return nil, err
@@ -221,6 +222,11 @@ func (s *Store) Epoch() string {
 	}
 	return ""
 }
+
+// Refused returns a channel that gets an error if the database of a server that waited for
+// it can be reached, and refuses the server for a reason that does not pass: Open would have
+// failed.
+func (s *Store) Refused() <-chan error { return s.refused }
 
 // Read runs fn on one snapshot of the committed rows. The Tx refuses to write.
 func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {

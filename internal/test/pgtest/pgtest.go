@@ -4,7 +4,7 @@
 // user who may make databases.
 //
 // Where there is no PostgreSQL the test is skipped, or fails if SIGNET_TEST_ALL is
-// set.
+// set. [Bouncer] puts a PgBouncer in front of one.
 package pgtest
 
 import (
