@@ -39,7 +39,11 @@ func (e *endpoints) audit(r *http.Request, ev event, err error) {
 	} else if ev.name == "refresh_reuse" || ev.name == "code_reuse" {
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", e.o.ClientIP(r))}
+	from := "unknown"
+	if address, _ := e.o.ClientIP(r); address.IsValid() {
+		from = address.String()
+	}
+	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", from)}
 	if ev.subject != "" {
 		attrs = append(attrs, slog.String("sub", ev.subject))
 	}

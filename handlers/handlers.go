@@ -15,8 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -101,10 +101,14 @@ type Options struct {
 
 	UsersGeneration func() uint64 // optional: how many versions of the users file have been in use
 
-	ClocksDiffer func() bool                // optional: whether the servers' clocks are too far apart
-	Stale        func() error               // optional: why a file on disk is not the one in use
-	ClientIP     func(*http.Request) string // optional: the caller's address; that of the connection
+	ClocksDiffer func() bool  // optional: whether the servers' clocks are too far apart
+	Stale        func() error // optional: why a file on disk is not the one in use
 	Log          *slog.Logger
+
+	// ClientIP, optional, returns the caller's address for limits and the audit log, and
+	// whether it is the caller's own. Limits by address do not count a request whose
+	// address is that of a proxy with many callers. Default: the connection's address.
+	ClientIP func(*http.Request) (address netip.Addr, own bool)
 }
 
 // endpoints is what the endpoints, its methods, share.
@@ -219,12 +223,9 @@ func (o *Options) check() error {
 	return nil
 }
 
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
+func remoteIP(r *http.Request) (address netip.Addr, own bool) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return peer.Addr().Unmap(), err == nil
 }
 
 // standardScopes are known whatever is configured: common clients request them unasked

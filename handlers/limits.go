@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-chi/httprate"
-
 	"signet/internal/oauth"
 	"signet/internal/throttle"
 	"signet/users"
@@ -148,17 +146,36 @@ func tooMany(wait time.Duration) error {
 	return &limitError{err: err.WithStatus(http.StatusTooManyRequests), retryAfter: seconds}
 }
 
-// byAddress is the key of limits by address.
+// addressOf returns the caller's own address, or the zero Addr if it is not known.
+func (e *endpoints) addressOf(r *http.Request) netip.Addr {
+	if address, own := e.o.ClientIP(r); own {
+		return address
+	}
+	return netip.Addr{}
+}
+
+// byAddress is the key of limits by address and something else. All unknown addresses
+// have one key.
 func (e *endpoints) byAddress(r *http.Request) string {
-	return httprate.CanonicalizeIP(e.o.ClientIP(r))
+	return throttle.Network(e.addressOf(r))
+}
+
+// takeByAddress counts a request by its address. A request whose address is not known is
+// not counted: it would be counted together with those of all other users.
+func (e *endpoints) takeByAddress(l limiter, r *http.Request) error {
+	address := e.addressOf(r)
+	if !address.IsValid() {
+		return nil
+	}
+	return l.take(throttle.Network(address))
 }
 
 func (e *endpoints) limitAuthorize(r *http.Request) error {
-	return e.limits.authorize.take(e.byAddress(r))
+	return e.takeByAddress(e.limits.authorize, r)
 }
 
 func (e *endpoints) limitRegister(r *http.Request) error {
-	if err := e.limits.register.take(e.byAddress(r)); err != nil {
+	if err := e.takeByAddress(e.limits.register, r); err != nil {
 		return err
 	}
 	return e.limits.registerAll.take("")
@@ -168,7 +185,7 @@ func (e *endpoints) limitRegister(r *http.Request) error {
 // account name is wrong. It does not call it after too many wrong passwords: the check
 // is the expensive part.
 func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check func() error) error {
-	if err := e.limits.login.take(e.byAddress(r)); err != nil {
+	if err := e.takeByAddress(e.limits.login, r); err != nil {
 		return err
 	}
 	slot, err := e.o.Admission.Login.Enter(r.Context())
@@ -176,8 +193,7 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 		return err
 	}
 	defer slot.Leave()
-	address, _ := netip.ParseAddr(e.o.ClientIP(r)) // all values that are no address count as one
-	attempt, err := e.o.Throttle.Begin(r.Context(), name, address, now)
+	attempt, err := e.o.Throttle.Begin(r.Context(), name, e.addressOf(r), now)
 	if err != nil {
 		return refusal(err)
 	}

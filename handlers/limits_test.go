@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -96,6 +97,40 @@ func TestLimitIsPerMinute(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 	})
+}
+
+// Users behind a proxy that does not tell their addresses are not one user: one who fails,
+// or who sends too much, keeps no other from signing in. Guessing one user's password is
+// slowed down all the same.
+func TestUsersWithoutAddressAreNotOneUser_C09(t *testing.T) {
+	s := authtest.New(t, func(c *authtest.Config) {
+		limited(handlers.Limits{Authorize: 10, Login: 100, Register: 10})(c)
+		change := c.Change
+		c.Change = func(o *handlers.Options) {
+			if change != nil {
+				change(o)
+			}
+			o.ClientIP = func(*http.Request) (netip.Addr, bool) { return netip.MustParseAddr("127.0.0.1"), false }
+		}
+	})
+	for i := range 60 {
+		if r := tryLogin(t, s, "192.0.2.7:1000", fmt.Sprintf("user%d", i), "wrong"); r.StatusCode != http.StatusUnauthorized {
+			t.Fatalf("a wrong password, number %d: %d", i+1, r.StatusCode)
+		}
+		if r := from(t, s, "192.0.2.7:1000", "POST", authtest.Issuer+"/register", "application/json", registration); r.StatusCode != http.StatusCreated {
+			t.Fatalf("registration %d: %d", i+1, r.StatusCode)
+		}
+	}
+	guesses := 0
+	for guesses < 20 && tryLogin(t, s, "192.0.2.7:1000", "bob", "wrong").StatusCode == http.StatusUnauthorized {
+		guesses++
+	}
+	if guesses != 5 {
+		t.Errorf("%d guesses for one user before the first wait, want 5", guesses)
+	}
+	if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
+		t.Errorf("the right password of another user: %d", r.StatusCode)
+	}
 }
 
 const registration = `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none"}`

@@ -2,6 +2,9 @@ package server
 
 import (
 	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/netip"
 	"time"
 
 	"signet/users"
@@ -19,3 +22,8 @@ func (o Options) Alone() Options {
 
 // CheckMemory is the check of the start, in another file system.
 func CheckMemory(root fs.FS, hashes users.Stats) error { return checkMemory(root, hashes) }
+
+// Callers returns a function that finds the addresses of callers behind trusted proxies.
+func Callers(log *slog.Logger, trusted ...netip.Prefix) func(*http.Request) (address netip.Addr, own bool) {
+	return newAddresses(trusted, log).of
+}

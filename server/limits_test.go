@@ -604,7 +604,8 @@ func registered(t *testing.T, base string) string {
 }
 
 // The client's address is the right-most one in X-Forwarded-For that is not a trusted
-// proxy. Without trusted proxies, or if it cannot be read, it is the connection's address.
+// proxy. Without trusted proxies it is the connection's address. If it cannot be read, the
+// log has the connection's address.
 func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
 	for name, c := range map[string]struct {
@@ -645,7 +646,7 @@ func TestOnlyTrustedProxiesNameTheClient_K04(t *testing.T) {
 		if !strings.Contains(text, `"event":"register","outcome":"ok","address":"`+c.want+`"`) {
 			t.Errorf("%s: want %s: %s", name, c.want, grep(text, "register"))
 		}
-		if warned := strings.Contains(text, "SIGNET_TRUSTED_PROXIES"); warned != (c.trusted == nil && c.header != nil) {
+		if warned := strings.Contains(text, "SIGNET_TRUSTED_PROXIES"); warned != (strings.Contains(name, "trusted")) {
 			t.Errorf("%s: warned of an unknown proxy: %t", name, warned)
 		}
 	}
@@ -661,6 +662,9 @@ func TestForgedAddressesDoNotEscapeLimits_K04_C09(t *testing.T) {
 		"trusted, the left part":  {"127.0.0.0/8", "203.0.113.%d, 198.51.100.7", true},
 		"trusted, other networks": {"127.0.0.0/8", "203.0.113.%d", false},
 		"one IPv6 network":        {"127.0.0.0/8", "2001:db8::%d", true},
+		"with ports":              {"127.0.0.0/8", "203.0.113.8:5123%d", true},
+		"IPv6 with ports":         {"127.0.0.0/8", "[2001:db8::%d]:5123%d", true},
+		"not told":                {"127.0.0.0/8", "unknown", false},
 	} {
 		addr, _ := live(t, func(o *server.Options) {
 			o.Limits = server.Limits{Register: 3}

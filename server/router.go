@@ -5,17 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 
 	"signet/handlers"
 	"signet/internal/failpoint"
@@ -29,15 +25,6 @@ import (
 func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
 	r.Use(s.measure, s.announceDrain, addRequestID, s.refuseAmbiguous)
-	if len(s.o.TrustedProxies) > 0 {
-		var cidrs []string
-		for _, p := range s.o.TrustedProxies {
-			cidrs = append(cidrs, p.String())
-		}
-		r.Use(middleware.ClientIPFromXFF(cidrs...))
-	} else {
-		r.Use(s.noticeProxy)
-	}
 	if s.o.Role != "auth" {
 		if err := s.routeResources(r, verify); err != nil {
 			return err
@@ -162,35 +149,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error means that the connection is gone
-}
-
-// clientIP returns the address for limits and the audit log: the peer's address, or the one
-// that a trusted proxy reports.
-func clientIP(r *http.Request) string {
-	if ip := middleware.GetClientIP(r.Context()); ip != "" {
-		return ip
-	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}
-
-// noticeProxy warns the operator, once, of a proxy that is missing in the settings: for the
-// limits, all clients behind it are one address.
-func (s *Server) noticeProxy(next http.Handler) http.Handler {
-	var once sync.Once
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Forwarded-For") != "" {
-			if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && (from.Addr().IsPrivate() || from.Addr().IsLoopback()) {
-				once.Do(func() {
-					s.o.Log.Warn("requests come through a proxy that SIGNET_TRUSTED_PROXIES does not name: limits take its users for one", "address", from.Addr().String())
-				})
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // announceDrain asks clients to go elsewhere while the server stops: a connection that both

@@ -45,6 +45,7 @@ type Server struct {
 	access    mcp.Access
 	handler   http.Handler
 	endpoints []*mcp.Endpoint
+	addresses *addresses
 	draining  atomic.Bool
 	open      atomic.Int64 // number of open connections
 	metrics   *metrics
@@ -86,7 +87,7 @@ func New(o Options) (*Server, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
 		MCP: mcp.NewServer(o.App, Version), o: o, hierarchy: hierarchy, metrics: newMetrics(), classes: admission.New(),
-		reload: make(chan struct{}, 1), stop: stop,
+		addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), stop: stop,
 	}
 	s.metrics.publishClasses(s.classes)
 	s.access.WithoutLogin(o.PublicTools...)

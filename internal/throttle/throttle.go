@@ -145,14 +145,19 @@ func (t *Logins) count(r rule, account, address string) count {
 // Begin counts an attempt as a failed one, or refuses it with a [TooManyError] and counts
 // nothing. Any other error is the store's. Names with the same form by [users.Normalize] are
 // one account, and so are all texts that are no names. An IPv6 network of 64 bits, which
-// one customer has, is one address, and so are all unknown addresses (the zero Addr).
+// one customer has, is one address. An attempt from an unknown address (the zero Addr) is
+// counted by its account alone, together with the others from unknown addresses: it may be
+// anybody's, so its failures must not refuse the logins of other accounts.
 func (t *Logins) Begin(ctx context.Context, name string, address netip.Addr, now time.Time) (*Attempt, error) {
 	account, err := users.Normalize(name)
 	if err != nil {
 		account = ""
 	}
-	network := networkOf(address)
-	counts := [2]count{t.count(byAccount, account, network), t.count(byAddress, "", network)}
+	network := Network(address)
+	counts := []count{t.count(byAccount, account, network)}
+	if address.IsValid() {
+		counts = append(counts, t.count(byAddress, "", network))
+	}
 	var wait time.Duration
 	var added, dropped int64
 	err = t.store.Write(ctx, func(tx store.Tx) (err error) {
@@ -189,10 +194,12 @@ func (t *Logins) Begin(ctx context.Context, name string, address netip.Addr, now
 	}
 	t.rows.Add(added - dropped)
 	t.pruned.Add(dropped)
-	return &Attempt{throttle: t, account: counts[0], address: counts[1]}, nil
+	return &Attempt{throttle: t, account: counts[0], address: counts[1:]}, nil
 }
 
-func networkOf(address netip.Addr) string {
+// Network returns what limits take for one caller's address: an IPv4 address, or a network
+// of 64 bits, which one customer has.
+func Network(address netip.Addr) string {
 	address = address.Unmap()
 	bits := address.BitLen()
 	if address.Is6() {
@@ -266,9 +273,10 @@ func (c *count) forget(tx store.Tx) error {
 // Attempt is a login that was counted as a failed one. The first call of Succeeded or
 // Withdraw takes effect; without a call it stays a failure.
 type Attempt struct {
-	throttle         *Logins
-	account, address count
-	over             atomic.Bool
+	throttle *Logins
+	account  count
+	address  []count // empty if the address is unknown
+	over     atomic.Bool
 }
 
 // Succeeded deletes the count of account and address, and takes the attempt back from the
@@ -287,7 +295,12 @@ func (a *Attempt) undo(ctx context.Context, account func(*count, store.Tx) error
 		if err := account(&a.account, tx); err != nil {
 			return err
 		}
-		return a.address.takeBack(tx)
+		for i := range a.address {
+			if err := a.address[i].takeBack(tx); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
