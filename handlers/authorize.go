@@ -64,6 +64,8 @@ func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, err
 	}
 	client, err := e.o.Clients.Find(ctx, id)
 	switch {
+	case errors.Is(err, clients.ErrBlocked):
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is blocked here")
 	case errors.Is(err, clients.ErrUnknown):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
 	case err != nil:

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet/internal/denylist"
+	"signet/internal/seal"
 	"signet/internal/test/authtest"
 	"signet/users"
 )
@@ -202,11 +204,14 @@ func TestIntrospectionKnowsTheUsersVersion(t *testing.T) {
 type changing struct {
 	*authtest.Users
 	lookups int
+	instead func() // nil: the password changes
 }
 
 func (c *changing) Lookup(ctx context.Context, subject string) (users.User, error) {
 	u, err := c.Users.Lookup(ctx, subject)
-	if c.lookups--; c.lookups == 0 { // right after this one
+	if c.lookups--; c.lookups == 0 && c.instead != nil { // right after this one
+		c.instead()
+	} else if c.lookups == 0 {
 		c.Users.Change("alice", func(a *authtest.Account) bool { a.Version = "2"; return true })
 	}
 	return u, err
@@ -223,6 +228,53 @@ func TestUserWhoChangesWhileACodeIsRedeemed(t *testing.T) {
 	if source.lookups >= 0 {
 		t.Fatal("the user was looked up once")
 	}
+	if grants, err := s.Denylist.Grants(t.Context(), "alice", s.Store.Now()); len(grants) > 0 || err != nil {
+		t.Errorf("%d grants are live, %v", len(grants), err)
+	}
+	if n := s.Denylist.Stats().Revoked; n != 1 {
+		t.Errorf("%d grants are revoked, want 1", n)
+	}
+}
+
+// A blocked client gets nothing at any endpoint, and its users see why.
+func TestBlockedClientGetsNothing(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	tok := s.Redeem(t, s.PUB, b.Code(t, "alice", s.PUB)).Tokens(t)
+	code := b.Code(t, "alice", s.PUB, set("prompt", "consent"))
+	page := b.Get(t, s.AuthorizeURL(s.PUB, set("prompt", "consent")))
+	if err := s.Denylist.Block(t.Context(), denylist.BlockedClient{Hash: seal.ClientHash(s.PUB.ID), ID: s.PUB.ID, At: s.Store.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Redeem(t, s.PUB, code), 401, "invalid_client")
+	wantError(t, s.Refresh(t, s.PUB, tok.Refresh), 401, "invalid_client")
+	wantError(t, s.Introspect(t, s.PUB, tok.Access), 401, "invalid_client")
+	for name, r := range map[string]*authtest.Response{
+		"authorization": b.Get(t, s.AuthorizeURL(s.PUB)), "approval": b.Submit(t, page, set("decision", "approve")), "denial": b.Submit(t, page, set("decision", "deny")),
+	} {
+		if r.StatusCode != 400 || r.Header.Get("Location") != "" || !strings.Contains(r.Body, "blocked") {
+			t.Errorf("%s: %d to %q", name, r.StatusCode, r.Header.Get("Location"))
+		}
+	}
+	s.Redeem(t, s.PUB2, b.Code(t, "alice", s.PUB2)).Tokens(t)
+	if err := s.Denylist.Unblock(t.Context(), seal.ClientHash(s.PUB.ID)); err != nil {
+		t.Fatal(err)
+	}
+	s.Redeem(t, s.PUB, code).Tokens(t)
+}
+
+// A client that is blocked while its code is redeemed gets no tokens, and the grant is revoked.
+func TestClientThatIsBlockedWhileACodeIsRedeemed(t *testing.T) {
+	source := &changing{Users: authtest.NewUsers()}
+	s := authtest.New(t, func(c *authtest.Config) { c.Users = source })
+	code := s.Code(t, "alice", s.PUB)
+	source.lookups = 1
+	source.instead = func() {
+		if err := s.Denylist.Block(t.Context(), denylist.BlockedClient{Hash: seal.ClientHash(s.PUB.ID), At: s.Store.Now()}); err != nil {
+			t.Error(err)
+		}
+	}
+	wantError(t, s.Redeem(t, s.PUB, code), 401, "invalid_client")
 	if grants, err := s.Denylist.Grants(t.Context(), "alice", s.Store.Now()); len(grants) > 0 || err != nil {
 		t.Errorf("%d grants are live, %v", len(grants), err)
 	}

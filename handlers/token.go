@@ -156,7 +156,7 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if err != nil {
 		return nil, err
 	}
-	if err := e.checkUserAgain(ctx, g, now); err != nil {
+	if err := e.checkAgain(ctx, g, now); err != nil {
 		return nil, err
 	}
 	return e.mint(client, g, issuance{g.Scope, code.Nonce, handle}, wall)
@@ -164,18 +164,25 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 
 var errNoScope = oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
 
-// checkUserAgain checks the user of a grant whose code has just been spent. If the user
-// has changed since [endpoints.checkGrant], the grants of the earlier version may have
-// been revoked before this grant had a row.
-func (e *endpoints) checkUserAgain(ctx context.Context, g seal.Grant, now time.Time) error {
+// checkAgain checks the user and the client of a grant whose code has just been spent. If the
+// user has changed since [endpoints.checkGrant], or the client was blocked, the grants may have
+// been revoked before this one had a row.
+func (e *endpoints) checkAgain(ctx context.Context, g seal.Grant, now time.Time) error {
 	_, err := e.lookup(ctx, g.Subject, g.UserVersion)
-	if !errors.Is(err, users.ErrUnknown) {
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		err = errUserChanged
+	case err != nil:
 		return err
+	case e.o.Denylist.Blocked()[g.ClientHash]:
+		err = oauth.Errorf(oauth.InvalidClient, "this client is blocked")
+	default:
+		return nil
 	}
 	if err := e.o.Denylist.Revoke(ctx, row(g, now), now); err != nil {
 		return unavailable(err)
 	}
-	return errUserChanged
+	return err
 }
 
 // refresh exchanges a refresh handle (OAuth 2.1 §4.3.1). The request may ask for an

@@ -8,6 +8,7 @@ import (
 	"signet/handlers"
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/throttle"
@@ -34,7 +35,7 @@ func (s *Server) openAll(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.clients, err = clients.Open(s.o.clientOptions(s.ring)); err != nil {
+	if s.clients, err = clients.Open(s.clientOptions(ctx)); err != nil {
 		return err
 	}
 	s.start(ctx, s.watchFiles)
@@ -116,6 +117,21 @@ func (s *Server) openUsers() (err error) {
 		s.users = demoUsers{s.usersFile}
 	}
 	return nil
+}
+
+func (s *Server) clientOptions(ctx context.Context) clients.Options {
+	o := s.o.clientOptions(s.ring)
+	o.Retired = s.state.RetiredAt
+	o.Blocked = func(id string) bool {
+		blocked := s.denylist.Blocked()
+		return len(blocked) > 0 && blocked[seal.ClientHash(id)]
+	}
+	if r := s.o.Registration; r.Off || r.Token != "" {
+		seen := &seenClients{}
+		s.start(ctx, func(ctx context.Context) { s.watchSeen(ctx, seen) })
+		o.Seen = seen.has
+	}
+	return o
 }
 
 // stale returns why a changed file is not in use, while its earlier content stays in force.

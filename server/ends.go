@@ -79,20 +79,24 @@ func (s *Server) version(ctx context.Context, subject string) (hash string, know
 }
 
 // watchGrants ends the grants of users and clients that changed while no server ran, and
-// from then on those of clients that are removed from clients.json or added there again.
+// from then on those of clients that are removed from clients.json or added there again, and of
+// clients that were blocked. Each server does that once it makes no more grants for them itself.
 func (s *Server) watchGrants(ctx context.Context) {
 	seen := s.clients.Added()
 	gone := clients.Added{} // clients whose grants have not been ended yet
 	started := false        // the changes before the start are done
 	failing := background.Condition{Log: s.o.Log, Level: slog.LevelError, Begin: cannotEnd, End: "the grants of changed users and clients were ended"}
 	generation := s.clients.Generation()
+	var blocked map[string]bool // those whose grants have been ended
 	background.Every(ctx, lookEvery, func() {
+		nowBlocked := s.denylist.Blocked()
 		if g := s.clients.Generation(); g != generation {
 			now := s.clients.Added()
 			maps.Copy(gone, seen.Gone(now))
 			seen, generation = now, g
 		}
-		if started && len(gone) == 0 {
+		if started && len(gone) == 0 && within(nowBlocked, blocked) {
+			blocked = nowBlocked
 			return
 		}
 		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
@@ -103,10 +107,20 @@ func (s *Server) watchGrants(ctx context.Context) {
 			s.o.Log.Info("the grants of changed users and clients were ended", "grants", n)
 		}
 		if err == nil {
-			started = true
+			started, blocked = true, nowBlocked
 			clear(gone)
 		}
 	})
+}
+
+// within reports whether all of a are in b.
+func within(a, b map[string]bool) bool {
+	for name := range a {
+		if !b[name] {
+			return false
+		}
+	}
+	return true
 }
 
 // over reports whether the user or the client of a grant is another one now. An older
@@ -114,6 +128,9 @@ func (s *Server) watchGrants(ctx context.Context) {
 func (s *Server) over(ctx context.Context, g denylist.Grant, added, gone clients.Added) bool {
 	_, removed := gone[g.ClientHash]
 	if _, back := added[g.ClientHash]; removed && !back || g.Created < added[g.ClientHash] {
+		return true
+	}
+	if s.denylist.Blocked()[g.ClientHash] {
 		return true
 	}
 	if s.usersFile == nil { // a function that checks passwords knows no versions

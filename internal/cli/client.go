@@ -3,12 +3,15 @@ package cli
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"signet/internal/clients"
+	"signet/internal/denylist"
+	"signet/internal/seal"
 )
 
 func (c *config) clients() clients.File {
@@ -17,7 +20,7 @@ func (c *config) clients() clients.File {
 
 func clientCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "client", Short: "Configure OAuth clients"}
-	cmd.AddCommand(clientAddCommand(p), clientListCommand(p), clientRemoveCommand(p))
+	cmd.AddCommand(clientAddCommand(p), clientListCommand(p), clientRemoveCommand(p), clientBlockCommand(p), clientUnblockCommand(p))
 	return cmd
 }
 
@@ -95,8 +98,10 @@ func (p Process) printClient(c addedClient, asJSON bool) error {
 func clientListCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the configured clients", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use: "list", Short: "List the configured clients, and the blocked ones", Args: cobra.NoArgs,
+		Long: "List the configured clients, and the blocked ones. Clients that registered themselves\n" +
+			"are listed only if they are blocked, in the table by the hash of their id.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
 				return err
@@ -105,22 +110,68 @@ func clientListCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return p.printJSON(list)
-			}
-			var rows [][]string
-			for _, c := range list {
-				kind := "confidential"
-				if c.Public {
-					kind = "public"
+			var blocked []denylist.BlockedClient
+			err = withGrants(cmd.Context(), p, func(grants *denylist.List, _ time.Time) (err error) {
+				if grants != nil {
+					blocked, err = grants.BlockedClients(cmd.Context())
 				}
-				rows = append(rows, []string{c.ID, c.Name, kind, strings.Join(c.Scopes, " "), strings.Join(c.RedirectURIs, " "), time.Unix(c.Created, 0).UTC().Format(time.DateOnly)})
+				return err
+			})
+			if err != nil {
+				p.note("which clients are blocked cannot be read: %v", err)
 			}
-			return p.printTable("CLIENT ID\tNAME\tKIND\tSCOPES\tREDIRECT URIS\tADDED", rows)
+			all := listedClients(list, blocked)
+			if asJSON {
+				return p.printJSON(all)
+			}
+			return p.printClients(all)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// listedClient is a client as `client list --json` prints it.
+type listedClient struct {
+	clients.Configured
+	Hash       string     `json:"client_hash"`
+	Registered bool       `json:"registered,omitempty"` // by itself
+	BlockedAt  *time.Time `json:"blocked_at,omitempty"`
+}
+
+// listedClients are the configured clients in their order, then the other ones that are blocked.
+func listedClients(list []clients.Configured, blocked []denylist.BlockedClient) []listedClient {
+	all := []listedClient{} // "[]" in JSON, not "null"
+	for _, c := range list {
+		all = append(all, listedClient{Configured: c, Hash: seal.ClientHash(c.ID)})
+	}
+	for _, b := range blocked {
+		at := b.At.UTC()
+		if i := slices.IndexFunc(all, func(c listedClient) bool { return c.Hash == b.Hash }); i >= 0 {
+			all[i].BlockedAt = &at
+			continue
+		}
+		all = append(all, listedClient{Configured: clients.Configured{ID: b.ID, Name: b.Name}, Hash: b.Hash, Registered: true, BlockedAt: &at})
+	}
+	return all
+}
+
+func (p Process) printClients(all []listedClient) error {
+	var rows [][]string
+	for _, c := range all {
+		id, kind, added := c.ID, "confidential", time.Unix(c.Created, 0).UTC().Format(time.DateOnly)
+		switch {
+		case c.Registered:
+			id, kind, added = c.Hash, "registered", "-" // its id is too long for a table
+		case c.Public:
+			kind = "public"
+		}
+		if c.BlockedAt != nil {
+			kind += ", blocked"
+		}
+		rows = append(rows, []string{id, clean(c.Name), kind, strings.Join(c.Scopes, " "), strings.Join(c.RedirectURIs, " "), added})
+	}
+	return p.printTable("CLIENT ID\tNAME\tKIND\tSCOPES\tREDIRECT URIS\tADDED", rows)
 }
 
 func clientRemoveCommand(p Process) *cobra.Command {

@@ -26,6 +26,7 @@ type grantInfo struct {
 	ID          string     `json:"id"`
 	User        string     `json:"user"`
 	Client      string     `json:"client"`
+	ClientHash  string     `json:"client_hash"`
 	Scopes      []string   `json:"scopes"`
 	Resource    string     `json:"resource"`
 	Since       time.Time  `json:"since"`
@@ -36,7 +37,7 @@ type grantInfo struct {
 
 func grantInfoOf(g denylist.Grant) grantInfo {
 	info := grantInfo{
-		ID: g.ID, User: g.Subject, Client: g.ClientName, Scopes: scopeList(g.Scope), Resource: g.Resource,
+		ID: g.ID, User: g.Subject, Client: g.ClientName, ClientHash: g.ClientHash, Scopes: scopeList(g.Scope), Resource: g.Resource,
 		Since: time.Unix(g.Created, 0).UTC(), Replays: g.Replays, Expires: time.Unix(g.Expires, 0).UTC(),
 	}
 	if g.Gen > 1 { // the first generation was issued for the code

@@ -64,6 +64,9 @@ func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form ur
 
 func (r *Registry) named(id string) (known, error) {
 	k, err := r.find(id)
+	if errors.Is(err, ErrBlocked) {
+		return known{}, oauth.Errorf(oauth.InvalidClient, "this client is blocked")
+	}
 	if errors.Is(err, ErrUnknown) {
 		return known{}, oauth.Errorf(oauth.InvalidClient, "no such client")
 	}

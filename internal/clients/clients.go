@@ -12,15 +12,21 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"signet/internal/durable"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 )
 
-// ErrUnknown is returned for an id that names no client.
-var ErrUnknown = errors.New("no such client")
+// ErrUnknown is returned for an id that names no client, and ErrBlocked, which is an ErrUnknown
+// too, for a client that the operator has blocked.
+var (
+	ErrUnknown = errors.New("no such client")
+	ErrBlocked = fmt.Errorf("%w: this client is blocked", ErrUnknown)
+)
 
 // How a client authenticates at the token endpoint (RFC 7591 §2).
 const (
@@ -97,6 +103,17 @@ type Options struct {
 	Scopes       []string // supported; others are left out of registrations
 	Default      []string // scopes of a client that has none of its own
 	Schemes      []string // private-use redirect schemes for registrations; nil: DefaultSchemes
+
+	Blocked func(id string) bool // whether the operator has blocked a client; nil: none is blocked
+
+	// Retired returns since when a root secret has been for client ids only, and false if that
+	// cannot be told now. Later ids under it were made by somebody else who has it. Nil: all ids
+	// are taken.
+	Retired func(fingerprint string) (since time.Time, known bool)
+
+	// Seen reports whether a client has a grant. Of the ids under a retired root only these are
+	// taken, where not everybody may register. Nil: everybody may, and all ids are taken.
+	Seen func(id string) (bool, error)
 
 	// Demo clients exist in memory only. One that has an entry in DemoSecrets is
 	// confidential.
@@ -182,6 +199,14 @@ func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
 }
 
 func (r *Registry) find(id string) (known, error) {
+	k, err := r.lookup(id)
+	if err == nil && r.o.Blocked != nil && r.o.Blocked(k.ID) {
+		return known{}, ErrBlocked
+	}
+	return k, err
+}
+
+func (r *Registry) lookup(id string) (known, error) {
 	if k, ok := r.configured()[id]; ok {
 		return k, nil
 	}
@@ -198,6 +223,9 @@ func (r *Registry) registered(id string) (known, error) {
 	c, err := seal.Open[seal.Client](r.o.Ring, id)
 	if err != nil {
 		return known{}, ErrUnknown
+	}
+	if err := r.checkRetired(id, c); err != nil {
+		return known{}, err
 	}
 	uris := slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
 	logoutURIs := slices.DeleteFunc(c.PostLogoutRedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
@@ -216,6 +244,31 @@ func (r *Registry) registered(id string) (known, error) {
 	}
 	k.matches = func(s string) bool { return equal(s, secret) }
 	return k, nil
+}
+
+var errCannotTell = errors.New("it is not known yet whether a client id under a retired root secret is good")
+
+// checkRetired refuses an id under a retired root secret that was not made here while the root
+// was in use. Whoever has that secret can make ids.
+func (r *Registry) checkRetired(id string, c seal.Client) error {
+	root, retired := r.o.Ring.RetiredRoot(id)
+	if !retired || r.o.Retired == nil {
+		return nil
+	}
+	since, known := r.o.Retired(root)
+	switch {
+	case !known:
+		return errCannotTell
+	case c.Issued >= since.Unix(): // of the same second: rather refused
+		return ErrUnknown
+	case r.o.Seen == nil:
+		return nil
+	}
+	seen, err := r.o.Seen(id)
+	if err == nil && !seen {
+		err = ErrUnknown
+	}
+	return err
 }
 
 // Stale returns why clients.json as it is now is not in use, or nil; the clients of the

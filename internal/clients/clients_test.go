@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -242,4 +243,81 @@ func marshal(t testing.TB, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// Whoever has a root secret that was retired can make ids under it. Those that were made here are
+// older; where not everybody may register, only those that are in use are taken.
+func TestRetiredRootOpensEarlierIdsOnly(t *testing.T) {
+	old := seal.NewSecret()
+	o := options(t)
+	var err error
+	if o.Ring, err = seal.Parse(seal.NewSecret() + ",clients:" + old); err != nil {
+		t.Fatal(err)
+	}
+	forger, err := seal.Parse(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	retired := time.Unix(1_800_000_000, 0)
+	made := func(k *seal.Keyring, at time.Time) string {
+		id, err := seal.Seal(k, seal.Client{RedirectURIs: []string{"https://app.test/cb"}, Method: "client_secret_post", Issued: at.Unix()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	earlier, later, now := made(forger, retired.Add(-time.Second)), made(forger, retired.Add(time.Hour)), made(o.Ring, retired.Add(time.Hour))
+	same := made(forger, retired)
+	since, known := retired, true
+	o.Retired = func(fingerprint string) (time.Time, bool) {
+		if fingerprint != forger.Fingerprint() {
+			t.Errorf("asked about %s", fingerprint)
+		}
+		return since, known
+	}
+	r := open(t, o)
+	find(t, r, earlier)
+	find(t, r, now)
+	unknown(t, r, later)
+	unknown(t, r, same)
+	known = false
+	if _, err := r.Find(t.Context(), earlier); err == nil || errors.Is(err, clients.ErrUnknown) {
+		t.Errorf("%v; want an error that is no verdict", err)
+	}
+	find(t, r, now)
+	known = true
+	o.Seen = func(id string) (bool, error) { return id == earlier, nil }
+	r = open(t, o)
+	find(t, r, earlier)
+	find(t, r, now) // the present root needs no grant
+	unknown(t, r, made(forger, retired.Add(-time.Second)))
+	failure := errors.New("cannot tell")
+	o.Seen = func(string) (bool, error) { return true, failure }
+	if _, err := open(t, o).Find(t.Context(), earlier); !errors.Is(err, failure) {
+		t.Error(err)
+	}
+}
+
+// A client that the operator has blocked is none, whatever it is.
+func TestBlockedClientsAreUnknown(t *testing.T) {
+	o := options(t)
+	secret := add(t, o, clients.Spec{ID: "web"})
+	blocked := map[string]bool{}
+	o.Blocked = func(id string) bool { return blocked[id] }
+	r := open(t, o)
+	reg := register(t, r, document("", nil))
+	for id, secret := range map[string]string{"web": secret, "demo_client": "demo_secret", reg.ClientID: reg.ClientSecret} {
+		if _, err := authenticate(r, basic(id, secret), ""); err != nil {
+			t.Fatal(err)
+		}
+		blocked[id] = true
+		if _, err := r.Find(t.Context(), id); !errors.Is(err, clients.ErrBlocked) || !errors.Is(err, clients.ErrUnknown) {
+			t.Errorf("%.20s: %v", id, err)
+		}
+		_, err := authenticate(r, basic(id, secret), "")
+		wantError(t, err, oauth.InvalidClient, 401)
+		if !strings.Contains(err.Error(), "blocked") {
+			t.Error(err)
+		}
+	}
 }

@@ -58,8 +58,9 @@ type List struct {
 	filled  atomic.Bool  // revoked was filled from the store
 	excess  excess
 
-	keep      atomic.Int64           // see Keep
-	rowsEpoch atomic.Pointer[string] // the epoch of rows that have none; nil: not read yet
+	keep      atomic.Int64                    // see Keep
+	blocked   atomic.Pointer[map[string]bool] // see Blocked; nil: not read yet
+	rowsEpoch atomic.Pointer[string]          // the epoch of rows that have none; nil: not read yet
 
 	reused, replayed, rolledBack, pruned atomic.Int64
 }

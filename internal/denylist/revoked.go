@@ -140,8 +140,13 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 	var kept int64 // seconds
 	var epoch string
 	var oldest int64
+	var blocked map[string]bool
 	err := l.store.Read(ctx, func(tx store.Tx) error {
 		if err := tx.QueryRow("SELECT keep_revoked, rows_epoch FROM meta").Scan(&kept, &epoch); err != nil {
+			return err
+		}
+		var err error
+		if blocked, err = readBlocked(tx); err != nil {
 			return err
 		}
 		keep := max(l.options.Keep, time.Duration(kept)*time.Second)
@@ -157,6 +162,7 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 	}
 	l.keep.Store(kept * int64(time.Second))
 	l.rowsEpoch.Store(&epoch)
+	l.blocked.Store(&blocked)
 	l.polled.Store(began)
 	l.filled.Store(true)
 	l.revoked.forget(oldest)

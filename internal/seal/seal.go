@@ -269,6 +269,30 @@ func IsCurrent(k *Keyring, raw string) bool {
 	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots()[0].id
 }
 
+// RetiredRoot returns the fingerprint of the root that raw names, if that root is for clients
+// only. It opens nothing, so raw may be forged.
+func (k *Keyring) RetiredRoot(raw string) (fingerprint string, retired bool) {
+	b, err := encoding.DecodeString(raw)
+	if err != nil || len(b) < overhead {
+		return "", false
+	}
+	r := k.root([rootIDSize]byte(b[1:1+rootIDSize]), forClient)
+	if r == nil || !r.clientsOnly {
+		return "", false
+	}
+	return r.fingerprint, true
+}
+
+// RetiredRoots returns the fingerprints of the roots that are for clients only.
+func (k *Keyring) RetiredRoots() (fingerprints []string) {
+	for _, r := range k.roots() {
+		if r.clientsOnly {
+			fingerprints = append(fingerprints, r.fingerprint)
+		}
+	}
+	return fingerprints
+}
+
 func (k *Keyring) root(id [rootIDSize]byte, p purpose) *root {
 	roots := k.roots()
 	for i := range roots {

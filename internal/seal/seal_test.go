@@ -341,3 +341,37 @@ func TestRootsAreNamedInOrder(t *testing.T) {
 		t.Errorf("roots %v, want %v", got, want)
 	}
 }
+
+// A root that is for clients only is named as such, and no other one.
+func TestRetiredRootIsNamed(t *testing.T) {
+	one, two := seal.NewSecret(), seal.NewSecret()
+	parse := func(list string) *seal.Keyring {
+		k, err := seal.Parse(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	old := parse(two)
+	id, err := seal.Seal(old, seal.Client{Method: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := parse(one + ",clients:" + two)
+	if fp, retired := k.RetiredRoot(id); fp != old.Fingerprint() || !retired {
+		t.Errorf("%q, %v", fp, retired)
+	}
+	if got := k.RetiredRoots(); len(got) != 1 || got[0] != old.Fingerprint() {
+		t.Errorf("%q", got)
+	}
+	for name, k := range map[string]*seal.Keyring{"sealing": old, "second": parse(one + "," + two), "unknown": parse(one)} {
+		if _, retired := k.RetiredRoot(id); retired || len(k.RetiredRoots()) != 0 {
+			t.Errorf("%s: retired", name)
+		}
+	}
+	for _, raw := range []string{"", "x", id[:20]} {
+		if _, retired := k.RetiredRoot(raw); retired {
+			t.Errorf("%q: retired", raw)
+		}
+	}
+}

@@ -28,6 +28,8 @@ type State struct {
 	log   *slog.Logger
 	file  *durable.Live[*seal.Keyring] // of the secret; nil: it is a setting
 	stale atomic.Pointer[error]        // why the changed secret file is not in use
+
+	retired atomic.Pointer[map[string]time.Time] // see RetiredAt; nil: not on record yet
 }
 
 // Open opens the state for a server, after [Prepare]. The caller runs [State.Run] and
@@ -48,6 +50,7 @@ func Open(ctx context.Context, d Data, log *slog.Logger) (*State, error) {
 			return nil, errors.Join(err, s.Store.Close())
 		}
 	}
+	_ = s.retire(ctx, s.Ring) // Run tries again
 	return s, nil
 }
 
@@ -81,12 +84,32 @@ func (s *State) Run(ctx context.Context) {
 			unusable.FailsAnew(ctx, err)
 			s.stale.Store(&err)
 		}
-		if roots := strings.Join(s.Ring.Roots(), ","); roots != announced && s.Store.Announce(ctx, roots) == nil {
+		if roots := strings.Join(s.Ring.Roots(), ","); roots != announced && s.Store.Announce(ctx, roots) == nil && s.retire(ctx, s.Ring) == nil {
 			announced = roots
 		}
 	}
 	once()
 	background.Every(ctx, lookAgain, once)
+}
+
+// retire puts on record which roots of ring are for client ids only.
+func (s *State) retire(ctx context.Context, ring *seal.Keyring) error {
+	since, err := s.Store.Retire(ctx, ring.Fingerprint(), ring.RetiredRoots(), s.Store.Now())
+	if err == nil {
+		s.retired.Store(&since)
+	}
+	return err
+}
+
+// RetiredAt returns since when the root of a fingerprint has been for client ids only: since
+// a server with this store first had it so. It is false while that is not known.
+func (s *State) RetiredAt(fingerprint string) (time.Time, bool) {
+	since := s.retired.Load()
+	if since == nil {
+		return time.Time{}, false
+	}
+	at, known := (*since)[fingerprint]
+	return at, known
 }
 
 // useSecret reads the file. It refuses a list without the root under which the store was
@@ -105,6 +128,9 @@ func (s *State) useSecret(ctx context.Context) error {
 	}
 	if !next.HasFingerprint(fingerprint) {
 		return fmt.Errorf("%s: it does not have the root secret under which the store was made: put the right file back", s.data.secretFile())
+	}
+	if err := s.retire(ctx, next); err != nil { // first, so that their ids are never in doubt
+		return err
 	}
 	s.Ring.Become(next)
 	s.log.Info("root secrets of the changed secret file are in use", "roots", len(next.Roots()))

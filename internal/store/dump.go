@@ -23,6 +23,8 @@ func Tables() []Table {
 		{"grants", []string{"id", "gen", "rotated_at", "revoked_at", "sub", "client_hash", "client_name", "consent_hash", "scope", "resource",
 			"created_at", "expires_at", "replays", "user_version", "epoch"}, "id"},
 		{"spent", []string{"kind", "id", "expires_at"}, "kind, id"},
+		{"blocked_clients", []string{"client_hash", "client_id", "client_name", "blocked_at"}, "client_hash"},
+		{"retired_roots", []string{"fingerprint", "retired_at"}, "fingerprint"},
 	}
 }
 

@@ -80,6 +80,17 @@ var postgresSchema = []string{`
 	ALTER TABLE grants ADD COLUMN epoch        TEXT NOT NULL DEFAULT '';
 	DROP INDEX grants_sub;
 	CREATE INDEX grants_live ON grants (sub, consent_hash) WHERE revoked_at = 0;
+`, `
+	CREATE TABLE blocked_clients (
+		client_hash TEXT   COLLATE "C" PRIMARY KEY,
+		client_id   TEXT   NOT NULL, -- empty: not known
+		client_name TEXT   NOT NULL,
+		blocked_at  BIGINT NOT NULL  -- Unix seconds
+	);
+	CREATE TABLE retired_roots (
+		fingerprint TEXT   COLLATE "C" PRIMARY KEY,
+		retired_at  BIGINT NOT NULL -- Unix milliseconds: since when the root is for client ids only
+	);
 `}
 
 // createTables makes the tables and the epoch.

@@ -45,6 +45,31 @@ func SetFingerprint(tx Tx, fingerprint string, now time.Time) error {
 	return err
 }
 
+// Retire records that the roots with the retired fingerprints are for client ids only, from now
+// on unless that is on record already, and that the sealing root is not. It returns since when
+// each retired root has been.
+func (s *Store) Retire(ctx context.Context, sealing string, retired []string, now time.Time) (since map[string]time.Time, err error) {
+	err = s.Write(ctx, func(tx Tx) error {
+		since = map[string]time.Time{}
+		if _, err := tx.Exec("DELETE FROM retired_roots WHERE fingerprint = $1", sealing); err != nil {
+			return err
+		}
+		for _, fingerprint := range retired {
+			_, err := tx.Exec("INSERT INTO retired_roots (fingerprint, retired_at) VALUES ($1, $2) ON CONFLICT DO NOTHING", fingerprint, now.UnixMilli())
+			if err != nil {
+				return err
+			}
+			var ms int64
+			if err := tx.QueryRow("SELECT retired_at FROM retired_roots WHERE fingerprint = $1", fingerprint).Scan(&ms); err != nil {
+				return err
+			}
+			since[fingerprint] = time.UnixMilli(ms)
+		}
+		return nil
+	})
+	return since, err
+}
+
 // Server is a running server, as it announces itself through the store.
 type Server struct {
 	ID    string        // of one run of the server: the machine's name and a random part

@@ -82,6 +82,17 @@ var sqliteSchema = []string{`
 	ALTER TABLE grants ADD COLUMN epoch        TEXT NOT NULL DEFAULT '';
 	DROP INDEX grants_sub;
 	CREATE INDEX grants_live ON grants (sub, consent_hash) WHERE revoked_at = 0;
+`, `
+	CREATE TABLE blocked_clients (
+		client_hash TEXT    PRIMARY KEY,
+		client_id   TEXT    NOT NULL, -- empty: not known
+		client_name TEXT    NOT NULL,
+		blocked_at  INTEGER NOT NULL  -- Unix seconds
+	) WITHOUT ROWID;
+	CREATE TABLE retired_roots (
+		fingerprint TEXT    PRIMARY KEY,
+		retired_at  INTEGER NOT NULL -- Unix milliseconds: since when the root is for client ids only
+	) WITHOUT ROWID;
 `}
 
 // migrate takes the store to the latest schema, step by step.

@@ -335,3 +335,56 @@ func TestShorterAccessLifeForgetsNoRevocation(t *testing.T) {
 		t.Error("the feed has forgotten it")
 	}
 }
+
+// A client that registered itself can be blocked. That ends its grants everywhere, and no
+// others; without a server too.
+func TestBlockedClientEndsEverywhere(t *testing.T) {
+	d := e2e.New(t, []string{"SIGNET_ACCESS_TTL=24h"})
+	addUser(d, "ann")
+	d.Start()
+	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
+	evil, other := e2e.Register(t, d.Issuer, e2e.RedirectURI), e2e.Register(t, d.Issuer, e2e.RedirectURI)
+	first, good := grantFrom(d, evil, "ann"), grantFrom(d, other, "ann")
+	code := evil.Code(t, "ann", e2e.AnnsPassword)
+	until(t, replica, first.tokens.AccessToken, http.StatusOK, 10*time.Second)
+
+	if out := d.Must("client", "block", evil.ID); !strings.Contains(out, "grants ended: 1") {
+		t.Error(out)
+	}
+	until(t, d, first.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+	until(t, replica, first.tokens.AccessToken, http.StatusUnauthorized, 15*time.Second)
+	e2e.Eventually(t, func() bool { return first.inFeed(t) })
+	e2e.Eventually(t, func() bool { // the server notices within seconds
+		tok, status := evil.Refresh(t, first.tokens.RefreshToken)
+		return status == http.StatusUnauthorized && tok.Error == "invalid_client"
+	})
+	if tok, status := e2e.Post(t, d.Issuer, evil.CodeForm(code)); status != http.StatusUnauthorized || tok.Error != "invalid_client" {
+		t.Errorf("a code: %d %s", status, tok.Error)
+	}
+	if page, err := person.New("", "").Open(evil.AuthorizationURL("s")); err != nil || page.Left() != nil || page.AsksPassword() {
+		t.Errorf("an authorization request: %v, %v", page, err)
+	}
+	until(t, d, good.tokens.AccessToken, http.StatusOK, 0)
+	if list := d.Must("grant", "list"); strings.Contains(list, first.id) || !strings.Contains(list, good.id) {
+		t.Error(list)
+	}
+	if list := d.Must("client", "list", "--json"); !strings.Contains(list, evil.ID) || strings.Contains(list, other.ID) {
+		t.Error(list)
+	}
+	d.Must("client", "unblock", evil.ID)
+	e2e.Eventually(t, func() bool {
+		page, err := person.New("", "").Open(evil.AuthorizationURL("s"))
+		return err == nil && page.AsksPassword()
+	})
+	until(t, d, first.tokens.AccessToken, http.StatusUnauthorized, 0)
+	again := grantFrom(d, evil, "ann")
+	until(t, d, again.tokens.AccessToken, http.StatusOK, 0)
+
+	d.Stop()
+	d.Must("client", "block", evil.ID)
+	d.Start()
+	until(t, d, again.tokens.AccessToken, http.StatusUnauthorized, 0)
+	if _, status := evil.Refresh(t, again.tokens.RefreshToken); status != http.StatusUnauthorized {
+		t.Errorf("refresh: %d", status)
+	}
+}

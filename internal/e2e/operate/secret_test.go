@@ -445,3 +445,43 @@ func TestSecretFileChangedByHandIsNotTakenUp_L03(t *testing.T) {
 		e2e.Eventually(t, func() bool { return config() == "ok" })
 	}
 }
+
+// Whoever got a root secret that was retired makes no client with it: ids under it are taken if
+// they were made before, and where registration is closed, if they are in use.
+func TestRetiredSecretMakesNoClients(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	stolen, err := seal.Parse(strings.TrimSpace(e2e.ReadText(t, filepath.Join(d.Dir, "secret"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, _ := d.Login()
+	unused := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+	rotateSecret(d)
+	rotateSecret(d, "--finish", "--now")
+	id, err := seal.Seal(stolen, seal.Client{Name: "Evil", RedirectURIs: []string{e2e.RedirectURI}, Method: "none", Scope: []string{"read"}, Issued: time.Now().Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: id}
+	wantKnown := func(when string, want map[*e2e.Client]bool) {
+		t.Helper()
+		for c, known := range want {
+			tok, status := c.Refresh(t, "x")
+			for deadline := time.Now().Add(20 * time.Second); status == 503 && time.Now().Before(deadline); tok, status = c.Refresh(t, "x") {
+				time.Sleep(50 * time.Millisecond) // until the grants were read
+			}
+			if (tok.Error == "invalid_grant") != known || (tok.Error == "invalid_client") == known {
+				t.Errorf("%s, client %.8s: %d %s, want known %v", when, c.ID, status, tok.Error, known)
+			}
+			if page := newVisitor(t).open(c.AuthorizationURL("s")).page; page.AsksPassword() != known {
+				t.Errorf("%s, client %.8s: %s", when, c.ID, page)
+			}
+		}
+	}
+	wantKnown("registration open", map[*e2e.Client]bool{client: true, unused: true, forged: false})
+	d.Stop()
+	d.Env = append(d.Env, "SIGNET_REGISTRATION=off")
+	d.Start()
+	wantKnown("registration off", map[*e2e.Client]bool{client: true, unused: false, forged: false})
+	client.Exchange(t, client.Code(t, "demo_user", "demo_password"))
+}

@@ -152,6 +152,7 @@ func (s *Server) open(t testing.TB) {
 			{ID: s.PRE.ID, Name: "Preregistered", RedirectURIs: []string{s.PRE.RedirectURI}, Method: "none", GrantTypes: bothGrants},
 		},
 		DemoSecrets: map[string]string{s.CONF.ID: s.CONF.Secret},
+		Blocked:     func(id string) bool { return s.Denylist.Blocked()[seal.ClientHash(id)] },
 	})
 	fail(err)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked, RevokedKnown: s.Denylist.Known})
