@@ -57,6 +57,7 @@ var kept = map[string][]string{
 	"github.com/spf13/cobra":                  {"signet/internal/cli"},
 	"github.com/prometheus/client_golang/":    {"signet/server"},
 	"golang.org/x/net/html":                   {"signet/internal/mcpclient"},
+	"code.dny.dev/ssrf":                       {"signet/internal/mcpclient"},
 }
 
 type goPackage struct {

@@ -84,19 +84,43 @@ func (p Process) askPassword(ctx context.Context, prompt string) (string, error)
 	}
 	fmt.Fprint(p.Stderr, prompt)
 	defer fmt.Fprintln(p.Stderr)
+	password, err := answerOf(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
+		err = errors.Join(err, term.Restore(fd, before))
+	}
+	return string(password), err
+}
+
+// askYes asks a question at the terminal, and reports whether the answer is yes.
+func (p Process) askYes(ctx context.Context, question string) (bool, error) {
+	fmt.Fprint(p.Stderr, question)
+	line, err := answerOf(ctx, func() (string, error) {
+		line, err := bufio.NewReader(io.LimitReader(p.Stdin, 100)).ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return line, err
+	})
+	line = strings.ToLower(strings.TrimSpace(line))
+	return err == nil && (line == "y" || line == "yes"), err
+}
+
+// answerOf returns what ask returns, or an error if ctx ends before. Nothing interrupts
+// the read of a terminal; the process ends when ctx does.
+func answerOf[T any](ctx context.Context, ask func() (T, error)) (none T, _ error) {
 	type answer struct {
-		password []byte
-		err      error
+		text T
+		err  error
 	}
 	answers := make(chan answer, 1)
-	go func() { // nothing interrupts the read; the process ends when ctx does
-		password, err := term.ReadPassword(fd)
-		answers <- answer{password, err}
+	go func() {
+		text, err := ask()
+		answers <- answer{text, err}
 	}()
 	select {
 	case a := <-answers:
-		return string(a.password), a.err
+		return a.text, a.err
 	case <-ctx.Done():
-		return "", errors.Join(errors.New("interrupted"), term.Restore(fd, before))
+		return none, errors.New("interrupted")
 	}
 }

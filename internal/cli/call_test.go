@@ -31,6 +31,14 @@ type strange struct {
 	resource       string                     // its metadata name
 	issuer         string                     // its metadata name
 	gone           map[string]int             // paths answered with a status
+	moved          map[string]move            // paths answered with a redirect
+	servers        []string                   // its metadata name
+	meta           func(map[string]any)       // changes the authorization server's metadata
+	registered     func(map[string]any)       // changes the answer to a registration
+	says           func(method string) string // the result of an MCP request, as JSON; empty for the usual one
+	trusts         *strange                   // also takes the tokens of this one
+	text           string                     // of the result of a tool
+	posts          int                        // of login forms, seen
 	noIss, badIss  bool                       // of the authorization response
 	answer         func(url.Values)           // changes the authorization response
 	token          func(map[string]any)       // changes the token response
@@ -49,11 +57,27 @@ type strange struct {
 	mcp            *sdk.StreamableHTTPHandler // the tools
 }
 
+// move is a redirect of requests that have a token, or of all.
+type move struct {
+	status    int
+	to        string
+	withToken bool
+}
+
 const callPassword = "kanarienvogel"
 
 func newStrange(t *testing.T) *strange {
 	t.Helper()
-	s := &strange{calls: map[string]int{}, live: map[string]bool{}, challenges: map[string]string{}, gone: map[string]int{}}
+	s := unstarted(t)
+	s.Start()
+	s.resource, s.issuer = s.URL+"/mcp", s.URL
+	return s
+}
+
+// unstarted returns a server that is to be started, and then to be told its URL.
+func unstarted(t *testing.T) *strange {
+	t.Helper()
+	s := &strange{calls: map[string]int{}, live: map[string]bool{}, challenges: map[string]string{}, gone: map[string]int{}, moved: map[string]move{}}
 	tools := sdk.NewServer(&sdk.Implementation{Name: "strange", Version: "1"}, nil)
 	type in struct {
 		Text string   `json:"text,omitempty"`
@@ -67,15 +91,21 @@ func newStrange(t *testing.T) *strange {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.calls[name]++
-				return &sdk.CallToolResult{IsError: fails, Content: []sdk.Content{&sdk.TextContent{Text: fmt.Sprintf("%+v", a)}}}, nil, nil
+				text := s.text
+				if text == "" {
+					text = fmt.Sprintf("%+v", a)
+				}
+				return &sdk.CallToolResult{IsError: fails, Content: []sdk.Content{&sdk.TextContent{Text: text}}}, nil, nil
 			})
 	}
 	tool("say", true, false)
 	tool("do", false, false)
 	tool("fail", true, true)
-	s.mcp = sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return tools }, &sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+	s.mcp = sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return tools }, &sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true, DisableLocalhostProtection: true})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/mcp", s.serveMCP)
+	mux.HandleFunc("/mcp/{$}", s.serveMCP)
+	mux.HandleFunc("GET /tenant/metadata", s.metadata)
 	mux.HandleFunc("GET /.well-known/oauth-protected-resource/mcp", s.metadata)
 	mux.HandleFunc("GET /.well-known/oauth-protected-resource", s.metadata)
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", s.serverMetadata)
@@ -85,18 +115,22 @@ func newStrange(t *testing.T) *strange {
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /consent", s.consent)
 	mux.HandleFunc("POST /token", s.exchange)
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		status := s.gone[r.URL.Path]
+		status, moved := s.gone[r.URL.Path], s.moved[r.URL.Path]
 		s.mu.Unlock()
-		if status != 0 {
+		switch {
+		case status != 0:
 			w.WriteHeader(status)
+			return
+		case moved.to != "" && (!moved.withToken || r.Header.Get("Authorization") != ""):
+			w.Header().Set("Location", moved.to)
+			w.WriteHeader(moved.status)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
-	s.resource, s.issuer = s.URL+"/mcp", s.URL
 	return s
 }
 
@@ -108,6 +142,11 @@ func (s *strange) serveMCP(w http.ResponseWriter, r *http.Request) {
 	scope := s.needScope
 	challenge := s.challenge
 	s.mu.Unlock()
+	if s.trusts != nil {
+		s.trusts.mu.Lock()
+		ok = ok || s.trusts.live[token]
+		s.trusts.mu.Unlock()
+	}
 	if !ok {
 		if challenge == "" {
 			challenge = `Bearer resource_metadata="` + s.URL + `/.well-known/oauth-protected-resource/mcp", scope="read"`
@@ -121,6 +160,17 @@ func (s *strange) serveMCP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
+	var message struct {
+		ID     json.RawMessage `json:"id"`
+		Method string          `json:"method"`
+	}
+	if json.Unmarshal(body, &message) == nil && s.says != nil {
+		if said := s.says(message.Method); said != "" {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,%s}`, message.ID, said)
+			return
+		}
+	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	s.mcp.ServeHTTP(w, r)
 }
@@ -132,14 +182,22 @@ func reply(w http.ResponseWriter, status int, v any) {
 }
 
 func (s *strange) metadata(w http.ResponseWriter, _ *http.Request) {
-	reply(w, 200, map[string]any{"resource": s.resource, "authorization_servers": []string{s.URL}, "scopes_supported": []string{"read", "write"}})
+	servers := s.servers
+	if servers == nil {
+		servers = []string{s.URL}
+	}
+	reply(w, 200, map[string]any{"resource": s.resource, "authorization_servers": servers, "scopes_supported": []string{"read", "write"}})
 }
 
 func (s *strange) serverMetadata(w http.ResponseWriter, _ *http.Request) {
-	reply(w, 200, map[string]any{
+	m := map[string]any{
 		"issuer": s.issuer, "authorization_endpoint": s.URL + "/authorize", "token_endpoint": s.URL + "/token", "registration_endpoint": s.URL + "/register",
-		"response_types_supported": []string{"code"}, "code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": true,
-	})
+		"response_types_supported": []string{"code"}, "code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": !s.noIss || s.meta == nil,
+	}
+	if s.meta != nil {
+		s.meta(m)
+	}
+	reply(w, 200, m)
 }
 
 func (s *strange) register(w http.ResponseWriter, r *http.Request) {
@@ -150,6 +208,9 @@ func (s *strange) register(w http.ResponseWriter, r *http.Request) {
 	}
 	s.registrations = append(s.registrations, m)
 	m["client_id"] = "client-1"
+	if s.registered != nil {
+		s.registered(m)
+	}
 	reply(w, 201, m)
 }
 
@@ -165,6 +226,7 @@ func (s *strange) authorize(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *strange) login(w http.ResponseWriter, r *http.Request) {
+	s.posts++
 	if _, err := r.Cookie("begun"); err != nil || r.Header.Get("Origin") != s.URL {
 		w.WriteHeader(403)
 		return

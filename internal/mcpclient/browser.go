@@ -96,7 +96,7 @@ func (c *Client) fillForms(ctx context.Context, where, redirectURI string) (url.
 	if err != nil {
 		return nil, err
 	}
-	origin := begin.Scheme + "://" + begin.Host
+	origin := originOf(begin)
 	var answer url.Values
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -109,7 +109,7 @@ func (c *Client) fillForms(ctx context.Context, where, redirectURI string) (url.
 		case to.String() == redirectURI:
 			answer = r.URL.Query()
 			return http.ErrUseLastResponse
-		case to.Scheme+"://"+to.Host != origin:
+		case originOf(&to) != origin:
 			return fmt.Errorf("the login continues at %s: %w", to.Host, ErrBrowser)
 		case len(via) > 10:
 			return errors.New("the login redirects in circles")
@@ -158,7 +158,7 @@ func (c *Client) submit(ctx context.Context, page *url.URL, f *form, origin stri
 	if err != nil {
 		return nil, fmt.Errorf("the form's address: %w", err)
 	}
-	if to.Scheme+"://"+to.Host != origin {
+	if originOf(to) != origin {
 		return nil, fmt.Errorf("the form goes to %s: %w", to.Host, ErrBrowser)
 	}
 	values := f.fill(c.options.Username, c.options.Password)

@@ -9,8 +9,10 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 )
@@ -25,7 +27,11 @@ func (c *Client) probe(ctx context.Context) error {
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, text/event-stream")
-	resp, err := c.web.RoundTrip(r)
+	resp, err := (&http.Client{Transport: c.web, CheckRedirect: sameOrigin, Timeout: 30 * time.Second}).Do(r)
+	var elsewhere *redirectError
+	if errors.As(err, &elsewhere) {
+		return fmt.Errorf("%s: %w", c.endpoint, elsewhere)
+	}
 	if err != nil {
 		return fmt.Errorf("no MCP server answers at %s: %w", c.endpoint, err)
 	}
@@ -51,30 +57,30 @@ type resourceMetadata struct {
 	ScopesSupported      []string `json:"scopes_supported"`
 }
 
-func (c *Client) fetchResourceMetadata(ctx context.Context, from string) (*resourceMetadata, error) {
+// fetchMetadata reads the JSON object at from into v.
+func (c *Client) fetchMetadata(ctx context.Context, from string, v any) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.Header.Set("Accept", "application/json")
 	resp, err := c.as.Do(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
 	switch media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); {
 	case resp.StatusCode >= 400 && resp.StatusCode < 500:
-		return nil, errNotThere
+		return errNotThere
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s answers %s", from, resp.Status)
+		return fmt.Errorf("%s answers %s", from, resp.Status)
 	case media != "application/json":
-		return nil, fmt.Errorf("%s is %q, not JSON", from, media)
+		return fmt.Errorf("%s is %q, not JSON", from, media)
 	}
-	m := &resourceMetadata{}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(m); err != nil {
-		return nil, fmt.Errorf("%s is not the metadata of a resource: %w", from, err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(v); err != nil {
+		return fmt.Errorf("%s is not metadata: %w", from, err)
 	}
-	return m, nil
+	return nil
 }
 
 // findEndpoint finds the MCP endpoint if the server's URL was given without a path: the
@@ -84,46 +90,51 @@ func (c *Client) findEndpoint(ctx context.Context) error {
 		return nil
 	}
 	c.say("Looking for the MCP endpoint of %s", c.endpoint)
-	m, err := c.fetchResourceMetadata(ctx, c.endpoint.ResolveReference(&url.URL{Path: "/.well-known/oauth-protected-resource"}).String())
+	m := &resourceMetadata{}
+	err := c.fetchMetadata(ctx, c.endpoint.ResolveReference(&url.URL{Path: wellKnownResource}).String(), m)
 	if errors.Is(err, errNotThere) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(m.Resource)
-	if err == nil && u.Scheme == c.endpoint.Scheme && u.Host == c.endpoint.Host && strings.Trim(u.Path, "/") != "" {
+	u, err := ParseEndpoint(m.Resource)
+	if err == nil && originOf(u) == originOf(c.endpoint) && strings.Trim(u.Path, "/") != "" {
 		c.say("It is %s", u)
 		c.endpoint = u
 	}
 	return nil
 }
 
+// wellKnownResource is where an origin has the metadata of its resources (RFC 9728 §3).
+const wellKnownResource = "/.well-known/oauth-protected-resource"
+
 // findResource fetches the protected resource's metadata: from where the challenge says,
 // from the well-known place of the path, or from that of the root. A server without
 // metadata is older than RFC 9728, and is its own authorization server.
 func (c *Client) findResource(ctx context.Context, challenge map[string]string) (*resourceMetadata, error) {
 	root := url.URL{Scheme: c.endpoint.Scheme, Host: c.endpoint.Host}
-	wellKnown := root.String() + "/.well-known/oauth-protected-resource"
+	wellKnown := root.String() + wellKnownResource
 	places := []string{wellKnown + strings.TrimSuffix(c.endpoint.EscapedPath(), "/"), wellKnown}
 	if c.endpoint.RawQuery != "" {
 		places[0] += "?" + c.endpoint.RawQuery
 	}
 	if named := challenge["resource_metadata"]; named != "" {
-		if _, err := ParseEndpoint(named); err != nil {
-			return nil, fmt.Errorf("the server's challenge: resource_metadata %w", err)
+		if _, err := c.parseNamed(named); err != nil {
+			return nil, fmt.Errorf("the server's challenge: resource_metadata: %w", err)
 		}
 		places = slices.Insert(places, 0, named)
 	}
 	for _, from := range slices.Compact(places) {
-		m, err := c.fetchResourceMetadata(ctx, from)
+		m := &resourceMetadata{}
+		err := c.fetchMetadata(ctx, from, m)
 		if errors.Is(err, errNotThere) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := c.checkResource(m.Resource); err != nil {
+		if err := c.checkResource(m.Resource, from); err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
 		if len(m.AuthorizationServers) == 0 {
@@ -136,23 +147,49 @@ func (c *Client) findResource(ctx context.Context, challenge map[string]string) 
 }
 
 // checkResource refuses the metadata of another resource. RFC 9728 §3.3 requires the URL
-// of the request; many servers name their origin instead, or a path above, and most
-// clients accept that.
-func (c *Client) checkResource(resource string) error {
+// of the request. Many servers name their origin instead, or a path above, and most
+// clients accept that. A token for such a resource is good for its other paths too, so the
+// metadata must come from the well-known places of the origin, which belong to its owner.
+func (c *Client) checkResource(resource, from string) error {
 	u, err := url.Parse(resource)
-	if err == nil && u.Scheme == c.endpoint.Scheme && u.Host == c.endpoint.Host {
-		want, path := strings.TrimSuffix(c.endpoint.EscapedPath(), "/")+"/", strings.TrimSuffix(u.EscapedPath(), "/")+"/"
-		if strings.HasPrefix(want, path) {
+	at, fromErr := url.Parse(from)
+	if err == nil && fromErr == nil && originOf(u) == originOf(c.endpoint) && u.User == nil && u.Fragment == "" {
+		want, parent := strings.TrimSuffix(c.endpoint.EscapedPath(), "/")+"/", strings.TrimSuffix(u.EscapedPath(), "/")+"/"
+		byOwner := originOf(at) == originOf(c.endpoint) && strings.HasPrefix(path.Clean(at.Path)+"/", wellKnownResource+"/")
+		if want == parent || byOwner && strings.HasPrefix(want, parent) {
 			return nil
 		}
 	}
 	return fmt.Errorf("it is the metadata of %q, not of %s", resource, c.endpoint)
 }
 
+// parseNamed parses a URL that a server names for requests or for the browser.
+func (c *Client) parseNamed(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is not the URL of a server", raw)
+	}
+	return u, c.reach.check(u)
+}
+
+// chooseIssuer returns the issuer to sign in at: the one of the options, if the server
+// names it, or else the first.
+func (c *Client) chooseIssuer(servers []string) (string, error) {
+	if c.options.Issuer == nil {
+		return servers[0], nil
+	}
+	want := c.options.Issuer.String()
+	i := slices.IndexFunc(servers, func(s string) bool { return sameIssuer(s, want) })
+	if i < 0 {
+		return "", fmt.Errorf("the server's authorization server is %s, not %s", strings.Join(servers, ", "), want)
+	}
+	return servers[i], nil
+}
+
 // findServer fetches an authorization server's metadata from the places of RFC 8414
 // §3 and OpenID Connect Discovery §4, or else takes the paths that were usual before those.
 func (c *Client) findServer(ctx context.Context, issuer string) (*oauthex.AuthServerMeta, error) {
-	u, err := ParseEndpoint(issuer)
+	u, err := c.parseNamed(issuer)
 	if err != nil {
 		return nil, fmt.Errorf("authorization server: %w", err)
 	}
@@ -162,17 +199,42 @@ func (c *Client) findServer(ctx context.Context, issuer string) (*oauthex.AuthSe
 		places = append(places, origin+path+"/.well-known/openid-configuration")
 	}
 	for _, from := range places {
-		m, err := oauthex.GetAuthServerMeta(ctx, from, issuer, c.as)
+		m := &oauthex.AuthServerMeta{}
+		err := c.fetchMetadata(ctx, from, m)
+		if errors.Is(err, errNotThere) {
+			continue
+		}
+		if err == nil {
+			err = c.checkServer(m, issuer)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
-		if m != nil {
-			return m, nil
-		}
+		return m, nil
 	}
 	c.say("The authorization server has no metadata: trying the usual paths")
 	base := strings.TrimSuffix(issuer, "/")
 	return &oauthex.AuthServerMeta{
 		Issuer: issuer, AuthorizationEndpoint: base + "/authorize", TokenEndpoint: base + "/token", RegistrationEndpoint: base + "/register",
 	}, nil
+}
+
+// checkServer refuses the metadata of another issuer (RFC 8414 §3.3), and endpoints that
+// no secret may be sent to.
+func (c *Client) checkServer(m *oauthex.AuthServerMeta, issuer string) error {
+	switch {
+	case !sameIssuer(m.Issuer, issuer):
+		return fmt.Errorf("the metadata's issuer %q does not match %s", m.Issuer, issuer)
+	case !slices.Contains(m.CodeChallengeMethodsSupported, "S256"):
+		return errors.New("the authorization server does not support PKCE with S256")
+	}
+	for name, endpoint := range map[string]string{"authorization_endpoint": m.AuthorizationEndpoint, "token_endpoint": m.TokenEndpoint, "registration_endpoint": m.RegistrationEndpoint} {
+		if endpoint == "" && name == "registration_endpoint" {
+			continue // register says so
+		}
+		if _, err := c.parseNamed(endpoint); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }

@@ -37,8 +37,12 @@ func (c *Client) register(ctx context.Context, as *oauthex.AuthServerMeta, redir
 		method = registered.TokenEndpointAuthMethod
 	}
 	style := oauth2.AuthStyleInParams
-	if method == "client_secret_basic" {
+	switch method {
+	case "none", "client_secret_post":
+	case "client_secret_basic":
 		style = oauth2.AuthStyleInHeader
+	default:
+		return nil, fmt.Errorf("%s registered the client for %q, which it did not ask for", as.RegistrationEndpoint, method)
 	}
 	return &oauth2.Config{
 		ClientID: registered.ClientID, ClientSecret: registered.ClientSecret, RedirectURL: redirectURI, Scopes: scopes,
@@ -69,8 +73,15 @@ func (c *Client) signIn(ctx context.Context, challenge map[string]string) error 
 	if err != nil {
 		return err
 	}
-	as, err := c.findServer(ctx, m.AuthorizationServers[0])
+	issuer, err := c.chooseIssuer(m.AuthorizationServers)
 	if err != nil {
+		return err
+	}
+	as, err := c.findServer(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	if err := c.confirm(ctx, as); err != nil {
 		return err
 	}
 	back, err := listenForRedirect()
@@ -91,6 +102,31 @@ func (c *Client) signIn(ctx context.Context, challenge map[string]string) error 
 	c.token = token
 	c.say("Signed in: a token for %s, valid for %s", scopeOf(token, scopes), time.Until(token.Expiry).Round(time.Second))
 	return nil
+}
+
+// confirm makes sure that the password goes to an origin that the user named.
+func (c *Client) confirm(ctx context.Context, as *oauthex.AuthServerMeta) error {
+	if c.options.Username == "" {
+		return nil // the browser shows the person where the page is
+	}
+	page, err := url.Parse(as.AuthorizationEndpoint)
+	if err != nil {
+		return err
+	}
+	origin, named := originOf(page), c.options.Issuer
+	if origin == originOf(c.endpoint) || named != nil && origin == originOf(named) {
+		return nil
+	}
+	if c.options.Confirm != nil {
+		if ok, err := c.options.Confirm(ctx, origin); ok || err != nil {
+			return err
+		}
+	}
+	refused := &OriginError{Origin: origin}
+	if ownPage(as) {
+		refused.Issuer = as.Issuer
+	}
+	return refused
 }
 
 func scopeOf(token *oauth2.Token, asked []string) string {
@@ -134,9 +170,17 @@ func (c *Client) authorize(ctx context.Context, as *oauthex.AuthServerMeta, reso
 	return token, nil
 }
 
+// ownPage reports whether the authorization endpoint is at the issuer's own origin.
+func ownPage(as *oauthex.AuthServerMeta) bool {
+	issuer, err := url.Parse(as.Issuer)
+	page, pageErr := url.Parse(as.AuthorizationEndpoint)
+	return err == nil && pageErr == nil && originOf(issuer) == originOf(page)
+}
+
 // checkAnswer returns the code of an authorization response. The response must belong to
 // this login (state, RFC 6749 §10.12) and come from the server that was asked (iss, RFC
-// 9207 §2.4).
+// 9207 §2.4). A server that sends no iss proves itself by the origin of its page: a server
+// that names the page of another would get the other's code.
 func checkAnswer(answer url.Values, state string, as *oauthex.AuthServerMeta) (string, error) {
 	iss := answer.Get("iss")
 	switch {
@@ -144,6 +188,8 @@ func checkAnswer(answer url.Values, state string, as *oauthex.AuthServerMeta) (s
 		return "", errors.New("the answer's state is not the one that was sent: it belongs to another login")
 	case iss != "" && iss != as.Issuer, iss == "" && as.AuthorizationResponseIssParameterSupported:
 		return "", fmt.Errorf("the answer comes from the issuer %q, not from %s", iss, as.Issuer)
+	case iss == "" && !ownPage(as):
+		return "", fmt.Errorf("the answer names no issuer, and the login page was not %s's own: it may be the answer of another server", as.Issuer)
 	case answer.Get("error") != "":
 		return "", fmt.Errorf("the server did not grant access: %s", strings.TrimSpace(answer.Get("error")+" "+answer.Get("error_description")))
 	case answer.Get("code") == "":

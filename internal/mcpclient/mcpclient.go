@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -20,8 +21,6 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
-
-	"signet/internal/oauth"
 )
 
 // Options says which server to call, and how to sign in.
@@ -29,6 +28,12 @@ type Options struct {
 	Name, Version string   // of the client, as servers are told
 	Endpoint      *url.URL // of the MCP server, from [ParseEndpoint]
 	Scopes        []string // to ask for; empty means those that the server suggests
+
+	// Issuer is the authorization server to sign in at. If it is nil the MCP server
+	// chooses; the password then goes to the MCP server's own origin only, or to an origin
+	// that Confirm returns true for.
+	Issuer  *url.URL
+	Confirm func(ctx context.Context, origin string) (bool, error) // may be nil
 
 	// With a user name the client fills in the login page itself. Without one it calls
 	// ShowLogin, which shows the page at an address to a person, and waits for the answer.
@@ -61,6 +66,21 @@ func (e *ScopeError) Error() string {
 	return fmt.Sprintf("%s: the token does not allow it: the server wants the scope %q", e.Doing, e.Scope)
 }
 
+// OriginError reports a login at an origin that the password may not go to.
+type OriginError struct {
+	Origin string
+	Issuer string // naming it allows the login; empty if the page is not the issuer's own
+}
+
+func (e *OriginError) Error() string {
+	return fmt.Sprintf("the password would go to %s, which is not the server that was named", e.Origin)
+}
+
+const (
+	maxPages  = 200      // of a list of tools
+	maxAnswer = 64 << 20 // bytes
+)
+
 // ErrBrowser reports a login that needs a person with a browser.
 var ErrBrowser = errors.New("a browser is needed")
 
@@ -74,7 +94,7 @@ func ParseEndpoint(raw string) (*url.URL, error) {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
 		return nil, fmt.Errorf("%q is not the URL of an MCP server, such as https://mcp.example.com/mcp", raw)
-	case u.Scheme != "https" && (u.Scheme != "http" || !oauth.IsLoopbackHost(u.Hostname())):
+	case !isSecure(u):
 		return nil, fmt.Errorf("%q must be https: only on this machine may a token travel in clear", raw)
 	}
 	return u, nil
@@ -85,8 +105,9 @@ type Client struct {
 	options  Options
 	endpoint *url.URL
 
-	web     http.RoundTripper // tells the narrator
-	as      *http.Client      // for the authorization server
+	reach   *reach
+	web     narrated     // all requests go through it
+	as      *http.Client // for the authorization server
 	session *sdk.ClientSession
 	tools   []*sdk.Tool
 	again   func(ctx context.Context) error // repeats the last request with another token
@@ -100,41 +121,50 @@ type Client struct {
 
 // Connect signs in if the server wants it, opens a session and lists the tools.
 func Connect(ctx context.Context, o Options) (*Client, error) {
-	c := &Client{options: o, endpoint: o.Endpoint}
-	c.web = narrated{&sync.Mutex{}, o.Narrator}
-	c.as = &http.Client{Transport: c.web, Timeout: 30 * time.Second, CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if r.Method != http.MethodGet || r.URL.Scheme != via[0].URL.Scheme || r.URL.Host != via[0].URL.Host || len(via) > 5 {
-			return http.ErrUseLastResponse // another origin gets no request of this client
-		}
-		return nil
-	}}
-	if err := c.findEndpoint(ctx); err != nil {
+	c := &Client{options: o, endpoint: o.Endpoint, reach: newReach(o.Endpoint, o.Issuer)}
+	base := c.reach.transport()
+	c.web = narrated{&sync.Mutex{}, o.Narrator, c.reach, base}
+	c.as = &http.Client{Transport: c.web, Timeout: 30 * time.Second, CheckRedirect: sameOrigin}
+	if err := c.open(ctx); err != nil {
+		base.CloseIdleConnections()
 		return nil, err
+	}
+	return c, nil
+}
+
+// open does the work of Connect.
+func (c *Client) open(ctx context.Context) error {
+	if err := c.findEndpoint(ctx); err != nil {
+		return err
 	}
 	if err := c.probe(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	c.say("Opening an MCP session")
-	client := sdk.NewClient(&sdk.Implementation{Name: o.Name, Version: o.Version}, nil)
+	client := sdk.NewClient(&sdk.Implementation{Name: c.options.Name, Version: c.options.Version}, nil)
 	session, err := client.Connect(ctx, &sdk.StreamableClientTransport{
-		Endpoint: c.endpoint.String(), HTTPClient: &http.Client{Transport: authorized{c}}, DisableStandaloneSSE: true,
+		Endpoint: c.endpoint.String(), HTTPClient: &http.Client{Transport: authorized{c}, CheckRedirect: sameOrigin}, DisableStandaloneSSE: true,
 	}, nil)
 	if err != nil {
-		return nil, c.explain("opening an MCP session", err)
+		return c.explain("opening an MCP session", err)
 	}
 	c.session = session
 	if c.tools, err = c.listTools(ctx); err != nil {
-		return nil, errors.Join(c.explain("listing the tools", err), c.Close())
+		return errors.Join(c.explain("listing the tools", err), c.Close())
 	}
 	c.again = func(ctx context.Context) error {
 		_, err := c.listTools(ctx)
 		return err
 	}
-	return c, nil
+	return nil
 }
 
 // Close ends the session.
-func (c *Client) Close() error { return c.session.Close() }
+func (c *Client) Close() error {
+	err := c.session.Close()
+	c.web.next.CloseIdleConnections()
+	return err
+}
 
 // Tools returns the tools that the server lists, and the list as it was sent.
 func (c *Client) Tools() (list []Tool, raw any) {
@@ -226,22 +256,28 @@ func (c *Client) Refresh(ctx context.Context) error {
 }
 
 func (c *Client) listTools(ctx context.Context) ([]*sdk.Tool, error) {
-	tools := []*sdk.Tool{}
-	for t, err := range c.session.Tools(ctx, nil) {
+	tools, params := []*sdk.Tool{}, &sdk.ListToolsParams{}
+	for range maxPages {
+		page, err := c.session.ListTools(ctx, params)
 		if err != nil {
 			return nil, err
 		}
-		tools = append(tools, t)
+		if tools = append(tools, page.Tools...); page.NextCursor == "" {
+			return tools, nil
+		}
+		params.Cursor = page.NextCursor
 	}
-	return tools, nil
+	return nil, fmt.Errorf("the list of the tools does not end after %d pages", maxPages)
 }
 
-func (c *Client) say(format string, args ...any) { c.web.(narrated).step(fmt.Sprintf(format, args...)) }
+func (c *Client) say(format string, args ...any) { c.web.step(fmt.Sprintf(format, args...)) }
 
-// narrated tells the narrator of each request.
+// narrated sends requests within reach, bounds the answers, and tells the narrator of each.
 type narrated struct {
 	mu       *sync.Mutex
 	narrator Narrator
+	reach    *reach
+	next     *http.Transport
 }
 
 func (n narrated) step(text string) {
@@ -251,16 +287,34 @@ func (n narrated) step(text string) {
 }
 
 func (n narrated) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err := n.reach.check(r.URL); err != nil {
+		return nil, err
+	}
+	resp, err := n.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
+	resp.Body = &bounded{resp.Body, maxAnswer}
 	where := *r.URL
 	where.RawQuery = ""
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.narrator.Exchange(r.Method, where.String(), resp.StatusCode)
 	return resp, nil
+}
+
+// bounded is a body that fails when it gets too long.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("the answer has more than %d MiB", maxAnswer>>20)
+	}
+	return n, err
 }
 
 // explain makes an error of the MCP client one for people.

@@ -52,7 +52,7 @@ func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (c *Client) send(r *http.Request, token string) (*http.Response, error) {
-	if token != "" {
+	if token != "" && originOf(r.URL) == originOf(c.endpoint) {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -39,7 +39,8 @@ func (c *Client) retryLost(ctx context.Context, ask func() (*oauth2.Token, error
 	lost := retrypolicy.NewBuilder[*oauth2.Token]().
 		HandleIf(func(_ *oauth2.Token, err error) bool {
 			var refused *oauth2.RetrieveError
-			return err != nil && !errors.As(err, &refused)
+			var elsewhere *redirectError
+			return err != nil && !errors.As(err, &refused) && !errors.As(err, &elsewhere)
 		}).
 		WithMaxAttempts(2).ReturnLastFailure().
 		OnRetry(func(failsafe.ExecutionEvent[*oauth2.Token]) {

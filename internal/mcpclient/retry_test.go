@@ -20,7 +20,7 @@ func (s *silent) Exchange(string, string, int) {}
 
 func newClient() (*Client, *silent) {
 	n := &silent{}
-	return &Client{web: narrated{&sync.Mutex{}, n}}, n
+	return &Client{web: narrated{mu: &sync.Mutex{}, narrator: n}}, n
 }
 
 // answers returns a token request that fails with these errors, one after the other, and
