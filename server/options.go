@@ -17,6 +17,7 @@ import (
 	"signet/internal/clients"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/mcp"
 	"signet/users"
 )
@@ -161,6 +162,9 @@ func setDefault[T comparable](field *T, value T) {
 func (o *Options) check() error {
 	if err := oauth.CheckIssuer(o.Issuer); err != nil {
 		return fmt.Errorf("issuer: %w", err)
+	}
+	if err := store.Locate(o.Store).Check(); err != nil {
+		return fmt.Errorf("store: %w", err)
 	}
 	switch {
 	case !slices.Contains(Roles, o.Role):

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 )
 
@@ -27,13 +28,25 @@ func Locate(text string) Location {
 func (l Location) Shared() bool { return l.engine.shared() }
 
 // Check reports what is wrong with the text, without connecting. The error does not
-// show the text, because a URL may contain a password.
+// show the text, because it may contain a password.
 func (l Location) Check() error {
-	if !l.Shared() && strings.Contains(l.text, "://") {
+	switch {
+	case l.Shared():
+	case keyValue.MatchString(l.text):
+		return errors.New("neither a path nor a URL: write the connection string as postgres://user:password@host:5432/database")
+	case likeURL.MatchString(l.text):
 		return errors.New("neither a path nor the URL of a PostgreSQL database (postgres://...)")
 	}
 	return l.engine.checkLocation(l.text)
 }
+
+var (
+	// keyValue matches the other form of a connection string: host=h password=p.
+	keyValue = regexp.MustCompile(`(?i)(^|\s)(host|hostaddr|port|dbname|user|password|passfile|service|ssl[a-z]+)\s*=`)
+
+	// likeURL matches a URL with another scheme, with a part missing, or in quotes.
+	likeURL = regexp.MustCompile(`(?i)://|^\W*postgres(ql)?:|^//.*@|^[^/.][^/]*:.*@`)
+)
 
 // engine is SQLite or PostgreSQL: what each of them does in its own way. Options that
 // are passed to it were checked, except by restoring and finishRestore.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,9 +17,13 @@ import (
 // postgresConfig parses the URL. Its errors never show it: it may contain a password.
 // settings are made in a session once it is connected, see [postgresDatabase.connect].
 func postgresConfig(raw string) (config *pgx.ConnConfig, settings map[string]string, err error) {
+	const form = "not the URL of a PostgreSQL database (postgres://user:password@host:5432/database?sslmode=verify-full): "
+	if err := checkURL(raw); err != nil {
+		return nil, nil, fmt.Errorf(form+"%w", err)
+	}
 	config, err = pgx.ParseConfig(raw)
 	if err != nil {
-		return nil, nil, fmt.Errorf("not the URL of a PostgreSQL database (postgres://user:password@host:5432/database?sslmode=verify-full): %s", parseFault(raw, err))
+		return nil, nil, errors.New(form + parseFault(raw, err))
 	}
 	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectIn {
 		config.ConnectTimeout = connectIn
@@ -46,16 +49,16 @@ func postgresConfig(raw string) (config *pgx.ConnConfig, settings map[string]str
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// parseFault is the reason of a parse error. If the text is not a URL, the reason stays
-// general: the error quotes a part of the text, which may be the password.
+// parseFault is the reason of a parse error, without the URL that the error quotes.
 func parseFault(raw string, err error) string {
-	if _, bad := url.Parse(raw); bad != nil {
-		return "special characters in user or password must be percent-encoded"
+	reason := err.Error()
+	if at := strings.LastIndex(reason, "`: "); at >= 0 {
+		reason = reason[at+len("`: "):]
 	}
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
+	if slices.ContainsFunc(secretsOf(raw), func(secret string) bool { return strings.Contains(reason, secret) }) {
+		return "a parameter of the URL is wrong"
 	}
-	return err.Error()
+	return reason
 }
 
 // mayBeUnencrypted reports whether a connection may cross a network without TLS. By

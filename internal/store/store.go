@@ -69,7 +69,11 @@ type Options struct {
 }
 
 func (o Options) check() (Options, error) {
-	o.engine = Locate(o.Path).engine
+	at := Locate(o.Path)
+	if err := at.Check(); err != nil {
+		return o, fmt.Errorf("store: %w", err)
+	}
+	o.engine = at.engine
 	if o.Path == "" || o.Mirror == "" && !o.engine.shared() {
 		return o, errors.New("store: a path and a mirror are needed")
 	}
