@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/internal/admission"
 	"signet/internal/oauth"
 	"signet/internal/throttle"
 	"signet/users"
@@ -181,6 +182,19 @@ func (e *endpoints) limitRegister(r *http.Request) error {
 	return e.limits.registerAll.take("")
 }
 
+// loginCaller says whose turn a login is. All texts that are no names are one account.
+func (e *endpoints) loginCaller(r *http.Request, name string) admission.Caller {
+	account, err := users.Normalize(name)
+	if err != nil {
+		account = " "
+	}
+	caller := admission.Caller{Account: account}
+	if address := e.addressOf(r); address.IsValid() {
+		caller.Address = throttle.Network(address)
+	}
+	return caller
+}
+
 // throttled calls check, which returns [users.ErrInvalid] if the password for the
 // account name is wrong. It does not call it after too many wrong passwords: the check
 // is the expensive part.
@@ -188,7 +202,7 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 	if err := e.takeByAddress(e.limits.login, r); err != nil {
 		return err
 	}
-	slot, err := e.o.Admission.Login.Enter(r.Context())
+	slot, err := e.o.Admission.Login.EnterAs(r.Context(), e.loginCaller(r, name))
 	if err != nil {
 		return err
 	}

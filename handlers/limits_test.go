@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"signet/handlers"
+	"signet/internal/admission"
 	"signet/internal/test/authtest"
 	"signet/users"
 )
@@ -130,6 +131,59 @@ func TestUsersWithoutAddressAreNotOneUser_C09(t *testing.T) {
 	}
 	if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "correct horse alice"); r.StatusCode != 303 {
 		t.Errorf("the right password of another user: %d", r.StatusCode)
+	}
+}
+
+// stalling holds up the logins of bob until one at a time is let go.
+type stalling struct {
+	*authtest.Users
+	goOn chan struct{}
+}
+
+func (u *stalling) Check(ctx context.Context, name, password string) (users.User, error) {
+	if name == "bob" {
+		<-u.goOn
+	}
+	return u.Users.Check(ctx, name, password)
+}
+
+// A user whose right passwords fill the queue keeps no other user from signing in, whether
+// they come from the same address or not.
+func TestManyGoodLoginsOfOneUserLeaveTurnsToOthers_C10(t *testing.T) {
+	for name, address := range map[string]string{"from elsewhere": "198.51.100.1:1000", "from the same network": "[2001:db8::9]:1000"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source := &stalling{authtest.NewUsers(), make(chan struct{})}
+				classes := admission.New()
+				classes.Logins(1)
+				s := authtest.New(t, func(c *authtest.Config) {
+					c.Users = source
+					c.Change = func(o *handlers.Options) { o.Admission = classes }
+				})
+				var flood sync.WaitGroup
+				for i := range 14 {
+					flood.Go(func() { tryLogin(t, s, fmt.Sprintf("[2001:db8::%d]:1000", i+1), "bob", "correct horse bob") })
+				}
+				synctest.Wait()
+				if stats := classes.Login.Stats(); stats.Running != 2 || stats.Waiting != 7 {
+					t.Fatalf("%+v", stats)
+				}
+				alice := make(chan int, 1)
+				go func() { alice <- tryLogin(t, s, address, "alice", "correct horse alice").StatusCode }()
+				synctest.Wait()
+				source.goOn <- struct{}{}
+				select {
+				case status := <-alice:
+					if status != http.StatusSeeOther {
+						t.Errorf("another user's login: %d, want %d", status, http.StatusSeeOther)
+					}
+				case <-time.After(time.Second):
+					t.Error("another user's login was not next")
+				}
+				close(source.goOn)
+				flood.Wait()
+			})
+		})
 	}
 }
 

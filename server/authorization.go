@@ -189,7 +189,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Log: o.Log,
 	}
 	if f := s.usersFile; f != nil {
-		s.classes.Logins(f.Stats().Most)
+		s.classes.Logins(f.Stats().Limit)
 		h.EndSessions, h.UsersGeneration = f.SignOut, f.Generation
 		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
 			return f.ChangePassword(ctx, subject, old, next, o.App)

@@ -166,7 +166,6 @@ type Stats struct {
 	Running int    // hashes at this instant, at most Limit
 	Waiting int    // calls in the queue at this instant, at most 8 × Limit
 	Limit   int
-	Most    int   // calls that are accepted at once: those running and those waiting
 	Memory  int64 // the most bytes that one hash takes, with the parameters in the file
 }
 
@@ -174,7 +173,7 @@ type Stats struct {
 func (f *File) Stats() Stats {
 	return Stats{
 		Hashes: f.limit.hashes.Load(), Busy: f.limit.busy.Load(),
-		Running: len(f.limit.slots), Waiting: int(f.limit.waiting.Load()), Limit: cap(f.limit.slots), Most: (1 + queuePerSlot) * cap(f.limit.slots),
+		Running: len(f.limit.slots), Waiting: int(f.limit.waiting.Load()), Limit: cap(f.limit.slots),
 		Memory: int64(max(f.params.Memory, f.live.Get().memory)) << 10,
 	}
 }

@@ -4,6 +4,9 @@
 // understand. Refusals cost something too, so their number per second is limited; beyond
 // the limit a refusal waits for its turn.
 //
+// Passwords are checked for one caller after the other: no address and no account can keep
+// the others from signing in.
+//
 // Classes share nothing, so a flood in one class leaves the slots of the others free. The
 // number of slots is also the weight of a class: on a busy core the requests in all slots
 // get equal turns. Health, keys and metadata have no class and are never refused.
@@ -44,6 +47,7 @@ type Class struct {
 	queued bool        // whether requests may wait
 	pace   *pace       // of refusals; nil: at once
 	also   func() bool // whether the door is closed for another reason; may be nil
+	turns  *turns      // orders requests by their callers; nil: they run as they come
 
 	waiting  atomic.Int64
 	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
@@ -63,13 +67,14 @@ func NewClass(name string, slots int) *Class { return newClass(name, slots, fals
 type Slot struct {
 	class *Class
 	since time.Time
+	turn  *turn // of a class with turns
 }
 
 // Door refuses a request with [ErrFull] if it would get no slot in time. It takes no slot,
 // so it may be called before the rest of a request has arrived. A nil Class refuses no
-// request.
+// request, nor does a class with turns: whether there is room depends on the caller.
 func (c *Class) Door(ctx context.Context) error {
-	if c == nil || !c.full() && (c.also == nil || !c.also()) {
+	if c == nil || c.turns != nil || !c.full() && (c.also == nil || !c.also()) {
 		return nil
 	}
 	return c.refuse(ctx)
@@ -94,9 +99,21 @@ func (c *Class) full() bool {
 // Enter takes a slot until [Slot.Leave], and waits for it if necessary. It fails with
 // ErrFull, also if ctx ends first. The caller has read the request before, so that slow
 // clients hold no slots.
-func (c *Class) Enter(ctx context.Context) (Slot, error) {
+func (c *Class) Enter(ctx context.Context) (Slot, error) { return c.EnterAs(ctx, Caller{}) }
+
+// EnterAs is like Enter for a request of a known caller. In a class with turns, callers
+// have the slots in turn.
+func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 	if c == nil {
 		return Slot{}, nil
+	}
+	if c.turns != nil {
+		t, err := c.turns.enter(ctx, caller)
+		if err != nil {
+			return Slot{}, c.refuse(ctx)
+		}
+		c.admitted.Add(1)
+		return Slot{class: c, turn: t}, nil
 	}
 	select {
 	case c.slots <- struct{}{}: // overtakes no waiting request: those take a free slot at once
@@ -106,7 +123,7 @@ func (c *Class) Enter(ctx context.Context) (Slot, error) {
 		}
 	}
 	c.admitted.Add(1)
-	return Slot{c, time.Now()}, nil
+	return Slot{class: c, since: time.Now()}, nil
 }
 
 func (c *Class) wait(ctx context.Context) error {
@@ -136,6 +153,10 @@ func (s Slot) Leave() {
 	if s.class == nil {
 		return
 	}
+	if s.turn != nil {
+		s.class.turns.leave(s.turn)
+		return
+	}
 	took, c := time.Since(s.since), s.class
 	// If two requests leave at the same time, one of them may not be counted.
 	before := c.service.Load()
@@ -155,6 +176,10 @@ type Stats struct {
 
 // Stats returns the numbers of this instant.
 func (c *Class) Stats() Stats {
+	if c.turns != nil {
+		running, waiting := c.turns.count()
+		return Stats{Class: c.name, Admitted: c.admitted.Load(), Refused: c.refused.Load(), Running: running, Waiting: waiting, Slots: c.turns.slots}
+	}
 	return Stats{
 		Class: c.name, Admitted: c.admitted.Load(), Refused: c.refused.Load(),
 		Running: len(c.slots), Waiting: int(c.waiting.Load()), Slots: cap(c.slots),
@@ -190,8 +215,8 @@ func New() *Classes {
 		Introspect: newClass("introspect", 32*cores, true),
 		Code:       newClass("code", 16*cores, true),
 		Pages:      newClass("pages", 16*cores, true),
-		// Logins wait for a hash in package users, longer than other requests.
-		Login:    newClass("login", 64*cores, false),
+		// A check of a password may ask another machine. See Logins for hashes.
+		Login:    &Class{name: "login", turns: newTurns(64*cores, 64*cores)},
 		Register: newClass("register", 4*cores, true),
 		// A tool may wait for other machines for a long time.
 		MCP: newClass("mcp", 1024*cores, false),
@@ -225,9 +250,10 @@ func (c *Classes) tokensWait() bool {
 
 func (c *Class) waits() bool { return c.waiting.Load() > 0 }
 
-// Logins sets how many logins run at once, including those that wait for a hash. More
-// logins would be refused later, after more work. Call it before the first request.
-func (c *Classes) Logins(most int) { c.Login.slots = make(chan struct{}, most) }
+// Logins says that a login computes a hash, and how many hashes run at once. As many more
+// logins run: they wait for a hash in package users, or for the store. The others wait here,
+// where callers have turns. Call it before the first request.
+func (c *Classes) Logins(hashes int) { c.Login.turns = newTurns(2*hashes, 7*hashes) }
 
 // All returns the classes, the most important first.
 func (c *Classes) All() []*Class {

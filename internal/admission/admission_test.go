@@ -208,10 +208,6 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 			}
 			wantDoor(t, classes.Register, true)
 		}
-		classes.Logins(1)
-		wantDoor(t, classes.Login, true)
-		enter(t, classes.Login)
-		wantDoor(t, classes.Login, false)
 	})
 }
 
@@ -246,7 +242,7 @@ func BenchmarkAdmission(b *testing.B) {
 func TestRefusalsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		classes := admission.New()
-		c := classes.Login // without a queue
+		c := classes.MCP // without a queue
 		for range c.Stats().Slots {
 			enter(t, c)
 		}
