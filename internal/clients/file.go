@@ -165,9 +165,10 @@ type Spec struct {
 
 // Add adds a client to the file, which it makes if there is none, and returns the client
 // with its secret. The file has only a hash of the secret. A running server notices the
-// client within about a second.
+// client within about a second. The client counts as added in the second after this one, so
+// that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
-	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix(),
+	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
 		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs}
 	if c.Name == "" {
 		c.Name = c.ID
@@ -238,12 +239,16 @@ func (f File) List() ([]Configured, error) {
 }
 
 // Remove removes the client named id from the file. The error is [ErrUnknown] if there is
-// none.
+// none. A client that was added a moment ago is removed once the time has come from which it
+// counts as added: another one that is then added under its id has a later time.
 func (f File) Remove(ctx context.Context, id string) error {
 	return f.change(ctx, func(list []entry) ([]entry, error) {
 		i := slices.IndexFunc(list, func(e entry) bool { return e.ID == id })
 		if i < 0 {
 			return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
+		}
+		if wait := time.Until(time.Unix(list[i].Created, 0)); wait <= time.Second {
+			time.Sleep(wait)
 		}
 		return slices.Delete(list, i, i+1), nil
 	})

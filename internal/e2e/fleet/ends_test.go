@@ -277,7 +277,6 @@ func TestChangesForgetConsent(t *testing.T) {
 		}},
 		"client added again": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, client *e2e.Client, first, second granted) {
 			code := client.Code(t, "ann", e2e.AnnsPassword)
-			time.Sleep(1100 * time.Millisecond) // clients.json counts seconds
 			d.Must("client", "remove", client.ID)
 			d.Must("client", "add", client.ID, "--public", "--redirect-uri", redirect)
 			e2e.Eventually(t, func() bool {
@@ -387,4 +386,89 @@ func TestBlockedClientEndsEverywhere(t *testing.T) {
 	if _, status := evil.Refresh(t, again.tokens.RefreshToken); status != http.StatusUnauthorized {
 		t.Errorf("refresh: %d", status)
 	}
+}
+
+// A client that is removed and added again starts anew, however fast that is.
+func TestClientAddedAgainStartsAnewAtOnce(t *testing.T) {
+	d := e2e.New(t, []string{"SIGNET_ACCESS_TTL=24h"})
+	addUser(d, "ann")
+	d.Start()
+	client := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: "app"}
+	add := func() {
+		t.Helper()
+		d.Must("client", "add", client.ID, "--public", "--redirect-uri", client.RedirectURI, "--scope", "read", "--scope", "write")
+	}
+	served := func() bool { page, err := person.New("", "").Open(client.AuthorizationURL("s")); return err == nil && page.AsksPassword() }
+	add()
+	for range 3 {
+		e2e.Eventually(t, served)
+		g := grantFrom(d, client, "ann")
+		code := client.Code(t, "ann", e2e.AnnsPassword)
+		d.Must("client", "remove", client.ID)
+		add()
+		e2e.Eventually(t, func() bool {
+			tok, status := client.Refresh(t, g.tokens.RefreshToken)
+			return status == http.StatusBadRequest && tok.Error == "invalid_grant"
+		})
+		if tok, status := e2e.Post(t, d.Issuer, client.CodeForm(code)); status != http.StatusBadRequest || tok.Error != "invalid_grant" {
+			t.Errorf("a code of the earlier client: %d %+v", status, tok)
+		}
+		until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+	}
+}
+
+// A scope that the client or the server lost since the consent comes with no code and no handle,
+// and does not come back.
+func TestLostScopeIsInNoToken(t *testing.T) {
+	d := e2e.New(t, nil)
+	if _, errOut, status := d.Signet(e2e.AnnsPassword+"\n", "user", "add", "ann", "--scope", "read", "--scope", "write", "--password-stdin"); status != 0 {
+		t.Fatal(errOut)
+	}
+	d.Must("client", "add", "app", "--public", "--redirect-uri", e2e.RedirectURI, "--scope", "read", "--scope", "write")
+	d.Start()
+	client := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: "app"}
+	path := filepath.Join(d.Dir, "clients.json")
+	edit := func(from, to string) {
+		t.Helper()
+		before, _ := e2e.GetJSON(t, d.Issuer+"/readyz")
+		text := e2e.ReadText(t, path)
+		if !strings.Contains(text, from) {
+			t.Fatalf("%q is not in %s", from, text)
+		}
+		if err := os.WriteFile(path, []byte(strings.Replace(text, from, to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e2e.Eventually(t, func() bool { now, _ := e2e.GetJSON(t, d.Issuer+"/readyz"); return now["clients"] != before["clients"] })
+	}
+	both, one := "\"read\",\n        \"write\"", `"read"`
+	want := func(what string, tok e2e.Tokens, scope string) e2e.Tokens {
+		t.Helper()
+		if tok.Scope != scope {
+			t.Errorf("%s gives %q, want %q (%s)", what, tok.Scope, scope, tok.Error)
+		}
+		return tok
+	}
+	refresh := func(handle string) e2e.Tokens { tok, _ := client.Refresh(t, handle); return tok }
+	held := want("a code", client.Exchange(t, client.Code(t, "ann", e2e.AnnsPassword)), "read write")
+	code := client.Code(t, "ann", e2e.AnnsPassword)
+	edit(both, one)
+	late := want("a code whose client lost a scope", client.Exchange(t, code), "read")
+	held = want("a handle whose client lost a scope", refresh(held.RefreshToken), "read")
+	edit(one, both)
+	want("that code's handle, later", refresh(late.RefreshToken), "read")
+	want("that handle, later", refresh(held.RefreshToken), "read")
+
+	held = want("a new code", client.Exchange(t, client.Code(t, "ann", e2e.AnnsPassword)), "read write")
+	code = client.Code(t, "ann", e2e.AnnsPassword)
+	settings := d.Env
+	d.Stop()
+	d.Env = append(settings, "SIGNET_SCOPES=read", "SIGNET_SCOPE_HIERARCHY=off")
+	d.Start()
+	late = want("a code whose server lost a scope", client.Exchange(t, code), "read")
+	held = want("a handle whose server lost a scope", refresh(held.RefreshToken), "read")
+	d.Stop()
+	d.Env = settings
+	d.Start()
+	want("that code's handle, later", refresh(late.RefreshToken), "read")
+	want("that handle, later", refresh(held.RefreshToken), "read")
 }
