@@ -30,7 +30,7 @@ type Limits struct {
 	Login        int // passwords, right or wrong; each costs a hash
 	Register     int // registrations from one address
 	RegisterAll  int // registrations from all addresses together
-	WrongSecret  int // failed authentications of one client from one address
+	WrongSecret  int // wrong secrets for one configured client from one address
 	TokensGrant  int // token requests with a handle of one grant
 	TokensClient int // token requests with handles of one client
 }
@@ -94,7 +94,7 @@ func newLimits(l Limits) limits {
 	return limits{
 		authorize: newLimiter(l.Authorize, d.Authorize, places), login: newLimiter(l.Login, d.Login, places),
 		register: newLimiter(l.Register, d.Register, places), registerAll: newLimiter(l.RegisterAll, d.RegisterAll, 1),
-		// Its limit is low, and strangers choose its keys.
+		// Its limit is low, so that keys which share a place would matter.
 		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret, 4*places),
 		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant, places), tokensClient: newLimiter(l.TokensClient, d.TokensClient, places),
 	}

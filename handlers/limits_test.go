@@ -275,6 +275,13 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	wantTooMany(t, s.Introspect(t, wrong, tok.Access))
 	inBody := url.Values{"client_id": {s.CONF.ID}, "client_secret": {"wrong"}}
 	wantTooMany(t, s.PostForm(t, "/token", authtest.Client{}, authtest.RefreshForm(tok.Refresh, func(v url.Values) { maps.Copy(v, inBody) })))
+	bobs := s.Tokens(t, "bob", s.CONF) // whose handle the guesser does not have
+	bobs = s.Refresh(t, s.CONF, bobs.Refresh).Tokens(t)
+	if r := s.Introspect(t, s.CONF, bobs.Access); r.JSON(t)["active"] != true {
+		t.Errorf("introspection of another user's token: %d %s", r.StatusCode, r.Body)
+	}
+	wantTooMany(t, s.Refresh(t, s.CONF, "made-up"))
+	s.Revoke(t, s.CONF, bobs.Refresh)
 	pre := s.Tokens(t, "alice", s.PRE)
 	s.Refresh(t, s.PRE, pre.Refresh).Tokens(t) // another client from there
 
@@ -282,6 +289,32 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	r.SetBasicAuth(s.CONF.ID, s.CONF.Secret)
 	r.RemoteAddr = "198.51.100.1:1000"
 	s.Do(t, r).Tokens(t) // the client itself, from elsewhere
+}
+
+// Only secrets that somebody may have chosen are limited. Nobody at a client's address can refuse
+// the requests of a public client, or of one that registered.
+func TestWrongSecretsOfOtherClientsBlockNothing(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
+	v := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"]}`).JSON(t)
+	registered := authtest.Client{ID: v["client_id"].(string), Secret: v["client_secret"].(string), RedirectURI: "https://app.test/cb"}
+	for name, c := range map[string]authtest.Client{"public": s.PUB, "preregistered": s.PRE, "registered": registered} {
+		tok := s.Tokens(t, "alice", c)
+		bad := c
+		bad.Secret = "wrong"
+		for range 20 {
+			wantError(t, s.Refresh(t, bad, tok.Refresh), 401, "invalid_client")
+			wantError(t, s.Refresh(t, bad, "made-up"), 401, "invalid_client")
+			wantError(t, s.Introspect(t, bad, "x"), 401, "invalid_client")
+		}
+		tok = s.Refresh(t, c, tok.Refresh).Tokens(t)
+		if r := s.Introspect(t, c, tok.Access); r.JSON(t)["active"] != true {
+			t.Errorf("%s: %d %s", name, r.StatusCode, r.Body)
+		}
+		s.Revoke(t, c, tok.Refresh)
+	}
+	for i := range 20 { // clients that do not exist
+		wantError(t, s.Refresh(t, authtest.Client{ID: "nobody", Secret: fmt.Sprint("guess", i)}, "x"), 401, "invalid_client")
+	}
 }
 
 // A grant that asks too often waits and keeps its tokens. Other grants of the client do

@@ -89,23 +89,61 @@ func (e *endpoints) token(r *http.Request) (any, error) {
 // that names no client has failed to authenticate (OAuth 2.1 §3.2.4), even if a public
 // client would have had to send only its id.
 func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, error) {
-	key := e.byAddress(r) + " " + claimedClient(r)
-	if err := e.limits.wrongSecret.full(key); err != nil {
-		return nil, err
-	}
 	client, _, err := e.o.Clients.Authenticate(r.Context(), r.Header, r.PostForm)
+	wrong := errors.Is(err, clients.ErrWrongSecret)
+	if wrong || err == nil && client.SecretMayBeWeak() {
+		if err := e.limitGuesses(r, wrong); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		var refusal *oauth.Error
 		if !errors.As(err, &refusal) {
 			err = unavailable(err)
 		}
-		if is(err, oauth.InvalidClient) {
-			_ = e.limits.wrongSecret.take(key) // this request has its answer; full refuses the next
-		}
 		return nil, err
 	}
 	ev.client = client
 	return client, nil
+}
+
+// limitGuesses refuses a request after too many wrong secrets for its client from its address,
+// whether its own secret is wrong or right: the answer would tell. Somebody else at the address,
+// such as another user of a hosted client, must not be able to refuse the client's own requests
+// that way. These come with a code or token of the client, so they are counted for themselves.
+func (e *endpoints) limitGuesses(r *http.Request, wrong bool) error {
+	id := claimedClient(r)
+	key := e.byAddress(r) + " " + id
+	keys := []string{key}
+	err := e.limits.wrongSecret.full(key)
+	if grantID := e.provenGrant(r, id); grantID != "" {
+		key = e.byAddress(r) + " " + grantID
+		keys, err = append(keys, key), e.limits.wrongSecret.full(key)
+	}
+	if err == nil && wrong {
+		for _, key := range keys {
+			_ = e.limits.wrongSecret.take(key) // this request has its answer; full refuses the next
+		}
+	}
+	return err
+}
+
+// provenGrant returns the id of the grant whose code or token a request presents, if it is one
+// of the client, or "".
+func (e *endpoints) provenGrant(r *http.Request, clientID string) string {
+	hash := seal.ClientHash(clientID)
+	if code, err := seal.Open[seal.Code](e.o.Ring, r.PostForm.Get("code")); err == nil && code.Grant.ClientHash == hash {
+		return code.Grant.ID
+	}
+	for _, raw := range []string{r.PostForm.Get("refresh_token"), r.PostForm.Get("token")} {
+		if handle, err := seal.Open[seal.Refresh](e.o.Ring, raw); err == nil && handle.Grant.ClientHash == hash {
+			return handle.Grant.ID
+		}
+	}
+	if claims, err := e.o.Verifier.Verify(r.Context(), r.PostForm.Get("token")); err == nil && claims.ClientID == clientID {
+		return claims.GrantID
+	}
+	return ""
 }
 
 // claimedClient is the client id that a request claims.

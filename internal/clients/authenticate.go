@@ -9,6 +9,10 @@ import (
 	"signet/internal/oauth"
 )
 
+// ErrWrongSecret is the cause of the error for a wrong secret, if that may be a guess: the secret
+// is not one that was derived from the client's id.
+var ErrWrongSecret = errors.New("a wrong secret for a configured client")
+
 // Authenticate identifies the client of a token, revocation or introspection
 // request and authenticates it (OAuth 2.1 §2.4). Its errors are
 // invalid_client, or invalid_request for a request that contradicts itself.
@@ -92,6 +96,8 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 		return oauth.Errorf(oauth.InvalidClient, "this client has to send its secret")
 	case k.strict && usedBasic != (k.Method == methodBasic):
 		return oauth.Errorf(oauth.InvalidClient, "this client registered %s", k.Method)
+	case !right && k.SecretMayBeWeak():
+		return oauth.Errorf(oauth.InvalidClient, "wrong client secret").Because(ErrWrongSecret)
 	case !right:
 		return oauth.Errorf(oauth.InvalidClient, "wrong client secret")
 	}

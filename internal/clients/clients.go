@@ -72,6 +72,12 @@ func (c *Client) Hash() string { return seal.ClientHash(c.ID) }
 // Public reports whether the client has no secret.
 func (c *Client) Public() bool { return c.Method == methodNone }
 
+// SecretMayBeWeak reports whether somebody may have chosen the client's secret, so that it may be
+// worth guessing. The secret of a registered client is 256 bits.
+func (c *Client) SecretMayBeWeak() bool {
+	return !c.Registered && (c.Method == methodBasic || c.Method == methodPost)
+}
+
 // MayUse reports whether the client may use a grant type.
 func (c *Client) MayUse(grantType string) bool {
 	return len(c.GrantTypes) == 0 || slices.Contains(c.GrantTypes, grantType)
