@@ -398,7 +398,10 @@ func TestClientAddedAgainStartsAnewAtOnce(t *testing.T) {
 		t.Helper()
 		d.Must("client", "add", client.ID, "--public", "--redirect-uri", client.RedirectURI, "--scope", "read", "--scope", "write")
 	}
-	served := func() bool { page, err := person.New("", "").Open(client.AuthorizationURL("s")); return err == nil && page.AsksPassword() }
+	served := func() bool {
+		page, err := person.New("", "").Open(client.AuthorizationURL("s"))
+		return err == nil && page.AsksPassword()
+	}
 	add()
 	for range 3 {
 		e2e.Eventually(t, served)
