@@ -54,7 +54,7 @@ func ParseHash(s string) (argon2id.Params, error) { return parseHash(s) }
 // ParseImport returns the users of a file to import and their passwords, which are
 // empty for those with hashes.
 func ParseImport(text []byte) (all []Imported, passwords []string, err error) {
-	entries, wrong := parseImport(text)
+	entries, wrong := parseImport(text, true)
 	for _, e := range entries {
 		all, passwords = append(all, e.Imported), append(passwords, e.password)
 	}

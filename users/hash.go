@@ -42,6 +42,9 @@ func dummyHash(p argon2id.Params) string {
 // broken implementation, which cannot be checked.
 var bcryptForm = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
+// argonForm is the form of argon2id's PHC string; parseHash checks the rest.
+var argonForm = regexp.MustCompile(`^\$argon2id\$v=19\$m=[0-9]+,t=[0-9]+,p=[0-9]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$`)
+
 // isBcrypt reports whether hash is a bcrypt hash, of any cost.
 func isBcrypt(hash string) bool { return bcryptForm.MatchString(hash) }
 

@@ -89,7 +89,7 @@ func parse(b []byte) (*table, error) {
 	return t, nil
 }
 
-var errClearText = errors.New("not a line of a users file; if it has passwords in clear, as in name:password, hash them with `signet user import`")
+var errClearText = errors.New("not a line of a users file; if it has passwords in clear, as in name:password, hash them with `signet user import --plaintext`")
 
 func parseLine(b []byte) (*record, error) {
 	if len(b) > maxLine {

@@ -2,8 +2,8 @@
 // another system wrote. A user's id is the number of the line.
 //
 // Signet has its own users file, with hashes instead of passwords, and
-// `signet user import users.txt` imports such a file: see docs/users.md. Use the
-// approach of this program if the file must stay as it is.
+// `signet user import --plaintext users.txt` imports such a file: see docs/users.md. Use
+// the approach of this program if the file must stay as it is.
 package main
 
 import (

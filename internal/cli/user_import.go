@@ -11,11 +11,12 @@ import (
 
 // importedUser is a user of an import as --json prints it.
 type importedUser struct {
-	Name    string   `json:"name"`
-	Status  string   `json:"status"` // imported or skipped
-	Hash    string   `json:"hash,omitempty"`
-	Scopes  []string `json:"scopes,omitempty"`
-	Warning string   `json:"warning,omitempty"`
+	Name     string   `json:"name"`
+	Status   string   `json:"status"` // imported or skipped
+	Hash     string   `json:"hash,omitempty"`
+	Scopes   []string `json:"scopes,omitempty"`
+	Disabled bool     `json:"disabled,omitempty"`
+	Warning  string   `json:"warning,omitempty"`
 }
 
 func userImportCommand(p Process) *cobra.Command {
@@ -24,10 +25,11 @@ func userImportCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Add the users of another system", Args: cobra.ExactArgs(1),
-		Long: "Add the users of FILE (- is stdin). Its lines are name:password in clear, which are\n" +
-			"hashed, or lines of an htpasswd file with bcrypt hashes, which are kept until the user\n" +
-			"signs in. Blank lines and lines that begin with # are skipped. If one line is wrong,\n" +
-			"no user is added.",
+		Long: "Add the users of FILE (- is stdin): lines of name:hash as in an htpasswd file, with\n" +
+			"hashes of bcrypt or argon2id, or a users file of Authelia with such hashes. They are\n" +
+			"kept until the user signs in. With --plaintext, lines may be name:password in clear,\n" +
+			"and these passwords are hashed. Hashes of other programs are refused. Blank lines and\n" +
+			"lines that begin with # are skipped. If one line is wrong, no user is added.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := readConfig(p.Environ)
 			if err != nil {
@@ -48,6 +50,11 @@ func userImportCommand(p Process) *cobra.Command {
 				return err
 			}
 			o.Words = []string{cfg.AppName}
+			if o.Plaintext {
+				o.Begin = func(passwords, hashes int) {
+					p.note("%s: hashing %d passwords in clear, and keeping %d hashes", from, passwords, hashes)
+				}
+			}
 			all, err := file.Import(cmd.Context(), from, in, o)
 			if err != nil {
 				return err
@@ -55,6 +62,7 @@ func userImportCommand(p Process) *cobra.Command {
 			return p.printImported(all, from, asJSON)
 		},
 	}
+	cmd.Flags().BoolVar(&o.Plaintext, "plaintext", false, "the file has passwords in clear, which are to be hashed")
 	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that these users may grant; repeat for more")
 	cmd.Flags().BoolVar(&o.SkipExisting, "skip-existing", false, "skip users that exist already instead of failing")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
@@ -74,17 +82,14 @@ func (p Process) printImported(all []users.Imported, from string, asJSON bool) e
 	for _, u := range all {
 		row := importedUser{Name: u.Name, Status: "skipped"}
 		if !u.Skipped {
-			row = importedUser{Name: u.Name, Status: "imported", Hash: "argon2id", Scopes: u.Scopes}
+			row = importedUser{Name: u.Name, Status: "imported", Hash: u.Hash, Scopes: u.Scopes, Disabled: u.Disabled}
 			added++
-		}
-		if u.Bcrypt && !u.Skipped {
-			row.Hash = "bcrypt"
 		}
 		if u.Weak != nil {
 			row.Warning = u.Weak.Error()
 			p.note("warning: user %s: %v", u.Name, u.Weak)
 		}
-		clear = clear || !u.Bcrypt
+		clear = clear || u.Clear
 		list = append(list, row)
 	}
 	if clear && from != "stdin" {

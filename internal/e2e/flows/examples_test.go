@@ -64,7 +64,7 @@ func TestFileCredentialsExample_Row34(t *testing.T) {
 
 	// The same file as the users of a server.
 	d := e2e.Start(t, nil)
-	d.TakesUp("users", func() { d.Must("user", "import", filepath.Join(dir, "users.txt")) })
+	d.TakesUp("users", func() { d.Must("user", "import", "--plaintext", filepath.Join(dir, "users.txt")) })
 	if _, out, _ := d.Signet("dogs\n", "call", "whoami", "--server", d.Issuer+"/mcp", "--username", "bob"); !strings.Contains(out, "Done.") {
 		t.Errorf("bob's call says %s", out)
 	}
