@@ -74,7 +74,7 @@ func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 		grants[id] = (at + 999) / 1000
 	}
 	token, err := e.o.Signer.SignFeed(jwt.FeedClaims{
-		Issuer: e.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(max(e.o.Denylist.Keep(), e.o.Lives.Access+jwt.Leeway)).Unix(), TTL: int64(feedTTL.Seconds()), Revoked: grants,
+		Issuer: e.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(max(e.o.Denylist.Keep(), e.o.Lives.Access+jwt.Leeway)).Unix(), TTL: int64(feedTTL.Seconds()), NotBefore: e.o.Store.NotBefore(), Revoked: grants,
 	}, now)
 	if err != nil {
 		return err

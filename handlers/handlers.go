@@ -57,6 +57,10 @@ type Store interface {
 	// Now is the wall clock, but never earlier than a time that the store has seen: if
 	// a request was refused as expired, it stays refused when the clock is set back.
 	Now() time.Time
+	// NotBefore is the Unix second of iat from which access tokens count, or 0.
+	NotBefore() int64
+	// RolledBack is when it was found that the store was rolled back, or the zero time.
+	RolledBack() time.Time
 }
 
 // Options are the parts and settings of the endpoints. All are required except those

@@ -24,6 +24,8 @@ type health struct {
 	Clock  string `json:"clock,omitempty"`
 	Epoch  string `json:"epoch,omitempty"` // EpochFingerprint
 
+	RolledBack *time.Time `json:"rolled_back,omitempty"` // when it was found that the store was rolled back; missing: never
+
 	Users   uint64 `json:"users,omitempty"`   // generation of the users file; missing without one
 	Clients uint64 `json:"clients,omitempty"` // generation of clients.json
 }
@@ -54,6 +56,9 @@ func (e *endpoints) readyz(r *http.Request) (any, error) {
 	}
 	h := health{Status: "ok", Keys: "ok", Store: "ok", Config: "ok", Clock: "ok", Epoch: EpochFingerprint(e.o.Store.Epoch()),
 		Users: e.o.UsersGeneration(), Clients: e.o.Clients.Generation()}
+	if at := e.o.Store.RolledBack().UTC().Truncate(time.Second); !at.IsZero() {
+		h.RolledBack = &at
+	}
 	if err := e.o.Stale(); err != nil {
 		h.Config = "stale"
 	}

@@ -323,6 +323,9 @@ func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Gr
 		return "", time.Time{}, err
 	}
 	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of
+	if from := e.o.Store.NotBefore(); wall.Unix() < from {
+		wall = time.Unix(from, 0) // the second in which a new epoch began, or another server's clock is a little ahead
+	}
 	if wall.Unix() >= g.Expires {
 		return "", time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}

@@ -30,10 +30,11 @@ const maxGrantID = 128
 // recently that an access token of them may be alive. Times are Unix seconds.
 type FeedClaims struct {
 	Issuer    string           `json:"iss"`
-	IssuedAt  int64            `json:"iat"`     // when the issuer last read its store; lists all grants revoked by then
-	ExpiresAt int64            `json:"exp"`     // when every token that was alive at IssuedAt is dead, so that the list says nothing
-	TTL       int64            `json:"ttl"`     // seconds until a reader should ask again
-	Revoked   map[string]int64 `json:"revoked"` // id of a grant (gid) to the time of its revocation
+	IssuedAt  int64            `json:"iat"`                  // when the issuer last read its store; lists all grants revoked by then
+	ExpiresAt int64            `json:"exp"`                  // when every token that was alive at IssuedAt is dead, so that the list says nothing
+	TTL       int64            `json:"ttl"`                  // seconds until a reader should ask again
+	NotBefore int64            `json:"not_before,omitempty"` // no access token with an earlier iat counts: the issuer's store was lost, restored or rolled back then; 0: never
+	Revoked   map[string]int64 `json:"revoked"`              // id of a grant (gid) to the time of its revocation
 }
 
 // SignFeed signs a revocation feed of c with the key that signs at now. It returns an
@@ -60,6 +61,9 @@ func (c *FeedClaims) MarshalJSON() ([]byte, error) {
 	b = strconv.AppendInt(append(b, `,"iat":`...), c.IssuedAt, 10)
 	b = strconv.AppendInt(append(b, `,"exp":`...), c.ExpiresAt, 10)
 	b = strconv.AppendInt(append(b, `,"ttl":`...), c.TTL, 10)
+	if c.NotBefore != 0 {
+		b = strconv.AppendInt(append(b, `,"not_before":`...), c.NotBefore, 10)
+	}
 	b = append(b, `,"revoked":{`...)
 	separator := ""
 	for id, at := range c.Revoked {
@@ -107,7 +111,7 @@ func verifyFeed(ctx context.Context, keys KeySource, issuer, rawToken string, no
 	return c, nil
 }
 
-var feedNames = []string{"iss", "iat", "exp", "ttl", "revoked"}
+var feedNames = []string{"iss", "iat", "exp", "ttl", "not_before", "revoked"}
 
 // parseFeed reads the claims of a feed.
 func parseFeed(text string) (*FeedClaims, error) {
@@ -122,6 +126,8 @@ func parseFeed(text string) (*FeedClaims, error) {
 			c.ExpiresAt, err = s.seconds()
 		case "ttl":
 			c.TTL, err = s.seconds()
+		case "not_before":
+			c.NotBefore, err = s.seconds()
 		case "revoked":
 			c.Revoked, err = s.grants()
 		default:

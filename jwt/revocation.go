@@ -56,7 +56,7 @@ type RevocationOptions struct {
 //
 // The feed is verified like an access token, and never goes back in time. A grant that
 // was listed once counts as revoked until its last token is dead, also if a later feed
-// leaves it out. So an older feed, from a cache or a replica that lags behind, undoes
+// leaves it out, and the time before which no token counts only moves forward. So an older feed, from a cache or a replica that lags behind, undoes
 // nothing and makes nothing fresher. The age of the feed counts from the time at which
 // the issuer last read its store, which is in the feed: a feed without news grows
 // old. Clocks may differ by [Leeway].
@@ -76,6 +76,7 @@ type RevocationFeed struct {
 type revocations struct {
 	until   map[string]int64 // grant id to the Unix second at which its last token is dead
 	issued  int64            // Unix second at which the issuer read its store
+	from    int64            // Unix second of iat from which tokens count
 	staleAt time.Time
 	etag    string
 }
@@ -136,9 +137,9 @@ func (f *RevocationFeed) stale(now time.Time) bool {
 	return known == nil || !now.Before(known.staleAt)
 }
 
-// check returns the verdict on a grant at now.
-func (f *RevocationFeed) check(grantID string, now time.Time) error {
-	if f.Revoked(grantID) {
+// check returns the verdict at now on a token with claims c.
+func (f *RevocationFeed) check(c *Claims, now time.Time) error {
+	if known := f.known.Load(); known != nil && c.IssuedAt < known.from || f.Revoked(c.GrantID) {
 		return ErrRevoked
 	}
 	if f.o.FailClosed && f.stale(now) {
@@ -256,7 +257,7 @@ func (f *RevocationFeed) get(ctx context.Context, old *revocations) (*revocation
 // take returns the revocations of c together with those of old.
 func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *revocations {
 	const leeway = int64(Leeway / time.Second)
-	next := &revocations{until: c.Revoked, issued: c.IssuedAt}
+	next := &revocations{until: c.Revoked, issued: c.IssuedAt, from: min(c.NotBefore, c.IssuedAt+leeway)}
 	// The issuer lists a grant from its revocation until its last token is dead.
 	life := c.ExpiresAt - c.IssuedAt + leeway
 	for id, at := range next.until {
@@ -269,6 +270,7 @@ func (f *RevocationFeed) take(c *FeedClaims, old *revocations, now time.Time) *r
 	if old == nil {
 		return next
 	}
+	next.from = max(next.from, old.from)
 	if c.IssuedAt <= old.issued {
 		next.issued, next.staleAt = old.issued, old.staleAt
 	}

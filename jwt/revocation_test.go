@@ -603,3 +603,67 @@ func TestFeedIsNoToken_F10(t *testing.T) {
 		t.Errorf("as an id token: %v", err)
 	}
 }
+
+// An issuer that has lost its store says from when on tokens count. Neither an older feed
+// nor one without that time takes it back.
+func TestFeedSaysFromWhenTokensCount_G04(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		signed := func(notBefore int64) string {
+			now := time.Now()
+			raw, err := w.signer.SignFeed(jwt.FeedClaims{Issuer: issuer, IssuedAt: now.Unix(), ExpiresAt: now.Unix() + life, TTL: 10, NotBefore: notBefore, Revoked: map[string]int64{}}, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return raw
+		}
+		verify := func(v *jwt.Verifier, token, what string, want error) {
+			t.Helper()
+			if _, err := v.Verify(t.Context(), token); !errors.Is(err, want) || (want == nil) != (err == nil) {
+				t.Errorf("%s: %v, want %v", what, err, want)
+			}
+		}
+		f := serving(signed(0))
+		_, v := w.follow(t, f, nil)
+		before := w.token(t, nil)
+		without := w.token(t, func(c *jwt.Claims) { c.GrantID = "" })
+		verify(v, before, "before", nil)
+		older := signed(0)
+		time.Sleep(5 * time.Second)
+		at := time.Now().Unix()
+		f.serves(signed(at))
+		after := w.token(t, func(c *jwt.Claims) { c.IssuedAt = at })
+		for _, feed := range []string{signed(at), older, signed(0), signed(at - 3600)} {
+			f.serves(feed)
+			verify(v, before, "a token seen before", jwt.ErrRevoked)
+			verify(v, without, "a token without a grant", jwt.ErrRevoked)
+			verify(v, after, "a token of that second", nil)
+		}
+		f.serves(signed(at + 1e6)) // no issuer means that
+		verify(v, w.token(t, func(c *jwt.Claims) { c.IssuedAt = time.Now().Unix() + 61 }), "a later token", jwt.ErrInvalid)
+		verify(v, after, "an earlier one", jwt.ErrRevoked)
+	})
+}
+
+// The issuer's own verifier refuses what was issued before, also tokens that it has seen.
+func TestTokensBeforeNotBeforeAreRefused(t *testing.T) {
+	w := newWorld(t)
+	var from int64
+	v := newVerifier(t, jwt.VerifierOptions{Keys: w.source, NotBefore: func() int64 { return from }})
+	token := w.token(t, nil)
+	claims, err := v.Verify(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from = claims.IssuedAt
+	if _, err := v.Verify(t.Context(), token); err != nil {
+		t.Errorf("of that second: %v", err)
+	}
+	from++
+	if _, err := v.Verify(t.Context(), token); !errors.Is(err, jwt.ErrRevoked) {
+		t.Errorf("seen before: %v, want ErrRevoked", err)
+	}
+	if err := v.CheckGrant(claims, time.Now()); err != jwt.ErrRevoked {
+		t.Errorf("for a stream: %v, want ErrRevoked", err)
+	}
+}

@@ -26,6 +26,10 @@ type VerifierOptions struct {
 	// token gets a verdict ([ErrRevocationsUnknown]). Nil: it always does.
 	RevokedKnown func() bool
 
+	// NotBefore is the Unix second of iat from which tokens count: the issuer's store was
+	// lost, restored or rolled back then. Nil: all count.
+	NotBefore func() int64
+
 	// SameClock means that the tokens were dated by the clock of this process, as the
 	// issuer's own verifier knows: they end at exp. Otherwise they end [Leeway] later,
 	// because the issuer's clock may be ahead.
@@ -203,22 +207,25 @@ func (v *Verifier) checkRevoked(ctx context.Context, t *verifiedToken, now time.
 			return fmt.Errorf("verifying a token: %w", err)
 		}
 	}
-	return v.CheckGrant(t.claims.GrantID, now)
+	return v.CheckGrant(&t.claims, now)
 }
 
-// CheckGrant checks at now whether the grant of a token that was accepted before still
-// stands, for a caller that serves one token for a long time. It returns nil,
+// CheckGrant checks at now whether the grant of a token that was accepted before, with
+// claims c, still stands, for a caller that serves one token for a long time. It returns nil,
 // [ErrRevoked] or [ErrRevocationsUnknown]. It only reads memory. A token without a grant
 // cannot be revoked, but it gets no verdict either while the revoked grants are not known.
-func (v *Verifier) CheckGrant(grantID string, now time.Time) error {
+func (v *Verifier) CheckGrant(c *Claims, now time.Time) error {
 	if v.options.RevokedKnown != nil && !v.options.RevokedKnown() {
 		return ErrRevocationsUnknown
 	}
-	if grantID != "" && v.options.Revoked != nil && v.options.Revoked(grantID) {
+	if v.options.NotBefore != nil && c.IssuedAt < v.options.NotBefore() {
+		return ErrRevoked
+	}
+	if c.GrantID != "" && v.options.Revoked != nil && v.options.Revoked(c.GrantID) {
 		return ErrRevoked
 	}
 	if v.options.Feed != nil {
-		return v.options.Feed.check(grantID, now)
+		return v.options.Feed.check(c, now)
 	}
 	return nil
 }

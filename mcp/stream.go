@@ -28,7 +28,7 @@ type streams struct {
 // stream is one request of streams.
 type stream struct {
 	next, prev *stream
-	grantID    string
+	claims     *jwt.Claims
 	listens    bool // whether it lasts until one side hangs up, so that nothing is lost if it begins anew
 	end        context.CancelFunc
 }
@@ -44,7 +44,7 @@ func newStreams(v *jwt.Verifier) *streams {
 // caller passes the stream to done when r has been answered.
 func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (context.Context, *stream) {
 	var ctx context.Context
-	one := &stream{grantID: claims.GrantID, listens: listens}
+	one := &stream{claims: claims, listens: listens}
 	if listens {
 		ctx, one.end = context.WithDeadline(r.Context(), s.verifier.AcceptedUntil(claims))
 	} else {
@@ -103,7 +103,7 @@ func (s *streams) look() {
 	now := time.Now()
 	for one := s.open.next; one != &s.open; one = one.next {
 		// A running call is cut off only if its grant is known to be revoked.
-		if err := s.verifier.CheckGrant(one.grantID, now); err == jwt.ErrRevoked || err != nil && one.listens {
+		if err := s.verifier.CheckGrant(one.claims, now); err == jwt.ErrRevoked || err != nil && one.listens {
 			one.end()
 		}
 	}

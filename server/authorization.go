@@ -52,7 +52,7 @@ func (s *Server) openAll(ctx context.Context) error {
 func (s *Server) openState(ctx context.Context) (err error) {
 	other := make(chan string, 1)
 	s.start(ctx, func(ctx context.Context) { other <- s.askIssuer(ctx) })
-	data := state.Data{Dir: s.o.DataDir, Secret: s.o.Secret, Store: s.o.Store, GroupMayRead: s.o.GroupMayRead}
+	data := state.Data{Dir: s.o.DataDir, Secret: s.o.Secret, Store: s.o.Store, GroupMayRead: s.o.GroupMayRead, KeepEpoch: s.o.Rollback == "alarm"}
 	if s.state, err = state.Open(ctx, data, s.o.Log); err != nil {
 		return err
 	}
@@ -150,6 +150,13 @@ func (s *Server) publishGauges() {
 	gauge := s.metrics.gauge
 	gauge("signet_grants_reused", "Grants revoked because a code or a refresh handle was used again.", func() float64 { return float64(s.denylist.Stats().Reused) })
 	gauge("signet_grants_rolled_back", "Handles that prove that the store was rolled back.", func() float64 { return float64(s.denylist.Stats().RolledBack) })
+	rolledBack := s.store.RolledBack
+	gauge("signet_store_rolled_back_timestamp_seconds", "When it was found that the store was rolled back; 0 if that never was.", func() float64 {
+		if at := rolledBack(); !at.IsZero() {
+			return float64(at.Unix())
+		}
+		return 0
+	})
 	gauge("signet_rows_pruned", "Rows forgotten after their time.", func() float64 { return float64(s.denylist.Stats().Pruned) })
 	gauge("signet_logins_throttled", "Logins refused because too many had failed.", func() float64 { return float64(s.throttle.Stats().Refused) })
 	apart := s.store.ClocksApart
@@ -170,7 +177,7 @@ func (s *Server) publishGauges() {
 // verification returns the options of a verifier in the process of the authorization
 // server, for its MCP endpoint.
 func (s *Server) verification() jwt.VerifierOptions {
-	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known, SameClock: true}
+	return jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.keys, Revoked: s.denylist.Revoked, RevokedKnown: s.denylist.Known, NotBefore: s.store.NotBefore, SameClock: true}
 }
 
 func (s *Server) authorizationServer() (*handlers.Handler, error) {

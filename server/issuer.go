@@ -17,6 +17,7 @@ const (
 	askIn     = time.Second            // deadline of the answer; a start waits that long at most
 	askAgain  = 10 * time.Second       // time from a start to the next question; later 3 to 9 times as long
 	askWhen   = 500 * time.Millisecond // time between looks whether this server's store is open yet
+	askTwice  = 3 * time.Second        // time in which all servers of a store take up a new epoch
 	maxHealth = 4 << 10
 )
 
@@ -71,6 +72,9 @@ func (s *Server) compareStores(other string) error {
 func (s *Server) watchIssuer(ctx context.Context) {
 	for wait := s.o.askAgain; s.waitToAsk(ctx, wait); wait = 3*s.o.askAgain + rand.N(6*s.o.askAgain) {
 		err := s.compareStores(s.askIssuer(ctx))
+		if err != nil && sleep(ctx, askTwice) { // one of the two may not have taken up a new epoch yet
+			err = s.compareStores(s.askIssuer(ctx))
+		}
 		if err != nil && ctx.Err() == nil {
 			s.o.Log.Error("not ready", "err", err)
 		}

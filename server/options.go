@@ -94,6 +94,7 @@ type Options struct {
 
 	DrainDelay time.Duration // see ListenAndServe; default: 5 s, or 500 ms if the issuer is loopback
 	Demo       bool          // add demo_user and demo_client, in memory only; needs a loopback issuer
+	Rollback   string        // what follows when a rollback of the store is found: its epoch ends (new-epoch, the default), or only the log, the metrics and /readyz tell (alarm)
 	Chaos      uint64        // seed with which answers are lost, refused and distorted on purpose (package chaos); needs a loopback issuer; default: no chaos
 	Log        *slog.Logger  // default: nothing is logged
 
@@ -132,6 +133,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.KeyRotation, 24*time.Hour)
 	setDefault(&o.MaxConnections, 10_000)
 	setDefault(&o.askAgain, askAgain)
+	setDefault(&o.Rollback, "new-epoch")
 	setDefault(&o.RevocationPoll, 10*time.Second)
 	setDefault(&o.ScopeHierarchy, mcp.DefaultHierarchy)
 	if o.loopback() {
@@ -169,6 +171,8 @@ func (o *Options) check() error {
 	switch {
 	case !slices.Contains(Roles, o.Role):
 		return fmt.Errorf("role: %q is not one of %s", o.Role, strings.Join(Roles, ", "))
+	case o.Rollback != "new-epoch" && o.Rollback != "alarm":
+		return fmt.Errorf("rollback: %q is not new-epoch or alarm", o.Rollback)
 	case o.Demo && !o.loopback():
 		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
 	case o.Chaos != 0 && !o.loopback():

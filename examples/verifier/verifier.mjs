@@ -7,17 +7,19 @@ const { SIGNET_ISSUER: issuer, RESOURCE: audience, LISTEN: listen } = process.en
 
 const keys = createRemoteJWKSet(new URL(issuer + '/.well-known/jwks.json'));
 const revoked = new Map(); // grant id to the time (in seconds) when its last token has expired
+let notBefore = 0; // no token with an earlier iat counts
 
 async function poll() {
   const response = await fetch(issuer + '/.well-known/revoked', { redirect: 'error', signal: AbortSignal.timeout(5000) });
   const { payload: feed } = await jwtVerify(await response.text(), keys, { issuer, typ: 'revoked+jwt', algorithms: ['ES256'], clockTolerance: 60 });
   for (const [gid, at] of Object.entries(feed.revoked)) revoked.set(gid, at + feed.exp - feed.iat + 60);
+  notBefore = Math.max(notBefore, feed.not_before ?? 0);
   for (const [gid, dead] of revoked) if (dead < Date.now() / 1000) revoked.delete(gid);
 }
 
 async function verify(token) {
   const { payload } = await jwtVerify(token, keys, { issuer, audience, typ: 'at+jwt', algorithms: ['ES256'], clockTolerance: 60 });
-  if (revoked.has(payload.gid)) throw new errors.JWTInvalid('revoked');
+  if (revoked.has(payload.gid) || payload.iat < notBefore) throw new errors.JWTInvalid('revoked');
   return payload;
 }
 

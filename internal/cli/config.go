@@ -40,6 +40,7 @@ type config struct {
 	DataDir   string   `env:"DATA_DIR" envDefault:"data"`
 	Secret    string   `env:"SECRET"`
 	Store     string   `env:"STORE"`
+	Rollback  string   `env:"ROLLBACK" envDefault:"new-epoch"`
 	Users     string   `env:"USERS_FILE"`
 	Clients   string   `env:"CLIENTS_FILE"`
 	GroupRead bool     `env:"GROUP_READ" envDefault:"false"`
@@ -214,6 +215,9 @@ func (c *config) check() error {
 		wrong("LIMITS", "%v", err)
 	}
 	c.checkStore(wrong)
+	if c.Rollback != "new-epoch" && c.Rollback != "alarm" {
+		wrong("ROLLBACK", "%q is not new-epoch or alarm", c.Rollback)
+	}
 	if c.Registration != "open" && c.Registration != "token" && c.Registration != "off" {
 		wrong("REGISTRATION", "%q is not open, token or off", c.Registration)
 	}
@@ -391,7 +395,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		KeyRotation:     c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
-	o.GroupMayRead = c.GroupRead
+	o.GroupMayRead, o.Rollback = c.GroupRead, c.Rollback
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	if c.Lives.Replay == 0 {
 		o.Lives.Replay = server.Strict

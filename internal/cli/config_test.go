@@ -52,6 +52,7 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_STORE=postgres://localhost/x":            "SIGNET_SECRET",
 		"SIGNET_STORE=postgres://u:se/cret@h/x":          "SIGNET_STORE",
 		"SIGNET_STORE=mysql://localhost/x":               "SIGNET_STORE",
+		"SIGNET_ROLLBACK=ignore":                         "SIGNET_ROLLBACK",
 		"SIGNET_SCOPES=rea\"d":                           "SIGNET_SCOPES",
 		"SIGNET_DEFAULT_SCOPES=reed":                     "SIGNET_DEFAULT_SCOPES",
 		"SIGNET_REQUIRED_SCOPES=root":                    "SIGNET_REQUIRED_SCOPES",

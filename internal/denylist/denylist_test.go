@@ -131,7 +131,9 @@ func TestUseFollowsTheRule(t *testing.T) { storetest.Each(t, testUseFollowsTheRu
 
 func testUseFollowsTheRule(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	s := storetest.Open(t, options(t, e))
+	o := options(t, e)
+	o.KeepEpoch = true
+	s := storetest.Open(t, o)
 	for _, test := range []struct {
 		name    string
 		gen     int64 // of the grant's row, 0 for none
@@ -472,15 +474,145 @@ func TestNewerHandleShowsRolledBackStore_L08(t *testing.T) {
 
 func testNewerHandleShowsRolledBackStore(t *testing.T, e storetest.Engine) {
 	now := time.Now()
-	l, s := listIn(t, e, window)
-	g := family(t, l, s, 5, now)
-	raw(t, s, "UPDATE grants SET gen = 3")
-	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
-	raw(t, s, "DELETE FROM grants")
-	want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
-	if n := l.Stats().RolledBack; n != 2 {
-		t.Errorf("%d alarms, want 2", n)
+	for what, back := range map[string]string{"older row": "UPDATE grants SET gen = 3 WHERE gen = 5", "no row": "DELETE FROM grants WHERE gen = 5"} {
+		t.Run(what, func(t *testing.T) {
+			o := options(t, e)
+			lists, epoch := stores(t, e, o)
+			l, s := lists[0].list, lists[0].store
+			g, other := family(t, l, s, 5, now), family(t, l, s, 2, now)
+			if err := l.Revoke(t.Context(), other, now); err != nil {
+				t.Fatal(err)
+			}
+			raw(t, s, back)
+			raw(t, s, "UPDATE grants SET revoked_at = 0") // of another user
+			want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
+			if s.Epoch() == epoch || s.RolledBack().IsZero() || s.NotBefore() < now.Unix() {
+				t.Errorf("the epoch is %s, rolled back at %v, tokens count from %d", s.Epoch(), s.RolledBack(), s.NotBefore())
+			}
+			for _, at := range lists { // at once, also where the new epoch was not read yet
+				for _, one := range []denylist.Grant{g, other} {
+					for gen := range int64(6) {
+						if next, err := at.list.Use(t.Context(), epoch, one, gen, now); !errors.Is(err, denylist.ErrEpoch) {
+							t.Errorf("generation %d after the rollback: %d, %v", gen, next, err)
+						}
+					}
+				}
+			}
+			if n := l.Stats().RolledBack; n != 1 {
+				t.Errorf("%d alarms, want 1", n)
+			}
+			want(t, l, s, grantAt(now), 0, now, 1, nil) // who signs in again goes on
+		})
 	}
+}
+
+// opened is a store and a list on it.
+type opened struct {
+	store *store.Store
+	list  *denylist.List
+}
+
+// stores opens what can be open at once: two replicas, or one server.
+func stores(t *testing.T, e storetest.Engine, o store.Options) (all []opened, epoch string) {
+	t.Helper()
+	o.Serve = true
+	n := 1
+	if e == storetest.PostgreSQL {
+		n = 2
+	}
+	for range n {
+		s := storetest.Open(t, o)
+		all, epoch = append(all, opened{s, listOn(t, s, window)}), s.Epoch()
+	}
+	return all, epoch
+}
+
+// A database whose time goes back is found by the next use, before any heartbeat.
+func TestTimeThatGoesBackShowsRolledBackStore_L08(t *testing.T) {
+	all, epoch := stores(t, storetest.PostgreSQL, options(t, storetest.PostgreSQL))
+	l, s := all[0].list, all[0].store
+	now := time.Now()
+	g := family(t, l, s, 2, now)
+	if err := s.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	raw(t, s, "UPDATE meta SET last_seen = last_seen - 60000")
+	if next, err := l.Use(t.Context(), epoch, g, 2, now); !errors.Is(err, denylist.ErrRolledBack) && !errors.Is(err, denylist.ErrEpoch) {
+		t.Errorf("%d, %v: want ErrRolledBack, or ErrEpoch after a heartbeat", next, err)
+	}
+	if s.Epoch() == epoch {
+		t.Error("the epoch goes on")
+	}
+}
+
+// A revocation that a running server knows and the store has lost is evidence too.
+func TestLostRevocationShowsRolledBackStore_L08(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		all, epoch := stores(t, e, options(t, e))
+		l, s := all[0].list, all[0].store
+		now := s.Now()
+		g := family(t, l, s, 2, now)
+		if err := l.Revoke(t.Context(), g, now); err != nil {
+			t.Fatal(err)
+		}
+		defer run(t, l)()
+		reads := func() (at time.Time) {
+			for before := l.ReadAt(); !l.ReadAt().After(before); {
+				time.Sleep(10 * time.Millisecond)
+			}
+			return l.ReadAt()
+		}
+		reads()
+		reads()
+		if s.Epoch() != epoch {
+			t.Fatal("a revocation that is there counts as lost")
+		}
+		raw(t, s, "UPDATE grants SET revoked_at = 0")
+		reads()
+		reads()
+		if s.Epoch() == epoch || l.Stats().RolledBack != 1 {
+			t.Errorf("the epoch goes on; %d alarms", l.Stats().RolledBack)
+		}
+	})
+}
+
+// A handle whose row was deleted after its time is no evidence, wherever the clocks are.
+func TestPrunedGrantIsNoEvidence(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		all, epoch := stores(t, e, options(t, e))
+		l, s := all[0].list, all[0].store
+		now := time.Now()
+		g := family(t, l, s, 3, now)
+		if err := l.Prune(t.Context(), now.Add(life+time.Hour)); err != nil { // by a clock that is far ahead
+			t.Fatal(err)
+		}
+		want(t, l, s, g, 3, now, 0, denylist.ErrRevoked)
+		if s.Epoch() != epoch || l.Stats().RolledBack != 0 {
+			t.Error("the epoch ended")
+		}
+		later := family(t, l, s, 3, now.Add(2*time.Hour))
+		raw(t, s, "DELETE FROM grants")
+		want(t, l, s, later, 3, now.Add(2*time.Hour), 0, denylist.ErrRolledBack)
+	})
+}
+
+// An operator who wants only to be told loses no session.
+func TestEpochIsKeptIfTheOperatorSaysSo(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		o := options(t, e)
+		o.KeepEpoch = true
+		all, epoch := stores(t, e, o)
+		l, s := all[0].list, all[0].store
+		now := time.Now()
+		g, other := family(t, l, s, 5, now), family(t, l, s, 2, now)
+		raw(t, s, "UPDATE grants SET gen = 3 WHERE gen = 5")
+		want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
+		want(t, l, s, g, 5, now, 0, denylist.ErrRolledBack)
+		want(t, l, s, other, 2, now, 3, nil)
+		if s.Epoch() != epoch || s.RolledBack().IsZero() || s.NotBefore() != 0 || l.Stats().RolledBack != 2 {
+			t.Errorf("the epoch is %s, rolled back at %v, tokens count from %d, %d alarms", s.Epoch(), s.RolledBack(), s.NotBefore(), l.Stats().RolledBack)
+		}
+	})
 }
 
 // raw runs a statement that the package itself would not run.
@@ -722,19 +854,29 @@ func fastDir(t testing.TB) string {
 	return dir
 }
 
-func fastStore(t testing.TB) *store.Store {
+// keepEpoch has a store go on in its epoch after a rollback was found.
+func keepEpoch(o *store.Options) { o.KeepEpoch = true }
+
+func fastStore(t testing.TB, change ...func(*store.Options)) *store.Store {
 	t.Helper()
 	o := pathOptions(fastDir(t))
+	for _, c := range change {
+		c(&o)
+	}
 	storetest.Create(t, o)
 	return storetest.Open(t, o)
 }
 
-func fastStoreOn(t testing.TB, e storetest.Engine) *store.Store {
+func fastStoreOn(t testing.TB, e storetest.Engine, change ...func(*store.Options)) *store.Store {
 	t.Helper()
 	if e == storetest.SQLite {
-		return fastStore(t)
+		return fastStore(t, change...)
 	}
-	return storetest.Open(t, options(t, e))
+	o := options(t, e)
+	for _, c := range change {
+		c(&o)
+	}
+	return storetest.Open(t, o)
 }
 
 // Recent lists the grants that Revoked knows, the latest ones if there are too many, and

@@ -146,7 +146,7 @@ func testRuleEqualsReference(t *testing.T, e storetest.Engine) {
 		first = rand.Uint64()
 	}
 	t.Logf("%d steps, -seed %d", n, first)
-	s := fastStoreOn(t, e)
+	s := fastStoreOn(t, e, keepEpoch)
 	const walkers = 128
 	var wg sync.WaitGroup
 	var left atomic.Int64

@@ -20,7 +20,7 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 	at := now.UnixMilli()
 	epoch := l.store.Epoch()
 	err := l.store.Write(ctx, func(tx store.Tx) error {
-		row, found, err := load(tx, g)
+		row, found, _, err := load(tx, g)
 		switch {
 		case err != nil:
 			return err

@@ -2,6 +2,8 @@ package denylist
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -33,6 +35,19 @@ func (s *revokedSet) add(id string, at int64) {
 	if old, ok := s.at[id]; !ok || at > old {
 		s.at[id] = at
 	}
+}
+
+// since returns the grants that were revoked at from or later.
+func (s *revokedSet) since(from int64) map[string]bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := map[string]bool{}
+	for id, at := range s.at {
+		if at >= from {
+			list[id] = true
+		}
+	}
+	return list
 }
 
 func (s *revokedSet) has(id string) bool {
@@ -136,6 +151,7 @@ func (l *List) Keep() time.Duration { return max(l.options.Keep, time.Duration(l
 
 // poll reads the revocations since the last poll, and again those shortly before it.
 func (l *List) poll(ctx context.Context, now time.Time) error {
+	known := l.revoked.since(l.polled.Load() - overlap.Milliseconds())
 	began := now.UnixMilli()
 	var kept int64 // seconds
 	var epoch string
@@ -155,8 +171,11 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 		if keep <= l.Keep() { // otherwise revocations that were forgotten already count again
 			since = max(oldest, l.polled.Load()-(overlap+l.options.Skew).Milliseconds())
 		}
-		return l.readRevoked(tx, since)
+		return l.readRevoked(tx, since, known)
 	})
+	if err == nil {
+		err = l.missing(ctx, known)
+	}
 	if err != nil {
 		return err
 	}
@@ -169,8 +188,49 @@ func (l *List) poll(ctx context.Context, now time.Time) error {
 	return l.rememberKeep(ctx, kept)
 }
 
-// readRevoked takes the grants that were revoked at since or later into memory.
-func (l *List) readRevoked(tx store.Tx, since int64) error {
+// maxMissing is how many grants of known one poll looks for. One that is not revoked is
+// enough.
+const maxMissing = 50
+
+// missing looks for the grants that are left in known: this process knows that they were
+// revoked lately, and the store did not say so. If it has them, and they are not revoked,
+// it was rolled back.
+func (l *List) missing(ctx context.Context, known map[string]bool) error {
+	left := maxMissing
+	for id := range known {
+		if left--; left < 0 {
+			return nil
+		}
+		var revokedAt int64
+		var epoch string
+		var current bool // the grant is of the present epoch
+		one, other := l.liveEpochs()
+		err := l.store.Read(ctx, func(tx store.Tx) error {
+			return tx.QueryRow("SELECT revoked_at, (SELECT epoch FROM meta), epoch IN ($1, $2) FROM grants WHERE id = $3", one, other, id).
+				Scan(&revokedAt, &epoch, &current)
+		})
+		switch {
+		case errors.Is(err, sql.ErrNoRows): // pruned
+			continue
+		case err != nil:
+			return err
+		case revokedAt != 0 || !current || epoch != l.store.Epoch():
+			continue
+		}
+		if err := l.store.Write(ctx, func(tx store.Tx) error { return l.store.FoundRollback(tx, epoch) }); err != nil {
+			return err
+		}
+		l.rolledBack.Add(1)
+		l.log.Error("the store was rolled back: it has lost a revocation", "gid", id)
+		l.look(ctx)
+		return nil
+	}
+	return nil
+}
+
+// readRevoked takes the grants that were revoked at since or later into memory, and out
+// of known.
+func (l *List) readRevoked(tx store.Tx, since int64, known map[string]bool) error {
 	// The first condition is the condition of the index.
 	rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
 	if err != nil {
@@ -184,6 +244,7 @@ func (l *List) readRevoked(tx store.Tx, since int64) error {
 			return err
 		}
 		l.revoked.add(id, at)
+		delete(known, id)
 	}
 	return rows.Err()
 }
@@ -215,6 +276,9 @@ func (l *List) Prune(ctx context.Context, now time.Time) error {
 	kept := (l.options.Skew + l.options.Window).Milliseconds()
 	over := (now.UnixMilli() - kept - maxCode.Milliseconds()) / 1000      // whole seconds, so rather too late than too early
 	quiet := now.UnixMilli() - (l.Keep() + l.options.Skew).Milliseconds() // the last access token of a grant revoked before has expired
+	if err := l.notePruned(ctx, over); err != nil {
+		return err
+	}
 	err := l.pruneAll(ctx, `DELETE FROM grants WHERE expires_at < $1 AND revoked_at < $2
 		AND id IN (SELECT id FROM grants ORDER BY id LIMIT $3)`, over, quiet, pruneBatch)
 	if err != nil {
@@ -222,6 +286,16 @@ func (l *List) Prune(ctx context.Context, now time.Time) error {
 	}
 	return l.pruneAll(ctx, `DELETE FROM spent WHERE (kind, id) IN
 		(SELECT kind, id FROM spent WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)`, (now.UnixMilli()-kept)/1000, pruneBatch)
+}
+
+// notePruned notes that grants that expired before the second are about to be deleted, if
+// there are any: their handles must not look as if the store had lost the rows.
+func (l *List) notePruned(ctx context.Context, before int64) error {
+	return l.store.Write(ctx, func(tx store.Tx) error {
+		_, err := tx.Exec(`UPDATE meta SET pruned_to = $1 WHERE pruned_to < $1
+			AND EXISTS (SELECT 1 FROM (SELECT expires_at FROM grants ORDER BY id LIMIT $2) AS first WHERE expires_at < $1)`, before, pruneBatch)
+		return err
+	})
 }
 
 // pruneAll repeats a statement until it deletes nothing. Ids of grants sort by the time

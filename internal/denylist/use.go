@@ -25,6 +25,7 @@ const (
 	insert        // insert the row, at generation 1
 	advance       // advance the row to the next generation
 	revoke        // revoke the row
+	condemn       // the store was rolled back: end its epoch
 )
 
 // Use spends generation gen of g (generation 0 is its code) and returns the generation
@@ -44,25 +45,57 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 	if g.ID == "" || gen < 0 {
 		return 0, fmt.Errorf("denylist: no grant %q has a generation %d", g.ID, gen)
 	}
+	seen := l.store.SeenLast() // first, so that what the transaction reads is never older
 	var v verdict
 	var at int64
 	err = l.store.Write(ctx, func(tx store.Tx) error {
-		row, found, err := load(tx, g)
+		row, found, state, err := load(tx, g)
 		if err != nil {
 			return err
 		}
 		at = max(now.UnixMilli(), row.RotatedAt) // the clock of another replica may be ahead
-		v = decide(row, found, gen, at, l.options.Window.Milliseconds())
-		if err := v.apply(tx, g, epoch, at); err != nil || v.write != revoke {
-			return err
+		switch {
+		case state.epoch != epoch: // another replica has ended it a moment ago
+			v = verdict{err: ErrEpoch}
+		case state.lastSeen < seen:
+			v = verdict{err: ErrRolledBack, write: condemn}
+		default:
+			v = decide(row, found, gen, at, l.options.Window.Milliseconds())
 		}
-		return forgetConsent(tx, g)
+		if v.write == condemn && gen > 0 && !found && state.lastSeen >= seen && g.Expires <= state.prunedTo {
+			v = verdict{err: ErrRevoked} // a replica whose clock is ahead has deleted the row
+		}
+		return l.apply(tx, v, g, epoch, at)
 	})
 	if err != nil {
 		return 0, err
 	}
 	l.note(g, gen, v, at)
+	if v.write == condemn {
+		l.look(ctx)
+	}
 	return v.next, v.err
+}
+
+// apply makes the change of a verdict, and what follows from it.
+func (l *List) apply(tx store.Tx, v verdict, g Grant, epoch string, at int64) error {
+	switch err := v.apply(tx, g, epoch, at); {
+	case err != nil:
+		return err
+	case v.write == revoke:
+		return forgetConsent(tx, g)
+	case v.write == condemn:
+		return l.store.FoundRollback(tx, epoch)
+	}
+	return nil
+}
+
+// look has the store take up the epoch that follows a rollback. If that fails, the store
+// does so within a second.
+func (l *List) look(ctx context.Context) {
+	if err := l.store.Look(ctx); err != nil {
+		l.log.Warn("the epoch after the rollback cannot be read yet", "err", err)
+	}
 }
 
 // decide is the rule. row is the grant's row, or the sealed grant if no row was found;
@@ -74,7 +107,7 @@ func decide(row Grant, found bool, gen, now, window int64) verdict {
 	case gen > row.Gen:
 		// The store does not know of a generation that was issued. That is also so for
 		// any handle without a row, because its code must have made one.
-		return verdict{err: ErrRolledBack}
+		return verdict{err: ErrRolledBack, write: condemn}
 	case gen == row.Gen && !found:
 		return verdict{next: 1, write: insert}
 	case gen == row.Gen:
@@ -92,17 +125,25 @@ func decide(row Grant, found bool, gen, now, window int64) verdict {
 // (milliseconds).
 func expired(expires, now int64) bool { return now >= expires*1000 }
 
+// storeState is what the store says of itself at the moment.
+type storeState struct {
+	epoch    string
+	lastSeen int64
+	prunedTo int64 // grants that expired before may have no row any longer; read only if there is no row
+}
+
 // load reads the columns that the rule needs. If there is no row, it returns the sealed
 // grant's expiry. Until the transaction is over no other request can use the grant. If
 // two transactions insert a missing row, the second one runs again.
-func load(tx store.Tx, g Grant) (row Grant, found bool, err error) {
+func load(tx store.Tx, g Grant) (row Grant, found bool, state storeState, err error) {
 	row = Grant{Expires: g.Expires}
-	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at FROM grants WHERE id = $1 FOR UPDATE", g.ID).
-		Scan(&row.Gen, &row.RotatedAt, &row.RevokedAt, &row.Expires)
+	err = tx.QueryRow("SELECT gen, rotated_at, revoked_at, expires_at, (SELECT epoch FROM meta), (SELECT last_seen FROM meta) FROM grants WHERE id = $1 FOR UPDATE", g.ID).
+		Scan(&row.Gen, &row.RotatedAt, &row.RevokedAt, &row.Expires, &state.epoch, &state.lastSeen)
 	if errors.Is(err, sql.ErrNoRows) {
-		return row, false, nil
+		err = tx.QueryRow("SELECT epoch, last_seen, pruned_to FROM meta").Scan(&state.epoch, &state.lastSeen, &state.prunedTo)
+		return row, false, state, err
 	}
-	return row, true, err
+	return row, true, state, err
 }
 
 func (v verdict) apply(tx store.Tx, g Grant, epoch string, now int64) (err error) {
@@ -141,7 +182,6 @@ func (l *List) note(g Grant, gen int64, v verdict, now int64) {
 		l.revoked.add(g.ID, now)
 	case ErrRolledBack:
 		l.rolledBack.Add(1)
-		l.log.Error("the store was rolled back: a handle is newer than its grant's row; stop, and run `signet doctor --accept-loss`",
-			"gid", g.ID, "generation", gen)
+		l.log.Error("the store was rolled back: a handle is newer than its grant's row, or the store's time went back", "gid", g.ID, "generation", gen)
 	}
 }

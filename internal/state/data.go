@@ -31,6 +31,7 @@ type Data struct {
 	Secret string // root secrets; empty: they are in the file secret in Dir
 	Store  string // path of the SQLite store, or URL of a PostgreSQL database; empty: signet.db in Dir
 
+	KeepEpoch    bool // see [store.Options]
 	GroupMayRead bool // the file secret may be readable by its group, as a mounted secret is
 }
 

@@ -41,7 +41,7 @@ func Open(ctx context.Context, d Data, log *slog.Logger) (*State, error) {
 	}
 	s := &State{Ring: ring, data: d, log: log}
 	opts := d.storeOptions()
-	opts.Serve, opts.Log = true, log
+	opts.Serve, opts.KeepEpoch, opts.Log = true, d.KeepEpoch, log
 	if err := s.open(ctx, opts); err != nil {
 		return nil, err
 	}

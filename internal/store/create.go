@@ -16,8 +16,10 @@ func Create(ctx context.Context, o Options, fingerprint string) error {
 // A grant whose column epoch is empty, because a release before that column made it, is of
 // the epoch in meta.rows_epoch, or of any if that is empty too. So whatever gives a store
 // another epoch must leave the earlier one there.
+// And since the tokens of before are refused, not_before moves.
 const (
 	keepRowsEpoch = "rows_epoch = CASE rows_epoch WHEN '' THEN epoch ELSE rows_epoch END"
+	acceptLost    = "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3, not_before = $4, ended = '', rolled_back_at = 0, " + keepRowsEpoch
 	beforeRestore = "before the restore"
 )
 

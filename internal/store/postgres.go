@@ -106,17 +106,18 @@ func (p *postgresDatabase) open(ctx context.Context) error {
 	}
 	p.takeUp(m.lastSeen)
 	p.known.Store(&m)
-	p.pools.Store(&pools{writing: p.pool(m.epoch), reading: p.pool(m.epoch)})
+	p.seenLast.Store(m.lastSeen)
+	p.pools.Store(&pools{writing: p.pool(), reading: p.pool()})
 	p.trouble.Store(nil)
 	return nil
 }
 
-// pool opens a pool of connections to the store of that epoch. Connections are renewed
+// pool opens a pool of connections to the known store. Connections are renewed
 // now and then, so that after a failover none of them stays for long with a server that
 // has become a standby.
-func (p *postgresDatabase) pool(epoch string) *sql.DB {
+func (p *postgresDatabase) pool() *sql.DB {
 	db := stdlib.OpenDB(*p.config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
-		err := p.checkConnection(ctx, c, epoch)
+		err := p.checkConnection(ctx, c)
 		if err != nil {
 			c.Close(ctx)
 		}
@@ -130,7 +131,7 @@ func (p *postgresDatabase) pool(epoch string) *sql.DB {
 
 // checkConnection checks that a new connection leads to the known store, and has it
 // commit to disk. A server's connections hold the lock that keeps NewEpoch away.
-func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn, epoch string) error {
+func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn) error {
 	if err := p.setUp(ctx, c); err != nil {
 		return err
 	}
@@ -143,17 +144,18 @@ func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn, epo
 			return errors.New("the store is being given a new epoch")
 		}
 	}
-	var actual, commit string
-	err := c.QueryRow(ctx, "SELECT epoch, current_setting('synchronous_commit') FROM meta").Scan(&actual, &commit)
-	if err != nil {
+	var commit string
+	if err := c.QueryRow(ctx, "SELECT current_setting('synchronous_commit')").Scan(&commit); err != nil {
 		return err
 	}
-	if actual != epoch {
-		return errOtherEpoch
-	}
 	if commit == "off" { // what is acknowledged must be on disk, whatever the database's default is
-		_, err = c.Exec(ctx, "SET synchronous_commit = on")
+		if _, err := c.Exec(ctx, "SET synchronous_commit = on"); err != nil {
+			return err
+		}
 	}
+	// After a failover every connection is a new one, so here a standby shows that it has
+	// lost records.
+	_, _, err := p.readSettled(ctx, connSession{c})
 	return err
 }
 

@@ -62,7 +62,7 @@ func (p *postgresDatabase) beat(ctx context.Context) error {
 	defer cancel()
 	db := p.pools.Load().writing
 	before := time.Now()
-	m, now, err := readShared(ctx, db)
+	m, now, err := p.readSettled(ctx, poolSession{db})
 	if err == nil {
 		p.measure(before, time.Now(), now)
 	}
@@ -93,10 +93,7 @@ func (p *postgresDatabase) judge(m meta, err error) error {
 	if err == nil {
 		foreign = !p.options.Root(m.fingerprint)
 	}
-	switch {
-	case err == nil && m.epoch != known.epoch:
-		err = errOtherEpoch
-	case err == nil && foreign:
+	if err == nil && foreign {
 		err = unavailable(p.name, fmt.Errorf("%w: it was rotated: give this replica the secrets of the others (SIGNET_SECRET)", ErrOtherRoot))
 	}
 	if err != nil {
@@ -111,8 +108,8 @@ func (p *postgresDatabase) judge(m meta, err error) error {
 	}
 	p.foreign.Store(false)
 	p.trouble.Store(nil)
-	if m.fingerprint != known.fingerprint {
-		p.known.Store(&m)
+	if m.fingerprint != known.fingerprint && m.epoch == known.epoch {
+		p.adopt(m)
 	}
 	return nil
 }
@@ -140,12 +137,6 @@ func executor(ctx context.Context, db *sql.DB) func(query string, args ...any) e
 		_, err := db.ExecContext(ctx, query, args...)
 		return err
 	}
-}
-
-func readShared(ctx context.Context, db *sql.DB) (m meta, now int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT epoch, fingerprint, schema, last_seen, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM meta").
-		Scan(&m.epoch, &m.fingerprint, &m.schema, &m.lastSeen, &now)
-	return m, now, err
 }
 
 func (p *postgresDatabase) compareClocks(database time.Time) {

@@ -20,7 +20,7 @@ func (postgresEngine) create(ctx context.Context, o Options, fingerprint string)
 		if exists {
 			return fmt.Errorf("creating a store: %s: %w", p.name, fs.ErrExist)
 		}
-		_, err = p.createTables(ctx, tx, fingerprint)
+		_, err = p.createTables(ctx, tx, meta{fingerprint: fingerprint})
 		return err
 	})
 }
@@ -48,13 +48,14 @@ func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint strin
 			return err
 		}
 		if !exists {
-			_, err := p.createTables(ctx, tx, fingerprint)
+			_, err := p.createTables(ctx, tx, meta{fingerprint: fingerprint, notBefore: notBefore(time.Now())})
 			return err
 		}
 		if err := p.migrate(ctx, tx, m.schema); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3, "+keepRowsEpoch, rand.Text(), fingerprint, time.Now().UnixMilli())
+		now := time.Now()
+		_, err = tx.Exec(ctx, acceptLost, rand.Text(), fingerprint, now.UnixMilli(), notBefore(now))
 		return err
 	})
 }

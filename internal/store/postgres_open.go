@@ -44,7 +44,7 @@ func (p *postgresDatabase) prepare(ctx context.Context) (m meta, err error) {
 			return err
 		}
 		if !exists {
-			m, err = p.createTables(ctx, tx, p.options.First)
+			m, err = p.createTables(ctx, tx, meta{fingerprint: p.options.First})
 			return err
 		}
 		return p.migrate(ctx, tx, m.schema)
@@ -109,5 +109,8 @@ func (p *postgresDatabase) inspect(ctx context.Context, tx pgx.Tx) (m meta, err 
 	case !p.options.Root(m.fingerprint):
 		return m, fmt.Errorf("%w: %s: give this replica the secret of the others (SIGNET_SECRET), or, if it is lost, %s", ErrOtherRoot, p.name, acceptLoss)
 	}
-	return m, nil
+	if m.schema >= postgresWithEnded {
+		err = tx.QueryRow(ctx, "SELECT ended, rolled_back_at, not_before FROM meta").Scan(&m.ended, &m.rolledBackAt, &m.notBefore)
+	}
+	return m, err
 }

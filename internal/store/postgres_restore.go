@@ -40,10 +40,10 @@ func (postgresEngine) restore(ctx context.Context, o Options, contents Contents,
 				return err
 			}
 		}
-		if _, err := p.createTables(ctx, tx, contents.Fingerprint); err != nil {
+		if _, err := p.createTables(ctx, tx, meta{fingerprint: contents.Fingerprint}); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "UPDATE meta SET last_seen = GREATEST(last_seen, $1), rows_epoch = $2", contents.Seen.UnixMilli(), beforeRestore); err != nil {
+		if _, err := tx.Exec(ctx, restored, contents.restored()...); err != nil {
 			return err
 		}
 		return copyRows(ctx, tx, next)

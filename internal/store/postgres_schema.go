@@ -91,10 +91,15 @@ var postgresSchema = []string{`
 		fingerprint TEXT   COLLATE "C" PRIMARY KEY,
 		retired_at  BIGINT NOT NULL -- Unix milliseconds: since when the root is for client ids only
 	);
+`, `
+	ALTER TABLE meta ADD COLUMN ended TEXT NOT NULL DEFAULT ''; -- the latest epochs before this one that ended because of a rollback
+	ALTER TABLE meta ADD COLUMN rolled_back_at BIGINT NOT NULL DEFAULT 0; -- Unix milliseconds: when a rollback was found; 0: never
+	ALTER TABLE meta ADD COLUMN not_before BIGINT NOT NULL DEFAULT 0; -- Unix seconds: access tokens that were issued before are refused
+	ALTER TABLE meta ADD COLUMN pruned_to BIGINT NOT NULL DEFAULT 0; -- Unix seconds: grants that expired before may have no row any longer
 `}
 
 // createTables makes the tables and the epoch.
-func (p *postgresDatabase) createTables(ctx context.Context, tx pgx.Tx, fingerprint string) (m meta, err error) {
+func (p *postgresDatabase) createTables(ctx context.Context, tx pgx.Tx, m meta) (meta, error) {
 	var encoding string
 	var schema *string
 	if err := tx.QueryRow(ctx, "SELECT current_setting('server_encoding'), current_schema()").Scan(&encoding, &schema); err != nil {
@@ -111,8 +116,11 @@ func (p *postgresDatabase) createTables(ctx context.Context, tx pgx.Tx, fingerpr
 	if err := p.runSteps(ctx, tx, 0); err != nil {
 		return m, err
 	}
-	m = meta{epoch: rand.Text(), fingerprint: fingerprint, schema: int64(len(p.options.steps)), lastSeen: time.Now().UnixMilli()}
-	_, err = tx.Exec(ctx, "INSERT INTO meta (one, epoch, fingerprint, schema, last_seen) VALUES (1, $1, $2, $3, $4)", m.epoch, m.fingerprint, m.schema, m.lastSeen)
+	m.epoch, m.schema, m.lastSeen = rand.Text(), int64(len(p.options.steps)), time.Now().UnixMilli()
+	_, err := tx.Exec(ctx, "INSERT INTO meta (one, epoch, fingerprint, schema, last_seen) VALUES (1, $1, $2, $3, $4)", m.epoch, m.fingerprint, m.schema, m.lastSeen)
+	if err == nil && m.notBefore != 0 {
+		_, err = tx.Exec(ctx, "UPDATE meta SET not_before = $1", m.notBefore)
+	}
 	if err == nil {
 		p.options.Log.Info("the store was made", "store", p.name)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"signet/internal/background"
@@ -46,8 +47,8 @@ type sqliteFile struct {
 
 	// The connection that writes, used by one goroutine alone.
 	*sqliteConn
-	commits     int64 // meta's counter, as of the last commit here
-	pages       int   // written since the last checkpoint, by estimate
+	commits     atomic.Int64 // meta's counter, as of the last commit here; written by that goroutine
+	pages       int          // written since the last checkpoint, by estimate
 	clockBehind background.Condition
 	mirrorFails background.Condition
 }
@@ -86,10 +87,18 @@ func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) 
 	if err != nil {
 		return nil, unavailable(o.Path, err)
 	}
+	if m.schema >= sqliteWithEnded {
+		if err := readEnded(f.sqliteConn, &m); err != nil {
+			return nil, unavailable(o.Path, err)
+		}
+	}
 	if f.mirror, err = openMirror(o.Mirror); err != nil {
 		return nil, err
 	}
-	f.commits = m.commits
+	if err := f.renewMirror(m); err != nil { // it may be of an ended epoch, see inspectContent
+		return nil, err
+	}
+	f.commits.Store(m.commits)
 	f.known.Store(&m)
 	f.takeUp(m.lastSeen)
 	for range maxReaders {
@@ -173,8 +182,16 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 		return nil
 	}
 	var commits, seen int64
-	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen",
-		[]any{f.Now().UnixMilli()}, &commits, &seen)
+	var epoch string
+	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen, epoch",
+		[]any{f.Now().UnixMilli()}, &commits, &seen, &epoch)
+	if last := f.commits.Load(); err == nil && commits <= last {
+		f.rollback()
+		if !f.options.Serve { // a command leaves it to the server
+			return fmt.Errorf("%w: %s", ErrRolledBack, f.name)
+		}
+		return errors.Join(f.rolledBack(epoch, last), fmt.Errorf("%w: its commit counter went back from %d to %d", ErrRolledBack, last, commits-1))
+	}
 	if err == nil {
 		err = f.commit()
 	}
@@ -182,16 +199,88 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 		f.rollback()
 		return err
 	}
-	f.commits = commits
+	f.commits.Store(commits)
 	f.pages += f.writes + 2 // at most a page for each row, and meta's
+	if epoch != f.known.Load().epoch || f.changed.Swap(false) {
+		f.readAgain()
+	}
 	f.mirrorCommit(seen)
 	return nil
+}
+
+// rolledBack takes the counter of a file that was rolled back to where it was, after last,
+// and ends the epoch.
+func (f *sqliteFile) rolledBack(epoch string, last int64) error {
+	if err := f.begin("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	defer f.rollback()
+	query, args := f.afterRollback(epoch)
+	_, err := f.Exec(query, args...)
+	if err == nil {
+		_, err = f.Exec("UPDATE meta SET commits = $1", last+1)
+	}
+	if err == nil {
+		err = f.commit()
+	}
+	if err == nil {
+		f.commits.Store(last + 1)
+		f.readAgain()
+	}
+	return err
+}
+
+// readAgain takes up an epoch that has just been written, in the mirror too. If it is
+// interrupted before that, the next start finds that the mirror's epoch is one of those
+// that have ended.
+func (f *sqliteFile) readAgain() {
+	m, err := readMeta(f.sqliteConn)
+	if err == nil {
+		err = readEnded(f.sqliteConn, &m)
+	}
+	if err != nil {
+		f.changed.Store(true) // so that the next commit tries again
+		return
+	}
+	f.mirrorFails.Fails(context.Background(), f.renewMirror(m))
+	f.adopt(m)
+}
+
+// renewMirror makes a mirror for the present epoch, if it has another one.
+func (f *sqliteFile) renewMirror(m meta) error {
+	if seen, err := readMirror(f.options.Mirror); err != nil || seen.epoch == m.epoch {
+		return err
+	}
+	if err := createMirror(f.options.Mirror, mark{epoch: m.epoch, commits: m.commits}); err != nil {
+		return err
+	}
+	next, err := openMirror(f.options.Mirror)
+	if err != nil {
+		return err
+	}
+	f.mirror.close()
+	f.mirror = next
+	return nil
+}
+
+// look does nothing: each commit here takes up the epoch.
+func (f *sqliteFile) look(context.Context) error { return nil }
+
+// compare finds a file that was put back while it was open.
+func (f *sqliteFile) compare(ctx context.Context) error {
+	last := f.commits.Load() // first, so that what is read is never older
+	var commits int64
+	err := f.read(ctx, func(tx Tx) error { return tx.QueryRow("SELECT commits FROM meta").Scan(&commits) })
+	if err == nil && commits < last {
+		return fmt.Errorf("%w: %s", ErrRolledBack, f.name)
+	}
+	return err
 }
 
 // mirrorCommit copies the counter to the mirror, and takes up the time that another
 // process may have persisted.
 func (f *sqliteFile) mirrorCommit(seen int64) {
-	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits})
+	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits.Load()})
 	f.takeUp(seen)
 	d := f.Behind()
 	f.clockBehind.Holds(d > backwards, "store", f.name, "behind", d)
@@ -213,7 +302,7 @@ func (f *sqliteFile) checkpoint(mode string) {
 	if err != nil || busy != 0 || logged != moved {
 		return // readers hold a part of the log: the next checkpoint moves it
 	}
-	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits, base: f.commits})
+	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits.Load(), base: f.commits.Load()})
 }
 
 func (f *sqliteFile) advanceMirror(to mark) {

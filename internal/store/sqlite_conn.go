@@ -205,6 +205,11 @@ func isDamage(err error) bool {
 	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
 }
 
+// readEnded reads the part of meta that the schemas before sqliteWithEnded do not have.
+func readEnded(c *sqliteConn, m *meta) error {
+	return c.one("SELECT ended, rolled_back_at, not_before FROM meta WHERE one = 1", nil, &m.ended, &m.rolledBackAt, &m.notBefore)
+}
+
 func readMeta(c *sqliteConn) (m meta, err error) {
 	err = c.one("SELECT epoch, schema, commits, fingerprint, last_seen FROM meta WHERE one = 1", nil,
 		&m.epoch, &m.schema, &m.commits, &m.fingerprint, &m.lastSeen)

@@ -27,19 +27,19 @@ func (sqliteEngine) create(ctx context.Context, o Options, fingerprint string) e
 		}
 		return fmt.Errorf("creating a store: %w", err)
 	}
-	return createFiles(ctx, o, fingerprint)
+	return createFiles(ctx, o, meta{fingerprint: fingerprint})
 }
 
 // createFiles makes the store and its mirror. The caller holds the lock.
-func createFiles(ctx context.Context, o Options, fingerprint string) error {
-	epoch := rand.Text()
+func createFiles(ctx context.Context, o Options, m meta) error {
+	m.epoch = rand.Text()
 	temporary := o
 	temporary.Path = o.Path + ".new"
 	defer removeFiles(temporary.Path)
-	if err := createFile(ctx, temporary, epoch, fingerprint); err != nil {
+	if err := createFile(ctx, temporary, m); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Path, err)
 	}
-	if err := createMirror(o.Mirror, mark{epoch: epoch}); err != nil {
+	if err := createMirror(o.Mirror, mark{epoch: m.epoch}); err != nil {
 		return fmt.Errorf("creating %s: %w", o.Mirror, err)
 	}
 	if err := os.Rename(temporary.Path, o.Path); err != nil {
@@ -49,7 +49,7 @@ func createFiles(ctx context.Context, o Options, fingerprint string) error {
 }
 
 // createFile makes a whole store in one file.
-func createFile(ctx context.Context, o Options, epoch, fingerprint string) error {
+func createFile(ctx context.Context, o Options, m meta) error {
 	removeFiles(o.Path) // left by an earlier attempt
 	f, err := durable.New(o.Path)
 	if err != nil {
@@ -60,7 +60,7 @@ func createFile(ctx context.Context, o Options, epoch, fingerprint string) error
 	if err != nil {
 		return err
 	}
-	err = createTables(c, o, epoch, fingerprint)
+	err = createTables(c, o, m)
 	c.close() // moves the log into the file
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func createFile(ctx context.Context, o Options, epoch, fingerprint string) error
 	return f.Sync()
 }
 
-func createTables(c *sqliteConn, o Options, epoch, fingerprint string) error {
+func createTables(c *sqliteConn, o Options, m meta) error {
 	if err := c.begin("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -82,9 +82,14 @@ func createTables(c *sqliteConn, o Options, epoch, fingerprint string) error {
 		}
 	}
 	_, err := c.Exec("INSERT INTO meta (one, epoch, schema, commits, fingerprint, last_seen) VALUES (1, $1, $2, 0, $3, $4)",
-		epoch, len(o.steps), fingerprint, time.Now().UnixMilli())
+		m.epoch, len(o.steps), m.fingerprint, time.Now().UnixMilli())
 	if err != nil {
 		return err
+	}
+	if m.notBefore != 0 {
+		if _, err := c.Exec("UPDATE meta SET not_before = $1", m.notBefore); err != nil {
+			return err
+		}
 	}
 	return c.commit()
 }
@@ -117,7 +122,7 @@ func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string)
 		if err := setFilesAside(o); err != nil {
 			return err
 		}
-		return createFiles(ctx, o, fingerprint)
+		return createFiles(ctx, o, meta{fingerprint: fingerprint, notBefore: notBefore(time.Now())})
 	case err == nil, errors.Is(err, ErrRolledBack), errors.Is(err, ErrOtherStore):
 		return changeEpoch(ctx, o, fingerprint)
 	default:
@@ -142,7 +147,8 @@ func changeEpoch(ctx context.Context, o Options, fingerprint string) error {
 		return unavailable(o.Path, err)
 	}
 	defer c.rollback()
-	_, err = c.Exec("UPDATE meta SET epoch = $1, fingerprint = $2, commits = commits + 1, last_seen = $3, "+keepRowsEpoch, epoch, fingerprint, time.Now().UnixMilli())
+	now := time.Now()
+	_, err = c.Exec(acceptLost+", commits = commits + 1", epoch, fingerprint, now.UnixMilli(), notBefore(now))
 	if err == nil {
 		err = c.commit()
 	}

@@ -88,7 +88,7 @@ func inspectContent(ctx context.Context, o Options, seen mark, small bool) error
 		return fmt.Errorf("%w: %s has schema %d, this program knows %d", ErrNewer, o.Path, m.schema, len(o.steps))
 	case !o.Root(m.fingerprint):
 		return fmt.Errorf("%w: %s: put the right secret back (%s)", ErrOtherRoot, o.Path, acceptLoss)
-	case m.epoch != seen.epoch:
+	case m.epoch != seen.epoch && !(m.schema >= sqliteWithEnded && readEnded(c, &m) == nil && m.hasEnded(seen.epoch)):
 		return fmt.Errorf("%w: %s and its mirror %s have different epochs (%s)", ErrOtherStore, o.Path, o.Mirror, acceptLoss)
 	case m.commits < seen.commits:
 		return fmt.Errorf("%w: %s has %d commits, its mirror %s counted %d (%s)", ErrRolledBack, o.Path, m.commits, o.Mirror, seen.commits, acceptLoss)

@@ -121,7 +121,7 @@ const loadTogether = 10_000
 
 // load makes a whole store of contents in one file, durably.
 func load(ctx context.Context, o Options, epoch string, contents Contents) error {
-	if err := createFile(ctx, o, epoch, contents.Fingerprint); err != nil {
+	if err := createFile(ctx, o, meta{epoch: epoch, fingerprint: contents.Fingerprint}); err != nil {
 		return fmt.Errorf("making %s: %w", o.Path, err)
 	}
 	if err := loadRows(ctx, o, contents); err != nil {
@@ -152,7 +152,7 @@ func loadRows(ctx context.Context, o Options, contents Contents) error {
 		return fmt.Errorf("making %s: %w", o.Path, err)
 	}
 	defer c.close()
-	_, err = c.Exec("UPDATE meta SET last_seen = max($1, $2), rows_epoch = $3", contents.Seen.UnixMilli(), time.Now().UnixMilli(), beforeRestore)
+	_, err = c.Exec(restored, contents.restored()...)
 	for more := true; more && err == nil; {
 		if err = c.begin("BEGIN"); err != nil {
 			break

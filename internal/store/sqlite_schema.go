@@ -93,6 +93,11 @@ var sqliteSchema = []string{`
 		fingerprint TEXT    PRIMARY KEY,
 		retired_at  INTEGER NOT NULL -- Unix milliseconds: since when the root is for client ids only
 	) WITHOUT ROWID;
+`, `
+	ALTER TABLE meta ADD COLUMN ended TEXT NOT NULL DEFAULT ''; -- the latest epochs before this one that ended because of a rollback
+	ALTER TABLE meta ADD COLUMN rolled_back_at INTEGER NOT NULL DEFAULT 0; -- Unix milliseconds: when a rollback was found; 0: never
+	ALTER TABLE meta ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0; -- Unix seconds: access tokens that were issued before are refused
+	ALTER TABLE meta ADD COLUMN pruned_to INTEGER NOT NULL DEFAULT 0; -- Unix seconds: grants that expired before may have no row any longer
 `}
 
 // migrate takes the store to the latest schema, step by step.

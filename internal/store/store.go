@@ -12,9 +12,8 @@
 // error, and an empty denylist would accept again everything that was ever revoked.
 // So [Open] never creates a file. It compares the store with a small mirror beside the
 // root secret, and in doubt it refuses and names the file and the command that accepts
-// the loss. It repairs nothing. A PostgreSQL database has no mirror: a restored one
-// shows by its epoch, if the operator changes that as the documentation says, or by a
-// generation that is newer than its row (see package denylist).
+// the loss. It repairs nothing. A PostgreSQL database has no mirror. What shows that a
+// store was rolled back beneath running servers is described in epoch.go.
 package store
 
 import (
@@ -57,6 +56,10 @@ type Options struct {
 	// First, on PostgreSQL, is the fingerprint for a store that Open makes if there is
 	// none. The first replica that comes makes it for all.
 	First string
+
+	// KeepEpoch makes a store that was rolled back go on in its epoch, with a line in the
+	// log. Otherwise the epoch ends, so that all users sign in again.
+	KeepEpoch bool
 
 	Log *slog.Logger // nil logs nothing
 
@@ -112,8 +115,10 @@ type database interface {
 	dump(ctx context.Context, fn func(t Table, values []any) error) error
 	health() error            // nil while it takes writes, otherwise ErrUnavailable
 	work(ctx context.Context) // runs in the background until ctx ends
-	finish() error            // is called once when nothing else runs any longer
-	release()                 // closes what was opened
+	look(ctx context.Context) error
+	compare(ctx context.Context) error // ErrRolledBack: the store is older than what is known of it
+	finish() error                     // is called once when nothing else runs any longer
+	release()                          // closes what was opened
 }
 
 // writer runs one transaction at a time.
@@ -137,6 +142,9 @@ type session interface {
 type meta struct {
 	epoch, fingerprint        string
 	schema, commits, lastSeen int64
+
+	ended                   string // the epochs before this one, by spaces, the latest first
+	rolledBackAt, notBefore int64
 }
 
 // state is shared by the Store and its database.
@@ -145,6 +153,10 @@ type state struct {
 	options Options
 	name    string               // of the store, in errors and logs
 	known   atomic.Pointer[meta] // nil until a database that was down can be reached
+
+	adopting sync.Mutex   // held while known changes
+	seenLast atomic.Int64 // PostgreSQL: the latest last_seen that was read in this epoch, Unix milliseconds
+	changed  atomic.Bool  // this process has noted a rollback in meta
 
 	id      string                 // of this server, for the other servers
 	roots   atomic.Pointer[string] // what this server announced; nil: nothing
@@ -187,6 +199,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.warnBehind(s.name, o.Log)
 	ctx, s.stop = context.WithCancel(context.Background())
 	s.done.Go(func() { s.database.work(ctx) })
+	if o.Serve {
+		s.done.Go(func() { s.watch(ctx) })
+	}
 	for _, w := range s.database.writers() {
 		s.done.Go(func() { s.commitLoop(ctx, withFailpoints(w)) })
 	}

@@ -170,6 +170,7 @@ func settle(t *testing.T, r *run) {
 		}
 	}
 	r.rows(list)
+	r.epoch()
 	r.logs()
 	r.connections()
 	// The database may have gone just after a revocation, so its time begins now.
@@ -180,6 +181,20 @@ func settle(t *testing.T, r *run) {
 				r.call(f, replica.URL)
 			}
 		}
+	}
+}
+
+// epoch looks whether a server took anything that happened for a rollback of the store.
+func (r *run) epoch() {
+	db, err := sql.Open("pgx", r.c.Postgres.URL)
+	if err != nil {
+		r.breach("the store: %v", err)
+		return
+	}
+	defer db.Close()
+	var at int64
+	if err := db.QueryRow("SELECT rolled_back_at FROM signet.meta").Scan(&at); err != nil || at != 0 {
+		r.breach("INV15: a server found a rollback that never was, at %d (%v)", at, err)
 	}
 }
 

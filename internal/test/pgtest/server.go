@@ -78,7 +78,7 @@ func NewServer() (*Server, error) {
 }
 
 // script is called with the programs' folder as $0, then folder, port and password.
-// It obeys the lines start and stop.
+// It obeys the lines start, stop, save and restore.
 const script = `
 printf '%s\n' "$3" >"$1/password"
 "$0/initdb" -D "$1/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=password --pwfile="$1/password" >/dev/null || exit
@@ -86,13 +86,21 @@ pid=
 stop() { [ -z "$pid" ] || kill -QUIT "$pid"; wait; pid=; }
 while read order; do
 	stop
+	if [ "$order" = save ]; then
+		rm -rf "$1/saved"; cp -a "$1/data" "$1/saved"
+		order=start
+	fi
+	if [ "$order" = restore ]; then
+		rm -rf "$1/data"; cp -a "$1/saved" "$1/data"
+		order=start
+	fi
 	if [ "$order" = start ]; then
 		"$0/postgres" -D "$1/data" -c listen_addresses=127.0.0.1 -c port="$2" -c unix_socket_directories="$1" -c max_connections=200 -c shared_buffers=64MB </dev/null &
 		pid=$!
 	fi
 done
 stop
-rm -rf "$1/data" "$1/password"
+rm -rf "$1/data" "$1/saved" "$1/password"
 rmdir "$1" 2>/dev/null
 `
 
@@ -100,6 +108,20 @@ rmdir "$1" 2>/dev/null
 // committed is there.
 func (s *Server) Start() error {
 	return s.order("start", "the cluster does not start", func(err error) bool { return err == nil })
+}
+
+// Save restarts the server, and keeps a copy of all its data.
+func (s *Server) Save() error { return s.again("save") }
+
+// PutBack restarts the server on the copy that Save made: what was committed since then is
+// gone, as with a standby that lags behind and is promoted.
+func (s *Server) PutBack() error { return s.again("restore") }
+
+func (s *Server) again(order string) error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	return s.order(order, "the cluster does not start", func(err error) bool { return err == nil })
 }
 
 // Stop ends the server as a crash does, with all connections, and waits until nobody
