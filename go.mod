@@ -32,7 +32,10 @@ require (
 	modernc.org/sqlite v1.61.1
 )
 
-require github.com/gofrs/flock v0.13.2
+require (
+	code.dny.dev/ssrf v0.3.0
+	github.com/gofrs/flock v0.13.2
+)
 
 require github.com/bits-and-blooms/bitset v1.24.4 // indirect
 

@@ -23,7 +23,8 @@ var imports = map[string][]string{
 	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/throttle", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
-	"signet/internal/clients":   {"internal/durable", "internal/oauth", "jwt", "internal/seal"},
+	"signet/internal/clients":   {"internal/durable", "internal/fetch", "internal/oauth", "jwt", "internal/seal"},
+	"signet/internal/fetch":     {},
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
@@ -58,7 +59,7 @@ var kept = map[string][]string{
 	"github.com/spf13/cobra":                  {"signet/internal/cli"},
 	"github.com/prometheus/client_golang/":    {"signet/server"},
 	"golang.org/x/net/html":                   {"signet/internal/mcpclient"},
-	"code.dny.dev/ssrf":                       {"signet/internal/mcpclient"},
+	"code.dny.dev/ssrf":                       {"signet/internal/fetch", "signet/internal/mcpclient"},
 }
 
 type goPackage struct {

@@ -63,9 +63,12 @@ func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, err
 		return nil, oauth.Errorf(oauth.InvalidRequest, "client_id is required")
 	}
 	client, err := e.o.Clients.Find(ctx, id)
+	var document *clients.DocumentError
 	switch {
 	case errors.Is(err, clients.ErrBlocked):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is blocked here")
+	case errors.As(err, &document):
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the description of the application at %s cannot be used: %v", document.URL, document.Reason)
 	case errors.Is(err, clients.ErrUnknown):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
 	case err != nil:

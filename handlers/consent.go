@@ -44,7 +44,7 @@ func (e *endpoints) consentPage(r *http.Request) (any, error) {
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
 		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
 	}
-	if strings.HasPrefix(client.ID, "https://") {
+	if client.Document != "" {
 		data.ClientHost = hostOf(client.ID)
 	}
 	return page{name: "consent", status: http.StatusOK, data: data}, nil
@@ -143,11 +143,15 @@ func addedAt(client *clients.Client) int64 {
 }
 
 // consentHash identifies the content of a consent, the version of the user who gave it,
-// the client and the epoch. A JSON list is unambiguous. The epoch is a secret, so nobody
+// the client with the version of its metadata document, and the epoch. A JSON list is unambiguous. The epoch is a secret, so nobody
 // can search for two consents with one hash, and half of the hash is enough.
 func consentHash(tx seal.Login, client *clients.Client) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
-	b, err := json.Marshal([]any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource})
+	content := []any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource}
+	if client.Document != "" {
+		content = append(content, client.Document)
+	}
+	b, err := json.Marshal(content)
 	if err != nil {
 		return "" // strings always marshal; and "" is never remembered
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"signet/internal/admission"
+	"signet/internal/clients"
 	"signet/internal/oauth"
 	"signet/internal/throttle"
 	"signet/users"
@@ -33,6 +34,7 @@ type Limits struct {
 	WrongSecret  int // wrong secrets for one configured client from one address
 	TokensGrant  int // token requests with a handle of one grant
 	TokensClient int // token requests with handles of one client
+	Documents    int // fetches of clients' metadata documents
 }
 
 // ParseLimits reads limits such as "login=60 register=20", separated by spaces or
@@ -43,6 +45,7 @@ func ParseLimits(text string) (Limits, error) {
 	fields := map[string]*int{
 		"authorize": &l.Authorize, "login": &l.Login, "register": &l.Register, "register_all": &l.RegisterAll,
 		"wrong_secret": &l.WrongSecret, "tokens_grant": &l.TokensGrant, "tokens_client": &l.TokensClient,
+		"documents": &l.Documents,
 	}
 	if text == "off" {
 		for _, f := range fields {
@@ -82,11 +85,12 @@ var DefaultLimits = Limits{
 	WrongSecret:  60,
 	TokensGrant:  60_000,
 	TokensClient: 1_200_000, // a hosted client may serve most of the users
+	Documents:    60,        // a document is kept for a minute at least
 }
 
 // limits are the limiters in force; the zero limiter lets every request pass.
 type limits struct {
-	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient limiter
+	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient, documents limiter
 }
 
 func newLimits(l Limits) limits {
@@ -97,6 +101,7 @@ func newLimits(l Limits) limits {
 		// Its limit is low, so that keys which share a place would matter.
 		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret, 4*places),
 		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant, places), tokensClient: newLimiter(l.TokensClient, d.TokensClient, places),
+		documents: newLimiter(l.Documents, d.Documents, places),
 	}
 }
 
@@ -226,9 +231,42 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 
 // limitTokens counts a token request whose handle has passed all checks so far. Made-up
 // handles are not counted, or a stranger could use up a client's requests.
-func (e *endpoints) limitTokens(grantID, clientHash string) error {
-	if err := e.limits.tokensGrant.take(grantID); err != nil {
+//
+// The id of a metadata document stands for all installations of a program, which are not
+// counted as if they were one client.
+func (e *endpoints) limitTokens(grantID string, client *clients.Client) error {
+	if err := e.limits.tokensGrant.take(grantID); err != nil || client.Document != "" {
 		return err
 	}
-	return e.limits.tokensClient.take(clientHash)
+	return e.limits.tokensClient.take(client.Hash())
+}
+
+// fetchClient has the metadata document of the client that a request names fetched, if it
+// is not at hand. It is called before the request takes a slot: otherwise slow hosts would
+// use up the slots of requests that need no fetch. What it fetched is looked up again
+// afterwards.
+func (e *endpoints) fetchClient(r *http.Request) error {
+	id := claimedClient(r)
+	if r.Method != http.MethodPost {
+		id = r.URL.Query().Get("client_id")
+	}
+	if e.o.Clients.Held(id) {
+		return nil
+	}
+	if err := e.limits.documents.take(e.byAddress(r)); err != nil {
+		return err
+	}
+	slot, err := e.o.Admission.Documents.Enter(r.Context())
+	if err != nil {
+		return err
+	}
+	defer slot.Leave()
+	_, err = e.o.Clients.Find(r.Context(), id)
+	if errors.Is(err, clients.ErrUnknown) {
+		return nil // the endpoint says so
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
 }

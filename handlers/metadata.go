@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"signet/internal/oauth"
+	"signet/jwt"
 )
 
 const metadataMaxAge = time.Hour
@@ -30,32 +31,36 @@ func (e *endpoints) metadataPaths() []string {
 // OpenID name refuse one without them.
 func (e *endpoints) newMetadata() (document, error) {
 	i := e.o.Issuer
-	methods := []string{"none", "client_secret_post", "client_secret_basic"} // some clients take the first
+	methods := []string{"none", "client_secret_post", "client_secret_basic", "private_key_jwt"} // some clients take the first
 	body, err := json.Marshal(oauth.ServerMetadata{
-		Issuer:                                     i,
-		AuthorizationEndpoint:                      i + "/authorize",
-		TokenEndpoint:                              i + "/token",
-		RegistrationEndpoint:                       e.registrationEndpoint(),
-		RevocationEndpoint:                         i + "/revoke",
-		IntrospectionEndpoint:                      i + "/introspect",
-		UserinfoEndpoint:                           i + "/userinfo",
-		EndSessionEndpoint:                         i + "/logout",
-		JWKSURI:                                    i + "/.well-known/jwks.json",
-		RevokedGrantsURI:                           i + "/.well-known/revoked",
-		ScopesSupported:                            e.supportedScopes(),
-		ResponseTypesSupported:                     []string{"code"},
-		ResponseModesSupported:                     []string{"query"},
-		GrantTypesSupported:                        e.grantTypes(),
-		TokenEndpointAuthMethodsSupported:          methods,
-		RevocationEndpointAuthMethodsSupported:     methods,
-		IntrospectionEndpointAuthMethodsSupported:  methods,
-		CodeChallengeMethodsSupported:              []string{"S256"},
-		AuthorizationResponseIssParameterSupported: true,
-		SubjectTypesSupported:                      []string{"public"},
-		IDTokenSigningAlgValuesSupported:           []string{"ES256"},
-		ClaimsSupported:                            []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "email"},
-		ServiceDocumentation:                       e.documentation(),
-		PromptValuesSupported:                      []string{"none", "login", "consent"},
+		Issuer:                                             i,
+		AuthorizationEndpoint:                              i + "/authorize",
+		TokenEndpoint:                                      i + "/token",
+		RegistrationEndpoint:                               e.registrationEndpoint(),
+		RevocationEndpoint:                                 i + "/revoke",
+		IntrospectionEndpoint:                              i + "/introspect",
+		UserinfoEndpoint:                                   i + "/userinfo",
+		EndSessionEndpoint:                                 i + "/logout",
+		JWKSURI:                                            i + "/.well-known/jwks.json",
+		RevokedGrantsURI:                                   i + "/.well-known/revoked",
+		ScopesSupported:                                    e.supportedScopes(),
+		ResponseTypesSupported:                             []string{"code"},
+		ResponseModesSupported:                             []string{"query"},
+		GrantTypesSupported:                                e.grantTypes(),
+		TokenEndpointAuthMethodsSupported:                  methods,
+		RevocationEndpointAuthMethodsSupported:             methods,
+		IntrospectionEndpointAuthMethodsSupported:          methods,
+		TokenEndpointAuthSigningAlgValuesSupported:         jwt.AssertionAlgorithms,
+		RevocationEndpointAuthSigningAlgValuesSupported:    jwt.AssertionAlgorithms,
+		IntrospectionEndpointAuthSigningAlgValuesSupported: jwt.AssertionAlgorithms,
+		ClientIDMetadataDocumentSupported:                  e.o.Clients.FetchesDocuments(),
+		CodeChallengeMethodsSupported:                      []string{"S256"},
+		AuthorizationResponseIssParameterSupported:         true,
+		SubjectTypesSupported:                              []string{"public"},
+		IDTokenSigningAlgValuesSupported:                   []string{"ES256"},
+		ClaimsSupported:                                    []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "email"},
+		ServiceDocumentation:                               e.documentation(),
+		PromptValuesSupported:                              []string{"none", "login", "consent"},
 	})
 	if err != nil {
 		return document{}, err

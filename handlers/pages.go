@@ -94,7 +94,7 @@ func invisible(r rune) bool {
 // case.
 func clientName(c *clients.Client) string {
 	name := plain(c.Name, maxName)
-	if name == "" && !c.Registered {
+	if name == "" && (!c.Registered || c.Document != "") {
 		return plain(c.ID, maxName)
 	}
 	return name

@@ -95,6 +95,7 @@ type route struct {
 	atHand    bool                      // the answer is in memory, and a deadline would cost as much as the answer
 	limit     int64                     // longest body, in bytes
 	rate      func(*http.Request) error // refuses requests over a limit; nil: no limit
+	client    bool                      // requests name a client, which may have to be fetched
 
 	class   *admission.Class // class of the requests; nil: never refused, and needs no store
 	posted  *admission.Class // class of a POST; nil: the same
@@ -232,6 +233,11 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 		if rt.document {
 			r.Body = http.MaxBytesReader(w, r.Body, rt.limit)
 		} else if r.PostForm, err = oauth.Form(w, r, rt.limit); err != nil {
+			return nil, err
+		}
+	}
+	if rt.client {
+		if err := rt.e.fetchClient(r); err != nil {
 			return nil, err
 		}
 	}

@@ -151,7 +151,10 @@ func claimedClient(r *http.Request) string {
 	if basic, ok, _ := oauth.Basic(r.Header.Get("Authorization")); ok {
 		return basic.DecodedID
 	}
-	return r.PostForm.Get("client_id")
+	if id := r.PostForm.Get("client_id"); id != "" {
+		return id
+	}
+	return clients.Claimed(r.PostForm)
 }
 
 // redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that fails a
@@ -319,7 +322,7 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 // a token must not outlive the memory of the denylist for a revocation that follows at
 // once.
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error) {
-	if err := e.limitTokens(g.ID, g.ClientHash); err != nil {
+	if err := e.limitTokens(g.ID, client); err != nil {
 		return "", time.Time{}, err
 	}
 	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of

@@ -42,16 +42,24 @@ func parseSet(body []byte) (map[string]*ecdsa.PublicKey, error) {
 	return keys, nil
 }
 
-// usable returns the public key of a JWK for ES256.
+// usable returns the public key of a JWK for ES256 that has a key ID.
 func usable(key jwk.Key) (*ecdsa.PublicKey, bool) {
 	public, ok := key.(jwk.ECDSAPublicKey)
-	if _, private := key.(jwk.ECDSAPrivateKey); private || !ok || public.Crv() != jwa.P256 || key.KeyID() == "" {
+	if _, private := key.(jwk.ECDSAPrivateKey); private || !ok || key.KeyID() == "" {
 		return nil, false
 	}
 	if use := key.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
 		return nil, false
 	}
 	if alg := key.Algorithm().String(); alg != "" && alg != algorithm {
+		return nil, false
+	}
+	return p256(public)
+}
+
+// p256 returns the key of a JWK that is a point of P-256.
+func p256(public jwk.ECDSAPublicKey) (*ecdsa.PublicKey, bool) {
+	if public.Crv() != jwa.P256 {
 		return nil, false
 	}
 	var k ecdsa.PublicKey

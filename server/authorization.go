@@ -35,7 +35,9 @@ func (s *Server) openAll(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.clients, err = clients.Open(s.clientOptions(ctx)); err != nil {
+	o := s.clientOptions(ctx)
+	o.Once = s.denylist.Once
+	if s.clients, err = clients.Open(o); err != nil {
 		return err
 	}
 	s.start(ctx, s.watchFiles)

@@ -15,6 +15,7 @@ import (
 	"signet/handlers/pages"
 	"signet/internal/chaos"
 	"signet/internal/clients"
+	"signet/internal/fetch"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/store"
@@ -33,6 +34,16 @@ type (
 	Registration = handlers.Registration
 	Pages        = pages.Options
 )
+
+// ClientDocuments says which clients may have the URL of their metadata document as their
+// id (draft-ietf-oauth-client-id-metadata-document). The keys of clients are fetched by
+// the same rules.
+type ClientDocuments struct {
+	Off         bool     // no document is fetched
+	Hosts       []string // hosts whose documents are fetched; "*.example.com" is each host below; default: all public hosts
+	DeniedHosts []string // hosts, in the same form, whose documents are not fetched
+	Files       []string // documents that are used in place of those at their URLs
+}
 
 // Strict, as Lives.Replay, makes refresh handles single use without exception.
 const Strict = handlers.Strict
@@ -67,6 +78,8 @@ type Options struct {
 	ScopeHierarchy string   // scopes that imply others, as mcp.ParseHierarchy reads them; default: mcp.DefaultHierarchy
 	PublicTools    []string // tools that need no login, unless they need a scope; default: none
 	HiddenTools    []string // tools that only callers who have their scopes see in tools/list; default: none
+
+	ClientDocuments ClientDocuments // of clients whose id is a URL; default: those of all public hosts are fetched
 
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
@@ -201,7 +214,10 @@ func (o *Options) loopback() bool {
 }
 
 func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
-	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, Schemes: o.RedirectSchemes, GroupMayRead: o.GroupMayRead}
+	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, Schemes: o.RedirectSchemes, GroupMayRead: o.GroupMayRead,
+		NoDocuments: o.ClientDocuments.Off, Pinned: o.ClientDocuments.Files,
+		Fetcher:   fetch.New(fetch.Options{Loopback: o.loopback(), Allow: o.ClientDocuments.Hosts, Deny: o.ClientDocuments.DeniedHosts, Agent: "Signet/" + Version}),
+		Audiences: []string{o.Issuer, o.Issuer + "/token", o.Issuer + "/oauth/token"}}
 	if o.Demo {
 		c.Demo, c.DemoSecrets = demoClients()
 	}

@@ -195,6 +195,7 @@ type Classes struct {
 	Pages      *Class
 	Login      *Class // passwords
 	Register   *Class
+	Documents  *Class
 	MCP        *Class
 
 	refusals *pace // shared by all classes
@@ -218,6 +219,8 @@ func New() *Classes {
 		// A check of a password may ask another machine. See Logins for hashes.
 		Login:    &Class{name: "login", turns: newTurns(64*cores, 64*cores)},
 		Register: newClass("register", 4*cores, true),
+		// Requests that wait for other machines. The fetches themselves are bounded, too.
+		Documents: newClass("documents", 128*cores, false),
 		// A tool may wait for other machines for a long time.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
@@ -257,7 +260,7 @@ func (c *Classes) Logins(hashes int) { c.Login.turns = newTurns(2*hashes, 7*hash
 
 // All returns the classes, the most important first.
 func (c *Classes) All() []*Class {
-	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Register, c.MCP}
+	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Register, c.Documents, c.MCP}
 }
 
 const (

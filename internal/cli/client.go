@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -33,12 +36,15 @@ type addedClient struct {
 func clientAddCommand(p Process) *cobra.Command {
 	var spec clients.Spec
 	var fromStdin, asJSON bool
+	var keysFile string
 	cmd := &cobra.Command{
 		Use: "add NAME --redirect-uri URI...", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
-			"the client is public or its secret is read from stdin. A redirect URI may be https,\n" +
-			"http on loopback or, with a warning, on a private network, or have a private-use\n" +
-			"scheme (RFC 8252), with a warning if the scheme is not based on a domain name.",
+			"the client is public, its secret is read from stdin, or it has keys: then it\n" +
+			"authenticates by private_key_jwt (RFC 7523), signing with RS256, PS256, ES256 or EdDSA.\n" +
+			"A redirect URI may be https, http on loopback or, with a warning, on a private\n" +
+			"network, or have a private-use scheme (RFC 8252), with a warning if the scheme is\n" +
+			"not based on a domain name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.ID = args[0]
 			cfg, err := readConfig(p.Environ)
@@ -52,6 +58,11 @@ func clientAddCommand(p Process) *cobra.Command {
 				}
 				if _, err := rest.ReadByte(); err == nil { // something else was piped in
 					return wrongUse{errors.New("more than one line on stdin")}
+				}
+			}
+			if keysFile != "" {
+				if spec.JWKS, err = readKeySet(keysFile); err != nil {
+					return err
 				}
 			}
 			ring, err := openRing(cmd, p)
@@ -78,10 +89,32 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.StringArrayVar(&spec.Scopes, "scope", nil, "scope that the client may request; repeat for more; default SIGNET_DEFAULT_SCOPES")
 	f.BoolVar(&spec.Public, "public", false, "the client cannot keep a secret, and gets none")
 	f.BoolVar(&fromStdin, "secret-stdin", false, "read the secret from stdin, one line, instead of making one")
+	f.StringVar(&keysFile, "jwks", "", "file with the client's public keys, a JWK Set, in place of a secret")
+	f.StringVar(&spec.JWKSURI, "jwks-uri", "", "URL of the client's public keys, in place of a secret; the server fetches it")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.MarkFlagRequired("redirect-uri")
-	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin")
+	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin", "jwks", "jwks-uri")
 	return cmd
+}
+
+// readKeySet reads a file with public keys. Whether they are is for package clients to say.
+func readKeySet(path string) ([]byte, error) {
+	const limit = 64 << 10
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, limit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	case len(text) > limit:
+		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
+	case !json.Valid(text):
+		return nil, fmt.Errorf("%s is not a JWK Set", path)
+	}
+	return text, nil
 }
 
 func (p Process) printClient(c addedClient, asJSON bool) error {
@@ -165,6 +198,8 @@ func (p Process) printClients(all []listedClient) error {
 			id, kind, added = c.Hash, "registered", "-" // its id is too long for a table
 		case c.Public:
 			kind = "public"
+		case len(c.JWKS) > 0 || c.JWKSURI != "":
+			kind = "keys"
 		}
 		if c.BlockedAt != nil {
 			kind += ", blocked"

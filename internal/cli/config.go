@@ -18,6 +18,7 @@ import (
 
 	"signet/handlers"
 	"signet/handlers/pages"
+	"signet/internal/fetch"
 	"signet/internal/oauth"
 	"signet/internal/store"
 	"signet/mcp"
@@ -63,7 +64,9 @@ type config struct {
 	RegistrationToken string   `env:"REGISTRATION_TOKEN"`
 	RedirectSchemes   string   `env:"REDIRECT_SCHEMES" envDefault:"cursor vscode vscode-insiders claude warp workbuddy"`
 
-	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000"`
+	Documents documents
+
+	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000,documents=60"`
 	AppName string `env:"APP_NAME" envDefault:"Signet"`
 
 	Pages look
@@ -86,6 +89,14 @@ type lives struct {
 	Refresh time.Duration `env:"REFRESH_TTL" envDefault:"720h"`
 	Idle    time.Duration `env:"REFRESH_IDLE_TTL" envDefault:"336h"`
 	Replay  time.Duration `env:"REPLAY_WINDOW" envDefault:"60s"`
+}
+
+// documents are [server.ClientDocuments], and the switch.
+type documents struct {
+	Fetch  string   `env:"CLIENT_DOCUMENTS" envDefault:"on"`
+	Hosts  []string `env:"CLIENT_DOCUMENT_HOSTS"`
+	Denied []string `env:"CLIENT_DOCUMENT_DENIED_HOSTS"`
+	Files  []string `env:"CLIENT_DOCUMENT_FILES"`
 }
 
 // look is [pages.Options], in the same way.
@@ -231,6 +242,7 @@ func (c *config) check() error {
 			wrong("REDIRECT_SCHEMES", "%q %s", scheme, why)
 		}
 	}
+	c.checkDocuments(wrong)
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
@@ -242,6 +254,24 @@ func (c *config) check() error {
 	c.checkTimes(wrong)
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
+}
+
+// fetcher is the server's, for commands that read clients and fetch nothing.
+func (c *config) fetcher() *fetch.Fetcher {
+	return fetch.New(fetch.Options{Loopback: strings.HasPrefix(c.Issuer, "http://"), Allow: c.Documents.Hosts, Deny: c.Documents.Denied})
+}
+
+func (c *config) checkDocuments(wrong func(name, format string, args ...any)) {
+	if c.Documents.Fetch != "on" && c.Documents.Fetch != "off" {
+		wrong("CLIENT_DOCUMENTS", "%q is not on or off", c.Documents.Fetch)
+	}
+	for name, list := range map[string][]string{"CLIENT_DOCUMENT_HOSTS": c.Documents.Hosts, "CLIENT_DOCUMENT_DENIED_HOSTS": c.Documents.Denied} {
+		for _, host := range list {
+			if err := fetch.CheckHost(host); err != nil {
+				wrong(name, "%v", err)
+			}
+		}
+	}
 }
 
 // checkStore never shows the store's URL, which may contain a password.
@@ -392,6 +422,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		ScopeHierarchy: c.ScopeHierarchy, PublicTools: scopeList(c.PublicTools), HiddenTools: scopeList(c.HiddenTools),
 		Lives: handlers.Lives(c.Lives), Limits: limits, Registration: c.registration(), Pages: c.pages(),
 		RedirectSchemes: c.redirectSchemes(),
+		ClientDocuments: server.ClientDocuments{Off: c.Documents.Fetch == "off", Hosts: c.Documents.Hosts, DeniedHosts: c.Documents.Denied, Files: c.Documents.Files},
 		KeyRotation:     c.KeyRotation, KeysDir: c.KeysDir, TrustedProxies: proxies, MCPOrigins: c.MCPOrigins,
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}

@@ -110,7 +110,7 @@ func examine(ctx context.Context, p Process, cfg *config) []finding {
 		_, err = cfg.openUsers()
 		add("users", err, cfg.usersFile())
 		if ring, err := cfg.data().Ring(); err == nil {
-			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead})
+			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead, Fetcher: cfg.fetcher(), Pinned: cfg.Documents.Files})
 			add("clients", err, cfg.clientsFile())
 		}
 		if cfg.KeysDir != "" {

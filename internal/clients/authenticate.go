@@ -22,7 +22,7 @@ var ErrWrongSecret = errors.New("a wrong secret for a configured client")
 // A registered client must use the method that it registered. A configured client has
 // registered none, and client libraries use either Basic or the body, so both are
 // accepted. A client that has a secret must always send it.
-func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
+func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
 	if len(h.Values("Authorization")) > 1 {
 		return nil, false, oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
 	}
@@ -30,7 +30,11 @@ func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Value
 	if err != nil {
 		return nil, usedBasic, err
 	}
-	k, secrets, err := r.claimed(basic, usedBasic, form)
+	if form.Has("client_assertion") || form.Has("client_assertion_type") {
+		c, err = r.assert(ctx, form, usedBasic)
+		return c, false, err
+	}
+	k, secrets, err := r.claimed(ctx, basic, usedBasic, form)
 	if err != nil {
 		return nil, usedBasic, err
 	}
@@ -43,22 +47,20 @@ func (r *Registry) Authenticate(_ context.Context, h http.Header, form url.Value
 // claimed finds the client that a request names, with the possible readings of the secret
 // in the request. A Basic header has two, because some clients form-encode it and others
 // do not.
-func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
+func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
 	id, bodySecret := form.Get("client_id"), form.Get("client_secret")
 	switch {
-	case form.Has("client_assertion") || form.Has("client_assertion_type"):
-		return known{}, nil, oauth.Errorf(oauth.InvalidClient, "client assertions are not supported")
 	case usedBasic && bodySecret != "":
 		return known{}, nil, oauth.Errorf(oauth.InvalidRequest, "credentials in the header and in the body") // OAuth 2.1 §2.4
 	case !usedBasic && id == "":
 		return known{}, nil, oauth.Errorf(oauth.InvalidClient, "client_id is missing")
 	case !usedBasic:
-		k, err := r.named(id)
+		k, err := r.named(ctx, id)
 		return k, []string{bodySecret}, err
 	}
-	k, err := r.named(basic.ID)
+	k, err := r.named(ctx, basic.ID)
 	if err != nil && basic.DecodedID != basic.ID {
-		k, err = r.named(basic.DecodedID)
+		k, err = r.named(ctx, basic.DecodedID)
 	}
 	if err == nil && id != "" && id != k.ID {
 		err = oauth.Errorf(oauth.InvalidRequest, "client_id names another client than the header")
@@ -66,10 +68,14 @@ func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form ur
 	return k, []string{basic.Secret, basic.DecodedSecret}, err
 }
 
-func (r *Registry) named(id string) (known, error) {
-	k, err := r.find(id)
+func (r *Registry) named(ctx context.Context, id string) (known, error) {
+	k, err := r.find(ctx, id)
 	if errors.Is(err, ErrBlocked) {
 		return known{}, oauth.Errorf(oauth.InvalidClient, "this client is blocked")
+	}
+	var document *DocumentError
+	if errors.As(err, &document) {
+		return known{}, oauth.Errorf(oauth.InvalidClient, "%v", document)
 	}
 	if errors.Is(err, ErrUnknown) {
 		return known{}, oauth.Errorf(oauth.InvalidClient, "no such client")
@@ -80,6 +86,9 @@ func (r *Registry) named(id string) (known, error) {
 // authenticate checks the secret that the client sent. It always compares all readings.
 func (k *known) authenticate(secrets []string, usedBasic bool) error {
 	sent, right := secrets[0] != "", false
+	if k.Method == methodKey {
+		return oauth.Errorf(oauth.InvalidClient, "this client has to send an assertion: private_key_jwt")
+	}
 	if k.matches == nil {
 		if sent {
 			return oauth.Errorf(oauth.InvalidClient, "this client is public and has no secret")

@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"signet/internal/durable"
+	"signet/internal/fetch"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/jwt"
 )
 
 // ErrUnknown is returned for an id that names no client, and ErrBlocked, which is an ErrUnknown
@@ -33,6 +35,7 @@ const (
 	methodNone  = "none"
 	methodBasic = "client_secret_basic"
 	methodPost  = "client_secret_post"
+	methodKey   = "private_key_jwt"
 )
 
 // DefaultSchemes are the private-use schemes that registrations may use unless the operator
@@ -57,11 +60,12 @@ type Client struct {
 	ID           string
 	Name         string // for people; may be empty
 	RedirectURIs []string
-	Method       string   // none, client_secret_basic or client_secret_post
+	Method       string   // none, client_secret_basic, client_secret_post or private_key_jwt
 	Scopes       []string // that it may request, or, if Registered, that it requests by default; nil, for a demo client: all that are supported
 	GrantTypes   []string // that it may use; none: all
 	Registered   bool     // by itself, so its name is not verified
 	Issued       int64    // Unix seconds
+	Document     string   // digest of its metadata document, if its id is the URL of one; all installations of a program share such an id
 
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 }
@@ -121,10 +125,21 @@ type Options struct {
 	// taken, where not everybody may register. Nil: everybody may, and all ids are taken.
 	Seen func(id string) (bool, error)
 
+	Fetcher     *fetch.Fetcher // of keys and metadata documents; nil: no URL is fetched
+	NoDocuments bool           // fetch no metadata documents
+	Pinned      []string       // files with metadata documents, in place of those that their hosts serve
+
+	// For client assertions (RFC 7523): the values of aud that name this server, and what
+	// accepts an id once, until its end. Without Once there is no private_key_jwt.
+	Audiences []string
+	Once      func(ctx context.Context, id string, until time.Time) (fresh bool, err error)
+
 	// Demo clients exist in memory only. One that has an entry in DemoSecrets is
 	// confidential.
 	Demo        []Client
 	DemoSecrets map[string]string
+
+	keys *fetch.Cache[*jwt.ClientKeys] // those that are at URLs
 }
 
 // Registry finds clients. It is safe for concurrent use.
@@ -132,13 +147,16 @@ type Registry struct {
 	o    Options
 	demo map[string]known
 
+	documents *documents
+
 	file *durable.Live[map[string]known] // nil: no clients are configured
 }
 
 // known is a client with the check of its secret.
 type known struct {
 	Client
-	matches func(secret string) bool // nil: a public client
+	matches func(secret string) bool // nil: it has no secret
+	keys    keySource                // nil: it has no keys
 	strict  bool                     // must use Method; a client that is not strict may send its secret in the other way too
 }
 
@@ -155,11 +173,14 @@ func Open(o Options) (*Registry, error) {
 	for _, c := range o.Demo {
 		r.demo[c.ID] = o.demo(c)
 	}
-	if o.Path == "" {
-		return r, nil
-	}
 	var err error
-	r.file, err = durable.Follow(o.Path, durable.Access{GroupRead: o.GroupMayRead}, maxFile, nil, o.parse)
+	if o.Fetcher != nil {
+		r.o.keys = fetch.NewCache(o.Fetcher, maxKeySet, func(_ string, body []byte) (*jwt.ClientKeys, error) { return jwt.ParseClientKeys(body) })
+	}
+	if r.documents, err = newDocuments(&r.o); err != nil || o.Path == "" {
+		return r, err
+	}
+	r.file, err = durable.Follow(o.Path, durable.Access{GroupRead: o.GroupMayRead}, maxFile, nil, r.o.parse)
 	return r, err
 }
 
@@ -171,7 +192,9 @@ func (o *Options) parse(text []byte) (map[string]known, error) {
 	}
 	clients := map[string]known{}
 	for _, e := range entries {
-		clients[e.ID] = e.known(*o)
+		if clients[e.ID], err = e.known(o, o.keys); err != nil {
+			return nil, err
+		}
 	}
 	return clients, nil
 }
@@ -193,31 +216,41 @@ func equal(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// Find returns the client named id: a configured one, the demo mode's, or a
-// registered one, which is read from the id itself. [ErrUnknown] means that there
-// is none. The caller must not change the elements of the client's slices.
-func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
-	k, err := r.find(id)
+// Find returns the client named id: a configured one, the demo mode's, the one whose
+// metadata document is at the URL id, which may have to be fetched, or a registered one,
+// which is read from the id itself. [ErrUnknown] means that there is none, and any other
+// error that there is no telling now. The caller must not change the elements of the
+// client's slices.
+func (r *Registry) Find(ctx context.Context, id string) (*Client, error) {
+	k, err := r.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	return &k.Client, nil
 }
 
-func (r *Registry) find(id string) (known, error) {
-	k, err := r.lookup(id)
-	if err == nil && r.o.Blocked != nil && r.o.Blocked(k.ID) {
-		return known{}, ErrBlocked
+// Held reports whether Find needs no fetch.
+func (r *Registry) Held(id string) bool {
+	if _, ok := r.configured()[id]; ok || !isDocumentURL(id) || r.blocked(id) {
+		return true
 	}
-	return k, err
+	return r.documents.held(id)
 }
 
-func (r *Registry) lookup(id string) (known, error) {
+func (r *Registry) blocked(id string) bool { return r.o.Blocked != nil && r.o.Blocked(id) }
+
+func (r *Registry) find(ctx context.Context, id string) (known, error) {
+	if r.blocked(id) {
+		return known{}, ErrBlocked
+	}
 	if k, ok := r.configured()[id]; ok {
 		return k, nil
 	}
 	if k, ok := r.demo[id]; ok {
 		return k, nil
+	}
+	if isDocumentURL(id) {
+		return r.documents.find(ctx, id)
 	}
 	return r.registered(id)
 }

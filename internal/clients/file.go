@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"signet/internal/durable"
+	"signet/internal/fetch"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/jwt"
 )
 
 const (
@@ -34,6 +36,9 @@ type Configured struct {
 	Public       bool     `json:"public"`
 	Scopes       []string `json:"scopes,omitempty"`
 	Created      int64    `json:"created_at"` // Unix seconds
+
+	JWKS    json.RawMessage `json:"jwks,omitempty"`     // public keys of a client that authenticates by private_key_jwt (RFC 7517 §5)
+	JWKSURI string          `json:"jwks_uri,omitempty"` // URL of the keys, in place of JWKS
 
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 }
@@ -58,18 +63,29 @@ type entry struct {
 	SecretHash string `json:"secret_hash,omitempty"` // seal.Keyring.SecretHash
 }
 
-func (e *entry) known(o Options) known {
-	k := known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
+// signs reports whether the client authenticates by a key.
+func (e *entry) signs() bool { return len(e.JWKS) > 0 || e.JWKSURI != "" }
+
+// known makes the client that the server uses. The error is that of keys that it may not
+// fetch.
+func (e *entry) known(o *Options, fetched *fetch.Cache[*jwt.ClientKeys]) (k known, err error) {
+	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
 		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
-	if !e.Public {
+	switch {
+	case e.signs():
+		k.Method = methodKey
+		if k.keys, err = o.keySource(fetched, e.JWKS, e.JWKSURI); err != nil {
+			return k, fmt.Errorf("%s: client %s: %w", o.Path, e.ID, err)
+		}
+	case !e.Public:
 		k.Method = methodBasic
 		id, hash := e.ID, e.SecretHash
 		k.matches = func(secret string) bool { return o.Ring.SecretMatches(id, secret, hash) }
 	}
-	return k
+	return k, nil
 }
 
 // check returns what is wrong with an entry of the file.
@@ -82,10 +98,15 @@ func (e *entry) check() error {
 		return fmt.Errorf("client_id %q: only letters, digits and - . _ ~ are allowed", e.ID)
 	case len(e.RedirectURIs) == 0:
 		return fmt.Errorf("client %s: no redirect URI", e.ID)
+	case e.signs() && (e.Public || e.SecretHash != ""):
+		return fmt.Errorf("client %s: a client with keys is not public and has no secret", e.ID)
 	case e.Public && e.SecretHash != "":
 		return fmt.Errorf("client %s: a public client has no secret", e.ID)
-	case !e.Public && e.SecretHash == "":
-		return fmt.Errorf("client %s: neither public nor with a secret", e.ID)
+	case !e.Public && !e.signs() && e.SecretHash == "":
+		return fmt.Errorf("client %s: neither public nor with a secret or keys", e.ID)
+	}
+	if err := e.checkKeys(); err != nil {
+		return fmt.Errorf("client %s: %w", e.ID, err)
 	}
 	for _, uri := range slices.Concat(e.RedirectURIs, e.PostLogoutRedirectURIs) {
 		if err := oauth.CheckConfiguredRedirectURI(uri); err != nil {
@@ -99,6 +120,26 @@ func (e *entry) check() error {
 	}
 	return nil
 }
+
+func (e *entry) checkKeys() error {
+	if len(e.JWKS) > 0 {
+		if e.JWKSURI != "" {
+			return errors.New("jwks and jwks_uri exclude each other")
+		}
+		if _, err := jwt.ParseClientKeys(e.JWKS); err != nil {
+			return fmt.Errorf("jwks: %w", err)
+		}
+	}
+	if e.JWKSURI != "" {
+		if err := anywhere.Check(e.JWKSURI); err != nil {
+			return fmt.Errorf("jwks_uri: %w", err)
+		}
+	}
+	return nil
+}
+
+// anywhere judges the form of URLs. Whether the server may fetch one depends on its settings.
+var anywhere = fetch.New(fetch.Options{Loopback: true})
 
 // Warnings returns what the operator should know about the redirect URIs of a client.
 func (c *Configured) Warnings() []string {
@@ -160,6 +201,9 @@ type Spec struct {
 	Public       bool
 	Secret       string
 
+	JWKS    []byte // JWK Set of a client that authenticates by private_key_jwt
+	JWKSURI string // URL of the set
+
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
 }
 
@@ -169,7 +213,7 @@ type Spec struct {
 // that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
-		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs}
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI}
 	if c.Name == "" {
 		c.Name = c.ID
 	}
@@ -178,7 +222,7 @@ func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configure
 	if err := checkSecret(secret, spec.Public); err != nil {
 		return Configured{}, "", fmt.Errorf("client %s: %w", spec.ID, err)
 	}
-	if !spec.Public {
+	if !spec.Public && (!e.signs() || secret != "") {
 		if secret == "" {
 			secret = newSecret()
 		}

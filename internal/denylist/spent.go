@@ -60,3 +60,14 @@ func (l *List) Spent(ctx context.Context, kind, id string) (spent bool, err erro
 	})
 	return spent, err
 }
+
+// Once reports whether the id of a client assertion is presented for the first time, and
+// remembers it until its end by the wall clock. The store's clock may be ahead of that one,
+// but not behind.
+func (l *List) Once(ctx context.Context, id string, until time.Time) (fresh bool, err error) {
+	err = l.SpendID(ctx, "assertion", id, l.store.Now().Add(time.Until(until)+time.Second))
+	if errors.Is(err, ErrSpent) {
+		return false, nil
+	}
+	return err == nil, err
+}

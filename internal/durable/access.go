@@ -23,6 +23,7 @@ import (
 // A refusal is [fs.ErrPermission], and names the command that mends it.
 type Access struct {
 	GroupRead bool // files may be readable by their group, as mounted secrets are
+	Public    bool // files hold no secret: everybody may read them
 }
 
 // refusal is an error of the rule.
@@ -74,15 +75,13 @@ func tooLong(path string, limit int64) error {
 // Check applies the rule to the file at path. info is that of the file, not of a link.
 func (a Access) Check(path string, info fs.FileInfo) error {
 	others, right := fs.FileMode(0o077), fs.FileMode(0o600)
-	if a.GroupRead {
+	switch {
+	case a.Public:
+		others, right = 0o022, 0o644
+	case a.GroupRead:
 		others, right = 0o037, 0o640
 	}
 	return check(path, info, others, right)
-}
-
-// CheckPublic is [Access.Check] for a file that holds no secret: others may read it.
-func (a Access) CheckPublic(path string, info fs.FileInfo) error {
-	return check(path, info, 0o022, 0o644)
 }
 
 func check(path string, info fs.FileInfo, others, right fs.FileMode) error {

@@ -39,7 +39,8 @@ func (f *JSONFault) Error() string {
 	return f.Path + ": " + f.what
 }
 
-// NewJSON makes a reader for T, which is made of structs, slices and plain values.
+// NewJSON makes a reader for T, which is made of structs, slices and plain values. What is
+// in a [json.RawMessage] is the caller's to check.
 func NewJSON[T any]() JSON[T] {
 	j := JSON[T]{members: map[reflect.Type]map[string]reflect.Type{}}
 	j.learn(reflect.TypeFor[T]())
@@ -121,7 +122,17 @@ func lineAt(text []byte, offset int64) int {
 	return 1 + bytes.Count(text[:min(int(offset), len(text))], []byte("\n"))
 }
 
+// foreign is the type of values that the caller parses.
+var foreign = reflect.TypeFor[json.RawMessage]()
+
 func (c *checking) value(t reflect.Type) error {
+	if t == foreign {
+		var raw json.RawMessage
+		if c.d.Decode(&raw) != nil {
+			return c.fault(notJSON)
+		}
+		return nil
+	}
 	token, err := c.d.Token()
 	switch {
 	case err != nil:

@@ -23,6 +23,7 @@ import (
 	"signet/handlers"
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/fetch"
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/internal/throttle"
@@ -49,6 +50,9 @@ type Config struct {
 	Lives        handlers.Lives
 	Limits       handlers.Limits // none
 	Registration handlers.Registration
+
+	Fetcher *fetch.Fetcher // of clients' documents; nil: none are fetched
+	Pinned  []string       // files with such documents
 
 	Change func(*handlers.Options) // optional: whatever else is to be different
 
@@ -153,6 +157,7 @@ func (s *Server) open(t testing.TB) {
 		},
 		DemoSecrets: map[string]string{s.CONF.ID: s.CONF.Secret},
 		Blocked:     func(id string) bool { return s.Denylist.Blocked()[seal.ClientHash(id)] },
+		Fetcher:     c.Fetcher, Pinned: c.Pinned, Audiences: []string{c.Issuer, c.Issuer + "/token"}, Once: s.Denylist.Once,
 	})
 	fail(err)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked, RevokedKnown: s.Denylist.Known})

@@ -1,0 +1,270 @@
+package clients
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"signet/internal/durable"
+	"signet/internal/fetch"
+	"signet/internal/oauth"
+	"signet/jwt"
+)
+
+const (
+	maxDocument = 5 << 10  // bytes (draft-ietf-oauth-client-id-metadata-document §6.6)
+	maxKeySet   = 64 << 10 // bytes
+)
+
+// DocumentError is the error of a client id that is a URL without a usable document
+// behind it. It wraps [ErrUnknown].
+type DocumentError struct {
+	URL    string
+	Reason error
+}
+
+func (e *DocumentError) Error() string { return "metadata document of the client: " + e.Reason.Error() }
+
+// Unwrap returns ErrUnknown and the reason.
+func (e *DocumentError) Unwrap() []error { return []error{ErrUnknown, e.Reason} }
+
+// documents are the clients whose id is the URL of their metadata.
+type documents struct {
+	o      *Options
+	cached *fetch.Cache[known]
+	pinned []*durable.Live[known]
+}
+
+// isDocumentURL reports whether a client id is a URL. Ids of configured clients are
+// made of other characters, and sealed ones as well.
+func isDocumentURL(id string) bool {
+	return strings.HasPrefix(id, "https://") || strings.HasPrefix(id, "http://")
+}
+
+func newDocuments(o *Options) (*documents, error) {
+	d := &documents{o: o}
+	if o.Fetcher != nil && !o.NoDocuments {
+		d.cached = fetch.NewCache(o.Fetcher, maxDocument, d.parse)
+	}
+	for _, path := range o.Pinned {
+		live, err := durable.Follow(path, durable.Access{Public: true}, maxDocument, known{}, d.parsePinned)
+		if err != nil {
+			return nil, err
+		}
+		if live.Get().ID == "" {
+			return nil, fmt.Errorf("%s: no such file", path)
+		}
+		d.pinned = append(d.pinned, live)
+	}
+	return d, nil
+}
+
+// find returns the client of the document at url. A pinned document replaces the one that
+// its host serves.
+func (d *documents) find(ctx context.Context, url string) (known, error) {
+	if k, ok := d.pin(url); ok {
+		return k, nil
+	}
+	if d.cached == nil {
+		return known{}, &DocumentError{url, errors.New("clients whose id is a URL are turned off")}
+	}
+	k, err := d.cached.Get(ctx, url)
+	if err == nil || isOutage(err) {
+		return k, err
+	}
+	return known{}, &DocumentError{url, err}
+}
+
+// isOutage reports whether err says nothing about the document, only that it cannot be had
+// now.
+func isOutage(err error) bool {
+	return errors.Is(err, fetch.ErrDown) || errors.Is(err, fetch.ErrBusy) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func (d *documents) pin(url string) (known, bool) {
+	for _, live := range d.pinned {
+		if k := live.Get(); k.ID == url {
+			return k, true
+		}
+	}
+	return known{}, false
+}
+
+// FetchesDocuments reports whether a client's id may be the URL of its metadata document.
+func (r *Registry) FetchesDocuments() bool {
+	return r.documents.cached != nil || len(r.documents.pinned) > 0
+}
+
+// held reports whether find needs no fetch.
+func (d *documents) held(url string) bool {
+	if _, ok := d.pin(url); ok || d.cached == nil || d.o.Fetcher.Check(url) != nil {
+		return true
+	}
+	return d.cached.Held(url)
+}
+
+func (d *documents) parsePinned(text []byte) (known, error) {
+	members, err := readMembers(text)
+	if err != nil {
+		return known{}, err
+	}
+	id := ""
+	if json.Unmarshal(members["client_id"], &id) != nil || !isDocumentURL(id) {
+		return known{}, errors.New("client_id is not the URL of the document")
+	}
+	return d.parse(id, text)
+}
+
+// parse reads the document of the client url. Display members other than the name are
+// ignored: nothing that they point to is ever shown or fetched.
+func (d *documents) parse(url string, body []byte) (known, error) {
+	members, err := readMembers(body)
+	if err != nil {
+		return known{}, errors.New(oauth.AsError(err).Description)
+	}
+	text := func(name string) (s string) {
+		_ = json.Unmarshal(members[name], &s) // another type counts as omitted
+		return s
+	}
+	list := func(name string) (all []string) {
+		var raw []any
+		_ = json.Unmarshal(members[name], &raw)
+		for _, v := range raw {
+			if s, ok := v.(string); ok {
+				all = append(all, s)
+			}
+		}
+		return all
+	}
+	name := cleanName(text("client_name"))
+	switch {
+	case text("client_id") != url:
+		return known{}, errors.New("client_id is not the URL of the document")
+	case name == "":
+		return known{}, errors.New("client_name is missing")
+	case members["client_secret"] != nil || members["client_secret_expires_at"] != nil:
+		return known{}, errors.New("the document has a client secret, which everybody can read")
+	}
+	uris, err := d.redirectURIs(list("redirect_uris"))
+	if err != nil {
+		return known{}, err
+	}
+	k := known{Client: Client{ID: url, Name: name, RedirectURIs: uris, GrantTypes: grantTypes, Registered: true, Scopes: d.scope(text("scope"))}}
+	k.PostLogoutRedirectURIs, _ = d.redirectURIs(list("post_logout_redirect_uris"))
+	if err := d.authentication(&k, text("token_endpoint_auth_method"), list("token_endpoint_auth_methods_supported"), members["jwks"], text("jwks_uri")); err != nil {
+		return known{}, err
+	}
+	k.Document = digest(k.RedirectURIs, k.Method, members["jwks"], text("jwks_uri"))
+	return k, nil
+}
+
+// redirectURIs returns those of a list that a client may register, or the reasons why there
+// are none.
+func (d *documents) redirectURIs(all []string) (usable []string, err error) {
+	var reasons []error
+	for _, uri := range all {
+		if err := oauth.CheckRedirectURI(uri, d.o.Schemes); err != nil {
+			reasons = append(reasons, errors.New(oauth.AsError(err).Description))
+		} else if !slices.Contains(usable, uri) {
+			usable = append(usable, uri)
+		}
+	}
+	if len(usable) > 0 {
+		return usable, nil
+	}
+	if len(reasons) == 0 {
+		return nil, errors.New("redirect_uris is missing")
+	}
+	return nil, fmt.Errorf("no redirect URI can be used: %w", reasons[0])
+}
+
+// scope is what requests without a scope ask for.
+func (d *documents) scope(text string) []string {
+	asked, err := oauth.ParseScope(text)
+	if scope := oauth.IntersectScope(asked, slices.Concat(d.o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
+		return scope
+	}
+	return d.o.Default
+}
+
+// authentication settles how the client authenticates. A document may list several methods
+// in the plural member of OpenID RP Metadata Choices 1.0, next to the preferred one: then
+// each of them will do, at any time. Methods with a shared secret cannot work, because
+// everybody reads the document.
+func (d *documents) authentication(k *known, preferred string, all []string, keys json.RawMessage, keysURI string) error {
+	if strings.HasPrefix(preferred, "client_secret_") {
+		return fmt.Errorf("token_endpoint_auth_method %s needs a secret, which the document cannot have", preferred)
+	}
+	if all = append(all, preferred); slices.Equal(all, []string{""}) {
+		all = []string{methodNone}
+	}
+	none, withKey := slices.Contains(all, methodNone), slices.Contains(all, methodKey)
+	if len(keys) > 0 && string(keys) != "null" || keysURI != "" {
+		source, err := d.o.keySource(d.o.keys, keys, keysURI)
+		if err != nil {
+			return err
+		}
+		if withKey {
+			k.keys = source
+		}
+	}
+	switch {
+	case !none && !withKey:
+		return errors.New("none of the document's authentication methods is supported: there are none and private_key_jwt")
+	case !none && k.keys == nil:
+		return errors.New("private_key_jwt needs jwks or jwks_uri")
+	case none:
+		k.Method = methodNone
+	default:
+		k.Method = methodKey
+	}
+	return nil
+}
+
+// keySource gives the keys of a client. After new keys have been asked for, it returns what
+// there is then.
+type keySource func(ctx context.Context, renew bool) (*jwt.ClientKeys, error)
+
+// keySource returns the keys in jwks, or those at uri.
+func (o *Options) keySource(cache *fetch.Cache[*jwt.ClientKeys], jwks json.RawMessage, uri string) (keySource, error) {
+	inline := len(jwks) > 0 && string(jwks) != "null"
+	switch {
+	case inline && uri != "":
+		return nil, errors.New("jwks and jwks_uri exclude each other")
+	case inline:
+		keys, err := jwt.ParseClientKeys(jwks)
+		if err != nil {
+			return nil, fmt.Errorf("jwks: %w", err)
+		}
+		return func(context.Context, bool) (*jwt.ClientKeys, error) { return keys, nil }, nil
+	case cache == nil:
+		return nil, errors.New("jwks_uri cannot be fetched: fetching is turned off")
+	}
+	if err := o.Fetcher.Check(uri); err != nil {
+		return nil, fmt.Errorf("jwks_uri: %w", err)
+	}
+	return func(ctx context.Context, renew bool) (*jwt.ClientKeys, error) {
+		if renew {
+			return cache.Renew(ctx, uri)
+		}
+		return cache.Get(ctx, uri)
+	}, nil
+}
+
+// digest identifies what a user's consent depends on.
+func digest(redirectURIs []string, method string, jwks json.RawMessage, keysURI string) string {
+	var compact bytes.Buffer
+	_ = json.Compact(&compact, jwks) // fails if there is none
+	b, err := json.Marshal([]any{slices.Sorted(slices.Values(redirectURIs)), method, compact.String(), keysURI})
+	if err != nil {
+		return "" // unreachable: strings always marshal
+	}
+	hash := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(hash[:16])
+}
