@@ -28,9 +28,9 @@ const (
 // its last good document stays in use, for a day; a document that is wrong is not kept, so
 // that it can be mended at once.
 type Cache[T any] struct {
-	fetcher *Fetcher
-	limit   int
-	make    func(url string, body []byte) (T, error)
+	fetch func(ctx context.Context, url string, limit int) (*Answer, error)
+	limit int
+	make  func(url string, body []byte) (T, error)
 
 	mu      sync.Mutex
 	entries map[string]*entry[T]
@@ -59,7 +59,7 @@ type flight[T any] struct {
 // NewCache returns a cache of documents of at most limit bytes, of which parse makes
 // values. An error of parse is about the document.
 func NewCache[T any](f *Fetcher, limit int, parse func(url string, body []byte) (T, error)) *Cache[T] {
-	return &Cache[T]{fetcher: f, limit: limit, make: parse, entries: map[string]*entry[T]{}, flights: map[string]*flight[T]{}}
+	return &Cache[T]{fetch: f.JSON, limit: limit, make: parse, entries: map[string]*entry[T]{}, flights: map[string]*flight[T]{}}
 }
 
 // Held reports whether Get would return without a fetch.
@@ -141,7 +141,7 @@ func (c *Cache[T]) wait(ctx context.Context, url string) (none T, _ error) {
 // others wait for it as well.
 func (c *Cache[T]) fly(url string, f *flight[T]) {
 	var value T
-	answer, err := c.fetcher.JSON(context.Background(), url, c.limit)
+	answer, err := c.fetch(context.Background(), url, c.limit)
 	if err == nil {
 		value, err = c.make(url, answer.Body)
 	}

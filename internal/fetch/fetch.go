@@ -162,12 +162,19 @@ func (f *Fetcher) route(ctx context.Context, u *url.URL) (http.RoundTripper, err
 	resolve, cancel := context.WithTimeout(ctx, timeout/5)
 	defer cancel()
 	addresses, _ := net.DefaultResolver.LookupNetIP(resolve, "ip", u.Hostname())
-	for _, a := range addresses {
-		if err := f.guard.Safe(network(a), netip.AddrPortFrom(a.Unmap(), 443).String(), nil); err != nil {
-			return nil, fmt.Errorf("the host has an address that is not public")
+	return f.proxied, f.checkAddresses(addresses)
+}
+
+var errNotPublic = errors.New("the host has an address that is not public")
+
+// checkAddresses refuses a host of which one address is not public.
+func (f *Fetcher) checkAddresses(all []netip.Addr) error {
+	for _, a := range all {
+		if f.guard.Safe(network(a), netip.AddrPortFrom(a.Unmap(), 443).String(), nil) != nil {
+			return errNotPublic
 		}
 	}
-	return f.proxied, nil
+	return nil
 }
 
 func network(a netip.Addr) string {
@@ -207,7 +214,7 @@ func (f *Fetcher) get(ctx context.Context, route http.RoundTripper, rawURL strin
 func transportError(err error) error {
 	for _, prohibited := range []error{ssrf.ErrProhibitedIP, ssrf.ErrProhibitedPort, ssrf.ErrProhibitedNetwork, ssrf.ErrInvalidHostPort} {
 		if errors.Is(err, prohibited) {
-			return errors.New("the host has an address that is not public")
+			return errNotPublic
 		}
 	}
 	return fmt.Errorf("%w: %w", ErrDown, err)
