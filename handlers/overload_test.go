@@ -13,6 +13,7 @@ import (
 	"signet/handlers"
 	"signet/internal/admission"
 	"signet/internal/test/authtest"
+	"signet/internal/test/clientdoc"
 	"signet/users"
 )
 
@@ -21,11 +22,11 @@ func narrow(t *testing.T) (*authtest.Server, *admission.Classes) {
 	t.Helper()
 	c := &admission.Classes{}
 	for name, class := range map[string]**admission.Class{
-		"revoke": &c.Revoke, "refresh": &c.Refresh, "introspect": &c.Introspect, "code": &c.Code, "pages": &c.Pages, "login": &c.Login, "register": &c.Register, "mcp": &c.MCP,
+		"revoke": &c.Revoke, "refresh": &c.Refresh, "introspect": &c.Introspect, "code": &c.Code, "pages": &c.Pages, "login": &c.Login, "register": &c.Register, "documents": &c.Documents, "mcp": &c.MCP,
 	} {
 		*class = admission.NewClass(name, 1)
 	}
-	return authtest.New(t, func(cfg *authtest.Config) {
+	return authtest.New(t, fetching, func(cfg *authtest.Config) {
 		cfg.Change = func(o *handlers.Options) {
 			o.Admission = c
 			o.ChangePassword = func(context.Context, string, string, string) (users.User, error) {
@@ -65,6 +66,7 @@ func TestOverloadOfOneClassLeavesTheOthers(t *testing.T) {
 	b := s.NewBrowser()
 	page := b.Get(t, s.AuthorizeURL(s.PUB))
 	_, hidden := page.Form(t)
+	h, documents := clientdoc.NewHost(t), 0
 	registration := `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none"}`
 
 	requests := []struct {
@@ -86,6 +88,10 @@ func TestOverloadOfOneClassLeavesTheOthers(t *testing.T) {
 			return b.Submit(t, page, set("username", "alice", "password", "wrong"))
 		}},
 		{"register", classes.Register, nil, false, func() *authtest.Response { return s.Post(t, "/register", "application/json", registration) }},
+		{"document", classes.Documents, classes.Pages, false, func() *authtest.Response {
+			documents++ // another one each time, because a document is kept
+			return s.NewBrowser().Get(t, s.AuthorizeURL(documentClient(t, h, fmt.Sprintf("/%d.json", documents), nil)))
+		}},
 		{"introspect", classes.Introspect, nil, false, func() *authtest.Response { return s.Introspect(t, s.PUB, tok.Access) }},
 		{"userinfo", classes.Introspect, nil, false, func() *authtest.Response {
 			return s.Do(t, request("GET", authtest.Issuer+"/userinfo", "", "Authorization", "Bearer "+tok.Access))

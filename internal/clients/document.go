@@ -53,7 +53,7 @@ func newDocuments(o *Options) (*documents, error) {
 		d.cached = fetch.NewCache(o.Fetcher, maxDocument, d.parse)
 	}
 	for _, path := range o.Pinned {
-		live, err := durable.Follow(path, durable.Access{Public: true}, maxDocument, known{}, d.parsePinned)
+		live, err := durable.Follow(path, durable.Access{Public: true}, maxDocument, known{}, func(text []byte) (known, error) { return d.parsePinned(path, text) })
 		if err != nil {
 			return nil, err
 		}
@@ -109,16 +109,22 @@ func (d *documents) held(url string) bool {
 	return d.cached.Held(url)
 }
 
-func (d *documents) parsePinned(text []byte) (known, error) {
+// parsePinned reads the document in the file at path, which says itself whose it is.
+func (d *documents) parsePinned(path string, text []byte) (k known, err error) {
 	members, err := readMembers(text)
-	if err != nil {
-		return known{}, err
-	}
 	id := ""
-	if json.Unmarshal(members["client_id"], &id) != nil || !isDocumentURL(id) {
-		return known{}, errors.New("client_id is not the URL of the document")
+	switch {
+	case err != nil:
+		err = errors.New(oauth.AsError(err).Description)
+	case json.Unmarshal(members["client_id"], &id) != nil || !isDocumentURL(id):
+		err = errors.New("client_id is not the URL of the document")
+	default:
+		k, err = d.parse(id, text)
 	}
-	return d.parse(id, text)
+	if err != nil {
+		return known{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return k, nil
 }
 
 // parse reads the document of the client url. Display members other than the name are

@@ -1,0 +1,220 @@
+package handlers_test
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+	"testing"
+
+	"signet/handlers"
+	"signet/internal/admission"
+	"signet/internal/fetch"
+	"signet/internal/test/authtest"
+	"signet/internal/test/clientdoc"
+)
+
+// fetching makes the server fetch documents from loopback ports.
+func fetching(c *authtest.Config) { c.Fetcher = fetch.New(fetch.Options{Loopback: true}) }
+
+const appRedirect = "https://app.test/cb"
+
+func documentClient(t *testing.T, h *clientdoc.Host, path string, more map[string]any) authtest.Client {
+	t.Helper()
+	return authtest.Client{ID: h.Client(t, path, more), RedirectURI: appRedirect}
+}
+
+func TestClientOfADocumentLogsInAndRefreshes(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	c := documentClient(t, h, "/m.json", map[string]any{"client_name": "Claimed <b>name</b>"})
+	page := s.NewBrowser().SignIn(t, "alice", c)
+	host := strings.TrimPrefix(h.URL, "http://")
+	for _, want := range []string{"Claimed &lt;b&gt;name&lt;/b&gt;", "unverified", "Application from", host, "app.test"} {
+		if !strings.Contains(page.Body, want) {
+			t.Errorf("the page does not show %s: %s", want, text(page))
+		}
+	}
+	tok := s.Tokens(t, "alice", c)
+	if claims, err := s.Verifier.Verify(t.Context(), tok.Access); err != nil || claims.ClientID != c.ID {
+		t.Errorf("%v, %v", claims, err)
+	}
+	tok = s.Refresh(t, c, tok.Refresh).Tokens(t)
+	// As go-sdk does: Basic with the encoded URL and no secret, no client_id in the body.
+	r := request("POST", authtest.Issuer+"/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.Refresh}}.Encode(), "Content-Type", formType,
+		"Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(c.ID)+":")))
+	s.Do(t, r).Tokens(t)
+	if n := h.Fetched("/m.json"); n != 1 {
+		t.Errorf("%d fetches, want 1", n)
+	}
+	if m := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t); m["client_id_metadata_document_supported"] != true {
+		t.Error("the metadata does not say that documents are fetched")
+	}
+}
+
+func TestDocumentThatCannotBeUsedIsAnErrorPage_I05(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	missing := authtest.Client{ID: h.URL + "/missing.json", RedirectURI: appRedirect}
+	for name, c := range map[string]authtest.Client{
+		"not there": missing, "wrong": documentClient(t, h, "/wrong.json", map[string]any{"client_id": "x"}), "never fetched": {ID: "https://10.0.0.1/m.json", RedirectURI: appRedirect},
+		"with a fragment": {ID: h.URL + "/m.json#x", RedirectURI: appRedirect},
+	} {
+		page := s.NewBrowser().Get(t, s.AuthorizeURL(c))
+		wantPage(t, page, 400)
+		if !strings.Contains(text(page), "description of the application at "+c.ID) {
+			t.Errorf("%s: the page does not say why: %s", name, text(page))
+		}
+		wantError(t, s.Refresh(t, c, "x"), 401, "invalid_client")
+	}
+	other := documentClient(t, h, "/m.json", nil)
+	other.RedirectURI = "https://evil.test/cb"
+	wantPage(t, s.NewBrowser().Get(t, s.AuthorizeURL(other)), 400)
+	other.RedirectURI = appRedirect
+	if r := s.NewBrowser().Get(t, s.AuthorizeURL(other, set("response_type", "token"))); r.Header.Get("Location") != "" || r.StatusCode != 400 {
+		t.Errorf("an error before the login is redirected to a client that anybody can name: %d %s", r.StatusCode, r.Header.Get("Location"))
+	}
+}
+
+func TestOutageOfTheHostSpendsNothing(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	c := documentClient(t, h, "/m.json", nil)
+	code, tok := s.Code(t, "alice", c), s.Tokens(t, "alice", c)
+	h.Down(true)
+	wantError(t, s.Introspect(t, s.CONF, tok.Access), 200, "")
+	s.Refresh(t, c, tok.Refresh).Tokens(t) // the document is at hand
+	s.Restart(t)
+	wantBusy(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)))
+	wantBusy(t, s.Redeem(t, c, code))
+	h.Down(false)
+	s.Restart(t)
+	s.Redeem(t, c, code).Tokens(t)
+}
+
+func TestChangedDocumentForgetsTheConsent_I08(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	c := documentClient(t, h, "/m.json", nil)
+	b := s.NewBrowser()
+	tok := s.Redeem(t, c, b.Code(t, "alice", c)).Tokens(t)
+	asks := func() bool {
+		t.Helper()
+		r := b.Get(t, s.AuthorizeURL(c))
+		if r.Sent().Get("code") == "" && !strings.Contains(r.Body, `value="approve"`) {
+			t.Fatalf("neither code nor consent page: %d %s", r.StatusCode, text(r))
+		}
+		return r.Sent().Get("code") == ""
+	}
+	if asks() {
+		t.Error("the same again asks again")
+	}
+	documentClient(t, h, "/m.json", map[string]any{"client_name": "Another name"})
+	s.Restart(t)
+	if asks() {
+		t.Error("another name asks again")
+	}
+	for name, more := range map[string]map[string]any{
+		"a further redirect URI": {"redirect_uris": []string{appRedirect, "https://other.test/cb"}}, "keys": {"jwks": clientdoc.Set(t, clientdoc.NewKey(t, "a"))},
+	} {
+		documentClient(t, h, "/m.json", more)
+		s.Restart(t)
+		if !asks() {
+			t.Errorf("%s: the earlier consent counts", name)
+		}
+	}
+	page := b.Get(t, s.AuthorizeURL(c))
+	documentClient(t, h, "/m.json", map[string]any{"redirect_uris": []string{"https://other.test/cb"}})
+	s.Restart(t)
+	wantPage(t, b.Submit(t, page, set("decision", "approve")), 400)
+	wantPage(t, b.Get(t, s.AuthorizeURL(c)), 400)
+	s.Refresh(t, c, tok.Refresh).Tokens(t)
+}
+
+func TestClientWithKeysAuthenticatesAtEveryEndpoint_D14(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	key := clientdoc.NewKey(t, "a")
+	c := documentClient(t, h, "/m.json", map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks": clientdoc.Set(t, key)})
+	assertion := func(k *clientdoc.Key) edit {
+		return set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_assertion", k.Assertion(t, c.ID, authtest.Issuer, nil))
+	}
+	post := func(path string, form url.Values, edits ...edit) *authtest.Response {
+		t.Helper()
+		for _, e := range edits {
+			e(form)
+		}
+		return s.Do(t, request("POST", authtest.Issuer+path, form.Encode(), "Content-Type", formType))
+	}
+	code := s.Code(t, "alice", c)
+	wantError(t, s.Redeem(t, c, code), 401, "invalid_client")
+	wantError(t, s.Redeem(t, c, code, assertion(clientdoc.NewKey(t, "a"))), 401, "invalid_client")
+	once := assertion(key)
+	tok := s.Redeem(t, c, code, once).Tokens(t) // the refusals have not spent the code
+	refresh := func(edits ...edit) *authtest.Response {
+		return post("/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.Refresh}}, edits...)
+	}
+	wantError(t, refresh(once), 401, "invalid_client")
+	tok = refresh(assertion(key)).Tokens(t) // without client_id: the assertion names the client
+	if r := post("/introspect", url.Values{"token": {tok.Access}}, assertion(key)); r.JSON(t)["active"] != true {
+		t.Errorf("introspection: %s", r.Body)
+	}
+	if r := post("/revoke", url.Values{"token": {tok.Refresh}}, assertion(key)); r.StatusCode != 200 {
+		t.Errorf("revocation: %s", r.Body)
+	}
+	wantError(t, refresh(assertion(key)), 400, "invalid_grant")
+}
+
+// What strangers make the server fetch is limited by address, and what is at hand does not
+// count.
+func TestFetchesAreLimitedByAddress_I07(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching, func(c *authtest.Config) { c.Limits.Documents = 2 })
+	known := documentClient(t, h, "/known.json", nil)
+	b := s.NewBrowser()
+	wantLogin(t, b.Get(t, s.AuthorizeURL(known)))
+	wantPage(t, b.Get(t, s.AuthorizeURL(authtest.Client{ID: h.URL + "/1.json", RedirectURI: appRedirect})), 400)
+	wantPage(t, b.Get(t, s.AuthorizeURL(authtest.Client{ID: h.URL + "/2.json", RedirectURI: appRedirect})), 429)
+	wantError(t, s.Refresh(t, authtest.Client{ID: h.URL + "/2.json"}, "x"), 429, "temporarily_unavailable")
+	wantLogin(t, b.Get(t, s.AuthorizeURL(known)))
+	s.Tokens(t, "alice", known)
+	if h.Fetched("/2.json") != 0 {
+		t.Error("fetched over the limit")
+	}
+}
+
+// Requests that wait for a document use slots of their own.
+func TestRequestsThatWaitForADocumentTakeNoSlotOfOthers(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	classes := admission.New()
+	classes.Documents = admission.NewClass("documents", 1)
+	s := authtest.New(t, fetching, func(c *authtest.Config) {
+		c.Change = func(o *handlers.Options) { o.Admission = classes }
+	})
+	slot, err := classes.Documents.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := documentClient(t, h, "/m.json", nil)
+	wantBusy(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)))
+	wantBusy(t, s.Refresh(t, c, "x"))
+	wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PUB)))
+	slot.Leave()
+	wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)))
+}
+
+// A document's id stands for all installations of a program: the limit by client does not
+// count them together.
+func TestLimitByClientDoesNotCountADocument(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching, func(c *authtest.Config) { c.Limits.TokensClient = 2 })
+	for _, tt := range []struct {
+		c    authtest.Client
+		last int
+	}{{documentClient(t, h, "/m.json", nil), 200}, {s.PRE, 429}} {
+		tok := s.Tokens(t, "alice", tt.c)
+		tok = s.Refresh(t, tt.c, tok.Refresh).Tokens(t)
+		if r := s.Refresh(t, tt.c, tok.Refresh); r.StatusCode != tt.last {
+			t.Errorf("the third token request of %s: %d, want %d", tt.c.ID, r.StatusCode, tt.last)
+		}
+	}
+}
