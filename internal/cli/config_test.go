@@ -68,6 +68,10 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_KEY_ROTATION=1s":                         "SIGNET_KEY_ROTATION",
 		"SIGNET_TRUSTED_PROXIES=10.0.0.1":                "SIGNET_TRUSTED_PROXIES",
 		"SIGNET_MCP_ORIGINS=https://app.example.com/":    "SIGNET_MCP_ORIGINS",
+		"SIGNET_CLIENT_DOCUMENTS=maybe":                  "SIGNET_CLIENT_DOCUMENTS",
+		"SIGNET_CLIENT_DOCUMENT_HOSTS=https://a.example": "SIGNET_CLIENT_DOCUMENT_HOSTS",
+		"SIGNET_CLIENT_DOCUMENT_HOSTS=intranet":          "SIGNET_CLIENT_DOCUMENT_HOSTS",
+		"SIGNET_CLIENT_DOCUMENT_DENIED_HOSTS=*":          "SIGNET_CLIENT_DOCUMENT_DENIED_HOSTS",
 		"SIGNET_REGISTRATION=closed":                     "SIGNET_REGISTRATION",
 		"SIGNET_REGISTRATION=token":                      "SIGNET_REGISTRATION_TOKEN",
 		"SIGNET_REGISTRATION_TOKEN=0123456789abcdefghij": "SIGNET_REGISTRATION_TOKEN",
@@ -211,7 +215,7 @@ func TestDefaultsAndLimitsReachTheServer(t *testing.T) {
 	for setting, want := range map[string]handlers.Limits{
 		"login=60, register=20": {Login: 60, Register: 20},
 		"login=0":               {Login: -1},
-		"off":                   {Authorize: -1, Login: -1, Register: -1, RegisterAll: -1, WrongSecret: -1, TokensGrant: -1, TokensClient: -1},
+		"off":                   {Authorize: -1, Login: -1, Register: -1, RegisterAll: -1, WrongSecret: -1, TokensGrant: -1, TokensClient: -1, Documents: -1},
 	} {
 		c, err := readConfig([]string{"SIGNET_LIMITS=" + setting})
 		if err != nil {
