@@ -29,7 +29,7 @@ func TestClientOfADocumentLogsInAndRefreshes(t *testing.T) {
 	c := documentClient(t, h, "/m.json", map[string]any{"client_name": "Claimed <b>name</b>"})
 	page := s.NewBrowser().SignIn(t, "alice", c)
 	host := strings.TrimPrefix(h.URL, "http://")
-	for _, want := range []string{"Claimed &lt;b&gt;name&lt;/b&gt;", "unverified", "Application from", host, "app.test"} {
+	for _, want := range []string{"Claimed &lt;b&gt;name&lt;/b&gt;", "unverified", "Application from", host, "It is certain only that its description comes from", "app.test"} {
 		if !strings.Contains(page.Body, want) {
 			t.Errorf("the page does not show %s: %s", want, text(page))
 		}
@@ -84,8 +84,16 @@ func TestOutageOfTheHostSpendsNothing(t *testing.T) {
 	wantError(t, s.Introspect(t, s.CONF, tok.Access), 200, "")
 	s.Refresh(t, c, tok.Refresh).Tokens(t) // the document is at hand
 	s.Restart(t)
-	wantBusy(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)))
-	wantBusy(t, s.Redeem(t, c, code))
+	page := s.NewBrowser().Get(t, s.AuthorizeURL(c))
+	wantBusy(t, page)
+	if !strings.Contains(text(page), c.ID+" cannot be fetched now") {
+		t.Errorf("the page does not say what is missing: %s", text(page))
+	}
+	r := s.Redeem(t, c, code)
+	wantBusy(t, r)
+	if !strings.Contains(r.JSON(t)["error_description"].(string), c.ID+" cannot be fetched now") {
+		t.Errorf("the answer does not say what is missing: %s", r.Body)
+	}
 	h.Down(false)
 	s.Restart(t)
 	s.Redeem(t, c, code).Tokens(t)

@@ -35,7 +35,10 @@ func errorPage(e *oauth.Error, err error) page {
 	case status == http.StatusTooManyRequests:
 		data.Kind = "many"
 	case status == http.StatusServiceUnavailable:
-		data.Kind, data.Description = "busy", ""
+		data.Kind = "busy"
+		if outage := (*clients.OutageError)(nil); !errors.As(err, &outage) {
+			data.Description = ""
+		}
 	case status >= 500:
 		data.Kind, data.Description = "failed", ""
 	default:

@@ -19,6 +19,7 @@ import (
 
 	"signet/handlers/pages"
 	"signet/internal/admission"
+	"signet/internal/clients"
 	"signet/internal/oauth"
 )
 
@@ -432,6 +433,10 @@ func usedBasic(r *http.Request) bool {
 // unavailable is the answer if a part that has to be asked cannot tell. Clients keep
 // their tokens with this code, which they do not with invalid_grant.
 func unavailable(cause error) error {
+	var outage *clients.OutageError
+	if errors.As(cause, &outage) {
+		return oauth.Errorf(oauth.TemporarilyUnavailable, "the description of the application at %s cannot be fetched now: try again in a moment", outage.URL).Because(cause)
+	}
 	return oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause)
 }
 

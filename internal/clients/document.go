@@ -34,6 +34,18 @@ func (e *DocumentError) Error() string { return "metadata document of the client
 // Unwrap returns ErrUnknown and the reason.
 func (e *DocumentError) Unwrap() []error { return []error{ErrUnknown, e.Reason} }
 
+// OutageError is the error of a document that cannot be had now, which says nothing about
+// the client.
+type OutageError struct {
+	URL    string
+	Reason error
+}
+
+func (e *OutageError) Error() string { return "metadata document of the client: " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *OutageError) Unwrap() error { return e.Reason }
+
 // documents are the clients whose id is the URL of their metadata.
 type documents struct {
 	o      *Options
@@ -75,8 +87,11 @@ func (d *documents) find(ctx context.Context, url string) (known, error) {
 		return known{}, &DocumentError{url, errors.New("clients whose id is a URL are turned off")}
 	}
 	k, err := d.cached.Get(ctx, url)
-	if err == nil || isOutage(err) {
-		return k, err
+	switch {
+	case err == nil:
+		return k, nil
+	case isOutage(err):
+		return known{}, &OutageError{url, err}
 	}
 	return known{}, &DocumentError{url, err}
 }
