@@ -5,10 +5,13 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"signet/handlers"
 	"signet/internal/admission"
+	"signet/internal/denylist"
 	"signet/internal/fetch"
+	"signet/internal/seal"
 	"signet/internal/test/authtest"
 	"signet/internal/test/clientdoc"
 )
@@ -170,6 +173,20 @@ func TestClientWithKeysAuthenticatesAtEveryEndpoint_D14(t *testing.T) {
 		t.Errorf("revocation: %s", r.Body)
 	}
 	wantError(t, refresh(assertion(key)), 400, "invalid_grant")
+}
+
+func TestBlockedClientOfADocumentIsNotFetched(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	c := documentClient(t, h, "/m.json", nil)
+	if err := s.Denylist.Block(t.Context(), denylist.BlockedClient{Hash: seal.ClientHash(c.ID), ID: c.ID, At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	wantPage(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)), 400)
+	wantError(t, s.Refresh(t, c, "x"), 401, "invalid_client")
+	if n := h.Fetched("/m.json"); n != 0 {
+		t.Errorf("%d fetches", n)
+	}
 }
 
 // What strangers make the server fetch is limited by address, and what is at hand does not
