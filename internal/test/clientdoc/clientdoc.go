@@ -23,7 +23,6 @@ type Host struct {
 	mu      sync.Mutex
 	bodies  map[string][]byte
 	down    bool
-	maxAge  string
 	fetched map[string]int
 }
 
