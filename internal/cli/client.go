@@ -60,7 +60,10 @@ func clientAddCommand(p Process) *cobra.Command {
 					return wrongUse{errors.New("more than one line on stdin")}
 				}
 			}
-			if keysFile != "" {
+			if cmd.Flags().Changed("jwks-uri") && spec.JWKSURI == "" { // an empty variable of a script
+				return wrongUse{errors.New("--jwks-uri is empty")}
+			}
+			if cmd.Flags().Changed("jwks") {
 				if spec.JWKS, err = readKeySet(keysFile); err != nil {
 					return err
 				}
