@@ -16,20 +16,33 @@ func SDKLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandle
 	return SDKLoginOver(t, http.DefaultTransport, name, password)
 }
 
+// SDKLoginOver is SDKLogin over another transport.
 func SDKLoginOver(t *testing.T, transport http.RoundTripper, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
-	const redirectURI = "http://127.0.0.1:9/callback"
-	h, err := auth.NewAuthorizationCodeHandler(&auth.AuthorizationCodeHandlerConfig{
-		RedirectURL: redirectURI,
-		Client:      &http.Client{Transport: transport},
+	return sdkLogin(t, transport, name, password, &auth.AuthorizationCodeHandlerConfig{
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
-			ClientName: "go-sdk", RedirectURIs: []string{redirectURI}, GrantTypes: []string{"authorization_code", "refresh_token"},
+			ClientName: "go-sdk", RedirectURIs: []string{RedirectURI}, GrantTypes: []string{"authorization_code", "refresh_token"},
 		}},
-		AuthorizationCodeFetcher: func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
-			back := SignInOver(t, transport, args.URL, name, password).Query()
-			return &auth.AuthorizationResult{Code: back.Get("code"), State: back.Get("state"), Iss: back.Get("iss")}, nil
-		},
 	})
+}
+
+// SDKLoginByDocument is SDKLogin for a client whose id is the URL of its metadata document.
+func SDKLoginByDocument(t *testing.T, document, name, password string) *auth.AuthorizationCodeHandler {
+	t.Helper()
+	return sdkLogin(t, http.DefaultTransport, name, password, &auth.AuthorizationCodeHandlerConfig{
+		ClientIDMetadataDocumentConfig: &auth.ClientIDMetadataDocumentConfig{URL: document},
+	})
+}
+
+// sdkLogin completes a configuration that says how the client registers.
+func sdkLogin(t *testing.T, transport http.RoundTripper, name, password string, cfg *auth.AuthorizationCodeHandlerConfig) *auth.AuthorizationCodeHandler {
+	t.Helper()
+	cfg.RedirectURL, cfg.Client = RedirectURI, &http.Client{Transport: transport}
+	cfg.AuthorizationCodeFetcher = func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
+		back := SignInOver(t, transport, args.URL, name, password).Query()
+		return &auth.AuthorizationResult{Code: back.Get("code"), State: back.Get("state"), Iss: back.Get("iss")}, nil
+	}
+	h, err := auth.NewAuthorizationCodeHandler(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

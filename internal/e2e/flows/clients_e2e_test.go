@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"signet/internal/e2e"
 	"signet/internal/test/npm"
 )
@@ -23,19 +25,31 @@ type site struct {
 	endpoint string
 }
 
-func startSite(t *testing.T) *site {
+// startSite starts a site for clients from npm. settings are more variables.
+func startSite(t *testing.T, settings ...string) *site {
 	t.Helper()
 	npm.Node(t) // skips before anything is built
+	return newSite(t, settings...)
+}
+
+func newSite(t *testing.T, settings ...string) *site {
+	t.Helper()
 	proxy := e2e.NewProxy(t)
-	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
-	proxy.To(t, d.Issuer)
+	d := e2e.Start(t, append([]string{"SIGNET_ISSUER=" + proxy.URL}, settings...), "--demo")
+	proxy.To(t, d.URL())
 	return &site{d, proxy, proxy.URL + "/mcp"}
 }
 
-// sdkClient is a client of the TypeScript SDK, behind internal/test/npm/driver.mjs.
-type sdkClient struct {
+// driven is a client behind one of the scripts of internal/test/npm, which answer each
+// command by a line.
+type driven struct {
 	*npm.Process
-	t      *testing.T
+	t *testing.T
+}
+
+// sdkClient is a client of the TypeScript SDK, behind driver.mjs.
+type sdkClient struct {
+	driven
 	logins int
 }
 
@@ -61,14 +75,17 @@ type sdkAnswer struct {
 
 func (a sdkAnswer) String() string { return a.raw }
 
-func (c *sdkClient) ask(command sdkCommand) sdkAnswer {
+func (c *driven) ask(command any) sdkAnswer {
 	c.t.Helper()
-	line, _ := json.Marshal(command)
-	c.Send(string(line))
+	text, err := json.Marshal(command)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.Send(string(text))
 	for {
 		line, ok := c.Next()
 		if !ok {
-			c.t.Fatalf("the client ended instead of %s", command.Do)
+			c.t.Fatalf("the client ended instead of %s", text)
 		}
 		answer := sdkAnswer{raw: line.Text}
 		if !line.Stderr && json.Unmarshal([]byte(line.Text), &answer) == nil {
@@ -122,7 +139,24 @@ var typeScripts = []typeScript{
 // connect starts a client, which registers, and lets the person sign in.
 func (ts typeScript) connect(t *testing.T, site *site) *sdkClient {
 	t.Helper()
-	c := &sdkClient{Process: npm.Start(t, t.TempDir(), npm.Driver, ts.version, site.endpoint, ts.era), t: t}
+	return ts.connectAs(t, site, sdkIdentity{})
+}
+
+// sdkIdentity is what a client is that does not register.
+type sdkIdentity struct {
+	Document string           `json:"document,omitempty"` // URL of its metadata
+	Client   string           `json:"client,omitempty"`   // id of a configured client
+	Key      *jose.JSONWebKey `json:"key,omitempty"`      // for private_key_jwt
+}
+
+// connectAs is connect for a client that is known without a registration.
+func (ts typeScript) connectAs(t *testing.T, site *site, as sdkIdentity) *sdkClient {
+	t.Helper()
+	identity, err := json.Marshal(as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &sdkClient{driven: driven{npm.Start(t, t.TempDir(), npm.Driver, ts.version, site.endpoint, ts.era, string(identity)), t}}
 	c.must(sdkCommand{Do: "connect"})
 	// In the background the older protocol asks for a stream of events, which there is
 	// not. A login that it started would spoil the one of the next call.
@@ -324,13 +358,13 @@ func runClient(t *testing.T, home, input, script string, args ...string) (output
 	if input != "" {
 		p.Send(input)
 	}
-	logins = person(t, p, func(npm.Line) bool { return false })
+	logins = signInWhenAsked(t, p, func(npm.Line) bool { return false })
 	return p.Output(), p.Status(), logins
 }
 
-// person reads what a client says until it ends or says what until looks for, and
+// signInWhenAsked reads what a client says until it ends or says what until looks for, and
 // signs in wherever it asks for that.
-func person(t *testing.T, p *npm.Process, until func(npm.Line) bool) (logins int) {
+func signInWhenAsked(t *testing.T, p *npm.Process, until func(npm.Line) bool) (logins int) {
 	t.Helper()
 	for {
 		line, ok := p.Next()
@@ -417,7 +451,7 @@ func TestMCPRemoteSignsInOnce(t *testing.T) {
 	for n := range 2 {
 		p := npm.Start(t, home, filepath.Join(npm.Modules, "mcp-remote/dist/client.js"), site.endpoint, port)
 		connected := false
-		logins := person(t, p, func(line npm.Line) bool {
+		logins := signInWhenAsked(t, p, func(line npm.Line) bool {
 			connected = connected || strings.Contains(line.Text, "Connected successfully!")
 			return connected && strings.Contains(line.Text, "whoami")
 		})
@@ -483,7 +517,7 @@ func (h *host) request(method, params string) string {
 		ID            int
 		Result, Error json.RawMessage
 	}
-	h.logins += person(h.t, h.Process, func(line npm.Line) bool {
+	h.logins += signInWhenAsked(h.t, h.Process, func(line npm.Line) bool {
 		answer.ID = 0
 		return !line.Stderr && json.Unmarshal([]byte(line.Text), &answer) == nil && answer.ID == h.id
 	})

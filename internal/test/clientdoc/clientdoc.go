@@ -3,22 +3,20 @@
 package clientdoc
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 )
 
 // Host serves documents on a loopback port.
 type Host struct {
 	URL string
+	CA  string // file with the certificate of a host of [NewTLSHost]
 
 	mu      sync.Mutex
 	bodies  map[string][]byte
@@ -29,10 +27,28 @@ type Host struct {
 // NewHost starts a host that ends with the test.
 func NewHost(t testing.TB) *Host {
 	t.Helper()
+	return start(t, httptest.NewServer)
+}
+
+// NewTLSHost is NewHost for clients that accept the URL of a document only if it is https.
+// A program trusts the host if SSL_CERT_FILE names its CA.
+func NewTLSHost(t testing.TB) *Host {
+	t.Helper()
+	return start(t, httptest.NewTLSServer)
+}
+
+func start(t testing.TB, serve func(http.Handler) *httptest.Server) *Host {
+	t.Helper()
 	h := &Host{bodies: map[string][]byte{}, fetched: map[string]int{}}
-	s := httptest.NewServer(h)
+	s := serve(h)
 	t.Cleanup(s.Close)
 	h.URL = s.URL
+	if cert := s.Certificate(); cert != nil {
+		h.CA = filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(h.CA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return h
 }
 
@@ -96,62 +112,4 @@ func (h *Host) Fetched(path string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.fetched[path]
-}
-
-// Key is a key pair of a client, for ES256.
-type Key struct {
-	ID      string
-	private *ecdsa.PrivateKey
-}
-
-// NewKey makes a key pair.
-func NewKey(t testing.TB, id string) *Key {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Key{id, k}
-}
-
-// Set returns the JWK Set with the public halves of keys.
-func Set(t testing.TB, keys ...*Key) map[string]any {
-	t.Helper()
-	list := []any{}
-	for _, k := range keys {
-		point, err := k.private.PublicKey.Bytes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, map[string]any{"kty": "EC", "crv": "P-256", "kid": k.ID, "use": "sig", "alg": "ES256", "x": encode(point[1:33]), "y": encode(point[33:])})
-	}
-	return map[string]any{"keys": list}
-}
-
-func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-// Assertion signs an assertion of the client for a minute, with the claims of more in
-// addition.
-func (k *Key) Assertion(t testing.TB, client, audience string, more map[string]any) string {
-	t.Helper()
-	now := time.Now().Unix()
-	claims := map[string]any{"iss": client, "sub": client, "aud": audience, "jti": rand.Text(), "iat": now, "exp": now + 60}
-	for name, v := range more {
-		claims[name] = v
-	}
-	header, err := json.Marshal(map[string]string{"alg": "ES256", "kid": k.ID, "typ": "JWT"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := encode(header) + "." + encode(payload)
-	hash := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, k.private, hash[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text + "." + encode(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
 }

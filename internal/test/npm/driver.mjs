@@ -2,7 +2,11 @@
 // command a line and answers each with a JSON line, so that a test can be the person
 // who signs in.
 //
-//   node driver.mjs v1|v2 URL [legacy|auto]
+//   node driver.mjs v1|v2 URL [legacy|auto [IDENTITY]]
+//
+// IDENTITY says in JSON what the client is, if it does not register: {"document": URL of
+// its metadata} or {"client": id of a configured client}; with a "key", a private JWK, it
+// authenticates by private_key_jwt.
 //
 //   {"do":"connect"}                              {"result":{...}}
 //   {"do":"call","tool":"echo","arguments":{}}    {"authorize":"https://..."}: the person must go there;
@@ -11,10 +15,11 @@
 //   {"do":"finish","back":"http://..."}
 import { createInterface } from 'node:readline';
 
-const [version, target, era = 'legacy'] = process.argv.slice(2);
+const [version, target, era = 'legacy', identity = '{}'] = process.argv.slice(2);
+const { document, client: configured, key } = JSON.parse(identity);
 
 const v1 = version === 'v1';
-const parts = v1 ? ['index', 'streamableHttp', 'auth'].map(file => `@modelcontextprotocol/sdk/client/${file}.js`) : ['@modelcontextprotocol/client'];
+const parts = v1 ? ['index', 'streamableHttp', 'auth', 'auth-extensions'].map(file => `@modelcontextprotocol/sdk/client/${file}.js`) : ['@modelcontextprotocol/client'];
 const sdk = Object.assign({}, ...await Promise.all(parts.map(part => import(part))));
 
 const redirectURI = 'http://127.0.0.1:9/callback'; // nobody listens: the test reads where it is sent
@@ -30,7 +35,7 @@ const provider = {
     token_endpoint_auth_method: 'none',
   },
   state: () => crypto.randomUUID(),
-  clientInformation: () => kept.client,
+  clientInformation: () => kept.client ?? (configured && { client_id: configured, issuer: new URL(target).origin }),
   saveClientInformation: keep('client'),
   tokens: () => kept.tokens,
   saveTokens: keep('tokens'),
@@ -44,6 +49,12 @@ const provider = {
     for (const name of what === 'all' ? ['client', 'tokens', 'verifier', 'discovery'] : [what]) delete kept[name];
   },
 };
+
+if (document) provider.clientMetadataUrl = document;
+if (key) {
+  const id = document ?? configured;
+  provider.addClientAuthentication = sdk.createPrivateKeyJwtAuth({ issuer: id, subject: id, privateKey: key, alg: key.alg });
+}
 
 let client, transport;
 

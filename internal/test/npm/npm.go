@@ -1,4 +1,4 @@
-// Package npm runs MCP clients from npm, the ones that people use, against
+// Package npm runs MCP and OpenID clients from npm, the ones that people use, against
 // a server under test. It starts them, plays the network in between ([Proxy]) and
 // leaves the person who signs in to the test.
 package npm
@@ -20,9 +20,10 @@ import (
 )
 
 // Where things are, seen from the root of the module. Node looks for modules beside
-// the driver, so node_modules there leads to what .ci/setup installed.
+// the scripts, so node_modules there leads to what .ci/setup installed.
 const (
 	Driver    = "internal/test/npm/driver.mjs"
+	Party     = "internal/test/npm/party.mjs"
 	Modules   = "internal/test/npm/node_modules"
 	installed = ".cache/node/installed.json"
 )
@@ -78,7 +79,7 @@ type Line struct {
 	Stderr bool
 }
 
-// Start runs a script below [Modules], or the [Driver], with home as the only place
+// Start runs a script below [Modules], or the [Driver] or the [Party], with home as the only place
 // to keep things in, and no browser.
 func Start(t testing.TB, home, script string, args ...string) *Process {
 	t.Helper()
