@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -54,6 +55,34 @@ func StartScript(t *testing.T, path, base string, settings ...string) {
 		t.Fatal(err)
 	}
 	runExample(t, path, base, exec.Command(node, script), settings...)
+}
+
+// StartPython runs an example in Python, as StartExample does. Where the system's Python
+// lacks a package that it needs the test is skipped, or fails if SIGNET_TEST_ALL is set.
+func StartPython(t *testing.T, path, base string, packages []string, settings ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	script := filepath.Join(dir, filepath.Base(path))
+	if err := os.WriteFile(script, []byte(ReadText(t, path)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runExample(t, path, base, exec.Command(NeedPython(t, packages...), script), settings...)
+}
+
+// NeedPython returns the system's Python, which has the packages.
+func NeedPython(t testing.TB, packages ...string) string {
+	t.Helper()
+	const python = "/usr/bin/python3" // the packages are Debian's
+	check := exec.Command(python, "-c", "import "+strings.Join(packages, ","))
+	check.Dir = t.TempDir()
+	switch err := check.Run(); {
+	case err == nil:
+	case os.Getenv("SIGNET_TEST_ALL") != "":
+		t.Fatalf("%s has no %s, and SIGNET_TEST_ALL lets nothing be skipped", python, strings.Join(packages, ", "))
+	default:
+		t.Skipf("%s has no %s", python, strings.Join(packages, ", "))
+	}
+	return python
 }
 
 func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...string) (dir string) {

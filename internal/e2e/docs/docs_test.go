@@ -30,7 +30,7 @@ var notRun = map[string]string{
 var notChecked = map[string]string{
 	"text":  "output, and what is typed into other programs",
 	"caddy": "Caddy is in no Debian package that can be pinned here",
-	"yaml":  "Traefik is not packaged",
+	"yaml":  "Traefik and Envoy are not packaged",
 	"toml":  "the settings of another program, Codex",
 	"html":  "a template, whose form the server checks at its start",
 }
@@ -108,7 +108,7 @@ func serveBlock(t *testing.T, b e2e.Block) {
 	}
 }
 
-// Go and JavaScript code of the documents stands in an example, which is built and run.
+// Go, JavaScript and Python code of the documents stands in an example, which is built and run.
 func TestCodeOfTheDocumentsStandsInAnExample_Row91(t *testing.T) {
 	files, err := filepath.Glob("examples/*/*.go")
 	if err != nil {
@@ -118,14 +118,18 @@ func TestCodeOfTheDocumentsStandsInAnExample_Row91(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, scripts...)
+	python, err := filepath.Glob("examples/*/*.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = slices.Concat(files, scripts, python)
 	files = append(files, "server/example_test.go")
 	var examples []string
 	for _, f := range files {
 		examples = append(examples, unindent(e2e.ReadText(t, f)))
 	}
 	for _, file := range e2e.Documents(t) {
-		for _, b := range slices.Concat(e2e.Blocks(t, file, "go"), e2e.Blocks(t, file, "js")) {
+		for _, b := range slices.Concat(e2e.Blocks(t, file, "go"), e2e.Blocks(t, file, "js"), e2e.Blocks(t, file, "python")) {
 			if text := unindent(b.Text); !slices.ContainsFunc(examples, func(e string) bool { return strings.Contains(e, text) }) {
 				t.Errorf("%s: this stands in no example as it is:\n%s", b, b.Text)
 			}
@@ -147,7 +151,7 @@ func TestOtherBlocksOfTheDocumentsAreChecked_Row91(t *testing.T) {
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "") {
 			switch b.Lang {
-			case "sh", "go", "js", "nginx": // have tests of their own
+			case "sh", "go", "js", "python", "nginx": // have tests of their own
 			case "json":
 				if !json.Valid([]byte(b.Text)) {
 					t.Errorf("%s: not JSON", b)

@@ -85,6 +85,13 @@ func nginxConfigIn(t *testing.T, dir, blocks, port string, upstreams map[string]
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&temp, "%s_temp_path %s/%s;\n", kind, dir, kind)
 	}
+	if strings.Contains(blocks, "js_import") {
+		user += "\nload_module " + njsModule(t) + ";"
+		r = append(r, "from signet.js", "from "+filepath.Join(dir, "signet.js"), "/var/cache/nginx", dir)
+		if err := os.WriteFile(filepath.Join(dir, "signet.js"), []byte(e2e.ReadText(t, "examples/verifier/signet.js")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	conf := fmt.Sprintf("%s\ndaemon off;\nworker_processes 1;\npid %s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\n%s%s}\n",
 		user, dir, &temp, strings.NewReplacer(r...).Replace(blocks))
 	path = filepath.Join(dir, "nginx.conf")
@@ -92,6 +99,20 @@ func nginxConfigIn(t *testing.T, dir, blocks, port string, upstreams map[string]
 		t.Fatal(err)
 	}
 	return path
+}
+
+// njsModule returns nginx's module for JavaScript. Where it is missing the test is
+// skipped, or fails if SIGNET_TEST_ALL is set.
+func njsModule(t *testing.T) string {
+	t.Helper()
+	const module = "/usr/lib/nginx/modules/ngx_http_js_module.so"
+	if _, err := os.Stat(module); err != nil {
+		if os.Getenv("SIGNET_TEST_ALL") != "" {
+			t.Fatalf("%v, and SIGNET_TEST_ALL lets nothing be skipped", err)
+		}
+		t.Skip(err)
+	}
+	return module
 }
 
 // selfSigned writes a certificate for localhost and its key.
@@ -188,10 +209,12 @@ func TestNginxTakesTheBlocksOfTheDocuments_Row91(t *testing.T) {
 	program := e2e.Need(t, "nginx")
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "nginx") {
-			path, _ := nginxConfig(t, b.Text, e2e.FreePort(t), nil)
-			if out, err := exec.Command(program, "-t", "-c", path, "-p", filepath.Dir(path), "-e", "stderr").CombinedOutput(); err != nil {
-				t.Errorf("%s: %v\n%s", b, err, out)
-			}
+			t.Run(b.String(), func(t *testing.T) {
+				path, _ := nginxConfig(t, b.Text, e2e.FreePort(t), map[string]string{"https://auth.example.com": "https://localhost"})
+				if out, err := exec.Command(program, "-t", "-c", path, "-p", filepath.Dir(path), "-e", "stderr").CombinedOutput(); err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
 		}
 	}
 }

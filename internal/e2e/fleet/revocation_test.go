@@ -1,9 +1,12 @@
 package fleet
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -101,69 +104,168 @@ func TestRevocationReachesReplicas_G04_INV4(t *testing.T) {
 	}
 }
 
-// G04, F11: verifiers that are not ours, in Go and in JavaScript, as docs/verify.md
-// shows them: a token is accepted, refused when the grant has been revoked, and
-// refused still when somebody feeds them the list from before.
+// G04, F11: verifiers of other programs, as docs/verify.md shows them: a token is
+// accepted, refused when the grant has been revoked, and refused still when the verifier
+// gets the list from before.
 func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
-	proxy := e2e.NewProxy(t)
-	resources := map[string]string{}
-	for _, language := range []string{"Go", "JavaScript"} {
-		resources[language] = "http://localhost:" + e2e.FreePort(t) + "/hello"
+	for language, start := range map[string]func(t *testing.T, resource string, settings ...string){
+		"Go": func(t *testing.T, resource string, settings ...string) {
+			e2e.StartExample(t, "verifier", resource, settings...)
+		},
+		"JavaScript": func(t *testing.T, resource string, settings ...string) {
+			e2e.StartScript(t, "examples/verifier/verifier.mjs", resource, settings...)
+		},
+		"Python": func(t *testing.T, resource string, settings ...string) {
+			e2e.StartPython(t, "examples/verifier/verifier.py", resource, []string{"jwt", "cryptography"}, settings...)
+		},
+	} {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			listen := "localhost:" + e2e.FreePort(t)
+			resource := "http://" + listen + "/hello"
+			proxy := e2e.NewProxy(t)
+			d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL, "SIGNET_RESOURCES=" + resource + ",http://localhost:1/other"}, "--demo")
+			proxy.To(t, d.Issuer)
+			d.Issuer = proxy.URL
+			_, before := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+			start(t, resource, "SIGNET_ISSUER="+proxy.URL, "RESOURCE="+resource, "LISTEN="+listen)
+			token := verifies(t, d, resource, before)
+			revokeAndWait(t, d, resource, token)
+			polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
+			replayed := polls()
+			proxy.Instead(func(e e2e.Exchange) (int, string) {
+				if e.Path == "/.well-known/revoked" {
+					return 200, before
+				}
+				return 0, ""
+			})
+			for deadline := time.Now().Add(30 * time.Second); polls() < replayed+2; time.Sleep(50 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the feed is not polled any more")
+				}
+			}
+			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 401 {
+				t.Errorf("after the old feed was replayed: %d, want 401", status)
+			}
+		})
 	}
-	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL, "SIGNET_RESOURCES=" + resources["Go"] + "," + resources["JavaScript"]}, "--demo")
+}
+
+// verifies returns a token that the verifier at resource accepts, after it has refused
+// others, among them the feed.
+func verifies(t *testing.T, d *e2e.Program, resource, feed string) string {
+	t.Helper()
+	token := e2e.TokenFor(t, d, resource, "demo_user", "demo_password")
+	if status, body := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
+		t.Errorf("a good token: %d %s", status, body)
+	}
+	parts := strings.Split(token, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"at+jwt"}`))
+	for name, bad := range map[string]string{
+		"none": "", "a changed token": token[:len(token)-4] + "AAAA", "the feed as a token": feed, "no signature": parts[0] + "." + parts[1] + ".", "alg none": none + "." + parts[1] + ".",
+		"another header": none + "." + parts[1] + "." + parts[2], "not a token": "x", "of another resource": e2e.TokenFor(t, d, "http://localhost:1/other", "demo_user", "demo_password"),
+	} {
+		if status, _ := e2e.Fetch(t, e2e.BearerClient(t, bad), resource); status != 401 {
+			t.Errorf("%s: %d, want 401", name, status)
+		}
+	}
+	return token
+}
+
+// revokeAndWait revokes the grants and waits until the verifier refuses the token.
+func revokeAndWait(t *testing.T, d *e2e.Program, resource, token string) {
+	t.Helper()
+	out, errOut, status := d.Signet("", "grant", "revoke", "--user", "demo_user")
+	if status != 0 {
+		t.Fatalf("grant revoke: %s%s", out, errOut)
+	}
+	e2e.Eventually(t, func() bool { return len(feed(d).Revoked) > 0 }) // the 15 s are the verifier's
+	began := time.Now()
+	for status := 0; status != 401; time.Sleep(20 * time.Millisecond) {
+		if status, _ = e2e.Fetch(t, e2e.BearerClient(t, token), resource); time.Since(began) > 15*time.Second {
+			t.Fatalf("still %d after 15 s", status)
+		}
+	}
+	t.Logf("refused after %s", time.Since(began).Round(10*time.Millisecond))
+}
+
+// The nginx of docs/verify.md refuses what it should, learns of a revocation, and lets a
+// verified request through with its user.
+func TestNginxVerifiesTokens_G04(t *testing.T) {
+	e2e.Need(t, "nginx")
+	njsModule(t)
+	list := e2e.Blocks(t, "docs/verify.md", "nginx")
+	if len(list) != 1 {
+		t.Fatalf("docs/verify.md has %d nginx blocks, want one", len(list))
+	}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "Hello, %s, with the scopes %s.\n", r.Header.Get("X-User"), r.Header.Get("X-Scope"))
+	}))
+	t.Cleanup(api.Close)
+	const audience = "https://api.example.com/hello"
+	proxy := e2e.NewProxy(t)
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL, "SIGNET_RESOURCES=" + audience + ",http://localhost:1/other"}, "--demo")
 	proxy.To(t, d.Issuer)
 	d.Issuer = proxy.URL
-	_, before := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
-	tokens := map[string]string{}
-	for language, resource := range resources {
-		base := strings.TrimSuffix(resource, "/hello")
-		settings := []string{"SIGNET_ISSUER=" + proxy.URL, "RESOURCE=" + resource, "LISTEN=" + strings.TrimPrefix(base, "http://")}
-		if language == "Go" {
-			e2e.StartExample(t, "verifier", resource, settings...)
-		} else {
-			e2e.StartScript(t, "examples/verifier/verifier.mjs", resource, settings...)
+	_, feed := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
+	n := startNginx(t, list[0].Text, e2e.FreePort(t), map[string]string{"https://auth.example.com": proxy.URL, "http://127.0.0.1:8080": api.URL})
+	call := func(token string, more ...string) (int, string, http.Header) {
+		r, err := http.NewRequest("GET", n.url+"/hello", nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		tokens[language] = e2e.TokenFor(t, d, resource, "demo_user", "demo_password")
-		if status, body := e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
-			t.Errorf("%s: before: %d %s", language, status, body)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
 		}
-		for name, bad := range map[string]string{"a changed token": tokens[language][:len(tokens[language])-4] + "AAAA", "the feed as a token": before} {
-			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, bad), resource); status != 401 {
-				t.Errorf("%s: %s: %d, want 401", language, name, status)
-			}
+		for _, name := range more {
+			r.Header.Set(name, "evil")
+		}
+		resp, err := (&http.Client{Transport: n.transport, Timeout: 20 * time.Second}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(body), resp.Header
+	}
+	token := e2e.TokenFor(t, d, audience, "demo_user", "demo_password")
+	if status, body, _ := call(token, "X-User", "X-Scope"); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
+		t.Errorf("a good token: %d %s", status, body)
+	}
+	parts := strings.Split(token, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"at+jwt"}`))
+	for name, bad := range map[string]string{
+		"none": "", "a changed token": token[:len(token)-4] + "AAAA", "a changed claim": parts[0] + "." + parts[1][:len(parts[1])-4] + "AAAA." + parts[2], "the feed as a token": feed, "alg none": none + "." + parts[1] + ".", "not a token": "x",
+		"a short signature": parts[0] + "." + parts[1] + ".AAAA", "of another resource": e2e.TokenFor(t, d, "http://localhost:1/other", "demo_user", "demo_password"),
+	} {
+		if status, _, h := call(bad); status != 401 || !strings.HasPrefix(h.Get("WWW-Authenticate"), "Bearer") {
+			t.Errorf("%s: %d %v, want 401", name, status, h)
+		}
+	}
+	if status, _, _ := call(token); status != 200 {
+		t.Errorf("the good token, again: %d", status)
+	}
+	for _, path := range []string{"/_signet/keys", "/_signet/revoked"} {
+		resp, err := (&http.Client{Transport: n.transport}).Get(n.url + path)
+		if err != nil || resp.StatusCode != 404 {
+			t.Errorf("%s from outside: %v, %v, want 404", path, resp, err)
+		}
+	}
+	for _, seen := range proxy.Exchanges("/.well-known/revoked") {
+		if seen.Header.Get("Authorization") != "" {
+			t.Error("the issuer gets the caller's token")
 		}
 	}
 	out, errOut, status := d.Signet("", "grant", "revoke", "--user", "demo_user")
 	if status != 0 {
 		t.Fatalf("grant revoke: %s%s", out, errOut)
 	}
-	e2e.Eventually(t, func() bool { return len(feed(d).Revoked) > 0 }) // the 15 s are the verifiers'
-	began := time.Now()
-	for language, resource := range resources {
-		for status := 0; status != 401; time.Sleep(20 * time.Millisecond) {
-			if status, _ = e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); time.Since(began) > 15*time.Second {
-				t.Fatalf("%s: still %d after 15 s", language, status)
-			}
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if status, _, _ = call(token); status == 401 {
+			break
 		}
-	}
-	t.Logf("both refused it after %s", time.Since(began).Round(10*time.Millisecond))
-	// Both polls come from one proxy: each of the two has polled once more when it has seen three.
-	polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
-	replayed := polls()
-	proxy.Instead(func(e e2e.Exchange) (int, string) {
-		if e.Path == "/.well-known/revoked" {
-			return 200, before
-		}
-		return 0, ""
-	})
-	for deadline := time.Now().Add(30 * time.Second); polls() < replayed+3; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the feed is not polled any more")
-		}
-	}
-	for language, resource := range resources {
-		if status, _ := e2e.Fetch(t, e2e.BearerClient(t, tokens[language]), resource); status != 401 {
-			t.Errorf("%s: after the old feed was replayed: %d, want 401", language, status)
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("still %d after 20 s", status)
 		}
 	}
 }
