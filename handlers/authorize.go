@@ -216,6 +216,9 @@ func (e *endpoints) scope(requested string, client *clients.Client) ([]string, e
 // defaultScope is the scope of a request that names none: all that the client may have,
 // except the standard scopes, which change the answer and so must be requested.
 func (e *endpoints) defaultScope(client *clients.Client) []string {
+	if len(client.DefaultScopes) > 0 {
+		return client.DefaultScopes
+	}
 	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(standardScopes, name) })
 	switch {
 	case len(scope) > 0:
@@ -312,8 +315,9 @@ func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login,
 		}
 		return redirect{to: to, cookies: set}, nil
 	case prompts(tx, "none"):
+		// The user is signed in, but has done nothing for this client.
 		err := oauth.Errorf(oauth.ConsentRequired, "the user has to consent")
-		return nil, e.refuse(client, tx, true, err)
+		return nil, e.refuse(client, tx, false, err)
 	}
 	return e.toPage("/consent", tx, set)
 }

@@ -412,5 +412,9 @@ func TestPromptAndMaxAgeAreObeyed(t *testing.T) {
 		t.Errorf("max_age=3600: %s", text(r))
 	}
 	wantRedirect(t, b.Get(t, s.AuthorizeURL(s.PRE, set("prompt", "none", "scope", "mcp:write"))), s.PRE.RedirectURI, "consent_required", "S")
-	wantRedirect(t, b.Get(t, s.AuthorizeURL(s.PUB, set("prompt", "none"))), s.PUB.RedirectURI, "consent_required", "S")
+	wantRedirect(t, b.Get(t, s.AuthorizeURL(s.NAT, set("prompt", "none"))), s.NAT.RedirectURI, "consent_required", "S")
+	// Nobody vouches for a client that registered itself, and the user has done nothing for it.
+	for _, scope := range []string{"mcp:read", "openid"} {
+		wantPage(t, b.Get(t, s.AuthorizeURL(s.PUB, set("prompt", "none", "scope", scope))), 400)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -78,6 +79,40 @@ func TestIDTokenByDiscovery(t *testing.T) {
 		if _, err := s.Verifier.Verify(ctx, idToken(t, r)); err == nil {
 			t.Error("the id token passes for an access token")
 		}
+	}
+}
+
+// The scopes profile and email add what the source of users knows, to the id token and at
+// userinfo alike, and nothing that a token cannot have.
+func TestProfileAndEmailAddClaims_Row19(t *testing.T) {
+	s := authtest.New(t)
+	change := func(name, email string, updated int64) {
+		s.Users.Change("bob", func(a *authtest.Account) bool { a.DisplayName, a.Email, a.Updated = name, email, updated; return true })
+	}
+	change("Bob B.", "bob@example.com", 1_750_000_000)
+	for scope, want := range map[string]jwt.IDClaims{
+		"openid":               {},
+		"openid email":         {Email: "bob@example.com"},
+		"openid profile":       {Name: "Bob B.", PreferredUsername: "bob", UpdatedAt: 1_750_000_000},
+		"openid profile email": {Name: "Bob B.", PreferredUsername: "bob", UpdatedAt: 1_750_000_000, Email: "bob@example.com"},
+	} {
+		first := s.Redeem(t, s.PUB, s.Code(t, "bob", s.PUB, set("scope", scope)))
+		again := s.Refresh(t, s.PUB, first.Tokens(t).Refresh)
+		for _, r := range []*authtest.Response{first, again} {
+			got := payload(t, idToken(t, r))
+			if got := (jwt.IDClaims{Name: got.Name, PreferredUsername: got.PreferredUsername, UpdatedAt: got.UpdatedAt, Email: got.Email}); got != want {
+				t.Errorf("%s: id token %+v, want %+v", scope, got, want)
+			}
+		}
+		info := userinfo(t, s, "GET", "Authorization", "Bearer "+again.Tokens(t).Access).JSON(t)
+		if got, _ := info["updated_at"].(float64); int64(got) != want.UpdatedAt {
+			t.Errorf("%s: userinfo says updated_at %v", scope, info["updated_at"])
+		}
+	}
+	change(strings.Repeat("x", 20<<10), "bob\xff@example.com", 0) // of a program's own source of users
+	got := payload(t, idToken(t, s.Redeem(t, s.PUB, s.Code(t, "bob", s.PUB, set("scope", "openid profile email")))))
+	if got.Name != "" || got.Email != "" || got.UpdatedAt != 0 || got.PreferredUsername != "bob" {
+		t.Errorf("%.200s", fmt.Sprintf("%+v", got))
 	}
 }
 

@@ -1,12 +1,14 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"signet/internal/admission"
 	"signet/internal/clients"
@@ -200,7 +202,7 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if err := e.checkAgain(ctx, g, now); err != nil {
 		return nil, err
 	}
-	return e.mint(client, g, issuance{g.Scope, code.Nonce, handle}, wall)
+	return e.mint(client, g, issuance{user, g.Scope, code.Nonce, handle}, wall)
 }
 
 var errNoScope = oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
@@ -216,7 +218,7 @@ func (e *endpoints) checkAgain(ctx context.Context, g seal.Grant, now time.Time)
 	case err != nil:
 		return err
 	case e.o.Denylist.Blocked()[g.ClientHash]:
-		err = oauth.Errorf(oauth.InvalidClient, "this client is blocked")
+		err = oauth.Errorf(oauth.InvalidClient, "Invalid client: this client is blocked")
 	default:
 		return nil
 	}
@@ -270,7 +272,7 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if err != nil {
 		return nil, err
 	}
-	return e.mint(client, g, issuance{scope: scope, handle: next}, wall)
+	return e.mint(client, g, issuance{user: user, scope: scope, handle: next}, wall)
 }
 
 var errUserChanged = oauth.Errorf(oauth.InvalidGrant, "the user's account has changed")
@@ -348,6 +350,7 @@ func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Gr
 
 // issuance is the part of a grant that one answer gives to the client.
 type issuance struct {
+	user   users.User
 	scope  []string
 	nonce  string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
 	handle string // the refresh handle, or ""
@@ -368,12 +371,28 @@ func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wa
 	}
 	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expires - wall.Unix(), RefreshToken: what.handle, Scope: scope}
 	if slices.Contains(what.scope, "openid") {
-		response.IDToken, err = e.o.Signer.SignID(jwt.IDClaims{
+		claims := jwt.IDClaims{
 			Issuer: e.o.Issuer, Subject: g.Subject, Audience: client.ID, IssuedAt: wall.Unix(), ExpiresAt: expires,
 			AuthTime: g.AuthTime, Nonce: what.nonce, AccessTokenHash: jwt.AccessTokenHash(access),
-		}, wall)
+		}
+		if u := what.user; slices.Contains(what.scope, "profile") {
+			claims.Name, claims.PreferredUsername, claims.UpdatedAt = claimText(cmp.Or(u.DisplayName, u.Name)), claimText(u.Name), u.Updated
+		}
+		if slices.Contains(what.scope, "email") {
+			claims.Email = claimText(what.user.Email)
+		}
+		response.IDToken, err = e.o.Signer.SignID(claims, wall)
 	}
 	return response, err
+}
+
+// claimText returns a text about the user for a claim, or "" if no token can have it: a program's
+// own source of users may have any text, and the code is spent already.
+func claimText(s string) string {
+	if len(s) > 255 || !utf8.ValidString(s) {
+		return ""
+	}
+	return s
 }
 
 // row is the part of a grant that the denylist stores.

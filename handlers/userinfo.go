@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -19,6 +20,7 @@ type userinfo struct {
 	Name              string `json:"name,omitempty"`
 	PreferredUsername string `json:"preferred_username,omitempty"`
 	Email             string `json:"email,omitempty"`
+	UpdatedAt         int64  `json:"updated_at,omitempty"`
 	Scope             string `json:"scope"`
 }
 
@@ -48,7 +50,8 @@ func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"
 
 // userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). It accepts every
 // access token of this issuer, whatever its audience and scopes. The name is the least
-// that a client learns when a user lets it in; the email address needs the scope email.
+// that a client learns when a user lets it in; the email address needs the scope email, and the
+// time of the last change the scope profile.
 func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	claims, err := e.bearer(r)
 	if err != nil {
@@ -61,12 +64,12 @@ func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, unavailable(err)
 	}
-	info := userinfo{Subject: claims.Subject, Name: user.DisplayName, PreferredUsername: user.Name, Scope: claims.Scope}
-	if info.Name == "" {
-		info.Name = user.Name
-	}
+	info := userinfo{Subject: claims.Subject, Name: cmp.Or(user.DisplayName, user.Name), PreferredUsername: user.Name, Scope: claims.Scope}
 	if slices.Contains(claims.Scopes(), "email") {
 		info.Email = user.Email
+	}
+	if slices.Contains(claims.Scopes(), "profile") {
+		info.UpdatedAt = user.Updated
 	}
 	return info, nil
 }
@@ -91,7 +94,7 @@ func (e *endpoints) verify(ctx context.Context, raw string) (*jwt.Claims, error)
 	case err != nil:
 		return nil, unavailable(err) // a 401 would make clients throw the token away
 	case expired(claims):
-		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token has expired"))
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "Token expired: the access token has expired"))
 	}
 	return claims, nil
 }

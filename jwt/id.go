@@ -5,13 +5,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
 
 // IDClaims are the claims of an id token (OpenID Connect Core §2): the user who signed
-// in, the time, and the client that asked. A client reads other claims about the user at
-// the userinfo endpoint (§5.4). Times are Unix seconds.
+// in, the time, and the client that asked. Times are Unix seconds.
 type IDClaims struct {
 	Issuer          string `json:"iss"`
 	Subject         string `json:"sub"`
@@ -21,6 +21,12 @@ type IDClaims struct {
 	AuthTime        int64  `json:"auth_time,omitempty"` // when the user signed in; 0: not said
 	Nonce           string `json:"nonce,omitempty"`     // of the authorization request; empty: none
 	AccessTokenHash string `json:"at_hash,omitempty"`   // from the function AccessTokenHash
+
+	// What is known about the user, as far as the scopes allow (OpenID Connect Core §5.1, §5.4).
+	Name              string `json:"name,omitempty"`
+	PreferredUsername string `json:"preferred_username,omitempty"`
+	UpdatedAt         int64  `json:"updated_at,omitempty"`
+	Email             string `json:"email,omitempty"`
 }
 
 // SignID mints an id token of c with the key that signs at now. Its typ is JWT, so that
@@ -28,8 +34,9 @@ type IDClaims struct {
 // that are missing, not UTF-8, or whose times are out of order, and for a token longer
 // than [MaxSize].
 func (s *Signer) SignID(c IDClaims, now time.Time) (string, error) {
-	for _, claim := range [...]struct{ name, value string }{{"iss", c.Issuer}, {"sub", c.Subject}, {"aud", c.Audience}, {"nonce", c.Nonce}} {
-		if claim.value == "" && claim.name != "nonce" {
+	for _, claim := range [...]struct{ name, value string }{{"iss", c.Issuer}, {"sub", c.Subject}, {"aud", c.Audience}, {"nonce", c.Nonce}, {"name", c.Name},
+		{"preferred_username", c.PreferredUsername}, {"email", c.Email}} {
+		if claim.value == "" && slices.Contains([]string{"iss", "sub", "aud"}, claim.name) {
 			return "", errors.New("signing an id token: no " + claim.name)
 		}
 		if !utf8.ValidString(claim.value) {

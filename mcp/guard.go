@@ -112,7 +112,7 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, jwt.ErrExpired):
-		return nil, oauth.Errorf(oauth.InvalidToken, "the access token has expired").Because(err)
+		return nil, oauth.Errorf(oauth.InvalidToken, "Token expired: the access token has expired").Because(err)
 	case errors.Is(err, jwt.ErrRevoked):
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token was revoked").Because(err)
 	case errors.Is(err, jwt.ErrInvalid):

@@ -43,7 +43,7 @@ func TestEveryMethodMeetsTheBearerCheckFirst_J01(t *testing.T) {
 		{"a tab", "Bearer a\tb", withError("malformed bearer token")},
 		{"garbage", "Bearer garbage", withError(wrong)},
 		{"bad signature", "Bearer " + good[:len(good)-8] + "AAAAAAAA", withError(wrong)},
-		{"expired", "Bearer " + expired, withError("the access token has expired")},
+		{"expired", "Bearer " + expired, withError("Token expired: the access token has expired")},
 		{"revoked", "Bearer " + w.token(t, func(c *jwt.Claims) { c.GrantID = "gone" }), withError("the access token was revoked")},
 		{"of no grant", "Bearer " + w.token(t, func(c *jwt.Claims) { c.GrantID = "" }), withError("the access token belongs to no grant")},
 		{"bound to a key", "Bearer " + w.token(t, func(c *jwt.Claims) { c.Confirm = &jwt.Confirmation{Thumbprint: strings.Repeat("x", 43)} }), withError(wrong)},

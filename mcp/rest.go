@@ -195,16 +195,17 @@ func (r *recorder) answer() (answer rpcAnswer, ok bool) {
 
 // Connect answers every request with 401 and the places where a login begins, for programs
 // that ask how to log in. Mount it at the path of the endpoint and /connect. It reads the
-// fields Resource, Issuer and Challenge of o.
-func Connect(o Options) http.Handler {
+// fields Resource, Issuer and Challenge of o. registration is the endpoint where clients register;
+// empty: there is none.
+func Connect(o Options, registration string) http.Handler {
 	hint, _ := json.Marshal(struct {
 		Error         string `json:"error"`
 		Description   string `json:"error_description"`
 		Configuration string `json:"oauth_metadata_url"`
-		Registration  string `json:"registration_endpoint"`
+		Registration  string `json:"registration_endpoint,omitempty"`
 	}{
 		"authentication_required", "This MCP server requires OAuth authentication",
-		o.Issuer + "/.well-known/openid-configuration", o.Issuer + "/register",
+		o.Issuer + "/.well-known/openid-configuration", registration,
 	})
 	var none *oauth.Error
 	challenge := none.Challenge(oauth.ResourceMetadataURL(o.Resource), withoutOffline(o.Challenge))

@@ -327,7 +327,7 @@ func FuzzCallTool(f *testing.F) {
 
 func TestConnectSaysWhereALoginBegins_Row05(t *testing.T) {
 	w := newWorld(t)
-	h := mcp.Connect(w.options)
+	h := mcp.Connect(w.options, w.options.Issuer+"/register")
 	for _, header := range []string{"", "Bearer " + w.token(t, nil)} {
 		r := httptest.NewRequest(http.MethodPost, resource+"/connect", nil)
 		r.Host = "evil.example"

@@ -116,7 +116,7 @@ func (s *Server) openUsers() (err error) {
 	s.usersFile.RestAfter(s.classes.Rest)
 	s.users = s.usersFile
 	if s.o.Demo {
-		s.users = demoUsers{s.usersFile}
+		s.users = demoUsers{s.usersFile, demoUser(s.o.Scopes)}
 	}
 	return nil
 }

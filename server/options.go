@@ -219,7 +219,7 @@ func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
 		Fetcher:   fetch.New(fetch.Options{Loopback: o.loopback(), Allow: o.ClientDocuments.Hosts, Deny: o.ClientDocuments.DeniedHosts, Agent: "Signet/" + Version}),
 		Audiences: []string{o.Issuer, o.Issuer + "/token", o.Issuer + "/oauth/token"}}
 	if o.Demo {
-		c.Demo, c.DemoSecrets = demoClients()
+		c.Demo, c.DemoSecrets = demoClients(o.Scopes)
 	}
 	return c
 }

@@ -114,11 +114,20 @@ func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error 
 		}
 		if i == 0 {
 			r.Handle(wellKnown, metadata)
-			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o))
+			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o, s.registrationEndpoint()))
 			r.Handle("/tools/*", withoutWriteDeadline(h.Tools()))
 		}
 	}
 	return nil
+}
+
+// registrationEndpoint is where clients register, or "" if they may not. A replica of role mcp says
+// what its own settings say.
+func (s *Server) registrationEndpoint() string {
+	if s.o.Registration.Off {
+		return ""
+	}
+	return s.o.Issuer + "/register"
 }
 
 func (s *Server) origins() []string {

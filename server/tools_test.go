@@ -145,6 +145,20 @@ func TestConnectHintNamesServedEndpoints_Row05(t *testing.T) {
 	}
 }
 
+// With registration off, nothing names the endpoint.
+func TestConnectHintNamesNoRegistrationThatIsOff_Row05(t *testing.T) {
+	srv := newServer(t, func(o *server.Options) { o.Registration.Off = true })
+	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource", "/"} {
+		if body := get(t, srv, path).Body.String(); strings.Contains(body, "register") {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	got := post(srv, srv.Issuer()+"/mcp/connect", "", "")
+	if got.Code != 401 || strings.Contains(got.Body.String(), "regist") || !strings.Contains(got.Body.String(), "openid-configuration") {
+		t.Errorf("%d %s", got.Code, got.Body)
+	}
+}
+
 func TestScopeHierarchyOptionDecidesAtTools(t *testing.T) {
 	is := newIssuer(t)
 	for _, tt := range []struct {

@@ -2,7 +2,6 @@ package users
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,7 +54,7 @@ func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	r := &record{Name: name, Hash: hash, Email: u.Email, DisplayName: u.DisplayName, Scopes: u.Scopes, Version: rand.Text()}
+	r := &record{Name: name, Hash: hash, Email: u.Email, DisplayName: u.DisplayName, Scopes: u.Scopes, Version: newVersion()}
 	err = f.edit(ctx, lockWait, func(t *table) error {
 		if t.find(name) != nil {
 			return alreadyThere(name)
@@ -78,7 +77,7 @@ func (f *File) Passwd(ctx context.Context, name, password string) error {
 		return err
 	}
 	return f.change(ctx, name, func(r *record) error {
-		r.Hash, r.Version = hash, rand.Text()
+		r.Hash, r.Version = hash, newVersion()
 		return nil
 	})
 }
@@ -109,7 +108,7 @@ func (f *File) ChangePassword(ctx context.Context, subject, old, next string, wo
 		if now.Version != r.Version { // it was changed or disabled meanwhile
 			return ErrInvalid
 		}
-		now.Hash, now.Version = hash, rand.Text()
+		now.Hash, now.Version = hash, newVersion()
 		changed = now.user()
 		return nil
 	})
@@ -131,7 +130,7 @@ func readOnly(err error) error {
 // It returns [ErrUnknown], or [ErrReadOnly] when the file cannot be written.
 func (f *File) SignOut(ctx context.Context, subject string) error {
 	return readOnly(f.change(ctx, subject, func(r *record) error {
-		r.Version = rand.Text()
+		r.Version = newVersion()
 		return nil
 	}))
 }
@@ -160,7 +159,7 @@ func (f *File) SetDisabled(ctx context.Context, name string, disabled bool) erro
 		if r.Disabled == disabled {
 			return errUnchanged
 		}
-		r.Disabled, r.Version = disabled, rand.Text()
+		r.Disabled, r.Version = disabled, newVersion()
 		return nil
 	})
 }

@@ -83,7 +83,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Version = added.Version
+	want.Version, want.Updated = added.Version, added.Updated
 	if len(want.Version) < 16 {
 		t.Errorf("version %q is not random", want.Version)
 	}

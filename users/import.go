@@ -3,7 +3,6 @@ package users
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -296,7 +295,7 @@ func (t *table) putImport(entries []*entry, from string, o ImportOptions) error 
 		if e.Skipped {
 			continue
 		}
-		e.Scopes, e.Version = o.Scopes, rand.Text()
+		e.Scopes, e.Version = o.Scopes, newVersion()
 		r := &record{Name: e.Name, Hash: e.hash, Email: e.Email, DisplayName: e.DisplayName, Scopes: e.Scopes, Disabled: e.Disabled, Version: e.Version}
 		if wrong := t.put(r); wrong != nil {
 			return wrong

@@ -2,13 +2,16 @@ package users
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/alexedwards/argon2id"
@@ -38,7 +41,24 @@ var recordJSON = durable.NewJSON[record]()
 
 // user is the public part of r: everything except the hash.
 func (r *record) user() User {
-	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: slices.Clone(r.Scopes), Version: r.Version}
+	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: slices.Clone(r.Scopes), Version: r.Version, Updated: changedAt(r.Version)}
+}
+
+// randomSize is the length of what rand.Text returns.
+const randomSize = 26
+
+// newVersion makes the version of a user who changes now. The time is a part of it, because an
+// earlier release refuses a line with a member that it does not know.
+func newVersion() string { return fmt.Sprintf("%s.%d", rand.Text(), time.Now().Unix()) }
+
+// changedAt returns the time of a version that newVersion made, or 0.
+func changedAt(version string) int64 {
+	random, text, _ := strings.Cut(version, ".")
+	at, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || at < 0 || len(random) != randomSize { // a version by hand may have any form
+		return 0
+	}
+	return at
 }
 
 // table is the content of a file. lines keeps comments and the order of the lines, so

@@ -1,11 +1,13 @@
 package users_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
@@ -93,6 +95,39 @@ func TestLineEndings(t *testing.T) {
 }
 
 // A line written by hand has no version; then the version changes with the hash.
+// A version has the time of the change in it. Others, of an earlier release or by hand, tell none.
+func TestVersionTellsWhenTheUserChanged(t *testing.T) {
+	f := filepath.Join(t.TempDir(), "users")
+	file, err := users.OpenFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now().Unix()
+	if _, err := file.Add(t.Context(), users.User{Name: "ann"}, "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	u, err := file.Lookup(t.Context(), "ann")
+	if err != nil || u.Updated < begin || u.Updated > time.Now().Unix() {
+		t.Errorf("%+v, %v", u, err)
+	}
+	text, err := os.ReadFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"ABCDEFGH", "x.y", ".", "v.5", "a.-5", "a.1.2", ""} {
+		if err := os.WriteFile(f, bytes.ReplaceAll(text, []byte(u.Version), []byte(version)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := users.OpenFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := again.Lookup(t.Context(), "ann"); err != nil || u.Updated != 0 {
+			t.Errorf("%q: %d, %v", version, u.Updated, err)
+		}
+	}
+}
+
 func TestVersionOfHandWrittenLine(t *testing.T) {
 	version := func(line string) string {
 		t.Helper()

@@ -49,6 +49,7 @@ type User struct {
 	Email       string   // may be empty
 	DisplayName string   // may be empty
 	Scopes      []string // that the user may grant; nil means the server's defaults
+	Updated     int64    // when the account was last changed, in Unix seconds; 0 if that is not known
 	Version     string   // changes with the password and with disabling; empty if the source has no versions
 }
 

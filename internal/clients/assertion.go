@@ -29,7 +29,7 @@ func Claimed(form url.Values) string {
 // be right, also where the client need not send one. Its ID is spent last, so that an
 // assertion that failed a check has changed nothing.
 func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) (*Client, error) {
-	refuse := func(format string, args ...any) error { return oauth.Errorf(oauth.InvalidClient, format, args...) }
+	refuse := func(format string, args ...any) error { return invalid(format, args...) }
 	switch {
 	case usedBasic || form.Get("client_secret") != "":
 		return nil, oauth.Errorf(oauth.InvalidRequest, "more than one method of client authentication") // OAuth 2.1 §2.4
@@ -79,7 +79,7 @@ func (r *Registry) checkAssertion(ctx context.Context, a *jwt.Assertion, k *know
 			return nil
 		}
 		if renew || !errors.Is(err, jwt.ErrUnknownKey) {
-			return oauth.Errorf(oauth.InvalidClient, "client assertion: %v", err)
+			return invalid("client assertion: %v", err)
 		}
 		if *k, err = r.renewed(ctx, k); err != nil {
 			return err
@@ -101,7 +101,7 @@ func (r *Registry) renewed(ctx context.Context, k *known) (known, error) {
 	case err != nil:
 		return *k, keysError(err)
 	case next.keys == nil:
-		return *k, oauth.Errorf(oauth.InvalidClient, "this client has no keys for private_key_jwt")
+		return *k, invalid("this client has no keys for private_key_jwt")
 	}
 	return next, nil
 }
@@ -112,5 +112,5 @@ func keysError(err error) error {
 	if isOutage(err) {
 		return err
 	}
-	return oauth.Errorf(oauth.InvalidClient, "the keys of this client: %v", err)
+	return invalid("the keys of this client: %v", err)
 }

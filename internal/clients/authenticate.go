@@ -53,7 +53,7 @@ func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, us
 	case usedBasic && bodySecret != "":
 		return known{}, nil, oauth.Errorf(oauth.InvalidRequest, "credentials in the header and in the body") // OAuth 2.1 §2.4
 	case !usedBasic && id == "":
-		return known{}, nil, oauth.Errorf(oauth.InvalidClient, "client_id is missing")
+		return known{}, nil, invalid("client_id is missing")
 	case !usedBasic:
 		k, err := r.named(ctx, id)
 		return k, []string{bodySecret}, err
@@ -71,14 +71,14 @@ func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, us
 func (r *Registry) named(ctx context.Context, id string) (known, error) {
 	k, err := r.find(ctx, id)
 	if errors.Is(err, ErrBlocked) {
-		return known{}, oauth.Errorf(oauth.InvalidClient, "this client is blocked")
+		return known{}, invalid("this client is blocked")
 	}
 	var document *DocumentError
 	if errors.As(err, &document) {
-		return known{}, oauth.Errorf(oauth.InvalidClient, "%v", document)
+		return known{}, invalid("%v", document)
 	}
 	if errors.Is(err, ErrUnknown) {
-		return known{}, oauth.Errorf(oauth.InvalidClient, "no such client")
+		return known{}, invalid("no such client")
 	}
 	return k, err
 }
@@ -87,11 +87,11 @@ func (r *Registry) named(ctx context.Context, id string) (known, error) {
 func (k *known) authenticate(secrets []string, usedBasic bool) error {
 	sent, right := secrets[0] != "", false
 	if k.Method == methodKey {
-		return oauth.Errorf(oauth.InvalidClient, "this client has to send an assertion: private_key_jwt")
+		return invalid("this client has to send an assertion: private_key_jwt")
 	}
 	if k.matches == nil {
 		if sent {
-			return oauth.Errorf(oauth.InvalidClient, "this client is public and has no secret")
+			return invalid("this client is public and has no secret")
 		}
 		return nil
 	}
@@ -102,13 +102,19 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 	}
 	switch {
 	case !sent:
-		return oauth.Errorf(oauth.InvalidClient, "this client has to send its secret")
+		return invalid("this client has to send its secret")
 	case k.strict && usedBasic != (k.Method == methodBasic):
-		return oauth.Errorf(oauth.InvalidClient, "this client registered %s", k.Method)
+		return invalid("this client registered %s", k.Method)
 	case !right && k.SecretMayBeWeak():
-		return oauth.Errorf(oauth.InvalidClient, "wrong client secret").Because(ErrWrongSecret)
+		return invalid("wrong client secret").Because(ErrWrongSecret)
 	case !right:
-		return oauth.Errorf(oauth.InvalidClient, "wrong client secret")
+		return invalid("wrong client secret")
 	}
 	return nil
+}
+
+// invalid is an invalid_client. Its text begins with the words that clients of comparable servers
+// look for.
+func invalid(format string, args ...any) *oauth.Error {
+	return oauth.Errorf(oauth.InvalidClient, "Invalid client: "+format, args...)
 }

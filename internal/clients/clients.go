@@ -67,6 +67,8 @@ type Client struct {
 	Issued       int64    // Unix seconds
 	Document     string   // digest of its metadata document, if its id is the URL of one; all installations of a program share such an id
 
+	DefaultScopes []string // that a request without scopes is for; none: Scopes
+
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 }
 

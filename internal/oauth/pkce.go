@@ -37,13 +37,13 @@ func CheckVerifier(verifier, challenge string) error {
 	case verifier == "":
 		return Errorf(InvalidRequest, "code_verifier is required")
 	case len(verifier) < minVerifier || len(verifier) > maxVerifier:
-		return Errorf(InvalidRequest, "code_verifier must have %d to %d characters", minVerifier, maxVerifier)
+		return Errorf(InvalidRequest, "Invalid code_verifier: it must have %d to %d characters", minVerifier, maxVerifier)
 	case strings.ContainsFunc(verifier, reserved):
-		return Errorf(InvalidRequest, "code_verifier has a character that is not allowed")
+		return Errorf(InvalidRequest, "Invalid code_verifier: it has a character that is not allowed")
 	}
 	h := sha256.Sum256([]byte(verifier))
 	if subtle.ConstantTimeCompare([]byte(challengeEncoding.EncodeToString(h[:])), []byte(challenge)) != 1 {
-		return Errorf(InvalidGrant, "code_verifier does not match the code_challenge")
+		return Errorf(InvalidGrant, "Invalid code_verifier: it does not match the code_challenge")
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func Basic(header string) (c BasicCredentials, ok bool, err error) {
 	if !strings.EqualFold(scheme, "Basic") {
 		return c, false, nil
 	}
-	refused := Errorf(InvalidClient, "malformed Basic credentials")
+	refused := Errorf(InvalidClient, "Invalid client: malformed Basic credentials")
 	// DecodeString skips line breaks.
 	if len(encoded) > maxBasic || strings.ContainsAny(encoded, "\r\n") {
 		return c, true, refused

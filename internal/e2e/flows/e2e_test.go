@@ -194,6 +194,46 @@ func TestDemoLeavesNothing_Row07(t *testing.T) {
 	}
 }
 
+// The demo's user and client have the scopes that exist. A request without a scope is for read and
+// write, or for all where neither exists; the client may ask for more.
+func TestDemoHasTheScopesThatExist_Row07(t *testing.T) {
+	for _, c := range []struct {
+		settings                []string
+		byDefault, ask, granted string
+	}{
+		{nil, "read write", "read write admin", "read write admin"},
+		{[]string{"SIGNET_SCOPES=norman.read norman.write", "SIGNET_DEFAULT_SCOPES=norman.read", "SIGNET_SCOPE_HIERARCHY=off"}, "norman.read norman.write", "norman.write", "norman.write"},
+		{[]string{"SIGNET_SCOPES=read tools:run", "SIGNET_DEFAULT_SCOPES=read", "SIGNET_SCOPE_HIERARCHY=off"}, "read", "tools:run profile email", "tools:run profile email"},
+	} {
+		d := e2e.Start(t, c.settings, "--demo")
+		demo := &e2e.Client{Issuer: d.Issuer, RedirectURI: "http://localhost:3000/callback", ID: "demo_client", Secret: "demo_secret"}
+		for ask, want := range map[string]string{"": c.byDefault, c.ask: c.granted} {
+			q := url.Values{"response_type": {"code"}, "client_id": {demo.ID}, "redirect_uri": {demo.RedirectURI}, "code_challenge": {e2e.Challenge()}, "code_challenge_method": {"S256"}}
+			if ask != "" {
+				q.Set("scope", ask)
+			}
+			back := e2e.SignIn(t, d.Issuer+"/oauth/authorize?"+q.Encode(), "demo_user", "demo_password")
+			tok := demo.Exchange(t, back.Query().Get("code"))
+			if tok.Scope != want {
+				t.Errorf("%v: asking for %q gives %q, want %q", c.settings, ask, tok.Scope, want)
+			}
+			if strings.Contains(ask, "email") {
+				r := e2e.CallRequest(d.Issuer+"/userinfo", tok.AccessToken)
+				resp, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				var info map[string]any
+				if err := json.NewDecoder(resp.Body).Decode(&info); err != nil || info["name"] != "demo_user" || info["email"] != "demo_user@example.com" {
+					t.Errorf("userinfo: %v, %v", info, err)
+				}
+			}
+		}
+		d.Stop()
+	}
+}
+
 // No password, code, verifier, handle, token, secret or cookie reaches the log, even
 // at level debug, nor, in clear, the store.
 func TestNoSecretIsInLogOrStore_L11(t *testing.T) {
