@@ -259,7 +259,7 @@ func TestImportAuthelia(t *testing.T) {
 		}
 		list := open(t, path).List()
 		for i := range list {
-			list[i].Version = ""
+			list[i].Version, list[i].Updated = "", 0
 		}
 		want := []users.Account{
 			{User: users.User{Subject: "alice", Name: "alice", Email: "alice@example.com", DisplayName: "Alice A.", Scopes: []string{"read"}}},
