@@ -38,7 +38,7 @@ func (s *Server) openAll(ctx context.Context) error {
 	o := s.clientOptions(ctx)
 	o.Once = s.denylist.Once
 	if s.clients, err = clients.Open(o); err != nil {
-		return err
+		return named("SIGNET_CLIENTS_FILE", err)
 	}
 	s.start(ctx, s.watchFiles)
 	s.start(ctx, s.watchGrants)
@@ -56,7 +56,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	s.start(ctx, func(ctx context.Context) { other <- s.askIssuer(ctx) })
 	data := state.Data{Dir: s.o.DataDir, Secret: s.o.Secret, Store: s.o.Store, GroupMayRead: s.o.GroupMayRead, KeepEpoch: s.o.Rollback == "alarm"}
 	if s.state, err = state.Open(ctx, data, s.o.Log); err != nil {
-		return err
+		return named(s.o.stateVariables(), err)
 	}
 	s.store, s.ring = s.state.Store, s.state.Ring
 	s.start(ctx, s.state.Run)
@@ -76,6 +76,7 @@ func (s *Server) openKeys(ctx context.Context) (err error) {
 			readDir = keys.ReadMounted
 		}
 		s.keys, err = readDir(o.KeysDir, o.Lives.Access, o.Log)
+		err = named("SIGNET_KEYS_DIR", err)
 	} else {
 		s.keys, err = keys.Open(ctx, keys.Options{Store: s.store, Ring: s.ring, Rotation: o.KeyRotation, TokenTTL: o.Lives.Access, Log: o.Log})
 	}
@@ -108,7 +109,10 @@ func (s *Server) openUsers() (err error) {
 		openFile = users.OpenMounted
 	}
 	if s.usersFile, err = openFile(s.o.UsersFile); err != nil {
-		return err
+		return named("SIGNET_USERS_FILE", err)
+	}
+	if len(s.usersFile.List()) == 0 && !s.o.Demo {
+		s.o.Log.Warn("no user can sign in yet: `signet user add NAME` adds one", "file", s.o.UsersFile)
 	}
 	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -207,6 +206,25 @@ func (o *Options) shortenLives() {
 	}
 }
 
+// named returns err with the variable whose value a start failed for, unless it names one.
+func named(variable string, err error) error {
+	if err == nil || strings.HasPrefix(err.Error(), "SIGNET_") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", variable, err)
+}
+
+// stateVariables are the variables of the place that the state is in.
+func (o *Options) stateVariables() string {
+	switch {
+	case store.Locate(o.Store).Shared():
+		return "SIGNET_STORE"
+	case filepath.Dir(o.Store) != filepath.Clean(o.DataDir):
+		return "SIGNET_DATA_DIR, SIGNET_STORE"
+	}
+	return "SIGNET_DATA_DIR"
+}
+
 // loopback reports whether the issuer can be reached from this machine only.
 func (o *Options) loopback() bool {
 	u, err := url.Parse(o.Issuer)
@@ -222,20 +240,4 @@ func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
 		c.Demo, c.DemoSecrets = demoClients(o.Scopes)
 	}
 	return c
-}
-
-// warnings returns what is legal in the settings, but probably a mistake.
-func (o *Options) warnings() []string {
-	var list []string
-	host, err := netip.ParseAddrPort(o.Listen)
-	if err != nil || !o.loopback() {
-		return nil
-	}
-	if !host.Addr().IsLoopback() && o.TLSCert == "" {
-		list = append(list, fmt.Sprintf("listening on %s, beyond this machine, while the issuer %s is loopback: clients elsewhere cannot use it", o.Listen, o.Issuer))
-	}
-	if u, err := url.Parse(o.Issuer); err == nil && o.Role != "mcp" && host.Port() != 0 && u.Port() != strconv.Itoa(int(host.Port())) && len(o.TrustedProxies) == 0 {
-		list = append(list, fmt.Sprintf("listening on %s, while clients are told to go to the issuer %s: unless something there passes requests on, set the issuer", o.Listen, o.Issuer))
-	}
-	return list
 }

@@ -46,7 +46,7 @@ func (s *Server) Listen() (net.Listener, error) {
 	c.SetMultipathTCP(false) // settle cannot filter such sockets
 	l, err := c.Listen(context.Background(), "tcp", s.o.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
+		return nil, fmt.Errorf("SIGNET_LISTEN: listening: %w", err)
 	}
 	return l, nil
 }
@@ -57,6 +57,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	for _, w := range s.o.warnings() {
 		s.o.Log.Warn(w)
 	}
+	s.warnTools(ctx)
 	stopMetrics, err := s.serveMetrics()
 	if err != nil {
 		l.Close()

@@ -241,3 +241,36 @@ func TestHiddenToolsAreNotListed(t *testing.T) {
 		}
 	}
 }
+
+// Settings for tools that have no effect are logged at the start.
+func TestSettingsForToolsWithoutEffectAreLogged(t *testing.T) {
+	log := &safeBuffer{}
+	srv := newServer(t, func(o *server.Options) {
+		o.PublicTools, o.HiddenTools = []string{"greet", "great", "secret"}, []string{"secret", "secrets", "greet"}
+		o.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
+	add := func(name string) {
+		sdk.AddTool(srv.MCP, &sdk.Tool{Name: name}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
+			return nil, nil, nil
+		})
+	}
+	srv.Require("secret", "admin")
+	add("greet")
+	add("secret")
+	_, stop := serving(t, srv)
+	until(t, "the start in the log", func() (any, bool) { return log, strings.Contains(log.String(), "msg=serving") })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{
+		`SIGNET_PUBLIC_TOOLS names a tool that does not exist" tool=great`:                      1,
+		`SIGNET_PUBLIC_TOOLS names a tool that needs scopes, so it is not public" tool=secret`:  1,
+		`SIGNET_HIDDEN_TOOLS names a tool that does not exist" tool=secrets`:                    1,
+		`SIGNET_HIDDEN_TOOLS names a tool that needs no scope, so it is not hidden" tool=greet`: 1,
+		"level=WARN": 4,
+	} {
+		if got := strings.Count(log.String(), text); got != want {
+			t.Errorf("%d lines with %s, want %d, in: %s", got, text, want, log)
+		}
+	}
+}

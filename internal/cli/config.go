@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"signet/handlers/pages"
 	"signet/internal/fetch"
 	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/mcp"
 	"signet/server"
@@ -205,8 +207,8 @@ func (c *config) check() error {
 		wrong("TLS_CERT", "SIGNET_TLS_CERT and SIGNET_TLS_KEY go together")
 	}
 	for name, addr := range map[string]string{"LISTEN": c.Listen, "METRICS_LISTEN": c.MetricsListen} {
-		if _, _, err := net.SplitHostPort(addr); err != nil && !(name == "METRICS_LISTEN" && addr == "off") {
-			wrong(name, "%q is not host:port", addr)
+		if err := checkAddress(addr); err != nil && !(name == "METRICS_LISTEN" && addr == "off") {
+			wrong(name, "%v", err)
 		}
 	}
 	for _, r := range c.Resources {
@@ -274,6 +276,17 @@ func (c *config) checkDocuments(wrong func(name, format string, args ...any)) {
 	}
 }
 
+func checkAddress(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "" {
+		return fmt.Errorf("%q is not host:port", addr)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q is not host:port: a port is a number up to 65535", addr)
+	}
+	return nil
+}
+
 // checkStore never shows the store's URL, which may contain a password.
 func (c *config) checkStore(wrong func(name, format string, args ...any)) {
 	at := store.Locate(c.Store)
@@ -282,6 +295,9 @@ func (c *config) checkStore(wrong func(name, format string, args ...any)) {
 	}
 	if err := at.Check(); err != nil {
 		wrong("STORE", "%v", err)
+	}
+	if _, err := seal.Parse(c.Secret); c.Secret != "" && err != nil {
+		wrong("SECRET", "%v", err)
 	}
 }
 
@@ -322,9 +338,14 @@ func (c *config) checkTimes(wrong func(name, format string, args ...any)) {
 	}
 }
 
-// checkPages reads the files that change the pages, so that an error names its variable.
-// Only a server needs them.
-func (c *config) checkPages() error {
+// checkFiles reads the files of the certificate and those that change the pages, so that an
+// error names its variable. Only a server needs them.
+func (c *config) checkFiles() error {
+	if c.TLSCert != "" {
+		if _, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey); err != nil {
+			return fmt.Errorf("SIGNET_TLS_CERT, SIGNET_TLS_KEY: %w", err)
+		}
+	}
 	issuer, err := url.Parse(c.Issuer)
 	if err != nil || c.Role == "mcp" {
 		return err

@@ -239,7 +239,7 @@ func TestWrongPagesNameTheVariable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = c.checkPages()
+			err = c.checkFiles()
 			if role == "mcp" && err != nil {
 				t.Errorf("%s matters although there are no pages: %v", name, err)
 			} else if role != "mcp" && (err == nil || !strings.Contains(err.Error(), name+": ") || !strings.Contains(err.Error(), path)) {

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"signet/internal/clients"
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/keys"
@@ -20,6 +17,7 @@ import (
 type finding struct {
 	What    string `json:"what"`
 	OK      bool   `json:"ok"`
+	Warning bool   `json:"warning,omitempty"` // a server starts, but something is probably not meant
 	Message string `json:"message"`
 }
 
@@ -29,7 +27,8 @@ func doctorCommand(p Process) *cobra.Command {
 	var asJSON, acceptLoss, ready bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
-		Long: "Check settings and data, and change nothing.\n\n" +
+		Long: "Check settings and data, and change nothing. Exit status 1 if a server would not\n" +
+			"start; a warning is something that is probably not meant.\n\n" +
 			"With --accept-loss make a data directory usable again after files were lost:\n" +
 			"damaged files are moved aside, missing ones are made, and nothing that was\n" +
 			"issued before is accepted any more. All users sign in again.\n\n" +
@@ -54,7 +53,7 @@ func doctorCommand(p Process) *cobra.Command {
 				}
 				return err
 			}
-			return reportFindings(p, examine(cmd.Context(), p, cfg), asJSON)
+			return reportFindings(p, examine(cmd.Context(), cfg), asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
@@ -76,77 +75,15 @@ func reportFindings(p Process, all []finding, asJSON bool) error {
 	}
 	for _, f := range all {
 		verdict := "ok   "
-		if !f.OK {
+		switch {
+		case !f.OK:
 			verdict = "WRONG"
+		case f.Warning:
+			verdict = "warn "
 		}
 		fmt.Fprintf(p.Stdout, "%s  %-12s %s\n", verdict, f.What, f.Message)
 	}
 	return unwell
-}
-
-func examine(ctx context.Context, p Process, cfg *config) []finding {
-	var all []finding
-	add := func(what string, err error, fine string) {
-		if err != nil {
-			fine = err.Error()
-		}
-		all = append(all, finding{what, err == nil, fine})
-	}
-	add("settings", nil, "issuer "+cfg.Issuer+", role "+cfg.Role)
-	for _, name := range cfg.unknown() {
-		add("settings", errors.New("unknown variable "+name), "")
-	}
-	if cfg.Role != "mcp" {
-		fresh, err := state.Inspect(ctx, cfg.data())
-		where, fine := cfg.DataDir, "secret, store and mirror belong together"
-		if store.Locate(cfg.Store).Shared() {
-			where, fine = "PostgreSQL", "the store is there and was made under this secret"
-		}
-		if fresh {
-			fine = "nothing there yet; the first start makes it"
-		}
-		dataErr := err
-		add("data", err, where+": "+fine)
-		_, err = cfg.openUsers()
-		add("users", err, cfg.usersFile())
-		if ring, err := cfg.data().Ring(); err == nil {
-			_, err := clients.Open(clients.Options{Path: cfg.clientsFile(), Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead, Fetcher: cfg.fetcher(), Pinned: cfg.Documents.Files})
-			add("clients", err, cfg.clientsFile())
-		}
-		if cfg.KeysDir != "" {
-			_, err := cfg.readKeys(cfg.logger(p.Stderr))
-			add("keys", err, cfg.KeysDir)
-		} else if dataErr == nil && !fresh {
-			fine, err := examineKeys(ctx, cfg)
-			add("keys", err, fine)
-		}
-	}
-	fine, err := examineListener(ctx, cfg)
-	add("listen", err, fine)
-	return all
-}
-
-// examineListener reports whether a server can listen, or answers already.
-func examineListener(ctx context.Context, cfg *config) (fine string, err error) {
-	l, err := net.Listen("tcp", cfg.Listen)
-	if err == nil {
-		return cfg.Listen + " is free", l.Close()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	req, e := http.NewRequestWithContext(ctx, http.MethodGet, cfg.Issuer+"/livez", nil)
-	if e != nil {
-		return "", e
-	}
-	resp, e := http.DefaultClient.Do(req)
-	if e != nil {
-		return "", err
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return "", err
-	}
-	return cfg.Listen + ": a server answers there", nil
 }
 
 // examineKeys says which key signs and which comes next. If there is no next key that is

@@ -71,7 +71,10 @@ func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64)
 	for _, name := range cfg.unknown() {
 		log.Warn("unknown variable is not used", "name", name)
 	}
-	if err := cfg.checkPages(); err != nil {
+	for _, text := range cfg.warnings() {
+		log.Warn(text)
+	}
+	if err := cfg.checkFiles(); err != nil {
 		return err
 	}
 	o := cfg.options(log)

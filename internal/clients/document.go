@@ -66,11 +66,11 @@ func newDocuments(o *Options) (*documents, error) {
 	}
 	for _, path := range o.Pinned {
 		live, err := durable.Follow(path, durable.Access{Public: true}, maxDocument, known{}, func(text []byte) (known, error) { return d.parsePinned(path, text) })
-		if err != nil {
-			return nil, err
+		if err == nil && live.Get().ID == "" {
+			err = fmt.Errorf("%s: no such file", path)
 		}
-		if live.Get().ID == "" {
-			return nil, fmt.Errorf("%s: no such file", path)
+		if err != nil {
+			return nil, fmt.Errorf("SIGNET_CLIENT_DOCUMENT_FILES: %w", err)
 		}
 		d.pinned = append(d.pinned, live)
 	}

@@ -1,0 +1,55 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// warnings returns what is legal in the settings, but probably a mistake.
+func (o *Options) warnings() []string {
+	var list []string
+	host, err := netip.ParseAddrPort(o.Listen)
+	if err != nil || !o.loopback() {
+		return nil
+	}
+	if !host.Addr().IsLoopback() && o.TLSCert == "" {
+		list = append(list, fmt.Sprintf("listening on %s, beyond this machine, while the issuer %s is loopback: clients elsewhere cannot use it", o.Listen, o.Issuer))
+	}
+	if u, err := url.Parse(o.Issuer); err == nil && o.Role != "mcp" && host.Port() != 0 && u.Port() != strconv.Itoa(int(host.Port())) && len(o.TrustedProxies) == 0 {
+		list = append(list, fmt.Sprintf("listening on %s, while clients are told to go to the issuer %s: unless something there passes requests on, set the issuer", o.Listen, o.Issuer))
+	}
+	return list
+}
+
+// warnTools warns of settings for tools that have no effect.
+func (s *Server) warnTools(ctx context.Context) {
+	if s.o.Role == "auth" || len(s.o.PublicTools)+len(s.o.HiddenTools) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	names, err := s.access.ToolNames(ctx, s.MCP)
+	if err != nil {
+		s.o.Log.Warn("the tools cannot be listed", "err", err)
+		return
+	}
+	for _, tool := range s.o.PublicTools {
+		if !slices.Contains(names, tool) {
+			s.o.Log.Warn("SIGNET_PUBLIC_TOOLS names a tool that does not exist", "tool", tool)
+		} else if needs := s.access.Needs(tool); len(needs) > 0 {
+			s.o.Log.Warn("SIGNET_PUBLIC_TOOLS names a tool that needs scopes, so it is not public", "tool", tool, "scopes", needs)
+		}
+	}
+	for _, tool := range s.o.HiddenTools {
+		if !slices.Contains(names, tool) {
+			s.o.Log.Warn("SIGNET_HIDDEN_TOOLS names a tool that does not exist", "tool", tool)
+		} else if len(s.access.Needs(tool)) == 0 {
+			s.o.Log.Warn("SIGNET_HIDDEN_TOOLS names a tool that needs no scope, so it is not hidden", "tool", tool)
+		}
+	}
+}
