@@ -10,6 +10,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/jwt"
 	"signet/users"
 )
 
@@ -30,8 +31,8 @@ type introspection struct {
 	Use       string `json:"use,omitempty"` // access or refresh
 }
 
-// introspect serves token introspection. Clients can ask about their own tokens only.
-// It asks the store every time, so its answer is current even while a verifier still
+// introspect serves token introspection. Clients can ask about their own tokens only, and
+// resource servers about the access tokens for their resource. It asks the store every time, so its answer is current even while a verifier still
 // accepts the token.
 func (e *endpoints) introspect(r *http.Request) (any, error) {
 	ev := event{name: "introspect"}
@@ -55,8 +56,11 @@ func (e *endpoints) introspect(r *http.Request) (any, error) {
 }
 
 func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client, raw string) (introspection, error) {
-	claims, err := e.accessToken(ctx, client, raw)
+	claims, err := e.verifiedToken(ctx, raw)
 	if err != nil {
+		return introspection{}, err
+	}
+	if client, err = e.askedAbout(ctx, client, claims); err != nil {
 		return introspection{}, err
 	}
 	grant, err := e.liveGrant(ctx, claims.GrantID)
@@ -80,6 +84,25 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, Username: user.Name, TokenType: "Bearer",
 		Expires: claims.ExpiresAt, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID, Use: "access",
 	}, nil
+}
+
+// askedAbout returns the client of an access token, if the client that asks may know of the
+// token: it is its own, or for the resource that it serves.
+func (e *endpoints) askedAbout(ctx context.Context, asks *clients.Client, claims *jwt.Claims) (*clients.Client, error) {
+	switch {
+	case asks.Resource == "" && claims.ClientID == asks.ID:
+		return asks, nil
+	case asks.Resource == "" || !oauth.SameResource(asks.Resource, claims.Audience):
+		return nil, errNotLive
+	}
+	owner, err := e.o.Clients.Find(ctx, claims.ClientID)
+	switch {
+	case errors.Is(err, clients.ErrUnknown):
+		return nil, errNotLive
+	case err != nil:
+		return nil, unavailable(err)
+	}
+	return owner, nil
 }
 
 // introspectHandle answers about a refresh handle. The token type is not Bearer,

@@ -84,13 +84,22 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 // accessToken returns the claims of an access token of client that somebody may still
 // accept, or errNotLive. So the token may have expired by this process's clock ([expired]).
 func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
+	claims, err := e.verifiedToken(ctx, raw)
+	if err == nil && claims.ClientID != client.ID {
+		return nil, errNotLive
+	}
+	return claims, err
+}
+
+// verifiedToken is accessToken for a token of any client.
+func (e *endpoints) verifiedToken(ctx context.Context, raw string) (*jwt.Claims, error) {
 	claims, err := e.o.Verifier.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
 		return nil, errNotLive
 	case err != nil:
 		return nil, unavailable(err)
-	case claims.ClientID != client.ID || claims.GrantID == "":
+	case claims.GrantID == "":
 		return nil, errNotLive
 	}
 	return claims, nil

@@ -38,7 +38,7 @@ func clientAddCommand(p Process) *cobra.Command {
 	var fromStdin, asJSON bool
 	var keysFile string
 	cmd := &cobra.Command{
-		Use: "add NAME --redirect-uri URI...", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
+		Use: "add NAME --redirect-uri URI... | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
 			"the client is public, its secret is read from stdin, or it has keys: then it\n" +
 			"authenticates by private_key_jwt (RFC 7523), signing with RS256, PS256, ES256 or EdDSA.\n" +
@@ -95,7 +95,9 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.StringVar(&keysFile, "jwks", "", "file with the client's public keys, a JWK Set, in place of a secret")
 	f.StringVar(&spec.JWKSURI, "jwks-uri", "", "URL of the client's public keys, in place of a secret; the server fetches it")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.MarkFlagRequired("redirect-uri")
+	f.StringVar(&spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
+	cmd.MarkFlagsOneRequired("redirect-uri", "resource")
+	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin", "jwks", "jwks-uri")
 	return cmd
 }
@@ -201,6 +203,8 @@ func (p Process) printClients(all []listedClient) error {
 			id, kind, added = c.Hash, "registered", "-" // its id is too long for a table
 		case c.Public:
 			kind = "public"
+		case c.Resource != "":
+			kind = "resource server"
 		case len(c.JWKS) > 0 || c.JWKSURI != "":
 			kind = "keys"
 		}

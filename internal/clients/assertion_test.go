@@ -229,3 +229,31 @@ func TestKeysOfAConfiguredClientAreChecked(t *testing.T) {
 		t.Errorf("where nothing is fetched: %v, want an error that names the client", err)
 	}
 }
+
+func TestResourceServerHasNothingButItsResource(t *testing.T) {
+	o := withDocuments(t)
+	good := clients.Spec{ID: "api", Resource: "https://api.example.com"}
+	for name, change := range map[string]func(*clients.Spec){
+		"redirect URI":        func(s *clients.Spec) { s.RedirectURIs = []string{"https://app.test/cb"} },
+		"logout redirect URI": func(s *clients.Spec) { s.PostLogoutRedirectURIs = []string{"https://app.test/cb"} },
+		"scope":               func(s *clients.Spec) { s.Scopes = []string{"read"} },
+		"public":              func(s *clients.Spec) { s.Public = true },
+		"no URL":              func(s *clients.Spec) { s.Resource = "api" },
+		"fragment":            func(s *clients.Spec) { s.Resource = "https://api.example.com/#x" },
+		"no resource":         func(s *clients.Spec) { s.Resource = "" },
+	} {
+		spec := good
+		change(&spec)
+		if _, _, err := at(o.Path).Add(t.Context(), o.Ring, spec); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	c, secret, err := at(o.Path).Add(t.Context(), o.Ring, good)
+	if err != nil || secret == "" || c.Resource != good.Resource {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	found, err := open(t, o).Find(t.Context(), "api")
+	if err != nil || found.MayUse("refresh_token") || found.MayUse("authorization_code") {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

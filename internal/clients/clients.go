@@ -70,6 +70,8 @@ type Client struct {
 	DefaultScopes []string // that a request without scopes is for; none: Scopes
 
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
+
+	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
 }
 
 // Hash is the short form of the id that grants carry.
@@ -86,6 +88,9 @@ func (c *Client) SecretMayBeWeak() bool {
 
 // MayUse reports whether the client may use a grant type.
 func (c *Client) MayUse(grantType string) bool {
+	if c.Resource != "" {
+		return false
+	}
 	return len(c.GrantTypes) == 0 || slices.Contains(c.GrantTypes, grantType)
 }
 

@@ -40,6 +40,8 @@ type Configured struct {
 	JWKS    json.RawMessage `json:"jwks,omitempty"`     // public keys of a client that authenticates by private_key_jwt (RFC 7517 §5)
 	JWKSURI string          `json:"jwks_uri,omitempty"` // URL of the keys, in place of JWKS
 
+	Resource string `json:"resource,omitempty"` // of a resource server, which may introspect the tokens for it and gets none itself
+
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 }
 
@@ -70,7 +72,7 @@ func (e *entry) signs() bool { return len(e.JWKS) > 0 || e.JWKSURI != "" }
 // fetch.
 func (e *entry) known(o *Options, fetched *fetch.Cache[*jwt.ClientKeys]) (k known, err error) {
 	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
-		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs}}
+		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
@@ -96,8 +98,14 @@ func (e *entry) check() error {
 	case strings.ContainsFunc(e.ID, func(r rune) bool { return !unreserved(r) }):
 		// Such an id is the same raw and form-encoded, and never a URL.
 		return fmt.Errorf("client_id %q: only letters, digits and - . _ ~ are allowed", e.ID)
+	case e.Resource != "":
+		if err := e.checkResource(); err != nil {
+			return fmt.Errorf("client %s: %w", e.ID, err)
+		}
 	case len(e.RedirectURIs) == 0:
 		return fmt.Errorf("client %s: no redirect URI", e.ID)
+	}
+	switch {
 	case e.signs() && (e.Public || e.SecretHash != ""):
 		return fmt.Errorf("client %s: a client with keys is not public and has no secret", e.ID)
 	case e.Public && e.SecretHash != "":
@@ -117,6 +125,18 @@ func (e *entry) check() error {
 		if scope, err := oauth.ParseScope(name); err != nil || len(scope) != 1 {
 			return fmt.Errorf("client %s: %q is not a scope", e.ID, name)
 		}
+	}
+	return nil
+}
+
+func (e *entry) checkResource() error {
+	switch _, err := oauth.CanonicalResource(e.Resource); {
+	case err != nil:
+		return fmt.Errorf("resource %q: %s", e.Resource, oauth.AsError(err).Description)
+	case e.Public:
+		return errors.New("a resource server is not public: it proves who it is")
+	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes) > 0:
+		return errors.New("a resource server has no redirect URIs and no scopes: it gets no tokens itself")
 	}
 	return nil
 }
@@ -204,6 +224,8 @@ type Spec struct {
 	JWKS    []byte // JWK Set of a client that authenticates by private_key_jwt
 	JWKSURI string // URL of the set
 
+	Resource string // of a resource server
+
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
 }
 
@@ -213,7 +235,7 @@ type Spec struct {
 // that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
-		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI}
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource}
 	if c.Name == "" {
 		c.Name = c.ID
 	}

@@ -372,3 +372,19 @@ func (s *Server) Generation(t testing.TB, handle string) string {
 	}
 	return fmt.Sprint(h.Grant.ID, " ", h.Gen)
 }
+
+// Configure adds a client to the file of clients and starts the server again.
+func (s *Server) Configure(t testing.TB, spec clients.Spec) Client {
+	t.Helper()
+	c, secret, err := clients.File{Path: filepath.Join(s.dir, "clients.json")}.Add(t.Context(), s.Ring, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Log.Forbid(secret)
+	s.Restart(t)
+	added := Client{ID: c.ID, Secret: secret}
+	if len(c.RedirectURIs) > 0 {
+		added.RedirectURI = c.RedirectURIs[0]
+	}
+	return added
+}
