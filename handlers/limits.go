@@ -253,7 +253,7 @@ func (e *endpoints) fetchClient(r *http.Request) error {
 	if e.o.Clients.Held(id) {
 		return nil
 	}
-	if err := e.limits.documents.take(e.byAddress(r)); err != nil {
+	if err := e.takeByAddress(e.limits.documents, r); err != nil {
 		return err
 	}
 	slot, err := e.o.Admission.Documents.Enter(r.Context())
