@@ -71,7 +71,7 @@ func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 	}
 	length := len(grants)
 	for id, at := range grants {
-		grants[id] = (at + 999) / 1000
+		grants[id] = min((at+999)/1000, readAt.Unix()+1) // the store's time may be ahead of the clocks of verifiers
 	}
 	token, err := e.o.Signer.SignFeed(jwt.FeedClaims{
 		Issuer: e.o.Issuer, IssuedAt: readAt.Unix(), ExpiresAt: readAt.Add(max(e.o.Denylist.Keep(), e.o.Lives.Access+jwt.Leeway)).Unix(), TTL: int64(feedTTL.Seconds()), NotBefore: e.o.Store.NotBefore(), Revoked: grants,

@@ -24,7 +24,7 @@ type finding struct {
 var errUnwell = errors.New("something is wrong: see above")
 
 func doctorCommand(p Process) *cobra.Command {
-	var asJSON, acceptLoss, ready bool
+	var asJSON, acceptLoss, acceptClock, ready bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check settings and data before a start", Args: cobra.NoArgs,
 		Long: "Check settings and data, and change nothing. Exit status 1 if a server would not\n" +
@@ -32,6 +32,8 @@ func doctorCommand(p Process) *cobra.Command {
 			"With --accept-loss make a data directory usable again after files were lost:\n" +
 			"damaged files are moved aside, missing ones are made, and nothing that was\n" +
 			"issued before is accepted any more. All users sign in again.\n\n" +
+			"With --accept-clock go on from this machine's clock, after a wrong clock has moved\n" +
+			"the store's time ahead. All users sign in again.\n\n" +
 			"With --ready check nothing, and ask the server that runs here with these\n" +
 			"settings: exit status 0 if it is ready, 1 if it is not ready or not running.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,8 +48,12 @@ func doctorCommand(p Process) *cobra.Command {
 				}
 				return err
 			}
-			if acceptLoss {
-				did, err := state.AcceptLoss(cmd.Context(), cfg.data())
+			if acceptLoss || acceptClock {
+				accept := state.AcceptLoss
+				if acceptClock {
+					accept = state.AcceptClock
+				}
+				did, err := accept(cmd.Context(), cfg.data())
 				for _, line := range did {
 					fmt.Fprintln(p.Stdout, line)
 				}
@@ -58,8 +64,9 @@ func doctorCommand(p Process) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "start anew in place of the files that were lost")
+	cmd.Flags().BoolVar(&acceptClock, "accept-clock", false, "go on from this machine's clock, which is behind the store's time")
 	cmd.Flags().BoolVar(&ready, "ready", false, "only ask the running server whether it is ready, for the health check of a container")
-	cmd.MarkFlagsMutuallyExclusive("ready", "accept-loss")
+	cmd.MarkFlagsMutuallyExclusive("ready", "accept-loss", "accept-clock")
 	return cmd
 }
 

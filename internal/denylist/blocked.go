@@ -28,7 +28,7 @@ func (l *List) Block(ctx context.Context, c BlockedClient) error {
 	if err != nil {
 		return err
 	}
-	return l.poll(ctx, l.store.Now())
+	return l.poll(ctx)
 }
 
 // Unblock lets a client work again, with new grants. The error is [ErrUnknown] if it is not
@@ -49,7 +49,7 @@ func (l *List) Unblock(ctx context.Context, hash string) error {
 	case n == 0:
 		return ErrUnknown
 	}
-	return l.poll(ctx, l.store.Now())
+	return l.poll(ctx)
 }
 
 // BlockedClients returns the blocked clients, the latest first.

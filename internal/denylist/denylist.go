@@ -54,7 +54,7 @@ type List struct {
 	log     *slog.Logger
 	revoked revokedSet
 	replays replayCounts
-	polled  atomic.Int64 // start of the last successful poll, Unix milliseconds; 0: none succeeded
+	polled  atomic.Int64 // start of the last successful poll, Unix milliseconds by [store.Store.Sure]; 0: none succeeded
 	filled  atomic.Bool  // revoked was filled from the store
 	excess  excess
 
@@ -111,7 +111,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{excess: excess{subjects: map[string]bool{}}, store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
-	if err := l.poll(ctx, o.Store.Now()); err != nil && o.Store.Epoch() != "" {
+	if err := l.poll(ctx); err != nil && o.Store.Epoch() != "" {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
 	return l, nil

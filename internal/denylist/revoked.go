@@ -125,10 +125,10 @@ func (l *List) ReadAt() time.Time {
 func (l *List) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() {
-		l.every(ctx, pollEvery, "following revocations fails, what is known stays", "following revocations works again", func() error { return l.poll(ctx, l.store.Now()) })
+		l.every(ctx, pollEvery, "following revocations fails, what is known stays", "following revocations works again", func() error { return l.poll(ctx) })
 	})
 	all.Go(func() {
-		l.every(ctx, pruneEvery, "pruning fails, what is known stays", "pruning works again", func() error { return l.Prune(ctx, l.store.Now()) })
+		l.every(ctx, pruneEvery, "pruning fails, what is known stays", "pruning works again", func() error { return l.Prune(ctx, l.store.Sure()) })
 	})
 	all.Go(func() {
 		l.every(ctx, trimEvery, "ending the oldest grants fails, what is known stays", "ending the oldest grants works again", func() error { return l.Trim(ctx) })
@@ -150,9 +150,9 @@ func (l *List) every(ctx context.Context, interval time.Duration, begin, end str
 func (l *List) Keep() time.Duration { return max(l.options.Keep, time.Duration(l.keep.Load())) }
 
 // poll reads the revocations since the last poll, and again those shortly before it.
-func (l *List) poll(ctx context.Context, now time.Time) error {
+func (l *List) poll(ctx context.Context) error {
 	known := l.revoked.since(l.polled.Load() - overlap.Milliseconds())
-	began := now.UnixMilli()
+	began := l.store.Sure().UnixMilli()
 	var kept int64 // seconds
 	var epoch string
 	var oldest int64

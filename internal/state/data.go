@@ -278,6 +278,27 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	return did, nil
 }
 
+// AcceptClock makes the time of a store go on from this machine's clock, after a wrong clock
+// has moved the store's time ahead. What was refused as expired would be accepted again, so
+// the store gets a new epoch too. It refuses while a server runs.
+func AcceptClock(ctx context.Context, d Data) (did []string, err error) {
+	st, err := OpenStore(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	behind := st.Behind()
+	if err := st.Close(); err != nil {
+		return nil, err
+	}
+	if behind < time.Second {
+		return nil, errors.New("the store's time is not ahead of the clock: there is nothing to accept")
+	}
+	if did, err = AcceptLoss(ctx, d); err == nil {
+		did = append(did, fmt.Sprintf("its time goes on from %s: it was %v ahead of the clock", moment(time.Now()), behind.Round(time.Second)))
+	}
+	return did, err
+}
+
 // acceptSharedLoss needs the secret: it is a setting, which only the operator can make.
 func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
 	ring, err := d.Ring()

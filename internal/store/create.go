@@ -19,7 +19,7 @@ func Create(ctx context.Context, o Options, fingerprint string) error {
 // And since the tokens of before are refused, not_before moves.
 const (
 	keepRowsEpoch = "rows_epoch = CASE rows_epoch WHEN '' THEN epoch ELSE rows_epoch END"
-	acceptLost    = "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3, not_before = $4, ended = '', rolled_back_at = 0, " + keepRowsEpoch
+	acceptLost    = "UPDATE meta SET epoch = $1, fingerprint = $2, last_seen = $3, not_before = $4, ended = '', rolled_back_at = 0, pruned_to = 0, " + keepRowsEpoch
 	beforeRestore = "before the restore"
 )
 

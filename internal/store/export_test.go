@@ -29,5 +29,17 @@ func (s *Store) Waiting() int { return len(s.queue) }
 // TakeUp sets the store's clock forward, as a wrong clock would.
 func (s *Store) TakeUp(t time.Time) { s.takeUp(t.UnixMilli()) }
 
+// Clock is a clock whose two sources a test sets.
+type Clock struct{ clock }
+
+// At returns Now and Sure.
+func (c *Clock) At(passing, wall time.Time) (now, sure time.Time) {
+	now = c.at(passing, wall)
+	if sure = c.sure.Add(passing.Sub(c.sureAt)); sure.After(now) {
+		sure = now
+	}
+	return now, sure
+}
+
 // WithClockAhead compares clocks as if the local one were ahead by d.
 func (o Options) WithClockAhead(d time.Duration) Options { o.ahead = d; return o }

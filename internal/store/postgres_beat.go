@@ -69,7 +69,7 @@ func (p *postgresDatabase) beat(ctx context.Context) error {
 	if err := p.judge(m, err); err != nil {
 		return err
 	}
-	p.takeUp(m.lastSeen)
+	p.hear(m.lastSeen)
 	p.compareClocks(time.UnixMilli(now))
 	if err := p.compareServers(ctx, db); err != nil {
 		return p.unavailable(err)

@@ -144,6 +144,11 @@ func (s *Store) Servers(ctx context.Context) (list []Server, err error) {
 // back behind the store.
 func (s *Store) ClocksApart() time.Duration { return max(s.Behind(), time.Duration(s.apart.Load())) }
 
+// Sure is like [clock.Sure], and not after the database's time.
+func (s *Store) Sure() time.Time {
+	return s.clock.Sure().Add(-max(0, time.Duration(s.ahead.Load())*time.Millisecond))
+}
+
 // Hold keeps servers away from the store at path until release is called. While one
 // runs the error is [ErrLocked]. On PostgreSQL Hold does nothing.
 func Hold(path string) (release func(), err error) { return Locate(path).engine.hold(path) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -183,8 +184,13 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 	}
 	var commits, seen int64
 	var epoch string
-	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen, epoch",
-		[]any{f.Now().UnixMilli()}, &commits, &seen, &epoch)
+	now := f.Now().UnixMilli()
+	limit := int64(math.MaxInt64)
+	if f.options.Serve { // a command's clock may have leapt, and the command does not notice
+		limit = now + maxLeap.Milliseconds()
+	}
+	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = CASE WHEN last_seen BETWEEN $1 AND $2 THEN last_seen ELSE $1 END RETURNING commits, last_seen, epoch",
+		[]any{now, limit}, &commits, &seen, &epoch)
 	if last := f.commits.Load(); err == nil && commits <= last {
 		f.rollback()
 		if !f.options.Serve { // a command leaves it to the server
@@ -281,7 +287,7 @@ func (f *sqliteFile) compare(ctx context.Context) error {
 // process may have persisted.
 func (f *sqliteFile) mirrorCommit(seen int64) {
 	f.advanceMirror(mark{epoch: f.known.Load().epoch, commits: f.commits.Load()})
-	f.takeUp(seen)
+	f.hear(seen)
 	d := f.Behind()
 	f.clockBehind.Holds(d > backwards, "store", f.name, "behind", d)
 }

@@ -464,7 +464,12 @@ func TestTimeGoesOnWhenClockIsSetBack_L10(t *testing.T) {
 		if b := s.Behind(); b < 59*time.Minute || b > time.Hour {
 			t.Errorf("behind by %v, want an hour", b)
 		}
+		before := s.Now()
 		time.Sleep(2 * time.Hour)
+		if passed := s.Now().Sub(before); passed < 118*time.Minute || passed > 2*time.Hour {
+			t.Errorf("within two hours %v passed", passed)
+		}
+		time.Sleep(65 * time.Hour)
 		if got := s.Now(); !got.Equal(time.Now()) || s.Behind() != 0 {
 			t.Errorf("once the clock has caught up: %v, want %v", got, time.Now())
 		}

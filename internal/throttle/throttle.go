@@ -341,7 +341,7 @@ func deleteSome(tx store.Tx, query string, args ...any) (n int64, err error) {
 // Run prunes every minute until ctx ends.
 func (t *Logins) Run(ctx context.Context) {
 	failing := background.Condition{Log: t.log, Level: slog.LevelWarn, Begin: "pruning failed logins fails", End: "pruning failed logins works again"}
-	background.Every(ctx, pruneAttempts, func() { failing.Fails(ctx, t.Prune(ctx, t.store.Now())) })
+	background.Every(ctx, pruneAttempts, func() { failing.Fails(ctx, t.Prune(ctx, t.store.Sure())) })
 }
 
 // Prune deletes the counts whose time is over, and those beyond the bound, in small

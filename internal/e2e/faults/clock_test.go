@@ -1,9 +1,12 @@
 package faults
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -207,4 +210,97 @@ func clockJumps(t *testing.T, base time.Duration) {
 	if _, after, panicked := strings.Cut(d.Output(), "panic"); panicked {
 		t.Errorf("something panicked: %.2000s", after)
 	}
+}
+
+// A clock that is wrong for one commit does not stop the time: windows and codes end, the
+// list of revoked grants is dated by the clock, and the command accepts what is left.
+func TestTimePassesAfterOneLeap_L10(t *testing.T) {
+	path, err := shiftedBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_CODE_TTL=3s", "SIGNET_REPLAY_WINDOW=3s", "SIGNET_REFRESH_TTL=17520h", "SIGNET_REFRESH_IDLE_TTL=17520h",
+		clockVariable + "=" + filepath.Join(t.TempDir(), "clock")}, "--demo")
+	d.Path = path
+	setClock(d, 0)
+	d.Start()
+	client, tok := d.Login()
+	setClock(d, 30*24*time.Hour)
+	next, status := client.Refresh(t, tok.RefreshToken)
+	if status != 200 {
+		t.Fatalf("in the leap: %d", status)
+	}
+	setClock(d, 0)
+	late := client.Code(t, "demo_user", "demo_password")
+	last, status := client.Refresh(t, next.RefreshToken)
+	if status != 200 {
+		t.Fatalf("after the leap: %d", status)
+	}
+	time.Sleep(3300 * time.Millisecond) // both have ended by any clock
+	if got, status := e2e.Post(t, d.Issuer, client.CodeForm(late)); status != 400 || got.Error != "invalid_grant" {
+		t.Errorf("a code after its life: %d %+v", status, got)
+	}
+	if got, status := client.Refresh(t, next.RefreshToken); status != 400 || got.Error != "invalid_grant" {
+		t.Errorf("a handle after the window: %d %+v", status, got)
+	}
+	if got, status := client.Refresh(t, last.RefreshToken); status != 400 {
+		t.Errorf("its family, which has ended: %d %+v", status, got)
+	}
+	_, tok = d.Login()
+	if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 200 {
+		t.Errorf("a token made after the leap: %d", status)
+	}
+	if at := feedDate(t, d); time.Since(at).Abs() > 10*time.Second {
+		t.Errorf("the list is dated %v", at)
+	}
+	d.Stop()
+	d.Start() // goes on from what was written
+	second, tok := d.Login()
+	if _, status := second.Refresh(t, tok.RefreshToken); status != 200 {
+		t.Errorf("after a restart: %d", status)
+	}
+	if at := feedDate(t, d); time.Since(at).Abs() > 10*time.Second {
+		t.Errorf("after a restart the list is dated %v", at)
+	}
+	d.Stop()
+	if out := d.Must("doctor", "--accept-clock"); !strings.Contains(out, "ahead of the clock") {
+		t.Errorf("doctor says %q", out)
+	}
+	d.Start()
+	if doc, _ := e2e.GetJSON(t, d.Issuer+"/readyz"); doc["clock"] != "ok" {
+		t.Errorf("/readyz after it was accepted: %v", doc)
+	}
+	if got, status := second.Refresh(t, tok.RefreshToken); status != 400 || got.Error != "invalid_grant" {
+		t.Errorf("a handle of before: %d %+v", status, got)
+	}
+	d.Login()
+}
+
+// feedDate is the iat of the list of revoked grants.
+func feedDate(t *testing.T, d *e2e.Program) time.Time {
+	t.Helper()
+	resp, err := http.Get(d.Issuer + "/.well-known/revoked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(body), ".")
+	if resp.StatusCode != 200 || len(parts) != 3 {
+		t.Fatalf("the list: %d %.100s", resp.StatusCode, body)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		IssuedAt int64 `json:"iat"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(claims.IssuedAt, 0)
 }
