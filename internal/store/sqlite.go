@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -184,13 +183,12 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 	}
 	var commits, seen int64
 	var epoch string
-	now := f.Now().UnixMilli()
-	limit := int64(math.MaxInt64)
-	if f.options.Serve { // a command's clock may have leapt, and the command does not notice
-		limit = now + maxLeap.Milliseconds()
+	now := int64(0)
+	if f.options.Serve { // a command refuses nothing by its time, and would not notice that its clock has leapt
+		now = f.Now().UnixMilli()
 	}
-	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = CASE WHEN last_seen BETWEEN $1 AND $2 THEN last_seen ELSE $1 END RETURNING commits, last_seen, epoch",
-		[]any{now, limit}, &commits, &seen, &epoch)
+	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen, epoch",
+		[]any{now}, &commits, &seen, &epoch)
 	if last := f.commits.Load(); err == nil && commits <= last {
 		f.rollback()
 		if !f.options.Serve { // a command leaves it to the server
