@@ -61,7 +61,10 @@ func alsoWrong(path string, refused error) error {
 	if info, err := os.Stat(path); !errors.Is(refused, fs.ErrPermission) || err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
 		return nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := durable.ReadFile(path, maxFile)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // refused says so
+	}
 	if err == nil {
 		_, err = parseNamed(path, text)
 	}

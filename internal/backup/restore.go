@@ -119,9 +119,12 @@ func (r *restoring) placeAll() error {
 	return nil
 }
 
+// maxThere bounds the file that a restored one is compared with, in bytes.
+const maxThere = 256 << 20
+
 // place gives a file its name, if that is free or may be replaced.
 func (r *restoring) place(f *durable.Staged, path string) error {
-	there, err := os.ReadFile(path)
+	there, err := durable.ReadFile(path, maxThere)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.did = append(r.did, "restored "+path)

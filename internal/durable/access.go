@@ -17,8 +17,9 @@ import (
 // root and the one that Signet runs as. To root, who works on the files of a service, the
 // owner of the folder is as good. A folder is refused in which others can replace files:
 // one that others can write to, unless it is sticky, or that belongs to another user.
-// Where files are made, sticky is not enough ([WritableFolder]). A symbolic link stands
-// for the file that it leads to; then both folders count.
+// Where files are made, sticky is not enough ([WritableFolder]). A symbolic link of root or
+// of the user that Signet runs as stands for the file that it leads to; then both folders
+// count. A link of another user is refused: it could lead root anywhere.
 //
 // A refusal is [fs.ErrPermission], and names the command that mends it.
 type Access struct {
@@ -36,7 +37,7 @@ func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(forma
 
 // Open opens the file at path for reading, if the rule allows it.
 func (a Access) Open(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would block
+	f, err := openTarget(path)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +51,33 @@ func (a Access) Open(path string) (*os.File, error) {
 	return f, nil
 }
 
+// openTarget opens a file for reading, and follows the links that [Access] allows.
+func openTarget(path string) (*os.File, error) {
+	real, err := target(path)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(real, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0) // a pipe would block
+}
+
+// ReadFile returns the content of a regular file that holds no secret, of at most limit
+// bytes. Of the rule of [Access] only what concerns links applies.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := openTarget(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = refuse("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, path, limit)
+}
+
 // Read returns the content of the file at path, if the rule allows it and it has at most
 // limit bytes.
 func (a Access) Read(path string, limit int64) ([]byte, error) {
@@ -58,6 +86,10 @@ func (a Access) Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readAll(f, path, limit)
+}
+
+func readAll(f *os.File, path string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
@@ -91,7 +123,7 @@ func check(path string, info fs.FileInfo, others, right fs.FileMode) error {
 	if mode := info.Mode().Perm(); mode&others != 0 {
 		return refuse("%s has mode %04o, so others have access to it: chmod %04o %s", path, mode, right, path)
 	}
-	real, err := filepath.EvalSymlinks(path)
+	real, err := target(path)
 	if err != nil {
 		return err
 	}
@@ -155,25 +187,44 @@ func ownerOf(info fs.FileInfo) int {
 	return os.Geteuid()
 }
 
-// writeTarget is where a new content of the file at path goes. A link to a file stays a
-// link, if root or the user that Signet runs as made it: others could lead root anywhere.
+// target returns the file that path stands for. A link counts if root or the user that
+// Signet runs as made it: others could lead root anywhere.
+func target(path string) (string, error) {
+	const most = 40 // links in a row, as in Linux
+	for range most {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			return path, nil
+		}
+		if owner := ownerOf(info); owner != 0 && owner != os.Geteuid() {
+			return "", refuse("%s is a symbolic link of user %d, which is not followed: name the file that it leads to", path, owner)
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if filepath.IsAbs(to) {
+			path = to
+			continue
+		}
+		folder, err := filepath.EvalSymlinks(filepath.Dir(path)) // for a link that begins with ..
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(folder, to)
+	}
+	return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
+}
+
+// writeTarget is where a new content of the file at path goes. A link that leads to no file
+// is replaced.
 func writeTarget(path string) (string, error) {
-	info, err := os.Lstat(path)
+	real, err := target(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
 	}
-	if err != nil {
-		return "", err
-	}
-	if info.Mode()&fs.ModeSymlink == 0 {
-		return path, nil
-	}
-	if owner := ownerOf(info); owner != 0 && owner != os.Geteuid() {
-		return "", refuse("%s is a symbolic link of user %d, which is not followed: name the file that it leads to", path, owner)
-	}
-	target, err := filepath.EvalSymlinks(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return path, nil
-	}
-	return target, err
+	return real, err
 }

@@ -78,7 +78,7 @@ func (f *fileRotation) letGo() {
 }
 
 func (f *fileRotation) run(ctx context.Context) error {
-	text, err := os.ReadFile(f.path)
+	text, err := durable.ReadFile(f.path, 64<<10)
 	if err != nil {
 		return err
 	}

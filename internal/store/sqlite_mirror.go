@@ -57,10 +57,13 @@ func laterMark(slots []byte) (m mark, slot int, ok bool) {
 	return m, slot, ok
 }
 
+// maxMirror is more than a mirror has, in bytes.
+const maxMirror = 64 << 10
+
 // readMirror returns the later mark. If the mirror is missing, the error is
 // [fs.ErrNotExist]; if it has no whole mark, [ErrHalf].
 func readMirror(path string) (mark, error) {
-	b, err := os.ReadFile(path)
+	b, err := durable.ReadFile(path, maxMirror)
 	if err != nil {
 		return mark{}, err
 	}

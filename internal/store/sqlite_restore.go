@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"signet/internal/durable"
@@ -76,7 +77,7 @@ func (e sqliteEngine) finishRestore(o Options) error {
 // renameRestored puts a restored store in its place, if there is one. Each step may
 // have been done before. The caller holds the lock.
 func renameRestored(o Options) (finished bool, err error) {
-	b, err := os.ReadFile(restoringPath(o))
+	b, err := durable.ReadFile(restoringPath(o), maxMirror)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -136,7 +137,7 @@ func load(ctx context.Context, o Options, epoch string, contents Contents) error
 	if err != nil {
 		return fmt.Errorf("making %s: %w", o.Path, err)
 	}
-	f, err := os.OpenFile(o.Path, os.O_RDWR, 0)
+	f, err := os.OpenFile(o.Path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
