@@ -60,7 +60,7 @@ func follow(dir string, access durable.Access, tokenTTL time.Duration, log *slog
 		log = slog.New(slog.DiscardHandler)
 	}
 	f := &folder{dir: dir, access: access, keep: tokenTTL + jwt.Leeway, log: log}
-	s := &Set{log: log}
+	s := &Set{log: log, wake: make(chan struct{}, 1)}
 	f.set = s
 	s.refresh = f.refresh
 	if _, err := s.update(context.Background()); err != nil {

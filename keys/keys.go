@@ -37,7 +37,16 @@ type Set struct {
 
 	refresh func(ctx context.Context) (next time.Duration, err error)
 	log     *slog.Logger
-	alarm   alarm // used by Run alone
+	alarm   alarm         // used by Run alone
+	wake    chan struct{} // ends a pause of Run
+}
+
+// Reload makes Run read the keys now.
+func (s *Set) Reload() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // Run has not yet taken an earlier one
+	}
 }
 
 // snapshot is the set as of its last read. It is never written.
@@ -211,6 +220,8 @@ func (s *Set) Run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-s.wake:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}

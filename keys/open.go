@@ -41,7 +41,7 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 	if o.Rotation < minRotation || o.TokenTTL <= 0 {
 		return nil, fmt.Errorf("signing keys: rotation %v (at least %v) and token lifetime %v must be positive", o.Rotation, minRotation, o.TokenTTL)
 	}
-	s := &Set{log: o.Log}
+	s := &Set{log: o.Log, wake: make(chan struct{}, 1)}
 	stored := &storedSchedule{Options: o, schedule: schedule{rotation: o.Rotation, tokenTTL: o.TokenTTL}, set: s}
 	s.refresh = stored.refresh
 	if _, err := s.update(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"signet/handlers"
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
@@ -40,6 +41,8 @@ func (s *Server) openAll(ctx context.Context) error {
 	if s.clients, err = clients.Open(o); err != nil {
 		return named("SIGNET_CLIENTS_FILE", err)
 	}
+	durable.RemoveLeftovers(s.o.UsersFile)
+	durable.RemoveLeftovers(s.o.ClientsFile)
 	s.start(ctx, s.watchFiles)
 	s.start(ctx, s.watchGrants)
 	if s.usersFile != nil {

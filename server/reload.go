@@ -10,9 +10,16 @@ import (
 // or not requests come.
 const lookEvery = time.Second
 
-// Reload checks the files of users and clients for changes now, instead of within a
-// second, and logs the result.
+// Reload looks at all files now: users, clients, secret, keys, and the certificate, which is
+// read at no other time. It logs the result. The files of the pages are read at a start only.
 func (s *Server) Reload() {
+	if s.o.TLSCert != "" {
+		if err := s.loadCertificate(); err != nil {
+			s.o.Log.Error("the certificate cannot be used: the one that was read before stays in use", "err", err)
+		} else {
+			s.o.Log.Info("the certificate is as its files say")
+		}
+	}
 	select {
 	case s.reload <- struct{}{}:
 	default: // a call of Reload waits already
@@ -31,10 +38,21 @@ func (s *Server) watchFiles(ctx context.Context) {
 			return
 		case <-s.reload:
 			asked = true
+			s.lookNow()
 		case <-tick.C:
 		}
 		logged = s.logStaleFiles(logged, asked)
 	}
+}
+
+// lookNow reads the files also if they were looked at just before.
+func (s *Server) lookNow() {
+	s.clients.Reload()
+	if s.usersFile != nil {
+		s.usersFile.Reload()
+	}
+	s.state.Reload()
+	s.keys.Reload()
 }
 
 // logStaleFiles logs what has changed since the problem that was logged, or in any case if

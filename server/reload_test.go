@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"signet/server"
@@ -46,5 +49,67 @@ func TestReadinessShowsTheGenerationsOfUsersAndClients(t *testing.T) {
 	without := newServer(t, nil)
 	if _, got := readiness(t, without); got.Users != nil || got.Clients == nil {
 		t.Errorf("with a check in place of the users file: %+v, want clients alone", got)
+	}
+}
+
+// Reload looks at the files now, although they were looked at just before.
+func TestReloadLooksAtOnce(t *testing.T) {
+	dir, log := t.TempDir(), &safeBuffer{}
+	srv := newServer(t, func(o *server.Options) {
+		o.Check, o.DataDir, o.Log = nil, dir, slog.New(slog.NewTextHandler(log, nil))
+	})
+	for round := 1; round <= 3; round++ {
+		readiness(t, srv) // looks
+		content := fmt.Sprintf("# %d\n", round)
+		if err := os.WriteFile(filepath.Join(dir, "users"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		srv.Reload()
+		until(t, "the result in the log", func() (any, bool) {
+			return log, strings.Count(log.String(), "users and clients are as their files say") == round
+		})
+		if _, doc := readiness(t, srv); *doc.Users != round+1 {
+			t.Errorf("after %d reloads the users are of generation %d", round, *doc.Users)
+		}
+	}
+}
+
+// Reload makes new connections get the certificate that is in the files now. One that
+// cannot be used changes nothing.
+func TestReloadTakesNewCertificate(t *testing.T) {
+	cert, key := selfSigned(t)
+	nextCert, nextKey := selfSigned(t)
+	srv := newServer(t, func(o *server.Options) { o.Issuer, o.TLSCert, o.TLSKey = "https://localhost:8443", cert, key })
+	base, stop := serving(t, srv)
+	defer stop()
+	presented := func() string {
+		t.Helper()
+		c, err := tls.Dial("tcp", strings.TrimPrefix(base, "http://"), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return string(c.ConnectionState().PeerCertificates[0].Raw)
+	}
+	replace := func(path, by string) {
+		t.Helper()
+		b, err := os.ReadFile(by)
+		if err == nil {
+			err = os.WriteFile(path, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := presented()
+	replace(cert, nextCert)
+	srv.Reload() // certificate and key do not belong together
+	if presented() != first {
+		t.Error("a certificate without its key is in use")
+	}
+	replace(key, nextKey)
+	srv.Reload()
+	if presented() == first {
+		t.Error("the new certificate is not in use")
 	}
 }

@@ -148,11 +148,18 @@ func (s *Server) shutdown(srv *http.Server) error {
 }
 
 func (s *Server) tlsConfig() (*tls.Config, error) {
+	current := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
+	return &tls.Config{GetCertificate: current, MinVersion: tls.VersionTLS12}, s.loadCertificate()
+}
+
+// loadCertificate reads the certificate for the connections to come.
+func (s *Server) loadCertificate() error {
 	cert, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
 	if err != nil {
-		return nil, fmt.Errorf("SIGNET_TLS_CERT, SIGNET_TLS_KEY: %w", err)
+		return fmt.Errorf("SIGNET_TLS_CERT, SIGNET_TLS_KEY: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
+	s.certificate.Store(&cert)
+	return nil
 }
 
 // serveMetrics serves metrics and pprof on their own listener until the returned

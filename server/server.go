@@ -10,6 +10,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -50,6 +51,8 @@ type Server struct {
 	open      atomic.Int64 // number of open connections
 	metrics   *metrics
 	classes   *admission.Classes
+
+	certificate atomic.Pointer[tls.Certificate] // of the listener, if it takes TLS
 
 	otherStore atomic.Bool // whether the issuer leads to a server with another store
 

@@ -154,6 +154,9 @@ func (t *table) lookup(name string) *record {
 // file, like any other use.
 func (f *File) Stale() error { return f.live.Stale() }
 
+// Reload looks at the file now. Otherwise a file is looked at once a second at most.
+func (f *File) Reload() { f.live.Reload() }
+
 // Generation returns a number that grows when other users come into use.
 func (f *File) Generation() uint64 { return f.live.Generation() }
 

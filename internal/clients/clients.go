@@ -326,6 +326,17 @@ func (r *Registry) Stale() error {
 	return r.file.Stale()
 }
 
+// Reload looks at clients.json and at pinned documents now. Otherwise they are looked at once
+// a second at most.
+func (r *Registry) Reload() {
+	if r.file != nil {
+		r.file.Reload()
+	}
+	for _, live := range r.documents.pinned {
+		live.Reload()
+	}
+}
+
 // Generation returns a number that grows when other clients of clients.json come into use.
 func (r *Registry) Generation() uint64 {
 	if r.file == nil {

@@ -17,7 +17,8 @@ type Staged struct {
 // Stage makes an empty file, readable by its owner alone, that is to take the place of
 // the file at path. Its name begins with a dot.
 func Stage(path string) (*Staged, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // O_EXCL, mode 0600
+	RemoveLeftovers(path)
+	f, err := os.CreateTemp(filepath.Dir(path), stagedPrefix(path)) // O_EXCL, mode 0600
 	if err != nil {
 		return nil, err
 	}

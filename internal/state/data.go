@@ -75,6 +75,9 @@ func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 	if err := store.FinishRestore(d.storeOptions()); err != nil {
 		return nil, err
 	}
+	for _, path := range []string{d.secretFile(), d.mirrorFile(), d.marker()} {
+		durable.RemoveLeftovers(path)
+	}
 	first, err := d.firstStart()
 	if err != nil {
 		return nil, err

@@ -70,6 +70,13 @@ func (s *State) open(ctx context.Context, opts store.Options) (err error) {
 	return err
 }
 
+// Reload looks at the secret file now; Run then uses it.
+func (s *State) Reload() {
+	if s.file != nil {
+		s.file.Reload()
+	}
+}
+
 // Run uses the secret file when it changes, and announces in the store which roots this
 // server holds, until ctx ends: a rotation goes on when all servers hold the next root.
 func (s *State) Run(ctx context.Context) {

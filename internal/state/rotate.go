@@ -111,7 +111,11 @@ func (f *fileRotation) run(ctx context.Context) error {
 		return err
 	}
 	if !begun && fingerprint == f.ring.Fingerprint() {
-		f.Say("The root secret was already rotated on %s, and that rotation must be finished first.", moment(since))
+		if since.IsZero() {
+			f.Say("The store has used the first root secret of the list since it was made.")
+		} else {
+			f.Say("The root secret was already rotated on %s, and that rotation must be finished first.", moment(since))
+		}
 		return f.sayFinish(since)
 	}
 	if err := f.inUse(ctx); err != nil {
@@ -126,6 +130,10 @@ func (f *fileRotation) run(ctx context.Context) error {
 }
 
 func (f *fileRotation) sayFinish(since time.Time) error {
+	if since.IsZero() { // the store knows no other root
+		f.Say("The old one sealed nothing in it, except for client ids. Run\n\n    signet secret rotate --finish")
+		return nil
+	}
 	f.Say("Everything that the old one sealed, except for client ids, has expired by %s. After that run\n\n    signet secret rotate --finish", moment(since.Add(f.Lives)))
 	return nil
 }
@@ -239,6 +247,10 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 	case fingerprint == ring.Fingerprint() && !r.Finish:
 		r.Say("The store already uses the first root secret of the list, since %s.", sinceWhen(since))
 		r.Say("If the other one is the new one, deploy new,old to all servers, and run this again with that setting.")
+		if since.IsZero() {
+			r.Say("If it is the old one, it sealed nothing in this store, except for client ids. Deploy new,clients:old.")
+			return nil
+		}
 		r.Say("If it is the old one, everything that it sealed, except for client ids, has expired by %s. Deploy new,clients:old after that.", moment(since.Add(r.Lives)))
 		return nil
 	case fingerprint != ring.Fingerprint() && r.Finish:
