@@ -159,14 +159,14 @@ func TestReplicaWithAnotherRootIsRefused(t *testing.T) {
 }
 
 // patient repeats a write that a busy machine has no time for, as a client does after a
-// 503.
-func patient(s *store.Store, fn func(store.Tx) error) (err error) {
-	for range 5 {
+// 503, and returns how often it did. A write without an answer may have been committed.
+func patient(s *store.Store, fn func(store.Tx) error) (repeated int, err error) {
+	for ; repeated < 5; repeated++ {
 		if err = s.Write(context.Background(), fn); !errors.Is(err, store.ErrUnavailable) {
 			break
 		}
 	}
-	return err
+	return repeated, err
 }
 
 // If several replicas read a row and change it, none of them changes it by an old value.
@@ -175,10 +175,11 @@ func TestReplicasLockRows(t *testing.T) {
 	o := firstOptions(t)
 	replicas := atOnce(t, 3, o)
 	var all sync.WaitGroup
+	var unanswered atomic.Int64
 	const each = 60
 	for i := range 3 * each {
 		all.Go(func() {
-			err := patient(replicas[i%3], func(tx store.Tx) error {
+			repeated, err := patient(replicas[i%3], func(tx store.Tx) error {
 				var n int64
 				err := tx.QueryRow("SELECT expires_at FROM spent WHERE kind = $1 AND id = $2 FOR UPDATE", "count", "x").Scan(&n)
 				if err != nil {
@@ -191,13 +192,14 @@ func TestReplicasLockRows(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
+			unanswered.Add(int64(repeated))
 		})
 	}
 	all.Wait()
 	var n int
 	err := replicas[0].Read(t.Context(), func(tx store.Tx) error { return tx.QueryRow("SELECT expires_at FROM spent").Scan(&n) })
-	if err != nil || n != 3*each {
-		t.Errorf("counted to %d (%v), want %d", n, err, 3*each)
+	if most := 3*each + int(unanswered.Load()); err != nil || n < 3*each || n > most {
+		t.Errorf("counted to %d (%v), want %d, or up to %d with the writes that had no answer", n, err, 3*each, most)
 	}
 }
 
@@ -230,7 +232,7 @@ func TestGroupsDoNotDeadlock(t *testing.T) {
 						row = rows - 1 - row
 					}
 					start := time.Now()
-					err := patient(s, func(tx store.Tx) error {
+					_, err := patient(s, func(tx store.Tx) error {
 						_, err := tx.Exec("UPDATE spent SET expires_at = expires_at + 1 WHERE kind = 'row' AND id = $1", fmt.Sprint(row))
 						return err
 					})
