@@ -297,6 +297,10 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 	}
 }
 
+// longAnswer is the length from which an answer is written in parts, for clients that read
+// slowly.
+const longAnswer = 128 << 10
+
 // writeDocument writes a document and returns the status of the answer.
 func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
 	d = d.encoded(w.Header(), r)
@@ -308,6 +312,10 @@ func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status i
 		return http.StatusNotModified
 	}
 	h["Content-Length"] = values[3:4:4]
+	if len(d.body) > longAnswer {
+		_ = admission.Send(w, d.body)
+		return http.StatusOK
+	}
 	_, _ = w.Write(d.body) // fails if the client is gone
 	return http.StatusOK
 }
@@ -371,7 +379,7 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
 	}
 	w.WriteHeader(p.status)
-	_, _ = w.Write(body.Bytes())
+	_ = admission.Send(w, body.Bytes()) // fails if the client is gone
 }
 
 // fail renders an error: as a redirect if one is allowed, otherwise as JSON for

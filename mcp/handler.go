@@ -87,7 +87,7 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, withoutToken: withoutToken, withToken: newAdmit(withoutToken)}, nil
+	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), withoutToken: withoutToken, withToken: newAdmit(withoutToken)}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -97,6 +97,8 @@ type Endpoint struct {
 	access *Access
 
 	admission *admission.Class
+	budget    *admission.Budget
+	caller    func(*http.Request) string
 
 	withoutToken http.Handler // runs a message of a request without token
 	withToken    admit        // runs a message of a request with a token
@@ -107,16 +109,26 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	r, m, no := receive(w, r)
+	load, ok := e.weigh(w, r, claims)
+	if !ok {
+		return
+	}
+	defer load.Close()
+	r, m, no := receive(w, r, load)
 	switch {
+	case no == noRoom:
+		refuseBusy(w, admission.ErrFull)
 	case no != nil && claims == nil:
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 	case no != nil:
 		no.write(w)
-	case e.allows(w, r, m, claims):
-		if slot, ok := e.begin(w, r, m); ok {
-			defer slot.Leave()
-			e.run(w, r, m, claims)
+	case !e.allows(w, r, m, claims):
+	case m.method == listen:
+		e.listen(w, r, claims)
+	default:
+		if a := e.run(w, r, m, claims, w.Header()); a != nil {
+			load.Reset()
+			a.send(w, m, load)
 		}
 	}
 }
@@ -152,6 +164,22 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 	return claims, true
 }
 
+// weigh takes what the request needs of the budget of bytes, before the body is read, or
+// answers that there is no room. The grant pays, or the address if there is no token.
+func (e *Endpoint) weigh(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) (load *admission.Load, ok bool) {
+	holder := ""
+	if claims != nil {
+		holder = "grant " + claims.GrantID
+	} else if address := e.caller(r); address != "" {
+		holder = "address " + address
+	}
+	load, err := e.budget.Open(holder)
+	if err != nil {
+		refuseBusy(w, err)
+	}
+	return load, err == nil
+}
+
 // allows reports whether m may run on behalf of claims, and answers if not. The decision is
 // made here because a tool cannot answer 403; the middleware of Access, which the SDK runs
 // later, decides for itself.
@@ -180,50 +208,58 @@ func refuseBusy(w http.ResponseWriter, cause error) {
 	oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause).WriteJSON(w, false)
 }
 
-// begin takes a slot for m, or answers that there is none. A stream needs no slot: while it
-// waits for events, it costs nothing.
-func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, m message) (slot admission.Slot, ok bool) {
-	if m.method == listen {
-		return slot, true
-	}
+// run runs an allowed message in the SDK and returns its answer, or answers that there is no
+// slot for it. While the message runs, which may take long, there is no write deadline.
+func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, header http.Header) *answer {
 	slot, err := e.admission.Enter(r.Context())
 	if err != nil {
 		refuseBusy(w, err)
+		return nil
 	}
-	return slot, err == nil
-}
-
-// run passes an allowed message to the SDK.
-func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) {
-	a := &answer{ResponseWriter: w, m: m}
-	defer a.finish()
+	defer slot.Leave()
+	control := http.NewResponseController(w)
+	expectNothing(control)
+	defer admission.ExpectProgress(control)
+	a := &answer{header: header}
 	if claims == nil {
 		e.withoutToken.ServeHTTP(a, r)
+	} else {
+		e.withToken(r.Context(), a, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	}
+	return a
+}
+
+// listen passes a subscription to the SDK, whose answer is a stream. It needs no slot: while
+// it waits for events, it costs nothing.
+func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) {
+	control := http.NewResponseController(w)
+	expectNothing(control)
+	defer admission.ExpectProgress(control)
+	stream := &events{w, control}
+	if claims == nil {
+		e.withoutToken.ServeHTTP(stream, r)
 		return
 	}
-	ctx := r.Context()
-	if m.method == listen {
-		var watched *stream
-		ctx, watched = e.guard.streams.watch(r, claims, true)
-		defer e.guard.streams.done(watched)
-	}
-	e.withToken(ctx, a, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	ctx, watched := e.guard.streams.watch(r, claims, true)
+	defer e.guard.streams.done(watched)
+	e.withToken(ctx, stream, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
 }
 
 // receive reads the one message in r. It returns the request to run, which has the body
 // again, and headers that the SDK reads as this package does.
-func receive(w http.ResponseWriter, r *http.Request) (*http.Request, message, *refusal) {
+func receive(w http.ResponseWriter, r *http.Request, load *admission.Load) (*http.Request, message, *refusal) {
 	if no := checkForm(r); no != nil {
 		if no.status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", "POST, OPTIONS")
 		}
 		return r, message{}, no
 	}
-	body, no := readBody(w, r)
+	body, no := readBody(w, r, load)
 	if no != nil {
 		return r, message{}, no
 	}
 	m, no := inspect(body)
+	m.id = bytes.Clone(m.id) // the body may be large, and the id is needed longer
 	if no == nil {
 		no = checkVersion(r, m)
 	}
@@ -256,21 +292,47 @@ func checkForm(r *http.Request) *refusal {
 	return nil
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+// readBody reads the body of r. It takes the bytes from the budget before it reads them.
+func readBody(w http.ResponseWriter, r *http.Request, load *admission.Load) ([]byte, *refusal) {
 	if r.ContentLength > maxBody {
 		return nil, tooLarge()
 	}
+	from := io.Reader(http.MaxBytesReader(w, r.Body, maxBody))
+	if r.ContentLength < 0 {
+		from = &weighed{from, load}
+	} else if err := load.Take(r.ContentLength); err != nil {
+		return nil, noRoom
+	}
 	var b bytes.Buffer
 	b.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
-	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	_, err := b.ReadFrom(from)
 	switch _, over := errors.AsType[*http.MaxBytesError](err); {
 	case over:
 		return nil, tooLarge()
+	case errors.Is(err, admission.ErrFull):
+		return nil, noRoom
 	case err != nil:
 		return nil, badMessage("the body ended early")
 	}
 	return b.Bytes(), nil
 }
+
+// weighed takes the bytes of a body of unknown length from the budget.
+type weighed struct {
+	io.Reader
+	load *admission.Load
+}
+
+func (b *weighed) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if full := b.load.Take(int64(n)); full != nil {
+		return 0, full
+	}
+	return n, err
+}
+
+// noRoom refuses a message whose sender has too many bytes here already.
+var noRoom = refused(http.StatusServiceUnavailable, codeForbidden, "try again in a moment")
 
 func tooLarge() *refusal {
 	return refused(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the body is larger than %d bytes", maxBody)

@@ -11,6 +11,7 @@ package mcp
 
 import (
 	"log/slog"
+	"net/http"
 	"slices"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -47,6 +48,14 @@ type Options struct {
 	// Admission bounds how many messages run at once; the rest is answered with 503.
 	// Streams that wait for events do not count. Nil: no bound.
 	Admission *admission.Class
+
+	// Budget bounds the bytes of messages and answers that are kept for each grant. Nil: no
+	// bound.
+	Budget *admission.Budget
+
+	// Caller returns the address that pays for a request without a token, or "" if it is
+	// not known. Nil: it is never known.
+	Caller func(*http.Request) string
 }
 
 const (
@@ -68,6 +77,13 @@ func (o *Options) logger() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return o.Log
+}
+
+func (o *Options) caller() func(*http.Request) string {
+	if o.Caller == nil {
+		return func(*http.Request) string { return "" }
+	}
+	return o.Caller
 }
 
 // withoutOffline returns scopes without offline_access.

@@ -1,12 +1,17 @@
 package mcp_test
 
 import (
+	"context"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
 	"signet/internal/admission"
+	"signet/jwt"
 )
 
 // taker is a body that calls take when it is read.
@@ -80,5 +85,75 @@ func TestOverloadRefusesBeforeTokenAndBody(t *testing.T) {
 		if s := class.Stats(); s.Running != 0 {
 			t.Errorf("%s: %+v", name, s)
 		}
+	}
+}
+
+// A grant with many bytes in the server has to wait before more are read, and others do not.
+// A message whose answer finds no room has run, so its answer is not a refusal to try again.
+func TestBytesOfAGrantAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.options.Access.WithoutLogin("echo")
+	w.options.Budget = admission.NewBudget(1<<20, 16<<20)
+	w.options.Required = nil
+	w.options.Caller = func(r *http.Request) string { return r.Header.Get("X-From") }
+	e := w.endpoint(t)
+	argument := func(bytes int) string { return `{"message":"` + strings.Repeat("x", bytes) + `"}` }
+	anonymous := func(bytes int, from string) *http.Request {
+		r := w.call(t, "echo", argument(bytes))
+		r.Header.Del("Authorization")
+		r.Header.Set("X-From", from)
+		return r
+	}
+	of := func(grant string, r *http.Request) *http.Request {
+		r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.GrantID = grant }))
+		return r
+	}
+	unknownLength := func(r *http.Request) *http.Request { r.ContentLength = -1; return r }
+	wantStatus := func(what string, h http.Handler, r *http.Request, want int) {
+		t.Helper()
+		got := serve(h, r)
+		if got.Code != want || want == http.StatusServiceUnavailable && (got.Header().Get("Retry-After") == "" || decode(t, got).Error == nil || got.Header().Get("WWW-Authenticate") != "") {
+			t.Errorf("%s: %d %.200s, want %d", what, got.Code, got.Body, want)
+		}
+	}
+	for what, h := range map[string]http.Handler{"mcp": e, "tools": e.Tools()} {
+		big, small := func() *http.Request { return w.call(t, "echo", argument(600<<10)) }, func() *http.Request { return w.call(t, "echo", argument(10)) }
+		if what == "tools" {
+			big, small = func() *http.Request { return w.post(t, "echo", argument(600<<10)) }, func() *http.Request { return w.post(t, "echo", argument(10)) }
+		}
+		wantStatus(what+": a large message alone", h, big(), http.StatusOK)
+		// While the body of one arrives, others come.
+		first := big()
+		first.Body = taker{first.Body, sync.OnceFunc(func() {
+			r := big()
+			r.Body = unread{t}
+			wantStatus(what+": a second one", h, r, http.StatusServiceUnavailable)
+			wantStatus(what+": one of unknown length", h, unknownLength(big()), http.StatusServiceUnavailable)
+			wantStatus(what+": a small one", h, small(), http.StatusOK)
+			wantStatus(what+": another grant's", h, of("g2", big()), http.StatusOK)
+		})}
+		wantStatus(what+": the first one", h, first, http.StatusOK)
+		wantStatus(what+": afterwards", h, unknownLength(big()), http.StatusOK)
+	}
+	first := anonymous(600<<10, "192.0.2.1")
+	first.Body = taker{first.Body, sync.OnceFunc(func() {
+		wantStatus("without token, the same address", e, anonymous(600<<10, "192.0.2.1"), http.StatusServiceUnavailable)
+		wantStatus("without token, another address", e, anonymous(600<<10, "192.0.2.2"), http.StatusOK)
+		wantStatus("without token, no known address", e, anonymous(600<<10, ""), http.StatusOK)
+	})}
+	wantStatus("without token", e, first, http.StatusOK)
+	if used := w.options.Budget.Used(); used != 0 {
+		t.Errorf("%d bytes were not given back", used)
+	}
+	w.options.Budget = admission.NewBudget(200<<10, 16<<20)
+	sdk.AddTool(w.options.Server, &sdk.Tool{Name: "big"}, func(context.Context, *sdk.CallToolRequest, struct{}) (*sdk.CallToolResult, any, error) {
+		return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: strings.Repeat("x", 200<<10)}}}, nil, nil
+	})
+	e = w.endpoint(t)
+	if got := decode(t, serve(e, w.call(t, "big", "{}"))); got.code(t) != -32603 {
+		t.Errorf("an answer without room: code %d", got.code(t))
+	}
+	if got := serve(e.Tools(), w.post(t, "big", "{}")); got.Code != http.StatusInternalServerError {
+		t.Errorf("a result without room: %d", got.Code)
 	}
 }

@@ -6,12 +6,13 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
+	"signet/internal/admission"
 	"signet/internal/oauth"
-	"signet/jwt"
 )
 
 // toolsPath is the path of a tool without its name.
@@ -30,9 +31,14 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	call, m, err := toolCall(w, r)
+	load, ok := e.weigh(w, r, claims)
+	if !ok {
+		return
+	}
+	defer load.Close()
+	call, m, err := toolCall(w, r, load)
 	switch {
-	case err != nil && claims == nil:
+	case err != nil && claims == nil && err.Status() != http.StatusServiceUnavailable:
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 		return
 	case err != nil:
@@ -44,19 +50,23 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	case !e.allows(w, call, m, claims):
 		return
 	}
-	slot, ok := e.begin(w, r, m)
-	if !ok {
+	a := e.run(w, call, m, claims, http.Header{})
+	if a == nil {
 		return
 	}
-	defer slot.Leave()
-	result, err := e.result(call, m, claims)
+	load.Reset()
+	result, err := e.result(call, m, a)
+	if err == nil && load.Take(int64(len(result))) != nil {
+		err = oauth.Errorf(oauth.ServerError, "%s", unread)
+	}
 	switch {
 	case err != nil:
 		err.WriteJSON(w, false)
 	case result != nil:
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Write(result)
+		w.Header().Set("Content-Length", strconv.Itoa(len(result)))
+		_ = admission.Send(w, result) // fails if the client is gone
 	}
 }
 
@@ -65,7 +75,7 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 //
 // That request is of the older protocol: the newer one demands some arguments in headers
 // that only the tool's schema names.
-func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *oauth.Error) {
+func toolCall(w http.ResponseWriter, r *http.Request, load *admission.Load) (*http.Request, message, *oauth.Error) {
 	if r.Method != http.MethodPost {
 		return nil, message{}, oauth.Errorf(oauth.InvalidRequest, "%s is not allowed here: tools are called with POST", r.Method).WithStatus(http.StatusMethodNotAllowed)
 	}
@@ -73,7 +83,7 @@ func toolCall(w http.ResponseWriter, r *http.Request) (*http.Request, message, *
 	if !ok {
 		return nil, message{}, unknownTool(name)
 	}
-	arguments, err := readArguments(w, r)
+	arguments, err := readArguments(w, r, load)
 	if err != nil {
 		return nil, message{}, err
 	}
@@ -122,8 +132,8 @@ type (
 )
 
 // readArguments returns the body of r, which must begin like a JSON object.
-func readArguments(w http.ResponseWriter, r *http.Request) ([]byte, *oauth.Error) {
-	body, no := readBody(w, r)
+func readArguments(w http.ResponseWriter, r *http.Request, load *admission.Load) ([]byte, *oauth.Error) {
+	body, no := readBody(w, r, load)
 	if no != nil {
 		return nil, no.oauth()
 	}
@@ -144,17 +154,15 @@ func notArguments() *oauth.Error {
 	return oauth.Errorf(oauth.InvalidRequest, "the body is not one JSON object, the tool's arguments")
 }
 
-// result runs an allowed call of a tool and returns its result, or nil if the caller hung
-// up.
-func (e *Endpoint) result(call *http.Request, m message, claims *jwt.Claims) ([]byte, *oauth.Error) {
-	rec := recorder{header: http.Header{}, status: http.StatusOK}
-	e.run(&rec, call, m, claims)
-	answer, ok := rec.answer()
+// result returns the result in the SDK's answer to the call of a tool, or nil if the caller
+// hung up.
+func (e *Endpoint) result(call *http.Request, m message, a *answer) ([]byte, *oauth.Error) {
+	answer, ok := a.decode()
 	switch {
 	case !ok && call.Context().Err() != nil:
 		return nil, nil
 	case !ok:
-		e.guard.log.ErrorContext(call.Context(), "the MCP SDK did not answer the call of a tool", "tool", m.name, "status", rec.status)
+		e.guard.log.ErrorContext(call.Context(), "the MCP SDK did not answer the call of a tool", "tool", m.name, "status", a.status)
 		return nil, oauth.Errorf(oauth.ServerError, "the tool was not run")
 	case answer.Error == nil:
 		return answer.Result, nil
@@ -174,22 +182,15 @@ func unknownTool(name string) *oauth.Error {
 
 // oauth returns e in the form for clients that do not speak JSON-RPC.
 func (e *refusal) oauth() *oauth.Error {
-	return oauth.Errorf(oauth.InvalidRequest, "%s", e.reason.Message).WithStatus(e.status)
+	code := oauth.InvalidRequest
+	if e.status == http.StatusServiceUnavailable {
+		code = oauth.TemporarilyUnavailable
+	}
+	return oauth.Errorf(code, "%s", e.reason.Message).WithStatus(e.status)
 }
 
-// recorder keeps the SDK's answer.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
-
-func (r *recorder) answer() (answer rpcAnswer, ok bool) {
-	err := json.Unmarshal(r.body.Bytes(), &answer)
+func (a *answer) decode() (answer rpcAnswer, ok bool) {
+	err := json.Unmarshal(a.body.Bytes(), &answer)
 	return answer, err == nil && (answer.Result != nil || answer.Error != nil)
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -26,4 +27,11 @@ func CheckMemory(root fs.FS, hashes users.Stats) error { return checkMemory(root
 // Callers returns a function that finds the addresses of callers behind trusted proxies.
 func Callers(log *slog.Logger, trusted ...netip.Prefix) func(*http.Request) (address netip.Addr, own bool) {
 	return newAddresses(trusted, log).of
+}
+
+// Connections returns the hook for the states of at most so many connections, of which those
+// of proxies have no bound of their own, and how many are open.
+func Connections(most int, proxies ...netip.Prefix) (change func(net.Conn, http.ConnState), count func() int) {
+	cs := newConnections(most, newAddresses(proxies, slog.New(slog.DiscardHandler)).trusts)
+	return cs.changed, cs.count
 }

@@ -99,7 +99,7 @@ type Options struct {
 	RevocationPoll   time.Duration // how often role mcp reads the issuer's revocation feed; default: 10 s
 	RevocationMaxAge time.Duration // age of the feed from which role mcp accepts no token; default: tokens are accepted until they expire
 
-	MaxConnections int // open connections; a further one is closed at once; default: 10,000
+	MaxConnections int // open connections, of which one address, unless it is a trusted proxy, has a quarter at most; for a further one, an idle one is closed; default: 10,000
 
 	MetricsListen   string // address of metrics and pprof; default: they are not served
 	MetricsOptional bool   // if the port of MetricsListen is busy, warn instead of failing

@@ -16,6 +16,7 @@ import (
 	"signet/handlers"
 	"signet/internal/failpoint"
 	"signet/internal/oauth"
+	"signet/internal/throttle"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -92,7 +93,7 @@ func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error 
 			Resource: resource, Issuer: s.o.Issuer, Name: s.o.App, Verifier: verifier, Server: s.MCP,
 			Hierarchy: s.hierarchy, Access: &s.access,
 			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
-			Origins: s.origins(), Admission: s.classes.MCP, Log: s.o.Log,
+			Origins: s.origins(), Admission: s.classes.MCP, Budget: s.budget, Caller: s.network, Log: s.o.Log,
 		}
 		h, err := mcp.Handler(o)
 		if err != nil {
@@ -106,16 +107,16 @@ func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error 
 		const wellKnown = "/.well-known/oauth-protected-resource"
 		metadata := mcp.Metadata(o)
 		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
-			r.Handle("/", withoutWriteDeadline(h))
+			r.Handle("/", h)
 			r.Handle(wellKnown, metadata)
 		} else {
-			r.Handle(path, withoutWriteDeadline(h))
+			r.Handle(path, h)
 			r.Handle(wellKnown+path, metadata)
 		}
 		if i == 0 {
 			r.Handle(wellKnown, metadata)
 			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o, s.registrationEndpoint()))
-			r.Handle("/tools/*", withoutWriteDeadline(h.Tools()))
+			r.Handle("/tools/*", h.Tools())
 		}
 	}
 	return nil
@@ -158,6 +159,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error means that the connection is gone
+}
+
+// network is the caller's address as limits count it, or "" if it is not known.
+func (s *Server) network(r *http.Request) string {
+	if address, own := s.addresses.of(r); own {
+		return throttle.Network(address)
+	}
+	return ""
 }
 
 // announceDrain asks clients to go elsewhere while the server stops: a connection that both

@@ -12,11 +12,12 @@ import (
 )
 
 // Deadlines of a connection. Handlers of the authorization server have shorter ones of
-// their own, and MCP streams may last as long as their token.
+// their own. Package mcp removes the write deadline while a message runs that has been
+// allowed, and for a stream, which may last as long as its token.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
-	writeTimeout      = 30 * time.Second // except behind withoutWriteDeadline
+	writeTimeout      = 30 * time.Second // except for long answers, see admission.Send
 	idleTimeout       = 90 * time.Second
 	maxHeaderBytes    = 28 << 10 // net/http adds 4 KB
 	shutdownTimeout   = 25 * time.Second
@@ -73,9 +74,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) (err error) {
 	failed := make(chan error, 1)
 	go func() {
 		if srv.TLSConfig != nil {
-			failed <- srv.ServeTLS(l, "", "")
+			failed <- srv.ServeTLS(wire{l, true}, "", "")
 		} else {
-			failed <- srv.Serve(l)
+			failed <- srv.Serve(wire{l, false})
 		}
 	}()
 	select {
@@ -105,7 +106,7 @@ func (s *Server) httpServer() (*http.Server, error) {
 	srv := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:  slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
-		ConnState: s.countConnections,
+		ConnState: s.connections.changed,
 	}
 	srv.RegisterOnShutdown(s.EndStreams)
 	if s.o.TLSCert == "" {
@@ -131,7 +132,7 @@ func (s *Server) shutdown(srv *http.Server) error {
 	// loses the request, and may not send it again. So connections stay open a little
 	// longer than the listener: the proxy finds out by a refused connection, which loses
 	// nothing, and then leaves the open ones alone.
-	for end := time.Now().Add(min(s.o.DrainDelay/2, lingerTime)); s.open.Load() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(min(s.o.DrainDelay/2, lingerTime)); s.connections.count() > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
@@ -183,18 +184,4 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 		srv.Serve(l) // returns ErrServerClosed after Close
 	}()
 	return func() { srv.Close(); <-done }, nil
-}
-
-// countConnections closes every connection beyond Options.MaxConnections at once, so that a
-// flood of connections takes a bounded number of descriptors and bytes. Open connections
-// stay, and slow ones make room when their deadline has passed.
-func (s *Server) countConnections(c net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		if s.open.Add(1) > int64(s.o.MaxConnections) {
-			c.Close()
-		}
-	case http.StateClosed, http.StateHijacked:
-		s.open.Add(-1)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,16 +42,17 @@ type Server struct {
 	// does not serve it.
 	MCP *sdk.Server
 
-	o         Options
-	hierarchy mcp.Hierarchy
-	access    mcp.Access
-	handler   http.Handler
-	endpoints []*mcp.Endpoint
-	addresses *addresses
-	draining  atomic.Bool
-	open      atomic.Int64 // number of open connections
-	metrics   *metrics
-	classes   *admission.Classes
+	o           Options
+	hierarchy   mcp.Hierarchy
+	access      mcp.Access
+	handler     http.Handler
+	endpoints   []*mcp.Endpoint
+	addresses   *addresses
+	draining    atomic.Bool
+	metrics     *metrics
+	classes     *admission.Classes
+	connections *connections
+	budget      *admission.Budget // of the bytes of MCP messages
 
 	certificate atomic.Pointer[tls.Certificate] // of the listener, if it takes TLS
 
@@ -90,8 +92,9 @@ func New(o Options) (*Server, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
 		MCP: mcp.NewServer(o.App, Version), o: o, hierarchy: hierarchy, metrics: newMetrics(), classes: admission.New(),
-		addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), stop: stop,
+		budget: newBudget(os.DirFS("/")), addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), stop: stop,
 	}
+	s.connections = newConnections(o.MaxConnections, s.addresses.trusts)
 	s.metrics.publishClasses(s.classes)
 	s.access.WithoutLogin(o.PublicTools...)
 	s.access.Hide(o.HiddenTools...)

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"signet/internal/oauth"
 )
@@ -45,14 +44,4 @@ func (s *Server) refuseAmbiguous(next http.Handler) http.Handler {
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	w.Header().Set("Connection", "close")
 	writeJSON(w, status, oauth.Errorf(oauth.InvalidRequest, format, args...))
-}
-
-// withoutWriteDeadline removes the write deadline for handlers that may answer in a stream,
-// or call a slow tool.
-func withoutWriteDeadline(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// This fails without a connection, as in tests, and then there is no deadline.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
-		next.ServeHTTP(w, r)
-	})
 }
