@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -23,17 +24,21 @@ type event struct {
 // the server. Client ids are long and client names are chosen by strangers, so the hash
 // of the id identifies the client.
 func (e *endpoints) audit(r *http.Request, ev event, err error) {
-	level, outcome, reason := slog.LevelInfo, "ok", ev.reason
+	level, outcome, counted, reason := slog.LevelInfo, "ok", "", ev.reason
 	if err != nil {
 		outcome = "refused"
 		refusal := oauth.AsError(unanswered(err))
-		if refusal.Status() >= 500 {
+		switch status := refusal.Status(); {
+		case status >= 500:
 			outcome = "failed"
+		case status == http.StatusTooManyRequests:
+			counted = "throttled"
 		}
 		if reason == "" {
 			reason = refusal.Error()
 		}
 	}
+	e.o.Count(ev.name, cmp.Or(counted, outcome))
 	if ev.name == "refresh_rollback" {
 		level = slog.LevelError
 	} else if ev.name == "refresh_reuse" || ev.name == "code_reuse" {

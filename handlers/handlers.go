@@ -109,6 +109,10 @@ type Options struct {
 	Stale        func() error // optional: why a file on disk is not the one in use
 	Log          *slog.Logger
 
+	// Count, optional, counts an event of the audit log by its outcome: ok, refused,
+	// throttled or failed. Neither contains anything of the request.
+	Count func(event, outcome string)
+
 	// ClientIP, optional, returns the caller's address for limits and the audit log, and
 	// whether it is the caller's own. Limits by address do not count a request whose
 	// address is that of a proxy with many callers. Default: the connection's address.
@@ -120,6 +124,7 @@ type endpoints struct {
 	o       Options
 	path    string // path of the issuer; "" for most
 	origin  string // origin of the issuer, as browsers send it
+	local   bool   // whether the issuer is on this machine, so that no other host may be named
 	cookies cookies
 	pages   *pages.Set
 	limits  limits
@@ -163,7 +168,7 @@ func New(o Options) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handlers: issuer: %w", err)
 	}
-	e := &endpoints{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
+	e := &endpoints{o: o, path: u.EscapedPath(), origin: u.Scheme + "://" + u.Host, local: oauth.IsLoopbackHost(u.Hostname()), cookies: newCookies(o.Issuer), limits: newLimits(o.Limits)}
 	site := pages.Site{App: o.App, Path: e.path, Login: o.LoginPath, Scopes: o.knownScopes()}
 	if e.pages, err = pages.New(site, o.Pages); err != nil {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
@@ -220,6 +225,9 @@ func (o *Options) check() error {
 	}
 	if err := checkLoginPath(o.LoginPath); err != nil {
 		return err
+	}
+	if o.Count == nil {
+		o.Count = func(string, string) {}
 	}
 	if o.ClientIP == nil {
 		o.ClientIP = remoteIP

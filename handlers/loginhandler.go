@@ -79,6 +79,10 @@ func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 	rt.setHeaders(h)
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Content-Security-Policy", pages.LenientPolicy)
+	if err := e.checkHost(r); err != nil {
+		rt.fail(w, r, err)
+		return
+	}
 	if err := (route{e: e, class: e.o.Admission.Pages, posted: e.o.Admission.Login}).door(r); err != nil {
 		rt.fail(w, r, err)
 		return

@@ -114,6 +114,12 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.answerPreflight(w)
 		return
 	}
+	if !rt.api {
+		if err := rt.e.checkHost(r); err != nil {
+			rt.fail(w, r, err)
+			return
+		}
+	}
 	e := rt.endpoint(r.Method)
 	if e == nil {
 		w.Header().Set("Allow", rt.allowed())
@@ -183,6 +189,7 @@ func (rt route) allowed() string {
 var (
 	nosniff    = []string{"nosniff"}
 	noReferrer = []string{"no-referrer"}
+	ownPages   = []string{"same-origin"}
 	noStore    = []string{"no-store"}
 	anyOrigin  = []string{"*"}
 	exposed    = []string{"WWW-Authenticate, Retry-After"}
@@ -194,9 +201,14 @@ var (
 // cookies do not count there.
 func (rt route) setHeaders(h http.Header) {
 	h["X-Content-Type-Options"] = nosniff
-	h["Referrer-Policy"] = noReferrer
+	// A page of another site learns nothing of the address. The own pages must not hide it
+	// from each other: under no-referrer their forms are sent with `Origin: null`, and a
+	// browser without Fetch Metadata sends nothing else (Fetch, "append a request Origin
+	// header").
+	h["Referrer-Policy"] = ownPages
 	h["Cache-Control"] = noStore
 	if rt.api {
+		h["Referrer-Policy"] = noReferrer
 		h["Access-Control-Allow-Origin"] = anyOrigin
 		h["Access-Control-Expose-Headers"] = exposed
 	}

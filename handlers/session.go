@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -89,8 +90,7 @@ func hashText(s string) string {
 
 // checkOwnPage refuses a POST that does not come from one of the server's own pages.
 // Every current browser sends Sec-Fetch-Site. If it is missing, Origin must be the
-// server's. Origin counts only then, because under our Referrer-Policy the server's own
-// pages send `Origin: null`.
+// server's, which the Referrer-Policy of the pages keeps.
 func (e *endpoints) checkOwnPage(r *http.Request) error {
 	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case site == "same-origin":
@@ -100,6 +100,18 @@ func (e *endpoints) checkOwnPage(r *http.Request) error {
 	}
 	return errForeignForm
 }
+
+// checkHost refuses a page under a foreign name, if the issuer is on this machine: the name
+// was rebound to it, so that a page of the same name may read the answer.
+func (e *endpoints) checkHost(r *http.Request) error {
+	host := url.URL{Host: r.Host}
+	if e.local && !oauth.IsLoopbackHost(host.Hostname()) {
+		return errForeignHost
+	}
+	return nil
+}
+
+var errForeignHost = oauth.Errorf(oauth.InvalidRequest, "pages are not served under this host name").WithStatus(http.StatusForbidden)
 
 var errForeignForm = oauth.Errorf(oauth.InvalidRequest, "this form was not sent from a page of this server").WithStatus(http.StatusForbidden)
 

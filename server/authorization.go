@@ -202,7 +202,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
 		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
-		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Log: o.Log,
+		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
 	}
 	if f := s.usersFile; f != nil {
 		s.classes.Logins(f.Stats().Limit)

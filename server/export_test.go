@@ -35,3 +35,13 @@ func Connections(most int, proxies ...netip.Prefix) (change func(net.Conn, http.
 	cs := newConnections(most, newAddresses(proxies, slog.New(slog.DiscardHandler)).trusts)
 	return cs.changed, cs.count
 }
+
+// Operators returns the handler of metrics and pprof on a listener, after some events, each
+// with its outcome.
+func Operators(listen string, events ...[2]string) http.Handler {
+	m := newMetrics()
+	for _, e := range events {
+		m.count(e[0], e[1])
+	}
+	return m.handler(listen)
+}

@@ -2,9 +2,13 @@ package server
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"signet/internal/admission"
+	"signet/internal/oauth"
 )
 
 // metrics counts requests. Labels are routes and status codes, never a user, a client or a
@@ -23,7 +28,10 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
-	series   sync.Map // from answer to *series; looking up the labels takes longer
+
+	issued, refreshes, logins *prometheus.CounterVec
+
+	series sync.Map // from answer to *series; looking up the labels takes longer
 }
 
 // answer is a route and the status code of an answer.
@@ -55,18 +63,48 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signet_http_requests_total", Help: "Requests answered, by route and status code.",
 		}, []string{"route", "code"}),
+		issued: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signet_access_tokens_total", Help: "Access tokens issued, by grant type.",
+		}, []string{"grant"}),
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signet_refreshes_total", Help: "Refreshes by outcome: ok, refused, throttled, failed, reused, rolled_back.",
+		}, []string{"outcome"}),
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signet_logins_total", Help: "Logins by outcome: ok, refused (wrong name or password), throttled, failed.",
+		}, []string{"outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "signet_http_request_seconds", Help: "Time to answer, by route.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.seconds, m.issued, m.refreshes, m.logins, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // gauge publishes a number.
 func (m *metrics) gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// count counts an event of the audit log, see [handlers.Options].
+func (m *metrics) count(event, outcome string) {
+	switch event {
+	case "login":
+		m.logins.WithLabelValues(outcome).Inc()
+	case "token":
+		if outcome == "ok" {
+			m.issued.WithLabelValues(oauth.GrantAuthorizationCode).Inc()
+		}
+	case "refresh":
+		m.refreshes.WithLabelValues(outcome).Inc()
+		if outcome == "ok" {
+			m.issued.WithLabelValues(oauth.GrantRefreshToken).Inc()
+		}
+	case "refresh_reuse":
+		m.refreshes.WithLabelValues("reused").Inc()
+	case "refresh_rollback":
+		m.refreshes.WithLabelValues("rolled_back").Inc()
+	}
 }
 
 // publishClasses publishes the numbers of each class of requests.
@@ -87,14 +125,49 @@ func (m *metrics) publishClasses(classes *admission.Classes) {
 }
 
 // handler serves metrics and pprof, which must not be on the public listener.
-func (m *metrics) handler() http.Handler {
+func (m *metrics) handler(listen string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !operatorsHost(hostname(r.Host), listen) {
+			http.Error(w, "this host is not served here; SIGNET_METRICS_LISTEN may name it", http.StatusForbidden)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// operatorsHost reports whether host is a name of a listener for operators. A page in the
+// operator's browser must not read it under a name of the page's own that was rebound to
+// this machine, so a name must be one that the internet cannot give: an address, a name
+// without a dot or below a private domain, or the name in the setting. On loopback there is
+// only localhost.
+func operatorsHost(host, listen string) bool {
+	if _, err := netip.ParseAddr(host); err == nil || oauth.IsLoopbackHost(host) {
+		return true
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	configured := strings.ToLower(hostname(listen))
+	if host != "" && host == configured {
+		return true
+	}
+	if address, err := netip.ParseAddr(configured); err == nil && address.IsLoopback() || oauth.IsLoopbackHost(configured) {
+		return false
+	}
+	private := func(domain string) bool { return strings.HasSuffix(host, domain) }
+	return host != "" && !strings.Contains(host, ".") || slices.ContainsFunc([]string{".local", ".internal", ".svc", ".lan", ".home.arpa", ".test", ".localhost"}, private)
+}
+
+// hostname returns host without its port and without the brackets of an IPv6 address.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
 }
 
 // measure counts the request and writes a line of access log at level debug, without the

@@ -44,7 +44,23 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 	if authorization != nil {
 		s.handler = s.answerDocuments(authorization, s.handler)
 	}
+	if strings.HasPrefix(s.o.Issuer, "https://") && !s.o.loopback() {
+		s.handler = strictTransport(s.handler)
+	}
 	return nil
+}
+
+// yearOfHTTPS tells browsers to use https only (RFC 6797 §6.1). It says nothing about
+// subdomains, which may be others' business.
+var yearOfHTTPS = []string{"max-age=31536000"}
+
+// strictTransport adds the header to every answer. A loopback issuer has none: the header
+// is for a host name, and other programs serve http on other ports of localhost.
+func strictTransport(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Strict-Transport-Security"] = yearOfHTTPS
+		next.ServeHTTP(w, r)
+	})
 }
 
 // checkLoginPath returns an error if the login page has the path of a resource.

@@ -177,7 +177,7 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 		}
 		return nil, fmt.Errorf("SIGNET_METRICS_LISTEN: %w", err)
 	}
-	srv := &http.Server{Handler: s.metrics.handler(), ReadHeaderTimeout: readHeaderTimeout}
+	srv := &http.Server{Handler: s.metrics.handler(s.o.MetricsListen), ReadHeaderTimeout: readHeaderTimeout}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -62,7 +63,7 @@ func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallT
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	srv, err := server.New(server.Options{
 		App: "File credentials", Check: fileCheck(cmp.Or(os.Getenv("USERS_TXT"), "users.txt")),

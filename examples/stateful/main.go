@@ -9,12 +9,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -56,6 +59,8 @@ func perUser(s *sdk.Server) http.Handler {
 }
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	issuer, base := os.Getenv("SIGNET_ISSUER"), os.Getenv("BASE_URL") // such as https://mcp.example.com
 	keys := jwt.NewRemoteKeys(issuer+"/.well-known/jwks.json", nil)
@@ -79,5 +84,8 @@ func main() {
 		mux.Handle(metadata.Path, mcp.Metadata(o))
 	}
 	web := &http.Server{Addr: os.Getenv("LISTEN"), Handler: mux, ReadHeaderTimeout: 5 * time.Second} // no WriteTimeout: it would cut streams
-	log.Fatal(web.ListenAndServe())
+	context.AfterFunc(ctx, func() { web.Close() })
+	if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
 }

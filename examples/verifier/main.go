@@ -10,19 +10,24 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 
 	"signet/jwt"
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	issuer, audience := os.Getenv("SIGNET_ISSUER"), os.Getenv("RESOURCE")
 	keys := jwt.NewRemoteKeys(issuer+"/.well-known/jwks.json", nil)
 	feed, err := jwt.NewRevocationFeed(jwt.RevocationOptions{URL: issuer + "/.well-known/revoked", Issuer: issuer, Keys: keys})
 	if err != nil {
 		log.Fatal(err)
 	}
-	go feed.Run(context.Background())
+	go feed.Run(ctx)
 	verifier, err := jwt.NewVerifier(jwt.VerifierOptions{
 		Issuer:    issuer,
 		Audiences: []string{audience}, // one of the issuer's SIGNET_RESOURCES
@@ -45,5 +50,9 @@ func main() {
 			http.Error(w, "try again in a moment", http.StatusServiceUnavailable)
 		}
 	})
-	log.Fatal(http.ListenAndServe(os.Getenv("LISTEN"), nil))
+	web := &http.Server{Addr: os.Getenv("LISTEN"), ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { web.Close() })
+	if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
 }

@@ -106,8 +106,11 @@ func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := p.StopBy(syscall.SIGINT); err != nil {
+		if err := p.StopBy(syscall.SIGTERM); err != nil {
 			t.Error(err)
+		}
+		if p.Status() != 0 && filepath.Ext(name) == "" { // a program, not a script
+			t.Errorf("%s ended with status %d on SIGTERM", name, p.Status())
 		}
 		if t.Failed() {
 			t.Logf("%s ended with status %d and wrote:\n%s", name, p.Status(), out)

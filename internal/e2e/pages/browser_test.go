@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -42,6 +45,50 @@ func TestLoginAndConsentInChromium(t *testing.T) {
 	}
 	if tokens := client.Exchange(t, back.Get("code")); tokens.RefreshToken == "" {
 		t.Errorf("the code gave %+v", tokens)
+	}
+}
+
+// Browsers without Fetch Metadata sign in, approve and sign out too: the pages do not make
+// them hide where a form comes from (`Origin: null`).
+func TestBrowserWithoutFetchMetadataInChromium(t *testing.T) {
+	var origins []string // of the forms
+	var mu sync.Mutex
+	proxy := &httputil.ReverseProxy{}
+	front := httptest.NewServer(proxy)
+	defer front.Close()
+	issuer := strings.Replace(front.URL, "127.0.0.1", "localhost", 1)
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + issuer}, "--demo")
+	to, err := url.Parse(d.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Rewrite = func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host
+		for name := range r.Out.Header {
+			if strings.HasPrefix(name, "Sec-Fetch-") {
+				r.Out.Header.Del(name)
+			}
+		}
+		if r.In.Method == http.MethodPost {
+			mu.Lock()
+			defer mu.Unlock()
+			origins = append(origins, r.In.URL.Path+" "+r.In.Header.Get("Origin"))
+		}
+	}
+	redirectURI, arrived := e2e.Callback(t)
+	client := e2e.Register(t, issuer, redirectURI)
+	b := e2e.NewBrowser(t)
+	b.Open(client.AuthorizationURL("s")).SignIn("demo_user", "demo_password").Wait("Allow access?")
+	if back := b.Approve().Sent(arrived); back.Get("code") == "" {
+		t.Errorf("the client got %v", back)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, want := range []string{"/login " + issuer, "/consent " + issuer} {
+		if !slices.Contains(origins, want) {
+			t.Errorf("forms were sent from %q, want %s among them", origins, want)
+		}
 	}
 }
 

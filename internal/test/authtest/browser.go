@@ -88,10 +88,14 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 	if cache := h.Get("Cache-Control"); cache != "no-store" && !strings.HasPrefix(cache, "public, max-age=") {
 		fail("Cache-Control: " + cache)
 	}
-	if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" {
-		fail("nosniff or no-referrer is missing")
+	policy := h.Get("Referrer-Policy")
+	if h.Get("X-Content-Type-Options") != "nosniff" || policy != "no-referrer" && policy != "same-origin" {
+		fail("nosniff or a Referrer-Policy is missing")
 	}
 	if strings.HasPrefix(h.Get("Content-Type"), "text/html") {
+		if policy != "same-origin" {
+			fail("forms of this page hide their origin: " + policy)
+		}
 		csp := h.Get("Content-Security-Policy")
 		if !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") || strings.Contains(csp, "form-action") || h.Get("X-Frame-Options") != "DENY" {
 			fail("page headers: " + csp)
