@@ -76,10 +76,36 @@ func List(ctx context.Context, st *store.Store, rotation, tokenTTL time.Duration
 	if len(rows) > 0 {
 		t.NextMade = s.start(s.period(now) + 1)
 	}
+	withdrawn := t.Keys
 	for i := range rows {
 		t.Keys = append(t.Keys, s.info(rows, i, now))
 	}
+	if len(rows) > 0 {
+		if k, at := &t.Keys[len(withdrawn)], alone(rows[0], withdrawn); k.State != Next && !at.IsZero() && at.Before(s.signsFrom(rows[0])) {
+			k.SignsFrom = at
+		}
+	}
 	return t, nil
+}
+
+// alone returns when r, the oldest key, began to sign before it was known everywhere
+// because no other key could: the very first key at once, and another one when its
+// predecessor was withdrawn. It is zero if there was a predecessor until the end.
+func alone(r row, withdrawn []Info) (at time.Time) {
+	first := r.publishedAt.After(r.startsAt) // each other key is made before its period
+	for _, k := range withdrawn {
+		if k.PublishedAt.After(r.publishedAt) {
+			continue
+		}
+		first = false
+		if k.WithdrawnAt.After(r.publishedAt) && k.WithdrawnAt.After(at) {
+			at = k.WithdrawnAt
+		}
+	}
+	if first {
+		return r.publishedAt
+	}
+	return at
 }
 
 // scheduleOf is the schedule by which rows were made. The settings of a command may

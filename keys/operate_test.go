@@ -282,3 +282,46 @@ func testResealedStoreNeedsNoOldRoot(t *testing.T, e storetest.Engine) {
 		t.Errorf("%s signs, want %s", got, kid)
 	}
 }
+
+// The list says since when a key really signed: the first key at once, because there was no
+// other, and the key after a withdrawn one since the withdrawal. Later keys waited until
+// all verifiers knew them.
+func TestListSaysWhenAKeyReallyBeganToSign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(10 * time.Hour) // into the period
+		o := keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: 5 * time.Minute}
+		begun := time.Now().Truncate(time.Millisecond)
+		set := open(t, o)
+		defer run(t, set)()
+		var id string
+		for _, wait := range []time.Duration{0, time.Minute, 3 * time.Hour} {
+			time.Sleep(wait)
+			k := inState(t, o, keys.Signing)
+			if id == "" {
+				id = k.ID
+			}
+			if k.ID != id || !k.SignsFrom.Equal(begun) {
+				t.Errorf("after %v: the first key signs since %v, want %v", wait, k.SignsFrom, begun)
+			}
+		}
+		time.Sleep(15 * time.Hour)
+		if k := inState(t, o, keys.Signing); k.ID == id || k.SignsFrom.Before(begun.Add(13*time.Hour)) {
+			t.Errorf("the second key signs since %v", k.SignsFrom)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		o := keys.Options{Store: storetest.SQLite.Open(t), Ring: newRing(t), Rotation: 24 * time.Hour, TokenTTL: 5 * time.Minute}
+		defer run(t, open(t, o))()
+		time.Sleep(time.Hour)
+		if _, err := keys.Withdraw(t.Context(), o.Store, o.Rotation, inState(t, o, keys.Signing).ID); err != nil {
+			t.Fatal(err)
+		}
+		withdrawn := time.Now()
+		for _, wait := range []time.Duration{0, time.Minute, 3 * time.Hour} {
+			time.Sleep(wait)
+			if k := inState(t, o, keys.Signing); k.SignsFrom.Sub(withdrawn).Abs() > time.Minute {
+				t.Errorf("%v after the withdrawal the next key signs since %v, want %v", wait, k.SignsFrom, withdrawn)
+			}
+		}
+	})
+}

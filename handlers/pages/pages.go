@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -40,11 +41,15 @@ type Options struct {
 	Logo          string // SVG or PNG file; empty: Signet's mark
 	Color         string // accent colour, as #rrggbb
 	Messages      string // JSON file with texts in more languages, or in other words (see readMessages)
-	LoginTemplate string // HTML file in place of the login page (see readLogin)
+	LoginTemplate string // HTML file in place of the login page (see parseLogin)
+	LoginHTML     string // the HTML itself, for a program that has it; in place of LoginTemplate
 }
 
 // Check checks what can be checked without reading a file.
 func (o Options) Check() error {
+	if o.LoginTemplate != "" && o.LoginHTML != "" {
+		return errors.New("LoginTemplate and LoginHTML are both set: there is one login page")
+	}
 	_, err := parseColor(o.Color)
 	return err
 }
@@ -103,10 +108,8 @@ func New(site Site, o Options) (*Set, error) {
 	if err := s.translate(); err != nil {
 		return nil, err
 	}
-	if o.LoginTemplate != "" {
-		if s.login, err = readLogin(o.LoginTemplate, site); err != nil {
-			return nil, err
-		}
+	if s.login, err = readLogin(o, site); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

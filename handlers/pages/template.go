@@ -24,25 +24,30 @@ var macro = regexp.MustCompile(`\{(state|username|app_name|error_message)\}`)
 // no meaning anywhere.
 const left, right = "\uE000", "\uE001"
 
-// readLogin reads an operator's login page: HTML in which {state}, {username},
-// {app_name} and {error_message} are replaced wherever they stand. The last one is
-// empty or a <div class="error"> that contains the text. Values are escaped for their
-// place and not scanned for macros again. A macro in a place where escaping would not
-// be enough is an error.
-func readLogin(path string, site Site) (*template.Template, error) {
-	b, err := readFile(path, maxTemplate)
-	if err != nil {
-		return nil, err
+// readLogin returns the operator's login page, nil if there is none.
+func readLogin(o Options, site Site) (*template.Template, error) {
+	from, text := "LoginHTML", o.LoginHTML
+	if o.LoginTemplate != "" {
+		b, err := readFile(o.LoginTemplate, maxTemplate)
+		if err != nil {
+			return nil, err
+		}
+		from, text = o.LoginTemplate, string(b)
+	} else if text == "" {
+		return nil, nil
 	}
-	t, err := parseLogin(string(b), []string{site.Path + site.Login, site.Path + "/login", site.Path + "/oauth/login"})
+	t, err := parseLogin(text, []string{site.Path + site.Login, site.Path + "/login", site.Path + "/oauth/login"})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", from, err)
 	}
 	return t, nil
 }
 
-// parseLogin checks and parses the source of a login page. Its form must be sent to one
-// of the given paths.
+// parseLogin checks and parses the source of a login page: HTML in which {state},
+// {username}, {app_name} and {error_message} are replaced wherever they stand. The last one
+// is empty or a <div class="error"> that contains the text. Values are escaped for their
+// place and not scanned for macros again. A macro in a place where escaping would not be
+// enough is an error. The form must be sent to one of the given paths.
 func parseLogin(src string, actions []string) (*template.Template, error) {
 	if strings.ContainsAny(src, left+right) {
 		return nil, errors.New("the characters U+E000 and U+E001 may not be used")

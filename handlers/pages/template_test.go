@@ -63,6 +63,21 @@ func TestLoginTemplateIsFilledInSafely_Row28(t *testing.T) {
 	newSetFor(t, pages.Site{Path: "/auth", Login: "/norman/login"}, pages.Options{LoginTemplate: write(t, "login.html", strings.Replace(plain, "/oauth/login", "/auth/norman/login", 1))})
 }
 
+// A program may pass the page itself. It is the same as a file with that text.
+func TestLoginPageMayBePassedAsHTML_Row28(t *testing.T) {
+	render := func(o pages.Options) string {
+		page, _ := login(t, newSet(t, o), "", pages.Login{State: "s", Username: `<b>"`, Problem: "login.invalid"})
+		return page
+	}
+	if file, html := render(pages.Options{LoginTemplate: write(t, "login.html", plain)}), render(pages.Options{LoginHTML: plain}); file != html || !strings.Contains(html, "&lt;b&gt;") {
+		t.Errorf("the page is\n%s\nas a file it is\n%s", html, file)
+	}
+	wantFault(t, pages.Options{LoginHTML: "<p>no form</p>"}, "LoginHTML: there is no form")
+	if err := (pages.Options{LoginHTML: plain, LoginTemplate: "x"}).Check(); err == nil || !strings.Contains(err.Error(), "LoginHTML") {
+		t.Errorf("a file and HTML: %v", err)
+	}
+}
+
 func TestWrongLoginTemplatesAreRefused_Row28(t *testing.T) {
 	change := func(from, to string) string { return strings.Replace(plain, from, to, 1) }
 	for _, c := range []struct{ name, src, line, word string }{

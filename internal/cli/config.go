@@ -107,6 +107,7 @@ type look struct {
 	Color         string `env:"COLOR" envDefault:"#1f6f5c"`
 	Messages      string `env:"MESSAGES"`
 	LoginTemplate string `env:"LOGIN_TEMPLATE"`
+	LoginHTML     string // of programs; no variable
 }
 
 // variables returns the fields of config that are read from a variable, those of its
