@@ -21,13 +21,10 @@ func backupCommand(p Process) *cobra.Command {
 			"into a new file. A server may be running. FILE - is the standard output.\n\n" +
 			"The root secret is not in the backup, and a backup is useless without it: keep\n" +
 			"the secret in another place.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			report := p.Stdout
 			var rows map[string]int
+			var err error
 			if args[0] == "-" {
 				report = p.Stderr
 				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), p.Stdout, server.Version)
@@ -40,7 +37,7 @@ func backupCommand(p Process) *cobra.Command {
 			_, err = fmt.Fprintf(report, "backed up %d grants and %d signing keys, users and clients\nThe root secret is NOT in the backup, which is useless without it: keep %s as well, in another place.\n",
 				rows["grants"], rows["signing_keys"], secretName(cfg))
 			return err
-		},
+		}),
 	}
 }
 

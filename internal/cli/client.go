@@ -45,12 +45,9 @@ func clientAddCommand(p Process) *cobra.Command {
 			"A redirect URI may be https, http on loopback or, with a warning, on a private\n" +
 			"network, or have a private-use scheme (RFC 8252), with a warning if the scheme is\n" +
 			"not based on a domain name.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+			var err error
 			spec.ID = args[0]
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
 			if fromStdin {
 				var rest io.ByteReader
 				if spec.Secret, rest, err = p.readSecret("secret", 64<<10); err != nil {
@@ -68,7 +65,7 @@ func clientAddCommand(p Process) *cobra.Command {
 					return err
 				}
 			}
-			ring, err := openRing(cmd, p)
+			ring, err := openRing(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
@@ -83,7 +80,7 @@ func clientAddCommand(p Process) *cobra.Command {
 				secret = "" // it is known already
 			}
 			return p.printClient(addedClient{c, secret}, asJSON)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&spec.RedirectURIs, "redirect-uri", nil, "redirect URI; repeat for more")
@@ -139,17 +136,13 @@ func clientListCommand(p Process) *cobra.Command {
 		Use: "list", Short: "List the configured clients, and the blocked ones", Args: cobra.NoArgs,
 		Long: "List the configured clients, and the blocked ones. Clients that registered themselves\n" +
 			"are listed only if they are blocked, in the table by the hash of their id.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			list, err := cfg.clients().List()
 			if err != nil {
 				return err
 			}
 			var blocked []denylist.BlockedClient
-			err = withGrants(cmd.Context(), p, func(grants *denylist.List, _ time.Time) (err error) {
+			err = withGrants(cmd.Context(), cfg, func(grants *denylist.List, _ time.Time) (err error) {
 				if grants != nil {
 					blocked, err = grants.BlockedClients(cmd.Context())
 				}
@@ -163,7 +156,7 @@ func clientListCommand(p Process) *cobra.Command {
 				return p.printJSON(all)
 			}
 			return p.printClients(all)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -219,15 +212,11 @@ func (p Process) printClients(all []listedClient) error {
 func clientRemoveCommand(p Process) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Remove a client, and end its grants", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			if err := cfg.clients().Remove(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			return p.print("removed %s", args[0])
-		},
+		}),
 	}
 }

@@ -21,13 +21,13 @@ func clientBlockCommand(p Process) *cobra.Command {
 			"audit log has as client. A client that registered itself is in no file, so this is how\n" +
 			"to end it; the program can register again, under another id, where registration is open.\n" +
 			"Running servers notice within seconds.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			ctx := cmd.Context()
-			return withGrants(ctx, p, func(list *denylist.List, now time.Time) error {
+			return withGrants(ctx, cfg, func(list *denylist.List, now time.Time) error {
 				if list == nil {
 					return fmt.Errorf("%w: %s", clients.ErrUnknown, shortID(args[0]))
 				}
-				c, err := p.namedClient(ctx, cmd, list, args[0])
+				c, err := namedClient(ctx, cfg, list, args[0])
 				if err != nil {
 					return err
 				}
@@ -41,7 +41,7 @@ func clientBlockCommand(p Process) *cobra.Command {
 				}
 				return p.print("blocked %s, grants ended: %d", shortID(args[0]), n)
 			})
-		},
+		}),
 	}
 }
 
@@ -50,8 +50,8 @@ func clientUnblockCommand(p Process) *cobra.Command {
 		Use: "unblock ID", Short: "Let a blocked client work again", Args: cobra.ExactArgs(1),
 		Long: "Let a blocked client work again. Its grants stay ended: users sign in again. ID is as\n" +
 			"for `client block`, or as `client list` prints it.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return withGrants(cmd.Context(), p, func(list *denylist.List, _ time.Time) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+			return withGrants(cmd.Context(), cfg, func(list *denylist.List, _ time.Time) error {
 				err := denylist.ErrUnknown
 				for _, hash := range []string{seal.ClientHash(args[0]), args[0]} {
 					if list != nil && errors.Is(err, denylist.ErrUnknown) {
@@ -66,18 +66,14 @@ func clientUnblockCommand(p Process) *cobra.Command {
 				}
 				return p.print("unblocked %s", shortID(args[0]))
 			})
-		},
+		}),
 	}
 }
 
 // namedClient finds the client that a name means: a client id, or the hash of the id of a client
 // that has a grant.
-func (p Process) namedClient(ctx context.Context, cmd *cobra.Command, list *denylist.List, name string) (denylist.BlockedClient, error) {
-	cfg, err := readConfig(p.Environ)
-	if err != nil {
-		return denylist.BlockedClient{}, err
-	}
-	ring, err := openRing(cmd, p)
+func namedClient(ctx context.Context, cfg *config, list *denylist.List, name string) (denylist.BlockedClient, error) {
+	ring, err := openRing(ctx, cfg)
 	if err != nil {
 		return denylist.BlockedClient{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/spf13/cobra"
 
 	"signet/handlers"
 	"signet/handlers/pages"
@@ -138,6 +139,17 @@ func readConfig(environ []string) (*config, error) {
 		return nil, parseFaults(err)
 	}
 	return c, c.check()
+}
+
+// withConfig returns what a command runs: do, with the settings.
+func (p Process) withConfig(do func(cmd *cobra.Command, cfg *config, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cfg, err := readConfig(p.Environ)
+		if err != nil {
+			return err
+		}
+		return do(cmd, cfg, args)
+	}
 }
 
 // unquote removes the quotes that a shell needs around some values of .env.example.

@@ -36,11 +36,7 @@ func doctorCommand(p Process) *cobra.Command {
 			"the store's time ahead. All users sign in again.\n\n" +
 			"With --ready check nothing, and ask the server that runs here with these\n" +
 			"settings: exit status 0 if it is ready, 1 if it is not ready or not running.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			if ready {
 				answer, err := askReady(cmd.Context(), cfg)
 				if err == nil {
@@ -60,7 +56,7 @@ func doctorCommand(p Process) *cobra.Command {
 				return err
 			}
 			return reportFindings(p, examine(cmd.Context(), cfg), asJSON)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "start anew in place of the files that were lost")

@@ -66,17 +66,17 @@ func grantListCommand(p Process) *cobra.Command {
 		Long: "List the live grants. REPLAYS counts repeated refreshes that were answered again, as\n" +
 			"after a lost answer. Many of them mean a poor network, or that two programs use one\n" +
 			"token. The count lags by some seconds. Times are UTC.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			list := p.printGrants
 			if asJSON {
 				list = p.printGrantsJSON
 			}
-			return withGrants(cmd.Context(), p, func(grants *denylist.List, now time.Time) error {
+			return withGrants(cmd.Context(), cfg, func(grants *denylist.List, now time.Time) error {
 				return list(func(print func([]grantInfo) error) error {
 					return eachGrant(cmd.Context(), grants, user, now, print)
 				})
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&user, "user", "", "list only the grants of this user")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -89,7 +89,7 @@ func grantRevokeCommand(p Process) *cobra.Command {
 		Use: "revoke {ID | --user NAME}", Short: "End one grant, or all grants of a user", Args: cobra.MaximumNArgs(1),
 		Long: "End one grant, or all grants of a user. The client asks the user to sign in again,\n" +
 			"which `signet user disable` prevents. A running server notices within a second.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			byUser := cmd.Flags().Changed("user")
 			switch {
 			case byUser == (len(args) == 1):
@@ -97,13 +97,13 @@ func grantRevokeCommand(p Process) *cobra.Command {
 			case byUser && strings.TrimSpace(user) == "":
 				return wrongUse{errors.New("--user: the name is empty")}
 			}
-			return withGrants(cmd.Context(), p, func(list *denylist.List, now time.Time) error {
+			return withGrants(cmd.Context(), cfg, func(list *denylist.List, now time.Time) error {
 				if byUser {
 					return p.revokeUser(cmd.Context(), list, user, now)
 				}
 				return p.revokeGrant(cmd.Context(), list, args[0], now)
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&user, "user", "", "end all grants of this user")
 	return cmd
@@ -111,11 +111,7 @@ func grantRevokeCommand(p Process) *cobra.Command {
 
 // withGrants opens the store, also while a server runs. list is nil before the first
 // start.
-func withGrants(ctx context.Context, p Process, do func(list *denylist.List, now time.Time) error) (err error) {
-	cfg, err := readConfig(p.Environ)
-	if err != nil {
-		return err
-	}
+func withGrants(ctx context.Context, cfg *config, do func(list *denylist.List, now time.Time) error) (err error) {
 	st, err := state.OpenStore(ctx, cfg.data())
 	if errors.Is(err, store.ErrNoStore) && !errors.Is(err, store.ErrHalf) {
 		return do(nil, time.Now())

@@ -56,9 +56,9 @@ func keyListCommand(p Process) *cobra.Command {
 		Use: "list", Short: "Draw the timeline of the signing keys", Args: cobra.NoArgs,
 		Long: "Draw the timeline of the signing keys: the key that signs, the next one, and the past\n" +
 			"ones, which stay published until their last token has expired. Times are UTC.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			now := time.Now()
-			t, err := timeline(cmd.Context(), p, now)
+			t, err := timeline(cmd.Context(), cfg, now)
 			if err != nil {
 				return err
 			}
@@ -71,18 +71,14 @@ func keyListCommand(p Process) *cobra.Command {
 			}
 			_, err = fmt.Fprint(p.Stdout, drawTimeline(t, now))
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 // timeline reads the keys from the store, or from the operator's directory.
-func timeline(ctx context.Context, p Process, now time.Time) (t keys.Timeline, err error) {
-	cfg, err := readConfig(p.Environ)
-	if err != nil {
-		return t, err
-	}
+func timeline(ctx context.Context, cfg *config, now time.Time) (t keys.Timeline, err error) {
 	if cfg.KeysDir != "" {
 		set, err := cfg.readKeys(nil)
 		if err != nil {
@@ -129,11 +125,7 @@ func keyRotateCommand(p Process) *cobra.Command {
 			"With --revoke withdraw a key at once, for example because it was stolen. It is no\n" +
 			"longer published, its private half is erased, and tokens that it signed are refused.\n" +
 			"Clients refresh them.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			if cfg.KeysDir != "" {
 				return errOwnKeys
 			}
@@ -146,7 +138,7 @@ func keyRotateCommand(p Process) *cobra.Command {
 				}
 				return p.rotateKey(cmd.Context(), cfg, st)
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&revoke, "revoke", "", "withdraw the key with this `KID`, from signet key list")
 	return cmd

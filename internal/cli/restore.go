@@ -20,11 +20,7 @@ func restoreCommand(p Process) *cobra.Command {
 			"users sign in again. Signing keys and revocations are as they were.\n\n" +
 			"A store, users or clients that exist already are kept, unless a flag says to\n" +
 			"replace them; then they are set aside under another name.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			from := p.Stdin
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
@@ -39,7 +35,7 @@ func restoreCommand(p Process) *cobra.Command {
 				fmt.Fprintln(p.Stdout, line)
 			}
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&replace.Store, "replace", false, "replace the existing store")
 	cmd.Flags().BoolVar(&replace.Files, "replace-files", false, "replace the existing users and clients")

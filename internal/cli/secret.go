@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -30,17 +31,17 @@ func secretCommand(p Process) *cobra.Command {
 			Use: "derive PURPOSE", Short: "Print the only derived key that an MCP replica may hold (purpose: upstream)", Args: cobra.ExactArgs(1),
 			Long: "Print the key that opens upstream credentials, for an MCP replica that must\n" +
 				"open them. It can open or mint nothing else.",
-			RunE: func(cmd *cobra.Command, args []string) error {
+			RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 				if args[0] != "upstream" {
 					return wrongUse{fmt.Errorf("no key is derived for %q: the only purpose is upstream", args[0])}
 				}
-				ring, err := openRing(cmd, p)
+				ring, err := openRing(cmd.Context(), cfg)
 				if err != nil {
 					return err
 				}
 				_, err = fmt.Fprintln(p.Stdout, ring.UpstreamKey())
 				return err
-			},
+			}),
 		})
 	return cmd
 }
@@ -54,11 +55,7 @@ func secretRotateCommand(p Process) *cobra.Command {
 			"old secret still opens what it sealed. When that has expired, --finish keeps the old\n" +
 			"secret for client ids only.\n\n" +
 			"If SIGNET_SECRET is set, you deploy the new secret: run the command to see how.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			if now && !finish {
 				return wrongUse{errors.New("--now goes with --finish")}
 			}
@@ -66,7 +63,7 @@ func secretRotateCommand(p Process) *cobra.Command {
 				Data: cfg.data(), Finish: finish, Now: now, Lives: state.SealedLives(cfg.Lives.Refresh, cfg.Lives.Idle),
 				Say: func(format string, args ...any) { fmt.Fprintf(p.Stdout, format+"\n", args...) },
 			}.Run(cmd.Context())
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&finish, "finish", false, "keep the old root secret for client ids only")
 	cmd.Flags().BoolVar(&now, "now", false, "with --finish: do not wait for the expiry of what the old secret sealed; all users sign in again")
@@ -75,10 +72,6 @@ func secretRotateCommand(p Process) *cobra.Command {
 
 // openRing reads the root secrets. It makes the content of the data directory if there
 // is none yet.
-func openRing(cmd *cobra.Command, p Process) (*seal.Keyring, error) {
-	cfg, err := readConfig(p.Environ)
-	if err != nil {
-		return nil, err
-	}
-	return state.Prepare(cmd.Context(), cfg.data())
+func openRing(ctx context.Context, cfg *config) (*seal.Keyring, error) {
+	return state.Prepare(ctx, cfg.data())
 }

@@ -28,19 +28,17 @@ func serveCommand(p Process) *cobra.Command {
 		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
 		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
 			"Settings come from the environment: `signet help settings` lists them.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("role") {
 				p.Environ = append(p.Environ, envPrefix+"ROLE="+role)
 			}
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
-			seed, err := chaosSeed(chaos)
-			if err != nil {
-				return wrongUse{err}
-			}
-			return serve(cmd.Context(), p, cfg, demo, seed)
+			return p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
+				seed, err := chaosSeed(chaos)
+				if err != nil {
+					return wrongUse{err}
+				}
+				return serve(cmd.Context(), p, cfg, demo, seed)
+			})(cmd, args)
 		},
 	}
 	cmd.Flags().BoolVar(&demo, "demo", false, "add a demo user and a demo client, in memory only")

@@ -25,9 +25,9 @@ func tokenCommand(p Process) *cobra.Command {
 	var issuer, resource string
 	verify := &cobra.Command{
 		Use: "verify", Short: "Verify a token offline, with the issuer's published keys", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.verifyToken(cmd.Context(), issuer, resource)
-		},
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
+			return p.verifyToken(cmd.Context(), cfg, issuer, resource)
+		}),
 	}
 	verify.Flags().StringVar(&issuer, "issuer", "", "issuer to trust; default SIGNET_ISSUER")
 	verify.Flags().StringVar(&resource, "resource", "", "resource that the token must name; default the first of SIGNET_RESOURCES, else <issuer>/mcp")
@@ -67,11 +67,7 @@ func (p Process) inspectToken() error {
 	return err
 }
 
-func (p Process) verifyToken(ctx context.Context, issuer, resource string) error {
-	cfg, err := readConfig(p.Environ)
-	if err != nil {
-		return err
-	}
+func (p Process) verifyToken(ctx context.Context, cfg *config, issuer, resource string) error {
 	if issuer == "" {
 		issuer = cfg.Issuer
 	}

@@ -53,15 +53,12 @@ func userAddCommand(p Process) *cobra.Command {
 		Use: "add NAME", Short: "Add a user", Args: cobra.ExactArgs(1),
 		Long: "Add a user, who can sign in at once. The command asks for the password, or reads it\n" +
 			"from stdin with --password-stdin. Without --scope a user has SIGNET_DEFAULT_SCOPES.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			u.Name = args[0]
 			if _, err := users.Normalize(u.Name); err != nil {
 				return wrongUse{err}
 			}
+			var err error
 			if u.Scopes, err = knownScopes(cfg, scopes); err != nil {
 				return err
 			}
@@ -84,7 +81,7 @@ func userAddCommand(p Process) *cobra.Command {
 				return p.printJSON(accountOf(users.Account{User: added}))
 			}
 			return p.print("user %s is added", added.Name)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&u.Email, "email", "", "e-mail address")
 	cmd.Flags().StringVar(&u.DisplayName, "name", "", "name to show")
@@ -98,11 +95,7 @@ func userListCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the users", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(_ *cobra.Command, cfg *config, _ []string) error {
 			file, err := cfg.openUsers()
 			if err != nil {
 				return err
@@ -121,7 +114,7 @@ func userListCommand(p Process) *cobra.Command {
 				return p.printJSON(all)
 			}
 			return p.printTable("NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
 	return cmd
@@ -131,15 +124,7 @@ func userPasswdCommand(p Process) *cobra.Command {
 	var fromStdin bool
 	cmd := &cobra.Command{
 		Use: "passwd NAME", Short: "Change a password, and end the user's grants", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
-			file, err := openUsers(cfg)
-			if err != nil {
-				return err
-			}
+		RunE: p.withUsers(func(cmd *cobra.Command, cfg *config, file *users.File, args []string) error {
 			u, ok := file.Find(args[0])
 			if !ok { // before the password is asked for
 				return fmt.Errorf("%w: %q", users.ErrUnknown, args[0])
@@ -152,7 +137,7 @@ func userPasswdCommand(p Process) *cobra.Command {
 				return err
 			}
 			return p.print("user %s has another password", args[0])
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from stdin, one line")
 	return cmd
@@ -162,21 +147,24 @@ func userPasswdCommand(p Process) *cobra.Command {
 func userEditCommand(p Process, verb, short, done string, edit func(context.Context, *users.File, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
-			file, err := openUsers(cfg)
-			if err != nil {
-				return err
-			}
+		RunE: p.withUsers(func(cmd *cobra.Command, _ *config, file *users.File, args []string) error {
 			if err := edit(cmd.Context(), file, args[0]); err != nil {
 				return err
 			}
 			return p.print("user %s %s", args[0], done)
-		},
+		}),
 	}
+}
+
+// withUsers returns what a command that changes a user runs: do, with the users file.
+func (p Process) withUsers(do func(cmd *cobra.Command, cfg *config, file *users.File, args []string) error) func(*cobra.Command, []string) error {
+	return p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+		file, err := openUsers(cfg)
+		if err != nil {
+			return err
+		}
+		return do(cmd, cfg, file, args)
+	})
 }
 
 // openUsers opens the users file for a change. It makes the directory if needed: users

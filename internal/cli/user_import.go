@@ -30,11 +30,8 @@ func userImportCommand(p Process) *cobra.Command {
 			"kept until the user signs in. With --plaintext, lines may be name:password in clear,\n" +
 			"and these passwords are hashed. Hashes of other programs are refused. Blank lines and\n" +
 			"lines that begin with # are skipped. If one line is wrong, no user is added.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := readConfig(p.Environ)
-			if err != nil {
-				return err
-			}
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+			var err error
 			if o.Scopes, err = knownScopes(cfg, scopes); err != nil {
 				return err
 			}
@@ -60,7 +57,7 @@ func userImportCommand(p Process) *cobra.Command {
 				return err
 			}
 			return p.printImported(all, from, asJSON)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&o.Plaintext, "plaintext", false, "the file has passwords in clear, which are to be hashed")
 	cmd.Flags().StringArrayVar(&scopes, "scope", nil, "scope that these users may grant; repeat for more")
