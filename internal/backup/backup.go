@@ -49,9 +49,10 @@ const (
 type Header struct {
 	Format  int       `json:"signet_backup"`
 	Made    time.Time `json:"made"`
-	Version string    `json:"version"` // of the program
-	Root    string    `json:"root"`    // fingerprint of the root secret under which the store was made
-	Seen    int64     `json:"seen"`    // the latest time that the store knew, Unix milliseconds
+	Version string    `json:"version"`        // of the program
+	Root    string    `json:"root"`           // fingerprint of the root secret under which the store was made
+	Keep    int64     `json:"keep,omitempty"` // how long the store remembered revoked grants, in seconds
+	Seen    int64     `json:"seen"`           // the latest time that the store knew, Unix milliseconds
 }
 
 // section is a line that announces the lines after it.

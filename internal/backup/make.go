@@ -71,8 +71,13 @@ func Make(ctx context.Context, d state.Data, files Files, w io.Writer, version s
 	if err != nil {
 		return nil, err
 	}
+	var keep int64
+	err = st.Read(ctx, func(tx store.Tx) error { return tx.QueryRow("SELECT keep_revoked FROM meta").Scan(&keep) })
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
-	b, err := NewWriter(w, ring, Header{Made: now.UTC().Truncate(time.Second), Version: version, Root: st.Fingerprint(), Seen: st.Now().UnixMilli()})
+	b, err := NewWriter(w, ring, Header{Made: now.UTC().Truncate(time.Second), Version: version, Root: st.Fingerprint(), Seen: st.Now().UnixMilli(), Keep: keep})
 	if err != nil {
 		return nil, err
 	}

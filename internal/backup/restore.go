@@ -41,7 +41,7 @@ func Restore(ctx context.Context, d state.Data, files Files, from io.Reader, rep
 		return nil, err
 	}
 	aside, err := state.Restore(ctx, d, ring, store.Contents{
-		Fingerprint: b.Header.Root, Seen: time.UnixMilli(b.Header.Seen), Next: r.counting(b),
+		Fingerprint: b.Header.Root, Seen: time.UnixMilli(b.Header.Seen), Keep: b.Header.Keep, Next: r.counting(b),
 	}, replace.Store)
 	if errors.Is(err, fs.ErrExist) {
 		return r.did, fmt.Errorf("%w: --replace puts the backup in its place, and keeps the store that is there under another name", err)

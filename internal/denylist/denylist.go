@@ -80,6 +80,11 @@ type Grant struct {
 	RotatedAt   int64 // Unix milliseconds
 	RevokedAt   int64 // Unix milliseconds, 0 while the grant is not revoked
 
+	// Consented is when the user consented, in Unix seconds; 0: not known. It is not in the
+	// row: if a grant of the same user and client was revoked since then, the consent is not
+	// remembered.
+	Consented int64
+
 	// UserVersion is the [VersionHash] of the user for whom the grant was made. It is empty
 	// if the user has no version, and in a row that an older release made, until the
 	// grant's next refresh.

@@ -341,3 +341,46 @@ func TestCodeThatOutlivesItsGrantIsUsedOnce(t *testing.T) {
 		}
 	})
 }
+
+// A code that was approved before the user ended another grant of the client, and is
+// redeemed after it, brings no consent back. One that was approved later does.
+func TestCodeFromBeforeTheEndBringsNoConsentBack(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		l, s := listIn(t, e, window)
+		now := time.Now()
+		consented := func() bool {
+			t.Helper()
+			got, err := l.Consented(t.Context(), "alice", "h", now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		first, before, after, unknown := family(t, l, s, 1, now), grantAt(now), grantAt(now), grantAt(now)
+		before.Consented, after.Consented = now.Add(-10*time.Second).Unix(), now.Add(10*time.Second).Unix()
+		if err := l.Revoke(t.Context(), first, now); err != nil {
+			t.Fatal(err)
+		}
+		want(t, l, s, before, 0, now, 1, nil)
+		if consented() {
+			t.Error("the consent is remembered again")
+		}
+		other := grantAt(now)
+		other.ClientHash, other.ConsentHash, other.Consented = "other", "g", before.Consented
+		want(t, l, s, other, 0, now, 1, nil)
+		if got, err := l.Consented(t.Context(), "alice", "g", now); err != nil || !got {
+			t.Errorf("the consent to another client is not remembered (%v)", err)
+		}
+		want(t, l, s, after, 0, now, 1, nil)
+		if !consented() {
+			t.Error("a later consent is not remembered")
+		}
+		if err := l.Revoke(t.Context(), after, now); err != nil {
+			t.Fatal(err)
+		}
+		want(t, l, s, unknown, 0, now, 1, nil) // of a caller that does not say when
+		if !consented() {
+			t.Error("without the time of the consent it is not remembered")
+		}
+	})
+}
