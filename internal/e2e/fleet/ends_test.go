@@ -265,6 +265,9 @@ func TestChangesForgetConsent(t *testing.T) {
 					t.Error("a token that was revoked after the backup is active")
 				}
 			}
+			if status := e2e.Call(t, d.Issuer+"/mcp", first.tokens.AccessToken); status != 401 {
+				t.Errorf("its access token at the MCP endpoint: %d, want 401", status)
+			}
 			if list := d.Must("grant", "list"); strings.Contains(list, first.id) {
 				t.Errorf("the grant is listed:\n%s", list)
 			}
