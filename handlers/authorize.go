@@ -276,7 +276,7 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
-	if err == nil && mayReuse(who.session, tx, now) {
+	if err == nil && e.mayReuse(who.session, tx, now) {
 		// If this account may grant no requested scope, another account of the user may.
 		if scope := e.userScope(tx.Scope, who.user); len(scope) > 0 {
 			tx.Scope = scope
@@ -290,9 +290,12 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	return e.toPage(e.o.LoginPath, tx, set)
 }
 
-// mayReuse reports whether the client's request allows the session to replace a login.
-func mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
-	if prompts(tx, "login") || prompts(tx, "select_account") {
+// mayReuse reports whether the session may replace a login. The client's request may forbid
+// it. On this machine it never may: browsers send the cookies of localhost to all of its
+// ports (RFC 6265 §8.5), so whatever program listens on another port has them, and could
+// begin a request of its own with them.
+func (e *endpoints) mayReuse(sess seal.Session, tx seal.Login, now time.Time) bool {
+	if e.local || prompts(tx, "login") || prompts(tx, "select_account") {
 		return false
 	}
 	return tx.MaxAge == nil || now.Unix()-sess.AuthTime <= *tx.MaxAge

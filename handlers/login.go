@@ -22,7 +22,20 @@ func (e *endpoints) loginPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.loginForm(r, tx, raw, "", "", http.StatusOK)
+	return e.loginForm(r, tx, raw, e.lastName(r), "", http.StatusOK)
+}
+
+// lastName is the name of the user who is signed in in this browser although the password
+// is asked for, so that only the password has to be entered.
+func (e *endpoints) lastName(r *http.Request) string {
+	if !e.local {
+		return ""
+	}
+	who, err := e.session(r, e.o.Store.Now())
+	if err != nil {
+		return ""
+	}
+	return who.user.Name
 }
 
 func (e *endpoints) loginForm(r *http.Request, tx seal.Login, raw, name, problem string, status int) (any, error) {

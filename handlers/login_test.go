@@ -96,6 +96,38 @@ func TestCookiesAreBoundToTheHost_C04(t *testing.T) {
 	}
 }
 
+// Other programs on this machine get the cookies of localhost, so with a loopback issuer
+// cookies replace neither the password nor the consent, whatever the request asks for and
+// whatever the user has consented to. The page knows the name.
+func TestCookiesAloneSignNobodyInOnThisMachine_C06(t *testing.T) {
+	for issuer, want := range map[string]bool{"http://localhost:8080": true, "http://127.0.0.1:8080": true, "http://[::1]:8080": true, "https://localhost:8443": true, authtest.Issuer: false} {
+		s := authtest.New(t, func(c *authtest.Config) { c.Issuer = issuer })
+		b := s.NewBrowser()
+		b.Code(t, "alice", s.PUB)
+		for name, c := range map[string]authtest.Client{"the same client": s.PUB, "another client": s.PUB2, "a program on this machine": s.NAT, "the operator's client": s.PRE} {
+			for _, prompt := range []string{"", "consent", "none"} {
+				target := s.AuthorizeURL(c)
+				if prompt != "" {
+					target = s.AuthorizeURL(c, set("prompt", prompt))
+				}
+				page := b.Get(t, target)
+				asks := strings.Contains(page.Body, `name="password"`)
+				back := page.Sent()
+				if want && (back.Get("code") != "" || strings.Contains(page.Body, `name="decision"`) || prompt != "none" && !asks) {
+					t.Errorf("%s, %s, prompt=%q: the password is asked for: %t; sent back %q", issuer, name, prompt, asks, back)
+				}
+				if want && asks && !strings.Contains(page.Body, `value="alice"`) {
+					t.Errorf("%s, %s: the page does not know the name", issuer, name)
+				}
+				if !want && asks {
+					t.Errorf("%s, %s, prompt=%q: the password is asked for", issuer, name, prompt)
+				}
+			}
+		}
+		b.Code(t, "alice", s.PUB2) // with the password
+	}
+}
+
 // Row 25: the login page, and the errors it shows.
 func TestLoginPageSignsIn_Row25(t *testing.T) {
 	s := authtest.New(t)
