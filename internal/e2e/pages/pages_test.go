@@ -206,7 +206,7 @@ func TestDetoursInChromium(t *testing.T) {
 	})
 	t.Run("back after approval", func(t *testing.T) {
 		b.T = t
-		code := b.Open(begin).Approve().Sent(arrived).Get("code")
+		code := b.Open(begin).Password("demo_password").Approve().Sent(arrived).Get("code")
 		e2e.Eval[bool](b, `history.back(), true`)
 		b.Wait("Already answered") // the page is not kept: it is asked for again
 		client.Exchange(t, code)
@@ -214,8 +214,8 @@ func TestDetoursInChromium(t *testing.T) {
 	t.Run("two tabs", func(t *testing.T) {
 		b.T = t
 		second := b.NewTab(t)
-		b.Open(begin)
-		second.Open(strings.Replace(begin, "state=s", "state=second", 1))
+		b.Open(begin).Password("demo_password").Wait("Allow access?")
+		second.Open(strings.Replace(begin, "state=s", "state=second", 1)).Password("demo_password").Wait("Allow access?")
 		b.Front()
 		b.Approve()
 		if back := b.Sent(arrived); back.Get("state") != "s" {
@@ -240,14 +240,14 @@ func TestDetoursInChromium(t *testing.T) {
 	})
 	t.Run("another account", func(t *testing.T) {
 		b.T = t
-		b.Open(begin)
+		b.Open(begin).Password("demo_password").Wait("Allow access?")
 		b.Do(chromedp.Click(chromedp.CSS(`main a`)))
 		b.Wait("Sign in")
 	})
 	t.Run("signed out meanwhile", func(t *testing.T) {
 		b.T = t
 		second := b.NewTab(t)
-		b.Open(begin)
+		b.Open(begin).Password("demo_password").Wait("Allow access?")
 		second.Open(d.Issuer + "/logout")
 		second.Do(chromedp.Click(chromedp.CSS(`main button`)))
 		second.Wait("Signed out")
