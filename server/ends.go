@@ -16,14 +16,14 @@ import (
 // cheaper than a search for the grants of each.
 const manyChanges = 500
 
-// cannotEnd is the message when the store does not take the revocations. Logins and
-// refreshes of the changed users are refused all the same.
+// cannotEnd is the message when the store cannot write the revocations. Logins and
+// refreshes of the changed users are refused nevertheless.
 const cannotEnd = "the grants of a changed user or client cannot be ended yet: their access tokens are still accepted"
 
-// watchUsers ends what was granted to the earlier version of a user: the grants of users
-// whose password was changed, and of users who were signed out everywhere, disabled or
-// removed, by a command, an edited file or another file. Any replica that sees a change
-// first does it for all. A grant that is made in between has the new version and stays.
+// watchUsers ends the grants of earlier versions of a user: of users whose password was
+// changed, and of users that were signed out everywhere, disabled or removed, by a
+// command, an edited file or another file. The first replica that sees a change does it
+// for all. A grant that is made in between has the new version and stays.
 func (s *Server) watchUsers(ctx context.Context) {
 	seen := s.usersFile.Versions()
 	changed := map[string]bool{} // users whose grants have not been ended yet
@@ -38,8 +38,7 @@ func (s *Server) watchUsers(ctx context.Context) {
 	})
 }
 
-// endChanged ends the grants of changed users, and takes those that are done out of
-// changed.
+// endChanged ends the grants of changed users, and removes finished users from changed.
 func (s *Server) endChanged(ctx context.Context, changed map[string]bool) error {
 	if len(changed) > manyChanges {
 		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
@@ -72,7 +71,7 @@ func (s *Server) endOthers(ctx context.Context, subject string) (n int, err erro
 	return s.denylist.RevokeOthers(ctx, subject, version, s.store.Now())
 }
 
-// version returns the hash of a user's present version, and whether there is such a user.
+// version returns the hash of a user's present version, and whether the user exists.
 func (s *Server) version(ctx context.Context, subject string) (hash string, known bool) {
 	user, err := s.users.Lookup(ctx, subject)
 	return denylist.VersionHash(user.Version), !errors.Is(err, users.ErrUnknown)

@@ -3,7 +3,8 @@ package users
 // Versions are the versions of the users at one moment.
 type Versions struct{ all *table }
 
-// Versions returns the present versions. It looks at the disk like any other use.
+// Versions returns the present versions. Like other methods, it reads the file again if
+// it has changed.
 func (f *File) Versions() Versions { return Versions{f.live.Get()} }
 
 // of returns the version of a user, or "" if there is no such user or it is disabled.

@@ -14,7 +14,7 @@ import (
 	"signet/internal/test/storetest"
 )
 
-// of is a live grant of a user's version to a client, with a consent.
+// of makes a live grant of a user's version to a client, with a consent.
 func of(t testing.TB, l *denylist.List, s *store.Store, subject, version, client, consent string, now time.Time) denylist.Grant {
 	t.Helper()
 	g := grantAt(now)
@@ -30,7 +30,7 @@ func wantLive(t testing.TB, l *denylist.List, what string, g denylist.Grant, liv
 		t.Errorf("%s: %v, want live %v", what, err, live)
 	}
 	if l.Revoked(g.ID) == live && live {
-		t.Errorf("%s: its access tokens are refused", what)
+		t.Errorf("%s: the grant's access tokens are refused", what)
 	}
 }
 
@@ -51,19 +51,19 @@ func TestRevokeOthersSparesThePresentVersion(t *testing.T) {
 		for _, g := range append(old, none) {
 			wantLive(t, l, "another version", g, false)
 			if !l.Revoked(g.ID) {
-				t.Fatal("not in memory at once")
+				t.Fatal("the revocation is not in memory at once")
 			}
 		}
 		wantLive(t, l, "the present version", present, true)
 		wantLive(t, l, "another user", bob, true)
 		if n, err := l.RevokeOthers(t.Context(), "alice", "", now); n != 1 || err != nil {
-			t.Errorf("a user who is gone: %d, %v; want 1", n, err)
+			t.Errorf("a removed user: %d, %v; want 1", n, err)
 		}
-		wantLive(t, l, "of a user who is gone", present, false)
+		wantLive(t, l, "of a removed user", present, false)
 	})
 }
 
-// A row of an older release does not say its version, until the next refresh.
+// A row of an older release has no version until the next refresh.
 func TestRefreshTellsTheVersionOfAnOldRow(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
@@ -83,7 +83,7 @@ func TestRefreshTellsTheVersionOfAnOldRow(t *testing.T) {
 	})
 }
 
-// RevokeWhere ends what its caller says, of all users and pages.
+// RevokeWhere ends the grants that its caller chooses, of all users and pages.
 func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		now := time.Now()
@@ -124,7 +124,7 @@ func TestRevokeWhereReadsEveryLiveGrant(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := l.RevokeWhere(ctx, over); err == nil {
-			t.Error("a scan that was stopped is no error")
+			t.Error("a stopped scan returned no error")
 		}
 	})
 }
@@ -171,15 +171,15 @@ func TestConsentedFollowsTheGrants(t *testing.T) {
 	})
 }
 
-// What was granted under an earlier epoch is dead, without a change of its row: a backup
-// may contain it from before its revocation.
+// A grant of an earlier epoch is dead, without a change of its row: a backup may
+// contain the row as it was before its revocation.
 func TestGrantsOfAnotherEpochAreDead(t *testing.T) {
 	now := time.Now()
 	o := options(t, storetest.SQLite)
 	s := storetest.Open(t, o)
 	l := listOn(t, s, window)
 	live, old := of(t, l, s, "alice", "1", "c", "h", now), of(t, l, s, "alice", "1", "c", "h", now)
-	raw(t, s, fmt.Sprintf("UPDATE grants SET epoch = '' WHERE id = '%s'", old.ID)) // of an older release
+	raw(t, s, fmt.Sprintf("UPDATE grants SET epoch = '' WHERE id = '%s'", old.ID)) // as in a row of an older release
 	for _, g := range []denylist.Grant{live, old} {
 		wantLive(t, l, "before", g, true)
 	}
@@ -216,7 +216,7 @@ func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
 			t.Helper()
 			err := s.Write(t.Context(), func(tx store.Tx) error {
 				for i := range n {
-					g := grantAt(now.Add(-time.Duration(i) * time.Second)) // the ids' order is not the grants'
+					g := grantAt(now.Add(-time.Duration(i) * time.Second)) // the order of ids differs from that of the grants
 					_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, epoch)
 						VALUES ($1, 1, 0, 0, 'alice', $2, 'n', 'h', 's', 'r', $3, $4, (SELECT epoch FROM grants WHERE sub = 'bob'))`,
 						g.ID, seal.ClientHash(client), created.Unix()+int64(i), g.Expires)
@@ -278,8 +278,8 @@ func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
 	})
 }
 
-// What was revoked is remembered by the longest life that an access token was ever
-// given, whatever the settings of the servers are now.
+// A revocation is kept for the longest life that an access token ever had, whatever the
+// settings of the servers are now.
 func TestRevocationsAreKeptByTheLongestLife(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		s := storetest.Open(t, options(t, e))
@@ -301,14 +301,14 @@ func TestRevocationsAreKeptByTheLongestLife(t *testing.T) {
 			t.Errorf("with short lives: revoked %v, kept %v", l.Revoked(g.ID), l.Keep())
 		}
 		if !with(24 * time.Hour).Revoked(g.ID) {
-			t.Error("with long lives it is forgotten")
+			t.Error("with long lives the revocation is forgotten")
 		}
 		for range 2 {
 			if l := with(time.Minute); !l.Revoked(g.ID) || l.Keep() != 24*time.Hour {
 				t.Errorf("with short lives again: revoked %v, kept %v", l.Revoked(g.ID), l.Keep())
 			}
 		}
-		// A server that runs already learns it from another one.
+		// A running server learns the longer life from another one.
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		defer running.Wait()
@@ -322,7 +322,7 @@ func TestRevocationsAreKeptByTheLongestLife(t *testing.T) {
 	})
 }
 
-// A code that outlives its grant is single use too.
+// A code that outlives its grant is also accepted only once.
 func TestCodeThatOutlivesItsGrantIsUsedOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
 		l, s := listIn(t, e, 0)
@@ -334,9 +334,9 @@ func TestCodeThatOutlivesItsGrantIsUsedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			again := g
-			again.Expires = now.Add(later + time.Second).Unix() // as the code is redeemed
+			again.Expires = now.Add(later + time.Second).Unix() // when the code is redeemed
 			if next, err := l.Use(t.Context(), s.Epoch(), again, 0, now.Add(later)); err == nil {
-				t.Errorf("after %v it is used again: %d", later, next)
+				t.Errorf("after %v the code is accepted again: %d", later, next)
 			}
 		}
 	})

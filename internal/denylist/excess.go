@@ -10,21 +10,22 @@ import (
 	"signet/internal/store"
 )
 
-// How many live grants a user can have. A further one ends the oldest of the same client,
-// or of all clients. People have a few for each of their machines and sessions, so only
-// a program that signs in again and again comes near.
+// How many live grants a user can have. A further one ends the oldest of the same
+// client, or of all clients. Users have a few for each machine and session, so only a
+// program that signs in again and again comes near.
 const (
-	MaxOfClient = 100 // of one user to one client
+	MaxOfClient = 100 // grants of one user to one client
 	MaxOfUser   = 1000
 )
 
 const trimEvery = time.Second
 
-// maxExcess is how many users can wait for their grants to be counted. A user who is left
-// out is counted when the next grant is made.
+// maxExcess is how many users can wait for their grants to be counted. A user that is
+// left out is counted after the next grant.
 const maxExcess = 10_000
 
-// excess has the users who may have too many grants, because they have made another one.
+// excess holds the users that may have too many grants, because they have made another
+// one.
 type excess struct {
 	mu       sync.Mutex
 	subjects map[string]bool
@@ -46,7 +47,7 @@ func (e *excess) take() []string {
 	return taken
 }
 
-// Trim ends the grants of users who have made new ones since the last call and have too
+// Trim ends grants of users that have made new ones since the last call and have too
 // many now. [List.Run] calls it every second.
 func (l *List) Trim(ctx context.Context) error {
 	subjects := l.excess.take()

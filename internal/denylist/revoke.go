@@ -10,9 +10,9 @@ import (
 	"signet/internal/store"
 )
 
-// Revoke ends a grant, even if its code was not used yet, and forgets what its user
-// consented to for the client: the next authorization request asks again, also if other
-// grants of the two go on. It may be repeated.
+// Revoke ends a grant, even if its code was not used yet, and forgets the user's
+// consent for the client: the next authorization request asks again, also if other
+// grants of this user and client go on. It may be repeated.
 func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 	if g.ID == "" {
 		return errors.New("denylist: revoking a grant without an id")
@@ -40,8 +40,8 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 	return err
 }
 
-// forgetConsent makes the other live grants of g's user and client no evidence of a
-// consent any more. There are few of them, see [List.Trim].
+// forgetConsent clears the consent in the other live grants of g's user and client.
+// There are few of them, see [List.Trim].
 func forgetConsent(tx store.Tx, g Grant) error {
 	_, err := tx.Exec(`UPDATE grants SET consent_hash = '' WHERE sub = $1 AND revoked_at = 0 AND client_hash = $2 AND id <> $3 AND consent_hash <> ''`,
 		g.Subject, g.ClientHash, g.ID)
@@ -49,9 +49,9 @@ func forgetConsent(tx store.Tx, g Grant) error {
 }
 
 // RevokeAll ends all live grants of a user and returns how many there were. It works in
-// small transactions between other writes; those that were committed before an error
-// stay committed. A code that was not used yet has no row and is not revoked: it can be
-// used for the rest of its minute, unless the user's version changes too.
+// small transactions between other writes; transactions that were committed before an
+// error stay committed. A code that was not used yet has no row and is not revoked: it
+// can be used for the rest of its minute, unless the user's version changes too.
 func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
 	return l.revokeBatches(ctx, now, func(after string, at int64) (string, []any) {
 		return `UPDATE grants SET revoked_at = $1 WHERE id IN
@@ -116,7 +116,7 @@ func (l *List) RevokeWhere(ctx context.Context, over func(Grant) bool) (n int, e
 }
 
 const (
-	// revokeBatch is how many grants one transaction revokes, see pruneBatch.
+	// revokeBatch is the number of grants that one transaction revokes, see pruneBatch.
 	revokeBatch = 200
 
 	scanPage = 500 // grants that RevokeWhere reads at a time
@@ -148,7 +148,7 @@ func (l *List) revokeBatches(ctx context.Context, now time.Time, statement func(
 		return statement(after, at)
 	})
 	for _, id := range ids {
-		l.revoked.add(id, at) // the time of the last batch: rather too late than too early
+		l.revoked.add(id, at) // the time of the last batch: too late is safer than too early
 	}
 	return len(ids), err
 }

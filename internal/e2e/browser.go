@@ -17,8 +17,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Browser is a tab of a headless Chromium with a profile of its own. Its methods fail
-// the test, and wait for what they are to find:
+// Browser is a tab of a headless Chromium with a profile of its own. Its methods wait
+// for the elements that they use, and fail the test:
 //
 //	b.Open(url).SignIn("ann", password).Approve()
 type Browser struct {
@@ -33,7 +33,7 @@ func NewBrowser(t *testing.T) *Browser {
 		chromedp.ExecPath(Need(t, "chromium")),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-back-forward-cache", true), // the driver loses sight of a page that comes out of it
+		chromedp.Flag("disable-back-forward-cache", true), // the driver does not follow a page that comes out of that cache
 	)
 	if os.Geteuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox)
@@ -95,8 +95,8 @@ const (
 	PasswordField chromedp.CSS = `input[name=password]`
 )
 
-// Callback is an OAuth client's redirect URI on loopback. What the browser brings
-// arrives in the channel.
+// Callback serves an OAuth client's redirect URI on loopback. The parameters of the
+// redirect are sent to the channel.
 func Callback(t *testing.T) (redirectURI string, arrived <-chan url.Values) {
 	t.Helper()
 	ch := make(chan url.Values, 1)
@@ -113,7 +113,7 @@ func Callback(t *testing.T) (redirectURI string, arrived <-chan url.Values) {
 	return srv.URL + "/callback", ch
 }
 
-// Look sets the width of the window and the theme that the reader prefers.
+// Look sets the width of the window and the preferred theme.
 func (b *Browser) Look(width int64, theme string) *Browser {
 	b.T.Helper()
 	b.Do(chromedp.EmulateViewport(width, 800))
@@ -124,7 +124,7 @@ func (b *Browser) Look(width int64, theme string) *Browser {
 	return b
 }
 
-// Language sets what the reader prefers to read.
+// Language sets the preferred language.
 func (b *Browser) Language(accept string) *Browser {
 	b.T.Helper()
 	params := network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": accept}}
@@ -139,13 +139,13 @@ func (b *Browser) NewTab(t *testing.T) *Browser {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.Ctx)
 	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(900, 700)); err != nil { // without a deadline: the tab would end with it
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(900, 700)); err != nil { // no deadline: the tab would close with the context
 		t.Fatal(err)
 	}
 	return &Browser{t, ctx}
 }
 
-// Front turns to this tab: a tab in the background takes no clicks.
+// Front brings this tab to the front: a tab in the background takes no clicks.
 func (b *Browser) Front() *Browser {
 	b.T.Helper()
 	if _, err := chromedp.Call(b.Ctx, page.BringToFront, cdp.Empty{}); err != nil {
@@ -185,7 +185,7 @@ func (b *Browser) Wait(heading string) *Browser {
 	ctx, cancel := context.WithTimeout(b.Ctx, patient)
 	defer cancel()
 	for ctx.Err() == nil {
-		// Between two pages there is none.
+		// Between two pages there is no heading.
 		got, _ = chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState === "complete" && document.querySelector("h1")?.innerText || ""`))
 		if got == heading {
 			return b
@@ -226,7 +226,7 @@ func (b *Browser) decide(decision string) *Browser {
 	return b.Do(chromedp.WaitVisible(button), chromedp.Click(button))
 }
 
-// Sent waits for the client's page and returns what the client got.
+// Sent waits for the client's page and returns the parameters of the redirect.
 func (b *Browser) Sent(arrived <-chan url.Values) url.Values {
 	b.T.Helper()
 	b.Do(chromedp.WaitVisible(chromedp.CSS(`#done`)))

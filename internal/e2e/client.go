@@ -12,8 +12,8 @@ import (
 	"signet/internal/test/person"
 )
 
-// RedirectURI is that of the clients of most tests. No process listens there: what
-// RedirectURI is read from the redirect.
+// RedirectURI is the redirect URI of most test clients. No process listens there: tests
+// read the parameters from the redirect itself.
 const RedirectURI = "http://127.0.0.1:9/callback"
 
 // Verifier is the PKCE verifier of all clients (RFC 7636 appendix B).
@@ -25,7 +25,8 @@ func Challenge() string {
 	return base64.RawURLEncoding.EncodeToString(h[:])
 }
 
-// Client is an OAuth client of a server. Tests hold its tokens, the old ones too.
+// Client is an OAuth client of a server. It does not hold tokens: tests keep them, and
+// use old ones again.
 type Client struct {
 	Issuer      string `json:"-"`
 	RedirectURI string `json:"-"`
@@ -77,8 +78,8 @@ func (c *Client) At(base string) *Client {
 	return &there
 }
 
-// AuthorizationURL is an authorization request of the client, for everything that the
-// AuthorizationURL resource offers.
+// AuthorizationURL is an authorization request of the client, for all scopes of the
+// resource.
 func (c *Client) AuthorizationURL(state string) string {
 	q := url.Values{
 		"response_type": {"code"}, "client_id": {c.ID}, "redirect_uri": {c.RedirectURI}, "state": {state}, "scope": {"read write"},
@@ -87,8 +88,7 @@ func (c *Client) AuthorizationURL(state string) string {
 	return c.Issuer + "/authorize?" + q.Encode()
 }
 
-// SignIn signs in at an authorization request, approves, and returns where the browser
-// SignIn sent at the end.
+// SignIn signs in at an authorization request, approves, and returns the last redirect.
 func SignIn(t testing.TB, authorize, name, password string) *url.URL {
 	t.Helper()
 	return SignInOver(t, http.DefaultTransport, authorize, name, password)
@@ -107,7 +107,7 @@ func SignInOver(t testing.TB, transport http.RoundTripper, authorize, name, pass
 	return page.Left()
 }
 
-// Code has a user sign in and approve, and returns the code.
+// Code signs a user in, approves, and returns the code.
 func (c *Client) Code(t testing.TB, name, password string) string {
 	t.Helper()
 	back := SignIn(t, c.AuthorizationURL("s"), name, password)
@@ -118,7 +118,7 @@ func (c *Client) Code(t testing.TB, name, password string) string {
 	return code
 }
 
-// Login registers a client and returns it with tokens of the demo's user.
+// Login registers a client and returns it with tokens of the demo user.
 func (p *Program) Login() (*Client, Tokens) {
 	p.T.Helper()
 	c := Register(p.T, p.Issuer, RedirectURI)

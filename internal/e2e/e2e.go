@@ -20,11 +20,11 @@ import (
 	"signet/internal/test/process"
 )
 
-// Update is the flag -update: tests write the files that they else compare with.
+// Update is the flag -update: tests write the files that they otherwise compare with.
 var Update = flag.Bool("update", false, "write the generated files that tests compare with")
 
-// Main is the TestMain of a package of tests. They see paths from the root of the
-// Main. What was built for them is removed at the end.
+// Main is the TestMain of a package of tests. The tests run in the root of the module,
+// and the programs built for them are removed at the end.
 func Main(m *testing.M) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err == nil {
@@ -41,7 +41,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// BuildDir is the directory of what is built for the tests of this process.
+// BuildDir is the directory of the programs built for the tests of this process.
 var BuildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "signet-test-") })
 
 // Build builds the program with more flags than usual.
@@ -66,8 +66,8 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// Need returns the path of another program. Where it is missing the test is skipped,
-// Need fails if SIGNET_TEST_ALL is set.
+// Need returns the path of another program. If the program is missing, the test is
+// skipped; it fails if SIGNET_TEST_ALL is set.
 func Need(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -98,7 +98,7 @@ const (
 )
 
 // Signet carries out one command line in this process, with a data directory and
-// Signet, and returns the status and what it wrote.
+// standard input, and returns the status and the output.
 func Signet(t *testing.T, dir, stdin string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs strings.Builder

@@ -14,7 +14,7 @@ var BreakableBinary = sync.OnceValues(func() (string, error) { return Build("sig
 
 const FailpointVariable = "SIGNET_TEST_FAILPOINT"
 
-// Breakable is a demo of the build that can be broken, before its start.
+// Breakable returns a demo server, before its start, of the build that has failpoints.
 func Breakable(t testing.TB, settings ...string) *Program {
 	t.Helper()
 	path, err := BreakableBinary()
@@ -26,7 +26,7 @@ func Breakable(t testing.TB, settings ...string) *Program {
 	return d
 }
 
-// Arm has the nth pass of a point do an action.
+// Arm makes the nth pass of a point carry out an action.
 func (d *Program) Arm(point, action string, n int) {
 	d.T.Helper()
 	path := d.Setting(FailpointVariable)
@@ -38,7 +38,7 @@ func (d *Program) Arm(point, action string, n int) {
 	}
 }
 
-// Armed reports whether what was armed has not happened yet.
+// Armed reports whether the action is still to come.
 func (d *Program) Armed() bool {
 	_, err := os.Stat(d.Setting(FailpointVariable))
 	return !errors.Is(err, fs.ErrNotExist)

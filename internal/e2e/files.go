@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Hashes are those of all files in dir but those that a look at them makes.
+// Hashes returns the hashes of all files in dir, except for files that reading the
+// store creates.
 func Hashes(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	list := map[string]string{}

@@ -16,7 +16,7 @@ import (
 	"signet/internal/seal"
 )
 
-// Ring opens what the daemon seals.
+// Ring returns the keyring of the server, which opens its sealed artefacts.
 func (d *Program) Ring() *seal.Keyring {
 	d.T.Helper()
 	secret := d.Setting("SIGNET_SECRET")
@@ -34,7 +34,7 @@ func (d *Program) Ring() *seal.Keyring {
 	return ring
 }
 
-// Generation is that of a refresh handle, with the id of its grant.
+// Generation returns the grant and the generation of a refresh handle.
 func (d *Program) Generation(handle string) (grant string, gen int64) {
 	d.T.Helper()
 	h, err := seal.Open[seal.Refresh](d.Ring(), handle)
@@ -44,7 +44,7 @@ func (d *Program) Generation(handle string) (grant string, gen int64) {
 	return h.Grant.ID, h.Gen
 }
 
-// Database reads the daemon's store beside it.
+// Database opens the store of a running server to read it.
 func (d *Program) Database() *sql.DB {
 	d.T.Helper()
 	driver, source := "sqlite", "file:"+filepath.Join(d.Dir, "signet.db")+"?mode=ro&_pragma=busy_timeout(2000)"
@@ -59,7 +59,7 @@ func (d *Program) Database() *sql.DB {
 	return db
 }
 
-// Change changes the store of a server that does not run.
+// Change runs a statement on the store of a stopped server.
 func (d *Program) Change(query string) {
 	d.T.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.Dir, "signet.db"))
@@ -72,7 +72,7 @@ func (d *Program) Change(query string) {
 	}
 }
 
-// Row is what the store holds of a grant; gen -1 if nothing.
+// Row returns the row of a grant in the store; gen is -1 if there is none.
 func (d *Program) Row(grant string) (gen int64, revoked bool) {
 	d.T.Helper()
 	var at int64
@@ -86,7 +86,7 @@ func (d *Program) Row(grant string) (gen int64, revoked bool) {
 	return gen, at != 0
 }
 
-// Metrics is the page of them.
+// Metrics returns the page of metrics.
 func (d *Program) Metrics() string {
 	d.T.Helper()
 	resp, err := http.Get("http://" + d.Setting("SIGNET_METRICS_LISTEN") + "/metrics")
@@ -101,7 +101,7 @@ func (d *Program) Metrics() string {
 	return string(b)
 }
 
-// Descriptors counts the daemon's open files.
+// Descriptors counts the open files of the server.
 func (d *Program) Descriptors() int {
 	d.T.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.PID()))
@@ -125,7 +125,7 @@ func (d *Program) Confidential() *Client {
 	return c
 }
 
-// Gauge reads one number of the metrics.
+// Gauge returns the value of one metric.
 func (d *Program) Gauge(name string) float64 {
 	d.T.Helper()
 	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(d.Metrics())

@@ -16,28 +16,27 @@ import (
 	"time"
 )
 
-// Schedule is a load whose requests begin when it is their time, not when an earlier
-// one has been answered: a server that is slow is not asked less for it. There are
-// so many connections; a request that finds none free for a while is not sent, and
-// counted.
+// Schedule is a load whose requests begin at fixed times, whether earlier ones were
+// answered or not: a slow server does not get fewer requests. A request that finds no
+// connection free for a while is not sent, but counted.
 type Schedule struct {
 	Rate        float64 // a second
 	Connections int
 	Lasts       time.Duration
-	Closed      bool                                         // no schedule: each connection sends as soon as it can
+	Closed      bool                                         // each connection sends without pause, whatever Rate says
 	Send        func(i int, c *Wire) (status int, err error) // on connection i
 }
 
-// tardy is how late a request may begin because all connections were busy.
+// tardy is how late a request may begin if all connections are busy.
 const tardy = 20 * time.Millisecond
 
-// Seen is what became of a schedule.
+// Seen is the outcome of a schedule.
 type Seen struct {
-	Good, Refused []time.Duration // from sending to the end of the answer
-	Late          []time.Duration // of the good ones: from their time on the schedule
-	Skipped       int             // not sent: no connection was free
+	Good, Refused []time.Duration // time from sending to the end of the answer
+	Late          []time.Duration // the same for good answers, from the time on the schedule
+	Skipped       int             // requests not sent: no connection was free
 	Over          time.Duration
-	Failed        error // the first answer that was neither, or none
+	Failed        error // first answer that was neither good nor refused, or first missing answer
 	Failures      int
 }
 
@@ -116,7 +115,7 @@ func (s Schedule) Run(t testing.TB, base string) Seen {
 }
 
 // Exchange sends a request as it is, and returns the status and the body, which is
-// good until the next one.
+// valid until the next call.
 func (c *Wire) Exchange(request []byte) (status int, body []byte, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, nil, err
@@ -160,7 +159,8 @@ func GetRequest(host, path string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host)
 }
 
-// Refreshing is a family that goes on refreshing over whatever connection.
+// Refreshing is a family of handles that is refreshed again and again over any
+// connection.
 type Refreshing struct {
 	Client  string
 	Handle  string

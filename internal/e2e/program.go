@@ -18,29 +18,29 @@ import (
 	"signet/internal/test/process"
 )
 
-// Program is the built program serving, a process of its own. What goes wrong fails
-// Program test.
+// Program is the built program, serving in a process of its own. Its methods fail the
+// test on errors.
 type Program struct {
 	T      testing.TB
 	Issuer string // http://localhost:PORT
 	Dir    string // data directory
 	Env    []string
 	Args   []string
-	Prefix []string // of the command line: a program that starts this one
-	Path   string   // of the program; empty: of [Binary]
-	Cwd    string   // working directory; empty: that of the tests
+	Prefix []string // command line of a program that starts this one
+	Path   string   // path of the program; empty for [Binary]
+	Cwd    string   // working directory; empty for the one of the tests
 
 	process *process.Process // nil before the first start
 
 	mu     sync.Mutex
-	log    []byte        // everything it wrote
-	unread int           // the part of it that was not searched for the line "serving"
-	up     chan struct{} // closed when it says that it serves
-	wrote  chan struct{} // closed when there is more in log
+	log    []byte        // output of the process
+	unread int           // how much of log was searched for the line "serving"
+	up     chan struct{} // closed when the log says "serving"
+	wrote  chan struct{} // closed when log grows
 }
 
-// Start starts the program with a data directory of its own and waits until it
-// Start. settings are more variables, args more arguments.
+// Start starts the program with a data directory of its own and waits until it serves.
+// settings are more variables, args more arguments.
 func Start(t testing.TB, settings []string, args ...string) *Program {
 	t.Helper()
 	p := New(t, settings, args...)
@@ -96,7 +96,7 @@ func (p *Program) Command() *exec.Cmd {
 	return cmd
 }
 
-// Write takes what the process writes.
+// Write adds output of the process to the log.
 func (p *Program) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,7 +120,7 @@ func (p *Program) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Output is everything that the process wrote, in all its lives.
+// Output returns the output of the process, including earlier starts.
 func (p *Program) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,8 +136,8 @@ func (p *Program) WaitFor(text string) {
 	p.WaitForMore(text, 0)
 }
 
-// WaitForMore waits until the process has written a text more often than it had, by
-// [Program.Says].
+// WaitForMore waits until the process has written a text more often than a number that
+// [Program.Says] returned earlier.
 func (p *Program) WaitForMore(text string, than int) {
 	p.T.Helper()
 	enough := time.After(process.Patience)
@@ -156,10 +156,10 @@ func (p *Program) WaitForMore(text string, than int) {
 		case <-wrote:
 		case <-p.Ended():
 			if p.Says(text) <= than {
-				p.T.Fatalf("it ended and did not say %q:\n%s", text, p.Output())
+				p.T.Fatalf("it ended without writing %q:\n%s", text, p.Output())
 			}
 		case <-enough:
-			p.T.Fatalf("it does not say %q:\n%s", text, p.Output())
+			p.T.Fatalf("it did not write %q:\n%s", text, p.Output())
 		}
 	}
 }
@@ -298,7 +298,7 @@ func (p *Program) Beside(settings ...string) *Program {
 	return second
 }
 
-// MustRefuse wants a start to end by itself, with an error that names all of want.
+// MustRefuse checks that a start fails, with an error that contains all of want.
 func (p *Program) MustRefuse(want ...string) {
 	p.T.Helper()
 	_, errOut, status := p.Signet("", p.Args...)
@@ -312,6 +312,6 @@ func (p *Program) MustRefuse(want ...string) {
 	}
 }
 
-// WideLimits are limits that are counted like narrow ones and refuse nothing of a load
-// WideLimits comes from one address and uses few grants.
+// WideLimits are limits that are counted like narrow ones, but refuse no request of a
+// load that comes from one address and uses few grants.
 const WideLimits = "SIGNET_LIMITS=authorize=1000000000,login=1000000000,register=1000000000,register_all=1000000000,tokens_grant=1000000000,tokens_client=1000000000"

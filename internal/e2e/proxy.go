@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// Proxy stands between clients and the server, as a load balancer does. It writes
-// down what was said and makes trouble on request.
+// Proxy stands between clients and the server, as a load balancer does. It records all
+// exchanges and causes faults on request.
 type Proxy struct {
 	URL string // http://localhost:PORT: the issuer
 
@@ -38,7 +38,7 @@ type Exchange struct {
 	AnswerHeader http.Header // nil while there is no answer
 }
 
-// NewProxy listens on a port of its own; [Proxy.To] says for whom.
+// NewProxy listens on a port of its own; [Proxy.To] sets the server.
 func NewProxy(t testing.TB) *Proxy {
 	p := &Proxy{spoiled: map[string]bool{}}
 	srv := httptest.NewServer(p)
@@ -50,7 +50,7 @@ func NewProxy(t testing.TB) *Proxy {
 	return p
 }
 
-// To makes requests go to the server at base, with the Host they came with.
+// To sends requests to the server at base, with the Host header unchanged.
 func (p *Proxy) To(t testing.TB, base string) {
 	t.Helper()
 	to, err := url.Parse(base)
@@ -71,13 +71,13 @@ func (p *Proxy) To(t testing.TB, base string) {
 				w.WriteHeader(http.StatusBadGateway)
 				return
 			}
-			panic(http.ErrAbortHandler) // the server cut the connection, and so do we
+			panic(http.ErrAbortHandler) // the server cut the connection, so the proxy does too
 		},
 	}
 }
 
-// Spoil makes the server see a wrong signature in every access token that a client
-// has used so far: for the client, the end of its life came early.
+// Spoil makes the server see a wrong signature in every access token that was used so
+// far: to the client, the token seems to have expired early.
 func (p *Proxy) Spoil() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,15 +88,15 @@ func (p *Proxy) Spoil() {
 	}
 }
 
-// Instead makes answer reply in JSON in the server's place, wherever it gives a
-// status; nil ends that.
+// Instead lets answer reply in JSON in the server's place, unless it returns status 0;
+// nil ends that.
 func (p *Proxy) Instead(answer func(Exchange) (status int, body string)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.instead = answer
 }
 
-// Exchanges returns those with path, in the order in which they began.
+// Exchanges returns the exchanges with path, in the order in which they began.
 func (p *Proxy) Exchanges(path string) []Exchange {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,7 +147,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	next.ServeHTTP(answer, r)
 }
 
-// recorder writes an answer down before the client can read it.
+// recorder records an answer before the client can read it.
 type recorder struct {
 	http.ResponseWriter
 	p *Proxy

@@ -10,7 +10,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 )
 
-// SDKLogin is the go-sdk's own OAuth client, with a person who signs in.
+// SDKLogin is the go-sdk's own OAuth client, with a user that signs in.
 func SDKLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
 	return SDKLoginOver(t, http.DefaultTransport, name, password)
@@ -49,7 +49,7 @@ func sdkLogin(t *testing.T, transport http.RoundTripper, name, password string, 
 	return h
 }
 
-// Connect opens an MCP session, with a login where login is not nil.
+// Connect opens an MCP session, with a login unless login is nil.
 func Connect(t *testing.T, endpoint string, login auth.OAuthHandler, httpClient *http.Client) *sdk.ClientSession {
 	t.Helper()
 	client := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, nil)

@@ -7,7 +7,7 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// SharedStore are the settings of a server on a database of its own.
+// SharedStore returns the settings of a server on a PostgreSQL database of its own.
 func SharedStore(t testing.TB) []string {
 	t.Helper()
 	return []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret()}

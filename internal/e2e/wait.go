@@ -7,8 +7,8 @@ import (
 	"signet/internal/test/process"
 )
 
-// Eventually waits for something that another process is about to notice, and says
-// nowhere: where it does, [Program.WaitFor] waits for that.
+// Eventually waits for a condition that no log line announces; for a log line there is
+// [Program.WaitFor].
 func Eventually(t testing.TB, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(process.Patience); !ok(); time.Sleep(50 * time.Millisecond) {

@@ -15,7 +15,8 @@ import (
 	"signet/internal/e2e"
 )
 
-// flooded is a server with metrics, a real user, and clients that refresh.
+// flooded starts a server with metrics, a user with a real password, and clients that
+// refresh.
 func flooded(t *testing.T, clients int) (d *e2e.Program, metrics string, families []*e2e.Refreshing) {
 	t.Helper()
 	metrics = "127.0.0.1:" + e2e.FreePort(t)
@@ -28,7 +29,7 @@ func flooded(t *testing.T, clients int) (d *e2e.Program, metrics string, familie
 	return d, "http://" + metrics + "/metrics", families
 }
 
-// measured reads one number from the metrics.
+// measured reads the value of one metric.
 func measured(t *testing.T, url, name string) float64 {
 	t.Helper()
 	resp, err := http.Get(url)
@@ -53,8 +54,8 @@ func measured(t *testing.T, url, name string) float64 {
 	return 0
 }
 
-// INV20: while far more logins come than can be served, they are refused in time, the
-// rest wait within their bound, and refreshes and health probes go on.
+// During a flood of logins, the numbers of hashes at once and of waiting logins stay
+// within their bounds, other logins are refused, and refreshes and health probes go on.
 func TestFloodOfLoginsLeavesRefreshesAlone_INV20(t *testing.T) {
 	d, metrics, families := flooded(t, 8)
 	client := e2e.Register(t, d.Issuer, "http://127.0.0.1:9/callback")
@@ -107,14 +108,14 @@ func TestFloodOfLoginsLeavesRefreshesAlone_INV20(t *testing.T) {
 	}
 }
 
-// INV22, recovery: after more connections than may wait have refreshed as fast as they
-// could, everything is as it was: goroutines, descriptors, and a refresh is quick.
+// After an overload of refreshes over more connections than may wait, goroutines and
+// descriptors are back at their earlier number, and refreshes are served.
 func TestNothingIsLeftOfAnOverload_INV22(t *testing.T) {
 	d, metrics, families := flooded(t, 8)
 	quick := e2e.Schedule{Rate: 50, Connections: len(families), Lasts: time.Second, Send: func(i int, c *e2e.Wire) (int, error) { return families[i].Send(c) }}
 	quick.Run(t, d.Issuer)
 	goroutines, files := measured(t, metrics, "go_goroutines"), d.Descriptors()
-	// Handles that do not open cost as much at the door as others.
+	// Handles that do not open take the same slots as others.
 	var refused atomic.Int64
 	garbage := e2e.Schedule{Rate: 1e9, Connections: 1500, Lasts: 2 * time.Second, Closed: true, Send: func(_ int, c *e2e.Wire) (int, error) {
 		status, _, err := c.Exchange(e2e.FormRequest(c.Host, "/token", "grant_type=refresh_token&refresh_token=x&client_id="+families[0].Client))
@@ -139,14 +140,14 @@ func TestNothingIsLeftOfAnOverload_INV22(t *testing.T) {
 	for _, class := range []string{"revoke", "refresh", "introspect", "code", "pages", "login", "register", "mcp"} {
 		for _, what := range []string{"running", "waiting"} {
 			if n := measured(t, metrics, fmt.Sprintf("signet_requests_%s{class=%q}", what, class)); n != 0 {
-				t.Errorf("%g requests of class %s are %s for ever", n, class, what)
+				t.Errorf("%g requests of class %s are still %s", n, class, what)
 			}
 		}
 	}
 }
 
-// A request at every class's door carries its class in the metrics, and what is never
-// refused is in none.
+// The metrics count each request by its class, except for requests that have none
+// because they are never refused.
 func TestMetricsCountRequestsByClass(t *testing.T) {
 	d, metrics, families := flooded(t, 1)
 	c, err := e2e.Dial(d.Issuer)

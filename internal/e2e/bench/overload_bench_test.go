@@ -18,8 +18,8 @@ import (
 )
 
 // BenchmarkOverload measures the built program by the classes of docs/overload.md: the
-// server on one core, the load on another; at half of what a class can do, and at ten
-// times as much. It prints a table, and with -update keeps it in that document.
+// server on one core, the load on another; at half of the capacity of a class, and at
+// ten times as much. It prints a table, and with -update writes it to that document.
 func BenchmarkOverload(b *testing.B) {
 	if b.N > 1 {
 		return
@@ -54,7 +54,7 @@ type classLoad struct {
 	peak float64
 }
 
-// crowd is how many connections an overload comes over: more than may wait.
+// crowd is the number of connections of an overload: more than may wait.
 const crowd = 1500
 
 type overload struct {
@@ -64,7 +64,7 @@ type overload struct {
 	probes   map[string]func(int, *e2e.Wire) (int, error)
 	families []*e2e.Refreshing
 	out      strings.Builder
-	after    strings.Builder // the sentences below the table
+	after    strings.Builder // sentences below the table
 }
 
 func newOverload(b *testing.B, d *e2e.Program) *overload {
@@ -116,8 +116,8 @@ func newOverload(b *testing.B, d *e2e.Program) *overload {
 	return o
 }
 
-// loginFrom sends the form of a login page, filled in, from another address over each
-// connection: many logins that begin at once from one address look like guessing.
+// loginFrom sends a filled login form, from a different address over each connection:
+// many parallel logins from one address look like guessing.
 func loginFrom(b testing.TB, authorize, name, password string) func(int, *e2e.Wire) (int, error) {
 	request := loginRequest(b, authorize, name, password)
 	return func(i int, c *e2e.Wire) (int, error) {
@@ -157,7 +157,7 @@ func (o *overload) class(name string) *classLoad {
 	return nil
 }
 
-// run loads with c, while the probes ask a few times a second.
+// run loads the server with c, while probes send a few requests a second.
 func (o *overload) run(c *classLoad, rate float64, connections int, lasts time.Duration) (s e2e.Seen, probes map[string]e2e.Seen) {
 	probes = map[string]e2e.Seen{}
 	var mu sync.Mutex
@@ -177,10 +177,10 @@ func (o *overload) run(c *classLoad, rate float64, connections int, lasts time.D
 
 const phase = 5 * time.Second
 
-// measure adds c's row to the table.
+// measure adds the row of c to the table.
 func (o *overload) measure(c *classLoad) {
 	o.b.Helper()
-	// The best that the class can do: nobody waits for a time on a schedule.
+	// The capacity of the class: requests follow one another without a schedule.
 	peak := e2e.Schedule{Rate: 1e9, Connections: c.atPeak, Lasts: phase, Send: c.send, Closed: true}.Run(o.b, o.d.Issuer)
 	c.peak = float64(len(peak.Good)) / peak.Over.Seconds()
 	normal, _ := o.run(c, c.peak/2, c.atPeak, phase)
@@ -234,7 +234,7 @@ func (o *overload) refreshWhile(what string, flood *classLoad) {
 		float64(len(s.Good))/s.Over.Seconds(), float64(len(s.Refused))/s.Over.Seconds(), e2e.Percentile(s.Late, 99), e2e.Percentile(probes["JWKS"].Late, 99))
 }
 
-// guesses is a flood of requests that are over a limit of their sender's.
+// guesses is a flood of requests over the limit of their sender.
 func (o *overload) guesses() *classLoad {
 	request := e2e.FormRequest(strings.TrimPrefix(o.d.Issuer, "http://"), "/introspect", "client_id=demo_client&client_secret=wrong&token=x")
 	return &classLoad{name: "guesses", connections: crowd, peak: 3000, send: func(_ int, c *e2e.Wire) (int, error) {
@@ -246,7 +246,7 @@ func (o *overload) guesses() *classLoad {
 	}}
 }
 
-// recover measures how it is after an overload.
+// recover measures refreshes after an overload.
 func (o *overload) recover() {
 	refresh := o.class("refresh")
 	o.run(refresh, 10*refresh.peak, refresh.connections, 2*phase)
@@ -286,7 +286,7 @@ func (o *overload) print() {
 	}
 }
 
-// cpu is the processor time that the daemon has used.
+// cpu is the CPU time that the server has used.
 func cpu(d *e2e.Program) time.Duration {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))
 	if err != nil {

@@ -38,10 +38,9 @@ const (
 	scaleGrants = "SIGNET_TEST_GRANTS"
 )
 
-// BenchmarkScale measures what a request costs each part of a deployment, lets a
-// population refresh against one store and against several, and works out from that
-// what more users need. It prints its tables, and with -update keeps them in
-// docs/scale.md.
+// BenchmarkScale measures the cost of a request for each part of a deployment, lets a
+// population refresh against one store and against several, and computes from that what
+// more users need. It prints its tables, and with -update writes them to docs/scale.md.
 func BenchmarkScale(b *testing.B) {
 	if b.N > 1 {
 		return
@@ -80,13 +79,13 @@ func writeScale(b *testing.B, tables string) {
 	}
 }
 
-// cost is what one kind of request took.
+// cost is the cost of one kind of request.
 type cost struct {
 	loaded
 	signet, database time.Duration // CPU time of one request; 0 if not known
 }
 
-// perCore is how many a second keep one core busy.
+// perCore is how many requests a second keep one core busy.
 func perCore(cpu time.Duration) float64 { return float64(time.Second) / float64(cpu) }
 
 // measureCosts loads single replicas over HTTP: the server on one core, the load and
@@ -142,7 +141,7 @@ func measureCosts(b *testing.B, out *strings.Builder) map[string]cost {
 	return all
 }
 
-// pin binds this process to cores, and what it starts from now on.
+// pin binds this process and later children to cores.
 func pin(b *testing.B, cores string) {
 	if out, err := exec.Command(e2e.Need(b, "taskset"), "--all-tasks", "--cpu-list", "--pid", cores, strconv.Itoa(os.Getpid())).CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
@@ -157,7 +156,7 @@ func measure(b *testing.B, d *e2e.Program, postmaster int, base string, do func(
 	return cost{l, (cpuTime(b, d.PID()) - ours) / n, (databaseTime(b, postmaster) - theirs) / n}
 }
 
-// cpuTime is what a process used, with children that have ended.
+// cpuTime is the CPU time of a process and its ended children.
 func cpuTime(b *testing.B, pid int) time.Duration {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -172,7 +171,7 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// databaseTime is what PostgreSQL used in all its processes.
+// databaseTime is the CPU time of all processes of PostgreSQL.
 func databaseTime(b *testing.B, postmaster int) time.Duration {
 	if postmaster == 0 {
 		return 0
@@ -187,7 +186,7 @@ func databaseTime(b *testing.B, postmaster int) time.Duration {
 func childrenOf(parent int) (list []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
-		text, _ := os.ReadFile(path) // it may be gone
+		text, _ := os.ReadFile(path) // the process may have ended
 		if _, rest, ok := strings.Cut(string(text), ") "); ok && strings.Fields(rest)[1] == strconv.Itoa(parent) {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 			list = append(list, pid)
@@ -220,16 +219,16 @@ type population struct {
 	shards []*denylist.List
 	stores []*store.Store
 	ids    []string
-	gens   []int64 // of each grant; used by one worker alone
+	gens   []int64 // generation of each grant; used by one worker alone
 }
 
-// shardOf is the split: any replica computes it from the handle that it was given.
+// shardOf returns the store of a grant: any replica computes it from the handle.
 func shardOf(id string, shards int) int {
 	h := sha256.Sum256([]byte(id))
 	return (int(h[0])<<16 | int(h[1])<<8 | int(h[2])) % shards
 }
 
-// newPopulation has n grants, which began at any time of the past month.
+// newPopulation returns n grants that began at random times of the past month.
 func newPopulation(n int) *population {
 	p := &population{ids: make([]string, n), gens: make([]int64, n)}
 	const month = 30 * 24 * time.Hour
@@ -271,7 +270,7 @@ func populate(b *testing.B, n int, stores ...store.Options) *population {
 	return p
 }
 
-// insertGrants makes rows as long as they are in practice, at generation 1.
+// insertGrants inserts rows of realistic length, at generation 1.
 func insertGrants(b *testing.B, s *store.Store, ids []string) {
 	now := time.Now()
 	n := 0
@@ -306,8 +305,7 @@ func (p *population) refresh(i int) error {
 	return err
 }
 
-// busy refreshes grants at random, 64 at a time and as fast as it goes, among the
-// first n.
+// busy refreshes random grants of the first n, 64 at a time, without pause.
 func (p *population) busy(b *testing.B, n int, lasts time.Duration) loaded {
 	const workers = 64
 	var mu sync.Mutex
@@ -335,15 +333,15 @@ func (p *population) busy(b *testing.B, n int, lasts time.Duration) loaded {
 	return sum
 }
 
-// poisson lets users come by themselves, rate a second on average, whether or not
-// others were answered.
+// poisson refreshes at random times, rate a second on average, whether earlier requests
+// were answered or not.
 func (p *population) poisson(b *testing.B, rate float64, lasts time.Duration) loaded {
 	var mu sync.Mutex
 	var sum loaded
 	var all sync.WaitGroup
 	turn := rand.Perm(len(p.ids))
 	began, next := time.Now(), time.Duration(0)
-	for i := 0; next < lasts && i < len(turn); i++ { // each comes once at most
+	for i := 0; next < lasts && i < len(turn); i++ { // each grant once at most
 		next += time.Duration(rand.ExpFloat64() / rate * float64(time.Second))
 		if wait := next - time.Since(began); wait > 0 {
 			time.Sleep(wait)
@@ -371,7 +369,7 @@ func (p *population) close(b *testing.B) {
 	}
 }
 
-// rowsPerShard are the least and the most that a store has.
+// rowsPerShard returns the smallest and the largest number of rows of a store.
 func (p *population) rowsPerShard() (least, most int) {
 	n := make([]int, len(p.shards))
 	for _, id := range p.ids {
@@ -380,11 +378,12 @@ func (p *population) rowsPerShard() (least, most int) {
 	return slices.Min(n), slices.Max(n)
 }
 
-// sizes are the bytes that a grant takes, and that a rotation adds to PostgreSQL's log.
+// sizes are the bytes of a grant, and those that a rotation adds to PostgreSQL's log.
 type sizes struct{ sqlite, postgres, log float64 }
 
 // measureShards lets the population refresh against 1, 2 and 4 stores of both kinds, in
-// this process, without HTTP and signatures: what the split does, and what it costs.
+// this process, without HTTP and signatures. It shows the cost and the benefit of the
+// split.
 func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
 	out.WriteString("| stores | rows in each | rotations, 64 at a time | CPU of Signet | CPU of PostgreSQL | PostgreSQL's log (WAL) | Poisson arrivals at half that rate |\n|---|---|---|---|---|---|---|\n")
 	for _, kind := range []string{"SQLite", "PostgreSQL"} {
@@ -416,7 +415,7 @@ func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
 	return s
 }
 
-// micros is a CPU time for a table, or nothing if it is not known.
+// micros formats a CPU time for a table; it is empty if the time is unknown.
 func micros(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -432,7 +431,7 @@ func emptyStore(b *testing.B, kind string) store.Options {
 	return store.Options{Path: path, Mirror: path + ".mirror", Serve: true}
 }
 
-// fileSize is that of stores that are closed.
+// fileSize is the total size of closed stores.
 func fileSize(stores []store.Options) (sum float64) {
 	for _, o := range stores {
 		if info, err := os.Stat(o.Path); err == nil {
@@ -459,8 +458,8 @@ func tableSize(b *testing.B, stores []store.Options) (sum float64) {
 	return sum
 }
 
-// logPosition is how much PostgreSQL has written to its log, all databases together; 0
-// for SQLite.
+// logPosition is how much PostgreSQL has written to its log for all databases; 0 for
+// SQLite.
 func logPosition(b *testing.B, o store.Options) (n int64) {
 	if !store.Locate(o.Path).Shared() {
 		return 0
@@ -491,7 +490,7 @@ func ownTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// measureGrowth compares whole refreshes on a store with few grants to those on one with
+// measureGrowth compares whole refreshes on a store with few grants and on one with
 // many, in turns. Both servers share a core.
 func measureGrowth(b *testing.B, out *strings.Builder, grants int) {
 	pin(b, "1")
@@ -510,8 +509,8 @@ func measureGrowth(b *testing.B, out *strings.Builder, grants int) {
 		small, micros(smallCPU), grants, large, micros(largeCPU), 100*large.rate()/small.rate(), 100*float64(smallCPU)/float64(largeCPU))
 }
 
-// grown is a server whose store was filled behind its back. We have its secret, so we
-// can make the handle of any grant.
+// grown is a server whose store was filled directly. The test has its secret, so it can
+// make the handle of any grant.
 type grown struct {
 	*population
 	d      *e2e.Program
@@ -550,7 +549,7 @@ func grownServer(b *testing.B, grants int) *grown {
 	return g
 }
 
-// eventuallyReady waits for the check of a large file.
+// eventuallyReady waits until the server has checked a large file.
 func eventuallyReady(b *testing.B, d *e2e.Program) {
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		resp, err := http.Get(d.Issuer + "/readyz?require=store")
@@ -587,15 +586,15 @@ func (g *grown) refreshes(b *testing.B) loaded {
 
 // assumed are the assumptions of the arithmetic; docs/scale.md lists them.
 var assumed = struct {
-	active, sessions float64 // part of the users who refresh now; grants of each
-	used             float64 // part of its capacity that anything is used to
+	active, sessions float64 // share of users that refresh now; grants of each user
+	used             float64 // share of a capacity that is used
 	entry            float64 // bytes of one grant in the revocation feed
-	keptFor          float64 // seconds that it stays there: access token and leeway
+	keptFor          float64 // seconds that the entry stays: access token and leeway
 	poll, jwks       float64 // seconds between a verifier's requests
 	fresh            float64 // seconds that a cache keeps the feed
 }{active: 0.3, sessions: 1.5, used: 0.6, entry: 53, keptFor: 360, poll: 10, jwks: 900, fresh: 2}
 
-// arithmetic works out what populations need, from what was measured.
+// arithmetic computes the needs of populations from the measurements.
 func arithmetic(out *strings.Builder, costs map[string]cost, s sizes) {
 	fmt.Fprintf(out, "| users | refresh every | refreshes = store writes | cores of role auth | cores of PostgreSQL | PostgreSQL's log (WAL) | grants | bytes |\n|---|---|---|---|---|---|---|---|\n")
 	shared := costs["refresh, PostgreSQL"]
@@ -630,7 +629,7 @@ func ceil(x float64) float64 {
 	return x
 }
 
-// Every shard gets its part, whatever time the ids begin with.
+// Every shard gets an equal part, whatever time the ids begin with.
 func TestShardsAreEven(t *testing.T) {
 	const grants, shards = 40_000, 4
 	n, now := [shards]int{}, time.Now()

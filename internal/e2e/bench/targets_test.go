@@ -35,11 +35,11 @@ import (
 	"signet/mcp"
 )
 
-// bareServer is the environment variable that turns this test program into what
-// Signet is compared with: handlers that do the same work and nothing else.
+// bareServer is the environment variable that turns this test program into the server
+// that Signet is compared with: bare handlers with the same answers.
 const bareServer = "SIGNET_TEST_BARE_SERVER"
 
-// serveBare serves the bytes that it is given, with their headers, and the same tools
+// serveBare serves bytes that were put there, with their headers, and the same tools
 // without a Guard.
 func serveBare(addr string) error {
 	debug.SetGCPercent(800) // as signet serve does
@@ -65,9 +65,9 @@ func serveBare(addr string) error {
 	return http.ListenAndServe(addr, mux)
 }
 
-// BenchmarkTargets measures the built program under load: the server on one core,
-// the load on another, every row durable before it is answered; and beside each
-// figure its bare primitive, in turns. It prints a table, and with -update keeps it in
+// BenchmarkTargets measures the built program under load: the server on one core, the
+// load on another, every row durable before the answer; and beside each figure its bare
+// primitive, in turns. It prints a table, and with -update writes it to
 // docs/benchmarks.md.
 func BenchmarkTargets(b *testing.B) {
 	if b.N > 1 {
@@ -201,7 +201,7 @@ func measureReads(b *testing.B, d *e2e.Program, r *report, core []string) {
 	}
 }
 
-// serveSame has the bare server answer at to with what is answered at from.
+// serveSame copies the answer at from to the bare server at to.
 func serveSame(b *testing.B, from, to string) {
 	b.Helper()
 	resp, err := http.Get(from)
@@ -223,7 +223,7 @@ func serveSame(b *testing.B, from, to string) {
 	told.Body.Close()
 }
 
-// measureLogin signs in with a real user of the users file.
+// measureLogin measures logins of a user of the users file.
 func measureLogin(b *testing.B, core []string, r *report) {
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits})
 	d.AddUser("ann", "correct horse battery staple")
@@ -240,12 +240,12 @@ func measureLogin(b *testing.B, core []string, r *report) {
 	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", logins, 100*logins/hashes), fmt.Sprintf("bare argon2id: %.1f/s", hashes))
 }
 
-// loginRate is how often a second somebody is signed in.
+// loginRate is the number of logins a second.
 func loginRate(b *testing.B, client *e2e.Client) float64 {
 	var n atomic.Int64
 	var all sync.WaitGroup
 	begin := time.Now()
-	for range 4 { // one is hashed, the others are on the way to it
+	for range 4 { // one password is hashed, the other logins are on the way there
 		all.Go(func() {
 			for time.Since(begin) < 2*time.Second {
 				e2e.SignIn(b, client.AuthorizationURL("s"), "ann", "correct horse battery staple")
@@ -275,7 +275,7 @@ func hashRate(b *testing.B) float64 {
 	})
 }
 
-// rate is how often f runs in a second, by one after another.
+// rate is how often f runs in a second, one call after another.
 func rate(f func()) float64 {
 	begin, n := time.Now(), 0
 	for time.Since(begin) < 2*time.Second {
@@ -307,7 +307,7 @@ func startBare(b *testing.B, core []string) (base string) {
 	return "http://" + addr
 }
 
-// startTime is the median of some starts, from exec to the first answer.
+// startTime is the median time of several starts, from exec to the first answer.
 func startTime(d *e2e.Program) time.Duration {
 	var took []time.Duration
 	addr := strings.TrimPrefix(d.Issuer, "http://")
@@ -356,7 +356,7 @@ func rss(d *e2e.Program) float64 {
 	return 0
 }
 
-// loaded is what a load saw.
+// loaded is the outcome of a load.
 type loaded struct {
 	took []time.Duration
 	over time.Duration
@@ -377,8 +377,8 @@ func (l loaded) against(bare loaded) string {
 	return fmt.Sprintf("%s: %.0f %%", l, 100*l.rate()/bare.rate())
 }
 
-// inTurns loads ours and the bare one alternately, so that what else the machine does
-// falls on both.
+// inTurns loads Signet and the bare server alternately, so that other work on the
+// machine affects both.
 func inTurns(b *testing.B, rounds, connections int, base string, ours func(int, *e2e.Wire) error, bareBase string, bare func(int, *e2e.Wire) error) (l, without loaded) {
 	for range rounds {
 		l = l.plus(load(b, base, connections, 2*time.Second, ours))
@@ -391,7 +391,7 @@ func (l loaded) plus(m loaded) loaded {
 	return loaded{append(l.took, m.took...), l.over + m.over}
 }
 
-// load runs do on so many connections for a while.
+// load runs do on a number of connections for a while.
 func load(b *testing.B, base string, connections int, lasts time.Duration, do func(i int, c *e2e.Wire) error) loaded {
 	b.Helper()
 	var mu sync.Mutex
@@ -423,7 +423,7 @@ func load(b *testing.B, base string, connections int, lasts time.Duration, do fu
 	wg.Wait()
 	all.over = time.Since(begin)
 	if len(all.took) == 0 {
-		b.Fatal("nothing was answered")
+		b.Fatal("no request was answered")
 	}
 	return all
 }

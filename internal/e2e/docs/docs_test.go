@@ -17,25 +17,25 @@ import (
 	"signet/internal/e2e"
 )
 
-// notRun are the blocks of the documents that are marked no-test, and why.
+// notRun are the blocks of the documents that are marked no-test, with the reason.
 var notRun = map[string]string{
-	"make run":  "builds in the checkout and serves for ever; what it starts is what every other block runs against",
-	"make test": "is what runs this",
+	"make run":  "builds in the checkout and serves for ever; every other block runs against such a server",
+	"make test": "runs this test",
 
-	"make cluster": "serves until it is told to stop; the tests of internal/test/cluster start the same",
-	"make chaos":   "takes most of an hour; a minute of it is in the tests",
+	"make cluster": "serves until it is stopped; the tests of internal/test/cluster start the same",
+	"make chaos":   "takes most of an hour; the tests run a minute of it",
 }
 
-// notChecked are the languages of blocks that nothing here can check, and why.
+// notChecked are the languages of blocks that no test can check, with the reason.
 var notChecked = map[string]string{
-	"text":  "output, and what is typed into other programs",
+	"text":  "output, and input of other programs",
 	"caddy": "Caddy is in no Debian package that can be pinned here",
 	"yaml":  "Traefik and Envoy are not packaged",
 	"toml":  "the settings of another program, Codex",
 	"html":  "a template, whose form the server checks at its start",
 }
 
-// Every command of the documents is run, in order, beside a demo.
+// Every command of the documents runs, in order, beside a demo server.
 func TestCommandsOfTheDocumentsRun_Row91(t *testing.T) {
 	used := map[string]bool{}
 	for _, file := range e2e.Documents(t) {
@@ -44,7 +44,7 @@ func TestCommandsOfTheDocumentsRun_Row91(t *testing.T) {
 			if key := strings.TrimSpace(b.Text); b.NoTest && notRun[key] != "" {
 				used[key] = true
 			} else if b.NoTest {
-				t.Errorf("%s: nothing says why it is not run", b)
+				t.Errorf("%s: notRun has no reason for it", b)
 			}
 		}
 		shell = slices.DeleteFunc(shell, func(b e2e.Block) bool { return b.NoTest })
@@ -68,7 +68,7 @@ func TestCommandsOfTheDocumentsRun_Row91(t *testing.T) {
 	}
 	for key, why := range notRun {
 		if !used[key] {
-			t.Errorf("%q is in no document (%s)", key, why)
+			t.Errorf("%q is in no document, but in notRun (%s)", key, why)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func runBlock(t *testing.T, d *e2e.Program, dir string, b e2e.Block) {
 	}
 }
 
-// serveBlock runs a block that ends with a server of its own, until it serves.
+// serveBlock runs a block that ends by starting a server, and waits until it serves.
 func serveBlock(t *testing.T, b e2e.Block) {
 	t.Helper()
 	dir := t.TempDir()
@@ -131,7 +131,7 @@ func TestCodeOfTheDocumentsStandsInAnExample_Row91(t *testing.T) {
 	for _, file := range e2e.Documents(t) {
 		for _, b := range slices.Concat(e2e.Blocks(t, file, "go"), e2e.Blocks(t, file, "js"), e2e.Blocks(t, file, "python")) {
 			if text := unindent(b.Text); !slices.ContainsFunc(examples, func(e string) bool { return strings.Contains(e, text) }) {
-				t.Errorf("%s: this stands in no example as it is:\n%s", b, b.Text)
+				t.Errorf("%s: no example contains this code:\n%s", b, b.Text)
 			}
 		}
 	}
@@ -145,8 +145,7 @@ func unindent(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// What is neither run nor compiled is at least JSON, or of a language that the list
-// above excuses.
+// Blocks that are neither run nor compiled are JSON, or of a language in notChecked.
 func TestOtherBlocksOfTheDocumentsAreChecked_Row91(t *testing.T) {
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "") {
@@ -158,7 +157,7 @@ func TestOtherBlocksOfTheDocumentsAreChecked_Row91(t *testing.T) {
 				}
 			default:
 				if notChecked[b.Lang] == "" {
-					t.Errorf("%s: nothing checks %q", b, b.Lang)
+					t.Errorf("%s: no test checks %q", b, b.Lang)
 				}
 			}
 		}
@@ -200,7 +199,7 @@ func TestLinksOfTheDocuments(t *testing.T) {
 	}
 }
 
-// What the documents call by a Go name is exported.
+// Go names in the documents are exported.
 func TestGoNamesInTheDocumentsExist(t *testing.T) {
 	known := map[string]bool{}
 	for _, dir := range []string{"server", "mcp", "jwt", "keys", "users", "handlers"} {
@@ -275,20 +274,20 @@ func declared(decl ast.Decl) (names []string) {
 	return names
 }
 
-// A message that the guide explains is one that the program says. Where it fills
-// something in, the guide has an ellipsis.
+// The program contains every message that the guide explains. The guide has an ellipsis
+// where the program inserts a value.
 func TestMessagesOfTheTroubleshootingGuideExist(t *testing.T) {
 	said := programTexts(t)
 	for _, b := range messagesOf(e2e.ReadText(t, "docs/troubleshooting.md")) {
 		for part := range strings.SplitSeq(b, "…") {
 			if part = strings.Trim(part, " :`\"'"); len(part) > 3 && !strings.Contains(said, part) {
-				t.Errorf("nothing says %q (of %q)", part, b)
+				t.Errorf("the program does not contain %q (of %q)", part, b)
 			}
 		}
 	}
 }
 
-// messagesOf are the first cells of the guide's tables.
+// messagesOf returns the first cells of the guide's tables.
 func messagesOf(guide string) (list []string) {
 	for line := range strings.Lines(guide) {
 		cell, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
@@ -304,7 +303,7 @@ func messagesOf(guide string) (list []string) {
 	return list
 }
 
-// programTexts is every string of the program and its pages.
+// programTexts returns every string of the program and its pages.
 func programTexts(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder

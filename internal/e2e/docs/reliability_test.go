@@ -75,12 +75,12 @@ func TestCodesInTestNamesAreExplained(t *testing.T) {
 		}
 	}
 	if used < 200 {
-		t.Errorf("only %d codes: the names are not read", used)
+		t.Errorf("only %d codes: the names are not parsed", used)
 	}
 }
 
-// The tests that docs/reliability.md names exist, each row has one that carries its
-// id, and what to run by a pattern finds something.
+// The tests that docs/reliability.md names exist, each row has a test with its code,
+// and the patterns for -run match tests.
 func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
 	tests := allTests(t)
 	rows := 0
@@ -101,7 +101,7 @@ func TestTestsOfTheReliabilityDocumentExist(t *testing.T) {
 		}
 	}
 	if rows < 20 {
-		t.Errorf("only %d rows: the table is not read", rows)
+		t.Errorf("only %d rows: the table is not parsed", rows)
 	}
 	for _, m := range regexp.MustCompile("`go test (?:-v )?-run ([A-Za-z0-9]+)").FindAllStringSubmatch(e2e.ReadText(t, "docs/reliability.md"), -1) {
 		if !slices.ContainsFunc(tests, func(name string) bool { return strings.Contains(name, m[1]) }) {

@@ -18,8 +18,8 @@ import (
 	"signet/internal/e2e"
 )
 
-// shiftedBinary is the program with a wall clock that a test can set: nothing but
-// time.Now differs, which adds the seconds that a file holds.
+// shiftedBinary is the program with a wall clock that a test can set: only time.Now
+// differs, which adds the seconds that a file holds.
 var shiftedBinary = sync.OnceValues(func() (string, error) {
 	dir, err := e2e.BuildDir()
 	if err != nil {
@@ -36,7 +36,7 @@ var shiftedBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	if !strings.Contains(string(source), now) {
-		return "", errors.New("time.Now is written in another way than this test knows")
+		return "", errors.New("this test does not know the source of time.Now in this release of Go")
 	}
 	shifted := strings.Replace(string(source), now, strings.Replace(now, "\n", "\n\tsec += shift()\n", 1), 1)
 	files := map[string]string{original: shifted, filepath.Join(filepath.Dir(original), "shift.go"): shiftSource}
@@ -60,8 +60,8 @@ var shiftedBinary = sync.OnceValues(func() (string, error) {
 
 const clockVariable = "SIGNET_TEST_CLOCK"
 
-// The scheduler calls time.Now too, where a system call is not allowed. So the file is
-// mapped once, and then only memory is read.
+// The scheduler calls time.Now too, where system calls are not allowed. So the file is
+// mapped into memory once.
 const shiftSource = `package time
 
 import (
@@ -98,7 +98,7 @@ func mapShift() *int64 {
 }
 `
 
-// setClock moves the daemon's clock to that far from ours.
+// setClock moves the server's clock by that much from the test's clock.
 func setClock(d *e2e.Program, by time.Duration) {
 	d.T.Helper()
 	f, err := os.OpenFile(d.Setting(clockVariable), os.O_WRONLY|os.O_CREATE, 0o600)
@@ -111,19 +111,19 @@ func setClock(d *e2e.Program, by time.Duration) {
 	}
 }
 
-// Wherever the clock jumps, what was spent, expired or revoked stays so, also across a
-// restart; and people go on signing in. Once as it is now, and once where the jumps go
-// over the begin of a signing period.
+// Wherever the clock jumps, spent, expired and revoked artefacts stay so, also across a
+// restart, and logins go on working. The test runs at the present time, and so that the
+// jumps cross the beginning of a signing period.
 func TestClockJumpsReviveNothing_L10(t *testing.T) {
 	t.Run("now", func(t *testing.T) { clockJumps(t, 0) })
-	t.Run("over a period's begin", func(t *testing.T) {
+	t.Run("over the beginning of a period", func(t *testing.T) {
 		const begin = 30 * time.Minute // of the default period, before the first of the jumps
 		now := time.Now()
 		clockJumps(t, now.Truncate(24*time.Hour).Add(24*time.Hour+begin).Sub(now))
 	})
 }
 
-// clockJumps begins with a clock that is ahead of ours by base.
+// clockJumps begins with a server's clock that is ahead of the test's by base.
 func clockJumps(t *testing.T, base time.Duration) {
 	path, err := shiftedBinary()
 	if err != nil {
@@ -171,7 +171,7 @@ func clockJumps(t *testing.T, base time.Duration) {
 			t.Fatalf("%s: a live handle got %d %+v", when, status, tok)
 		}
 		if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 200 {
-			t.Errorf("%s: a token made now got %d", when, status)
+			t.Errorf("%s: a new token got %d", when, status)
 		}
 		client.Exchange(t, code(client))
 	}
@@ -208,7 +208,7 @@ func clockJumps(t *testing.T, base time.Duration) {
 		t.Errorf("/readyz with the clock ahead of the store: %v", doc)
 	}
 	if _, after, panicked := strings.Cut(d.Output(), "panic"); panicked {
-		t.Errorf("something panicked: %.2000s", after)
+		t.Errorf("the log has a panic: %.2000s", after)
 	}
 }
 

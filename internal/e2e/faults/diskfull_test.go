@@ -52,8 +52,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// onFullDisk sends a form that needs a write. It is told to come again; or, as a
-// small write may find room where a larger one did not, it is done.
+// onFullDisk sends a form that needs a write. The answer is 503 with Retry-After; or
+// 200, since a small write may find room where a larger one did not.
 func onFullDisk(t *testing.T, d *e2e.Program, what, path string, form url.Values) (tok e2e.Tokens, done bool) {
 	t.Helper()
 	resp, err := http.PostForm(d.Issuer+path, form)
@@ -70,9 +70,9 @@ func onFullDisk(t *testing.T, d *e2e.Program, what, path string, form url.Values
 	return tok, false
 }
 
-// A disk that runs full under load costs 503s for what writes, and nothing else: what
-// only reads goes on, nothing is rotated or lost, and with room again all goes on
-// without a restart.
+// If the disk runs full under load, requests that write are answered with 503 and
+// change nothing. Requests that only read go on. Once there is room again, all requests
+// work without a restart.
 func TestDiskFullUnderLoadIsSurvived_L06(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info"}, "--demo")
 	smallDisk(t, d.Dir)
@@ -140,7 +140,7 @@ func TestDiskFullUnderLoadIsSurvived_L06(t *testing.T) {
 		more(20, refreshed)
 	})
 	d.Stop()
-	d.Start() // what was acknowledged is on disk
+	d.Start() // acknowledged writes are on disk
 	work(workers, func(*atomic.Int64) { more(20, refreshed) })
 	d.Stop()
 	if out, errOut, status := d.Signet("", "doctor"); status != 0 {

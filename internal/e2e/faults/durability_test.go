@@ -17,8 +17,8 @@ var (
 	tracedResume = regexp.MustCompile(`^(\d+) +<\.\.\. (\w+) resumed>`)
 )
 
-// writeOrder reads a trace of system calls and counts the answers that reached a
-// socket, and those that did so while a frame of the store's log was not yet synced.
+// writeOrder reads a trace of system calls and counts the answers written to a socket,
+// and among them those written while a frame of the store's log was not yet synced.
 func writeOrder(trace *bufio.Scanner) (answers, frames, early int) {
 	dirty := false
 	syncing := map[string]bool{} // threads inside a sync of the log
@@ -54,8 +54,8 @@ func writeOrder(trace *bufio.Scanner) (answers, frames, early int) {
 	return answers, frames, early
 }
 
-// Whatever a client reads as done is on disk: the log is synced before the answer is
-// written. One request at a time, so that each answer's frames are known.
+// The log is synced before the answer is written. The requests come one at a time, so
+// that the frames of each answer are known.
 func TestWritesAreSyncedBeforeTheAnswer_L05(t *testing.T) {
 	trace := filepath.Join(t.TempDir(), "trace")
 	d := e2e.Start(t, nil, "--demo")
@@ -89,7 +89,7 @@ func TestWritesAreSyncedBeforeTheAnswer_L05(t *testing.T) {
 	}
 }
 
-// The checker itself finds an answer that came too early.
+// The checker finds an answer that was written too early.
 func TestWriteOrderCondemnsAnEarlyAnswer(t *testing.T) {
 	const answer = `7 write(9<socket:[1]>, "HTTP/1.1 200 OK\r\n\r\n{\"refresh_token\":1}", 30) = 30`
 	for name, c := range map[string]struct {

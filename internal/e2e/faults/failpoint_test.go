@@ -19,7 +19,7 @@ import (
 	"signet/internal/test/process"
 )
 
-// The tests in this file kill the program at named points on the way of a request
+// The tests in this file kill the program at named points in the course of a request
 // (see internal/failpoint).
 
 // try sends a form. ok means that the whole answer was read.
@@ -40,7 +40,7 @@ func killedAt(d *e2e.Program, point, path string, form url.Values) {
 	http.DefaultClient.CloseIdleConnections()
 	d.Arm(point, "exit", 1)
 	if tok, status, ok := try(d, path, form); ok {
-		d.T.Fatalf("killed at %s, and yet it answered: %d %+v", point, status, tok)
+		d.T.Fatalf("killed at %s, but it answered: %d %+v", point, status, tok)
 	}
 	select {
 	case <-d.Ended():
@@ -50,15 +50,16 @@ func killedAt(d *e2e.Program, point, path string, form url.Values) {
 	d.Start()
 }
 
-// points are those of a request that writes, and whether its write is durable then.
+// points are the failpoints of a request that writes, and whether its write is durable
+// there.
 var points = []struct {
 	name    string
 	durable bool
 }{{"begin", false}, {"commit", false}, {"committed", true}, {"signed", true}, {"half", true}}
 
-// Wherever between the request and the end of its answer the server is killed, the
-// client that repeats a refresh goes on with the one next generation, and there never
-// are two lines of a grant.
+// Wherever the server is killed between the request and the end of its answer, a client
+// that repeats the refresh gets the one next generation, and a grant never has two
+// lines of handles.
 func TestKillWhileRefreshingLeavesOneLine_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
@@ -94,8 +95,8 @@ func TestKillWhileRefreshingLeavesOneLine_L04(t *testing.T) {
 	})
 }
 
-// wantDead presents handles of which the first is too old: that ends the grant, and
-// no other lives on.
+// wantDead presents handles of which the first is too old: that ends the grant, so all
+// are refused.
 func wantDead(t *testing.T, d *e2e.Program, client *e2e.Client, what string, handles ...string) {
 	t.Helper()
 	for i, h := range handles {
@@ -105,8 +106,8 @@ func wantDead(t *testing.T, d *e2e.Program, client *e2e.Client, what string, han
 	}
 }
 
-// A code that was not spent is good after the kill. One that was is refused, and
-// nobody holds a line of its grant: the user signs in again.
+// After the kill, a code that was not spent is accepted. A code that was spent is
+// refused and its grant has no live handle: the user signs in again.
 func TestKillWhileRedeemingLeavesNoLine_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
@@ -131,14 +132,14 @@ func TestKillWhileRedeemingLeavesNoLine_L04(t *testing.T) {
 				t.Errorf("%s: the row has generation %d, and the code got %d %+v", p.name, gen, status, tok)
 			}
 			if _, revoked := d.Row(sealed.Grant.ID); !revoked {
-				t.Errorf("%s: a line of the code that was used twice lives on", p.name)
+				t.Errorf("%s: a handle of the code that was used twice was accepted", p.name)
 			}
 		}
 	})
 }
 
-// A revocation that was acknowledged, or could have been, counts; one that was not
-// has changed nothing and can be sent again.
+// A revocation that is on disk when the server is killed holds. Otherwise it has
+// changed nothing and can be sent again.
 func TestKillWhileRevokingLosesNoRevocation_L04(t *testing.T) {
 	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
 		d := e2e.Breakable(t, settings...)
@@ -173,8 +174,8 @@ func killed(d *e2e.Program) {
 	d.Start()
 }
 
-// An error or a pause in place of the kill: the client is told to come again, and
-// has lost nothing; nobody who does not need the store waits.
+// An error or a pause in place of the kill: the client gets 503 and has lost nothing.
+// Requests that do not need the store do not wait.
 func TestErrorAndPauseLoseNothing_L04(t *testing.T) {
 	d := e2e.Breakable(t)
 	d.Start()
@@ -213,7 +214,7 @@ func TestErrorAndPauseLoseNothing_L04(t *testing.T) {
 	}
 }
 
-// What people run cannot be broken in this way: nothing of it is in the program.
+// The ordinary program contains no failpoints.
 func TestFailpointsAreInNoOrdinaryBuild(t *testing.T) {
 	breaks, err := e2e.BreakableBinary()
 	if err != nil {
@@ -235,11 +236,11 @@ func TestFailpointsAreInNoOrdinaryBuild(t *testing.T) {
 	d.Start()
 	client, tok := d.Login()
 	if _, status := client.Refresh(t, tok.RefreshToken); status != 200 || !d.Armed() {
-		t.Errorf("an ordinary build looked at the file: %d", status)
+		t.Errorf("an ordinary build obeyed the file of failpoints: %d", status)
 	}
 }
 
-// decodeAll reads a whole answer; one that was cut is an error.
+// decodeAll reads a whole answer; a truncated one is an error.
 func decodeAll(resp *http.Response, v any) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)

@@ -23,8 +23,8 @@ import (
 	"signet/internal/test/process"
 )
 
-// A kill at any moment loses nothing that was acknowledged and brings nothing back:
-// a client that repeats a refresh whose answer it did not get is never logged out.
+// A kill at any moment loses nothing acknowledged and revives nothing: a client that
+// repeats a refresh without an answer is never logged out.
 func TestKillWhileRefreshingLogsNoClientOut_INV6_INV7(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	const workers, cycles = 4, 15
@@ -40,7 +40,7 @@ func TestKillWhileRefreshingLogsNoClientOut_INV6_INV7(t *testing.T) {
 	}
 	idle := func() bool { return slices.ContainsFunc(families, func(f *family) bool { return len(f.old) < cycles }) }
 	enough := time.Now().Add(time.Minute)
-	for cycle := 0; cycle < cycles || idle() && !t.Failed() && time.Now().Before(enough); cycle++ { // more of them where little is done in each
+	for cycle := 0; cycle < cycles || idle() && !t.Failed() && time.Now().Before(enough); cycle++ { // more cycles if each gets little done
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		for _, f := range families {
@@ -83,7 +83,7 @@ func TestKillWhileRefreshingLogsNoClientOut_INV6_INV7(t *testing.T) {
 		if status != 200 {
 			t.Errorf("family %d: the last handle got %d %+v", i, status, tok)
 		}
-		// Anything older than the direct predecessor ends the family.
+		// A handle older than the direct predecessor ends the family.
 		if got, status := f.client.Refresh(t, f.old[len(f.old)-2]); status != 400 || got.Error != "invalid_grant" {
 			t.Errorf("family %d: an old handle got %d %+v", i, status, got)
 		}
@@ -95,7 +95,7 @@ func TestKillWhileRefreshingLogsNoClientOut_INV6_INV7(t *testing.T) {
 
 // The tests in this file kill the server again and again while clients use it, at
 // random times and at random points around commit and signature. The clients keep a
-// journal; after every restart it says whether each promise was kept.
+// journal, which is checked after every restart.
 
 // kills is how often the server is killed: SIGNET_TEST_KILLS, or n.
 func kills(t testing.TB, n int) int {
@@ -142,7 +142,7 @@ func killUnderLoad(t *testing.T, cycles int, settings []string) {
 	t.Logf("seed %d: %d kills, %d requests, %d acknowledged, %d without an answer, %d answered 503; %d grants, %d refreshes, %d revocations: nothing broken",
 		r.seed, r.kills, n.Requests, n.Acknowledged, n.Lost, n.Unavailable, n.Families, n.Refreshes, n.Revocations)
 	if n.Refreshes < cycles/4 || n.Revocations < cycles/50 || n.Lost < cycles/2 {
-		t.Error("that is hardly any load: the test shows nothing")
+		t.Error("there was hardly any load, so the test shows nothing")
 	}
 }
 
@@ -159,24 +159,24 @@ func seed(t testing.TB) uint64 {
 	return given
 }
 
-// killRun is what was killed, how often, and what that showed.
+// killRun is a run of kills: the server, the number of kills, and the journal.
 type killRun struct {
 	d       *e2e.Program
 	workers []*worker
 	checker *journal.Checker
-	path    string // of the journal
+	path    string // path of the journal
 	seed    uint64
 	kills   int
 }
 
-// runKills kills a server with a fresh store until something is broken, or cycles
+// runKills kills a server with a fresh store until an invariant is broken, or cycles
 // times.
 func runKills(t *testing.T, cycles int, settings []string) *killRun {
 	t.Helper()
 	r := &killRun{path: filepath.Join(t.TempDir(), "journal"), seed: seed(t), checker: journal.NewChecker(journal.Rules{Window: time.Minute}), workers: make([]*worker, 6)}
 	random := rand.New(rand.NewPCG(r.seed, 0))
-	// A code that expires is refused and its grant goes on: the checker would take that
-	// for a grant that came back.
+	// Codes must not expire: an expired code is refused while its grant lives on, and
+	// the checker would take that for a grant that was revived.
 	r.d = e2e.Breakable(t, append(settings, "SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info", "SIGNET_CODE_TTL=10m")...)
 	j, err := journal.Create(r.path)
 	if err != nil {
@@ -197,8 +197,8 @@ func runKills(t *testing.T, cycles int, settings []string) *killRun {
 	return r
 }
 
-// nemesis ends the server: after a random number of the clients' steps, or where it
-// passes a point.
+// nemesis kills the server after a random number of the clients' steps, or at a
+// failpoint.
 func nemesis(d *e2e.Program, random *rand.Rand, steps *atomic.Int64) {
 	at := []string{"", "", "begin", "commit", "committed", "signed", "half"}[random.IntN(7)]
 	after := int64(1 + random.IntN(100))
@@ -219,8 +219,7 @@ func nemesis(d *e2e.Program, random *rand.Rand, steps *atomic.Int64) {
 	_ = os.Remove(d.Setting(e2e.FailpointVariable))
 }
 
-// work lets the workers go on until end returns, which is told how many steps they
-// have taken.
+// work runs the workers until end returns. end gets the number of steps taken.
 func work(workers []*worker, end func(steps *atomic.Int64)) {
 	var all sync.WaitGroup
 	var steps atomic.Int64
@@ -241,9 +240,9 @@ func work(workers []*worker, end func(steps *atomic.Int64)) {
 	}
 }
 
-// settle makes every client certain of where it is, and then, without a window for
-// repetitions, presents all handles of many grants, newest first: one of them is
-// good, all others are not, and after those that one is not either.
+// settle completes the unfinished step of every client. Then, without a replay window,
+// it presents all handles of many grants, newest first: exactly one is accepted, and
+// after the refusal of the others that one is refused too.
 func settle(t *testing.T, d *e2e.Program, workers []*worker) {
 	t.Helper()
 	d.Start()
@@ -293,7 +292,7 @@ type held struct {
 	code    string
 	handles []string
 	access  string
-	dead    bool // revoked, refused, or of unknown fate: nobody uses it any more
+	dead    bool // revoked, refused, or of unknown state: no longer used
 	ending  bool // a revocation was sent
 }
 
@@ -322,7 +321,7 @@ func newWorker(t *testing.T, d *e2e.Program, j *journal.Journal, id int, seed ui
 	return w
 }
 
-// RoundTrip sends one request of the person's browser.
+// RoundTrip sends one request of the user's browser.
 func (w *worker) RoundTrip(r *http.Request) (*http.Response, error) {
 	c := *w.http
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -330,11 +329,12 @@ func (w *worker) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 var (
-	errLost        = errors.New("no answer") // the server is gone
+	errLost        = errors.New("no answer") // the server was killed
 	errUnavailable = errors.New("no login at the moment")
 )
 
-// step does one thing. Its error ends the worker's part in this life of the server.
+// step does one random action. An error ends the worker's turn until the next start of
+// the server.
 func (w *worker) step() error {
 	if len(w.grants) == 0 || w.random.IntN(20) == 0 {
 		return w.signIn()
@@ -358,13 +358,13 @@ func (w *worker) step() error {
 		return err
 	case n < 20:
 		return w.call(g)
-	case n < 25 && len(g.handles) > 1: // the answer was lost, or a second tab
+	case n < 25 && len(g.handles) > 1: // repeats a refresh: a lost answer, or a second tab
 		return w.refresh(g, g.handles[len(g.handles)-2])
 	}
 	return w.refresh(g, g.handle())
 }
 
-// probe looks whether what ended has stayed so.
+// probe checks that an ended grant stays ended.
 func (w *worker) probe(g *held) error {
 	if g.ending && !g.dead {
 		return w.revoke(g)
@@ -415,7 +415,7 @@ func (w *worker) register(redirectURI string) (*e2e.Client, error) {
 	return c, decodeAll(resp, c)
 }
 
-// approve goes through the pages, or the part of them that a session leaves.
+// approve goes through the pages that the session still needs.
 func (w *worker) approve(authorize string) (code string, err error) {
 	page, err := w.person.Authorize(authorize)
 	switch {
@@ -442,7 +442,7 @@ func (w *worker) refresh(g *held, handle string) error {
 	return g.took(a, err)
 }
 
-// took notes what an answer brought.
+// took records the tokens of an answer.
 func (g *held) took(a journal.Answer, err error) error {
 	if a.Status == 200 {
 		g.handles, g.access = append(g.handles, a.Handle), a.Access

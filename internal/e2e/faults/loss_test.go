@@ -24,11 +24,11 @@ import (
 	"signet/internal/test/process"
 )
 
-// harm is something that is done to the files in a data directory.
+// harm is a kind of damage to the files in a data directory.
 type harm struct {
 	name string
 	do   func(t *testing.T, dir, yesterday string)
-	says []string // what a start says then
+	says []string // texts in the error of the next start
 }
 
 func must(t *testing.T, err error) {
@@ -48,7 +48,7 @@ func removed(names ...string) func(*testing.T, string, string) {
 	}
 }
 
-// cut leaves a part of a file.
+// cut truncates a file to a part of its size.
 func cut(name string, part float64) func(*testing.T, string, string) {
 	return func(t *testing.T, dir, _ string) {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -57,7 +57,7 @@ func cut(name string, part float64) func(*testing.T, string, string) {
 	}
 }
 
-// scribbled overwrites a page; from the end if it is negative.
+// scribbled overwrites a page, counted from the end if it is negative.
 func scribbled(page int64, with string) func(*testing.T, string, string) {
 	return func(t *testing.T, dir, _ string) {
 		f, err := os.OpenFile(filepath.Join(dir, "signet.db"), os.O_WRONLY, 0)
@@ -73,7 +73,7 @@ func scribbled(page int64, with string) func(*testing.T, string, string) {
 	}
 }
 
-// written puts content in the place of the store: into the same file.
+// written overwrites the store with content, in the same file.
 func written(content func(yesterday string) ([]byte, error)) func(*testing.T, string, string) {
 	return func(t *testing.T, dir, yesterday string) {
 		b, err := content(yesterday)
@@ -82,7 +82,7 @@ func written(content func(yesterday string) ([]byte, error)) func(*testing.T, st
 	}
 }
 
-// movedIn puts another file in the place of the store.
+// movedIn replaces the store by another file.
 func movedIn(path func(yesterday string) string) func(*testing.T, string, string) {
 	return func(t *testing.T, dir, yesterday string) {
 		b, err := os.ReadFile(path(yesterday))
@@ -129,7 +129,7 @@ var harms = []harm{
 type holder struct {
 	client  *e2e.Client
 	handles []string
-	access  string // its access token, of the last refresh
+	access  string // access token of the last refresh
 }
 
 func (h *holder) refresh(t *testing.T, d *e2e.Program) (status int) {
@@ -149,8 +149,8 @@ func (h *holder) refresh(t *testing.T, d *e2e.Program) (status int) {
 	return resp.StatusCode
 }
 
-// prepareLoss makes a server with a past: a copy of yesterday, beside another server's
-// store, and commits since, some of them in the file and some in the log alone.
+// prepareLoss makes a server with a past: an older copy of the store, another server's
+// store, and later commits, some in the main file and some only in the log.
 func prepareLoss(t *testing.T, d *e2e.Program) (holders []*holder, yesterday string) {
 	t.Helper()
 	for range 3 {
@@ -165,7 +165,7 @@ func prepareLoss(t *testing.T, d *e2e.Program) (holders []*holder, yesterday str
 	copyDir(t, other.Dir, filepath.Join(yesterday, "another"))
 	d.Start()
 	holders[0].refresh(t, d)
-	d.Stop() // what was committed moves into the file
+	d.Stop() // moves the commits into the main file
 	d.Start()
 	for _, h := range holders {
 		if status := h.refresh(t, d); status != http.StatusOK {
@@ -183,7 +183,7 @@ func copyDir(t *testing.T, from, to string) {
 	}
 }
 
-// nothingIsAccepted presents every handle there ever was.
+// nothingIsAccepted presents every handle that was ever issued.
 func nothingIsAccepted(t *testing.T, d *e2e.Program, holders []*holder) {
 	t.Helper()
 	for i, h := range holders {
@@ -195,8 +195,8 @@ func nothingIsAccepted(t *testing.T, d *e2e.Program, holders []*holder) {
 	}
 }
 
-// refusedUntilAccepted wants a start to be refused, twice, with nothing changed; and to
-// work once the loss is accepted, with no handle that was issued before.
+// refusedUntilAccepted checks that a start is refused, twice, and changes nothing; and
+// that it works once the loss is accepted, with no older handle.
 func refusedUntilAccepted(t *testing.T, d *e2e.Program, holders []*holder, says []string) {
 	t.Helper()
 	before := e2e.Hashes(t, d.Dir)
@@ -210,13 +210,13 @@ func refusedUntilAccepted(t *testing.T, d *e2e.Program, holders []*holder, says 
 	d.Start()
 	nothingIsAccepted(t, d, holders)
 	if _, tok := d.Login(); tok.RefreshToken == "" {
-		t.Error("nobody can sign in")
+		t.Error("after the loss was accepted, the user cannot sign in")
 	}
 	d.Stop()
 }
 
-// Whatever was done to the files of a server that was killed, it does not start with
-// less than it had.
+// Whatever was done to the files of a killed server, it does not start with data
+// missing.
 func TestStoreLostWhileStoppedIsRefused_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	holders, yesterday := prepareLoss(t, d)
@@ -239,8 +239,8 @@ func TestStoreLostWhileStoppedIsRefused_L08(t *testing.T) {
 	}
 }
 
-// The same under load: no answer but the truth or 503, and afterwards the server does
-// not start with less than it had, or it has all: what was spent stays spent.
+// The same under load: each answer is right or 503. Afterwards the server refuses to
+// start, or it has lost nothing and spent handles stay spent.
 func TestStoreLostUnderLoadRevivesNothing_L08_INV15(t *testing.T) {
 	for i, end := range []string{"stopped", "killed"} {
 		for j, h := range harms {
@@ -260,12 +260,12 @@ func TestStoreLostUnderLoadRevivesNothing_L08_INV15(t *testing.T) {
 				_, errOut, refused := startsOrNot(d)
 				if refused {
 					if !strings.Contains(errOut, wayOut) || !strings.Contains(errOut, d.Dir) {
-						t.Errorf("refused without file and way out: %s", errOut)
+						t.Errorf("refused without naming the file and the command: %s", errOut)
 					}
 					refusedUntilAccepted(t, d, holders, nil)
 					return
 				}
-				t.Logf("it starts: it has lost nothing")
+				t.Logf("the server starts, so nothing may be lost")
 				for i, h := range holders {
 					last := len(h.handles) - 1
 					if status := h.refresh(t, d); status != http.StatusOK {
@@ -282,7 +282,7 @@ func TestStoreLostUnderLoadRevivesNothing_L08_INV15(t *testing.T) {
 	}
 }
 
-// startsOrNot starts the server, or returns why not.
+// startsOrNot starts the server, or returns the error of the start.
 func startsOrNot(d *e2e.Program) (out, errOut string, refused bool) {
 	if _, errOut, status := d.Signet("", "doctor"); status != 0 {
 		_, errOut2, status2 := d.Signet("", d.Args...)
@@ -292,7 +292,7 @@ func startsOrNot(d *e2e.Program) (out, errOut string, refused bool) {
 	return "", "", false
 }
 
-// loadWhile refreshes with every holder, before, while and after something is done.
+// loadWhile refreshes with every holder before, during and after do.
 func loadWhile(t *testing.T, d *e2e.Program, holders []*holder, do func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -326,7 +326,7 @@ func loadWhile(t *testing.T, d *e2e.Program, holders []*holder, do func()) {
 	done.Wait()
 }
 
-// openDir is a directory that other users may look into.
+// openDir returns a directory that other users may enter.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -334,7 +334,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// A directory, a store or a mirror that cannot be written: named, and left alone.
+// A directory, a store or a mirror that cannot be written is named in the error and not
+// changed.
 func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	d.Login()
@@ -358,7 +359,7 @@ func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, signet, "serve")
 			cmd.Env = append(d.Env, "SIGNET_DATA_DIR="+dir)
-			if os.Geteuid() == 0 { // who may write whatever the mode says
+			if os.Geteuid() == 0 { // root may write whatever the mode says
 				const nobody = 65534
 				if out, err := exec.Command("chown", "-R", fmt.Sprint(nobody), filepath.Dir(dir)).CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
@@ -371,7 +372,7 @@ func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 				t.Errorf("%v: %s; want an error that names %s", err, out, path)
 			}
 			if strings.Contains(string(out), wayOut) {
-				t.Errorf("nothing is lost, and it says %s", out)
+				t.Errorf("nothing is lost, but the error is %s", out)
 			}
 			if got := e2e.Hashes(t, dir); fmt.Sprint(got) != fmt.Sprint(before) {
 				t.Errorf("files changed:\n%v\n%v", before, got)
@@ -380,8 +381,8 @@ func TestReadOnlyFilesAreNamedAndLeftAlone_L08(t *testing.T) {
 	}
 }
 
-// Another process that holds the database: a start that cannot read it says so, and a
-// running server answers 503 until it is free.
+// If another process holds the database, a start fails and says so, and a running
+// server answers 503 until the database is free.
 func TestStoreLockedByAnotherProcess_L08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()

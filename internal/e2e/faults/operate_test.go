@@ -19,12 +19,12 @@ import (
 	"signet/internal/seal"
 )
 
-// The tests in this file are checklist rows about running the program: reloads, what
-// it tells and to whom, and that nothing piles up.
+// The tests in this file are rows of the catalogue about running the program: reloads,
+// secrets in its output, and resources that must not pile up.
 
-// A file that was changed into something that cannot be used, with or without a
-// SIGHUP, costs an error in the log, a metric and a word of /readyz. What was read
-// before stays in force, and nobody gets in who did not before.
+// A changed file that cannot be used, with or without a SIGHUP, causes an error in the
+// log, a metric and a warning in /readyz. The content read before stays in force, and
+// no new user or client is accepted.
 func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off"}).WithMetrics()
 	d.AddUser("ann", "correct horse battery")
@@ -56,10 +56,10 @@ func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 			t.Errorf("%s broken: /readyz says %s, and the metric %g", c.file, got, gauge)
 		}
 		if code := e2e.SignIn(t, get(), "ann", "correct horse battery").Query().Get("code"); code == "" {
-			t.Errorf("%s broken: a user and a client of before get no code", c.file)
+			t.Errorf("%s broken: the earlier user and client get no code", c.file)
 		}
 		if resp, err := http.Get(strings.Replace(get(), conf.ID, "x", 1)); err != nil || resp.StatusCode != 400 {
-			t.Errorf("%s broken: a client of nobody: %v %v, want 400", c.file, resp, err)
+			t.Errorf("%s broken: an unknown client: %v %v, want 400", c.file, resp, err)
 		}
 		if err := os.WriteFile(path, []byte(good), 0o600); err != nil {
 			t.Fatal(err)
@@ -75,17 +75,17 @@ func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 	w := newWorker(t, d, nil, 0, 0)
 	w.client = conf
 	if a := w.ask(w.answerTo(w.begin(), form)); a.StatusCode != 401 && !(a.StatusCode == 200 && a.AsksPassword()) {
-		t.Errorf("a user who was removed: %s", a)
+		t.Errorf("a removed user: %s", a)
 	}
 	if d.Stop() != 0 {
-		t.Error("the server did not live until its stop")
+		t.Error("the server ended before it was stopped")
 	}
 }
 
-// forms are the ways in which a secret may show.
+// forms are the encodings in which a secret may appear.
 func forms(secret string) []string {
 	list := []string{secret, url.QueryEscape(secret), hex.EncodeToString([]byte(secret)), strings.ReplaceAll(secret, " ", "%20")}
-	for shift := range 3 { // inside of something longer that was encoded
+	for shift := range 3 { // part of a longer encoded text
 		enc := base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + secret))
 		middle := enc[4 : len(enc)-len(enc)%4-4]
 		list = append(list, middle, strings.NewReplacer("-", "+", "_", "/").Replace(middle))
@@ -96,8 +96,8 @@ func forms(secret string) []string {
 	return list
 }
 
-// No secret in any form is in what the program writes or shows to operators: the log
-// at level debug, the metrics, the profiles, its files, and files it leaves elsewhere.
+// No secret in any form is in the output of the program: the log at level debug, the
+// metrics, the profiles, its files, and files elsewhere.
 func TestNoSecretIsShownAnywhere_L11(t *testing.T) {
 	temp := t.TempDir()
 	d := e2e.New(t, []string{"TMPDIR=" + temp, "SIGNET_LIMITS=off"}).WithMetrics()
@@ -205,7 +205,7 @@ func TestNoSecretIsShownAnywhere_L11(t *testing.T) {
 		}
 	}
 	if !strings.Contains(places["log"], `"DEBUG"`) || len(places) < 8 {
-		t.Errorf("%d places, a log of %d bytes: nothing is shown by finding nothing", len(places), len(places["log"]))
+		t.Errorf("%d places, a log of %d bytes: the search would prove nothing", len(places), len(places["log"]))
 	}
 	for what, secret := range secrets {
 		for _, form := range forms(secret) {
@@ -218,7 +218,8 @@ func TestNoSecretIsShownAnywhere_L11(t *testing.T) {
 	}
 }
 
-// However many clients there are, the metrics stay as they are, and name nobody.
+// However many clients there are, the metrics do not grow, and name no client, user or
+// token.
 func TestMetricsNameNoClient_L13(t *testing.T) {
 	clients := 10_000
 	if testing.Short() {
@@ -258,8 +259,8 @@ func TestMetricsNameNoClient_L13(t *testing.T) {
 	}
 }
 
-// Nothing piles up: after five rounds of all that clients do there are as many
-// goroutines and descriptors as after the first.
+// Nothing piles up: five rounds of all kinds of requests leave as many goroutines and
+// descriptors as the first round.
 func TestNothingAccumulates_L17(t *testing.T) {
 	d := e2e.New(t, []string{"SIGNET_LIMITS=off", "SIGNET_LOG_LEVEL=info"}, "--demo").WithMetrics()
 	d.Start()
@@ -270,7 +271,7 @@ func TestNothingAccumulates_L17(t *testing.T) {
 		}
 		return len(list)
 	}
-	var signIns sync.Mutex // several at once would look like guessing
+	var signIns sync.Mutex // parallel logins would look like guessing
 	round := func() {
 		var all sync.WaitGroup
 		for i := range 8 {
@@ -301,7 +302,7 @@ func TestNothingAccumulates_L17(t *testing.T) {
 	round()
 	var goroutines float64
 	var files int
-	e2e.Eventually(t, func() bool { // until the connections of the first round are gone
+	e2e.Eventually(t, func() bool { // until the connections of the first round are closed
 		g, f := d.Gauge("go_goroutines"), descriptors()
 		settled := g == goroutines && f == files
 		goroutines, files = g, f

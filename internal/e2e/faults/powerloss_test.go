@@ -19,12 +19,12 @@ import (
 	"signet/internal/e2e"
 )
 
-// A kill proves nothing about a power cut: what was written and not synced survives
-// the one and not the other. The tests in this file take the order of all writes and
-// syncs from a trace of the program, and at every answer build the files that a power
-// cut at that moment could have left.
+// A kill proves nothing about a power cut: unsynced writes survive a kill, but not a
+// power cut. The tests in this file take the order of all writes and syncs from a trace
+// of the program, and at every answer build the files that a power cut at that moment
+// could have left.
 
-// diskFile is a file on a disk that loses what is not synced.
+// diskFile is a file on a disk that loses unsynced writes.
 type diskFile struct {
 	synced  []byte
 	pending []diskWrite
@@ -56,7 +56,8 @@ func (f *diskFile) sync(n int) {
 	f.pending = f.pending[n:]
 }
 
-// crashed is what a power cut leaves of the file: each pending write or not.
+// crashed returns a content that a power cut may leave: each pending write is kept or
+// lost.
 func (f *diskFile) crashed(survives func() bool) []byte {
 	image := slices.Clone(f.synced)
 	for _, w := range f.pending {
@@ -67,17 +68,17 @@ func (f *diskFile) crashed(survives func() bool) []byte {
 	return image
 }
 
-// disk replays a trace. Files are known by their last name; others than those it was
-// given at the beginning, and a log beside the store, are not looked at.
+// disk replays a trace. Files are known by their base name; only the files given at the
+// beginning and the store's log count.
 type disk struct {
 	files   map[string]*diskFile
 	syncing map[string]diskSync       // by thread
-	answer  func(header, body string) // is called before an answer is written
+	answer  func(header, body string) // called before an answer is written
 }
 
 type diskSync struct {
 	file *diskFile
-	n    int // writes that it covers
+	n    int // number of writes that it covers
 }
 
 var (
@@ -85,7 +86,7 @@ var (
 	traceString = regexp.MustCompile(`^, "((?:\\x[0-9a-f]{2})*)"(\.\.\.)?(?:, (\d+))?(?:, (\d+))?`)
 )
 
-// unhex undoes strace's way to print bytes.
+// unhex decodes bytes as strace prints them.
 func unhex(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
 	if err != nil {
@@ -149,19 +150,19 @@ func (d *disk) call(thread, name, path, rest string) error {
 	return nil
 }
 
-// promise is what an answer of 200 said: the grant has come to this generation, or is
-// revoked.
+// promise is what an answer with status 200 acknowledged: the generation of the grant,
+// or its revocation.
 type promise struct {
 	grant   string
 	gen     int64
 	revoked bool
 }
 
-// powerCut is what the replay of one run has shown.
+// powerCut is the result of the replay of one run.
 type powerCut struct {
 	answers, states int
-	lost            int // states in which something acknowledged was missing
-	damaged         int // states that are no whole database
+	lost            int // states in which an acknowledged write was missing
+	damaged         int // states that are damaged databases
 }
 
 // cutPower runs a server on a store below strace, with a few hundred refreshes and
@@ -238,8 +239,8 @@ func replayPowerCuts(t *testing.T, lines *bufio.Scanner, files map[string]*diskF
 	return result
 }
 
-// missingAfterCrash opens what a crash left and counts what is not there of what was
-// promised.
+// missingAfterCrash opens the files that a crash left and counts the promises that are
+// missing.
 func missingAfterCrash(dir string, kept []promise) (missing int, err error) {
 	defer os.Remove(filepath.Join(dir, "signet.db-shm"))
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "signet.db"))
@@ -274,7 +275,7 @@ func missingAfterCrash(dir string, kept []promise) (missing int, err error) {
 	return missing, rows.Err()
 }
 
-// powerClient is a client with some grants to use up.
+// powerClient is a client with several grants.
 type powerClient struct {
 	*worker
 	todo []*held
@@ -282,8 +283,8 @@ type powerClient struct {
 
 const (
 	powerClients = 4
-	powerGrants  = 8 // of each client
-	powerUses    = 6 // of each grant; the last one revokes it
+	powerGrants  = 8 // grants of each client
+	powerUses    = 6 // requests for each grant; the last one revokes it
 )
 
 func loadForPowerCut(t *testing.T, d *e2e.Program) (clients []*powerClient) {
@@ -308,7 +309,7 @@ func loadForPowerCut(t *testing.T, d *e2e.Program) (clients []*powerClient) {
 	return clients
 }
 
-// runForPowerCut uses up the grants and returns what was promised, by request.
+// runForPowerCut uses up the grants and returns the promises by request.
 func runForPowerCut(t *testing.T, d *e2e.Program, clients []*powerClient) map[string]promise {
 	t.Helper()
 	var mu sync.Mutex
@@ -354,8 +355,8 @@ func runForPowerCut(t *testing.T, d *e2e.Program, clients []*powerClient) map[st
 	return promises
 }
 
-// Whatever was answered with 200 survives a power cut at that very moment, whichever
-// of the writes that were not synced got to the disk.
+// A write that was answered with 200 survives a power cut at that moment, whichever
+// unsynced writes reached the disk.
 func TestPowerCutLosesNothingAcknowledged_L05(t *testing.T) {
 	got := cutPower(t, e2e.New(t, nil, "--demo"))
 	if want := powerClients * powerGrants * powerUses; got.answers != want || got.lost > 0 || got.damaged > 0 {
@@ -364,12 +365,11 @@ func TestPowerCutLosesNothingAcknowledged_L05(t *testing.T) {
 	t.Logf("power cuts at %d answers: %d states of the disk, %d with something lost, %d damaged", got.answers, got.states, got.lost, got.damaged)
 }
 
-// The same with synchronous=NORMAL, which a kill cannot tell from FULL: the replay
-// condemns it.
+// With synchronous=NORMAL, which a kill cannot tell from FULL, the replay finds losses.
 func TestPowerCutCondemnsLazySync_L05(t *testing.T) {
 	got := cutPower(t, e2e.Breakable(t, "SIGNET_TEST_SYNCHRONOUS=NORMAL"))
 	if got.lost < got.states*9/10 {
-		t.Errorf("%+v: nearly every state should have lost something", got)
+		t.Errorf("%+v: nearly every state should have lost a write", got)
 	}
 	t.Logf("with synchronous=NORMAL: %d states of the disk, %d with something lost, %d damaged", got.states, got.lost, got.damaged)
 }

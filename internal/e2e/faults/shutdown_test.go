@@ -14,8 +14,8 @@ import (
 	"signet/internal/e2e"
 )
 
-// A stream that would last for hours ends with the server: cleanly, and without
-// making the stop wait.
+// A stream that would last for hours ends with the server: it ends cleanly, and the
+// stop does not wait for it.
 func TestStopEndsStreams(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	_, tok := d.Login()
@@ -51,7 +51,7 @@ func TestStopEndsStreams(t *testing.T) {
 	}
 }
 
-// Who does not want to wait for the requests in hand sends the signal again.
+// A second signal ends the server without waiting for open requests.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	c, err := net.Dial("tcp", strings.TrimPrefix(d.URL(), "http://"))

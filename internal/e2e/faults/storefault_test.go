@@ -19,16 +19,16 @@ import (
 	"signet/internal/test/person"
 )
 
-// The test in this file lets every single statement of every endpoint fail, one after
+// The test in this file makes every single statement of every endpoint fail, one after
 // the other, on both stores.
 
-// asked is a request that needs the store, and what its true answer looks like.
+// asked is a request that needs the store, and a check of its right answer.
 type asked struct {
 	r    *http.Request
 	true func(a *person.Page) bool
 }
 
-// pageTo wants a page with a form that goes to the path.
+// pageTo checks for a page with a form that is sent to the path.
 func pageTo(path string) func(*person.Page) bool {
 	return func(a *person.Page) bool {
 		action, _ := a.Form()
@@ -46,10 +46,10 @@ func redirectTo(prefix string) func(*person.Page) bool {
 	}
 }
 
-// ask sends a request without following where it leads.
+// ask sends a request without following redirects.
 func (w *worker) ask(r *http.Request) *person.Page {
 	w.t.Helper()
-	r = r.Clone(r.Context()) // it may be sent again
+	r = r.Clone(r.Context()) // the request may be sent again
 	r.Header.Del("Cookie")
 	if r.GetBody != nil {
 		r.Body, _ = r.GetBody()
@@ -71,7 +71,7 @@ func (w *worker) open(link string) *person.Page {
 	return page
 }
 
-// answerTo is the request that the page's form makes.
+// answerTo is the request that the form on the page sends.
 func (w *worker) answerTo(page *person.Page, fields url.Values) *http.Request {
 	w.t.Helper()
 	r, err := w.person.Answer(page, fields)
@@ -101,7 +101,7 @@ func (w *worker) begin() *person.Page {
 	return w.open(w.client.AuthorizationURL("s"))
 }
 
-// tokensOf is a new grant.
+// tokensOf returns the tokens of a new grant.
 func (w *worker) tokensOf() e2e.Tokens {
 	w.t.Helper()
 	code, err := w.approve(w.client.AuthorizationURL("s"))
@@ -120,7 +120,7 @@ func (w *worker) stranger() *worker {
 
 var grantField = regexp.MustCompile(`name="grant" value="([^"]*)"`)
 
-// questions are all that need the store, each made anew for every try.
+// questions are the requests that need the store, each made anew for every attempt.
 var questions = map[string]func(w *worker) (*worker, asked){
 	"refresh": func(w *worker) (*worker, asked) {
 		return w, asked{w.formTo("/token", w.client.RefreshForm(w.tokensOf().RefreshToken)), jsonWith(`"refresh_token"`)}
@@ -162,7 +162,7 @@ var questions = map[string]func(w *worker) (*worker, asked){
 		return w, asked{r, pageTo("/consent")}
 	},
 	"login": func(w *worker) (*worker, asked) {
-		w.stranger().tokensOf() // begins the count of failed logins anew
+		w.stranger().tokensOf() // resets the count of failed logins
 		s := w.stranger()
 		return s, asked{s.answerTo(s.begin(), s.person.Credentials()), redirectTo(w.d.Issuer + "/consent")}
 	},
@@ -204,7 +204,7 @@ var questions = map[string]func(w *worker) (*worker, asked){
 	},
 }
 
-// contents is all that the store remembers, but for what is only counted.
+// contents is everything in the store except for counters.
 func contents(t *testing.T, db *sql.DB) string {
 	t.Helper()
 	var b strings.Builder
@@ -241,8 +241,8 @@ func contents(t *testing.T, db *sql.DB) string {
 	return b.String()
 }
 
-// Whichever statement fails, the answer is the true one or says to come again; what
-// failed has changed nothing and works when it is repeated; nothing is left open.
+// Whichever statement fails, the answer is right or 503. A failed request has changed
+// nothing and works when it is repeated, and no transaction stays open.
 func TestEveryStatementMayFail_INV11_INV12(t *testing.T) { e2e.OnBothStores(t, everyStatementFails) }
 
 func everyStatementFails(t *testing.T, settings []string) {

@@ -13,8 +13,8 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// A replica whose clock is far from the others' shows in the readiness, the log and the
-// metrics of all, and goes on serving; and so does its end.
+// A replica with a wrong clock is reported in the readiness, the log and the metrics of
+// all replicas, which go on serving. The end of the fault is reported, too.
 func TestClocksOfReplicasThatDifferAreReported_L10(t *testing.T) {
 	url := pgtest.URL(t)
 	metrics := "127.0.0.1:" + e2e.FreePort(t)
@@ -43,7 +43,7 @@ func TestClocksOfReplicasThatDifferAreReported_L10(t *testing.T) {
 		pgtest.Exec(t, url, "INSERT INTO signet.servers (id, roots, ahead, seen_at) VALUES ('faked', 'x', "+ms+
 			", (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000) ON CONFLICT (id) DO UPDATE SET ahead = excluded.ahead")
 	}
-	faked("-30000") // less than verifiers bear with
+	faked("-30000") // within the leeway of verifiers
 	e2e.Eventually(t, func() bool {
 		return strings.HasPrefix(apart.FindString(read("http://"+metrics+"/metrics")), "signet_clocks_apart_seconds 30")
 	})
@@ -57,15 +57,14 @@ func TestClocksOfReplicasThatDifferAreReported_L10(t *testing.T) {
 		t.Errorf("the metric says %q, want 90 s", got)
 	}
 	if _, tok := d.Login(); e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken) != 200 {
-		t.Error("it does not go on serving")
+		t.Error("the server does not go on serving")
 	}
 	pgtest.Exec(t, url, "DELETE FROM signet.servers WHERE id = 'faked'")
 	d.WaitFor("clocks agree again")
 	e2e.Eventually(t, func() bool { return clock() == "ok" })
 }
 
-// The doctor tells which key signs, and that the next one is late where a server should
-// have made it.
+// The doctor reports the signing key, and a next key that is late.
 func TestDoctorLooksAtTheKeys(t *testing.T) {
 	url := pgtest.URL(t)
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + url, "SIGNET_SECRET=" + seal.NewSecret()})
@@ -81,13 +80,13 @@ func TestDoctorLooksAtTheKeys(t *testing.T) {
 	if got := keysLine(); !strings.HasPrefix(got, "ok") || !strings.Contains(got, "the next one in") {
 		t.Errorf("beside a server: %s", got)
 	}
-	// A database that takes no keys: the server cannot make the next one.
+	// The database refuses new keys, so the server cannot make the next one.
 	pgtest.Exec(t, url, "DELETE FROM signet.signing_keys WHERE starts_at > (extract(epoch FROM now()) * 1000); ALTER TABLE signet.signing_keys ADD CONSTRAINT none CHECK (published_at < 0) NOT VALID")
 	if got := keysLine(); !strings.HasPrefix(got, "WRONG") || !strings.Contains(got, "the next key is late") {
 		t.Errorf("with a late key: %s", got)
 	}
 	d.Stop()
 	if got := keysLine(); !strings.HasPrefix(got, "ok") || !strings.Contains(got, "made when a server starts") {
-		t.Errorf("with nobody to make it: %s", got)
+		t.Errorf("without a server that makes keys: %s", got)
 	}
 }

@@ -27,14 +27,14 @@ import (
 
 const nginxFile = "deploy/nginx/signet.conf"
 
-// The names under which deploy/nginx knows the replicas.
+// The names of the replicas in deploy/nginx.
 var (
 	authNames = []string{"auth-1:8080", "auth-2:8080"}
 	mcpNames  = []string{"mcp-1:8080", "mcp-2:8080", "mcp-3:8080"}
 )
 
-// edge is the nginx of deploy/nginx before it runs: where it will be, and its
-// certificate, which replicas have to trust.
+// edge is the nginx of deploy/nginx before it runs, with its addresses and the
+// certificate that replicas have to trust.
 type edge struct {
 	t                     *testing.T
 	dir, port, plain, url string
@@ -49,8 +49,8 @@ func newEdge(t *testing.T) *edge {
 	return e
 }
 
-// certify makes the certificate, and starts nginx once it is known where the
-// replicas are: replicas maps their names to host:port.
+// certify makes the certificate. start then starts nginx; replicas maps the names of
+// the replicas to host:port.
 func (e *edge) certify() (start func(replicas map[string]string) *nginx) {
 	roots := selfSigned(e.t, e.dir)
 	return func(replicas map[string]string) *nginx {
@@ -67,10 +67,10 @@ func (e *edge) certify() (start func(replicas map[string]string) *nginx) {
 	}
 }
 
-// accessLog is what nginx wrote about the requests so far.
+// accessLog returns the access log of nginx.
 func (e *edge) accessLog() string { return e2e.ReadText(e.t, filepath.Join(e.dir, "signet.log")) }
 
-// fleet is what deploy/ describes: authorization servers and MCP replicas on one
+// fleet is a deployment as in deploy/: authorization servers and MCP replicas on one
 // database, behind nginx.
 type fleet struct {
 	*nginx
@@ -108,7 +108,7 @@ func times(n int, settings []string) (all [][]string) {
 	return all
 }
 
-// Clients go through nginx to any replica, and notice nothing of one that is gone.
+// Clients go through nginx to any replica, and do not notice that one has ended.
 func TestShippedNginxHidesAReplicaThatIsGone(t *testing.T) {
 	e := newEdge(t)
 	settings := []string{"SIGNET_ISSUER=" + e.url, "SIGNET_TRUSTED_PROXIES=127.0.0.1/32"}
@@ -126,7 +126,7 @@ func TestShippedNginxHidesAReplicaThatIsGone(t *testing.T) {
 		t.Errorf("plain HTTP: %d to %q, want a redirect to https", resp.StatusCode, to)
 	}
 
-	// One of each is gone, without a word.
+	// One replica of each role is killed.
 	f.auth[0].Kill()
 	f.mcp[1].Kill()
 	for i := range 6 {
@@ -156,8 +156,8 @@ func TestShippedNginxHidesAReplicaThatIsGone(t *testing.T) {
 	}
 }
 
-// breaker breaks the connection when it has read a request for path, and answers
-// others.
+// breaker closes the connection when it has read a request for path, and answers other
+// requests.
 func breaker(t *testing.T, path string) (address string, read *atomic.Int64) {
 	t.Helper()
 	read = new(atomic.Int64)
@@ -172,7 +172,7 @@ func breaker(t *testing.T, path string) (address string, read *atomic.Int64) {
 	return srv.Listener.Addr().String(), read
 }
 
-// all has every replica at one address.
+// all maps every replica to one address.
 func all(address string) map[string]string {
 	replicas := map[string]string{}
 	for _, name := range slices.Concat(authNames, mcpNames) {
@@ -181,8 +181,8 @@ func all(address string) map[string]string {
 	return replicas
 }
 
-// What changes something is sent to one replica only, also when that one dies with it
-// in hand; what only asks is sent to the next.
+// A request that may change something is sent to one replica only, even if that replica
+// dies while it handles it. A request that only reads is sent to the next replica.
 func TestShippedNginxRepeatsNoPOST(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string
@@ -228,7 +228,7 @@ func TestShippedNginxStreams(t *testing.T) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "data: one\n\n")
 		w.(http.Flusher).Flush()
-		<-seen // the second is not sent before the first has arrived
+		<-seen // send the second event after the first has arrived
 		fmt.Fprint(w, "data: two\n\n")
 	}))
 	t.Cleanup(srv.Close)
@@ -265,8 +265,7 @@ type deployPlans struct {
 	Compose, Kubernetes []replicaPlan
 }
 
-// readPlans runs deploy/check, which reads the files as the programs do that they are
-// for.
+// readPlans runs deploy/check, which reads the files as their programs do.
 var readPlans = sync.OnceValues(func() (p deployPlans, err error) {
 	dir, err := os.MkdirTemp("", "signet-check-")
 	if err != nil {
@@ -302,8 +301,7 @@ func plansOfDeploy(t *testing.T) deployPlans {
 	return p
 }
 
-// settings are those of the plan, with this machine's addresses and files in the place
-// of the file's.
+// settings returns the settings of the plan, with addresses and files of this machine.
 func (p replicaPlan) settings(t *testing.T, here map[string]string) (list []string) {
 	t.Helper()
 	for name, value := range p.Environment {
@@ -311,7 +309,7 @@ func (p replicaPlan) settings(t *testing.T, here map[string]string) (list []stri
 			if value != "0.0.0.0:8080" {
 				t.Errorf("%s listens on %s", p.Name, value)
 			}
-			continue // the test's own
+			continue // the test sets it
 		}
 		if own, ok := here[name]; ok {
 			value = own
@@ -326,7 +324,7 @@ func (p replicaPlan) settings(t *testing.T, here map[string]string) (list []stri
 	return list
 }
 
-// byRole are the plans of one role.
+// byRole returns the plans of one role.
 func byRole(plans []replicaPlan, role string) (list []replicaPlan) {
 	for _, p := range plans {
 		if p.Environment["SIGNET_ROLE"] == role {
@@ -336,8 +334,8 @@ func byRole(plans []replicaPlan, role string) (list []replicaPlan) {
 	return list
 }
 
-// The processes that compose.yaml and the manifests of Kubernetes describe, with just
-// their settings, serve a client.
+// The processes that compose.yaml and the manifests of Kubernetes describe serve a
+// client, with exactly their settings.
 func TestPlansOfComposeAndKubernetesServe(t *testing.T) {
 	plans := plansOfDeploy(t)
 	data := t.TempDir()
@@ -378,8 +376,8 @@ func TestPlansOfComposeAndKubernetesServe(t *testing.T) {
 	}
 }
 
-// mountedSecret is a folder as Kubernetes mounts a secret with mode 0440: everybody may
-// add files to it, and what it has are links.
+// mountedSecret returns a folder like a secret that Kubernetes mounts with mode 0440:
+// all users may add files to it, and its files are links.
 func mountedSecret(t *testing.T, from string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -393,7 +391,7 @@ func mountedSecret(t *testing.T, from string) string {
 	return dir
 }
 
-// serves logs in and calls a tool so often that every replica gets a call.
+// serves logs in and calls a tool until every replica got a call.
 func (f *fleet) serves(t *testing.T, name, password string) {
 	t.Helper()
 	login := e2e.SDKLoginOver(t, f.transport, name, password)
@@ -411,7 +409,7 @@ func (f *fleet) serves(t *testing.T, name, password string) {
 }
 
 // The image has one static file, certificates and an empty directory. As its user, on a
-// root that cannot be written to, the program serves, is healthy and stops.
+// read-only root, the program serves, is healthy and stops.
 func TestImageServesOnAReadOnlyRoot(t *testing.T) {
 	plans := plansOfDeploy(t)
 	if os.Geteuid() != 0 {
@@ -428,7 +426,7 @@ func TestImageServesOnAReadOnlyRoot(t *testing.T) {
 	}
 	i := slices.IndexFunc(plans.Build, func(s string) bool { return strings.Contains(s, "go build") })
 	if i < 0 {
-		t.Fatalf("nothing is built: %q", plans.Build)
+		t.Fatalf("the Dockerfile has no command that builds the program: %q", plans.Build)
 	}
 	if out, err := exec.Command("sh", "-c", strings.Replace(plans.Build[i], "/out/signet", filepath.Join(root, "signet"), 1)).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -463,6 +461,6 @@ func TestImageServesOnAReadOnlyRoot(t *testing.T) {
 		t.Errorf("stopped with status %d:\n%s", status, d.Output())
 	}
 	if healthy() == nil {
-		t.Error("healthy after its end")
+		t.Error("the health check succeeds after the stop")
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 const newPassword = "another purple anvil quarter"
 
-// granted is what a user granted to a client.
+// granted is a grant of a user to a client.
 type granted struct {
 	user   string
 	client *e2e.Client
@@ -25,7 +25,7 @@ type granted struct {
 	id     string
 }
 
-// grantFrom has a user sign in.
+// grantFrom signs a user in and returns the grant.
 func grantFrom(d *e2e.Program, client *e2e.Client, user string) granted {
 	d.T.Helper()
 	tokens := client.Exchange(d.T, client.Code(d.T, user, e2e.AnnsPassword))
@@ -41,7 +41,7 @@ func addUser(d *e2e.Program, name string) {
 	}
 }
 
-// active asks the server about a token.
+// active reports whether introspection says that a token is active.
 func (g granted) active(t *testing.T, token string) bool {
 	t.Helper()
 	resp, err := http.PostForm(g.client.Issuer+"/introspect", g.client.TokenForm(token))
@@ -76,8 +76,8 @@ func (g granted) inFeed(t *testing.T) bool {
 	return strings.Contains(string(claims), g.id)
 }
 
-// wantOver wants a grant to be over everywhere: here, at a replica, in the feed, in what
-// introspection and the list of grants say.
+// wantOver checks that a grant has ended everywhere: at the server, at a replica, in
+// the feed, in introspection and in the list of grants.
 func (g granted) wantOver(t *testing.T, d, replica *e2e.Program) {
 	t.Helper()
 	until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
@@ -153,8 +153,8 @@ var ways = map[string]func(d *e2e.Program, user string){
 	},
 }
 
-// Whatever changes a user ends the user's grants, access tokens that live for a day
-// included, and nobody else's; also if no server ran meanwhile.
+// Every kind of change of a user ends the user's grants, including access tokens with a
+// life of a day, and no grants of others; also if no server ran meanwhile.
 func TestUserChangesEndGrantsEverywhere(t *testing.T) {
 	for _, when := range []string{"running", "down"} {
 		t.Run(when, func(t *testing.T) {
@@ -207,7 +207,7 @@ func usersSeen(t *testing.T, d *e2e.Program) float64 {
 	return n
 }
 
-// asked reports whether a user is asked for consent again.
+// asked reports whether the server asks a user for consent again.
 func asked(d *e2e.Program, client *e2e.Client, user, password string) bool {
 	d.T.Helper()
 	p := person.New(user, password)
@@ -227,8 +227,8 @@ func asked(d *e2e.Program, client *e2e.Client, user, password string) bool {
 	return true
 }
 
-// A consent is remembered for the user, the client and the store that it was given to,
-// and no change of them gives a client a code without a page.
+// A consent is remembered for the user, the client and the store for which it was
+// given. After a change of one of them no client gets a code without a page.
 func TestChangesForgetConsent(t *testing.T) {
 	const redirect = "https://app.test/cb"
 	for name, test := range map[string]struct {
@@ -262,7 +262,7 @@ func TestChangesForgetConsent(t *testing.T) {
 			d.Start()
 			for _, token := range []string{first.tokens.AccessToken, second.tokens.AccessToken, first.tokens.RefreshToken} {
 				if first.active(t, token) {
-					t.Error("a token that was revoked after the backup is active")
+					t.Error("a token revoked after the backup is active")
 				}
 			}
 			if status := e2e.Call(t, d.Issuer+"/mcp", first.tokens.AccessToken); status != 401 {
@@ -307,7 +307,7 @@ func TestChangesForgetConsent(t *testing.T) {
 			})
 			first := grantFrom(d, client, "ann")
 			if asked(d, client, "ann", e2e.AnnsPassword) {
-				t.Fatal("the same again is asked")
+				t.Fatal("the same request asks for consent again")
 			}
 			second := grantFrom(d, client, "ann")
 			test.change(t, d, client, first, second)
@@ -328,13 +328,13 @@ func TestShorterAccessLifeForgetsNoRevocation(t *testing.T) {
 	client.Revoke(t, tokens.AccessToken)
 	until(t, d, tokens.AccessToken, http.StatusUnauthorized, 0)
 	d.Stop()
-	// The revocation is some hours old by now.
+	// Make the revocation some hours old.
 	d.Change("UPDATE grants SET revoked_at = revoked_at - 5*3600*1000")
 	d.Env = append(d.Env, "SIGNET_ACCESS_TTL=1s")
 	d.Start()
 	until(t, d, tokens.AccessToken, http.StatusUnauthorized, 0)
 	if !g.inFeed(t) {
-		t.Error("the feed has forgotten it")
+		t.Error("the feed no longer lists the revocation")
 	}
 }
 

@@ -12,16 +12,16 @@ import (
 	"testing"
 )
 
-const serviceID = "54321" // the user that the service runs as
+const serviceID = "54321" // user ID of the service
 
-// asService starts a program as the service.
+// asService returns the prefix of a command that runs as the service.
 func asService(t *testing.T) (prefix []string) {
 	t.Helper()
 	return []string{e2e.Need(t, "setpriv"), "--reuid=" + serviceID, "--regid=" + serviceID, "--clear-groups"}
 }
 
-// serviceDaemon is a server that runs as another user, with the data directory that
-// systemd has made for it. Everybody may run its program.
+// serviceDaemon is a server that runs as another user, with a data directory as systemd
+// makes it. All users may run its program.
 func serviceDaemon(t *testing.T) *e2e.Program {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -41,8 +41,8 @@ func serviceDaemon(t *testing.T) *e2e.Program {
 	return d
 }
 
-// runs runs a command line as the shell does, which must succeed and leave nothing in the
-// data directory that is not the service's.
+// runs runs a command line in the shell. It must succeed, and all files in the data
+// directory must belong to the service.
 func runs(t *testing.T, d *e2e.Program, prefix []string, line, stdin string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", line)
@@ -57,7 +57,7 @@ func runs(t *testing.T, d *e2e.Program, prefix []string, line, stdin string) str
 		t.Errorf("%s: %v\n%s", line, err, out)
 	}
 	err = filepath.WalkDir(d.Dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) { // a server is at work
+		if errors.Is(err, fs.ErrNotExist) { // a running server removed it
 			return nil
 		}
 		if err != nil {
@@ -74,7 +74,8 @@ func runs(t *testing.T, d *e2e.Program, prefix []string, line, stdin string) str
 	return string(out)
 }
 
-// guideLine is the command of docs/deploy.md that begins so, for the directory of d.
+// guideLine returns the command of docs/deploy.md that begins with a text, for the
+// directory of d.
 func guideLine(t *testing.T, d *e2e.Program, begins string) string {
 	t.Helper()
 	for line := range strings.Lines(e2e.ReadText(t, "docs/deploy.md")) {
@@ -87,9 +88,9 @@ func guideLine(t *testing.T, d *e2e.Program, begins string) string {
 	return ""
 }
 
-// The commands of the guide, and all others that touch the data, work as root and as the
-// service, before its first start, beside it and after it. What root makes is the
-// service's.
+// The commands of the guide, and all others that touch the data, work as root and as
+// the service, before its first start, beside it and after it. Files that root makes
+// belong to the service.
 func TestCommandsOfRootLeaveEverythingToTheService_L01(t *testing.T) {
 	d := serviceDaemon(t)
 	addAnn := guideLine(t, d, "SIGNET_DATA_DIR=/var/lib/signet signet user add ann") + " --password-stdin"
@@ -126,8 +127,8 @@ func TestCommandsOfRootLeaveEverythingToTheService_L01(t *testing.T) {
 	e2e.Register(t, d.Issuer, e2e.RedirectURI).Code(t, "ann", e2e.AnnsPassword)
 }
 
-// Files that Kubernetes mounts with mode 0440 are taken by every command, not only by the
-// server, and by none without the setting.
+// Files that Kubernetes mounts with mode 0440 are accepted by every command, not only
+// by the server, and by none without the setting.
 func TestCommandsTakeMountedFiles_L01(t *testing.T) {
 	d := serviceDaemon(t)
 	runs(t, d, asService(t), "signet user add ann --password-stdin && signet client add app --public --redirect-uri https://app.test/", e2e.AnnsPassword)

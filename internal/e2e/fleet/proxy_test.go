@@ -30,8 +30,8 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// usualBlock is an nginx server as the manuals of other MCP servers print it: headers
-// that Signet does not need, and short timeouts.
+// usualBlock is an nginx server as in the manuals of other MCP servers: headers that
+// Signet does not need, and short timeouts.
 const usualBlock = `
 server {
     listen 443 ssl;
@@ -56,13 +56,13 @@ server {
 // nginx is a running nginx with a certificate for localhost.
 type nginx struct {
 	url       string
-	transport *http.Transport // trusts it, and comes from clientAddress
+	transport *http.Transport // trusts the certificate and connects from clientAddress
 }
 
-// clientAddress is where the clients are, which is not where the proxy is.
+// clientAddress is the address of the clients, different from the proxy's.
 const clientAddress = "127.0.0.2"
 
-// nginxConfig is a whole configuration around server blocks of the documents.
+// nginxConfig writes a whole configuration around server blocks of the documents.
 func nginxConfig(t *testing.T, blocks, port string, upstreams map[string]string) (path string, roots *x509.CertPool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -79,7 +79,7 @@ func nginxConfigIn(t *testing.T, dir, blocks, port string, upstreams map[string]
 	}
 	user := ""
 	if os.Getuid() == 0 {
-		user = "user root;" // the workers keep bodies in our directory
+		user = "user root;" // the workers store bodies in the test's directory
 	}
 	var temp strings.Builder
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -183,7 +183,7 @@ func runNginx(t *testing.T, path, port string, roots *x509.CertPool) *nginx {
 	return n
 }
 
-// forger is a client that says it comes from elsewhere.
+// forger is a client that forges the headers about its address.
 type forger struct{ next http.RoundTripper }
 
 const forgedAddress = "203.0.113.66"
@@ -219,15 +219,15 @@ func TestNginxTakesTheBlocksOfTheDocuments_Row91(t *testing.T) {
 	}
 }
 
-// A client discovers, registers, signs in and calls a tool through nginx, which
-// speaks TLS; every URL that it is given is the proxy's, and what it says about its
-// own address counts for nothing.
+// A client discovers, registers, signs in and calls a tool through nginx, which speaks
+// TLS. Every URL that it gets is the proxy's, and its claims about its own address are
+// ignored.
 func TestClientsGoThroughNginx_Row89(t *testing.T) {
 	e2e.Need(t, "nginx")
 	plain, _ := nginxBlocks(t)
 	for name, tt := range map[string]struct {
 		block string
-		state int // with more, the usual 4 KB are too few for the redirect to the login page
+		state int // length of the state; 4 KB of buffers are too few for the redirect of a longer one
 	}{"documented": {plain, longState}, "usual": {usualBlock, 500}} {
 		t.Run(name, func(t *testing.T) {
 			port := e2e.FreePort(t)
@@ -260,12 +260,12 @@ func TestClientsGoThroughNginxToReplicas_Row89(t *testing.T) {
 	n.useAll(t, longState, d)
 }
 
-// longState is about as long a state as is taken, in characters, and longer than that of any
-// known client.
+// longState is about the longest state that the server accepts, and longer than that of
+// any known client.
 const longState = 2000
 
-// useAll goes the whole way of a client whose address is forged, and looks for it in
-// the logs of the authorization servers.
+// useAll makes all requests of a client with a forged address, and looks for that
+// address in the logs of the authorization servers.
 func (n *nginx) useAll(t *testing.T, state int, servers ...*e2e.Program) {
 	t.Helper()
 	transport := forger{n.transport}
@@ -302,12 +302,12 @@ func (n *nginx) useAll(t *testing.T, state int, servers ...*e2e.Program) {
 	}
 	for line := range strings.Lines(log) {
 		if strings.Contains(line, forgedAddress) {
-			t.Errorf("a forged address is believed: %s", line)
+			t.Errorf("a forged address is in the log: %s", line)
 		}
 		if strings.Contains(line, `"event":"login"`) {
 			logins++
 			if !strings.Contains(line, `"address":"`+clientAddress+`"`) {
-				t.Errorf("the client's address is not known: %s", line)
+				t.Errorf("the client's address is not in the log: %s", line)
 			}
 		}
 	}
@@ -317,7 +317,7 @@ func (n *nginx) useAll(t *testing.T, state int, servers ...*e2e.Program) {
 }
 
 // redirectsArePublic begins a login of a client with a long name and many redirect
-// URIs: the longest URLs that nginx gets to see.
+// URIs: the longest URLs that pass through nginx.
 func (n *nginx) redirectsArePublic(t *testing.T, httpClient *http.Client, state int) {
 	t.Helper()
 	meta := map[string]any{"client_name": strings.Repeat("long ", 20), "token_endpoint_auth_method": "none"}
@@ -405,7 +405,7 @@ func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.next.RoundTrip(r)
 }
 
-// certificate is what nginx shows.
+// certificate returns the certificate of nginx.
 func (n *nginx) certificate(t *testing.T) []byte {
 	t.Helper()
 	u, err := url.Parse(n.url)

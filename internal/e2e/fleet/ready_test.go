@@ -8,8 +8,9 @@ import (
 	"signet/internal/e2e"
 )
 
-// A container has no shell and no client: the program asks itself. Any address, TLS,
-// an issuer with a path and a replica: always the listener of these settings.
+// A container has no shell and no HTTP client, so the program checks itself. It asks
+// the listener of its settings, with any address, TLS, an issuer with a path, and as a
+// replica.
 func TestDoctorReadyAsksTheListener(t *testing.T) {
 	certificate := t.TempDir()
 	selfSigned(t, certificate)

@@ -29,8 +29,8 @@ func epochShown(d *e2e.Program) string {
 }
 
 // Two servers behind one issuer must have one store: a second one with a store of its
-// own is refused while the first runs, names both, and says what to do. On the same
-// file it is the lock that refuses.
+// own is refused while the first runs; the error names both stores and the remedy. On
+// the same file the lock refuses it.
 func TestSecondServerBehindTheIssuerIsRefused_M04(t *testing.T) {
 	d := e2e.Start(t, nil)
 	second := d.Beside()
@@ -42,8 +42,8 @@ func TestSecondServerBehindTheIssuerIsRefused_M04(t *testing.T) {
 	d.Start()
 }
 
-// A single server behind a proxy starts again, although the proxy answers for it
-// meanwhile, and although it finds itself when it asks later.
+// A single server behind a proxy starts again, although the proxy answers meanwhile,
+// and although its own later request finds itself.
 func TestRestartBehindAProxy_M04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
@@ -60,8 +60,9 @@ func TestRestartBehindAProxy_M04(t *testing.T) {
 	}
 }
 
-// Replicas of one database start beside each other. While keys rotate, what one of them
-// signs names a key that the other publishes already, and is accepted there at once.
+// Replicas of one database start beside each other. While keys rotate, a token of one
+// replica names a key that the other has published already, and is accepted there at
+// once.
 func TestReplicasSignWithPublishedKeys_M04_INV9(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s", "SIGNET_ACCESS_TTL=4s"}, "--demo")
 	second := d.Beside()

@@ -25,7 +25,7 @@ func replicaOf(d *e2e.Program, settings ...string) *e2e.Program {
 	return e2e.Start(d.T, append([]string{"SIGNET_ISSUER=" + d.Issuer}, settings...), "--role", "mcp")
 }
 
-// until waits for a status of the MCP endpoint, and says how long that took.
+// until waits for a status of the MCP endpoint, and returns how long that took.
 func until(t testing.TB, d *e2e.Program, token string, status int, limit time.Duration) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -42,7 +42,7 @@ func until(t testing.TB, d *e2e.Program, token string, status int, limit time.Du
 	}
 }
 
-// followerHealth is what /readyz of a process of role mcp says.
+// followerHealth is the answer of /readyz of a process of role mcp.
 type followerHealth struct {
 	Status      string
 	Revocations string
@@ -66,9 +66,9 @@ func healthOf(d *e2e.Program) (h followerHealth, status int) {
 	return h, resp.StatusCode
 }
 
-// G04, INV4: what is revoked anywhere is refused at once where the store is, and
-// within 15 seconds by a replica that has nothing but the issuer's URL; also by one
-// that starts later.
+// A revoked token is refused at once by the process with the store, and within 15
+// seconds by a replica that has only the issuer's URL; also by a replica that starts
+// later.
 func TestRevocationReachesReplicas_G04_INV4(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	replica := replicaOf(d)
@@ -270,8 +270,8 @@ func TestNginxVerifiesTokens_G04(t *testing.T) {
 	}
 }
 
-// listen opens the one stream that the endpoint has, and returns what is closed when
-// it ends.
+// listen opens the event stream of the endpoint, and returns a channel that is closed
+// when it ends.
 func listen(t testing.TB, endpoint, token string) <-chan struct{} {
 	t.Helper()
 	const body = `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` +
@@ -298,13 +298,13 @@ func listen(t testing.TB, endpoint, token string) <-chan struct{} {
 	go func() {
 		defer close(ended)
 		defer resp.Body.Close()
-		io.Copy(io.Discard, resp.Body) // until the server ends it, or the test does
+		io.Copy(io.Discard, resp.Body) // until the server or the test ends it
 	}()
 	return ended
 }
 
-// G04: what a revoked grant has open ends, where the store is and in a replica;
-// another's goes on.
+// Open streams of a revoked grant end, in the process with the store and in a replica;
+// those of another grant go on.
 func TestRevocationEndsOpenStreams_G04(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
@@ -331,7 +331,7 @@ func TestRevocationEndsOpenStreams_G04(t *testing.T) {
 	}
 }
 
-// feed is the feed that d serves.
+// feed returns the revocation feed of d.
 func feed(d *e2e.Program) (c jwt.FeedClaims) {
 	d.T.Helper()
 	status, raw := e2e.Fetch(d.T.(*testing.T), http.DefaultClient, d.Issuer+"/.well-known/revoked")
@@ -345,9 +345,9 @@ func feed(d *e2e.Program) (c jwt.FeedClaims) {
 	return c
 }
 
-// M02, INV11: while the database is away the feed is served and grows old. A replica
-// that was told so refuses everything, as something that it does not know, and one
-// that was not goes on; what is known to be revoked neither takes.
+// While the database is away, the feed is served and grows old. A replica that fails
+// closed then answers 503 to every token, and one that fails open goes on. Both refuse
+// tokens that are known to be revoked.
 func TestFeedGrowsOldDuringAnOutage_G04_M02(t *testing.T) {
 	database := pgtest.NewProxy(t, pgtest.URL(t))
 	d := e2e.Start(t, []string{"SIGNET_STORE=" + database.URL, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo")
@@ -382,15 +382,16 @@ func TestFeedGrowsOldDuringAnOutage_G04_M02(t *testing.T) {
 		}
 	}
 	if got := e2e.Call(t, open.URL()+"/mcp", tok.AccessToken); got != 200 {
-		t.Errorf("a good token where nothing is refused for the feed's age: %d", got)
+		t.Errorf("a good token at the replica that fails open: %d", got)
 	}
 	database.Set(pgtest.Pass)
 	until(t, closed, tok.AccessToken, 200, process.Patience)
 	until(t, closed, gone.AccessToken, 401, process.Patience)
 }
 
-// An issuer without a feed, as older ones are, is told in the log and means what was
-// configured. Where a feed stood before, its place is no way to give it another one.
+// An issuer without a feed, such as an older release, is reported in the log, and
+// replicas fail open or closed as configured. No other document at the URL of the feed
+// is taken for one.
 func TestIssuerWithoutAFeedIsReported_G04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")
@@ -428,7 +429,7 @@ func TestIssuerWithoutAFeedIsReported_G04(t *testing.T) {
 	access.Store(true)
 	asked := len(proxy.Exchanges("/.well-known/revoked"))
 	e2e.Eventually(t, func() bool { return len(proxy.Exchanges("/.well-known/revoked")) > asked+3 })
-	check("an access token in its place")
+	check("an access token in place of the feed")
 	proxy.Instead(nil) // the issuer is replaced by one that has a feed
 	until(t, closed, tok.AccessToken, 200, process.Patience)
 	_, feed := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")

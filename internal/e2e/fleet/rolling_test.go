@@ -16,8 +16,8 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// prober is a load balancer that asks each backend for its readiness, and gives
-// requests in turn to those that are ready.
+// prober is a load balancer that asks each backend for its readiness, and distributes
+// requests among the ready ones.
 type prober struct {
 	*httptest.Server
 	backends []*backend
@@ -82,8 +82,8 @@ func (p *prober) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "no backend is ready", http.StatusBadGateway)
 }
 
-// INV6, INV21: replicas are restarted one after the other, again and again, while
-// clients refresh: no request fails, and no client is taken for a thief.
+// Replicas are restarted one after the other, again and again, while clients refresh:
+// no request fails, and no refresh is taken for reuse.
 func TestRollingRestartFailsNoRequest_INV6_INV21(t *testing.T) {
 	restarts := 20
 	if testing.Short() {

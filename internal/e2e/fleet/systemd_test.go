@@ -17,7 +17,7 @@ import (
 
 const unitFile = "deploy/systemd/signet.service"
 
-// settingsOf are the lines of a unit, by name, in order.
+// settingsOf returns the lines of a unit, by name, in order.
 func settingsOf(t *testing.T, unit string) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
@@ -29,8 +29,7 @@ func settingsOf(t *testing.T, unit string) map[string][]string {
 	return all
 }
 
-// systemd understands the unit, and finds little that the service could do besides
-// its work.
+// systemd accepts the unit, and rates the exposure of the service as low.
 func TestUnitIsUnderstoodAndConfined(t *testing.T) {
 	analyze := e2e.Need(t, "systemd-analyze")
 	unit := e2e.ReadText(t, unitFile)
@@ -47,15 +46,14 @@ func TestUnitIsUnderstoodAndConfined(t *testing.T) {
 	s := settingsOf(t, unit)
 	timeout, err := time.ParseDuration(s["TimeoutStopSec"][0] + "s")
 	if err != nil || timeout <= 5*time.Second+25*time.Second {
-		t.Errorf("TimeoutStopSec=%s kills a server that still has its drain delay and 25 s (%v)", s["TimeoutStopSec"], err)
+		t.Errorf("TimeoutStopSec=%s kills a server before the end of its drain delay and 25 s (%v)", s["TimeoutStopSec"], err)
 	}
 	if sysusers := e2e.ReadText(t, "deploy/systemd/signet.sysusers"); !strings.Contains(sysusers, "u "+s["User"][0]+" -") {
-		t.Errorf("nothing makes the user %s", s["User"])
+		t.Errorf("no file creates the user %s", s["User"])
 	}
 }
 
-// callSets are the sets of system calls that systemd knows, each with those it is made
-// of.
+// callSets returns the sets of system calls that systemd knows, each with its members.
 func callSets(t *testing.T) map[string][]string {
 	t.Helper()
 	out, err := exec.Command(e2e.Need(t, "systemd-analyze"), "syscall-filter", "--no-pager").Output()
@@ -86,7 +84,8 @@ func resolve(sets map[string][]string, name string, into map[string]bool) {
 	}
 }
 
-// filtered are the system calls that the unit allows, and those it takes away again.
+// filtered returns the system calls that the unit allows, and those that it excludes
+// again.
 func filtered(t *testing.T, filters []string) (allowed, denied map[string]bool) {
 	t.Helper()
 	sets := callSets(t)
@@ -114,15 +113,15 @@ var (
 	executable = regexp.MustCompile(`^\d+ +(mmap\(.*PROT_WRITE\|PROT_EXEC|(?:pkey_)?mprotect\(.*PROT_EXEC)`)
 )
 
-// Under the unit's filter the program works: with what is taken away failing as the
-// unit makes it fail, it makes no call that is not allowed, and no memory both writable
+// The program works under the unit's filter: while excluded calls fail as the unit
+// makes them fail, it makes no other forbidden call, and maps no memory both writable
 // and executable.
 func TestUnitLetsTheProgramWork(t *testing.T) {
 	strace := e2e.Need(t, "strace")
 	s := settingsOf(t, e2e.ReadText(t, unitFile))
 	allowed, denied := filtered(t, s["SystemCallFilter"])
 	if s["SystemCallErrorNumber"][0] != "EPERM" || s["MemoryDenyWriteExecute"][0] != "yes" {
-		t.Fatal("the unit is not as this test takes it")
+		t.Fatal("the unit does not have the lines that this test expects")
 	}
 	inject := "?" + strings.Join(slices.Sorted(maps.Keys(denied)), ",?") + ":error=EPERM"
 	trace := filepath.Join(t.TempDir(), "trace")
@@ -165,7 +164,7 @@ func TestUnitLetsTheProgramWork(t *testing.T) {
 	for name, line := range used {
 		switch {
 		case denied[name]:
-			t.Logf("taken away, and done without: %s", line)
+			t.Logf("excluded, and not needed: %s", line)
 		case !allowed[name]:
 			t.Errorf("not allowed: %s", line)
 		}

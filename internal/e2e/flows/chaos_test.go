@@ -15,15 +15,15 @@ import (
 	"signet/internal/test/npm"
 )
 
-// chaosFlag is what the tests repeat: any seed will do.
+// chaosFlag has a fixed seed, so that a run can be repeated; any seed will do.
 const chaosFlag = "--chaos=20261120"
 
-// did counts what the log says that was done on purpose.
+// did counts the faults of a kind that the log reports.
 func did(d *e2e.Program, what string) int {
 	return strings.Count(d.Output(), `"msg":"chaos","what":"`+what+`"`)
 }
 
-// Our own client goes through login, call and refresh, again and again.
+// signet call goes through login, call and refresh, again and again.
 func TestSignetCallLivesWithChaos(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo", chaosFlag)
 	e2e.Eventually(t, func() bool {
@@ -56,9 +56,9 @@ func TestChaosSeedIsPrintedOrRefused(t *testing.T) {
 	}
 }
 
-// The go-sdk's client stays signed in while its tokens end every second, answers are
-// lost and refused, and keys rotate; and so does a replica that has nothing but the
-// published keys.
+// The go-sdk's client stays signed in while its tokens expire every second, answers are
+// lost and refused, and keys rotate. A replica that has only the published keys accepts
+// its tokens.
 func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=5s", "SIGNET_KEY_ROTATION=4s"}, "--demo", chaosFlag)
 	replica := d.Beside()
@@ -67,7 +67,7 @@ func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
 	logins := 0
 	login := e2e.SDKLoginOver(t, countLogins{&logins}, "demo_user", "demo_password")
 	var session *sdk.ClientSession
-	e2e.Eventually(t, func() bool { // the code may be refused for now
+	e2e.Eventually(t, func() bool { // the code may be refused at the moment
 		client := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, nil)
 		var err error
 		session, err = client.Connect(t.Context(), &sdk.StreamableClientTransport{Endpoint: d.Issuer + "/mcp", OAuthHandler: login, DisableStandaloneSSE: true}, nil)
@@ -82,7 +82,7 @@ func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
 	used := map[string]bool{}
 	for n := 0; len(used) < 40; n++ {
 		var token *oauth2.Token
-		e2e.Eventually(t, func() (ok bool) { // as a user presses the button again
+		e2e.Eventually(t, func() (ok bool) { // as a user would try again
 			res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "echo", Arguments: map[string]any{"message": fmt.Sprint(n)}})
 			if err == nil {
 				token, err = source.Token()
@@ -96,7 +96,7 @@ func TestGoClientStaysSignedInUnderChaos(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	if logins != begun {
-		t.Errorf("the person signed in %d times again", logins-begun)
+		t.Errorf("the user signed in %d times again", logins-begun)
 	}
 	t.Logf("lost %d, busy %d", did(d, "lost"), did(d, "busy"))
 }
@@ -111,9 +111,8 @@ func (c countLogins) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// The TypeScript SDK's clients keep what they hold. Where the answer to a refresh was
-// lost they ask for a login although they need none: with the same call again they go
-// on, without.
+// The TypeScript SDK's clients keep their tokens. If the answer to a refresh was lost,
+// they ask for a login that they do not need: the same call again succeeds without it.
 func TestTypeScriptClientKeepsWhatItHoldsUnderChaos(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {

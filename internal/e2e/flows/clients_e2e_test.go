@@ -17,8 +17,8 @@ import (
 	"signet/internal/test/npm"
 )
 
-// site is the demo, served behind a proxy that plays the network: the proxy's URL is
-// the issuer, and what clients say can be read there.
+// site is the demo behind a proxy that plays the network: the proxy's URL is the
+// issuer, and the proxy records the requests of clients.
 type site struct {
 	*e2e.Program
 	proxy    *e2e.Proxy
@@ -53,7 +53,7 @@ type sdkClient struct {
 	logins int
 }
 
-// sdkCommand is what the driver is told to do.
+// sdkCommand is a command to the driver.
 type sdkCommand struct {
 	Do        string            `json:"do"`
 	Back      string            `json:"back,omitempty"`
@@ -62,7 +62,7 @@ type sdkCommand struct {
 	Times     int               `json:"times,omitempty"`
 }
 
-// sdkAnswer is what the driver says.
+// sdkAnswer is an answer of the driver.
 type sdkAnswer struct {
 	Result    json.RawMessage `json:"result"`
 	Authorize string          `json:"authorize"`
@@ -94,8 +94,8 @@ func (c *driven) ask(command any) sdkAnswer {
 	}
 }
 
-// do carries out a command; if the client wants the person to sign in, the person
-// does, once, and the command is repeated.
+// do carries out a command. If the client asks for a login, the user signs in, once,
+// and the command is repeated.
 func (c *sdkClient) do(command sdkCommand) sdkAnswer {
 	c.t.Helper()
 	answer := c.ask(command)
@@ -110,7 +110,7 @@ func (c *sdkClient) do(command sdkCommand) sdkAnswer {
 	return c.ask(command)
 }
 
-// must is do for what must succeed.
+// must is do for a command that must succeed.
 func (c *sdkClient) must(command sdkCommand) string {
 	c.t.Helper()
 	answer := c.do(command)
@@ -127,7 +127,7 @@ func (c *sdkClient) echo(text string) {
 	}
 }
 
-// typeScript is a version of the SDK by which most MCP clients are made.
+// typeScript is a version of the SDK that most MCP clients use.
 type typeScript struct{ name, version, era string }
 
 var typeScripts = []typeScript{
@@ -136,7 +136,7 @@ var typeScripts = []typeScript{
 	{"v2 auto", "v2", "auto"},
 }
 
-// connect starts a client, which registers, and lets the person sign in.
+// connect starts a client, which registers, and signs the user in.
 func (ts typeScript) connect(t *testing.T, site *site) *sdkClient {
 	t.Helper()
 	return ts.connectAs(t, site, sdkIdentity{})
@@ -158,8 +158,9 @@ func (ts typeScript) connectAs(t *testing.T, site *site, as sdkIdentity) *sdkCli
 	}
 	c := &sdkClient{driven: driven{npm.Start(t, t.TempDir(), npm.Driver, ts.version, site.endpoint, ts.era, string(identity)), t}}
 	c.must(sdkCommand{Do: "connect"})
-	// In the background the older protocol asks for a stream of events, which there is
-	// not. A login that it started would spoil the one of the next call.
+	// In the background a client of the older protocol asks for a stream of events,
+	// which the server does not have. Wait for that: a login that it starts would
+	// disturb the login of the next call.
 	e2e.Eventually(t, func() bool {
 		return ts.era != "legacy" || slices.ContainsFunc(site.proxy.Exchanges("/mcp"), func(e e2e.Exchange) bool {
 			return e.Method == http.MethodGet && e.Status == http.StatusMethodNotAllowed
@@ -182,8 +183,9 @@ func TestTypeScriptClientSignsInOnce(t *testing.T) {
 				c.echo(fmt.Sprint("after refresh ", n))
 			}
 			site.proxy.Spoil()
-			// Each of these refreshes, with the same handle. SDK 1 keeps one flag for all its
-			// requests, and may take the 401 of one for a refused refresh of another.
+			// Each of these refreshes, with the same handle. SDK 1 keeps one flag for
+			// all its requests, and may mistake the 401 of one for a refused refresh of
+			// another.
 			many := c.do(sdkCommand{Do: "call", Tool: "whoami", Times: 5})
 			if many.Result == nil && !(ts.version == "v1" && strings.Contains(many.Error.Message, "401 after successful authentication")) {
 				t.Errorf("five calls at once gave %s", many)
@@ -191,14 +193,14 @@ func TestTypeScriptClientSignsInOnce(t *testing.T) {
 			c.echo("after many refreshes")
 			checkOneLogin(t, site.proxy, 4)
 			if c.logins != 1 {
-				t.Errorf("the person had to sign in %d times, want once", c.logins)
+				t.Errorf("the user had to sign in %d times, want once", c.logins)
 			}
 		})
 	}
 }
 
-// checkOneLogin looks at what a client said from its first request on: one
-// registration, one code for one token of this resource, and refreshes.
+// checkOneLogin checks all requests of a client: one registration, one code for one
+// token of this resource, and refreshes.
 func checkOneLogin(t *testing.T, proxy *e2e.Proxy, refreshes int) {
 	t.Helper()
 	if got := proxy.Exchanges("/register"); len(got) != 1 || got[0].Status != http.StatusCreated {
@@ -221,7 +223,7 @@ func checkOneLogin(t *testing.T, proxy *e2e.Proxy, refreshes int) {
 	}
 }
 
-// overloaded is how a server refuses a refresh for which it has no time.
+// overloaded is the answer of an overloaded server to a refresh.
 func overloaded(e e2e.Exchange) (status int, body string) {
 	if e.Form.Get("grant_type") != "refresh_token" {
 		return 0, ""
@@ -229,7 +231,7 @@ func overloaded(e e2e.Exchange) (status int, body string) {
 	return http.StatusServiceUnavailable, `{"error":"temporarily_unavailable","error_description":"come back later"}`
 }
 
-// overloadedMCP is how a server refuses a call of a tool for which it has no room.
+// overloadedMCP is the answer of an overloaded server to a call of a tool.
 func overloadedMCP(e e2e.Exchange) (status int, body string) {
 	if e.Path != "/mcp" || !strings.Contains(e.Body, "tools/call") {
 		return 0, ""
@@ -237,7 +239,7 @@ func overloadedMCP(e e2e.Exchange) (status int, body string) {
 	return http.StatusServiceUnavailable, `{"error":"temporarily_unavailable","error_description":"try again in a moment"}`
 }
 
-// Overload is no reason to sign in again: the tokens are kept, and good later.
+// Overload causes no new login: the client keeps its tokens and uses them later.
 func TestTypeScriptClientKeepsTokensWhenOverloaded(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
@@ -264,9 +266,9 @@ func TestTypeScriptClientKeepsTokensWhenOverloaded(t *testing.T) {
 	}
 }
 
-// When nothing that a client holds is good any more, it asks the person again, once,
-// and goes on: where a grant was revoked as the client it is, and where the server
-// lost everything as a client that registers again.
+// A client whose tokens are no longer accepted asks the user to sign in again, once,
+// and goes on: after a revocation as the same client, and after the server lost its
+// data as a client that registers again.
 func TestTypeScriptClientStartsAgain(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
@@ -301,9 +303,9 @@ func TestTypeScriptClientStartsAgain(t *testing.T) {
 	}
 }
 
-// A tool that needs more than the first login gave asks for it, and the same client
-// gets it. TypeScript SDK 1 does not ask as long as it can refresh (typescript-sdk
-// issues 1582 and 2255): what counts is that it says so and goes on.
+// A tool that needs more scopes than the first login gave causes a step-up, and the
+// same client gets them. TypeScript SDK 1 does not step up as long as it can refresh
+// (typescript-sdk issues 1582 and 2255): it must report the error and go on.
 func TestTypeScriptClientStepsUp(t *testing.T) {
 	for _, ts := range typeScripts {
 		t.Run(ts.name, func(t *testing.T) {
@@ -322,7 +324,7 @@ func TestTypeScriptClientStepsUp(t *testing.T) {
 				t.Fatalf("admin_action gave %s", answer)
 			}
 			if c.logins != 2 {
-				t.Errorf("the person had to sign in %d times, want 2", c.logins)
+				t.Errorf("the user had to sign in %d times, want 2", c.logins)
 			}
 			checkSteppedUp(t, site.proxy, "read admin")
 			site.proxy.Spoil()
@@ -332,7 +334,7 @@ func TestTypeScriptClientStepsUp(t *testing.T) {
 	}
 }
 
-// checkSteppedUp looks for a second login of the same client, for scope.
+// checkSteppedUp checks for a second login of the same client, for scope.
 func checkSteppedUp(t *testing.T, proxy *e2e.Proxy, scope string) {
 	t.Helper()
 	if n := len(proxy.Exchanges("/register")); n != 1 {
@@ -350,8 +352,8 @@ func checkSteppedUp(t *testing.T, proxy *e2e.Proxy, scope string) {
 	}
 }
 
-// runClient runs a client that ends by itself and listens for the redirect. The person
-// signs in when it names a URL.
+// runClient runs a client that ends by itself and listens for the redirect. The user
+// signs in when the client names a URL.
 func runClient(t *testing.T, home, input, script string, args ...string) (output string, status, logins int) {
 	t.Helper()
 	p := npm.Start(t, home, filepath.Join(npm.Modules, script), args...)
@@ -380,8 +382,8 @@ func signInWhenAsked(t *testing.T, p *npm.Process, until func(npm.Line) bool) (l
 	}
 }
 
-// deliver brings a client what it waits for, as a browser does. mcp-remote does not
-// listen yet when it names the URL.
+// deliver sends the redirect to a client, as a browser does. It tries again, since
+// mcp-remote does not listen yet when it names the URL.
 func deliver(t *testing.T, back string) {
 	t.Helper()
 	var resp *http.Response
@@ -398,7 +400,7 @@ func deliver(t *testing.T, back string) {
 
 const inspectorScript = "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 
-// inspect runs the Inspector once; it keeps its tokens in home.
+// inspect runs the Inspector once. Its tokens are stored in home.
 func inspect(t *testing.T, home, endpoint, input string, args ...string) (output string, status, logins int) {
 	t.Helper()
 	args = append([]string{"--cli", "--server-url", endpoint, "--transport", "http", "--format", "json"}, args...)
@@ -416,7 +418,7 @@ func TestInspectorSignsInOnce(t *testing.T) {
 		site.proxy.Spoil()
 		out, status, _ = inspect(t, home, site.endpoint, "", "--stored-auth-only", "--protocol-era", era, "--method", "tools/call", "--tool-name", "echo", "--tool-arg", "message=hi "+era)
 		if status != 0 || !strings.Contains(out, "hi "+era) {
-			t.Errorf("run %d, %s, with a token that has ended: status %d: %s", n+2, era, status, out)
+			t.Errorf("run %d, %s, with an expired token: status %d: %s", n+2, era, status, out)
 		}
 	}
 	checkOneLogin(t, site.proxy, 3)
@@ -426,9 +428,8 @@ func TestInspectorSignsInOnce(t *testing.T) {
 	}
 }
 
-// The Inspector asks the person before it steps up, if its configuration says
-// something about OAuth: without that it refreshes instead and gives up. It calls only
-// what it finds in tools/list.
+// The Inspector asks the user before it steps up, if its configuration has OAuth
+// settings; otherwise it refreshes and gives up. It calls only tools of tools/list.
 func TestInspectorStepsUp(t *testing.T) {
 	site := startSite(t)
 	home := t.TempDir()
@@ -486,21 +487,21 @@ func TestMCPRemoteServesAnApplication(t *testing.T) {
 				site.proxy.Spoil()
 			}
 			if h.logins != 1 {
-				t.Errorf("the person had to sign in %d times, want once", h.logins)
+				t.Errorf("the user had to sign in %d times, want once", h.logins)
 			}
 			checkOneLogin(t, site.proxy, 2)
 			if got := h.request("tools/call", `{"name":"admin_action","arguments":{}}`); !strings.Contains(got, "demo_user") {
 				t.Errorf("admin_action says %s", got)
 			}
 			if h.logins != 2 {
-				t.Errorf("the person had to sign in %d times, want twice", h.logins)
+				t.Errorf("the user had to sign in %d times, want twice", h.logins)
 			}
 			checkSteppedUp(t, site.proxy, "read admin")
 		})
 	}
 }
 
-// host is the application at the other end of mcp-remote's pipes.
+// host is the application that speaks with mcp-remote over pipes.
 type host struct {
 	*npm.Process
 	t      *testing.T

@@ -16,9 +16,9 @@ import (
 	"signet/internal/e2e"
 )
 
-// From nothing to a tool result with the go-sdk's client; then a second process that
-// holds no secret and no store accepts the same token, and so does a library that
-// has nothing to do with ours.
+// The go-sdk's client goes from discovery to the result of a tool. Then a second
+// process without secret and store accepts the same token, and so does an independent
+// library.
 func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	login := e2e.SDKLogin(t, "demo_user", "demo_password")
@@ -32,7 +32,7 @@ func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	for _, tool := range tools.Tools {
 		names = append(names, tool.Name)
 	}
-	for _, want := range []string{"whoami", "echo", "greet", "get_time", "admin_action"} { // also what takes a step-up
+	for _, want := range []string{"whoami", "echo", "greet", "get_time", "admin_action"} { // also tools that need a step-up
 		if !slices.Contains(names, want) {
 			t.Errorf("tool %s is missing from %v", want, names)
 		}
@@ -58,8 +58,8 @@ func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	t.Run("third party", func(t *testing.T) { thirdPartyAccepts(t, d.Issuer, token.AccessToken) })
 }
 
-// A tool that needs more than the token has: the client asks the user for it, with the
-// client id it has, and the call goes through.
+// For a tool that needs more scopes than the token has, the client asks the user again,
+// with its client id, and the call succeeds.
 func TestRealClientStepsUp(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	login := e2e.SDKLogin(t, "demo_user", "demo_password")
@@ -83,12 +83,12 @@ func replicaAccepts(t *testing.T, d *e2e.Program, token *oauth2.Token) {
 		t.Errorf("echo says %q", got)
 	}
 	if _, err := os.Stat(replica.Dir); !os.IsNotExist(err) {
-		t.Errorf("the replica made a data directory: %v", err)
+		t.Errorf("the replica has a data directory: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(d.Dir, "secret")); err != nil {
 		t.Errorf("the authorization server has no secret: %v", err)
 	}
-	// With the issuer gone, the keys in hand go on verifying.
+	// Without the issuer, the replica goes on verifying with its keys.
 	d.Kill()
 	if got := e2e.CallTool(t, session, "echo", map[string]any{"message": "still"}); !strings.Contains(got, "still") {
 		t.Errorf("with the issuer down echo says %q", got)
@@ -96,7 +96,7 @@ func replicaAccepts(t *testing.T, d *e2e.Program, token *oauth2.Token) {
 	d.Start()
 }
 
-// thirdPartyAccepts verifies offline with a library that shares no code with ours.
+// thirdPartyAccepts verifies offline with an independent library.
 func thirdPartyAccepts(t *testing.T, issuer, rawToken string) {
 	keys := oidc.NewRemoteKeySet(t.Context(), issuer+"/.well-known/jwks.json")
 	v := oidc.NewVerifier(issuer, keys, &oidc.Config{ClientID: issuer + "/mcp", SupportedSigningAlgs: []string{"ES256"}})
@@ -117,8 +117,8 @@ func thirdPartyAccepts(t *testing.T, issuer, rawToken string) {
 	}
 }
 
-// Everything a client holds survives a restart, a clean one and a kill: access
-// token, refresh handle, client id, and a login that was in progress.
+// Everything that a client has survives a clean restart and a kill: access token,
+// refresh handle, client id, and a login in progress.
 func TestRestartKeepsWhatClientsHold_Row42(t *testing.T) {
 	for name, end := range map[string]func(*e2e.Program){"stopped": func(d *e2e.Program) { d.Stop() }, "killed": (*e2e.Program).Kill} {
 		t.Run(name, func(t *testing.T) {
@@ -138,8 +138,8 @@ func TestRestartKeepsWhatClientsHold_Row42(t *testing.T) {
 	}
 }
 
-// Users and clients that are added on the command line sign in while the server
-// runs, and stop doing so when they are changed.
+// Users and clients added on the command line sign in while the server runs, and no
+// longer when they are disabled or removed.
 func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	d := e2e.Start(t, nil)
 	d.AddUser("ann", "correct horse battery", "--email", "ann@example.com", "--scope", "read")
@@ -157,7 +157,7 @@ func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	client := &e2e.Client{Issuer: d.Issuer, RedirectURI: "https://app.example/cb", ID: "my-app"}
 	tok := client.Exchange(t, client.Code(t, "ann", "correct horse battery"))
 	if tok.Scope != "read" {
-		t.Errorf("scope %q, want what the user has: read", tok.Scope)
+		t.Errorf("scope %q, want the user's scope read", tok.Scope)
 	}
 
 	d.Stop()
@@ -168,11 +168,12 @@ func TestUsersAndClientsOfTheCommandLineSignIn_Row07_Row30(t *testing.T) {
 	}
 	d.TakesUp("users", func() { d.Must("user", "disable", "ann") })
 	if again, status := client.Refresh(t, next.RefreshToken); status != 400 || again.Error != "invalid_grant" {
-		t.Errorf("a user who was disabled: %d %+v, want invalid_grant", status, again)
+		t.Errorf("a disabled user: %d %+v, want invalid_grant", status, again)
 	}
 }
 
-// The demo's names are good under --demo only, also on data that a demo has used.
+// The demo's user and client are accepted with --demo only, also on the data of an
+// earlier demo.
 func TestDemoLeavesNothing_Row07(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	demo := &e2e.Client{Issuer: d.Issuer, RedirectURI: "http://localhost:3000/callback", ID: "demo_client", Secret: "demo_secret"}
@@ -256,7 +257,7 @@ func TestNoSecretIsInLogOrStore_L11(t *testing.T) {
 		haystacks[name] = string(b)
 	}
 	if !strings.Contains(haystacks["log"], "audit") || !strings.Contains(haystacks["signet.db"], "demo_user") {
-		t.Fatal("log or store are empty: nothing is shown by finding nothing in them")
+		t.Fatal("log or store is empty, so the search would prove nothing")
 	}
 	for what, canary := range map[string]string{
 		"password": "demo_password", "client secret": "demo_secret", "verifier": e2e.Verifier, "access token": tail(next.AccessToken), "refresh handle": tail(tok.RefreshToken),
@@ -264,7 +265,7 @@ func TestNoSecretIsInLogOrStore_L11(t *testing.T) {
 	} {
 		for where, text := range haystacks {
 			if where == "log" && (what == "password" || what == "client secret") {
-				text = strings.ReplaceAll(text, "demo_user / demo_password", "") // what --demo prints on stdout
+				text = strings.ReplaceAll(text, "demo_user / demo_password", "") // text that --demo prints on stdout
 				text = strings.ReplaceAll(text, "demo_client / demo_secret", "")
 			}
 			if strings.Contains(text, canary) {
@@ -274,10 +275,10 @@ func TestNoSecretIsInLogOrStore_L11(t *testing.T) {
 	}
 }
 
-// tail is the part of an artefact that no public part shares.
+// tail returns the end of an artefact, which is secret.
 func tail(s string) string { return s[len(s)-24:] }
 
-// A stop is clean under SIGTERM, and says so.
+// SIGTERM stops the server cleanly, and the log says so.
 func TestStopExitsZero(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	d.Login()

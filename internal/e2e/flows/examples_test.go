@@ -34,7 +34,7 @@ func TestCustomExample_Row34(t *testing.T) {
 	issuer, dir := e2e.StartServerExample(t, "custom")
 	admin := e2e.Connect(t, issuer+"/mcp", e2e.SDKLogin(t, "root", "wheels"), nil)
 	if got := names(t, admin); !slices.Contains(got, "admin_action") {
-		t.Errorf("without the scope admin there are %v, and nothing to step up for", got)
+		t.Errorf("without the scope admin the tools are %v, so a step-up is impossible", got)
 	}
 	if got := e2e.CallTool(t, admin, "admin_action", nil); got != "Done for user 0" { // after stepping up
 		t.Errorf("admin_action says %q", got)
@@ -62,7 +62,7 @@ func TestFileCredentialsExample_Row34(t *testing.T) {
 		}
 	}
 
-	// The same file as the users of a server.
+	// A server imports the same file.
 	d := e2e.Start(t, nil)
 	d.TakesUp("users", func() { d.Must("user", "import", "--plaintext", filepath.Join(dir, "users.txt")) })
 	if _, out, _ := d.Signet("dogs\n", "call", "whoami", "--server", d.Issuer+"/mcp", "--username", "bob"); !strings.Contains(out, "Done.") {
@@ -128,7 +128,7 @@ func TestStatefulExample_Row45(t *testing.T) {
 	t.Cleanup(func() { old.Close() })
 	statefulTools(t, old)
 
-	// Another user who knows the id of the session cannot write into it; nor can a
+	// Another user that knows the id of the session cannot write into it, nor can a
 	// token for the other resource.
 	body := `{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"whoami"}}`
 	eve := e2e.TokenFor(t, d, base+"/sse", "eve", "bucket of violet yarn")
@@ -144,13 +144,13 @@ func TestStatefulExample_Row45(t *testing.T) {
 	}
 }
 
-// statefulTools calls what the demo user may, and what the token does not allow.
+// statefulTools calls a tool that the token allows, and one that it does not.
 func statefulTools(t *testing.T, session *sdk.ClientSession) {
 	t.Helper()
 	if got := e2e.CallTool(t, session, "whoami", nil); got != "You are demo_user" {
 		t.Errorf("whoami says %q", got)
 	}
-	if got := names(t, session); !slices.Equal(got, []string{"whoami", "wipe"}) { // wipe is what a step-up reaches
+	if got := names(t, session); !slices.Equal(got, []string{"whoami", "wipe"}) { // wipe is listed because a step-up reaches it
 		t.Errorf("tools are %v, want whoami and wipe", got)
 	}
 	if res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "wipe"}); err == nil {
@@ -158,7 +158,7 @@ func statefulTools(t *testing.T, session *sdk.ClientSession) {
 	}
 }
 
-// sseWatcher remembers where the client posts its messages.
+// sseWatcher remembers the URL to which the client posts its messages.
 type sseWatcher struct {
 	next http.RoundTripper
 	mu   sync.Mutex

@@ -14,7 +14,7 @@ import (
 	"signet/internal/e2e"
 )
 
-// The tests in this file are checklist rows, played against the running program.
+// The tests in this file are rows of the catalogue, run against the program.
 
 // Resource metadata, at the root and at the path.
 func TestResourceMetadataAtRootAndPath_Row03(t *testing.T) {
@@ -36,8 +36,8 @@ func TestResourceMetadataAtRootAndPath_Row03(t *testing.T) {
 	}
 }
 
-// Without a token, with garbage and with an expired token: 401, JSON, a challenge that
-// names the metadata; on every method, and never a redirect.
+// Requests without a token, with garbage or with an expired token get 401, JSON and a
+// challenge that names the metadata; with every method, and never a redirect.
 func TestRequestsWithoutATokenAreChallenged_Row04(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=1s"}, "--demo")
 	_, tok := d.Login()
@@ -66,14 +66,14 @@ func TestRequestsWithoutATokenAreChallenged_Row04(t *testing.T) {
 	if tok.ExpiresIn != 1 {
 		t.Errorf("expires_in %d, want 1", tok.ExpiresIn)
 	}
-	time.Sleep(time.Second) // it was made before; no leeway is added where it was made
+	time.Sleep(time.Second) // no leeway applies in the process that issued the token
 	if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 401 {
 		t.Errorf("an expired token: %d, want 401", status)
 	}
 }
 
-// Every way to authenticate works, a wrong secret does not, and a request that names
-// no client leaves the code as it was.
+// Every authentication method works, a wrong secret is refused, and a request without a
+// client does not spend the code.
 func TestClientsAuthenticateInEveryWay_Row08(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	var conf *e2e.Client
@@ -142,7 +142,7 @@ func TestClientsAuthenticateInEveryWay_Row08(t *testing.T) {
 	}
 }
 
-// PKCE with S256 is required of everybody; a wrong verifier does not spend the code.
+// PKCE with S256 is required of every client; a wrong verifier does not spend the code.
 func TestPKCEIsRequiredOfEveryClient_Row11(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
@@ -178,7 +178,7 @@ func TestPKCEIsRequiredOfEveryClient_Row11(t *testing.T) {
 	client.Exchange(t, code)
 }
 
-// The token response, and that it must not be kept.
+// The token response has all members, and must not be cached.
 func TestTokenResponseIsNotStored_Row14(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
@@ -200,7 +200,7 @@ func TestTokenResponseIsNotStored_Row14(t *testing.T) {
 	}
 }
 
-// Lifetimes follow the settings; a grant's end does not move with its refreshes.
+// Lifetimes follow the settings; refreshes do not extend a grant.
 func TestLifetimesFollowTheSettings_Row15(t *testing.T) {
 	for access, want := range map[string]int{"1h": 3600, "24h": 86400, "720h": 2592000} {
 		d := e2e.Start(t, []string{"SIGNET_ACCESS_TTL=" + access}, "--demo")
@@ -225,14 +225,14 @@ func TestLifetimesFollowTheSettings_Row15(t *testing.T) {
 			return
 		}
 		if asked.After(latest.Add(2 * time.Second)) {
-			t.Fatal("the grant outlived its end by refreshing")
+			t.Fatal("refreshes extended the grant")
 		}
 		tok = next
 	}
 }
 
-// The last handle again gives the same successor, however often and in parallel; an
-// older one ends the family.
+// The last handle, repeated or used in parallel, gives the same successor; an older one
+// ends the family.
 func TestLastHandleGivesOneSuccessor_Row16(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, first := d.Login()
@@ -251,8 +251,8 @@ func TestLastHandleGivesOneSuccessor_Row16(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// All of them are the one next generation: using one makes every other a repetition
-	// of it, with one and the same successor.
+	// All of them are the same next generation: once one is used, every other is a
+	// repetition of it, with the same successor.
 	second, status := client.Refresh(t, handles[0])
 	if status != 200 {
 		t.Fatalf("the successor: %d %+v", status, second)
@@ -279,7 +279,7 @@ func TestLastHandleGivesOneSuccessor_Row16(t *testing.T) {
 	}
 }
 
-// A token names one resource and is good there only.
+// A token names one resource and is accepted only there.
 func TestTokenIsGoodAtOneResource_Row24(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	a, b := d.Issuer+"/a", d.Issuer+"/b"

@@ -19,7 +19,7 @@ import (
 	"signet/users"
 )
 
-// embedded is a server that a program runs with options of its own.
+// embedded is a server inside this process, with its own options.
 type embedded struct {
 	options server.Options
 	log     *e2e.Buffer
@@ -75,8 +75,7 @@ func (e *embedded) document(t *testing.T, path string) map[string]any {
 	return v
 }
 
-// login registers a client that names no scope, asks for scope, and returns the
-// tokens.
+// login registers a client without a scope, requests scope, and returns the tokens.
 func (e *embedded) login(t *testing.T, scope string) (*e2e.Client, e2e.Tokens) {
 	t.Helper()
 	client := e2e.Register(t, e.options.Issuer, e2e.RedirectURI)
@@ -111,18 +110,17 @@ func (e *embedded) mcpStatus(t *testing.T, token string) int {
 	return res.StatusCode
 }
 
-// Row 94: each setting of a known one-call library has a counterpart, which does
-// what it says.
+// Each setting of a known one-call library has a counterpart with the same effect.
 func TestEverySettingOfAOneCallLibrary_Row94(t *testing.T) {
 	t.Run("host and port: Listen", func(t *testing.T) {
-		e := embed(t, slog.LevelInfo, nil) // answers where it was told to, or embed would fail
+		e := embed(t, slog.LevelInfo, nil) // embed fails unless the server answers at its address
 		_, port, err := net.SplitHostPort(e.options.Listen)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if c, err := net.DialTimeout("tcp", "127.0.0.2:"+port, time.Second); err == nil {
 			c.Close()
-			t.Error("it listens on another host, too")
+			t.Error("the server listens on another host, too")
 		}
 	})
 	t.Run("db_path: Store", func(t *testing.T) {
@@ -163,7 +161,7 @@ func TestEverySettingOfAOneCallLibrary_Row94(t *testing.T) {
 	t.Run("supported_scopes: Scopes", func(t *testing.T) {
 		e := embed(t, slog.LevelInfo, func(o *server.Options) { o.Scopes = []string{"read", "write", "user"} })
 		if _, tok := e.login(t, "write user root"); tok.Scope != "write user" {
-			t.Errorf("scope %q, want what exists", tok.Scope)
+			t.Errorf("scope %q, want the supported scopes", tok.Scope)
 		}
 	})
 	t.Run("default_scopes: DefaultScopes", func(t *testing.T) {

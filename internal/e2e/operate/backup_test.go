@@ -16,7 +16,7 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// keyIDs are those that the server publishes.
+// keyIDs are the IDs of the published keys.
 func keyIDs(t *testing.T, d *e2e.Program) (ids []string) {
 	t.Helper()
 	var set struct{ Keys []struct{ Kid string } }
@@ -37,19 +37,19 @@ func addAnn(d *e2e.Program) {
 	d.AddUser("ann", "walnut radio summer ladder")
 }
 
-// loginAs brings the tokens of a client that is registered.
+// loginAs signs a user in for a registered client and returns the tokens.
 func loginAs(d *e2e.Program, client *e2e.Client, name, password string) e2e.Tokens {
 	d.T.Helper()
 	back := e2e.SignIn(d.T, client.AuthorizationURL("s"), name, password)
 	return client.Exchange(d.T, back.Query().Get("code"))
 }
 
-// lives is what was issued by a server that was backed up, and what must become of it.
+// lives are the tokens issued by a server that was backed up.
 type lives struct {
 	client  *e2e.Client
-	before  e2e.Tokens // of before the backup
-	revoked e2e.Tokens // also, and revoked
-	after   e2e.Tokens // of after the backup
+	before  e2e.Tokens // issued before the backup
+	revoked e2e.Tokens // issued and revoked before the backup
+	after   e2e.Tokens // issued after the backup
 	keys    []string
 }
 
@@ -101,9 +101,8 @@ func (l lives) check(t *testing.T, d *e2e.Program) {
 	}
 }
 
-// From a backup beside the running server to the same server again: in the place of a
-// store that is there, in an empty directory with the secret alone, and, from SQLite,
-// in a PostgreSQL database.
+// A backup made beside the running server is restored in the place of the store, in an
+// empty directory that has only the secret, and, from SQLite, in a PostgreSQL database.
 func TestBackupAndRestore(t *testing.T) {
 	t.Run("in its place", func(t *testing.T) {
 		d, file := e2e.Start(t, nil, "--demo"), filepath.Join(t.TempDir(), "backup")
@@ -120,7 +119,7 @@ func TestBackupAndRestore(t *testing.T) {
 			t.Errorf("restoring over a store: %d %s", status, errOut)
 		}
 		if got := e2e.Hashes(t, d.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
-			t.Errorf("what was refused changed files:\n%v\n%v", before, got)
+			t.Errorf("the refused restore changed files:\n%v\n%v", before, got)
 		}
 		if _, errOut, status := d.Signet("violet engine harbour tulip", "user", "passwd", "ann", "--password-stdin"); status != 0 {
 			t.Fatal(errOut)
@@ -169,9 +168,9 @@ func TestBackupAndRestore(t *testing.T) {
 	})
 }
 
-// Killed at every call that changes a name or makes one durable, a restore leaves the
-// old store or the new one, with which a server starts, and the same command again
-// completes it.
+// Killed at every system call that changes a name or makes it durable, a restore leaves
+// the old store or the new one. A server starts with it, and the same command again
+// completes the restore.
 func TestRestoreIsKilled(t *testing.T) {
 	strace := e2e.Need(t, "strace")
 	d, dir := e2e.Start(t, nil, "--demo"), t.TempDir()
@@ -213,7 +212,7 @@ func TestRestoreIsKilled(t *testing.T) {
 			t.Fatalf("killed at call %d: %d %+v", n, status, tok)
 		}
 		d.Stop()
-		// The same command again, on what the kill had left.
+		// The same command again, on the files that the kill left.
 		if err := os.RemoveAll(d.Dir); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +227,7 @@ func TestRestoreIsKilled(t *testing.T) {
 		d.Stop()
 	}
 	t.Logf("%v", outcomes)
-	if outcomes["old"] < 3 || outcomes["new"] < 3 { // those that completed are new
+	if outcomes["old"] < 3 || outcomes["new"] < 3 { // the completed runs leave the new store
 		t.Errorf("kills and three whole runs left %v, want both", outcomes)
 	}
 }

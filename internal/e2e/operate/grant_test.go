@@ -25,7 +25,7 @@ type grantInfo struct {
 	Expires     time.Time  `json:"expires"`
 }
 
-// grantsOf lists a user's grants with the command line, beside the daemon.
+// grantsOf lists a user's grants with the command line, beside the server.
 func grantsOf(d *e2e.Program, user string) (list []grantInfo) {
 	d.T.Helper()
 	out, errOut, status := d.Signet("", "grant", "list", "--user", user, "--json")
@@ -35,7 +35,8 @@ func grantsOf(d *e2e.Program, user string) (list []grantInfo) {
 	return list
 }
 
-// wantEnded waits until neither refresh nor access token of a login are accepted.
+// wantEnded waits until neither the refresh handle nor the access token of a login is
+// accepted.
 func wantEnded(t *testing.T, d *e2e.Program, client *e2e.Client, tok e2e.Tokens) {
 	t.Helper()
 	if next, status := client.Refresh(t, tok.RefreshToken); status != 400 || next.Error != "invalid_grant" {
@@ -44,8 +45,8 @@ func wantEnded(t *testing.T, d *e2e.Program, client *e2e.Client, tok e2e.Tokens)
 	e2e.Eventually(t, func() bool { return e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken) == 401 })
 }
 
-// What an operator sees of grants and ends while the server runs: one, and all of a
-// user. Others are not touched.
+// An operator lists grants while the server runs, and ends one, then all of a user.
+// Other grants are not touched.
 func TestGrantsAreListedAndRevokedBesideAServer_Row32(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	if list := grantsOf(d, "demo_user"); len(list) != 0 {
@@ -55,7 +56,7 @@ func TestGrantsAreListedAndRevokedBesideAServer_Row32(t *testing.T) {
 	second, other := d.Login()
 	third, last := d.Login()
 	next, status := first.Refresh(t, tok.RefreshToken)
-	again, status2 := first.Refresh(t, tok.RefreshToken) // the answer was lost
+	again, status2 := first.Refresh(t, tok.RefreshToken) // as if the answer was lost
 	if status != 200 || status2 != 200 {
 		t.Fatalf("refresh: %d, %d", status, status2)
 	}
@@ -70,7 +71,7 @@ func TestGrantsAreListedAndRevokedBesideAServer_Row32(t *testing.T) {
 	if diff := cmp.Diff(want, g); diff != "" || time.Since(g.Since) > time.Minute || time.Since(*g.LastRefresh) > time.Minute || time.Until(g.Expires) < 29*24*time.Hour {
 		t.Errorf("the refreshed grant is %+v (-want +got):\n%s", g, diff)
 	}
-	e2e.Eventually(t, func() bool { // written behind the request
+	e2e.Eventually(t, func() bool { // written after the answer
 		list := grantsOf(d, "Demo_User")
 		return list[slices.IndexFunc(list, func(x grantInfo) bool { return x.ID == g.ID })].Replays == 1
 	})
@@ -109,9 +110,8 @@ func TestGrantsAreListedAndRevokedBesideAServer_Row32(t *testing.T) {
 	}
 }
 
-// A code that was redeemed but whose answer never arrived is a grant that can be
-// ended, too; and a command that comes while nobody serves is heeded by the next
-// server.
+// The grant of a redeemed code whose answer was lost can be ended, too, and the next
+// server obeys a command that was given while no server ran.
 func TestGrantRevokedWhileNoServerRuns_Row32(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()

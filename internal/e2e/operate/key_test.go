@@ -62,7 +62,7 @@ type headerCache struct {
 	mu   sync.Mutex
 	keys map[string]*ecdsa.PublicKey
 	till time.Time
-	seen map[string]string // by key ID, all that ever were
+	seen map[string]string // all keys ever seen, by key ID
 }
 
 func newHeaderCache(t *testing.T, issuer string) *headerCache {
@@ -122,9 +122,10 @@ func kidOf(rawToken string) string {
 	return h.Kid
 }
 
-// F12, INV9: under refreshes and MCP calls the operator rotates again and again. Nobody
-// who caches by the headers is ever shown a key that he cannot know. Then he withdraws
-// the signing key: its tokens are refused, the next refresh brings a good one.
+// Under refreshes and MCP calls the operator rotates keys again and again. A verifier
+// that caches by the headers never meets a key that it cannot know. Then the operator
+// withdraws the signing key: its tokens are refused, and the next refresh brings a
+// valid one.
 func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 	d := e2e.Start(t, []string{"SIGNET_KEY_ROTATION=4s"}, "--demo")
 	replica := e2e.Start(t, []string{"SIGNET_ISSUER=" + d.Issuer}, "--role", "mcp")
@@ -186,7 +187,7 @@ func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 	now := newHeaderCache(t, d.Issuer)
 	for kid := range signed { // their tokens live for minutes
 		if _, err := now.Key(t.Context(), kid); err != nil {
-			t.Errorf("%s has signed, and is published no more", kid)
+			t.Errorf("%s has signed, and is no longer published", kid)
 		}
 	}
 
@@ -207,7 +208,7 @@ func TestKeysRotateUnderLoad_F12_INV9(t *testing.T) {
 	}
 }
 
-// L03: two replicas on PostgreSQL follow a withdrawal within one poll.
+// Two replicas on PostgreSQL follow a withdrawal.
 func TestKeyCommandsWithReplicas(t *testing.T) {
 	shared := []string{"SIGNET_STORE=" + pgtest.URL(t), "SIGNET_SECRET=" + seal.NewSecret(), "SIGNET_KEY_ROTATION=4s"}
 	a := e2e.Start(t, shared, "--demo")

@@ -20,11 +20,12 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// visitor is a person who stops on the way, so that something is in flight.
+// visitor is a user that stops in the middle of a login, so that sealed forms are in
+// flight.
 type visitor struct {
 	*person.Person
 	t    *testing.T
-	page *person.Page // the last one
+	page *person.Page // last page
 }
 
 func newVisitor(t *testing.T) *visitor {
@@ -59,16 +60,16 @@ func (v *visitor) approve() (code string) {
 	return v.page.Left().Query().Get("code")
 }
 
-// inFlight is everything that was sealed at some moment and not used yet.
+// inFlight holds artefacts of every kind that were sealed and not yet used.
 type inFlight struct {
 	t       *testing.T
 	d       *e2e.Program
-	client  *e2e.Client // with a derived secret
+	client  *e2e.Client // client with a derived secret
 	handle  string
 	code    string
-	login   *visitor // on the login page
-	consent *visitor // on the consent page
-	session *visitor // signed in
+	login   *visitor // visitor on the login page
+	consent *visitor // visitor on the consent page
+	session *visitor // visitor that is signed in
 	access  string
 }
 
@@ -95,7 +96,7 @@ func (f *inFlight) redeem(code string) (e2e.Tokens, int) {
 
 func (f *inFlight) refresh() (e2e.Tokens, int) { return f.client.Refresh(f.t, f.handle) }
 
-// land uses all of it, which has to work.
+// land uses all artefacts, which must work.
 func (f *inFlight) land(when string) {
 	f.t.Helper()
 	if status := e2e.Call(f.t, f.d.Issuer+"/mcp", f.access); status != 200 {
@@ -120,7 +121,7 @@ func (f *inFlight) land(when string) {
 	}
 }
 
-// phase is how far the secret file says that a rotation has come.
+// phase is the phase of the rotation by the secret file.
 func phase(d *e2e.Program) seal.Phase {
 	d.T.Helper()
 	text, err := os.ReadFile(filepath.Join(d.Dir, "secret"))
@@ -149,8 +150,8 @@ func rotateSecret(d *e2e.Program, args ...string) string {
 	return out
 }
 
-// keepRefreshing refreshes until the returned function is called, and at least so many
-// times, and wants every answer to be good.
+// keepRefreshing refreshes until the returned function is called, but at least a number
+// of times, and checks that every answer is good.
 func keepRefreshing(t *testing.T, d *e2e.Program, workers int) (stop func(least int) (refreshes int)) {
 	t.Helper()
 	end := make(chan struct{})
@@ -191,9 +192,10 @@ func keepRefreshing(t *testing.T, d *e2e.Program, workers int) (stop func(least 
 	}
 }
 
-// P15: the root secret rotates beside a running server under load. No request fails, all
-// that is in flight lands, and nothing is shown. After the last step what the old root
-// sealed is refused, but registered clients and their secrets stay.
+// The root secret rotates beside a running server under load. No request fails, all
+// artefacts in flight are accepted, and no secret is shown. After the last step
+// artefacts sealed under the old root are refused, but registered clients and their
+// secrets stay.
 func TestSecretRotatesBesideAServer(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	configured := &e2e.Client{Issuer: d.Issuer, RedirectURI: e2e.RedirectURI, ID: "app", Secret: "a-secret-of-some-length"}
@@ -229,7 +231,7 @@ func TestSecretRotatesBesideAServer(t *testing.T) {
 		t.Error("a session of the old root after --finish needs no password")
 	}
 	if code := second.session.signIn().approve(); code == "" {
-		t.Error("the registered client cannot sign anybody in")
+		t.Error("the registered client gets no code")
 	} else if tok, status := second.redeem(code); status != 200 {
 		t.Errorf("the registered client of the old root: %d %+v", status, tok)
 	}
@@ -241,7 +243,7 @@ func TestSecretRotatesBesideAServer(t *testing.T) {
 	if _, errOut, status := d.Signet("", "secret", "rotate", "--finish"); status != 1 || !strings.Contains(errOut, "there is no rotation to finish") {
 		t.Errorf("--finish twice: %d %s", status, errOut)
 	}
-	// Once more, from a list that has a root for clients.
+	// Rotate again, from a list that has a root for clients.
 	third := fly(t, d)
 	rotateSecret(d)
 	third.land("after a second rotation")
@@ -249,15 +251,15 @@ func TestSecretRotatesBesideAServer(t *testing.T) {
 		t.Errorf("%d %+v", status, tok)
 	}
 	d.Stop()
-	rotateSecret(d, "--finish", "--now") // nobody serves
+	rotateSecret(d, "--finish", "--now") // no server runs
 	d.Start()
 	if tok, status := first.refresh(); status != 400 || tok.Error != "invalid_grant" {
 		t.Errorf("a handle of the second root: %d %+v", status, tok)
 	}
 }
 
-// rotateAndKill runs the command and kills it as soon as it has said lines, or after a
-// while.
+// rotateAndKill runs the command and kills it when it has written that many lines, or
+// after a while.
 func rotateAndKill(d *e2e.Program, lines int, after time.Duration) {
 	d.T.Helper()
 	cmd := exec.Command(e2e.Binary(d.T), "secret", "rotate")
@@ -279,8 +281,8 @@ func rotateAndKill(d *e2e.Program, lines int, after time.Duration) {
 	cmd.Wait()
 }
 
-// L02, P15: killed at any moment, beside a server or without one, a rotation leaves what
-// starts and opens everything; the next call completes it.
+// Killed at any moment, beside a server or without one, a rotation leaves a state with
+// which a server starts and opens all artefacts. The next call completes it.
 func TestKilledRotationOfTheSecretCanBeCompleted_L02(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()
@@ -327,8 +329,8 @@ func TestKilledRotationOfTheSecretCanBeCompleted_L02(t *testing.T) {
 	}
 }
 
-// P15: two replicas on PostgreSQL, where the secret is deployed: rolling restarts, with
-// replicas of two lists side by side. The command refuses while one of them is behind.
+// Two replicas on PostgreSQL, to which the secret is deployed: rolling restarts, with
+// replicas of two lists side by side. The command refuses while one replica is behind.
 func TestSecretRotatesWithReplicas(t *testing.T) {
 	old, next := seal.NewSecret(), seal.NewSecret()
 	storeURL := "SIGNET_STORE=" + pgtest.URL(t)
@@ -403,7 +405,7 @@ func TestSecretRotatesWithReplicas(t *testing.T) {
 	}
 }
 
-// A secret file that was changed by hand into something of no use is not used.
+// A secret file that was made useless by hand is not taken up.
 func TestSecretFileChangedByHandIsNotTakenUp_L03(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	client, tok := d.Login()

@@ -19,8 +19,8 @@ import (
 	"signet/internal/e2e"
 )
 
-// A person signs in and approves: the login page, a mistyped password, the consent
-// page and the way back all work in a real browser, under our Content-Security-Policy.
+// A user signs in and approves: the login page, a mistyped password, the consent page
+// and the redirect work in a real browser, under the server's Content-Security-Policy.
 func TestLoginAndConsentInChromium(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
@@ -106,8 +106,8 @@ func TestForeignSiteCannotFrameOrPost_C01_C02(t *testing.T) {
 	}))
 	defer foreign.Close()
 	b := e2e.NewBrowser(t)
-	// Another port of the same host: in the same process, so that its frames can be seen
-	// from here, and as foreign to us as any other site.
+	// Another port of the same host is as foreign as any other site, but its pages are
+	// in the same process of the browser, so that the test sees their frames.
 	b.Do(chromedp.Navigate(strings.Replace(foreign.URL, "127.0.0.1", "localhost", 1)), chromedp.WaitReady(chromedp.CSS(`#f`)))
 	tree, err := chromedp.Call(b.Ctx, page.GetFrameTree, cdp.Empty{})
 	if err != nil {
@@ -125,7 +125,7 @@ func TestForeignSiteCannotFrameOrPost_C01_C02(t *testing.T) {
 	}
 }
 
-// The pages have pictures in the README; -update takes them anew.
+// The README shows pictures of the pages; -update takes new ones.
 func TestScreenshots(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
@@ -142,7 +142,7 @@ func TestScreenshots(t *testing.T) {
 	pictures["docs/account.png"] = b.Screenshot()
 	for file, png := range pictures {
 		if !bytes.HasPrefix(png, []byte("\x89PNG")) {
-			t.Errorf("%s would be no picture", file)
+			t.Errorf("the picture %s would be empty", file)
 		}
 		if _, err := os.Stat(file); err != nil && !*e2e.Update {
 			t.Error(err)

@@ -15,20 +15,20 @@ import (
 	"signet/internal/test/npm"
 )
 
-// tab presses the tabulator and demands what gets the focus, visibly.
+// tab presses the Tab key and checks which element gets the focus, visibly.
 func tab(b *e2e.Browser, want string) {
 	b.T.Helper()
 	b.Type("\t")
 	if got := b.Focused(); got != want {
-		b.T.Errorf("the tabulator leads to %s, want %s", got, want)
+		b.T.Errorf("Tab moves the focus to %s, want %s", got, want)
 	}
 	if !e2e.Eval[bool](b, `getComputedStyle(document.activeElement).outlineStyle === "solid" && parseFloat(getComputedStyle(document.activeElement).outlineWidth) >= 2`) {
-		b.T.Errorf("that %s has the focus cannot be seen", want)
+		b.T.Errorf("the focus on %s is not visible", want)
 	}
 }
 
-// withAnn is a server with a user in the file, ann, who has connected two
-// applications.
+// withAnn starts a server with a user in the file, ann, and two applications that she
+// connected.
 func withAnn(t *testing.T, settings ...string) (*e2e.Program, *e2e.Client) {
 	t.Helper()
 	d := e2e.Start(t, settings)
@@ -36,7 +36,7 @@ func withAnn(t *testing.T, settings ...string) (*e2e.Program, *e2e.Client) {
 	client := e2e.Register(t, d.Issuer, e2e.RedirectURI)
 	back := e2e.SignIn(t, client.AuthorizationURL("s"), "ann", e2e.AnnsPassword)
 	tok := client.Exchange(t, back.Query().Get("code"))
-	for range 2 { // used, and once repeated
+	for range 2 { // used, and repeated once
 		client.Refresh(t, tok.RefreshToken)
 	}
 	second := e2e.Register(t, d.Issuer, "https://app.example/callback")
@@ -45,7 +45,7 @@ func withAnn(t *testing.T, settings ...string) (*e2e.Program, *e2e.Client) {
 	return d, client
 }
 
-// visits brings the browser to every page there is, one after the other.
+// visits opens every page in the browser, one after the other.
 func visits(t *testing.T, visit func(name string, b *e2e.Browser)) {
 	d, client := withAnn(t)
 	begin := client.AuthorizationURL("s")
@@ -91,8 +91,8 @@ type violation struct {
 	Nodes            []struct{ HTML, FailureSummary string }
 }
 
-// axe is Deque's checker of accessibility. It comes by the debugger, past the
-// policy that forbids scripts.
+// axe returns the source of Deque's checker of accessibility. The debugger injects it,
+// since the policy of the pages forbids scripts.
 func axe(t *testing.T) string {
 	t.Helper()
 	npm.Node(t) // skips where packages of npm are missing
@@ -123,14 +123,14 @@ func TestPagesAreAccessible(t *testing.T) {
 					t.Errorf("%s: the page is %d px wide", where, wide)
 				}
 				if n := e2e.Eval[int](b, `document.scripts.length + document.querySelectorAll("[style]").length`); n != 0 {
-					t.Errorf("%s: %d scripts and styles that the policy forbids", where, n)
+					t.Errorf("%s: the policy blocked %d scripts and styles", where, n)
 				}
 			}
 		}
 	})
 }
 
-// The checker runs on our pages at all, and would notice a fault.
+// The checker runs on the server's pages, and finds a fault that is there.
 func TestAxeFindsFaults(t *testing.T) {
 	source := axe(t)
 	d := e2e.Start(t, nil, "--demo")
@@ -146,15 +146,15 @@ func TestAxeFindsFaults(t *testing.T) {
 	}
 }
 
-// A person without a mouse signs in and approves. The order of the focus is that of
-// the page, and it can be seen.
+// A user without a mouse signs in and approves. The focus follows the order of the
+// page, and it is visible.
 func TestKeyboardIsEnough(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
 	b := e2e.NewBrowser(t)
 	b.Open(client.AuthorizationURL("s"))
-	e2e.Eventually(t, func() bool { return b.Focused() == "username" }) // autofocus comes a moment after
+	e2e.Eventually(t, func() bool { return b.Focused() == "username" }) // autofocus takes a moment
 	b.Type("demo_user")
 	tab(b, "password")
 	b.Type("wrong\r")
@@ -168,7 +168,7 @@ func TestKeyboardIsEnough(t *testing.T) {
 	b.Type("\r")
 	b.Wait("Allow access?")
 	if got := b.Focused(); got != "body" {
-		t.Errorf("on the consent page the focus is on %s: Enter would decide unread", got)
+		t.Errorf("on the consent page the focus is on %s: Enter would decide at once", got)
 	}
 	tab(b, "a")
 	tab(b, "decision=deny")
@@ -189,8 +189,8 @@ func TestKeyboardIsEnough(t *testing.T) {
 	b.Wait("Signed out")
 }
 
-// What a client's person meets who changes their mind, waits too long, takes another
-// browser or goes back.
+// Pages for users that change their mind, wait too long, take another browser or go
+// back.
 func TestDetoursInChromium(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, arrived := e2e.Callback(t)
@@ -208,7 +208,7 @@ func TestDetoursInChromium(t *testing.T) {
 		b.T = t
 		code := b.Open(begin).Password("demo_password").Approve().Sent(arrived).Get("code")
 		e2e.Eval[bool](b, `history.back(), true`)
-		b.Wait("Already answered") // the page is not kept: it is asked for again
+		b.Wait("Already answered") // the page is not cached: the browser loads it again
 		client.Exchange(t, code)
 	})
 	t.Run("two tabs", func(t *testing.T) {
@@ -257,14 +257,14 @@ func TestDetoursInChromium(t *testing.T) {
 	})
 }
 
-// A login page that was left open is told so, and what to do.
+// A login from an expired page gets a page that says so, and what to do.
 func TestExpiredLoginPageSaysWhatToDo(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, _ := e2e.Callback(t)
 	client := e2e.Register(t, d.Issuer, redirectURI)
 	b := e2e.NewBrowser(t)
 	b.Open(client.AuthorizationURL("s"))
-	// Another store has other transactions: what the page brings is of the past.
+	// Another store does not know the login in progress.
 	d.Stop()
 	for _, name := range []string{"signet.db", "signet.db-wal", "signet.db-shm", "mirror"} {
 		if err := os.Remove(filepath.Join(d.Dir, name)); err != nil && !os.IsNotExist(err) {
@@ -283,7 +283,7 @@ func TestExpiredLoginPageSaysWhatToDo(t *testing.T) {
 }
 
 // The operator's words, logo, colour and languages are on the pages, and the policy
-// lets the logo through.
+// allows the logo.
 func TestPagesHaveTheOperatorsLook(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{

@@ -14,9 +14,9 @@ import (
 	"signet/internal/test/process"
 )
 
-// webClient is what an MCP client in a browser does, such as the Inspector's page on
-// its own loopback port: every step is a request across origins, so each one that the
-// browser does not let through is a step that says so.
+// webClient does the requests of an MCP client in a browser, such as the Inspector's
+// page on its own loopback port. Every step is a request across origins, and reports
+// when the browser blocks it.
 const webClient = `(async (mcp, token) => {
 	const did = {};
 	const step = async (name, f) => { try { did[name] = await f() } catch (e) { did[name] = 'refused: ' + e } };
@@ -57,8 +57,8 @@ const webClient = `(async (mcp, token) => {
 	return JSON.stringify(did);
 })`
 
-// A client that is a page on another loopback port connects to a loopback issuer, in a
-// real browser; a page of another origin calls no tool.
+// In a real browser, a page on another loopback port connects to a loopback issuer as a
+// client; a page of another origin cannot call a tool.
 func TestClientInABrowserConnects(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	_, tok := d.Login()

@@ -1,9 +1,9 @@
-// Package authtest runs a whole authorization server in a test: real store, real
-// keys, real signatures, with known users and clients, and a scripted browser
-// that goes through its pages. Requests do not leave the process, so it may be
-// used inside testing/synctest.
+// Package authtest runs a whole authorization server in a test: real store, real keys,
+// real signatures, with known users and clients, and a scripted browser that goes
+// through its pages. Requests do not leave the process, so the package works inside
+// testing/synctest.
 //
-// What holds for every answer is checked on every answer (see [Server.Do]).
+// Rules for every answer are checked on every answer (see [Server.Do]).
 package authtest
 
 import (
@@ -32,14 +32,14 @@ import (
 	"signet/users"
 )
 
-// Where the server lives, and what it protects.
+// The issuer and the resources.
 const (
 	Issuer    = "https://as.test"
 	ResourceA = "https://mcp.test/a"
 	ResourceB = "https://mcp.test/b"
 )
 
-// Config is what a test may change of the server. New fills in the zero fields.
+// Config are the settings that a test may change. New fills in the zero fields.
 type Config struct {
 	Issuer        string
 	Resources     []string
@@ -59,7 +59,7 @@ type Config struct {
 	Database string // URL of an empty PostgreSQL database; empty: a SQLite file
 }
 
-// Client is a client that the server knows.
+// Client is a known client of the server.
 type Client struct {
 	ID, Secret, RedirectURI string
 }
@@ -132,7 +132,7 @@ func (s *Server) storeOptions() store.Options {
 	return store.Options{Path: filepath.Join(s.dir, "signet.db"), Mirror: filepath.Join(s.dir, "mirror"), Serve: true}
 }
 
-// open makes the parts on top of what is in the directory.
+// open makes the parts of the server from the files in the directory.
 func (s *Server) open(t testing.TB) {
 	t.Helper()
 	ctx, log, c := context.WithoutCancel(t.Context()), slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug})), s.Config
@@ -185,7 +185,7 @@ func (s *Server) close(t testing.TB) {
 	}
 }
 
-// Restart ends the process, so to speak, and starts another on the same files.
+// Restart closes the server and starts another one on the same files.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.close(t)
@@ -198,7 +198,7 @@ func (s *Server) StopStore(t testing.TB) {
 	s.close(t)
 }
 
-// Drain has the server say that it is about to stop.
+// Drain makes the server announce that it is about to stop.
 func (s *Server) Drain() { s.draining = true }
 
 // Register registers a public client with the redirect URIs.
@@ -273,8 +273,8 @@ func (l *Log) Audit(t testing.TB, event string) []map[string]any {
 	return records
 }
 
-// Users are resource owners in memory. Alice may do all but admin, Bob has the
-// defaults only.
+// Users are resource owners in memory. Alice has all scopes except admin, Bob has only
+// the defaults.
 type Users struct {
 	mu     sync.Mutex
 	byName map[string]*Account
@@ -303,8 +303,8 @@ func (u *Users) Change(name string, f func(*Account) bool) {
 	}
 }
 
-// Check implements handlers.Users. The names "busy" and "broken" find a source
-// that is overloaded or fails.
+// Check implements handlers.Users. For the names "busy" and "broken" the source is
+// overloaded or fails.
 func (u *Users) Check(_ context.Context, name, password string) (users.User, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -333,7 +333,7 @@ func (u *Users) Lookup(_ context.Context, subject string) (users.User, error) {
 }
 
 // Replica starts another server with the same secret, users and clients, on the same
-// database, which it reaches at another URL if one is given.
+// database. A URL, if given, is used in place of the database's own.
 func (s *Server) Replica(t testing.TB, database string) *Server {
 	t.Helper()
 	r := *s

@@ -60,9 +60,9 @@ func (r *Response) Sent() url.Values {
 	return u.Query()
 }
 
-// Do sends a request and checks what every answer must be: no failure but 503, no
-// redirect that sends the body along, no-store unless it is public, JSON or HTML
-// with the headers that each must have, and no secret in the log.
+// Do sends a request and checks rules for every answer: no failure except 503, no
+// redirect that repeats the body, no-store unless the answer is public, JSON or HTML
+// with their headers, and no secret in the log.
 func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -79,7 +79,7 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 	h := res.Header
 	switch {
 	case res.StatusCode >= 500 && res.StatusCode != http.StatusServiceUnavailable:
-		fail("a failure: " + res.Body)
+		fail("a server error: " + res.Body)
 	case res.StatusCode == http.StatusServiceUnavailable && h.Get("Retry-After") == "" && r.URL.Path != "/readyz":
 		fail("no Retry-After")
 	case res.StatusCode == 307 || res.StatusCode == 308 || res.StatusCode == 301 || res.StatusCode == 302:
@@ -107,7 +107,7 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 	return res
 }
 
-// remember forbids the log to know what was handed out.
+// remember forbids the log to contain the secrets of an answer.
 func (s *Server) remember(r *Response) {
 	s.Log.Forbid(r.Sent().Get("code"))
 	var v map[string]any
@@ -135,8 +135,8 @@ func (s *Server) Post(t testing.TB, path, contentType, body string) *Response {
 	return s.Do(t, r)
 }
 
-// PostForm posts a form as client c, authenticated as it should be. A client
-// without id posts the form as it is.
+// PostForm posts a form as client c, with its authentication method. A client without
+// id posts the form unchanged.
 func (s *Server) PostForm(t testing.TB, path string, c Client, form url.Values) *Response {
 	t.Helper()
 	form = maps.Clone(form)
@@ -166,7 +166,7 @@ func Set(pairs ...string) Edit {
 // Add adds one more value to a parameter.
 func Add(name, value string) Edit { return func(v url.Values) { v.Add(name, value) } }
 
-// Del leaves a parameter out.
+// Del removes a parameter.
 func Del(name string) Edit { return func(v url.Values) { v.Del(name) } }
 
 // AuthorizeURL is a good authorization request of client c, edited.
@@ -198,7 +198,7 @@ func edited(v url.Values, edits []Edit) url.Values {
 	return v
 }
 
-// Code runs a flow with a new browser up to the code. The edits are of the
+// Code runs a flow with a new browser up to the code. The edits apply to the
 // authorization request.
 func (s *Server) Code(t testing.TB, user string, c Client, edits ...Edit) string {
 	t.Helper()
@@ -243,7 +243,7 @@ func (r *Response) Tokens(t testing.TB) Tokens {
 	return v
 }
 
-// Introspect asks about a token, as client c.
+// Introspect introspects a token, as client c.
 func (s *Server) Introspect(t testing.TB, c Client, token string) *Response {
 	t.Helper()
 	return s.PostForm(t, "/introspect", c, url.Values{"token": {token}})
@@ -255,8 +255,8 @@ func (s *Server) Revoke(t testing.TB, c Client, token string) *Response {
 	return s.PostForm(t, "/revoke", c, url.Values{"token": {token}})
 }
 
-// Browser is a person's browser, of which no request leaves the process. It never
-// leaves the issuer: a redirect to elsewhere is what its methods return.
+// Browser is a user's browser, whose requests do not leave the process. It follows no
+// redirect to another origin: its methods return that redirect.
 type Browser struct {
 	*person.Person
 	s *Server
@@ -269,7 +269,7 @@ func (s *Server) NewBrowser() *Browser {
 	return b
 }
 
-// way sends a browser's requests to the server.
+// way is a transport that passes a browser's requests to the server.
 type way struct {
 	t testing.TB
 	s *Server
@@ -296,7 +296,7 @@ func (w way) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &answer, nil
 }
 
-// do has the person do something, by requests of the test t.
+// do runs an action of the user in the name of the test t.
 func (b *Browser) do(t testing.TB, what func() (*person.Page, error)) *Response {
 	t.Helper()
 	b.Way = way{t, b.s}
@@ -332,7 +332,7 @@ func (b *Browser) absolute(t testing.TB, target string) string {
 	return u.String()
 }
 
-// Form returns where the form on a page goes, and its hidden fields.
+// Form returns the action of the form on a page, and its hidden fields.
 func (r *Response) Form(t testing.TB) (action string, fields url.Values) {
 	t.Helper()
 	action, fields = r.Page.Form()
@@ -349,8 +349,8 @@ func (b *Browser) Submit(t testing.TB, page *Response, edits ...Edit) *Response 
 	return b.Post(t, action, edited(fields, edits))
 }
 
-// SignIn begins an authorization and signs in if asked to. It returns what comes
-// then: the consent page, or the redirect to the client.
+// SignIn begins an authorization and signs in if asked to. It returns the next page:
+// the consent page, or the redirect to the client.
 func (b *Browser) SignIn(t testing.TB, user string, c Client, edits ...Edit) *Response {
 	t.Helper()
 	b.Name, b.Password = user, "correct horse "+user
@@ -371,7 +371,7 @@ func (b *Browser) Code(t testing.TB, user string, c Client, edits ...Edit) strin
 	return code
 }
 
-// Failing is Do for a request that may end in a failure of the server.
+// Failing is Do for a request that may end in a server error.
 func (s *Server) Failing(t testing.TB, r *http.Request) *Response {
 	t.Helper()
 	w := httptest.NewRecorder()

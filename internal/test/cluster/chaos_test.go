@@ -24,7 +24,7 @@ import (
 	"signet/internal/test/journal"
 )
 
-// duration is how long the mixed load goes on: SIGNET_TEST_CHAOS, or d.
+// duration is how long the mixed load lasts: SIGNET_TEST_CHAOS, or d.
 func duration(t *testing.T, d time.Duration) time.Duration {
 	t.Helper()
 	text := os.Getenv("SIGNET_TEST_CHAOS")
@@ -64,8 +64,8 @@ type chaos struct {
 }
 
 // Clients register, sign users in, refresh, call tools and revoke, through nginx and
-// past it, while replicas are killed, paused and restarted, the database goes away,
-// and keys rotate. Every promise is then looked at. `make chaos` does the same for ten
+// directly, while replicas are killed, paused and restarted, the database stops, and
+// keys rotate. Then all invariants are checked. `make chaos` does the same for ten
 // minutes.
 func TestMixedLoadBreaksNoPromise(t *testing.T) {
 	t.Parallel()
@@ -82,8 +82,8 @@ func TestMixedLoadBreaksNoPromise(t *testing.T) {
 	chaos{name: "window of a minute", window: time.Minute, duration: d, outage: outage, workers: 16}.play(t)
 }
 
-// With a window of twelve seconds, a handle that is presented again after it has to
-// end the grant.
+// With a window of twelve seconds, a handle that is presented again after the window
+// must end the grant.
 func TestMixedLoadWithAShortWindow(t *testing.T) {
 	t.Parallel()
 	short := func(int) time.Duration { return time.Second }
@@ -117,7 +117,7 @@ func (c chaos) prepare(t *testing.T) (*run, *nemesis) {
 	return r, &nemesis{run: r, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), proxies: proxies, outage: c.outage}
 }
 
-// load lets workers and nemesis loose, and stops early when something is broken.
+// load runs the workers and the nemesis, and stops early when an invariant is broken.
 func (c chaos) load(r *run, n *nemesis) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.duration)
 	defer cancel()
@@ -137,7 +137,8 @@ func (c chaos) load(r *run, n *nemesis) {
 	all.Wait()
 }
 
-// haunt presents what is left of ended grants, again and again, at any auth replica.
+// haunt presents the artefacts of ended grants, again and again, at random auth
+// replicas.
 func haunt(ctx context.Context, r *run, random *rand.Rand) {
 	for ; ctx.Err() == nil; sleep(ctx, 150*time.Millisecond) {
 		list := r.families()
@@ -150,7 +151,7 @@ func haunt(ctx context.Context, r *run, random *rand.Rand) {
 	}
 }
 
-// settle looks at everything once more when the cluster is whole again.
+// settle checks everything once more when all replicas run again.
 func settle(t *testing.T, r *run) {
 	t.Helper()
 	for _, replica := range r.c.Replicas() {
@@ -173,7 +174,8 @@ func settle(t *testing.T, r *run) {
 	r.epoch()
 	r.logs()
 	r.connections()
-	// The database may have gone just after a revocation, so its time begins now.
+	// The database may have stopped just after a revocation, so the time for the feed
+	// begins now.
 	time.Sleep(feedTime)
 	for _, f := range list {
 		if f.ended != "" && time.Now().Before(f.expires.Add(50*time.Second)) {
@@ -205,7 +207,7 @@ func (r *run) oneLine(f *family, auth *cluster.Replica) {
 	f.tried = max(f.tried, spent)
 	a, tok := r.ask(f, journal.Request{Op: journal.Refresh, Artefact: handle}, auth.URL, refreshForm(f.client, handle))
 	if a.status != 200 {
-		r.breach("INV7: the last handle of a grant that lives, at the end: %s", a.label())
+		r.breach("INV7: the last handle of a live grant, at the end: %s", a.label())
 		return
 	}
 	if err := r.take(f, spent, tok); err != nil {
@@ -224,7 +226,7 @@ func (r *run) oneLine(f *family, auth *cluster.Replica) {
 	}
 }
 
-// rows compares the grants in the store with what their clients know.
+// rows compares the grants in the store with the knowledge of their clients.
 func (r *run) rows(list []*family) {
 	db, err := sql.Open("pgx", r.c.Postgres.URL)
 	if err != nil {
@@ -256,7 +258,7 @@ func (r *run) rows(list []*family) {
 		case !found:
 			r.breach("INV23: no row of grant %s", f.name)
 		case g.gen < f.gen || g.gen > max(f.gen, f.tried+1):
-			r.breach("INV23: grant %s has generation %d, its client was given %d and presented %d", f.name, g.gen, f.gen, f.tried)
+			r.breach("INV23: grant %s has generation %d, its client got %d and presented %d", f.name, g.gen, f.gen, f.tried)
 		case f.ended != "" && g.revoked == 0:
 			r.breach("INV4: grant %s is not revoked in the store, although %s", f.name, f.ended)
 		}
@@ -265,7 +267,7 @@ func (r *run) rows(list []*family) {
 
 var words = regexp.MustCompile(`[A-Za-z0-9_.-]{20,}`)
 
-// logs looks for secrets in everything that the replicas wrote.
+// logs looks for secrets in the output of the replicas.
 func (r *run) logs() {
 	for _, replica := range r.c.Replicas() {
 		file, err := os.Open(replica.Log)
@@ -287,7 +289,7 @@ func (r *run) logs() {
 	}
 }
 
-// connections looks whether descriptors and database connections have come down.
+// connections checks that file descriptors and database connections were closed.
 func (r *run) connections() {
 	db, err := sql.Open("pgx", r.c.Postgres.URL)
 	if err != nil {
@@ -312,7 +314,7 @@ func (r *run) connections() {
 	}
 }
 
-// report prints the result, and fails the test where something is broken.
+// report prints the result, and fails the test if an invariant is broken.
 func (c chaos) report(t *testing.T, r *run, n *nemesis) {
 	t.Helper()
 	broken := r.verdict()
@@ -336,11 +338,11 @@ func (c chaos) report(t *testing.T, r *run, n *nemesis) {
 	if len(broken) > 0 {
 		t.Errorf("broken:\n%s\n%s", strings.Join(broken[:min(len(broken), 20)], "\n"), strings.Join(n.log, "\n"))
 	}
-	if r.outside > c.workers+sums.Requests/200 { // one moment may cost every worker a request
-		t.Errorf("%d requests failed for no reason", r.outside)
+	if r.outside > c.workers+sums.Requests/200 { // every worker may lose a request at one moment
+		t.Errorf("%d requests failed while nothing was disturbed", r.outside)
 	}
 	if sums.Refreshes < 100 || sums.Revocations < 3 {
-		t.Error("that is hardly any load: the run shows nothing")
+		t.Error("there was hardly any load, so the run shows nothing")
 	}
 }
 

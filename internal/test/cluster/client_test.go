@@ -16,7 +16,7 @@ import (
 	"signet/internal/test/person"
 )
 
-// reply is an answer that was read to its end. Status 0: there is none.
+// reply is an answer that was read to its end; status 0 means no answer.
 type reply struct {
 	status int
 	header http.Header
@@ -34,7 +34,7 @@ func (r reply) error() string {
 	return v.Error
 }
 
-// label names the answer for people.
+// label names the answer for messages.
 func (r reply) label() string {
 	if r.status == 0 {
 		return "no answer"
@@ -46,8 +46,8 @@ func (r reply) label() string {
 // did not.
 func (r reply) ours() bool { return r.status != 0 && r.status != 502 && r.status != 504 }
 
-// timeout is longer than anything here takes, so that no request of which its client
-// knows nothing any more arrives later.
+// timeout is longer than any request takes, so that no request arrives after its client
+// has given it up.
 const timeout = 40 * time.Second
 
 // newHTTP returns a client that follows no redirect.
@@ -67,7 +67,7 @@ func do(c *http.Client, r *http.Request) reply {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return reply{} // half an answer is none
+		return reply{} // half an answer counts as none
 	}
 	return reply{resp.StatusCode, resp.Header, string(body)}
 }
@@ -124,11 +124,11 @@ func register(c *http.Client, base string) (registered, reply) {
 
 func demoPerson() *person.Person { return person.New(cluster.User, cluster.Password) }
 
-// code is what an authorization brings: the code, and what else redeems it.
+// code is the result of an authorization: the code and its verifier.
 type code struct{ code, verifier string }
 
-// authorize goes through the pages, as far as they go. It returns the code, or without
-// one the answer that was the last.
+// authorize goes through the pages. It returns the code, or the last answer if there is
+// no code.
 func authorize(p *person.Person, c *http.Client, base string, client registered, scope string) (code, reply) {
 	verifier := rand.Text() + rand.Text()
 	hash := sha256.Sum256([]byte(verifier))

@@ -2,7 +2,7 @@
 // of the real program, each a process of its own, on a real PostgreSQL. Replicas and
 // database can be stopped, killed, paused and started again.
 //
-// `make cluster` runs it for people, and the tests of this package break it.
+// `make cluster` runs it to be broken by hand, and the tests of this package break it.
 package cluster
 
 import (
@@ -24,7 +24,7 @@ import (
 	"signet/server"
 )
 
-// The user that every replica knows.
+// The user that exists at every replica.
 const (
 	User     = server.DemoUser
 	Password = server.DemoPassword
@@ -33,30 +33,30 @@ const (
 // Rotation is the period of the signing keys unless Options.Env says otherwise.
 const Rotation = 20 * time.Second
 
-// Options say what to run. The zero value is two replicas of role auth and three of
-// role mcp, built from this source.
+// Options are the settings of a cluster. The zero value is two replicas of role auth
+// and three of role mcp, built from this source.
 type Options struct {
-	Auth, MCP int    // replicas of each role; 2 and 3
-	Port      int    // of nginx on loopback; any
-	Program   string // path of the program; empty: it is built
+	Auth, MCP int    // replicas of each role; 0 means 2 and 3
+	Port      int    // port of nginx on loopback; 0 means any
+	Program   string // path of the program; built if empty
 
-	Users map[string]string // besides the demo's: passwords by name
+	Users map[string]string // passwords by name, of users besides the demo's
 
-	Env []string // more settings, of every replica
+	Env []string // more settings of every replica
 
-	// Store, if not nil, returns the URL at which a replica finds the database. It is
-	// for whoever stands between them.
+	// Store, if not nil, returns the URL at which a replica finds the database, such as
+	// that of a proxy.
 	Store func(replica, url string) string
 
 	// EnvOf, if not nil, returns more settings of one replica.
 	EnvOf func(replica string) []string
 }
 
-// Cluster is a running one. End it with Close.
+// Cluster is a running cluster. Close ends it.
 type Cluster struct {
-	URL    string // of nginx: the issuer, and everybody's way in
+	URL    string // URL of nginx, which is the issuer
 	Secret string // root secret of the replicas
-	Dir    string // holds all files, also the logs
+	Dir    string // directory of all files, including logs
 	Auth   []*Replica
 	MCP    []*Replica
 
@@ -66,19 +66,19 @@ type Cluster struct {
 	nginx *process.Process
 }
 
-// Missing says which of the programs around ours is not on this machine, or nil.
+// Missing returns an error that names a missing program, such as nginx, or nil.
 func Missing() error {
 	_, err := pgtest.Bin()
 	_, err2 := nginxProgram()
 	return errors.Join(err, err2)
 }
 
-// drain is longer than nginx leaves out a replica that refused connections: two
-// seconds, which it counts as up to three. With less it would, in a rolling restart,
-// leave out the one that is back while the next one goes.
+// drain is longer than nginx avoids a replica that refused connections: two seconds,
+// which it counts as up to three. With less, nginx would avoid a restarted replica
+// while the next one stops in a rolling restart.
 const drain = 3500 * time.Millisecond
 
-// Start starts everything and waits until all of it answers.
+// Start starts all processes and waits until they answer.
 func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err := Missing(); err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	return c, c.begin(ctx)
 }
 
-// begin starts everything in the order in which one asks the other.
+// begin starts the processes in the order of their dependencies.
 func (c *Cluster) begin(ctx context.Context) (err error) {
 	if c.Auth, err = c.newReplicas("auth", c.o.Auth); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (c *Cluster) begin(ctx context.Context) (err error) {
 	if err := startAll(ctx, c.Auth); err != nil {
 		return err
 	}
-	if err := c.startNginx(ctx); err != nil { // which remembers who refuses connections
+	if err := c.startNginx(ctx); err != nil { // nginx remembers replicas that refuse connections, so it starts last
 		return err
 	}
 	if err := startAll(ctx, c.MCP); err != nil {
@@ -173,12 +173,12 @@ func startAll(ctx context.Context, list []*Replica) (err error) {
 	return err
 }
 
-// Replicas are all of them, those of role auth first.
+// Replicas returns all replicas, those of role auth first.
 func (c *Cluster) Replicas() []*Replica {
 	return append(c.Auth[:len(c.Auth):len(c.Auth)], c.MCP...)
 }
 
-// Replica returns the one of that name, such as auth-1, or nil.
+// Replica returns the replica with that name, such as auth-1, or nil.
 func (c *Cluster) Replica(name string) *Replica {
 	for _, r := range c.Replicas() {
 		if r.Name == name {
@@ -188,10 +188,10 @@ func (c *Cluster) Replica(name string) *Replica {
 	return nil
 }
 
-// UsersFile is the users file that the auth replicas share.
+// UsersFile is the path of the users file that the auth replicas share.
 func (c *Cluster) UsersFile() string { return filepath.Join(c.Dir, "users") }
 
-// NginxLog is the path of what nginx says went wrong.
+// NginxLog is the path of the error log of nginx.
 func (c *Cluster) NginxLog() string { return filepath.Join(c.Dir, "nginx.log") }
 
 func (c *Cluster) newReplica(role string, n int) (*Replica, error) {
@@ -228,8 +228,7 @@ func (c *Cluster) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Close ends all processes, without waiting for what they do, and removes all files.
-// Closing twice is fine.
+// Close kills all processes and removes all files. Closing twice is fine.
 func (c *Cluster) Close() error {
 	var errs []error
 	for _, r := range c.Replicas() {
@@ -250,7 +249,7 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs...)
 }
 
-// Tail returns the last lines that a replica, or nginx, wrote.
+// Tail returns the last lines of a log.
 func Tail(log string, lines int) string {
 	b, err := os.ReadFile(log)
 	if err != nil {
@@ -260,7 +259,7 @@ func Tail(log string, lines int) string {
 	return strings.Join(list[max(0, len(list)-lines):], "\n")
 }
 
-// appendTo opens a log so that a process that was started again goes on in it.
+// appendTo opens a log for appending, since a process may be started again.
 func appendTo(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }

@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// start runs a cluster until the end of the test. Where nginx or PostgreSQL is
-// missing the test is skipped, or fails if SIGNET_TEST_ALL is set.
+// start runs a cluster until the end of the test. If nginx or PostgreSQL is missing,
+// the test is skipped, or fails if SIGNET_TEST_ALL is set.
 func start(t *testing.T, o cluster.Options) *cluster.Cluster {
 	t.Helper()
 	if err := cluster.Missing(); err != nil {
@@ -72,8 +72,7 @@ func start(t *testing.T, o cluster.Options) *cluster.Cluster {
 	return c
 }
 
-// After Close no process and no file is left, also of replicas that were killed or
-// paused.
+// Close leaves no process and no file, also of killed or paused replicas.
 func TestCloseLeavesNothing(t *testing.T) {
 	c := start(t, cluster.Options{Auth: 1, MCP: 2})
 	if resp, err := http.Get(c.URL + "/mcp"); err != nil || resp.StatusCode != http.StatusUnauthorized {

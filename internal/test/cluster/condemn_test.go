@@ -22,17 +22,17 @@ import (
 	"signet/keys"
 )
 
-// The tests in this file show that the mixed load would find what it looks for: in
-// clusters that are set up wrongly, and in what was changed behind their back. What
-// the journal finds is shown where the journal is.
+// The tests in this file show that the mixed load finds violations: in misconfigured
+// clusters, and in data that was changed behind their back. The package journal has
+// such tests of its own.
 
-// wants wants every one of these invariants to be named, and forgets what was.
+// wants checks that all these invariants were found broken, and clears the list.
 func (r *run) wants(t *testing.T, invariants ...string) {
 	t.Helper()
 	broken := strings.Join(r.verdict(), "\n")
 	for _, name := range invariants {
 		if !strings.Contains(broken, name) {
-			t.Errorf("%s was broken, and found was:\n%.3000s", name, broken)
+			t.Errorf("%s was broken, but the violations found are:\n%.3000s", name, broken)
 		}
 	}
 	r.mu.Lock()
@@ -40,8 +40,8 @@ func (r *run) wants(t *testing.T, invariants ...string) {
 	r.broken = nil
 }
 
-// An auth replica that takes repeated refreshes for stolen ones, and an mcp replica
-// that reads the list of revoked grants too seldom, are found out by what clients see.
+// The clients of the load detect an auth replica that takes repeated refreshes for
+// reuse, and an mcp replica that fetches the list of revoked grants too seldom.
 func TestCheckersCondemnMisconfiguredReplicas(t *testing.T) {
 	t.Parallel()
 	o, proxies := proxied(t, cluster.Options{
@@ -55,7 +55,7 @@ func TestCheckersCondemnMisconfiguredReplicas(t *testing.T) {
 	c := chaos{duration: 8 * time.Second}
 	c.loadAlone(r)
 	for deadline := time.Now().Add(time.Minute); !strings.Contains(strings.Join(r.verdict(), "\n"), "INV6") && time.Now().Before(deadline); {
-		c.loadAlone(r) // a repeated refresh has to come upon that replica
+		c.loadAlone(r) // a repeated refresh has to reach that replica
 	}
 	settle(t, r)
 	r.wants(t, "INV6", "INV4")
@@ -88,16 +88,16 @@ func TestCheckersCondemnMisconfiguredReplicas(t *testing.T) {
 	r.logs()
 	r.wants(t, "INV16")
 	n.failed("kill", r.c.MCP[0].Stop())
-	n.failed("kill", r.c.MCP[0].Kill()) // nobody is there any more
+	n.failed("kill", r.c.MCP[0].Kill()) // the replica no longer runs
 	r.wants(t, "nemesis")
 }
 
-// loadAlone is the load without a nemesis, to its end.
+// loadAlone runs the load without a nemesis, to its end.
 func (c chaos) loadAlone(r *run) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.duration)
 	defer cancel()
 	done := make(chan struct{})
-	workers := newWorkers(r, 3, 1) // those without passwords
+	workers := newWorkers(r, 3, 1) // workers without passwords
 	for _, w := range workers {
 		go func() {
 			w.work(ctx)
@@ -109,8 +109,8 @@ func (c chaos) loadAlone(r *run) {
 	}
 }
 
-// issuer is a server of keys whose answers can be changed, and a run of one verifier
-// that asks it.
+// issuer starts a server of keys whose answers can be changed, and a run with one
+// verifier that uses it.
 func issuer(t *testing.T) (r *run, answer *http.HandlerFunc) {
 	t.Helper()
 	answer = new(http.HandlerFunc)
@@ -119,9 +119,8 @@ func issuer(t *testing.T) (r *run, answer *http.HandlerFunc) {
 	return newRun(t, &cluster.Cluster{URL: srv.URL, Secret: seal.NewSecret()}, time.Minute), answer
 }
 
-// A verifier that goes by the headers condemns an issuer that signs with a key which
-// it could not know, one whose kid names two keys, and a JWK Set that does not say how
-// long it is good.
+// A verifier that caches by the headers finds an issuer that signs with a key that it
+// could not know, a kid that names two keys, and a JWK Set without a lifetime.
 func TestCheckersCondemnUnpublishedKeys_INV9(t *testing.T) {
 	r, answer := issuer(t)
 	sets := [2]*keys.Set{signingKeys(t, r.ring), signingKeys(t, r.ring)}
@@ -170,7 +169,7 @@ func signingKeys(t *testing.T, ring *seal.Keyring) *keys.Set {
 	return set
 }
 
-// Answers that no server of ours may give.
+// The checkers find answers that no server may give.
 func TestCheckersCondemnWrongAnswers(t *testing.T) {
 	r, answer := issuer(t)
 	f := &family{name: "g", client: registered{"c"}, user: "alice", handle: "h", access: "a.b.c", gen: 1}

@@ -19,14 +19,14 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// What is done to a grant, and what came of it.
+// A deed is a request about a grant; its outcome is the answer.
 type (
 	deed struct {
 		grant string
-		what  string // refresh, revoke or introspect
-		gen   int64  // of the handle
+		what  string // one of refresh, revoke and introspect
+		gen   int64  // generation of the handle
 	}
-	outcome string // yes, no or unknown
+	outcome string // one of yes, no and unknown
 )
 
 const (
@@ -41,8 +41,8 @@ type standing struct {
 	dead bool
 }
 
-// familyModel is the rule of refresh handles: with a window that never ends, or
-// without any. What nobody was answered may have happened or not.
+// familyModel is the rule of refresh handles: with a window that never ends, or without
+// any. A request without an answer may have happened or not.
 func familyModel(window bool) porcupine.Model {
 	m := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{standing{gen: 1}} },
@@ -74,7 +74,7 @@ func familyModel(window bool) porcupine.Model {
 	return m.ToModel()
 }
 
-// after is what a grant is after a deed, and the answer to it.
+// after returns the state of a grant after a deed, and the answer to it.
 func (s standing) after(d deed, window bool) (standing, outcome) {
 	switch {
 	case d.what == "revoke":
@@ -91,7 +91,7 @@ func (s standing) after(d deed, window bool) (standing, outcome) {
 	return standing{s.gen, true}, no
 }
 
-// The model condemns what must not be.
+// The model accepts possible histories and refuses impossible ones.
 func TestModelKnowsWhatAFamilyMayAnswer(t *testing.T) {
 	refresh := func(gen int64, o outcome, call, end int64) porcupine.Operation {
 		return porcupine.Operation{Input: deed{"g", "refresh", gen}, Output: o, Call: call, Return: end}
@@ -122,9 +122,9 @@ func TestModelKnowsWhatAFamilyMayAnswer(t *testing.T) {
 	}
 }
 
-// Several clients contend for each grant at all replicas, while those are killed and
-// lose the database: to each of them it looks as if one server had done one thing
-// after the other.
+// Several clients contend for each grant at all replicas, while replicas are killed and
+// lose the database: the answers are those of one server that handles one request after
+// the other.
 func TestRefreshesAreLinearizable_M01(t *testing.T) {
 	for name, setting := range map[string]string{"strict": "0s", "window": "1h"} {
 		t.Run(name, func(t *testing.T) {
@@ -145,7 +145,7 @@ func TestRefreshesAreLinearizable_M01(t *testing.T) {
 	}
 }
 
-// history collects what several clients did.
+// history collects the requests of several clients.
 type history struct {
 	mu     sync.Mutex
 	began  time.Time
@@ -176,7 +176,7 @@ func (h *history) outcomes() string {
 	return strings.Join(list, ", ")
 }
 
-// contend lets clients and a nemesis loose for some seconds.
+// contend runs clients and a nemesis for some seconds.
 func contend(t *testing.T, n *nemesis) *history {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Second)
@@ -206,7 +206,7 @@ func contend(t *testing.T, n *nemesis) *history {
 	return h
 }
 
-// fight has three clients use one grant until it has ended, or for a while.
+// fight lets three clients use one grant until it has ended, or for a while.
 func (h *history) fight(ctx context.Context, r *run, f *family, random *rand.Rand) {
 	h.mu.Lock()
 	h.grants++
@@ -242,7 +242,7 @@ func (h *history) fight(ctx context.Context, r *run, f *family, random *rand.Ran
 	all.Wait()
 }
 
-// act does one thing and notes what came of it.
+// act sends one request and records the outcome.
 func (h *history) act(client int, r *run, f *family, handle string, gen int64, random *rand.Rand) (next string) {
 	base := append(urls(r.c.Auth), r.c.URL)[random.IntN(len(r.c.Auth)+1)]
 	d, form, path := deed{f.name, "refresh", gen}, refreshForm(f.client, handle), "/token"
@@ -267,7 +267,7 @@ func (h *history) act(client int, r *run, f *family, handle string, gen int64, r
 	return next
 }
 
-// judge says what an answer means for the model.
+// judge translates an answer for the model.
 func judge(d deed, a reply) outcome {
 	switch {
 	case !a.ours() || a.status == 503:

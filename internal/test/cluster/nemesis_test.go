@@ -14,7 +14,7 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// killEvery is how often some replica is killed.
+// killEvery is the interval between kills.
 const killEvery = 15 * time.Second
 
 // nemesis breaks a cluster while clients use it.
@@ -22,7 +22,7 @@ type nemesis struct {
 	*run
 	seed    uint64
 	random  *rand.Rand
-	proxies map[string]*pgtest.Proxy // between a replica and the database
+	proxies map[string]*pgtest.Proxy // proxies between replicas and the database
 	outage  func(n int) time.Duration
 
 	choosing sync.Mutex // guards random
@@ -38,7 +38,7 @@ type nemesis struct {
 	rotated  atomic.Int64
 }
 
-// proxied are options with a proxy between each auth replica and the database.
+// proxied returns options with a proxy between each auth replica and the database.
 func proxied(t *testing.T, o cluster.Options) (cluster.Options, map[string]*pgtest.Proxy) {
 	proxies := map[string]*pgtest.Proxy{}
 	o.Store = func(replica, url string) string {
@@ -54,8 +54,9 @@ func (n *nemesis) say(format string, args ...any) {
 	n.log = append(n.log, fmt.Sprintf("%6.1fs  %s", time.Since(n.began).Seconds(), fmt.Sprintf(format, args...)))
 }
 
-// rage goes on until ctx ends: one thing after the other in any order, and a kill of some replica
-// now and then, whatever else goes on. What was stopped runs again when it returns.
+// rage disturbs the cluster until ctx ends: one fault after the other in random order,
+// and beside them a kill of a replica now and then. When it returns, all processes run
+// again.
 func (n *nemesis) rage(ctx context.Context) {
 	n.began = time.Now()
 	order := rand.New(rand.NewPCG(n.seed, 1))
@@ -92,14 +93,14 @@ func (n *nemesis) pick(list []*cluster.Replica) *cluster.Replica {
 	return list[n.random.IntN(len(list))]
 }
 
-// failed notes what a nemesis must not fail at.
+// failed records an error of an action that must succeed.
 func (n *nemesis) failed(what string, err error) {
 	if err != nil {
 		n.breach("nemesis: %s: %v", what, err)
 	}
 }
 
-// kill ends a replica in the middle of what it does, and starts it again.
+// kill kills a replica and starts it again.
 func (n *nemesis) kill() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,7 +130,7 @@ func (n *nemesis) roll(ctx context.Context, _ int) {
 }
 
 func (n *nemesis) restart(r *cluster.Replica) {
-	n.mu.Lock() // nobody kills it meanwhile
+	n.mu.Lock() // no kill in the meantime
 	defer n.mu.Unlock()
 	n.failed("restart", r.Restart(context.Background()))
 	n.restarts.Add(1)
@@ -146,7 +147,7 @@ func (n *nemesis) database(_ context.Context, i int) {
 	n.outages.Add(1)
 }
 
-// pause stops an auth replica in the middle of what it does, and lets it go on.
+// pause pauses an auth replica and lets it go on.
 func (n *nemesis) pause(context.Context, int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -173,11 +174,11 @@ func (n *nemesis) rotate(context.Context, int) {
 // reset breaks off the connections of an auth replica to the database.
 func (n *nemesis) reset(context.Context, int) { n.cut(pgtest.Reset, 200*time.Millisecond) }
 
-// partition keeps an auth replica from the database, without a word.
+// partition cuts an auth replica off from the database, without closing connections.
 func (n *nemesis) partition(context.Context, int) { n.cut(pgtest.Stall, n.stall()) }
 
-// stall is how long something may hang. A request that hangs for longer than the
-// window is late: if it was sent twice it looks like reuse, and rightly so.
+// stall is how long a connection or process may hang. A request that hangs for longer
+// than the window is late: if it was sent twice, it is rightly taken for reuse.
 func (n *nemesis) stall() time.Duration { return min(4*time.Second, n.window/4) }
 
 func (n *nemesis) cut(how pgtest.Mode, d time.Duration) {

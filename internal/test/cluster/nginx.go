@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// shipped is the configuration that operators begin with, from the top of the module.
-// The cluster runs with it, but for addresses, TLS and logs.
+// shipped is the configuration for operators, relative to the root of the module. The
+// cluster runs with it, except for addresses, TLS and logs.
 const shipped = "deploy/nginx/signet.conf"
 
 func nginxProgram() (string, error) {
@@ -38,7 +38,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 func (c *Cluster) nginxConf(server string) (string, error) {
 	root := ""
 	if os.Geteuid() == 0 {
-		root = "user root;" // the workers keep bodies in our directory
+		root = "user root;" // the workers store bodies in the cluster's directory
 	}
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "%s\ndaemon off;\nworker_processes 1;\npid %[2]s/nginx.pid;\nerror_log stderr;\nevents { worker_connections 4096; }\nhttp {\naccess_log off;\n", root, c.Dir)
@@ -49,7 +49,7 @@ func (c *Cluster) nginxConf(server string) (string, error) {
 	upstreams, rest, ok := strings.Cut("upstream "+upstreams, "server {\n    listen 80;")
 	_, tls, ok2 := strings.Cut(rest, "server {\n    listen 443 ssl;")
 	if !ok || !ok2 {
-		return "", fmt.Errorf("%s: not the two servers that the cluster knows how to change", shipped)
+		return "", fmt.Errorf("%s: does not have the two servers that the cluster changes", shipped)
 	}
 	for line := range strings.Lines(upstreams) {
 		if strings.HasPrefix(line, "log_format") {
@@ -70,8 +70,8 @@ func (c *Cluster) nginxConf(server string) (string, error) {
 	return conf.String(), nil
 }
 
-// expand writes the server lines of all our replicas of a role in place of the first
-// of them, and none in place of the others.
+// expand replaces the first server line of a role by lines for all replicas of that
+// role, and removes the others.
 func (c *Cluster) expand(conf *strings.Builder, line string) bool {
 	for role, list := range map[string][]*Replica{"auth": c.Auth, "mcp": c.MCP} {
 		if strings.Contains(line, "server "+role+"-1:8080") {
@@ -87,7 +87,7 @@ func (c *Cluster) expand(conf *strings.Builder, line string) bool {
 	return false
 }
 
-// startNginx starts it in front of replicas.
+// startNginx starts nginx in front of the replicas.
 func (c *Cluster) startNginx(ctx context.Context) error {
 	program, err := nginxProgram()
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// signs are the statuses that people and their clients meet through nginx.
+// signs are the statuses that users and clients get through nginx.
 type signs struct {
-	call    int // of a tool, with an access token that has not expired
+	call    int // call of a tool, with a valid access token
 	refresh int
-	login   int // the last page of signing in: 303 back to the client
+	login   int // last page of a login: 303 back to the client
 	keys    int
-	help    int // the metadata that a client without a token is sent to
+	help    int // metadata to which a client without a token is sent
 }
 
-// look asks everything once.
+// look sends each kind of request once.
 func look(c *cluster.Cluster, h *http.Client, client registered, tok *tokens) (s signs) {
 	get := func(path string) int {
 		r, err := http.NewRequest(http.MethodGet, c.URL+path, nil)
@@ -38,7 +38,7 @@ func look(c *cluster.Cluster, h *http.Client, client registered, tok *tokens) (s
 	return s
 }
 
-// The table of docs/replicas.md: what is away, and what that does.
+// The table of docs/replicas.md: outages and their effects.
 func TestClusterSurvivesOutages(t *testing.T) {
 	t.Parallel()
 	o, proxies := proxied(t, cluster.Options{})
@@ -66,15 +66,15 @@ func TestClusterSurvivesOutages(t *testing.T) {
 		{"all mcp replicas", func() { each(kill, c.MCP...) }, func() { each(back, c.MCP...) }, signs{502, 200, 303, 200, 502}},
 		{"the database", func() { must(t, c.Postgres.Stop()) }, func() { must(t, c.Postgres.Start()) }, signs{200, 503, 503, 200, 200}},
 		{"all auth replicas", func() { each(kill, c.Auth...) }, func() { each(back, c.Auth...) }, signs{200, 502, 502, 502, 200}},
-		{"the way of all auth replicas to the database", func() { cut(proxies, pgtest.Stall) }, func() { cut(proxies, pgtest.Pass) }, signs{200, 503, 503, 200, 200}},
+		{"the connections of all auth replicas to the database", func() { cut(proxies, pgtest.Stall) }, func() { cut(proxies, pgtest.Pass) }, signs{200, 503, 503, 200, 200}},
 	} {
 		tt.away()
 		if got := look(c, h, client, &tok); got != tt.want {
 			t.Errorf("without %s: %+v, want %+v", tt.name, got, tt.want)
 		}
 		tt.back()
-		took := eventually(t, "all is as before after "+tt.name+" was away", func() bool { return look(c, h, client, &tok) == fine })
-		t.Logf("after %s was away, all is as before in %s", tt.name, took.Round(100*time.Millisecond))
+		took := eventually(t, X, func() bool { return look(c, h, client, &tok) == fine })
+		t.Logf("after the outage of %s, all requests work again within %s", tt.name, took.Round(100*time.Millisecond))
 	}
 }
 

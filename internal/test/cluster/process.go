@@ -21,13 +21,13 @@ func startProcess(cmd *exec.Cmd, log string) (*process.Process, error) {
 	return process.Start(cmd)
 }
 
-// Replica is one process of ours, or the place of one. Its methods may be called at
-// the same time.
+// Replica is a process of the program, running or stopped. Its methods are safe for
+// concurrent use.
 type Replica struct {
 	Name string // such as auth-1
 	Role string
-	URL  string // its own, past nginx
-	Log  string // path of what it wrote, through all its lives
+	URL  string // its own address, past nginx
+	Log  string // path of its log, of all starts
 
 	program   string
 	args, env []string
@@ -112,7 +112,7 @@ func (r *Replica) Kill() error {
 	return nil
 }
 
-// Pause stops the replica in the middle of whatever it does, until Resume.
+// Pause pauses the replica until Resume.
 func (r *Replica) Pause() error { return r.signal(syscall.SIGSTOP) }
 
 // Resume lets a paused replica go on.

@@ -20,14 +20,14 @@ func eventually(t *testing.T, what string, done func() bool) time.Duration {
 	began := time.Now()
 	for !done() {
 		if time.Since(began) > process.Patience {
-			t.Fatalf("not after %s: %s", process.Patience, what)
+			t.Fatalf("not within %s: %s", process.Patience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return time.Since(began)
 }
 
-// login brings home the tokens of a new client.
+// login returns the tokens of a new client.
 func login(t *testing.T, c *cluster.Cluster, h *http.Client, p *person.Person) (registered, tokens) {
 	t.Helper()
 	client, r := register(h, c.URL)
@@ -100,7 +100,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 	t.Run("hundred refreshes of one handle, M01, E05", func(t *testing.T) {
 		client, tok := login(t, c, h, demoPerson())
 		answers := everywhere(c, 100, func(base string) (r reply) {
-			for range 5 { // 503 is what a busy machine says, and keeps
+			for range 5 { // a busy server may answer 503, which changes nothing
 				if r = postForm(h, base+"/token", refreshForm(client, tok.Refresh)); r.status != 503 {
 					break
 				}
@@ -119,8 +119,8 @@ func TestClusterServesAsOneServer(t *testing.T) {
 				t.Errorf("generations: %v, want 100 times the second", gens)
 			}
 		}
-		// All of them are one line: the next refresh moves it on, and any of the
-		// others is then its predecessor.
+		// All answers belong to one line of handles: after the next refresh, any of the
+		// others counts as its predecessor.
 		for _, r := range []reply{answers[0], answers[99]} {
 			if r = postForm(h, c.URL+"/token", refreshForm(client, r.tokens().Refresh)); r.status != 200 {
 				t.Errorf("the next refresh: %s", r.label())
@@ -159,7 +159,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 				took := time.Since(began)
 				t.Logf("%s refuses %s after the revocation", r.Name, took.Round(100*time.Millisecond))
 				if took > 15*time.Second {
-					t.Errorf("%s still let it in 15 s after the revocation", r.Name)
+					t.Errorf("%s still accepted the token 15 s after the revocation", r.Name)
 				}
 			})
 		}
@@ -194,7 +194,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 				got := postForm(h, r.URL+"/introspect", url.Values{"token": {tok.Refresh}, "client_id": {client.id}})
 				return strings.TrimSpace(got.body) == `{"active":false}`
 			})
-			t.Logf("%s knows of a disabled user after %s", r.Name, took.Round(10*time.Millisecond))
+			t.Logf("%s refuses a disabled user after %s", r.Name, took.Round(10*time.Millisecond))
 			if got := postForm(h, r.URL+"/token", refreshForm(client, tok.Refresh)); got.error() != "invalid_grant" {
 				t.Errorf("%s refreshed for a disabled user: %s", r.Name, got.label())
 			}
@@ -205,7 +205,7 @@ func TestClusterServesAsOneServer(t *testing.T) {
 	t.Run("rolling restart, INV21", func(t *testing.T) { rollingRestart(t, c, h) })
 }
 
-// crossTypes presents each artefact in every other's place.
+// crossTypes presents each artefact in place of every other kind.
 func crossTypes(t *testing.T, c *cluster.Cluster, h *http.Client) {
 	client, tok := login(t, c, h, demoPerson())
 	unused, _ := authorize(demoPerson(), h, c.URL, client, "read")
@@ -230,7 +230,7 @@ func crossTypes(t *testing.T, c *cluster.Cluster, h *http.Client) {
 }
 
 // rollingRestart restarts every replica of each role, one after the other, while
-// clients go on: not one request may fail.
+// clients go on: no request may fail.
 func rollingRestart(t *testing.T, c *cluster.Cluster, h *http.Client) {
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -254,7 +254,7 @@ func rollingRestart(t *testing.T, c *cluster.Cluster, h *http.Client) {
 				n["refresh "+r.label()]++
 				n["call "+called.label()]++
 				mu.Unlock()
-				time.Sleep(5 * time.Millisecond) // or a busy machine would measure itself
+				time.Sleep(5 * time.Millisecond) // leaves CPU time for the replicas
 			}
 		})
 	}
@@ -273,11 +273,11 @@ func rollingRestart(t *testing.T, c *cluster.Cluster, h *http.Client) {
 	all.Wait()
 	t.Logf("while every replica was restarted: %v", n)
 	if len(n) != 2 || n["refresh 200"] == 0 || n["call 200"] == 0 {
-		t.Errorf("answers: %v, want 200 alone", n)
+		t.Errorf("answers: %v, want only 200", n)
 	}
 }
 
-// Without a window one of a hundred is served, and the grant has ended.
+// Without a window, one of a hundred requests is served, and the grant ends.
 func TestStrictModeServesOneRequest_M01_E05(t *testing.T) {
 	t.Parallel()
 	c := start(t, cluster.Options{MCP: 1, Env: []string{"SIGNET_REPLAY_WINDOW=0"}})

@@ -19,8 +19,8 @@ import (
 	"signet/internal/test/journal"
 )
 
-// run is a cluster under load: what its clients ask goes into a journal before it is
-// sent, and what they were answered after it was read.
+// run is a cluster under load. The journal gets each request before it is sent, and
+// each answer after it was read.
 type run struct {
 	t       *testing.T
 	c       *cluster.Cluster
@@ -30,39 +30,39 @@ type run struct {
 	journal *journal.Journal
 	path    string
 	checker *journal.Checker
-	others  []*verifier // resource servers elsewhere
+	others  []*verifier // resource servers on other machines
 
 	mu      sync.Mutex
-	broken  []string // besides what the journal shows
+	broken  []string // violations besides those that the journal shows
 	checked map[string]int
 	answers map[string]map[string]int // by kind of request
-	secrets map[string]string         // what must be in no log, and what it is
-	rough   []window                  // when the nemesis was at work
-	outside int                       // requests through nginx that failed while it was not
-	done    []*family                 // no worker has them any more
-	kids    map[string]string         // public key by kid
+	secrets map[string]string         // secrets that no log may contain, with their kinds
+	rough   []window                  // times at which the nemesis disturbed the cluster
+	outside int                       // failed requests through nginx at other times
+	done    []*family                 // families that workers have given up
+	kids    map[string]string         // public keys by kid
 }
 
 type window struct{ from, to time.Time }
 
-// family is a grant in the hands of its client.
+// family is a grant as its client knows it.
 type family struct {
-	name    string // the grant's id, once it is known
+	name    string // id of the grant, once known
 	client  registered
 	user    string
 	scope   []string
-	handle  string   // the newest
-	handles []string // all of them, the oldest first
+	handle  string   // newest handle
+	handles []string // all handles, oldest first
 	access  string
-	expires time.Time // of access
-	gen     int64     // of handle
-	tried   int64     // newest generation that was presented
-	ended   string    // why it has, as far as its client knows
-	unsure  bool      // the client gave up: it does not know whether it has
-	at      time.Time // of the end
+	expires time.Time // expiry of access
+	gen     int64     // generation of handle
+	tried   int64     // newest generation presented
+	ended   string    // why it has ended, as far as its client knows
+	unsure  bool      // the client does not know whether it has ended
+	at      time.Time // time of the end
 }
 
-// feedTime is the promise of how soon a revocation counts at MCP replicas.
+// feedTime is the promised time within which MCP replicas learn of a revocation.
 const feedTime = 15 * time.Second
 
 func newRun(t *testing.T, c *cluster.Cluster, w time.Duration) *run {
@@ -93,14 +93,14 @@ func urls(list []*cluster.Replica) (all []string) {
 	return all
 }
 
-// breach notes that an invariant does not hold.
+// breach records that an invariant does not hold.
 func (r *run) breach(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.broken = append(r.broken, fmt.Sprintf(format, args...))
 }
 
-// look counts that invariants were held against something.
+// look counts checks of invariants.
 func (r *run) look(invariants ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +109,7 @@ func (r *run) look(invariants ...string) {
 	}
 }
 
-// secret notes what must be in no log.
+// secret records a secret that no log may contain.
 func (r *run) secret(what, value string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,8 +118,8 @@ func (r *run) secret(what, value string) {
 	}
 }
 
-// disturb notes that from now until the returned function is called, and for a while
-// after it, requests may fail.
+// disturb records that requests may fail from now until the returned function is
+// called, and for a while after that.
 func (r *run) disturb() (over func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,11 +132,11 @@ func (r *run) disturb() (over func()) {
 	}
 }
 
-// recovery is how long after a disturbance requests may still fail: nginx leaves
-// replicas out, and those look for the database again.
+// recovery is how long after a disturbance requests may still fail: nginx avoids
+// replicas, and replicas connect to the database again.
 const recovery = 6 * time.Second
 
-// count notes the answer to a kind of request that was sent to base at a time.
+// count counts the answer to a kind of request that was sent to base at a time.
 func (r *run) count(kind, base string, a reply, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,8 +155,8 @@ func (r *run) count(kind, base string, a reply, began time.Time) {
 	}
 }
 
-// answered puts an answer into the journal's words. What nginx says of a replica
-// that did not answer means that nobody knows.
+// answered translates an answer for the journal. An error of nginx for a replica that
+// did not answer counts as no answer.
 func answered(a reply) journal.Answer {
 	if !a.ours() {
 		return journal.Answer{}
@@ -164,7 +164,7 @@ func answered(a reply) journal.Answer {
 	return journal.Answer{Status: a.status, Error: a.error()}
 }
 
-// ask sends a request of the authorization server's with its lines in the journal.
+// ask sends a request to the authorization server, with its lines in the journal.
 func (r *run) ask(f *family, q journal.Request, base string, form url.Values) (reply, tokens) {
 	path := map[journal.Op]string{journal.Code: "/token", journal.Refresh: "/token", journal.Revoke: "/revoke", journal.Introspect: "/introspect"}[q.Op]
 	q.Family = f.name
@@ -203,15 +203,15 @@ func (r *run) ask(f *family, q journal.Request, base string, form url.Values) (r
 	return a, tok
 }
 
-// unavailable holds a 503 against its form.
+// unavailable checks the form of a 503.
 func (r *run) unavailable(kind string, a reply) {
 	if a.status == 503 && (a.error() != "temporarily_unavailable" || a.header.Get("Retry-After") == "") {
 		r.breach("INV11: a 503 to %s without Retry-After or with error %q: %q", kind, a.error(), a.body)
 	}
 }
 
-// take takes what a token response holds: every resource server elsewhere must accept
-// the access token at once, and the handle must be of the next generation.
+// take takes the tokens of a response: every other resource server must accept the
+// access token at once, and the handle must be of the next generation.
 func (r *run) take(f *family, spent int64, tok tokens) error {
 	v, err := seal.Open[seal.Refresh](r.ring, tok.Refresh)
 	if err != nil {
@@ -231,7 +231,7 @@ func (r *run) take(f *family, spent int64, tok tokens) error {
 	return nil
 }
 
-// call calls the MCP endpoint and wants the answer to be about the family's user.
+// call calls the MCP endpoint and checks that the answer is about the family's user.
 func (r *run) call(f *family, base string) reply {
 	n, err := r.journal.Intend(journal.Request{Op: journal.Call, Family: f.name, Artefact: f.access})
 	if err != nil {
@@ -253,7 +253,7 @@ func (r *run) call(f *family, base string) reply {
 	return a
 }
 
-// end notes that a family is over, or that its client leaves it alone.
+// end records that a family has ended, or that its client has given it up.
 func (r *run) end(f *family, why string) {
 	f.ended, f.at = why, time.Now()
 	r.mu.Lock()
@@ -261,15 +261,14 @@ func (r *run) end(f *family, why string) {
 	r.done = append(r.done, f)
 }
 
-// families returns those that no worker has any more.
+// families returns the families that workers have given up.
 func (r *run) families() []*family {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.done)
 }
 
-// probe presents what is left of an ended family at a replica: all of it must be
-// refused.
+// probe presents the artefacts of an ended family at a replica: all must be refused.
 func (r *run) probe(f *family, auth *cluster.Replica) {
 	r.ask(f, journal.Request{Op: journal.Refresh, Artefact: f.handle}, auth.URL, refreshForm(f.client, f.handle))
 	for _, artefact := range []string{f.handle, f.access} {
@@ -277,7 +276,7 @@ func (r *run) probe(f *family, auth *cluster.Replica) {
 	}
 }
 
-// verdict is everything that was broken.
+// verdict returns all violations.
 func (r *run) verdict() []string {
 	r.t.Helper()
 	if err := r.checker.Follow(r.path); err != nil {
@@ -288,7 +287,7 @@ func (r *run) verdict() []string {
 	return append(r.checker.Broken(), r.broken...)
 }
 
-// looked is how often each invariant was held against something.
+// looked returns how often each invariant was checked.
 func (r *run) looked() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -299,7 +298,7 @@ func (r *run) looked() map[string]int {
 	return all
 }
 
-// table is the answers, a line for each kind of request.
+// table returns the counts of answers, a line for each kind of request.
 func (r *run) table() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 	"signet/jwt"
 )
 
-// verifier is a resource server elsewhere: it verifies with the published keys alone,
-// which it keeps for exactly as long as the headers allow and never fetches before.
-// So it must never meet a key that it does not know.
+// verifier is a resource server on another machine. It verifies with the published keys
+// alone, which it caches for exactly as long as the headers allow and never fetches
+// earlier. So it must never meet an unknown key.
 type verifier struct {
 	run      *run
 	base     string
@@ -39,13 +39,12 @@ func newVerifier(r *run, base string) *verifier {
 	return v
 }
 
-// verify verifies an access token that has not expired, now and once more before it
-// does.
+// verify verifies a valid access token, now and once more before it expires.
 func (v *verifier) verify(access string) {
 	_, err := v.verifier.Verify(context.Background(), access)
 	switch {
 	case errors.Is(err, jwt.ErrKeysUnavailable):
-		return // the issuer could not be asked
+		return // the issuer did not answer
 	case err != nil:
 		v.run.breach("INV9: a verifier that has its keys from %s: %v", v.base, err)
 	}
@@ -99,7 +98,7 @@ func (v *verifier) fetch() bool {
 	return true
 }
 
-// read reads a JWK Set, of which every kid names one key for ever.
+// read reads a JWK Set, in which every kid names one key for ever.
 func (v *verifier) read(body string) (map[string]*ecdsa.PublicKey, error) {
 	var set struct {
 		Keys []struct{ Kid, X, Y string }

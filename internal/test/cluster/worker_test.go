@@ -15,10 +15,10 @@ import (
 	"signet/internal/test/person"
 )
 
-// worker is a client that does what clients do, with one grant after the other: it
-// signs a user in, refreshes, also twice at the same time, repeats what was not
-// answered, calls tools, and revokes. It never does what a client must not, but for
-// the end of some grants, when somebody presents what they stole.
+// worker is a client that uses one grant after the other: it signs a user in,
+// refreshes, also twice at the same time, repeats requests without an answer, calls
+// tools, and revokes. It follows the protocol, except at the end of some grants, when
+// it acts as a thief that presents a stolen handle.
 type worker struct {
 	*run
 	random *rand.Rand
@@ -46,7 +46,8 @@ func (w *worker) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// base is nginx, or now and then an auth replica itself, as another balancer would.
+// base is the URL of nginx, or now and then of an auth replica, as with another
+// balancer.
 func (w *worker) base() string {
 	if w.random.IntN(5) == 0 {
 		return w.c.Auth[w.random.IntN(len(w.c.Auth))].URL
@@ -54,7 +55,7 @@ func (w *worker) base() string {
 	return w.c.URL
 }
 
-// begin registers a client and signs in until there is a grant.
+// begin registers a client and signs in until it has a grant.
 func (w *worker) begin(ctx context.Context) (*family, error) {
 	for {
 		if ctx.Err() != nil {
@@ -97,7 +98,7 @@ func (w *worker) login() *family {
 	}}
 	a, tok := w.ask(f, q, w.base(), codeForm(client, c))
 	if a.status != 200 {
-		return nil // a code has no second chance: the user signs in again
+		return nil // a code cannot be sent twice: the user signs in again
 	}
 	if err := w.take(f, 0, tok); err != nil {
 		w.breach("%v", err)
@@ -114,12 +115,11 @@ func (w *worker) login() *family {
 	return f
 }
 
-// mayFail holds an answer without what was asked for against what a failing cluster
-// may say.
+// mayFail checks that an unsuccessful answer is one that a failing cluster may give.
 func (w *worker) mayFail(what string, a reply) {
 	w.look("INV11")
 	if a.status == 429 && a.header.Get("Retry-After") != "" {
-		return // many sign in as one user at the same time, which looks like guessing
+		return // many parallel logins of one user look like guessing
 	}
 	if a.ours() && a.status != 503 {
 		w.breach("INV11: %s: %s: %.300s", what, a.label(), a.body)
@@ -150,8 +150,8 @@ func (w *worker) mcpBase() string {
 	return w.c.URL
 }
 
-// refresh presents the newest handle, n times at once, until it is answered. A
-// client that is not, and whose window is over, has to give up.
+// refresh presents the newest handle, n times at once, until it gets an answer. Without
+// an answer the client has to give up after the window.
 func (w *worker) refresh(ctx context.Context, f *family, n int) {
 	spent, handle, began := f.gen, f.handle, time.Now()
 	f.tried = max(f.tried, spent)
@@ -176,15 +176,15 @@ func (w *worker) refresh(ctx context.Context, f *family, n int) {
 					w.breach("%v", err)
 				}
 			} else if refused[i] {
-				w.end(f, "it was refused") // the journal knows whether that was right
+				w.end(f, "it was refused") // the journal shows whether that was right
 				return
 			}
 		}
 		if f.gen > spent {
 			return
 		}
-		// A try must reach a server within the window of the first one, also if that server
-		// is just being held up for a quarter of it.
+		// An attempt must reach a server within the window of the first one, even if
+		// that server is paused for a quarter of it.
 		pause := time.Duration(min(100<<try, 1000)+w.random.IntN(200)) * time.Millisecond
 		if time.Since(began)+pause > w.window-w.window/4-w.window/10 && w.window > 0 || ctx.Err() != nil {
 			f.unsure = true
@@ -195,8 +195,7 @@ func (w *worker) refresh(ctx context.Context, f *family, n int) {
 	}
 }
 
-// flawed presents the newest handle in requests that are wrong, which must change
-// nothing.
+// flawed presents the newest handle in invalid requests, which must change nothing.
 func (w *worker) flawed(f *family) {
 	q := journal.Request{Op: journal.Refresh, Artefact: f.handle, Flawed: true}
 	form := refreshForm(f.client, f.handle)
@@ -211,7 +210,7 @@ func (w *worker) flawed(f *family) {
 	w.ask(f, q, w.base(), form)
 }
 
-// finish ends a family that lives: by revocation, by theft, or not at all.
+// finish ends a live family: by revocation, by theft, or not at all.
 func (w *worker) finish(ctx context.Context, f *family) {
 	if f.ended != "" {
 		return
@@ -233,7 +232,7 @@ func (w *worker) finish(ctx context.Context, f *family) {
 				w.afterwards(f)
 				return
 			} else if artefact == f.access && time.Until(f.expires) < 5*time.Second {
-				artefact = f.handle // a token that has expired ends nothing
+				artefact = f.handle // revoking an expired token does not end the grant
 				form.Set("token", artefact)
 			}
 			w.pause(ctx, 300*time.Millisecond)
@@ -246,8 +245,8 @@ func (w *worker) finish(ctx context.Context, f *family) {
 	w.end(f, "")
 }
 
-// theft presents a handle that is older than the predecessor, or the predecessor
-// after the window: that ends the grant.
+// theft presents a handle older than the predecessor, or the predecessor after the
+// window: that ends the grant.
 func (w *worker) theft(ctx context.Context, f *family) {
 	stolen := f.handles[w.random.IntN(len(f.handles)-2)]
 	if w.window < 20*time.Second && w.random.IntN(2) == 0 {
@@ -256,7 +255,7 @@ func (w *worker) theft(ctx context.Context, f *family) {
 	}
 	a, _ := w.ask(f, journal.Request{Op: journal.Refresh, Artefact: stolen}, w.base(), refreshForm(f.client, stolen))
 	if a.status != 400 {
-		f.unsure = true // or it was accepted, which the journal shows
+		f.unsure = true // if it was accepted, the journal shows it
 		w.end(f, "")
 		return
 	}
@@ -264,14 +263,14 @@ func (w *worker) theft(ctx context.Context, f *family) {
 	w.afterwards(f)
 }
 
-// afterwards looks at once, at every auth replica, that a family is over.
+// afterwards checks at once, at every auth replica, that a family has ended.
 func (w *worker) afterwards(f *family) {
 	for _, auth := range w.c.Auth {
 		w.probe(f, auth)
 	}
 }
 
-// newWorkers returns n of them. One in four signs in a user with a password hash.
+// newWorkers returns n workers. One in four signs in a user with a password hash.
 func newWorkers(r *run, n int, seed uint64) (list []*worker) {
 	for i := range n {
 		who := demoPerson()

@@ -1,5 +1,5 @@
-// Package freeport finds ports for the programs that tests start, also tests of
-// several packages at a time.
+// Package freeport finds ports for the programs that tests start, also if tests of
+// several packages run at the same time.
 package freeport
 
 import (
@@ -13,21 +13,22 @@ import (
 	"syscall"
 )
 
-// The kernel takes ports from above when a program asks for any, or calls another; so
-// one from here stays free until it is used, and while its program is started again.
+// The kernel takes higher ports for listeners on any port and for outgoing connections.
+// So a port of this range stays free until its program listens, and while the program
+// is restarted.
 const (
 	first = 10_000
 	last  = 32_000
 )
 
-// held keeps the locks until the process ends, however it ends.
+// held keeps the locks until the process ends.
 var held struct {
 	sync.Mutex
 	files []*os.File
 }
 
-// New returns a TCP port of 127.0.0.1 that nobody listens on, and that New returns to
-// nobody else as long as this process runs. It is safe for concurrent use.
+// New returns a TCP port of 127.0.0.1 on which no process listens. It is not returned
+// again, in any process, as long as this process runs. New is safe for concurrent use.
 func New() (int, error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("signet-ports-%d", os.Getuid()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -13,24 +13,24 @@ import (
 	"time"
 )
 
-// Rules say what was promised in the run.
+// Rules are the promises in a run.
 type Rules struct {
-	Window time.Duration // in which the last refresh may be repeated
-	Feed   time.Duration // after which a revocation counts at the MCP endpoint
+	Window time.Duration // time within which the last refresh may be repeated
+	Feed   time.Duration // time after which a revocation counts at the MCP endpoint
 
-	// Late is how long a request whose answer was lost may still be on its way, as
-	// through a proxy. 0: it died with its server.
+	// Late is how long a request without an answer may still be on its way, as through
+	// a proxy; 0 if it ends with its server.
 	Late time.Duration
 
-	// Verify, if not nil, is asked about every access token that was answered.
+	// Verify, if not nil, checks every access token that was issued.
 	Verify func(access string) error
 }
 
-// slack is by how much the times of client and server may differ.
+// slack is how much the times of client and server may differ.
 const slack = time.Second
 
-// Checker reads a journal and says what was broken. Its violations begin with the
-// invariant, in the numbering of docs/code.md.
+// Checker reads a journal and finds violations. They begin with the code of the
+// invariant in docs/code.md.
 type Checker struct {
 	rules    Rules
 	families map[string]*family
@@ -40,7 +40,7 @@ type Checker struct {
 	at       int64             // offset in the journal
 	broken   []string
 	counts   Counts
-	checked  map[string]int // how often an invariant was looked at
+	checked  map[string]int // how often an invariant was checked, by its code
 }
 
 // Counts sum up a run.
@@ -49,8 +49,7 @@ type Counts struct {
 	Families, Refreshes, Revocations          int
 }
 
-// owner is what the checker knows of a handle: the family, and the generation, by
-// how it was come by.
+// owner is the family and the generation of a handle, from the answer that issued it.
 type owner struct {
 	family string
 	gen    int
@@ -59,18 +58,18 @@ type owner struct {
 // family is a grant, as its client knows it.
 type family struct {
 	consent *Consent
-	doubt   string        // why it may be dead: something was sent that can end it
-	dead    string        // why it is
-	deadAt  int64         // when that was known
-	tried   int           // newest generation that was presented, -1 before the code
-	used    int           // newest generation whose use was acknowledged
+	doubt   string        // why it may be dead: a request was sent that can end it
+	dead    string        // why it is dead
+	deadAt  int64         // when the end was known
+	tried   int           // newest generation presented, -1 before the code
+	used    int           // newest generation with an acknowledged use
 	first   map[int]int64 // when the first use of a generation was sent
 	known   map[int]int64 // when the first use of a generation was acknowledged
-	lost    map[int]int64 // when a use was sent of which nobody knows
+	lost    map[int]int64 // when a use without an answer was sent
 	codes   int           // acknowledged uses of the code
 }
 
-// request is one that was sent, and what was known then.
+// request is a request and the knowledge at the time when it was sent.
 type request struct {
 	Request
 	at     int64
@@ -86,8 +85,8 @@ func NewChecker(r Rules) *Checker {
 	return &Checker{rules: r, families: map[string]*family{}, open: map[int64]*request{}, handles: map[string]owner{}, access: map[string]string{}, checked: map[string]int{}}
 }
 
-// Follow reads on from where it stopped. A last line that is not whole is left for
-// the next time.
+// Follow reads the lines added since the last call. An incomplete last line is left for
+// the next call.
 func (c *Checker) Follow(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -114,20 +113,20 @@ func (c *Checker) Follow(path string) error {
 	}
 }
 
-// Broken lists what was broken so far.
+// Broken returns the violations so far.
 func (c *Checker) Broken() []string { return slices.Clone(c.broken) }
 
-// Checked returns how often each invariant was looked at, by its name.
+// Checked returns how often each invariant was checked, by its code.
 func (c *Checker) Checked() map[string]int { return maps.Clone(c.checked) }
 
-// look counts the invariants that an answer is held against.
+// look counts checks of invariants.
 func (c *Checker) look(invariants ...string) {
 	for _, name := range invariants {
 		c.checked[name]++
 	}
 }
 
-// Counts returns what was counted so far.
+// Counts returns the counts so far.
 func (c *Checker) Counts() Counts {
 	n := c.counts
 	n.Families = len(c.families)
@@ -162,7 +161,7 @@ func (c *Checker) family(name string) *family {
 	return f
 }
 
-// sent notes a request, and whether it may end its family.
+// sent records a request, and whether it may end its family.
 func (c *Checker) sent(l line) {
 	c.counts.Requests++
 	f := c.family(l.Family)
@@ -181,14 +180,14 @@ func (c *Checker) sent(l line) {
 		f.present(0, l.At)
 	case r.Op == Refresh:
 		if r.gen == 0 {
-			c.violation(r, "the journal does not say where this handle came from")
+			c.violation(r, "the journal has no answer with this handle")
 		}
 		c.mayEnd(f, r)
 		f.present(r.gen, l.At)
 	}
 }
 
-// mayEnd notes that a presented handle may be taken for a stolen one.
+// mayEnd records that a presented handle may be taken for a stolen one.
 func (c *Checker) mayEnd(f *family, r *request) {
 	first, tried := f.first[r.gen]
 	switch lost, isLost := f.lost[r.gen-1]; {
@@ -229,14 +228,14 @@ func (c *Checker) answered(r *request, a Answer, at int64) {
 		c.look("INV11")
 	}
 	switch {
-	case a.Status == 0 || unavailable || a.Status == 429: // nobody knows, or nothing happened
+	case a.Status == 0 || unavailable || a.Status == 429: // the result is unknown, or nothing happened
 		if (r.Op == Refresh || r.Op == Code) && !r.Flawed {
 			f.lost[r.gen] = r.at
 		}
 	case r.Flawed:
 		c.look("INV12")
 		if a.Status < 400 || a.Status >= 500 {
-			c.violation(r, "INV12: a request that was wrong got %d %s", a.Status, a.Error)
+			c.violation(r, "INV12: an invalid request got %d %s", a.Status, a.Error)
 		}
 	case r.Op == Call:
 		c.called(f, r, a)
@@ -249,7 +248,7 @@ func (c *Checker) answered(r *request, a Answer, at int64) {
 			c.look("INV6", "INV7")
 		}
 		if f.doubt == "" {
-			c.violation(r, "INV6, INV7: refused, and nothing was sent that could have ended the grant")
+			c.violation(r, "INV6, INV7: refused, but no request could have ended the grant")
 		}
 		f.end("it was refused", at)
 	default:
@@ -257,7 +256,7 @@ func (c *Checker) answered(r *request, a Answer, at int64) {
 	}
 }
 
-// accepted is a 200 of the authorization server.
+// accepted checks a 200 of the authorization server.
 func (c *Checker) accepted(f *family, r *request, a Answer, at int64) {
 	switch r.Op {
 	case Revoke:
@@ -316,7 +315,7 @@ func (c *Checker) issued(f *family, r *request, a Answer, at int64) {
 	}
 }
 
-// called is an answer of the MCP endpoint.
+// called checks an answer of the MCP endpoint.
 func (c *Checker) called(f *family, r *request, a Answer) {
 	claims, _ := decode(r.Artefact)
 	if r.dead != "" && r.at > r.deadAt+c.rules.Feed.Milliseconds() {
@@ -326,7 +325,7 @@ func (c *Checker) called(f *family, r *request, a Answer) {
 	}
 	switch {
 	case a.Status == 200 && r.dead != "" && r.at > r.deadAt+c.rules.Feed.Milliseconds():
-		c.violation(r, "INV4, INV5: a call was let in %d ms after %s", r.at-r.deadAt, r.dead)
+		c.violation(r, "INV4, INV5: a call was accepted %d ms after %s", r.at-r.deadAt, r.dead)
 	case a.Status == 401 && f.doubt == "" && r.at < (claims.Expires-1)*1000:
 		c.violation(r, "INV7: a live access token was refused")
 	case a.Status != 200 && a.Status != 401:

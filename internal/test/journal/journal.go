@@ -1,13 +1,12 @@
-// Package journal is the memory of a test that breaks servers on purpose: what its
-// clients were about to ask, and what they were answered. From that alone a
-// [Checker] says whether the servers kept their promises.
+// Package journal records the requests and answers of a test that breaks servers on
+// purpose. From that alone a [Checker] finds whether the servers kept their promises.
 //
-// A line is on disk before its request is sent, and another one after the whole
-// answer was read. The order of the lines is therefore an order in time: what was
-// answered before something else was sent was known by then. A request without an
-// answer may have happened or not.
+// A line is on disk before its request is sent, and another one after the whole answer
+// was read. So the order of the lines is an order in time: an answer above a request
+// was known when that request was sent. A request without an answer may have happened
+// or not.
 //
-// A journal holds tokens in clear: keep it where only the test reads it.
+// A journal contains tokens in clear: only the test may be able to read it.
 package journal
 
 import (
@@ -18,29 +17,30 @@ import (
 	"time"
 )
 
-// Op is what a client asks for.
+// Op is a kind of request.
 type Op string
 
-// The questions of which something is promised.
+// The kinds of requests about which there are promises.
 const (
 	Code       Op = "code"       // exchange an authorization code
 	Refresh    Op = "refresh"    // exchange a refresh handle
 	Revoke     Op = "revoke"     // end the grant
-	Introspect Op = "introspect" // ask about a refresh handle or an access token
+	Introspect Op = "introspect" // introspect a refresh handle or an access token
 	Call       Op = "call"       // call the MCP endpoint with an access token
 )
 
-// Request is what is about to be sent.
+// Request is a request before it is sent.
 type Request struct {
 	Op       Op     `json:"op"`
 	Family   string `json:"family"`           // names the grant for the test
 	Artefact string `json:"sent"`             // code, handle or access token
-	Flawed   bool   `json:"flawed,omitempty"` // wrong on purpose: it must be refused, and change nothing
+	Flawed   bool   `json:"flawed,omitempty"` // invalid on purpose: it must be refused and change nothing
 
-	Consent *Consent `json:"consent,omitempty"` // with Code: what the user agreed to
+	Consent *Consent `json:"consent,omitempty"` // with Code: the user's consent
 }
 
-// Consent is what every access token of a grant must say, and no more than that.
+// Consent is the content that every access token of a grant must have. Scopes may be
+// fewer.
 type Consent struct {
 	Issuer   string   `json:"iss"`
 	Audience string   `json:"aud"`
@@ -49,16 +49,16 @@ type Consent struct {
 	Scope    []string `json:"scope"`
 }
 
-// Answer is what came back. Status 0: the connection broke, or time ran out.
+// Answer is an answer. Status 0 means none: the connection broke, or the time ran out.
 type Answer struct {
 	Status int    `json:"status"`
 	Error  string `json:"error,omitempty"`
 	Handle string `json:"handle,omitempty"`
 	Access string `json:"access,omitempty"`
-	Active bool   `json:"active,omitempty"` // of an introspection
+	Active bool   `json:"active,omitempty"` // active, in the answer of an introspection
 }
 
-// line is one line: a request, or its answer under the same number.
+// line is a line of the journal: a request, or its answer under the same number.
 type line struct {
 	N  int64 `json:"n"`
 	At int64 `json:"at"` // Unix milliseconds
@@ -66,18 +66,18 @@ type line struct {
 	*Answer
 }
 
-// Journal is a file that is written. It is safe for concurrent use.
+// Journal writes a journal file. It is safe for concurrent use.
 type Journal struct {
 	mu      sync.Mutex
 	f       *os.File
-	n       int64 // requests
-	written int64 // lines
+	n       int64 // number of requests
+	written int64 // lines written
 
 	syncing sync.Mutex
-	synced  int64 // lines
+	synced  int64 // lines on disk
 }
 
-// Create begins a journal; a file of that name must not be there.
+// Create creates a journal. The file must not exist.
 func Create(path string) (*Journal, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 	if err != nil {
@@ -86,21 +86,21 @@ func Create(path string) (*Journal, error) {
 	return &Journal{f: f}, nil
 }
 
-// Intend notes a request before it is sent and returns its number.
+// Intend records a request before it is sent and returns its number.
 func (j *Journal) Intend(r Request) (n int64, err error) {
 	return j.write(line{Request: &r})
 }
 
-// Answered notes the answer to request n.
+// Answered records the answer to request n.
 func (j *Journal) Answered(n int64, a Answer) error {
 	_, err := j.write(line{N: n, Answer: &a})
 	return err
 }
 
-// Close ends the journal.
+// Close closes the journal.
 func (j *Journal) Close() error { return j.f.Close() }
 
-// write returns when the line is on disk. Lines that were written meanwhile share
+// write returns when the line is on disk. Lines that are written at the same time share
 // the sync.
 func (j *Journal) write(l line) (n int64, err error) {
 	mine, err := j.append(&l)

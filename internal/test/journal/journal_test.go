@@ -14,7 +14,7 @@ import (
 	"signet/internal/test/journal"
 )
 
-// step is a request and its answer; without an answer it is never known.
+// step is a request and its answer, which may be missing.
 type step struct {
 	ask    journal.Request
 	answer *journal.Answer
@@ -31,9 +31,9 @@ func token(scope string, expires time.Time) string {
 
 var live = token("read", time.Now().Add(time.Hour))
 
-// good is a run in which every promise was kept: g's code, three refreshes, one of
-// them repeated because its answer was lost, a request that was wrong, a call, and
-// the revocation.
+// good is a run in which every promise was kept: the code of g, three refreshes, one of
+// them repeated because its answer was lost, an invalid request, a call, and the
+// revocation.
 func good() []step {
 	ask := func(op journal.Op, sent string) journal.Request {
 		return journal.Request{Op: op, Family: "g", Artefact: sent}
@@ -102,12 +102,12 @@ func TestCheckerAcceptsKeptPromises(t *testing.T) {
 	}
 	for name, want := range map[string]int{"INV1": 1, "INV2": 4, "INV3": 4, "INV4": 3, "INV5": 3, "INV6": 4, "INV7": 5, "INV8": 4, "INV11": 11, "INV12": 1, "INV14": 1} {
 		if got := c.Checked()[name]; got != want {
-			t.Errorf("%s was looked at %d times, want %d", name, got, want)
+			t.Errorf("%s was checked %d times, want %d", name, got, want)
 		}
 	}
 }
 
-// One thing is changed in the good run, and the promise that it breaks is named.
+// After one change of the good run, the checker names the broken promise.
 func TestCheckerFindsBrokenPromises(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func([]step) []step
@@ -120,7 +120,7 @@ func TestCheckerFindsBrokenPromises(t *testing.T) {
 		"handle of another generation":   {func(s []step) []step { s[7].answer.Handle = "h2"; return s }, "INV3"},
 		"accepted after revocation":      {func(s []step) []step { s[9].answer = s[2].answer; return s }, "INV4"},
 		"active after revocation":        {func(s []step) []step { s[10].answer = &journal.Answer{Status: 200, Active: true}; return s }, "INV4"},
-		"let in after revocation":        {func(s []step) []step { s[11].answer = &journal.Answer{Status: 200}; return s }, "INV4"},
+		"call accepted after revocation": {func(s []step) []step { s[11].answer = &journal.Answer{Status: 200}; return s }, "INV4"},
 		"alive after a refusal":          {func(s []step) []step { return append(s[:10:10], s[9], step{s[9].ask, s[2].answer}) }, "INV5"},
 		"compliant client logged out":    {func(s []step) []step { s[2].answer = s[5].answer; return s[:3] }, "INV6"},
 		"acknowledged grant gone":        {func(s []step) []step { s[4].answer = s[5].answer; return s[:5] }, "INV7"},
@@ -132,7 +132,7 @@ func TestCheckerFindsBrokenPromises(t *testing.T) {
 		"call failing otherwise":         {func(s []step) []step { s[6].answer = &journal.Answer{Status: 500}; return s }, "INV11"},
 		"flawed request accepted":        {func(s []step) []step { s[5].answer = s[2].answer; return s }, "INV12"},
 		"flawed request ended the grant": {func(s []step) []step { s[7].answer = s[5].answer; return s[:8] }, "INV6"},
-		"handle from nowhere":            {func(s []step) []step { s[1].ask.Artefact = "x"; return s[:2] }, "where this handle came from"},
+		"handle from nowhere":            {func(s []step) []step { s[1].ask.Artefact = "x"; return s[:2] }, "no answer with this handle"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, broken := check(t, c.change(good())); !strings.Contains(broken, c.want) {
@@ -142,7 +142,8 @@ func TestCheckerFindsBrokenPromises(t *testing.T) {
 	}
 }
 
-// What may have ended a grant is no broken promise, whatever it did.
+// A request without an answer may have ended the grant, so later refusals are no
+// violation.
 func TestCheckerDoubtsWhatWasNotAnswered(t *testing.T) {
 	for name, change := range map[string]func([]step) []step{
 		"revocation without an answer": func(s []step) []step { s[8].answer = nil; return s[:11] },
@@ -162,7 +163,7 @@ func TestConcurrentLinesAreWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := journal.Create(path); err == nil {
-		t.Error("a journal was begun over another one")
+		t.Error("Create overwrote a journal")
 	}
 	var all sync.WaitGroup
 	for w := range 8 {
@@ -184,7 +185,7 @@ func TestConcurrentLinesAreWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteString(`{"n":161,"op":"re`); err != nil { // a line that is being written
+	if _, err := f.WriteString(`{"n":161,"op":"re`); err != nil { // an incomplete line
 		t.Fatal(err)
 	}
 	f.Close()

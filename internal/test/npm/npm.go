@@ -31,9 +31,9 @@ const (
 // patience is how long a client may be silent.
 const patience = process.Patience
 
-// Node returns the Node.js that runs the clients: the one that was installed with
-// them, or the machine's. Without clients it skips the test, or fails it where
-// nothing may be skipped.
+// Node returns the Node.js that runs the clients: the one that was installed with them,
+// or the machine's. Without clients it skips the test, or fails it if SIGNET_TEST_ALL
+// is set.
 func Node(t testing.TB) string {
 	t.Helper()
 	if _, err := os.Stat(installed); err != nil {
@@ -73,7 +73,7 @@ type Process struct {
 	log bytes.Buffer
 }
 
-// Line is one that a client wrote.
+// Line is a line of a client's output.
 type Line struct {
 	Text   string
 	Stderr bool
@@ -123,7 +123,7 @@ func (p *Process) read(r io.Reader, stderr bool) {
 	}
 }
 
-// end stops the client and shows what it wrote if the test has failed.
+// end stops the client and shows its output if the test has failed.
 func (p *Process) end() {
 	p.p.Signal(syscall.SIGKILL)
 	for range p.lines { // closed when the client has ended
@@ -133,7 +133,7 @@ func (p *Process) end() {
 	}
 }
 
-// Output is everything that the client wrote.
+// Output returns the output of the client.
 func (p *Process) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,16 +160,15 @@ func (p *Process) Next() (Line, bool) {
 	}
 }
 
-// Status is the exit status; call it when [Process.Next] has said that the client
-// has ended.
+// Status returns the exit status. Call it after [Process.Next] has reported the end of
+// the client.
 func (p *Process) Status() int {
 	return p.p.Status()
 }
 
 var authorization = regexp.MustCompile(`https?://[^ "<>]*response_type=code[^ "<>]*`)
 
-// Authorization returns the URL at which the person is to sign in, or "" if the
-// line names none.
+// Authorization returns the URL for the user's login, or "" if the line has none.
 func (l Line) Authorization() string {
 	return authorization.FindString(l.Text)
 }

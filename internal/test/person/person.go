@@ -1,6 +1,5 @@
-// Package person goes through a server's login and consent pages with plain
-// requests, as a person does in a browser. It is the only place that knows what the
-// forms ask for.
+// Package person goes through a server's login and consent pages with plain requests,
+// as a user does in a browser. Only this package knows the fields of the forms.
 package person
 
 import (
@@ -18,10 +17,10 @@ import (
 type Page struct {
 	*http.Response
 	Body string
-	At   *url.URL // what was asked for
+	At   *url.URL // URL of the request
 }
 
-// To is where a redirect leads, or nil.
+// To returns the target of a redirect, or nil.
 func (p *Page) To() *url.URL {
 	location := p.Header.Get("Location")
 	if location == "" {
@@ -34,7 +33,7 @@ func (p *Page) To() *url.URL {
 	return to
 }
 
-// Left is where a redirect leaves the server, or nil.
+// Left returns the target of a redirect that leaves the server, or nil.
 func (p *Page) Left() *url.URL {
 	if to := p.To(); to != nil && to.Host != p.At.Host {
 		return to
@@ -42,7 +41,7 @@ func (p *Page) Left() *url.URL {
 	return nil
 }
 
-// String shows a page in the message of a test.
+// String formats a page for the message of a test.
 func (p *Page) String() string {
 	return fmt.Sprintf("%d %s %s", p.StatusCode, p.Header.Get("Location"), p.Body)
 }
@@ -52,8 +51,8 @@ var (
 	hiddenField = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)"`)
 )
 
-// Form returns where the first form of the page goes, and the hidden fields. Without a
-// form, action is empty.
+// Form returns the action and the hidden fields of the first form on the page. Without
+// a form, action is empty.
 func (p *Page) Form() (action string, fields url.Values) {
 	fields = url.Values{}
 	m := formAction.FindStringSubmatch(p.Body)
@@ -83,7 +82,7 @@ type Person struct {
 // New returns a person without cookies, for requests over the network.
 func New(name, password string) *Person { return Over(http.DefaultTransport, name, password) }
 
-// Over is New for requests that go another way.
+// Over is New with another transport.
 func Over(way http.RoundTripper, name, password string) *Person {
 	return &Person{Name: name, Password: password, Cookies: map[string]*http.Cookie{}, Way: way}
 }
@@ -112,7 +111,7 @@ func (p *Person) Do(r *http.Request) (*Page, error) {
 	return &Page{Response: resp, Body: string(body), At: r.URL}, nil
 }
 
-// Open opens a link, as in every authorization request, and follows redirects on the
+// Open opens a link, such as an authorization request, and follows redirects on the
 // same server.
 func (p *Person) Open(link string) (*Page, error) {
 	r, err := http.NewRequest(http.MethodGet, link, nil)
@@ -141,7 +140,7 @@ func (p *Person) follow(r *http.Request) (*Page, error) {
 	return nil, fmt.Errorf("%s: too many redirects", r.URL)
 }
 
-// Answer returns the request that the page's form makes when it is filled in.
+// Answer returns the request that the filled form of the page sends.
 func (p *Person) Answer(page *Page, typed url.Values) (*http.Request, error) {
 	action, fields := page.Form()
 	if action == "" {
@@ -155,7 +154,7 @@ func (p *Person) Answer(page *Page, typed url.Values) (*http.Request, error) {
 	return p.Form(to.String(), fields)
 }
 
-// Form returns the request that a page of the server makes with these fields.
+// Form returns the request that a page of the server sends with these fields.
 func (p *Person) Form(to string, fields url.Values) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodPost, to, strings.NewReader(fields.Encode()))
 	if err != nil {
@@ -187,8 +186,8 @@ func (p *Person) Post(to string, fields url.Values) (*Page, error) {
 	return p.follow(r)
 }
 
-// SignIn fills in the login page and returns what comes next. Any other page it
-// returns as it is.
+// SignIn fills in the login page and returns the next page. It returns any other page
+// unchanged.
 func (p *Person) SignIn(page *Page) (*Page, error) {
 	if !page.AsksPassword() {
 		return page, nil
@@ -196,13 +195,13 @@ func (p *Person) SignIn(page *Page) (*Page, error) {
 	return p.Submit(page, p.Credentials())
 }
 
-// Credentials are what the person types in on the login page.
+// Credentials are the fields that the user fills in on the login page.
 func (p *Person) Credentials() url.Values {
 	return url.Values{"username": {p.Name}, "password": {p.Password}}
 }
 
-// Approve approves on the consent page and returns what comes next. Any other page it
-// returns as it is.
+// Approve approves on the consent page and returns the next page. It returns any other
+// page unchanged.
 func (p *Person) Approve(page *Page) (*Page, error) {
 	if !page.AsksConsent() {
 		return page, nil
@@ -210,8 +209,8 @@ func (p *Person) Approve(page *Page) (*Page, error) {
 	return p.Submit(page, url.Values{"decision": {"approve"}})
 }
 
-// Authorize opens an authorization request, signs in and approves, as far as the pages
-// ask for it. It returns the redirect to the client, or the page at which that ended.
+// Authorize opens an authorization request, signs in and approves, if the pages ask for
+// it. It returns the redirect to the client, or the last page.
 func (p *Person) Authorize(link string) (*Page, error) {
 	page, err := p.Open(link)
 	if err == nil {

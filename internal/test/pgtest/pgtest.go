@@ -1,7 +1,7 @@
-// Package pgtest gives tests a PostgreSQL database: each its own, on a throwaway
-// cluster that the test binary starts when the first test asks, from Debian's
-// postgresql. SIGNET_TEST_POSTGRES names a server to use instead, by the URL of a
-// user who may make databases.
+// Package pgtest gives each test a PostgreSQL database of its own, on a throwaway
+// cluster that the test binary starts for its first test, from Debian's postgresql.
+// SIGNET_TEST_POSTGRES is the URL of another server to use, with a user that may create
+// databases.
 //
 // Where there is no PostgreSQL the test is skipped, or fails if SIGNET_TEST_ALL is
 // set. [Bouncer] puts a PgBouncer in front of one.
@@ -29,7 +29,7 @@ import (
 
 const given = "SIGNET_TEST_POSTGRES"
 
-// URL returns the URL of an empty database that is gone after the test.
+// URL returns the URL of an empty database that exists until the end of the test.
 func URL(t testing.TB) string {
 	t.Helper()
 	admin, err := server()
@@ -45,14 +45,14 @@ func URL(t testing.TB) string {
 	}
 	name := "signet_test_" + strings.ToLower(rand.Text()[:12])
 	Exec(t, admin, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'")
-	if os.Getenv(given) != "" { // a throwaway cluster goes as a whole
+	if os.Getenv(given) != "" { // a throwaway cluster is removed as a whole
 		t.Cleanup(func() { Exec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
 	}
 	u.Path = "/" + name
 	return u.String()
 }
 
-// Exec runs a statement of the test's own, outside of any store.
+// Exec runs a statement on a database, outside of any store.
 func Exec(t testing.TB, url, query string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

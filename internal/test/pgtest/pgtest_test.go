@@ -7,7 +7,7 @@ import (
 	"signet/internal/test/pgtest"
 )
 
-// What was committed survives a stop, and nothing survives Close.
+// Commits survive a stop, and Close removes all files.
 func TestServerStopsAndStarts(t *testing.T) {
 	pgtest.URL(t) // skips the test where there is no PostgreSQL
 	if _, err := pgtest.Bin(); err != nil {

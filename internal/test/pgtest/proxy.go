@@ -7,17 +7,17 @@ import (
 	"testing"
 )
 
-// Mode is what a [Proxy] does to its connections, and to new ones.
+// Mode is the treatment of present and new connections of a [Proxy].
 type Mode int
 
 const (
 	Pass     Mode = iota
-	Stall         // take what comes, pass nothing on, and say nothing
-	HalfOpen      // pass on what the store says, and none of the answers
-	Reset         // break them off
+	Stall         // accept data and pass nothing on, in either direction
+	HalfOpen      // pass on requests of the store, and none of the answers
+	Reset         // reset the connections
 )
 
-// Proxy stands between a store and its database, as a network does.
+// Proxy is a network between a store and its database.
 type Proxy struct {
 	URL string
 
@@ -28,7 +28,7 @@ type Proxy struct {
 	conns    map[*net.TCPConn]bool
 }
 
-// NewProxy leads to the database of url until the test ends.
+// NewProxy returns a proxy to a database that runs until the test ends.
 func NewProxy(t testing.TB, to string) *Proxy {
 	t.Helper()
 	u, err := url.Parse(to)
@@ -59,7 +59,7 @@ func NewProxy(t testing.TB, to string) *Proxy {
 	return p
 }
 
-// Set changes what happens from now on.
+// Set changes the mode.
 func (p *Proxy) Set(m Mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,7 +73,7 @@ func (p *Proxy) Set(m Mode) {
 	}
 }
 
-// passes waits for the mode in which something, or an answer, may go on.
+// passes waits for a mode in which data, or an answer, may pass.
 func (p *Proxy) passes(answer bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,7 +109,7 @@ func (p *Proxy) copy(to, from *net.TCPConn, answers bool) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if !p.passes(answers) || err != nil { // also an end is not passed on while it stalls
+		if !p.passes(answers) || err != nil { // the end of a connection is not passed on either while it stalls
 			return
 		}
 		if _, err := to.Write(buf[:n]); err != nil {

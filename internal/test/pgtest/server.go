@@ -17,16 +17,15 @@ import (
 	"signet/internal/test/freeport"
 )
 
-// Server is a throwaway PostgreSQL that may be stopped and started. It ends with
-// Close, or with this process, however that ends: a shell waits for the end of its
-// input, and cleans up.
+// Server is a throwaway PostgreSQL that may be stopped and started. It ends with Close,
+// or with this process: a shell waits for the end of its input, and cleans up.
 type Server struct {
-	URL string // of a superuser and the database postgres
-	Dir string // holds all that is of it
+	URL string // URL of a superuser and the database postgres
+	Dir string // directory of all its files
 
 	orders io.WriteCloser
 	ended  chan struct{}
-	log    *os.File // without a name
+	log    *os.File // file without a name
 }
 
 // NewServer makes a cluster in a directory of its own and starts it.
@@ -40,7 +39,7 @@ func NewServer() (*Server, error) {
 		return nil, err
 	}
 	attr := &syscall.SysProcAttr{Setpgid: true}
-	if os.Geteuid() == 0 { // as whom PostgreSQL does not run
+	if os.Geteuid() == 0 { // PostgreSQL does not run as root
 		if attr.Credential, err = owner(dir); err != nil {
 			return nil, err
 		}
@@ -104,8 +103,7 @@ rm -rf "$1/data" "$1/saved" "$1/password"
 rmdir "$1" 2>/dev/null
 `
 
-// Start starts a server that was stopped and waits until it answers. What was
-// committed is there.
+// Start starts a stopped server and waits until it answers. Commits are still there.
 func (s *Server) Start() error {
 	return s.order("start", "the cluster does not start", func(err error) bool { return err == nil })
 }
@@ -130,7 +128,8 @@ func (s *Server) Stop() error {
 	return s.order("stop", "the cluster does not stop", func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })
 }
 
-// order gives one and waits until an attempt to connect ends as it should.
+// order writes a line to the script and waits until an attempt to connect ends as it
+// should.
 func (s *Server) order(order, otherwise string, done func(error) bool) error {
 	if _, err := io.WriteString(s.orders, order+"\n"); err != nil {
 		return fmt.Errorf("%s: %w: %s", otherwise, err, s.said())
@@ -158,7 +157,7 @@ func (s *Server) said() []byte {
 	return text
 }
 
-// Close ends the server and removes all that is of it. Closing twice is fine.
+// Close ends the server and removes its files. Closing twice is fine.
 func (s *Server) Close() error {
 	s.orders.Close()
 	select {

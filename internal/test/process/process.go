@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Patience is how long a process may take to begin or to end. Other work may keep
-// the machine busy.
+// Patience is how long a process may take to start or to end. Other work may keep the
+// machine busy.
 const Patience = time.Minute
 
 // Build builds the program of this module at path, with more flags than usual.
@@ -34,9 +34,8 @@ type Process struct {
 	ended chan struct{}
 }
 
-// Start starts a command. The process is in a group of its own, so that Ctrl-C
-// reaches the test alone, and ends with the test process where the system can see to
-// that.
+// Start starts a command. The process is in a group of its own, so that Ctrl-C reaches
+// only the test, and ends with the test process where the system supports that.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = childAttr()
 	if err := cmd.Start(); err != nil {

@@ -20,7 +20,7 @@ const (
 	PostgreSQL Engine = "PostgreSQL"
 )
 
-// Engines are all of them.
+// Engines are all kinds of stores.
 var Engines = []Engine{SQLite, PostgreSQL}
 
 // Each runs a test on each engine.
@@ -31,7 +31,7 @@ func Each(t *testing.T, test func(t *testing.T, e Engine)) {
 	}
 }
 
-// Nowhere returns the options of a store that was not made yet.
+// Nowhere returns the options of a store that does not exist yet.
 func (e Engine) Nowhere(t testing.TB) store.Options {
 	t.Helper()
 	if e == PostgreSQL {

@@ -1,5 +1,4 @@
-// Command cmd runs a cluster until Ctrl-C, for whoever wants to break it by hand. See
-// docs/replicas.md.
+// Command cmd runs a cluster until Ctrl-C, to be broken by hand. See docs/replicas.md.
 package main
 
 import (
@@ -23,7 +22,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	port := flag.Int("port", 8080, "port of nginx, on loopback")
-	program := flag.String("signet", "", "path of the program; empty: it is built")
+	program := flag.String("signet", "", "path of the program; built if empty")
 	flag.Parse()
 	if err := run(ctx, cluster.Options{Port: *port, Program: *program}); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
@@ -101,7 +100,7 @@ func supervise(ctx context.Context, r *cluster.Replica) {
 	}
 }
 
-// obey does what is typed.
+// obey carries out commands from the terminal.
 func obey(ctx context.Context, in io.Reader, c *cluster.Cluster) {
 	for lines := bufio.NewScanner(in); lines.Scan() && ctx.Err() == nil; {
 		words := strings.Fields(lines.Text())
