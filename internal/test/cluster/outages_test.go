@@ -73,7 +73,7 @@ func TestClusterSurvivesOutages(t *testing.T) {
 			t.Errorf("without %s: %+v, want %+v", tt.name, got, tt.want)
 		}
 		tt.back()
-		took := eventually(t, X, func() bool { return look(c, h, client, &tok) == fine })
+		took := eventually(t, "the cluster answers as before the outage of "+tt.name, func() bool { return look(c, h, client, &tok) == fine })
 		t.Logf("after the outage of %s, all requests work again within %s", tt.name, took.Round(100*time.Millisecond))
 	}
 }
