@@ -43,8 +43,8 @@ func TestStopEndsStreams(t *testing.T) {
 	if status := d.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the stop took %v, want less than 10 s", took)
+	if took := time.Since(begin); took > 20*time.Second { // connections that are not let go of end after 25 s
+		t.Errorf("the stop took %v, want less than 20 s", took)
 	}
 	if _, err := io.ReadAll(stream); err != nil {
 		t.Errorf("the stream broke off: %v", err)
@@ -64,7 +64,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	d.WaitFor(`"msg":"stopping"`)
 	begin := time.Now()
 	d.Signal(syscall.SIGTERM)
-	if status, took := d.Status(), time.Since(begin); status != e2e.ExitFailed || took > 5*time.Second {
-		t.Errorf("exit status %d after %v, want %d within 5 s", status, took, e2e.ExitFailed)
+	if status, took := d.Status(), time.Since(begin); status != e2e.ExitFailed || took > 10*time.Second { // the body would be waited for for 15 s
+		t.Errorf("exit status %d after %v, want %d within 10 s", status, took, e2e.ExitFailed)
 	}
 }

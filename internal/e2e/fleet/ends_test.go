@@ -13,6 +13,7 @@ import (
 
 	"signet/internal/e2e"
 	"signet/internal/test/person"
+	"signet/internal/test/process"
 )
 
 const newPassword = "another purple anvil quarter"
@@ -80,9 +81,9 @@ func (g granted) inFeed(t *testing.T) bool {
 // the feed, in introspection and in the list of grants.
 func (g granted) wantOver(t *testing.T, d, replica *e2e.Program) {
 	t.Helper()
-	until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+	until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
 	e2e.Eventually(t, func() bool { return g.inFeed(t) })
-	until(t, replica, g.tokens.AccessToken, http.StatusUnauthorized, 15*time.Second)
+	until(t, replica, g.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
 	for _, token := range []string{g.tokens.AccessToken, g.tokens.RefreshToken} {
 		if g.active(t, token) {
 			t.Errorf("%s: a token is active", g.user)
@@ -170,8 +171,8 @@ func TestUserChangesEndGrantsEverywhere(t *testing.T) {
 			grants := map[string]granted{}
 			for way := range ways {
 				grants[way] = grantFrom(d, client, way)
-				until(t, d, grants[way].tokens.AccessToken, http.StatusOK, 10*time.Second)
-				until(t, replica, grants[way].tokens.AccessToken, http.StatusOK, 10*time.Second)
+				until(t, d, grants[way].tokens.AccessToken, http.StatusOK, process.Patience)
+				until(t, replica, grants[way].tokens.AccessToken, http.StatusOK, process.Patience)
 			}
 			if when == "down" {
 				d.Stop()
@@ -286,7 +287,7 @@ func TestChangesForgetConsent(t *testing.T) {
 				_, status := client.Refresh(t, first.tokens.RefreshToken)
 				return status == http.StatusBadRequest
 			})
-			until(t, d, second.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+			until(t, d, second.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
 			if tok, status := e2e.Post(t, d.Issuer, client.CodeForm(code)); status != http.StatusBadRequest || tok.Error != "invalid_grant" {
 				t.Errorf("a code of the earlier client: %d %s", status, tok.Error)
 			}
@@ -348,13 +349,13 @@ func TestBlockedClientEndsEverywhere(t *testing.T) {
 	evil, other := e2e.Register(t, d.Issuer, e2e.RedirectURI), e2e.Register(t, d.Issuer, e2e.RedirectURI)
 	first, good := grantFrom(d, evil, "ann"), grantFrom(d, other, "ann")
 	code := evil.Code(t, "ann", e2e.AnnsPassword)
-	until(t, replica, first.tokens.AccessToken, http.StatusOK, 10*time.Second)
+	until(t, replica, first.tokens.AccessToken, http.StatusOK, process.Patience)
 
 	if out := d.Must("client", "block", evil.ID); !strings.Contains(out, "grants ended: 1") {
 		t.Error(out)
 	}
-	until(t, d, first.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
-	until(t, replica, first.tokens.AccessToken, http.StatusUnauthorized, 15*time.Second)
+	until(t, d, first.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
+	until(t, replica, first.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
 	e2e.Eventually(t, func() bool { return first.inFeed(t) })
 	e2e.Eventually(t, func() bool { // the server notices within seconds
 		tok, status := evil.Refresh(t, first.tokens.RefreshToken)
@@ -419,7 +420,7 @@ func TestClientAddedAgainStartsAnewAtOnce(t *testing.T) {
 		if tok, status := e2e.Post(t, d.Issuer, client.CodeForm(code)); status != http.StatusBadRequest || tok.Error != "invalid_grant" {
 			t.Errorf("a code of the earlier client: %d %+v", status, tok)
 		}
-		until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, 10*time.Second)
+		until(t, d, g.tokens.AccessToken, http.StatusUnauthorized, process.Patience)
 	}
 }
 
