@@ -21,7 +21,7 @@ func fetching(c *authtest.Config) { c.Fetcher = fetch.New(fetch.Options{Loopback
 
 const appRedirect = "https://app.test/cb"
 
-func documentClient(t *testing.T, h *clientdoc.Host, path string, more map[string]any) authtest.Client {
+func documentClient(t testing.TB, h *clientdoc.Host, path string, more map[string]any) authtest.Client {
 	t.Helper()
 	return authtest.Client{ID: h.Client(t, path, more), RedirectURI: appRedirect}
 }
@@ -242,4 +242,96 @@ func TestLimitByClientDoesNotCountADocument(t *testing.T) {
 			t.Errorf("the third token request of %s: %d, want %d", tt.c.ID, r.StatusCode, tt.last)
 		}
 	}
+}
+
+// A client that always proves a key keeps its handle: nothing is written, so simultaneous and
+// lost answers do no harm. What ends a grant ends it as ever.
+func TestClientThatAlwaysProvesAKeyKeepsItsHandle_E01(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching, several)
+	key := clientdoc.NewKey(t, "a")
+	sign := func(id string) edit {
+		return set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_assertion", key.Assertion(t, id, authtest.Issuer, nil))
+	}
+	only := documentClient(t, h, "/only.json", map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks": clientdoc.Set(t, key)})
+	both := documentClient(t, h, "/both.json", map[string]any{"token_endpoint_auth_methods_supported": []string{"none", "private_key_jwt"}, "jwks": clientdoc.Set(t, key)})
+	login := func(c authtest.Client) authtest.Tokens {
+		t.Helper()
+		return s.Redeem(t, c, s.Code(t, "alice", c, set("scope", "mcp:read mcp:write")), sign(c.ID)).Tokens(t)
+	}
+	tok, rotated := login(only), login(both)
+	for range 3 {
+		if next := s.Refresh(t, only, tok.Refresh, sign(only.ID)).Tokens(t); next.Refresh != tok.Refresh || next.Access == tok.Access {
+			t.Error("the handle changed, or the access token did not")
+		}
+	}
+	for _, r := range parallel(20, func() *authtest.Response { return s.Refresh(t, only, tok.Refresh, sign(only.ID)) }) {
+		if got := r.Tokens(t); got.Refresh != tok.Refresh {
+			t.Error("the handle changed")
+		}
+	}
+	if got := s.Generation(t, tok.Refresh); !strings.HasSuffix(got, " 1") {
+		t.Errorf("generation %s", got)
+	}
+	wantError(t, s.Refresh(t, only, tok.Refresh), 401, "invalid_client")
+	if next := s.Refresh(t, both, rotated.Refresh, sign(both.ID)).Tokens(t); next.Refresh == rotated.Refresh {
+		t.Error("a client that may also send nothing keeps its handle")
+	}
+
+	// A scope that is lost is lost with the old handle.
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = []string{"mcp:read"}; return true })
+	next := s.Refresh(t, only, tok.Refresh, sign(only.ID)).Tokens(t)
+	if next.Refresh == tok.Refresh || next.Scope != "mcp:read" {
+		t.Errorf("after a scope was lost: %+v", next)
+	}
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = []string{"mcp:read", "mcp:write"}; return true })
+	if got := s.Refresh(t, only, next.Refresh, sign(only.ID)).Tokens(t); got.Scope != "mcp:read" || got.Refresh != next.Refresh {
+		t.Errorf("the scope came back: %+v", got)
+	}
+
+	if r := s.Revoke(t, only, next.Refresh); r.StatusCode != 401 { // without an assertion
+		t.Errorf("revocation without the key: %d", r.StatusCode)
+	}
+	form := url.Values{"token": {next.Refresh}}
+	sign(only.ID)(form)
+	if r := s.Do(t, request("POST", authtest.Issuer+"/revoke", form.Encode(), "Content-Type", formType)); r.StatusCode != 200 {
+		t.Fatalf("revocation: %s", r.Body)
+	}
+	wantError(t, s.Refresh(t, only, next.Refresh, sign(only.ID)), 400, "invalid_grant")
+
+	// Without the store there is no verdict.
+	again := login(only)
+	s.StopStore(t)
+	wantBusy(t, s.Refresh(t, only, again.Refresh, sign(only.ID)))
+	s.Reopen(t)
+	s.Refresh(t, only, again.Refresh, sign(only.ID)).Tokens(t)
+}
+
+// A refresh with rotation, which writes, beside one of a client that proves a key, which
+// verifies an assertion and its single use instead.
+func BenchmarkRefresh(b *testing.B) {
+	h := clientdoc.NewHost(b)
+	s := authtest.New(b, fetching)
+	key := clientdoc.NewKey(b, "a")
+	only := documentClient(b, h, "/only.json", map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks": clientdoc.Set(b, key)})
+	sign := func() edit {
+		return set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_assertion", key.Assertion(b, only.ID, authtest.Issuer, nil))
+	}
+	b.Run("rotation", func(b *testing.B) {
+		tok := s.Tokens(b, "alice", s.PUB)
+		for b.Loop() {
+			tok = s.Refresh(b, s.PUB, tok.Refresh).Tokens(b)
+		}
+	})
+	b.Run("key", func(b *testing.B) {
+		tok := s.Redeem(b, only, s.Code(b, "alice", only), sign()).Tokens(b)
+		for b.Loop() {
+			s.Refresh(b, only, tok.Refresh, sign()).Tokens(b)
+		}
+	})
+	b.Run("assertion alone", func(b *testing.B) {
+		for b.Loop() {
+			sign()
+		}
+	})
 }

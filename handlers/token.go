@@ -267,13 +267,43 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 		return nil, errNoScope
 	}
 	// A scope that was lost since the consent stays lost, even if it is allowed again.
-	g.Scope = e.stillAllowed(g.Scope, client, user)
-	next, wall, err := e.spend(ctx, client, g, handle.Gen, now, ev)
+	granted := g.Scope
+	g.Scope = e.stillAllowed(granted, client, user)
+	use := e.spend
+	if client.KeyOnly && handle.Expires == g.Expires && slices.Equal(g.Scope, granted) {
+		use = e.keep(form.Get("refresh_token"))
+	}
+	next, wall, err := use(ctx, client, g, handle.Gen, now, ev)
 	if err != nil {
 		return nil, err
 	}
 	return e.mint(client, g, issuance{user: user, scope: scope, handle: next}, wall)
 }
+
+// keep is [endpoints.spend] for a client that proves a key with each request: it keeps its
+// handle. Rotation detects a stolen handle, and this one is of no use without the key (OAuth
+// 2.1 §4.3.1 asks rotation of public clients; FAPI 2.0 §5.3.2.1 forbids it for clients like
+// these). So nothing is written, and nothing is lost with an answer. A handle that is not
+// the latest is judged by the rule.
+func (e *endpoints) keep(handle string) spender {
+	return func(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (string, time.Time, error) {
+		wall, err := e.ready(client, g)
+		if err != nil {
+			return "", time.Time{}, err
+		}
+		found, err := e.o.Denylist.Find(ctx, g.ID)
+		switch {
+		case err == nil && found.Gen == gen:
+			return handle, wall, nil
+		case err == nil, errors.Is(err, denylist.ErrRevoked), errors.Is(err, denylist.ErrUnknown):
+			return e.spend(ctx, client, g, gen, now, ev)
+		}
+		return "", time.Time{}, unavailable(err)
+	}
+}
+
+// spender is the form of [endpoints.spend].
+type spender func(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error)
 
 var errUserChanged = oauth.Errorf(oauth.InvalidGrant, "the user's account has changed")
 
@@ -324,18 +354,8 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 // a token must not outlive the memory of the denylist for a revocation that follows at
 // once.
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error) {
-	if err := e.limitTokens(g.ID, client); err != nil {
+	if wall, err = e.ready(client, g); err != nil {
 		return "", time.Time{}, err
-	}
-	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of
-	if from := e.o.Store.NotBefore(); wall.Unix() < from {
-		wall = time.Unix(from, 0) // the second in which a new epoch began, or another server's clock is a little ahead
-	}
-	if wall.Unix() >= g.Expires {
-		return "", time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
-	}
-	if _, err := e.o.Keys.Signing(wall); err != nil {
-		return "", time.Time{}, unavailable(err) // before the code is spent for nothing
 	}
 	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
 	if err != nil {
@@ -343,9 +363,31 @@ func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Gr
 	}
 	if client.MayUse(oauth.GrantRefreshToken) {
 		idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
+		if client.KeyOnly {
+			idle = g.Expires // the handle stays the same, so it cannot tell when it was used
+		}
 		handle, err = seal.Seal(e.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
 	}
 	return handle, wall, err
+}
+
+// ready makes the checks of a grant that come right before its use, and returns the time of
+// its tokens.
+func (e *endpoints) ready(client *clients.Client, g seal.Grant) (wall time.Time, err error) {
+	if err := e.limitTokens(g.ID, client); err != nil {
+		return time.Time{}, err
+	}
+	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of
+	if from := e.o.Store.NotBefore(); wall.Unix() < from {
+		wall = time.Unix(from, 0) // the second in which a new epoch began, or another server's clock is a little ahead
+	}
+	if wall.Unix() >= g.Expires {
+		return time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
+	}
+	if _, err := e.o.Keys.Signing(wall); err != nil {
+		return time.Time{}, unavailable(err) // before the code is spent for nothing
+	}
+	return wall, nil
 }
 
 // issuance is the part of a grant that one answer gives to the client.

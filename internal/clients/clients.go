@@ -65,6 +65,7 @@ type Client struct {
 	GrantTypes   []string // that it may use; none: all
 	Registered   bool     // by itself, so its name is not verified
 	Issued       int64    // Unix seconds
+	KeyOnly      bool     // it authenticates by a key, and in no other way
 	Document     string   // digest of its metadata document, if its id is the URL of one; all installations of a program share such an id
 
 	DefaultScopes []string // that a request without scopes is for; none: Scopes

@@ -243,7 +243,7 @@ func (d *documents) authentication(k *known, preferred string, all []string, key
 	case none:
 		k.Method = methodNone
 	default:
-		k.Method = methodKey
+		k.Method, k.KeyOnly = methodKey, true
 	}
 	return nil
 }

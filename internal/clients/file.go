@@ -78,7 +78,7 @@ func (e *entry) known(o *Options, fetched *fetch.Cache[*jwt.ClientKeys]) (k know
 	}
 	switch {
 	case e.signs():
-		k.Method = methodKey
+		k.Method, k.KeyOnly = methodKey, true
 		if k.keys, err = o.keySource(fetched, e.JWKS, e.JWKSURI); err != nil {
 			return k, fmt.Errorf("%s: client %s: %w", o.Path, e.ID, err)
 		}
