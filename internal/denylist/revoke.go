@@ -80,12 +80,22 @@ func (l *List) RevokeOthers(ctx context.Context, subject, version string, now ti
 }
 
 // RevokeWhere ends the live grants of all users for which over returns true, and returns
-// how many there were. It reads all grants, and rests in between, so that requests hardly
+// how many there were. Grants that were used lately come first, because their access tokens
+// may be live. Then it reads all grants, and rests in between, so that requests hardly
 // notice. Of a grant it passes ID, Subject, ClientHash, UserVersion and Created.
 func (l *List) RevokeWhere(ctx context.Context, over func(Grant) bool) (n int, err error) {
+	lately := l.store.Now().Add(-l.Keep() - l.options.Skew).UnixMilli()
+	n, _ = l.revokeWhere(ctx, lately, 0, over) // if there are too many grants for such a search, the pass below finds them
+	more, err := l.revokeWhere(ctx, 0, scanRest, over)
+	return n + more, err
+}
+
+// revokeWhere is one pass through the grants that were used at since (milliseconds) or later.
+// After each page it rests for so many times as long as it worked.
+func (l *List) revokeWhere(ctx context.Context, since int64, rests time.Duration, over func(Grant) bool) (n int, err error) {
 	for after := ""; ; {
 		began := time.Now()
-		page, err := l.All(ctx, "", after, scanPage, l.store.Now())
+		page, err := l.usedSince(ctx, since, after, scanPage)
 		if err != nil || len(page) == 0 {
 			return n, err
 		}
@@ -105,7 +115,7 @@ func (l *List) RevokeWhere(ctx context.Context, over func(Grant) bool) (n int, e
 				return n, err
 			}
 		}
-		rest := time.NewTimer(scanRest * time.Since(began))
+		rest := time.NewTimer(rests * time.Since(began))
 		select {
 		case <-ctx.Done():
 			rest.Stop()
