@@ -33,10 +33,16 @@ type addedClient struct {
 	Secret string `json:"client_secret,omitempty"`
 }
 
+// clientAddition is what the flags of `client add` say.
+type clientAddition struct {
+	spec     clients.Spec
+	keysFile string
+
+	fromStdin, asJSON bool
+}
+
 func clientAddCommand(p Process) *cobra.Command {
-	var spec clients.Spec
-	var fromStdin, asJSON bool
-	var keysFile string
+	a := &clientAddition{}
 	cmd := &cobra.Command{
 		Use: "add NAME --redirect-uri URI... | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
@@ -46,57 +52,67 @@ func clientAddCommand(p Process) *cobra.Command {
 			"network, or have a private-use scheme (RFC 8252), with a warning if the scheme is\n" +
 			"not based on a domain name.",
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
-			var err error
-			spec.ID = args[0]
-			if fromStdin {
-				var rest io.ByteReader
-				if spec.Secret, rest, err = p.readSecret("secret", 64<<10); err != nil {
-					return err
-				}
-				if _, err := rest.ReadByte(); err == nil { // something else was piped in
-					return wrongUse{errors.New("more than one line on stdin")}
-				}
-			}
-			if cmd.Flags().Changed("jwks-uri") && spec.JWKSURI == "" { // an empty variable of a script
-				return wrongUse{errors.New("--jwks-uri is empty")}
-			}
-			if cmd.Flags().Changed("jwks") {
-				if spec.JWKS, err = readKeySet(keysFile); err != nil {
-					return err
-				}
-			}
-			ring, err := openRing(cmd.Context(), cfg)
-			if err != nil {
-				return err
-			}
-			c, secret, err := cfg.clients().Add(cmd.Context(), ring, spec)
-			if err != nil {
-				return err
-			}
-			for _, warning := range c.Warnings() {
-				p.note("warning: " + warning)
-			}
-			if fromStdin {
-				secret = "" // it is known already
-			}
-			return p.printClient(addedClient{c, secret}, asJSON)
+			a.spec.ID = args[0]
+			return p.addClient(cmd, cfg, a)
 		}),
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&spec.RedirectURIs, "redirect-uri", nil, "redirect URI; repeat for more")
-	f.StringArrayVar(&spec.PostLogoutRedirectURIs, "post-logout-redirect-uri", nil, "where the browser may go after a logout; repeat for more")
-	f.StringVar(&spec.Name, "name", "", "name to show to users; default NAME")
-	f.StringArrayVar(&spec.Scopes, "scope", nil, "scope that the client may request; repeat for more; default SIGNET_DEFAULT_SCOPES")
-	f.BoolVar(&spec.Public, "public", false, "the client cannot keep a secret, and gets none")
-	f.BoolVar(&fromStdin, "secret-stdin", false, "read the secret from stdin, one line, instead of making one")
-	f.StringVar(&keysFile, "jwks", "", "file with the client's public keys, a JWK Set, in place of a secret")
-	f.StringVar(&spec.JWKSURI, "jwks-uri", "", "URL of the client's public keys, in place of a secret; the server fetches it")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
-	f.StringVar(&spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
+	f.StringArrayVar(&a.spec.RedirectURIs, "redirect-uri", nil, "redirect URI; repeat for more")
+	f.StringArrayVar(&a.spec.PostLogoutRedirectURIs, "post-logout-redirect-uri", nil, "where the browser may go after a logout; repeat for more")
+	f.StringVar(&a.spec.Name, "name", "", "name to show to users; default NAME")
+	f.StringArrayVar(&a.spec.Scopes, "scope", nil, "scope that the client may request; repeat for more; default SIGNET_DEFAULT_SCOPES")
+	f.BoolVar(&a.spec.Public, "public", false, "the client cannot keep a secret, and gets none")
+	f.BoolVar(&a.fromStdin, "secret-stdin", false, "read the secret from stdin, one line, instead of making one")
+	f.StringVar(&a.keysFile, "jwks", "", "file with the client's public keys, a JWK Set, in place of a secret")
+	f.StringVar(&a.spec.JWKSURI, "jwks-uri", "", "URL of the client's public keys, in place of a secret; the server fetches it")
+	f.BoolVar(&a.asJSON, "json", false, "print JSON")
+	f.StringVar(&a.spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
 	cmd.MarkFlagsOneRequired("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin", "jwks", "jwks-uri")
 	return cmd
+}
+
+// addClient adds a client and prints it.
+func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) error {
+	if err := p.readClientSecret(cmd, a); err != nil {
+		return err
+	}
+	ring, err := openRing(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	c, secret, err := cfg.clients().Add(cmd.Context(), ring, a.spec)
+	if err != nil {
+		return err
+	}
+	for _, warning := range c.Warnings() {
+		p.note("warning: " + warning)
+	}
+	if a.fromStdin {
+		secret = "" // it is known already
+	}
+	return p.printClient(addedClient{c, secret}, a.asJSON)
+}
+
+// readClientSecret reads the secret from stdin, or the keys from their file, as the flags say.
+func (p Process) readClientSecret(cmd *cobra.Command, a *clientAddition) (err error) {
+	if a.fromStdin {
+		var rest io.ByteReader
+		if a.spec.Secret, rest, err = p.readSecret("secret", 64<<10); err != nil {
+			return err
+		}
+		if _, err := rest.ReadByte(); err == nil { // something else was piped in
+			return wrongUse{errors.New("more than one line on stdin")}
+		}
+	}
+	if cmd.Flags().Changed("jwks-uri") && a.spec.JWKSURI == "" { // an empty variable of a script
+		return wrongUse{errors.New("--jwks-uri is empty")}
+	}
+	if cmd.Flags().Changed("jwks") {
+		a.spec.JWKS, err = readKeySet(a.keysFile)
+	}
+	return err
 }
 
 // readKeySet reads a file with public keys. Whether they are is for package clients to say.
