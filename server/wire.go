@@ -11,7 +11,8 @@ import (
 const sendBuffer = 128 << 10
 
 // wire is a listener whose connections have a small send buffer and, unless they are
-// encrypted, refuse folded header lines.
+// encrypted, refuse folded header lines. With TLS the bytes of a header pass from package
+// tls to net/http unseen; there, no proxy in between has read the header differently.
 type wire struct {
 	net.Listener
 	encrypted bool
