@@ -101,6 +101,16 @@ func (w *worker) begin() *person.Page {
 	return w.open(w.client.AuthorizationURL("s"))
 }
 
+// beginConsent opens the consent page of an authorization.
+func (w *worker) beginConsent() *person.Page {
+	w.t.Helper()
+	page, err := w.person.SignIn(w.begin())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return page
+}
+
 // tokensOf returns the tokens of a new grant.
 func (w *worker) tokensOf() e2e.Tokens {
 	w.t.Helper()
@@ -152,12 +162,13 @@ var questions = map[string]func(w *worker) (*worker, asked){
 	"introspect an access token": func(w *worker) (*worker, asked) {
 		return w, asked{w.formTo("/introspect", w.client.TokenForm(w.tokensOf().AccessToken)), jsonWith(`"active":true`)}
 	},
-	"authorize": func(w *worker) (*worker, asked) { return w, asked{w.authorize(), redirectTo(w.d.Issuer + "/consent")} },
+	// On this machine a session does not replace the password, but it is looked up.
+	"authorize": func(w *worker) (*worker, asked) { return w, asked{w.authorize(), redirectTo(w.d.Issuer + "/login")} },
 	"authorize, nobody signed in": func(w *worker) (*worker, asked) {
 		return w.stranger(), asked{w.authorize(), redirectTo(w.d.Issuer + "/login")}
 	},
 	"consent page": func(w *worker) (*worker, asked) {
-		to := w.ask(w.authorize()).To()
+		to := w.ask(w.answerTo(w.begin(), w.person.Credentials())).To()
 		r, _ := http.NewRequest("GET", to.String(), nil)
 		return w, asked{r, pageTo("/consent")}
 	},
@@ -171,10 +182,10 @@ var questions = map[string]func(w *worker) (*worker, asked){
 		return s, asked{s.answerTo(s.begin(), url.Values{"username": {"nobody" + strconv.Itoa(w.random.Int())}, "password": {"wrong"}}), func(a *person.Page) bool { return a.StatusCode == 401 || a.StatusCode == 200 }}
 	},
 	"approve": func(w *worker) (*worker, asked) {
-		return w, asked{w.answerTo(w.begin(), url.Values{"decision": {"approve"}}), redirectTo(e2e.RedirectURI + "?")}
+		return w, asked{w.answerTo(w.beginConsent(), url.Values{"decision": {"approve"}}), redirectTo(e2e.RedirectURI + "?")}
 	},
 	"deny": func(w *worker) (*worker, asked) {
-		return w, asked{w.answerTo(w.begin(), url.Values{"decision": {"deny"}}), func(a *person.Page) bool {
+		return w, asked{w.answerTo(w.beginConsent(), url.Values{"decision": {"deny"}}), func(a *person.Page) bool {
 			return a.StatusCode == 303 && a.To().Query().Get("error") == "access_denied"
 		}}
 	},
