@@ -110,10 +110,12 @@ func (f *inFlight) land(when string) {
 		f.t.Errorf("%s the refresh handle: %d %+v", when, status, tok)
 	}
 	f.handle = tok.RefreshToken
+	if f.session.open(f.d.Issuer + "/account").page.AsksPassword() {
+		f.t.Errorf("%s the session is over", when)
+	}
 	for name, code := range map[string]string{
 		"login transaction": f.login.signIn().approve(),
 		"consent":           f.consent.approve(),
-		"session":           f.session.open(f.client.AuthorizationURL("s")).approve(), // without a password
 	} {
 		if tok, status := f.redeem(code); status != 200 {
 			f.t.Errorf("%s the %s: %d %+v", when, name, status, tok)
@@ -227,9 +229,10 @@ func TestSecretRotatesBesideAServer(t *testing.T) {
 			t.Errorf("a %s of the old root after --finish: %d %+v", name, status, tok)
 		}
 	}
-	if second.session.open(second.client.AuthorizationURL("s")); !second.session.page.AsksPassword() {
+	if second.session.open(d.Issuer + "/account"); !second.session.page.AsksPassword() {
 		t.Error("a session of the old root after --finish needs no password")
 	}
+	second.session.open(second.client.AuthorizationURL("s"))
 	if code := second.session.signIn().approve(); code == "" {
 		t.Error("the registered client gets no code")
 	} else if tok, status := second.redeem(code); status != 200 {
