@@ -52,7 +52,7 @@ func ExampleOptions_loginHandler() {
 	defer srv.Close()
 
 	w := httptest.NewRecorder()
-	srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/login?state=abc", nil))
+	srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "http://localhost:8080/login?state=abc", nil))
 	io.Copy(os.Stdout, w.Body)
 	// Output:
 	// <form method="post"><input type="hidden" name="state" value="abc">

@@ -65,7 +65,10 @@ func TestChangePassword(t *testing.T) {
 	if err != nil || changed.Version == added.Version {
 		t.Fatalf("%v, version %q, want another than %q", err, changed.Version, added.Version)
 	}
-	added.Version = changed.Version
+	if changed.Updated < added.Updated {
+		t.Errorf("changed at %d, before it was added at %d", changed.Updated, added.Updated)
+	}
+	added.Version, added.Updated = changed.Version, changed.Updated
 	if diff := cmp.Diff(added, changed); diff != "" {
 		t.Errorf("the user changed (-want +got):\n%s", diff)
 	}
