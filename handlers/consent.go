@@ -143,8 +143,9 @@ func addedAt(client *clients.Client) int64 {
 }
 
 // consentHash identifies the content of a consent, the version of the user who gave it,
-// the client with the version of its metadata document, and the epoch. A JSON list is unambiguous. The epoch is a secret, so nobody
-// can search for two consents with one hash, and half of the hash is enough.
+// the client with the version of its metadata document, and the epoch. A JSON list is
+// unambiguous. The epoch is a secret, so no client can search for two consents with one
+// hash, and half of the hash is enough.
 func consentHash(tx seal.Login, client *clients.Client) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
 	content := []any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource}

@@ -291,8 +291,8 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	s.Do(t, r).Tokens(t) // the client itself, from elsewhere
 }
 
-// Only secrets that somebody may have chosen are limited. Nobody at a client's address can refuse
-// the requests of a public client, or of one that registered.
+// Only secrets that a person may have chosen are limited. Other callers at a client's
+// address cannot block the requests of a public client, or of one that registered.
 func TestWrongSecretsOfOtherClientsBlockNothing(t *testing.T) {
 	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
 	v := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"]}`).JSON(t)

@@ -298,8 +298,8 @@ func TestUsersMayComeFromAFunction_Row22(t *testing.T) {
 	wantPage(t, fresh.Post(t, "/consent", url.Values{"state": fields["state"], "decision": {"approve"}}), 400)
 }
 
-// The users file is a source like any other: without an entry in it nobody can sign in,
-// and a new password ends everything issued before.
+// The users file is a source like any other: without an entry in it no user can sign
+// in, and a new password ends everything issued before.
 func TestUsersMayComeFromAFile(t *testing.T) {
 	file, err := users.OpenFile(filepath.Join(t.TempDir(), "users"))
 	if err != nil {
@@ -351,7 +351,7 @@ func TestLogoutEndsTheSession(t *testing.T) {
 	wantPage(t, b.Submit(t, pending, set("decision", "approve")), 403)
 }
 
-// Without the store nobody can sign in, and no answer is a verdict.
+// Without the store no user can sign in, and no answer is a verdict.
 func TestLoginWithoutStoreIsUnavailable(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()

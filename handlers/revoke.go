@@ -81,8 +81,9 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 	}, nil
 }
 
-// accessToken returns the claims of an access token of client that somebody may still
-// accept, or errNotLive. So the token may have expired by this process's clock ([expired]).
+// accessToken returns the claims of an access token of client that a resource server may still
+// accept, or errNotLive. So the token may have expired by this process's clock
+// ([expired]).
 func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
 	claims, err := e.verifiedToken(ctx, raw)
 	if err == nil && claims.ClientID != client.ID {

@@ -12,10 +12,10 @@ import (
 	"signet/internal/oauth"
 )
 
-// Access says which scopes single tools need, besides those that every request needs. With
-// the zero value they need no more. A change applies from the next message on, so declare
-// what a tool needs before you add the tool. The name of a tool is the one that clients
-// call.
+// Access says which scopes single tools need, besides those that every request needs.
+// With the zero value they need no further scope. A change applies from the next
+// message on, so declare what a tool needs before you add the tool. The name of a tool
+// is the one that clients call.
 //
 //	access.Require("admin_action", "admin")
 //	sdk.AddTool(server, &sdk.Tool{Name: "admin_action"}, adminAction)

@@ -72,7 +72,7 @@ func TestAddressesAreReadAsProxiesWriteThem_K04(t *testing.T) {
 	}
 }
 
-// An address that a trusted proxy does not tell is nobody's, and the log says so.
+// An address that a trusted proxy does not tell is unknown, and the log says so.
 func TestAddressThatIsNotToldIsNotTheProxys_K04(t *testing.T) {
 	for _, header := range []string{
 		"", "unknown", "_hidden", "_SEVKISEK", "-", "203.0.113.8, unknown", "203.0.113.8, unknown, 10.1.2.3", "localhost", "proxy.example", "203.0.113.300", "203.0.113", "203.0.113.8:1:2",

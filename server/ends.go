@@ -77,9 +77,10 @@ func (s *Server) version(ctx context.Context, subject string) (hash string, know
 	return denylist.VersionHash(user.Version), !errors.Is(err, users.ErrUnknown)
 }
 
-// watchGrants ends the grants of users and clients that changed while no server ran, and
-// from then on those of clients that are removed from clients.json or added there again, and of
-// clients that were blocked. Each server does that once it makes no more grants for them itself.
+// watchGrants ends the grants of users and clients that changed while no server ran,
+// and from then on those of clients that are removed from clients.json or added there
+// again, and of clients that were blocked. Each server does that once it no longer
+// makes grants for them itself.
 func (s *Server) watchGrants(ctx context.Context) {
 	seen := s.clients.Added()
 	gone := clients.Added{} // clients whose grants have not been ended yet
@@ -122,8 +123,8 @@ func within(a, b map[string]bool) bool {
 	return true
 }
 
-// over reports whether the user or the client of a grant is another one now. An older
-// release does not say for which version of the user it made a grant.
+// over reports whether the user or the client of a grant is a different one now. Grants
+// of an older release have no version of their user.
 func (s *Server) over(ctx context.Context, g denylist.Grant, added, gone clients.Added) bool {
 	_, removed := gone[g.ClientHash]
 	if _, back := added[g.ClientHash]; removed && !back || g.Created < added[g.ClientHash] {

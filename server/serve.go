@@ -28,10 +28,10 @@ const (
 // ListenAndServe serves until ctx ends, stops without dropping a request, and closes s. It
 // returns nil after such a stop.
 //
-// The stop has three steps. For DrainDelay the server still answers, while /readyz says no
-// and every answer asks the client to open its next connection elsewhere. Then the server
-// accepts no more connections, and for up to a second serves the open ones. Then it waits
-// for the running requests, and closes the store.
+// The stop has three steps. For DrainDelay the server still answers, while /readyz says
+// no and every answer asks the client to open its next connection elsewhere. Then the
+// server no longer accepts connections, and for up to a second serves the open ones.
+// Then it waits for the running requests, and closes the store.
 func (s *Server) ListenAndServe(ctx context.Context) error {
 	l, err := s.Listen()
 	if err != nil {

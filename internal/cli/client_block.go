@@ -85,7 +85,7 @@ func namedClient(ctx context.Context, cfg *config, list *denylist.List, name str
 	switch {
 	case err == nil:
 		return denylist.BlockedClient{Hash: c.Hash(), ID: c.ID, Name: c.Name}, nil
-	case strings.HasPrefix(name, "https://"): // its metadata document need not be there any more
+	case strings.HasPrefix(name, "https://"): // its metadata document may no longer be there
 		return denylist.BlockedClient{Hash: seal.ClientHash(name), ID: name}, nil
 	case !errors.Is(err, clients.ErrUnknown):
 		return denylist.BlockedClient{}, err

@@ -81,8 +81,8 @@ func (c *Client) Hash() string { return seal.ClientHash(c.ID) }
 // Public reports whether the client has no secret.
 func (c *Client) Public() bool { return c.Method == methodNone }
 
-// SecretMayBeWeak reports whether somebody may have chosen the client's secret, so that it may be
-// worth guessing. The secret of a registered client is 256 bits.
+// SecretMayBeWeak reports whether a person may have chosen the client's secret, so that
+// it may be worth guessing. The secret of a registered client is 256 bits.
 func (c *Client) SecretMayBeWeak() bool {
 	return !c.Registered && (c.Method == methodBasic || c.Method == methodPost)
 }
@@ -124,9 +124,9 @@ type Options struct {
 
 	Blocked func(id string) bool // whether the operator has blocked a client; nil: none is blocked
 
-	// Retired returns since when a root secret has been for client ids only, and false if that
-	// cannot be told now. Later ids under it were made by somebody else who has it. Nil: all ids
-	// are taken.
+	// Retired returns since when a root secret has been for client ids only, and false
+	// if that cannot be told now. Later ids under it were made by another holder of the
+	// root. Nil: all ids are taken.
 	Retired func(fingerprint string) (since time.Time, known bool)
 
 	// Seen reports whether a client has a grant. Of the ids under a retired root only these are

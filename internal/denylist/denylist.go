@@ -151,7 +151,8 @@ func shortHash(kind, text string, size int) string {
 }
 
 // liveEpochs returns the two values that the column epoch of a live grant may have. A
-// row of an older release has none, and is of the epoch that meta says. A row of another epoch is dead: nobody can use its code or handle any more.
+// row of an older release has none, and is of the epoch that meta says. A row of
+// another epoch is dead: its code and handle are no longer accepted.
 func (l *List) liveEpochs() (one, other string) {
 	epoch := l.store.Epoch()
 	tag := epochTag(epoch)

@@ -281,8 +281,8 @@ func hostOf(rawURL string) string {
 	return u.Hostname()
 }
 
-// siteOf returns the part of a host name that somebody has to register, which is what a
-// stranger pays for; names below it are free.
+// siteOf returns the part of a host name that its owner has to register, which is what
+// a stranger pays for; names below it are free.
 func siteOf(host string) string {
 	if site, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
 		return site

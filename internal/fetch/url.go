@@ -10,9 +10,9 @@ import (
 
 const maxURL = 1024 // bytes
 
-// Check returns why a document at rawURL is never fetched, or nil. It asks nobody: the rules
-// are about the text of the URL (draft-ietf-oauth-client-id-metadata-document §3) and
-// about the hosts that the operator lists.
+// Check returns why a document at rawURL is never fetched, or nil. It sends no request:
+// the rules are about the text of the URL (draft-ietf-oauth-client-id-metadata-document
+// §3) and about the hosts that the operator lists.
 func (f *Fetcher) Check(rawURL string) error {
 	u, err := parse(rawURL)
 	if err != nil {

@@ -211,8 +211,8 @@ func sameOrigin(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// sameIssuer compares two issuers (RFC 8414 §3.3), but for a slash at the end, which some
-// libraries add.
+// sameIssuer compares two issuers (RFC 8414 §3.3), except for a slash at the end, which
+// some libraries add.
 func sameIssuer(a, b string) bool { return strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/") }
 
 // isSecure reports a URL that a token may be sent to.

@@ -150,7 +150,7 @@ func TestOtherBlocksOfTheDocumentsAreChecked_Row91(t *testing.T) {
 	for _, file := range e2e.Documents(t) {
 		for _, b := range e2e.Blocks(t, file, "") {
 			switch b.Lang {
-			case "sh", "go", "js", "python", "nginx": // have tests of their own
+			case "sh", "go", "js", "python", "nginx": // other tests check these
 			case "json":
 				if !json.Valid([]byte(b.Text)) {
 					t.Errorf("%s: not JSON", b)

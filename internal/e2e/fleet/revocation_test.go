@@ -141,7 +141,7 @@ func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 			})
 			for deadline := time.Now().Add(30 * time.Second); polls() < replayed+2; time.Sleep(50 * time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatal("the feed is not polled any more")
+					t.Fatal("the feed is no longer polled")
 				}
 			}
 			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 401 {

@@ -133,7 +133,7 @@ func addClientWithKeys(t *testing.T, p *e2e.Program, id string, signer *clientdo
 	})
 }
 
-// published is a document as a known client publishes it, but for its host.
+// published is a document as a known client publishes it, except for its host.
 type published struct {
 	name, path string
 	members    map[string]any

@@ -92,7 +92,7 @@ func TestBrowserWithoutFetchMetadataInChromium(t *testing.T) {
 	}
 }
 
-// A page of another site can neither frame our pages nor send our forms.
+// A page of another site can neither frame the server's pages nor send their forms.
 func TestForeignSiteCannotFrameOrPost_C01_C02(t *testing.T) {
 	d := e2e.Start(t, nil, "--demo")
 	redirectURI, _ := e2e.Callback(t)

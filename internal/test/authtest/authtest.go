@@ -54,7 +54,7 @@ type Config struct {
 	Fetcher *fetch.Fetcher // of clients' documents; nil: none are fetched
 	Pinned  []string       // files with such documents
 
-	Change func(*handlers.Options) // optional: whatever else is to be different
+	Change func(*handlers.Options) // optional: changes any other option
 
 	Database string // URL of an empty PostgreSQL database; empty: a SQLite file
 }

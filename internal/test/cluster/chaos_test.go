@@ -200,8 +200,8 @@ func (r *run) epoch() {
 	}
 }
 
-// oneLine looks whether a grant that lives has one line: its newest handle works, what
-// is older than its predecessor does not, and then nothing does.
+// oneLine checks that a live grant has one line of handles: its newest handle works,
+// one older than its predecessor does not, and after that no handle does.
 func (r *run) oneLine(f *family, auth *cluster.Replica) {
 	handle, spent := f.handle, f.gen
 	f.tried = max(f.tried, spent)

@@ -3,8 +3,8 @@
 // SIGNET_TEST_POSTGRES is the URL of another server to use, with a user that may create
 // databases.
 //
-// Where there is no PostgreSQL the test is skipped, or fails if SIGNET_TEST_ALL is
-// set. [Bouncer] puts a PgBouncer in front of one.
+// Without PostgreSQL the test is skipped, or fails if SIGNET_TEST_ALL is set. [Bouncer]
+// puts a PgBouncer in front of one.
 package pgtest
 
 import (

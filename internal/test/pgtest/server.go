@@ -122,8 +122,8 @@ func (s *Server) again(order string) error {
 	return s.order(order, "the cluster does not start", func(err error) bool { return err == nil })
 }
 
-// Stop ends the server as a crash does, with all connections, and waits until nobody
-// listens.
+// Stop ends the server like a crash, with all connections, and waits until the port is
+// closed.
 func (s *Server) Stop() error {
 	return s.order("stop", "the cluster does not stop", func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) })
 }
