@@ -137,7 +137,7 @@ func testRuleEqualsReference(t *testing.T, e storetest.Engine) {
 		if testing.Short() {
 			n = 30_000
 		}
-		if e == storetest.PostgreSQL && testing.Short() {
+		if e == storetest.PostgreSQL {
 			n /= 10
 		}
 	}
