@@ -231,8 +231,9 @@ func (l *List) missing(ctx context.Context, known map[string]bool) error {
 // readRevoked takes the grants that were revoked at since or later into memory, and out
 // of known.
 func (l *List) readRevoked(tx store.Tx, since int64, known map[string]bool) error {
-	// The first condition is the condition of the index.
-	rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at > 0 AND revoked_at >= $1", since)
+	// The bound stands first: SQLite takes the first condition for the place where it begins to
+	// read the index, whose own condition is the second one.
+	rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at >= $1 AND revoked_at > 0", since)
 	if err != nil {
 		return err
 	}
