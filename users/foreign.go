@@ -35,6 +35,7 @@ var foreign = []struct {
 	{regexp.MustCompile(`\$\{|^\$\(|^\$[A-Z_][A-Z0-9_]+$|^%\w+%$|\{\{.*\}\}|^<[^<>]+>$`), "a variable or a place holder"},
 	{regexp.MustCompile(`^\$[^$\s]+\$`), "a hash of another kind"},
 	{regexp.MustCompile(`(?i)^(pbkdf2|scrypt|bcrypt|argon2\w*|yescrypt|s?sha-?\d*|md[245]|crypt|hmac|unsalted|ntlm|nthash|lmhash)([-_:]\w+)*[:$].|^-(pbkdf2|hashed)[-:]`), "a hash with its method before it, as of Django or Werkzeug"},
+	{regexp.MustCompile(`(?i)^grub\.pbkdf2\.`), "a hash of GRUB"},
 	{regexp.MustCompile(`\$[./+=\w-]{20,}$`), "the end of a hash"},
 
 	{regexp.MustCompile(`(?i)^\*[0-9a-f]{40}$`), "a hash of MySQL"},
@@ -64,7 +65,7 @@ func foreignHash(secret string) (kind string) {
 	if crypt.MatchString(secret) && mixed(secret) {
 		return "a hash of crypt" // all but one in a thousand have letters of both cases
 	}
-	for _, part := range strings.FieldsFunc(secret, func(r rune) bool { return strings.ContainsRune(":$,;|#@ ", r) }) {
+	for _, part := range strings.FieldsFunc(secret, func(r rune) bool { return strings.ContainsRune(":$,;|#@. ", r) }) {
 		switch {
 		case hexText.MatchString(part) && (len(part) > 16 || strings.ContainsFunc(part, unicode.IsDigit) && strings.ContainsFunc(part, unicode.IsLetter)):
 			return "a hash in hexadecimal"

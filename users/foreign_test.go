@@ -81,6 +81,8 @@ var foreignTexts = map[string]string{
 	"MySQL 8":              "$A$005$THISISACOMBINATIONOFINVALIDSALT",
 	"SQL Server":           "0x0200F733058A07892C5CACE899768F89965F6BD1DED7955FE89E1C9A10E27849",
 	"PostgreSQL, MD5":      "md5" + hex32,
+	"GRUB":                 "grub.pbkdf2.sha512.10000." + base32 + "." + base32,
+	"GRUB, short":          "grub.pbkdf2.sha512.10000.AB.CD",
 	"PostgreSQL, SCRAM":    "SCRAM-SHA-256$4096:c2FsdA==$" + base32 + ":" + base32,
 	"Kafka, SCRAM":         "salt=c2FsdA==,stored_key=" + base32 + ",server_key=" + base32 + ",iterations=4096",
 	"Oracle":               "S:8F2D65FB5547B71C8DA3760F10960428CD307B1C6271691FC55C1F56554A;T:0123",
