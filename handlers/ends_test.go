@@ -188,6 +188,22 @@ func TestCodeThatOutlivesItsGrantIsRedeemedOnce(t *testing.T) {
 	})
 }
 
+// A grant dates from its consent and not from the use of its code: what was removed, added again
+// or disconnected in between ends it.
+func TestGrantDatesFromItsConsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		consented := s.Store.Now().Unix()
+		code := s.Code(t, "alice", s.PUB)
+		time.Sleep(30 * time.Second)
+		s.Redeem(t, s.PUB, code).Tokens(t)
+		grants, err := s.Denylist.Grants(t.Context(), "alice", s.Store.Now())
+		if err != nil || len(grants) != 1 || grants[0].Created != consented {
+			t.Errorf("%+v, %v; want one grant of %d", grants, err, consented)
+		}
+	})
+}
+
 // Introspection does not wait until the grants of a changed user are revoked.
 func TestIntrospectionKnowsTheUsersVersion(t *testing.T) {
 	s := authtest.New(t)

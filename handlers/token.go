@@ -441,8 +441,8 @@ func claimText(s string) string {
 func row(g seal.Grant, now time.Time) denylist.Grant {
 	return denylist.Grant{
 		ID: g.ID, Subject: g.Subject, ClientHash: g.ClientHash, ClientName: g.ClientName, ConsentHash: g.ConsentHash,
-		Scope: oauth.FormatScope(g.Scope), Resource: g.Resource, Created: max(now.Unix(), g.Issued), Expires: g.Expires,
-		UserVersion: denylist.VersionHash(g.UserVersion), Consented: g.Issued,
+		Scope: oauth.FormatScope(g.Scope), Resource: g.Resource, Created: cmp.Or(g.Issued, now.Unix()), Expires: g.Expires,
+		UserVersion: denylist.VersionHash(g.UserVersion),
 	}
 }
 

@@ -74,16 +74,11 @@ type Grant struct {
 	ConsentHash string
 	Scope       string
 	Resource    string
-	Created     int64 // Unix seconds
+	Created     int64 // when the user consented, Unix seconds
 	Expires     int64 // Unix seconds; a rotation does not change it
 	Gen         int64 // highest generation issued; 0 if the grant was revoked before its code was used
 	RotatedAt   int64 // Unix milliseconds
 	RevokedAt   int64 // Unix milliseconds, 0 while the grant is not revoked
-
-	// Consented is when the user consented, in Unix seconds; 0: not known. It is not in the
-	// row: if a grant of the same user and client was revoked since then, the consent is not
-	// remembered.
-	Consented int64
 
 	// UserVersion is the [VersionHash] of the user for whom the grant was made. It is empty
 	// if the user has no version, and in a row that an older release made, until the
