@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
+	"sync"
 
 	"signet/internal/background"
 	"signet/internal/clients"
@@ -20,21 +22,42 @@ const manyChanges = 500
 // refreshes of the changed users are refused nevertheless.
 const cannotEnd = "the grants of a changed user or client cannot be ended yet: their access tokens are still accepted"
 
+// pending are users or clients that have changed, and whose grants have not been ended yet.
+type pending struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (p *pending) add(names []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		if p.names == nil {
+			p.names = map[string]bool{}
+		}
+		p.names[name] = true
+	}
+}
+
+// take returns all and forgets them.
+func (p *pending) take() (names map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names, p.names = p.names, nil
+	return names
+}
+
 // watchUsers ends the grants of earlier versions of a user: of users whose password was
 // changed, and of users that were signed out everywhere, disabled or removed, by a
 // command, an edited file or another file. The first replica that sees a change does it
 // for all. A grant that is made in between has the new version and stays.
 func (s *Server) watchUsers(ctx context.Context) {
-	seen := s.usersFile.Versions()
-	changed := map[string]bool{} // users whose grants have not been ended yet
 	failing := background.Condition{Log: s.o.Log, Level: slog.LevelError, Begin: cannotEnd, End: "the grants of changed users were ended"}
 	background.Every(ctx, lookEvery, func() {
-		now := s.usersFile.Versions()
-		for _, subject := range seen.Changed(now) {
-			changed[subject] = true
-		}
-		seen = now
+		s.usersFile.Generation() // looks at the file
+		changed := s.changedUsers.take()
 		failing.Fails(ctx, s.endChanged(ctx, changed))
+		s.changedUsers.add(slices.Collect(maps.Keys(changed))) // those that are left
 	})
 }
 
@@ -82,25 +105,21 @@ func (s *Server) version(ctx context.Context, subject string) (hash string, know
 // again, and of clients that were blocked. Each server does that once it no longer
 // makes grants for them itself.
 func (s *Server) watchGrants(ctx context.Context) {
-	seen := s.clients.Added()
-	gone := clients.Added{} // clients whose grants have not been ended yet
-	started := false        // the changes before the start are done
+	gone := map[string]bool{} // clients whose grants have not been ended yet
+	started := false          // the changes before the start are done
 	failing := background.Condition{Log: s.o.Log, Level: slog.LevelError, Begin: cannotEnd, End: "the grants of changed users and clients were ended"}
-	generation := s.clients.Generation()
 	var blocked map[string]bool // those whose grants have been ended
 	background.Every(ctx, lookEvery, func() {
 		nowBlocked := s.denylist.Blocked()
-		if g := s.clients.Generation(); g != generation {
-			now := s.clients.Added()
-			maps.Copy(gone, seen.Gone(now))
-			seen, generation = now, g
-		}
+		s.clients.Generation() // looks at the file
+		maps.Copy(gone, s.goneClients.take())
+		added := s.clients.Added() // after the changes were taken, so as new as they are
 		if started && len(gone) == 0 && within(nowBlocked, blocked) {
 			blocked = nowBlocked
 			return
 		}
 		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
-			return s.over(ctx, g, seen, gone)
+			return s.over(ctx, g, added, gone)
 		})
 		failing.Fails(ctx, err)
 		if n > 0 {
@@ -125,9 +144,8 @@ func within(a, b map[string]bool) bool {
 
 // over reports whether the user or the client of a grant is a different one now. Grants
 // of an older release have no version of their user.
-func (s *Server) over(ctx context.Context, g denylist.Grant, added, gone clients.Added) bool {
-	_, removed := gone[g.ClientHash]
-	if _, back := added[g.ClientHash]; removed && !back || g.Created < added[g.ClientHash] {
+func (s *Server) over(ctx context.Context, g denylist.Grant, added clients.Added, gone map[string]bool) bool {
+	if _, back := added[g.ClientHash]; gone[g.ClientHash] && !back || g.Created < added[g.ClientHash] {
 		return true
 	}
 	if s.denylist.Blocked()[g.ClientHash] {

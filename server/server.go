@@ -74,6 +74,8 @@ type Server struct {
 	// usersFile is nil if Options.Check replaces the file.
 	usersFile *users.File
 
+	changedUsers, goneClients pending
+
 	reload chan struct{} // asks watchFiles to look now
 	stop   context.CancelFunc
 	work   sync.WaitGroup // started by start

@@ -1,26 +1,35 @@
 package clients
 
-import "maps"
-
 // Added are the clients of clients.json at one moment: when each was added, in Unix
 // seconds, by its [Client.Hash].
 type Added map[string]int64
 
 // Added returns the present clients of clients.json.
-func (r *Registry) Added() Added {
+func (r *Registry) Added() Added { return addedIn(r.configured()) }
+
+func addedIn(clients map[string]known) Added {
 	added := Added{}
-	for _, k := range r.configured() {
+	for _, k := range clients {
 		added[k.Hash()] = k.Issued
 	}
 	return added
 }
 
-// Gone returns the clients that are not in next, or were added again.
-func (a Added) Gone(next Added) Added {
-	gone := maps.Clone(a)
-	maps.DeleteFunc(gone, func(hash string, added int64) bool {
-		again, there := next[hash]
-		return there && again == added
-	})
+// OnChange makes do known, after each change of clients.json that comes into use, the
+// [Client.Hash] of clients that were removed or added again. No change is left out, however
+// short it was in use. do must not use r.
+func (r *Registry) OnChange(do func(gone []string)) {
+	if r.file != nil {
+		r.file.OnChange(func(before, now map[string]known) { do(addedIn(before).gone(addedIn(now))) })
+	}
+}
+
+// gone returns the clients that are not in next, or were added again.
+func (a Added) gone(next Added) (gone []string) {
+	for hash, added := range a {
+		if again, there := next[hash]; !there || again != added {
+			gone = append(gone, hash)
+		}
+	}
 	return gone
 }

@@ -1,7 +1,6 @@
 package clients_test
 
 import (
-	"maps"
 	"slices"
 	"testing"
 
@@ -9,20 +8,46 @@ import (
 	"signet/internal/seal"
 )
 
-// Gone are the clients that are removed, or were added again under the same id.
-func TestGoneClientsAreRemovedOrAddedAgain(t *testing.T) {
-	hash := seal.ClientHash
-	before := clients.Added{hash("stays"): 1, hash("removed"): 1, hash("again"): 1}
-	gone := before.Gone(clients.Added{hash("stays"): 1, hash("again"): 2, hash("new"): 2})
-	got := slices.Sorted(maps.Keys(gone))
-	want := []string{hash("again"), hash("removed")}
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+// Clients that are removed, or added again under the same id, are told, also those that were
+// there for a moment; no others are.
+func TestGoneClientsAreToldOnce(t *testing.T) {
+	o := options(t)
+	file := clients.File{Path: o.Path}
+	change := func(remove []string, adds ...string) {
+		t.Helper()
+		for _, id := range remove {
+			if err := file.Remove(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, id := range adds {
+			add(t, o, clients.Spec{ID: id, RedirectURIs: []string{"https://app.test/cb"}, Public: true})
+		}
 	}
-	if len(before) != 3 {
-		t.Error("the earlier clients were changed")
+	change(nil, "stays", "removed", "again")
+	r := open(t, o)
+	var told []string
+	r.OnChange(func(gone []string) { told = append(told, gone...) })
+	want := func(ids ...string) {
+		t.Helper()
+		r.Reload()
+		var hashes []string
+		for _, id := range ids {
+			hashes = append(hashes, seal.ClientHash(id))
+		}
+		slices.Sort(hashes)
+		slices.Sort(told)
+		if !slices.Equal(told, hashes) {
+			t.Errorf("told %q, want %q", told, hashes)
+		}
+		told = nil
 	}
+	want()
+	change([]string{"removed", "again"}, "again", "moment")
+	want("removed", "again")
+	change([]string{"moment"})
+	want("moment")
+	want()
 }
 
 func TestAddedHasTheConfiguredClients(t *testing.T) {

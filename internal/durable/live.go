@@ -42,6 +42,7 @@ type Live[T any] struct {
 	sum    [sha256.Size]byte // of the content that was parsed last
 	parsed bool              // there was one
 	fault  error             // of parsing it
+	tell   func(before, now T)
 }
 
 // Follow reads the file at path. Without a file the value is none; a file that is there
@@ -77,6 +78,14 @@ func (l *Live[T]) Stale() error {
 func (l *Live[T]) Generation() uint64 {
 	l.look(time.Now())
 	return l.count.Load()
+}
+
+// OnChange makes each change of the value from now on known to tell, in their order: a value
+// that was in use for a moment is not left out. tell must not use l.
+func (l *Live[T]) OnChange(tell func(before, now T)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tell = tell
 }
 
 // Reload looks at the file now, as after a change by this program.
@@ -123,8 +132,11 @@ func (l *Live[T]) reload(now time.Time) {
 	if sum := sha256.Sum256(content); !l.parsed || sum != l.sum {
 		var value T
 		if value, l.fault = l.parse(content); l.fault == nil {
-			l.value.Store(&value)
+			before := l.value.Swap(&value)
 			l.count.Add(1)
+			if l.tell != nil {
+				l.tell(*before, value)
+			}
 		}
 		l.sum, l.parsed = sum, true
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -402,7 +403,13 @@ func TestClientAddedAgainStartsAnewAtOnce(t *testing.T) {
 		t.Helper()
 		d.Must("client", "add", client.ID, "--public", "--redirect-uri", client.RedirectURI, "--scope", "read", "--scope", "write")
 	}
+	look := func() { // so that all of it passes between two looks of what ends grants
+		if err := d.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
 	served := func() bool {
+		look()
 		page, err := person.New("", "").Open(client.AuthorizationURL("s"))
 		return err == nil && page.AsksPassword()
 	}
@@ -414,6 +421,7 @@ func TestClientAddedAgainStartsAnewAtOnce(t *testing.T) {
 		d.Must("client", "remove", client.ID)
 		add()
 		e2e.Eventually(t, func() bool {
+			look()
 			tok, status := client.Refresh(t, g.tokens.RefreshToken)
 			return status == http.StatusBadRequest && tok.Error == "invalid_grant"
 		})
