@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
 	"signet/internal/clients":   {"internal/durable", "internal/fetch", "internal/oauth", "jwt", "internal/seal"},
-	"signet/internal/fetch":     {},
+	"signet/internal/fetch":     {"internal/oauth"},
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is

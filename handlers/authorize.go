@@ -63,18 +63,24 @@ func (e *endpoints) client(ctx context.Context, id string) (*clients.Client, err
 		return nil, oauth.Errorf(oauth.InvalidRequest, "client_id is required")
 	}
 	client, err := e.o.Clients.Find(ctx, id)
+	if err != nil {
+		return nil, clientProblem(err)
+	}
+	return client, nil
+}
+
+// clientProblem is the answer of a page for a client that cannot be found.
+func clientProblem(err error) error {
 	var document *clients.DocumentError
 	switch {
 	case errors.Is(err, clients.ErrBlocked):
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is blocked here")
+		return oauth.Errorf(oauth.InvalidRequest, "the application is blocked here")
 	case errors.As(err, &document):
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the description of the application at %s cannot be used: %v", document.URL, document.Reason)
+		return oauth.Errorf(oauth.InvalidRequest, "the description of the application at %s cannot be used: %v", document.URL, document.Reason)
 	case errors.Is(err, clients.ErrUnknown):
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
-	case err != nil:
-		return nil, unavailable(err)
+		return oauth.Errorf(oauth.InvalidRequest, "the application is not known here (client_id)")
 	}
-	return client, nil
+	return unavailable(err)
 }
 
 // tellClient chooses who learns of an error once client and redirect URI are verified.

@@ -9,6 +9,7 @@ import (
 
 	"signet/handlers"
 	"signet/internal/admission"
+	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/fetch"
 	"signet/internal/seal"
@@ -225,6 +226,83 @@ func TestRequestsThatWaitForADocumentTakeNoSlotOfOthers(t *testing.T) {
 	wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(s.PUB)))
 	slot.Leave()
 	wantLogin(t, s.NewBrowser().Get(t, s.AuthorizeURL(c)))
+}
+
+// What a later step of a login needs is fetched in those slots as well, and so are the keys of a
+// client that signs: on a replica, or after a restart, nothing is at hand.
+func TestLaterStepsWaitForADocumentInNoSlotOfOthers(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	classes := admission.New()
+	classes.Documents = admission.NewClass("documents", 1)
+	s := authtest.New(t, fetching, func(c *authtest.Config) {
+		c.Change = func(o *handlers.Options) { o.Admission = classes }
+	})
+	key := clientdoc.NewKey(t, "a")
+	c := documentClient(t, h, "/m.json", map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": h.Put(t, "/jwks", clientdoc.Set(t, key)),
+		"post_logout_redirect_uris": []string{"https://app.test/bye"}})
+	sign := set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_assertion", key.Assertion(t, c.ID, authtest.Issuer, nil))
+	b, other := s.NewBrowser(), s.NewBrowser()
+	login := other.Get(t, s.AuthorizeURL(c))
+	consent := b.SignIn(t, "alice", c)
+	code := s.Code(t, "alice", c)
+	const logout = "/logout?post_logout_redirect_uri=https%3A%2F%2Fapp.test%2Fbye&client_id="
+
+	s.Restart(t)
+	slot, err := classes.Documents.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]*authtest.Response{
+		"login page": other.Get(t, login.At.String()), "login": other.Submit(t, login, aliceLogin),
+		"consent page": b.Get(t, consent.At.String()), "consent": b.Submit(t, consent, set("decision", "approve")),
+	} {
+		t.Run(name, func(t *testing.T) { wantBusy(t, r) })
+	}
+	if r := b.Get(t, logout+url.QueryEscape(c.ID)); r.StatusCode != 200 {
+		t.Errorf("logout: %d", r.StatusCode)
+	}
+	slot.Leave()
+
+	// Each of them has fetched what it needs when there is a slot.
+	wantLogin(t, other.Get(t, login.At.String()))
+	s.Restart(t)
+	if r := other.Submit(t, login, aliceLogin); !strings.Contains(r.Body, `value="approve"`) {
+		t.Errorf("login: %d %s", r.StatusCode, text(r))
+	}
+	s.Restart(t)
+	if r := b.Get(t, consent.At.String()); !strings.Contains(r.Body, `value="approve"`) {
+		t.Errorf("consent page: %d %s", r.StatusCode, text(r))
+	}
+	s.Restart(t)
+	if b.Submit(t, consent, set("decision", "approve")).Sent().Get("code") == "" {
+		t.Error("the consent gave no code")
+	}
+	if h.Fetched("/jwks") != 0 {
+		t.Error("keys were fetched before there was an assertion")
+	}
+	if slot, err = classes.Documents.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantBusy(t, s.Redeem(t, c, code, sign))
+	slot.Leave()
+	s.Redeem(t, c, code, sign).Tokens(t)
+}
+
+// A resource server learns about a token while the host of the client's document is down.
+func TestIntrospectionNeedsNoDocument(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	c := documentClient(t, h, "/m.json", nil)
+	api := s.Configure(t, clients.Spec{ID: "api", Resource: authtest.ResourceA})
+	tok := s.Tokens(t, "alice", c)
+	h.Down(true)
+	s.Restart(t)
+	if r := s.Introspect(t, api, tok.Access); r.JSON(t)["active"] != true || r.JSON(t)["client_id"] != c.ID {
+		t.Errorf("%d %s", r.StatusCode, r.Body)
+	}
+	if n := h.Fetched("/m.json"); n != 1 {
+		t.Errorf("%d fetches, want 1", n)
+	}
 }
 
 // A document's id stands for all installations of a program: the limit by client does not

@@ -95,7 +95,7 @@ func (e *endpoints) askedAbout(ctx context.Context, asks *clients.Client, claims
 	case asks.Resource == "" || !oauth.SameResource(asks.Resource, claims.Audience):
 		return nil, errNotLive
 	}
-	owner, err := e.o.Clients.Find(ctx, claims.ClientID)
+	owner, err := e.o.Clients.Known(ctx, claims.ClientID)
 	switch {
 	case errors.Is(err, clients.ErrUnknown):
 		return nil, errNotLive

@@ -16,6 +16,7 @@ import (
 	"signet/internal/admission"
 	"signet/internal/clients"
 	"signet/internal/oauth"
+	"signet/internal/seal"
 	"signet/internal/throttle"
 	"signet/users"
 )
@@ -234,23 +235,18 @@ func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check
 //
 // The id of a metadata document stands for all installations of a program, which are not
 // counted as if they were one client.
-func (e *endpoints) limitTokens(grantID string, client *clients.Client) error {
-	if err := e.limits.tokensGrant.take(grantID); err != nil || client.Document != "" {
+func (e *endpoints) limitTokens(g seal.Grant, client *clients.Client) error {
+	if err := e.limits.tokensGrant.take(g.ID); err != nil || client.Document != "" {
 		return err
 	}
-	return e.limits.tokensClient.take(client.Hash())
+	return e.limits.tokensClient.take(g.ClientHash)
 }
 
-// fetchClient has the metadata document of the client that a request names fetched, if it
-// is not at hand. It is called before the request takes a slot: otherwise slow hosts would
-// use up the slots of requests that need no fetch. What it fetched is looked up again
-// afterwards.
-func (e *endpoints) fetchClient(r *http.Request) error {
-	id := claimedClient(r)
-	if r.Method != http.MethodPost {
-		id = r.URL.Query().Get("client_id")
-	}
-	if e.o.Clients.Held(id) {
+// fetchClient has the metadata document of the client id, and its keys if the request has an
+// assertion, fetched, if they are not at hand. It is called before the request takes a slot:
+// otherwise slow hosts would use up the slots of requests that need no fetch.
+func (e *endpoints) fetchClient(r *http.Request, id string) error {
+	if e.o.Clients.Ready(id, r.PostForm) {
 		return nil
 	}
 	if err := e.takeByAddress(e.limits.documents, r); err != nil {
@@ -261,12 +257,5 @@ func (e *endpoints) fetchClient(r *http.Request) error {
 		return err
 	}
 	defer slot.Leave()
-	_, err = e.o.Clients.Find(r.Context(), id)
-	if errors.Is(err, clients.ErrUnknown) {
-		return nil // the endpoint says so
-	}
-	if err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return e.o.Clients.Fetch(r.Context(), id, r.PostForm)
 }

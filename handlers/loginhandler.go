@@ -58,7 +58,7 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 		paths = append(paths, own)
 	}
 	if e.o.LoginHandler == nil {
-		handle(route{get: e.loginPage, post: e.login, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true}, paths...)
+		handle(route{get: e.loginPage, post: e.login, client: e.pendingClient, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true}, paths...)
 		return nil
 	}
 	for _, p := range paths {
@@ -109,6 +109,9 @@ func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, username, password string) (string, error) {
 	if r.Method != http.MethodPost {
 		return "", errors.New("a login is completed by a POST")
+	}
+	if err := e.fetchClient(r, e.clientOf(state)); err != nil {
+		return "", e.loginError(r, (route{e: e}).clientProblem(err))
 	}
 	result, err := e.signIn(r, state, username, password)
 	var toClient *redirectError

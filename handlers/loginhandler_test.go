@@ -12,6 +12,7 @@ import (
 	"signet/handlers"
 	"signet/handlers/pages"
 	"signet/internal/test/authtest"
+	"signet/internal/test/clientdoc"
 )
 
 var ownForm = template.Must(template.New("").Parse(`<html><title>Mine</title><form method="post" action="/oauth/login"><input type="hidden" name="state" value="{{.State}}">` +
@@ -102,6 +103,24 @@ func TestLoginHandlerTellsTheClient_Row29(t *testing.T) {
 	b := s.NewBrowser()
 	page := b.Get(t, s.AuthorizeURL(s.PRE, set("scope", "admin")))
 	wantRedirect(t, b.Submit(t, page, set("username", "bob", "password", "correct horse bob")), s.PRE.RedirectURI, "invalid_scope", "S")
+}
+
+// The document of the client is fetched if it is not at hand, as after a restart.
+func TestLoginHandlerFetchesTheClient(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, withOwnLogin, fetching)
+	b := s.NewBrowser()
+	page := b.Get(t, s.AuthorizeURL(documentClient(t, h, "/m.json", nil)))
+	s.Restart(t)
+	h.Down(true)
+	if r := b.Submit(t, page, aliceLogin); !strings.Contains(r.Body, "Please try again in a moment") {
+		t.Errorf("with the host down: %d %s", r.StatusCode, r.Body)
+	}
+	h.Down(false)
+	s.Restart(t) // which forgets the outage
+	if r := b.Submit(t, page, aliceLogin); !strings.Contains(r.Body, `value="approve"`) {
+		t.Errorf("%d %s", r.StatusCode, r.Body)
+	}
 }
 
 func TestPanicInALoginHandlerIsAnError_Row29(t *testing.T) {

@@ -110,8 +110,9 @@ func (e *endpoints) wayBack(ctx context.Context, request url.Values) (wayBack, e
 		return wayBack{}, err
 	}
 	client, err := e.o.Clients.Find(ctx, id)
+	var outage *clients.OutageError
 	switch {
-	case errors.Is(err, clients.ErrUnknown):
+	case errors.Is(err, clients.ErrUnknown), errors.As(err, &outage):
 		return wayBack{}, nil
 	case err != nil:
 		return wayBack{}, unavailable(err)

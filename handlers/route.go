@@ -90,13 +90,13 @@ func (e *userError) Unwrap() error { return e.err }
 type route struct {
 	e         *endpoints
 	get, post endpoint
-	api       bool                      // for programs of any origin: JSON errors and CORS; otherwise for browsers
-	ownPages  bool                      // a POST must come from one of the server's own pages
-	document  bool                      // the body is a document that the endpoint reads, not a form
-	atHand    bool                      // the answer is in memory, and a deadline would cost as much as the answer
-	limit     int64                     // longest body, in bytes
-	rate      func(*http.Request) error // refuses requests over a limit; nil: no limit
-	client    bool                      // requests name a client, which may have to be fetched
+	api       bool                       // for programs of any origin: JSON errors and CORS; otherwise for browsers
+	ownPages  bool                       // a POST must come from one of the server's own pages
+	document  bool                       // the body is a document that the endpoint reads, not a form
+	atHand    bool                       // the answer is in memory, and a deadline would cost as much as the answer
+	limit     int64                      // longest body, in bytes
+	rate      func(*http.Request) error  // refuses requests over a limit; nil: no limit
+	client    func(*http.Request) string // the client id that a request names, whose document may have to be fetched; nil: none
 
 	class   *admission.Class // class of the requests; nil: never refused, and needs no store
 	posted  *admission.Class // class of a POST; nil: the same
@@ -249,9 +249,9 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 			return nil, err
 		}
 	}
-	if rt.client {
-		if err := rt.e.fetchClient(r); err != nil {
-			return nil, err
+	if rt.client != nil {
+		if err := rt.e.fetchClient(r, rt.client(r)); err != nil {
+			return nil, rt.clientProblem(err)
 		}
 	}
 	if rt.ownSlot && r.Method == http.MethodPost {
@@ -263,6 +263,23 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 	}
 	defer slot.Leave()
 	return e(r)
+}
+
+// clientProblem is the answer for a client that cannot be fetched.
+func (rt route) clientProblem(err error) error {
+	var limited *limitError
+	switch {
+	case errors.As(err, &limited), errors.Is(err, admission.ErrFull):
+		return err
+	case !rt.api:
+		return clientProblem(err)
+	}
+	err = clients.Refusal(err)
+	var refusal *oauth.Error
+	if errors.As(err, &refusal) {
+		return err
+	}
+	return unavailable(err)
 }
 
 func (e *endpoints) logPanic(r *http.Request, p any) {

@@ -114,13 +114,15 @@ func (e *endpoints) authenticate(r *http.Request, ev *event) (*clients.Client, e
 // such as another user of a hosted client, must not be able to refuse the client's own requests
 // that way. These come with a code or token of the client, so they are counted for themselves.
 func (e *endpoints) limitGuesses(r *http.Request, wrong bool) error {
-	id := claimedClient(r)
-	key := e.byAddress(r) + " " + id
-	keys := []string{key}
-	err := e.limits.wrongSecret.full(key)
+	address, id := e.byAddress(r), claimedClient(r)
+	keys := []string{address + " " + id}
+	err := e.limits.wrongSecret.full(keys[0])
+	if err == nil && !wrong {
+		return nil
+	}
 	if grantID := e.provenGrant(r, id); grantID != "" {
-		key = e.byAddress(r) + " " + grantID
-		keys, err = append(keys, key), e.limits.wrongSecret.full(key)
+		keys = append(keys, address+" "+grantID)
+		err = e.limits.wrongSecret.full(keys[1])
 	}
 	if err == nil && wrong {
 		for _, key := range keys {
@@ -159,6 +161,31 @@ func claimedClient(r *http.Request) string {
 	return clients.Claimed(r.PostForm)
 }
 
+// requestedClient is the client id in an authorization request.
+func requestedClient(r *http.Request) string {
+	if query, err := params(r); err == nil {
+		return query.Get("client_id")
+	}
+	return ""
+}
+
+// pendingClient is the client id in the transaction that a page carries on.
+func (e *endpoints) pendingClient(r *http.Request) string {
+	if query, err := params(r); err == nil {
+		return e.clientOf(query.Get("state"))
+	}
+	return ""
+}
+
+// clientOf is the client id in a sealed transaction, or "".
+func (e *endpoints) clientOf(state string) string {
+	tx, err := seal.Open[seal.Login](e.o.Ring, state)
+	if err != nil {
+		return ""
+	}
+	return tx.ClientID
+}
+
 // redeemCode exchanges an authorization code (OAuth 2.1 §4.1.3). A request that fails a
 // check leaves the code usable: otherwise anyone who saw a code could end the login by
 // presenting it. The request that passes all checks spends it, as the last step.
@@ -195,7 +222,11 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 		return nil, errNoScope
 	}
 	g.Expires = now.Add(e.o.Lives.Refresh).Unix()
-	handle, wall, err := e.spend(ctx, client, g, 0, now, ev)
+	wall, err := e.ready(client, g)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := e.spend(ctx, client, g, 0, now, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -263,47 +294,43 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if !oauth.ScopeIsSubset(scope, g.Scope) {
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
 	}
-	if scope = e.stillAllowed(scope, client, user); len(scope) == 0 {
+	granted := g.Scope
+	g.Scope = e.stillAllowed(granted, client, user) // a scope that was lost since the consent stays lost
+	if scope = oauth.IntersectScope(scope, g.Scope); len(scope) == 0 {
 		return nil, errNoScope
 	}
-	// A scope that was lost since the consent stays lost, even if it is allowed again.
-	granted := g.Scope
-	g.Scope = e.stillAllowed(granted, client, user)
-	use := e.spend
-	if client.KeyOnly && handle.Expires == g.Expires && slices.Equal(g.Scope, granted) {
-		use = e.keep(form.Get("refresh_token"))
+	wall, err := e.ready(client, g)
+	if err != nil {
+		return nil, err
 	}
-	next, wall, err := use(ctx, client, g, handle.Gen, now, ev)
+	next, keep := form.Get("refresh_token"), client.KeyOnly && handle.Expires == g.Expires && slices.Equal(g.Scope, granted)
+	if keep {
+		keep, err = e.isLatest(ctx, g.ID, handle.Gen)
+	}
+	if err == nil && !keep {
+		next, err = e.spend(ctx, client, g, handle.Gen, now, ev)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return e.mint(client, g, issuance{user: user, scope: scope, handle: next}, wall)
 }
 
-// keep is [endpoints.spend] for a client that proves a key with each request: it keeps its
-// handle. Rotation detects a stolen handle, and this one is of no use without the key (OAuth
-// 2.1 §4.3.1 asks rotation of public clients; FAPI 2.0 §5.3.2.1 forbids it for clients like
-// these). So nothing is written, and nothing is lost with an answer. A handle that is not
-// the latest is judged by the rule.
-func (e *endpoints) keep(handle string) spender {
-	return func(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (string, time.Time, error) {
-		wall, err := e.ready(client, g)
-		if err != nil {
-			return "", time.Time{}, err
-		}
-		found, err := e.o.Denylist.Find(ctx, g.ID)
-		switch {
-		case err == nil && found.Gen == gen:
-			return handle, wall, nil
-		case err == nil, errors.Is(err, denylist.ErrRevoked), errors.Is(err, denylist.ErrUnknown):
-			return e.spend(ctx, client, g, gen, now, ev)
-		}
-		return "", time.Time{}, unavailable(err)
+// isLatest reports whether gen is the latest generation of a live grant. A client that proves a
+// key with each request keeps such a handle. Rotation detects a stolen handle, and this one is
+// of no use without the key (OAuth 2.1 §4.3.1 asks rotation of public clients; FAPI 2.0
+// §5.3.2.1 forbids it for clients like these). So nothing is written, and nothing is lost with
+// an answer. Any other handle is judged by the rule.
+func (e *endpoints) isLatest(ctx context.Context, grantID string, gen int64) (bool, error) {
+	found, err := e.o.Denylist.Find(ctx, grantID)
+	switch {
+	case errors.Is(err, denylist.ErrRevoked), errors.Is(err, denylist.ErrUnknown):
+		return false, nil
+	case err != nil:
+		return false, unavailable(err)
 	}
+	return found.Gen == gen, nil
 }
-
-// spender is the form of [endpoints.spend].
-type spender func(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error)
 
 var errUserChanged = oauth.Errorf(oauth.InvalidGrant, "the user's account has changed")
 
@@ -347,19 +374,12 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 }
 
 // spend uses generation gen of a grant and returns the next refresh handle, or "" if
-// the client is not registered for it. It is the last check: when it returns, the one
-// write is durable and nothing has been signed.
-//
-// The time it returns is the time of the tokens. It is taken before the write, because
-// a token must not outlive the memory of the denylist for a revocation that follows at
-// once.
-func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, wall time.Time, err error) {
-	if wall, err = e.ready(client, g); err != nil {
-		return "", time.Time{}, err
-	}
+// the client is not registered for it. It is the last check, after [endpoints.ready]: when it
+// returns, the one write is durable and nothing has been signed.
+func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, err error) {
 	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
 	if err != nil {
-		return "", time.Time{}, e.refused(err, gen, ev)
+		return "", e.refused(err, gen, ev)
 	}
 	if client.MayUse(oauth.GrantRefreshToken) {
 		idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
@@ -368,13 +388,14 @@ func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Gr
 		}
 		handle, err = seal.Seal(e.o.Ring, seal.Refresh{Grant: g, Gen: next, Expires: idle})
 	}
-	return handle, wall, err
+	return handle, err
 }
 
 // ready makes the checks of a grant that come right before its use, and returns the time of
-// its tokens.
+// its tokens. That is taken before the write, because a token must not outlive the memory of
+// the denylist for a revocation that follows at once.
 func (e *endpoints) ready(client *clients.Client, g seal.Grant) (wall time.Time, err error) {
-	if err := e.limitTokens(g.ID, client); err != nil {
+	if err := e.limitTokens(g, client); err != nil {
 		return time.Time{}, err
 	}
 	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of

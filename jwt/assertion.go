@@ -183,7 +183,7 @@ func (a *Assertion) Verify(keys *ClientKeys, audiences []string, now time.Time) 
 	}
 	tried := 0
 	for _, k := range keys.list {
-		if a.keyID != "" && k.id != "" && k.id != a.keyID || !k.signs(a.alg) {
+		if !k.mayHaveSigned(a) {
 			continue
 		}
 		if tried++; tried > maxKeysTried {
@@ -194,6 +194,16 @@ func (a *Assertion) Verify(keys *ClientKeys, audiences []string, now time.Time) 
 		}
 	}
 	return errUnknownSigner
+}
+
+// MayHaveSigned reports whether one of the keys has the name and the algorithm of the
+// assertion. It does not look at the signature.
+func (keys *ClientKeys) MayHaveSigned(a *Assertion) bool {
+	return slices.ContainsFunc(keys.list, func(k clientKey) bool { return k.mayHaveSigned(a) })
+}
+
+func (k clientKey) mayHaveSigned(a *Assertion) bool {
+	return (a.keyID == "" || k.id == "" || k.id == a.keyID) && k.signs(a.alg)
 }
 
 var errUnknownSigner = errors.Join(ErrUnknownKey, refusal("none of the client's keys has signed it"))

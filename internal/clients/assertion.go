@@ -45,14 +45,14 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 	if id := form.Get("client_id"); id != "" && id != a.Subject {
 		return nil, refuse("client_id names another client than the assertion")
 	}
-	k, err := r.named(ctx, a.Subject)
+	k, err := r.claimant(a.Subject)
 	if err != nil {
 		return nil, err
 	}
 	if k.keys == nil || r.o.Once == nil {
 		return nil, refuse("this client has no keys for private_key_jwt")
 	}
-	if err := r.checkAssertion(ctx, a, &k); err != nil {
+	if err := r.checkAssertion(a, &k); err != nil {
 		return nil, err
 	}
 	fresh, err := r.o.Once(ctx, k.Hash()+" "+a.ID, a.Expires)
@@ -66,51 +66,55 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 	return &k.Client, nil
 }
 
-// checkAssertion verifies an assertion with the keys of the client. If none of them has
-// signed it, the client may have newer ones.
-func (r *Registry) checkAssertion(ctx context.Context, a *jwt.Assertion, k *known) error {
-	for _, renew := range []bool{false, true} {
-		keys, err := k.keys(ctx, renew)
-		if err != nil {
-			return keysError(err)
-		}
-		err = a.Verify(keys, r.o.Audiences, time.Now())
-		if err == nil {
-			return nil
-		}
-		if renew || !errors.Is(err, jwt.ErrUnknownKey) {
-			return invalid("client assertion: %v", err)
-		}
-		if *k, err = r.renewed(ctx, k); err != nil {
-			return err
-		}
+// checkAssertion verifies an assertion with the keys of the client that are at hand. If none
+// of them has signed it although one could have, the client may have replaced it by another of
+// that name: then they are fetched behind the request, and the client is told to ask again.
+func (r *Registry) checkAssertion(a *jwt.Assertion, k *known) error {
+	keys, err := k.keys.atHand()
+	if err != nil {
+		return err
+	}
+	err = a.Verify(keys, r.o.Audiences, time.Now())
+	if cache, url := r.source(k); errors.Is(err, jwt.ErrUnknownKey) && cache != nil && cache.Renewable(url) {
+		go cache.Renew(context.Background(), url)
+		return &OutageError{url, errors.New("the client may have newer keys")}
+	}
+	if err != nil {
+		return invalid("client assertion: %v", err)
 	}
 	return nil
 }
 
-// renewed returns a client as its document says now, if it has one.
-func (r *Registry) renewed(ctx context.Context, k *known) (known, error) {
-	if k.Document == "" || r.documents.cached == nil {
-		return *k, nil
-	}
-	if _, pinned := r.documents.pin(k.ID); pinned {
-		return *k, nil
-	}
-	next, err := r.documents.cached.Renew(ctx, k.ID)
-	switch {
-	case err != nil:
-		return *k, keysError(err)
-	case next.keys == nil:
-		return *k, invalid("this client has no keys for private_key_jwt")
-	}
-	return next, nil
+// renewer is a cache of documents.
+type renewer interface {
+	Renewable(url string) bool
+	Renew(ctx context.Context, url string) error
 }
 
-// keysError is the answer where keys, or the document with them, cannot be had. That their
-// host is down says nothing about the client.
-func keysError(err error) error {
-	if isOutage(err) {
-		return err
+// source returns where the keys of a client come from, or nil if they stay as they are.
+func (r *Registry) source(k *known) (cache renewer, url string) {
+	if k.keys.cache != nil {
+		return k.keys.cache, k.keys.uri
 	}
-	return invalid("the keys of this client: %v", err)
+	if _, pinned := r.documents.pin(k.ID); k.Document == "" || pinned || r.documents.cached == nil {
+		return nil, ""
+	}
+	return r.documents.cached, k.ID
+}
+
+// newer returns where to look for newer keys of a client whose assertion names none of those
+// at hand, or nil.
+func (r *Registry) newer(k *known, form url.Values) (cache renewer, url string) {
+	a, err := jwt.ParseAssertion(form.Get("client_assertion"))
+	if err != nil {
+		return nil, ""
+	}
+	keys, err := k.keys.atHand()
+	if err != nil || keys.MayHaveSigned(a) {
+		return nil, ""
+	}
+	if cache, url = r.source(k); cache == nil || !cache.Renewable(url) {
+		return nil, ""
+	}
+	return cache, url
 }

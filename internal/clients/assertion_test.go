@@ -161,7 +161,7 @@ func TestNewKeysOfAClientAreFetched(t *testing.T) {
 		t.Errorf("mended: %v", err)
 	}
 	other := h.Client(t, "/other.json", map[string]any{"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": h.URL + "/jwks2"})
-	if _, err := r.Find(t.Context(), other); err != nil {
+	if _, err := fetched(t, r, other); err != nil {
 		t.Fatal(err)
 	}
 	h.Down(true)

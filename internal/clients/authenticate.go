@@ -34,7 +34,7 @@ func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Val
 		c, err = r.assert(ctx, form, usedBasic)
 		return c, false, err
 	}
-	k, secrets, err := r.claimed(ctx, basic, usedBasic, form)
+	k, secrets, err := r.claimed(basic, usedBasic, form)
 	if err != nil {
 		return nil, usedBasic, err
 	}
@@ -47,7 +47,7 @@ func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Val
 // claimed finds the client that a request names, with the possible readings of the secret
 // in the request. A Basic header has two, because some clients form-encode it and others
 // do not.
-func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
+func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
 	id, bodySecret := form.Get("client_id"), form.Get("client_secret")
 	switch {
 	case usedBasic && bodySecret != "":
@@ -55,12 +55,12 @@ func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, us
 	case !usedBasic && id == "":
 		return known{}, nil, invalid("client_id is missing")
 	case !usedBasic:
-		k, err := r.named(ctx, id)
+		k, err := r.claimant(id)
 		return k, []string{bodySecret}, err
 	}
-	k, err := r.named(ctx, basic.ID)
+	k, err := r.claimant(basic.ID)
 	if err != nil && basic.DecodedID != basic.ID {
-		k, err = r.named(ctx, basic.DecodedID)
+		k, err = r.claimant(basic.DecodedID)
 	}
 	if err == nil && id != "" && id != k.ID {
 		err = oauth.Errorf(oauth.InvalidRequest, "client_id names another client than the header")
@@ -68,19 +68,24 @@ func (r *Registry) claimed(ctx context.Context, basic oauth.BasicCredentials, us
 	return k, []string{basic.Secret, basic.DecodedSecret}, err
 }
 
-func (r *Registry) named(ctx context.Context, id string) (known, error) {
-	k, err := r.find(ctx, id)
-	if errors.Is(err, ErrBlocked) {
-		return known{}, invalid("this client is blocked")
-	}
+func (r *Registry) claimant(id string) (known, error) {
+	k, err := r.find(id)
+	return k, Refusal(err)
+}
+
+// Refusal is the answer to a client that cannot be found: invalid_client, if err says that
+// there is none, and otherwise err.
+func Refusal(err error) error {
 	var document *DocumentError
-	if errors.As(err, &document) {
-		return known{}, invalid("%v", document)
+	switch {
+	case errors.Is(err, ErrBlocked):
+		return invalid("this client is blocked")
+	case errors.As(err, &document):
+		return invalid("%v", document)
+	case errors.Is(err, ErrUnknown):
+		return invalid("no such client")
 	}
-	if errors.Is(err, ErrUnknown) {
-		return known{}, invalid("no such client")
-	}
-	return k, err
+	return err
 }
 
 // authenticate checks the secret that the client sent. It always compares all readings.

@@ -1,6 +1,7 @@
 package clients_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"net/http"
@@ -15,7 +16,8 @@ func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
 }
 
-// authenticate sends a request with an Authorization header and a form.
+// authenticate sends a request with an Authorization header and a form. As the server does, it
+// has fetched before what the request needs.
 func authenticate(r *clients.Registry, authorization, form string) (string, error) {
 	h := http.Header{}
 	if authorization != "" {
@@ -25,11 +27,27 @@ func authenticate(r *clients.Registry, authorization, form string) (string, erro
 	if err != nil {
 		return "", err
 	}
+	if id := cmp.Or(v.Get("client_id"), clients.Claimed(v)); !r.Ready(id, v) {
+		if err := r.Fetch(context.Background(), id, v); err != nil {
+			return "", clients.Refusal(err)
+		}
+	}
 	c, _, err := r.Authenticate(context.Background(), h, v)
 	if err != nil {
 		return "", err
 	}
 	return c.ID, nil
+}
+
+// fetched is Find after what it needs was fetched.
+func fetched(t testing.TB, r *clients.Registry, id string) (*clients.Client, error) {
+	t.Helper()
+	if !r.Ready(id, nil) {
+		if err := r.Fetch(t.Context(), id, nil); err != nil {
+			return nil, err
+		}
+	}
+	return r.Find(t.Context(), id)
 }
 
 // oddSecret reads differently raw and form-decoded.

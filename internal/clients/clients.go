@@ -13,6 +13,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -164,7 +165,7 @@ type Registry struct {
 type known struct {
 	Client
 	matches func(secret string) bool // nil: it has no secret
-	keys    keySource                // nil: it has no keys
+	keys    *keySource               // nil: it has no keys
 	strict  bool                     // must use Method; a client that is not strict may send its secret in the other way too
 }
 
@@ -183,7 +184,7 @@ func Open(o Options) (*Registry, error) {
 	}
 	var err error
 	if o.Fetcher != nil {
-		r.o.keys = fetch.NewCache(o.Fetcher, maxKeySet, func(_ string, body []byte) (*jwt.ClientKeys, error) { return jwt.ParseClientKeys(body) })
+		r.o.keys = fetch.NewCache(o.Fetcher.JSON, maxKeySet, func(_ string, body []byte) (*jwt.ClientKeys, error) { return jwt.ParseClientKeys(body) })
 	}
 	if r.documents, err = newDocuments(&r.o); err != nil || o.Path == "" {
 		return r, err
@@ -200,7 +201,7 @@ func (o *Options) parse(text []byte) (map[string]known, error) {
 	}
 	clients := map[string]known{}
 	for _, e := range entries {
-		if clients[e.ID], err = e.known(o, o.keys); err != nil {
+		if clients[e.ID], err = e.known(o); err != nil {
 			return nil, err
 		}
 	}
@@ -225,42 +226,90 @@ func equal(a, b string) bool {
 }
 
 // Find returns the client named id: a configured one, the demo mode's, the one whose
-// metadata document is at the URL id, which may have to be fetched, or a registered one,
-// which is read from the id itself. [ErrUnknown] means that there is none, and any other
-// error that there is no telling now. The caller must not change the elements of the
-// client's slices.
-func (r *Registry) Find(ctx context.Context, id string) (*Client, error) {
-	k, err := r.find(ctx, id)
+// metadata document is at the URL id, or a registered one, which is read from the id itself.
+// [ErrUnknown] means that there is none, and any other error that there is no telling now:
+// neither Find nor [Registry.Authenticate] fetches anything, see [Registry.Fetch]. The caller
+// must not change the elements of the client's slices.
+func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
+	k, err := r.find(id)
 	if err != nil {
 		return nil, err
 	}
 	return &k.Client, nil
 }
 
-// Held reports whether Find needs no fetch.
-func (r *Registry) Held(id string) bool {
-	if _, ok := r.configured()[id]; ok || !isDocumentURL(id) || r.blocked(id) {
+// Ready reports whether Fetch has nothing to do for a request that names the client id, and
+// whose form may have an assertion.
+func (r *Registry) Ready(id string, form url.Values) bool {
+	if r.blocked(id) {
 		return true
 	}
-	return r.documents.held(id)
+	k, ok := r.named(id)
+	if !ok && isDocumentURL(id) {
+		if k, ok = r.documents.ready(id); !ok {
+			return false
+		}
+	}
+	if k.keys == nil || !form.Has("client_assertion") {
+		return true
+	}
+	cache, _ := r.newer(&k, form)
+	return k.keys.ready() && cache == nil
+}
+
+// Fetch fetches what Find and Authenticate need for such a request: the metadata document of
+// the client, and its keys if it signs. Hosts may be slow, so it is called before the request
+// takes anything that others wait for. The errors are those of Find, and invalid_client for
+// keys that cannot be used.
+func (r *Registry) Fetch(ctx context.Context, id string, form url.Values) (err error) {
+	k, ok := r.named(id)
+	if !ok && isDocumentURL(id) {
+		if k, err = r.documents.fetch(ctx, id); err != nil {
+			return err
+		}
+	}
+	if k.keys == nil || !form.Has("client_assertion") {
+		return nil
+	}
+	if err := k.keys.fetch(ctx); err != nil {
+		return err
+	}
+	if cache, url := r.newer(&k, form); cache != nil {
+		_ = cache.Renew(ctx, url) // if it fails, the keys at hand stay
+	}
+	return nil
+}
+
+// Known is Find for a client about which nothing but its kind counts: of one whose id is a
+// URL, the document need not be at hand.
+func (r *Registry) Known(ctx context.Context, id string) (*Client, error) {
+	if isDocumentURL(id) && r.FetchesDocuments() && !r.blocked(id) {
+		return &Client{ID: id, Registered: true}, nil
+	}
+	return r.Find(ctx, id)
 }
 
 func (r *Registry) blocked(id string) bool { return r.o.Blocked != nil && r.o.Blocked(id) }
 
-func (r *Registry) find(ctx context.Context, id string) (known, error) {
+func (r *Registry) find(id string) (known, error) {
 	if r.blocked(id) {
 		return known{}, ErrBlocked
 	}
-	if k, ok := r.configured()[id]; ok {
-		return k, nil
-	}
-	if k, ok := r.demo[id]; ok {
+	if k, ok := r.named(id); ok {
 		return k, nil
 	}
 	if isDocumentURL(id) {
-		return r.documents.find(ctx, id)
+		return r.documents.find(id)
 	}
 	return r.registered(id)
+}
+
+// named returns the client of clients.json or of the demo mode that has the id.
+func (r *Registry) named(id string) (k known, ok bool) {
+	if k, ok = r.configured()[id]; !ok {
+		k, ok = r.demo[id]
+	}
+	return k, ok
 }
 
 // registered opens a client id that Register issued. Redirect URIs that may no longer be

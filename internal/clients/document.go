@@ -62,7 +62,7 @@ func isDocumentURL(id string) bool {
 func newDocuments(o *Options) (*documents, error) {
 	d := &documents{o: o}
 	if o.Fetcher != nil && !o.NoDocuments {
-		d.cached = fetch.NewCache(o.Fetcher, maxDocument, d.parse)
+		d.cached = fetch.NewCache(o.Fetcher.JSON, maxDocument, d.parse)
 	}
 	for _, path := range o.Pinned {
 		live, err := durable.Follow(path, durable.Access{Public: true}, maxDocument, known{}, func(text []byte) (known, error) { return d.parsePinned(path, text) })
@@ -77,14 +77,35 @@ func newDocuments(o *Options) (*documents, error) {
 	return d, nil
 }
 
-// find returns the client of the document at url. A pinned document replaces the one that
-// its host serves.
-func (d *documents) find(ctx context.Context, url string) (known, error) {
+// find returns the client of the document at url, if it is at hand. A pinned document
+// replaces the one that its host serves.
+func (d *documents) find(url string) (known, error) {
 	if k, ok := d.pin(url); ok {
 		return k, nil
 	}
+	if err := d.check(url); err != nil {
+		return known{}, &DocumentError{url, err}
+	}
+	if k, ok := d.cached.Peek(url); ok {
+		return k, nil
+	}
+	return known{}, &OutageError{url, errNotFetched}
+}
+
+var errNotFetched = errors.New("it is not at hand")
+
+// check returns why the document at url is never fetched, or nil.
+func (d *documents) check(url string) error {
 	if d.cached == nil {
-		return known{}, &DocumentError{url, errors.New("clients whose id is a URL are turned off")}
+		return errors.New("clients whose id is a URL are turned off")
+	}
+	return d.o.Fetcher.Check(url)
+}
+
+// fetch has the document at url fetched, if it is not at hand or may have changed.
+func (d *documents) fetch(ctx context.Context, url string) (known, error) {
+	if k, ok := d.pin(url); ok || d.check(url) != nil {
+		return k, nil
 	}
 	k, err := d.cached.Get(ctx, url)
 	switch {
@@ -94,6 +115,18 @@ func (d *documents) find(ctx context.Context, url string) (known, error) {
 		return known{}, &OutageError{url, err}
 	}
 	return known{}, &DocumentError{url, err}
+}
+
+// ready returns the client, and whether fetch has nothing to do.
+func (d *documents) ready(url string) (k known, ok bool) {
+	if k, ok = d.pin(url); ok || d.cached == nil {
+		return k, true
+	}
+	if d.cached.Held(url) {
+		k, _ = d.cached.Peek(url)
+		return k, true
+	}
+	return k, d.check(url) != nil
 }
 
 // isOutage reports whether err says nothing about the document, only that it cannot be had
@@ -114,14 +147,6 @@ func (d *documents) pin(url string) (known, bool) {
 // FetchesDocuments reports whether a client's id may be the URL of its metadata document.
 func (r *Registry) FetchesDocuments() bool {
 	return r.documents.cached != nil || len(r.documents.pinned) > 0
-}
-
-// held reports whether find needs no fetch.
-func (d *documents) held(url string) bool {
-	if _, ok := d.pin(url); ok || d.cached == nil || d.o.Fetcher.Check(url) != nil {
-		return true
-	}
-	return d.cached.Held(url)
 }
 
 // parsePinned reads the document in the file at path, which says itself whose it is.
@@ -149,19 +174,9 @@ func (d *documents) parse(url string, body []byte) (known, error) {
 	if err != nil {
 		return known{}, errors.New(oauth.AsError(err).Description)
 	}
-	text := func(name string) (s string) {
-		_ = json.Unmarshal(members[name], &s) // another type counts as omitted
+	text := func(name string) string {
+		s, _ := stringOf(members[name]) // another type counts as omitted
 		return s
-	}
-	list := func(name string) (all []string) {
-		var raw []any
-		_ = json.Unmarshal(members[name], &raw)
-		for _, v := range raw {
-			if s, ok := v.(string); ok {
-				all = append(all, s)
-			}
-		}
-		return all
 	}
 	name := cleanName(text("client_name"))
 	switch {
@@ -172,13 +187,13 @@ func (d *documents) parse(url string, body []byte) (known, error) {
 	case members["client_secret"] != nil || members["client_secret_expires_at"] != nil:
 		return known{}, errors.New("the document has a client secret, which everybody can read")
 	}
-	uris, err := d.redirectURIs(list("redirect_uris"))
+	uris, err := d.redirectURIs(stringsOf(members["redirect_uris"]))
 	if err != nil {
 		return known{}, err
 	}
-	k := known{Client: Client{ID: url, Name: name, RedirectURIs: uris, GrantTypes: grantTypes, Registered: true, Scopes: d.scope(text("scope"))}}
-	k.PostLogoutRedirectURIs, _ = d.redirectURIs(list("post_logout_redirect_uris"))
-	if err := d.authentication(&k, text("token_endpoint_auth_method"), list("token_endpoint_auth_methods_supported"), members["jwks"], text("jwks_uri")); err != nil {
+	k := known{Client: Client{ID: url, Name: name, RedirectURIs: uris, GrantTypes: grantTypes, Registered: true, Scopes: d.o.registeredScope(text("scope"))}}
+	k.PostLogoutRedirectURIs, _ = d.redirectURIs(stringsOf(members["post_logout_redirect_uris"]))
+	if err := d.authentication(&k, text("token_endpoint_auth_method"), stringsOf(members["token_endpoint_auth_methods_supported"]), members["jwks"], text("jwks_uri")); err != nil {
 		return known{}, err
 	}
 	k.Document = digest(k.RedirectURIs, k.Method, members["jwks"], text("jwks_uri"))
@@ -205,15 +220,6 @@ func (d *documents) redirectURIs(all []string) (usable []string, err error) {
 	return nil, fmt.Errorf("no redirect URI can be used: %w", reasons[0])
 }
 
-// scope is what requests without a scope ask for.
-func (d *documents) scope(text string) []string {
-	asked, err := oauth.ParseScope(text)
-	if scope := oauth.IntersectScope(asked, slices.Concat(d.o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
-		return scope
-	}
-	return d.o.Default
-}
-
 // authentication settles how the client authenticates. A document may list several methods
 // in the plural member of OpenID RP Metadata Choices 1.0, next to the preferred one: then
 // each of them will do, at any time. Methods with a shared secret cannot work, because
@@ -226,8 +232,8 @@ func (d *documents) authentication(k *known, preferred string, all []string, key
 		all = []string{methodNone}
 	}
 	none, withKey := slices.Contains(all, methodNone), slices.Contains(all, methodKey)
-	if len(keys) > 0 && string(keys) != "null" || keysURI != "" {
-		source, err := d.o.keySource(d.o.keys, keys, keysURI)
+	if present(keys) || keysURI != "" {
+		source, err := d.o.keySource(keys, keysURI)
 		if err != nil {
 			return err
 		}
@@ -248,34 +254,63 @@ func (d *documents) authentication(k *known, preferred string, all []string, key
 	return nil
 }
 
-// keySource gives the keys of a client. After new keys have been asked for, it returns what
-// there is then.
-type keySource func(ctx context.Context, renew bool) (*jwt.ClientKeys, error)
+// keySource gives the keys of a client: fixed ones, or those at a URL.
+type keySource struct {
+	fixed *jwt.ClientKeys
+	cache *fetch.Cache[*jwt.ClientKeys]
+	uri   string
+}
+
+// present reports whether a member of a document is there, and not null.
+func present(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
 
 // keySource returns the keys in jwks, or those at uri.
-func (o *Options) keySource(cache *fetch.Cache[*jwt.ClientKeys], jwks json.RawMessage, uri string) (keySource, error) {
-	inline := len(jwks) > 0 && string(jwks) != "null"
+func (o *Options) keySource(jwks json.RawMessage, uri string) (*keySource, error) {
 	switch {
-	case inline && uri != "":
+	case present(jwks) && uri != "":
 		return nil, errors.New("jwks and jwks_uri exclude each other")
-	case inline:
+	case present(jwks):
 		keys, err := jwt.ParseClientKeys(jwks)
 		if err != nil {
 			return nil, fmt.Errorf("jwks: %w", err)
 		}
-		return func(context.Context, bool) (*jwt.ClientKeys, error) { return keys, nil }, nil
-	case cache == nil:
+		return &keySource{fixed: keys}, nil
+	case o.keys == nil:
 		return nil, errors.New("jwks_uri cannot be fetched: fetching is turned off")
 	}
 	if err := o.Fetcher.Check(uri); err != nil {
 		return nil, fmt.Errorf("jwks_uri: %w", err)
 	}
-	return func(ctx context.Context, renew bool) (*jwt.ClientKeys, error) {
-		if renew {
-			return cache.Renew(ctx, uri)
-		}
-		return cache.Get(ctx, uri)
-	}, nil
+	return &keySource{cache: o.keys, uri: uri}, nil
+}
+
+// ready reports whether fetch has nothing to do.
+func (s *keySource) ready() bool { return s.fixed != nil || s.cache.Held(s.uri) }
+
+// fetch has the keys fetched, if they are not at hand or may have changed.
+func (s *keySource) fetch(ctx context.Context) error {
+	if s.fixed != nil {
+		return nil
+	}
+	_, err := s.cache.Get(ctx, s.uri)
+	switch {
+	case err == nil:
+		return nil
+	case isOutage(err):
+		return &OutageError{s.uri, err}
+	}
+	return invalid("the keys of this client: %v", err)
+}
+
+// atHand returns the keys, without a fetch.
+func (s *keySource) atHand() (*jwt.ClientKeys, error) {
+	if s.fixed != nil {
+		return s.fixed, nil
+	}
+	if keys, ok := s.cache.Peek(s.uri); ok {
+		return keys, nil
+	}
+	return nil, &OutageError{s.uri, errNotFetched}
 }
 
 // digest identifies what a user's consent depends on.

@@ -45,10 +45,10 @@ func TestClientIsWhatItsDocumentSays(t *testing.T) {
 		"client_name": "Some\u202E Client", "redirect_uris": []any{"https://app.test/cb", "http://127.0.0.1/cb", "javascript:alert(1)", "http://app.test/cb", 5, "https://app.test/cb"},
 		"scope": "write nonsense openid", "logo_uri": h.URL + "/logo", "client_uri": "http://localhost:1", "grant_types": []string{"urn:x", "client_credentials"}, "unknown": map[string]any{},
 	})
-	if r.Held(id) {
-		t.Error("held before it was fetched")
+	if r.Ready(id, nil) {
+		t.Error("ready before it was fetched")
 	}
-	c, err := r.Find(t.Context(), id)
+	c, err := fetched(t, r, id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +56,10 @@ func TestClientIsWhatItsDocumentSays(t *testing.T) {
 		!slices.Equal(c.Scopes, []string{"write", "openid"}) || c.Document == "" || c.MayUse("client_credentials") {
 		t.Errorf("%+v", c)
 	}
-	if !r.Held(id) || h.Fetched("/m.json") != 1 || h.Fetched("/logo") != 0 {
-		t.Errorf("held: %v; %d fetches of the document, %d of the logo", r.Held(id), h.Fetched("/m.json"), h.Fetched("/logo"))
+	if !r.Ready(id, nil) || h.Fetched("/m.json") != 1 || h.Fetched("/logo") != 0 {
+		t.Errorf("ready: %v; %d fetches of the document, %d of the logo", r.Ready(id, nil), h.Fetched("/m.json"), h.Fetched("/logo"))
 	}
-	if plain, err := r.Find(t.Context(), h.Client(t, "/plain.json", map[string]any{"token_endpoint_auth_method": nil})); err != nil || plain.Method != "none" || !slices.Equal(plain.Scopes, []string{"read"}) {
+	if plain, err := fetched(t, r, h.Client(t, "/plain.json", map[string]any{"token_endpoint_auth_method": nil})); err != nil || plain.Method != "none" || !slices.Equal(plain.Scopes, []string{"read"}) {
 		t.Errorf("without a method and a scope: %+v, %v", plain, err)
 	}
 }
@@ -91,7 +91,7 @@ func TestDocumentWithOneThingWrongIsRefused_I05(t *testing.T) {
 			h.Put(t, "/x.json", doc)
 		}
 		before := h.Fetched("/x.json")
-		c, err := r.Find(t.Context(), id)
+		c, err := fetched(t, r, id)
 		var refused *clients.DocumentError
 		if !errors.As(err, &refused) || !errors.Is(err, clients.ErrUnknown) || refused.URL != id || c != nil {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -104,7 +104,7 @@ func TestDocumentWithOneThingWrongIsRefused_I05(t *testing.T) {
 		}
 	}
 	h.Client(t, "/x.json", nil)
-	if _, err := r.Find(t.Context(), h.URL+"/x.json"); err != nil {
+	if _, err := fetched(t, r, h.URL+"/x.json"); err != nil {
 		t.Errorf("mended: %v", err)
 	}
 	if n := h.Fetched("/jwks"); n != 0 {
@@ -134,8 +134,8 @@ func TestURLThatIsNeverFetchedIsNoClient(t *testing.T) {
 		o := withDocuments(t)
 		change(&o)
 		r := open(t, o)
-		if _, err := r.Find(t.Context(), id); !errors.Is(err, clients.ErrUnknown) || !r.Held(id) {
-			t.Errorf("%s: %v, held %v", name, err, r.Held(id))
+		if _, err := fetched(t, r, id); !errors.Is(err, clients.ErrUnknown) || !r.Ready(id, nil) {
+			t.Errorf("%s: %v, ready %v", name, err, r.Ready(id, nil))
 		}
 		if on := name == "public issuer" || strings.HasPrefix(name, "host"); r.FetchesDocuments() != on {
 			t.Errorf("%s: says that documents are fetched: %v", name, !on)
@@ -151,7 +151,7 @@ func TestHostThatIsDownIsNoVerdict(t *testing.T) {
 	r := open(t, withDocuments(t))
 	id := h.Client(t, "/m.json", nil)
 	h.Down(true)
-	if _, err := r.Find(t.Context(), id); err == nil || errors.Is(err, clients.ErrUnknown) {
+	if _, err := fetched(t, r, id); err == nil || errors.Is(err, clients.ErrUnknown) {
 		t.Errorf("%v", err)
 	}
 	var refusal *oauth.Error
@@ -178,12 +178,12 @@ func TestPinnedDocumentReplacesTheOneAtItsURL(t *testing.T) {
 	write(pinned)
 	o := withDocuments(t)
 	o.Pinned = []string{file}
-	c, err := open(t, o).Find(t.Context(), id)
+	c, err := fetched(t, open(t, o), id)
 	if err != nil || c.Name != "Pinned" || h.Fetched("/m.json") != 0 {
 		t.Errorf("%+v, %v, %d fetches", c, err, h.Fetched("/m.json"))
 	}
 	o.Fetcher = nil
-	if c, err = open(t, o).Find(t.Context(), id); err != nil || c.Name != "Pinned" {
+	if c, err = fetched(t, open(t, o), id); err != nil || c.Name != "Pinned" {
 		t.Errorf("where nothing is fetched: %+v, %v", c, err)
 	}
 	for name, break_ := range map[string]func(){

@@ -66,11 +66,11 @@ type entry struct {
 }
 
 // signs reports whether the client authenticates by a key.
-func (e *entry) signs() bool { return len(e.JWKS) > 0 || e.JWKSURI != "" }
+func (e *entry) signs() bool { return present(e.JWKS) || e.JWKSURI != "" }
 
 // known makes the client that the server uses. The error is that of keys that it may not
 // fetch.
-func (e *entry) known(o *Options, fetched *fetch.Cache[*jwt.ClientKeys]) (k known, err error) {
+func (e *entry) known(o *Options) (k known, err error) {
 	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
 		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource}}
 	if len(k.Scopes) == 0 {
@@ -79,7 +79,7 @@ func (e *entry) known(o *Options, fetched *fetch.Cache[*jwt.ClientKeys]) (k know
 	switch {
 	case e.signs():
 		k.Method, k.KeyOnly = methodKey, true
-		if k.keys, err = o.keySource(fetched, e.JWKS, e.JWKSURI); err != nil {
+		if k.keys, err = o.keySource(e.JWKS, e.JWKSURI); err != nil {
 			return k, fmt.Errorf("%s: client %s: %w", o.Path, e.ID, err)
 		}
 	case !e.Public:
@@ -142,7 +142,7 @@ func (e *entry) checkResource() error {
 }
 
 func (e *entry) checkKeys() error {
-	if len(e.JWKS) > 0 {
+	if present(e.JWKS) {
 		if e.JWKSURI != "" {
 			return errors.New("jwks and jwks_uri exclude each other")
 		}
@@ -159,7 +159,7 @@ func (e *entry) checkKeys() error {
 }
 
 // anywhere judges the form of URLs. Whether the server may fetch one depends on its settings.
-var anywhere = fetch.New(fetch.Options{Loopback: true})
+var anywhere = fetch.Options{Loopback: true}
 
 // Warnings returns what the operator should know about the redirect URIs of a client.
 func (c *Configured) Warnings() []string {

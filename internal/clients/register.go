@@ -88,7 +88,7 @@ func (r *Registry) Register(_ context.Context, body []byte) (*Registration, erro
 	if err := m.narrow(r.o.Schemes); err != nil {
 		return nil, err
 	}
-	return r.issue(m, r.registeredScope(m.Scope), time.Now())
+	return r.issue(m, r.o.registeredScope(m.Scope), time.Now())
 }
 
 // issue seals the values that will be enforced into an id, and derives the secret from it. If
@@ -297,12 +297,12 @@ func isWebPage(uri string) bool {
 
 // registeredScope returns the part of the requested scope that exists, or else the default
 // scope.
-func (r *Registry) registeredScope(requested string) []string {
+func (o *Options) registeredScope(requested string) []string {
 	asked, err := oauth.ParseScope(requested)
-	if scope := oauth.IntersectScope(asked, slices.Concat(r.o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
+	if scope := oauth.IntersectScope(asked, slices.Concat(o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
 		return scope
 	}
-	return r.o.Default
+	return o.Default
 }
 
 // cleanName makes a name that the client chose fit to be shown: one line of at most 100

@@ -28,7 +28,7 @@ const (
 // its last good document stays in use, for a day; a document that is wrong is not kept, so
 // that it can be mended at once.
 type Cache[T any] struct {
-	fetch func(ctx context.Context, url string, limit int) (*Answer, error)
+	fetch Get
 	limit int
 	make  func(url string, body []byte) (T, error)
 
@@ -56,10 +56,13 @@ type flight[T any] struct {
 	err     error
 }
 
+// Get fetches one document, as [Fetcher.JSON] does.
+type Get func(ctx context.Context, url string, limit int) (*Answer, error)
+
 // NewCache returns a cache of documents of at most limit bytes, of which parse makes
 // values. An error of parse is about the document.
-func NewCache[T any](f *Fetcher, limit int, parse func(url string, body []byte) (T, error)) *Cache[T] {
-	return &Cache[T]{fetch: f.JSON, limit: limit, make: parse, entries: map[string]*entry[T]{}, flights: map[string]*flight[T]{}}
+func NewCache[T any](get Get, limit int, parse func(url string, body []byte) (T, error)) *Cache[T] {
+	return &Cache[T]{fetch: get, limit: limit, make: parse, entries: map[string]*entry[T]{}, flights: map[string]*flight[T]{}}
 }
 
 // Held reports whether Get would return without a fetch.
@@ -68,6 +71,18 @@ func (c *Cache[T]) Held(url string) bool {
 	defer c.mu.Unlock()
 	_, _, ok := c.held(url, time.Now())
 	return ok
+}
+
+// Peek returns what was made of the document at url the last time, and whether there is
+// something that may still be used. It never fetches.
+func (c *Cache[T]) Peek(url string) (value T, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[url]
+	if e == nil || !time.Now().Before(e.kept) {
+		return value, false
+	}
+	return e.value, true
 }
 
 // Get returns what was made of the document at url. The errors are those of
@@ -82,16 +97,28 @@ func (c *Cache[T]) Get(ctx context.Context, url string) (T, error) {
 	return c.wait(ctx, url)
 }
 
-// Renew fetches the document again, if that was not done within the last minute, and
-// returns what there is then: a client may have changed its keys.
-func (c *Cache[T]) Renew(ctx context.Context, url string) (T, error) {
+// Renewable reports whether Renew has something to do.
+func (c *Cache[T]) Renewable(url string) bool {
 	c.mu.Lock()
-	now := time.Now()
-	if e := c.entries[url]; e != nil && now.Sub(e.fetched) >= minFresh && !now.Before(e.retry) {
-		return c.wait(ctx, url)
+	defer c.mu.Unlock()
+	return c.renewable(url, time.Now())
+}
+
+// Renew fetches the document again, if it is known and that was not done within the last
+// minute: a client may have changed its keys. The errors are those of Get.
+func (c *Cache[T]) Renew(ctx context.Context, url string) (err error) {
+	c.mu.Lock()
+	if !c.renewable(url, time.Now()) {
+		c.mu.Unlock()
+		return nil
 	}
-	c.mu.Unlock()
-	return c.Get(ctx, url)
+	_, err = c.wait(ctx, url)
+	return err
+}
+
+func (c *Cache[T]) renewable(url string, now time.Time) bool {
+	e := c.entries[url]
+	return c.flights[url] != nil || e != nil && now.Sub(e.fetched) >= minFresh && !now.Before(e.retry)
 }
 
 // held returns what is at hand: a fresh value, or what there is while the host is down.

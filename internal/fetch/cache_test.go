@@ -50,13 +50,12 @@ var errWrong = errors.New("wrong document")
 // newTestCache makes a cache in front of a host. A document "wrong" is refused.
 func newTestCache() (*Cache[string], *host) {
 	h := &host{body: "one", fresh: 10 * time.Minute}
-	c := NewCache(New(Options{}), 100, func(_ string, body []byte) (string, error) {
+	c := NewCache(h.fetch, 100, func(_ string, body []byte) (string, error) {
 		if string(body) == "wrong" {
 			return "", errWrong
 		}
 		return string(body), nil
 	})
-	c.fetch = h.fetch
 	return c, h
 }
 
@@ -187,25 +186,43 @@ func TestCallsAtTheSameTimeShareOneFetch_I07(t *testing.T) {
 	})
 }
 
+// Renew fetches a document anew once a minute at most. What is at hand is used meanwhile.
 func TestRenewFetchesOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, h := newTestCache()
-		renew := func(when, value string, fetches int) {
+		renew := func(when string, value string, fetches int) {
 			t.Helper()
-			got, err := c.Renew(t.Context(), someURL)
-			if n := h.asked(); got != value || err != nil || n != fetches {
-				t.Errorf("%s: %q, %v after %d fetches; want %q after %d", when, got, err, n, value, fetches)
+			if got := c.Renewable(someURL); got != (fetches > 0) {
+				t.Errorf("%s: renewable: %v", when, got)
+			}
+			err := c.Renew(t.Context(), someURL)
+			got, ok := c.Peek(someURL)
+			if n := h.asked(); got != value || ok != (value != "") || n != fetches || err != nil {
+				t.Errorf("%s: %q, %v after %d fetches, %v; want %q after %d", when, got, ok, n, err, value, fetches)
 			}
 		}
-		renew("nothing yet", "one", 1)
+		renew("nothing yet", "", 0)
+		want(t, c, h, "first", "one", nil, 1)
 		h.set("two", time.Hour, nil)
 		renew("at once", "one", 0)
-		time.Sleep(time.Minute)
-		renew("a minute later", "two", 1)
+		time.Sleep(minFresh - time.Millisecond)
+		renew("before a minute", "one", 0)
+		time.Sleep(time.Millisecond)
+		h.delay = time.Second
+		go c.Renew(context.Background(), someURL)
+		synctest.Wait()
+		if got, _ := c.Peek(someURL); got != "one" || !c.Renewable(someURL) {
+			t.Errorf("%q while a fetch runs, want one, and that it can be waited for", got)
+		}
+		renew("a minute later, beside another caller", "two", 1)
 		h.set("", 0, ErrDown)
-		time.Sleep(time.Minute)
+		time.Sleep(minFresh)
 		renew("down", "two", 1)
 		renew("down, again", "two", 0)
+		time.Sleep(time.Hour + kept)
+		if _, ok := c.Peek(someURL); ok {
+			t.Error("there is still a document after its end")
+		}
 	})
 }
 

@@ -77,6 +77,9 @@ func New(o Options) *Fetcher {
 	return f
 }
 
+// Check is [Options.Check] of the Fetcher's options.
+func (f *Fetcher) Check(rawURL string) error { return f.o.Check(rawURL) }
+
 // transport makes connections that control allows, each for one request. HTTP/2 is left
 // out: it multiplexes what is not repeated here.
 func transport(control func(network, address string, c syscall.RawConn) error, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
@@ -105,7 +108,7 @@ type Answer struct {
 // JSON fetches the document at rawURL, which must be JSON of at most limit bytes. An error
 // that is neither [ErrBusy] nor wraps [ErrDown] is about the document or its URL.
 func (f *Fetcher) JSON(ctx context.Context, rawURL string, limit int) (*Answer, error) {
-	if err := f.Check(rawURL); err != nil {
+	if err := f.o.Check(rawURL); err != nil {
 		return nil, err
 	}
 	u, err := url.Parse(rawURL)
@@ -272,7 +275,7 @@ func seconds(value string, instead time.Duration) time.Duration {
 	return time.Duration(min(n, 366*24*3600)) * time.Second
 }
 
-// hostOf returns the host of a URL that [Fetcher.Check] accepts.
+// hostOf returns the host of a URL that [Options.Check] accepts.
 func hostOf(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+
+	"signet/internal/oauth"
 )
 
 const maxURL = 1024 // bytes
@@ -13,20 +16,20 @@ const maxURL = 1024 // bytes
 // Check returns why a document at rawURL is never fetched, or nil. It sends no request:
 // the rules are about the text of the URL (draft-ietf-oauth-client-id-metadata-document
 // §3) and about the hosts that the operator lists.
-func (f *Fetcher) Check(rawURL string) error {
+func (o Options) Check(rawURL string) error {
 	u, err := parse(rawURL)
 	if err != nil {
 		return err
 	}
 	host := u.Hostname()
 	if isLoopback(host) {
-		if !f.o.Loopback {
+		if !o.Loopback {
 			return errors.New("the host is this machine, which is allowed only while the issuer is")
 		}
 	} else if err := checkPublic(u); err != nil {
 		return err
 	}
-	if matches(f.o.Deny, host) || len(f.o.Allow) > 0 && !matches(f.o.Allow, host) {
+	if matches(o.Deny, host) || len(o.Allow) > 0 && !matches(o.Allow, host) {
 		return fmt.Errorf("the operator does not allow the host %s", host)
 	}
 	return nil
@@ -90,17 +93,14 @@ func checkPublic(u *url.URL) error {
 			return errors.New("the host is not a host name")
 		}
 	}
-	for _, name := range private {
-		if last == name {
-			return errors.New("the host is in a private network")
-		}
+	if oauth.IsPrivateName(host) || slices.Contains(reserved, last) {
+		return errors.New("the host is in a private network")
 	}
 	return nil
 }
 
-// private are the last labels of names that no public server has (RFC 6761, RFC 6762,
-// RFC 7686, RFC 8375, and .internal, which ICANN reserves for private use).
-var private = []string{"localhost", "local", "internal", "invalid", "onion", "arpa"}
+// reserved are further last labels of names that no public server has (RFC 6761, RFC 7686).
+var reserved = []string{"localhost", "invalid", "onion", "arpa"}
 
 func isLoopback(host string) bool {
 	if host == "localhost" {

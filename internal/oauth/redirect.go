@@ -172,7 +172,12 @@ func isPrivateHost(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()
 	}
-	return host != "" && !strings.Contains(host, ".") || slices.ContainsFunc(privateNames, func(domain string) bool { return strings.HasSuffix(host, domain) })
+	return host != "" && !strings.Contains(host, ".") || IsPrivateName(host)
+}
+
+// IsPrivateName reports whether a host is in a domain that no public DNS knows.
+func IsPrivateName(host string) bool {
+	return slices.ContainsFunc(privateNames, func(domain string) bool { return strings.HasSuffix(host, domain) })
 }
 
 // checkURI returns what is wrong with the raw bytes of a URI, before a parser can
