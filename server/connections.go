@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -92,6 +93,10 @@ func (cs *connections) close(waiting *list.Element) {
 	c := waiting.Value.(*connection)
 	cs.stopWaiting(c)
 	cs.remove(c)
+	if secured, ok := c.Conn.(*tls.Conn); ok {
+		secured.NetConn().Close() // Close of a TLS connection writes an alert first, for up to 5 seconds
+		return
+	}
 	c.Close()
 }
 

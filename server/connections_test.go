@@ -1,10 +1,12 @@
 package server_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"signet/server"
@@ -128,5 +130,43 @@ func TestIdleConnectionsMakeRoom_K03(t *testing.T) {
 	h.change(all[3], http.StateClosed)
 	if h.count() != 2 {
 		t.Errorf("%d are counted, want 2", h.count())
+	}
+}
+
+// recorder is a connection of an address that says whether it was written to and closed.
+type recorder struct {
+	net.Conn
+	address         net.Addr
+	written, closed atomic.Bool
+}
+
+func (r *recorder) RemoteAddr() net.Addr        { return r.address }
+func (r *recorder) Write(b []byte) (int, error) { r.written.Store(true); return r.Conn.Write(b) }
+func (r *recorder) Close() error                { r.closed.Store(true); return r.Conn.Close() }
+
+// A TLS connection makes room without a last message: its caller may not read, and then
+// all other connections would wait for it.
+func TestTLSConnectionMakesRoomWithoutAMessage_K03(t *testing.T) {
+	file, key := selfSigned(t)
+	pair, err := tls.LoadX509KeyPair(file, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer far.Close()
+	below := &recorder{Conn: near, address: (&conn{address: "192.0.2.9"}).RemoteAddr()}
+	go tls.Client(far, &tls.Config{InsecureSkipVerify: true}).Handshake()
+	secured := tls.Server(below, &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true})
+	if err := secured.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	below.written.Store(false)
+	h := newHall(4)
+	h.change(secured, http.StateNew)
+	for i := range 4 {
+		h.open(fmt.Sprintf("192.0.2.%d", i), true)
+	}
+	if !below.closed.Load() || below.written.Load() || h.count() != 4 {
+		t.Errorf("closed: %t, written to: %t, %d open; want a connection that closed at once", below.closed.Load(), below.written.Load(), h.count())
 	}
 }
