@@ -233,14 +233,6 @@ func (l *List) All(ctx context.Context, subject, after string, limit int, now ti
 		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) ORDER BY id LIMIT $5`, after, now.Unix(), one, other, limit)
 }
 
-// usedSince is All for the grants of all users that gave tokens at since (milliseconds) or
-// later.
-func (l *List) usedSince(ctx context.Context, since int64, after string, limit int) ([]Grant, error) {
-	one, other := l.liveEpochs()
-	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
-		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) AND rotated_at >= $5 ORDER BY id LIMIT $6`, after, l.store.Now().Unix(), one, other, since, limit)
-}
-
 func (l *List) list(ctx context.Context, query string, args ...any) (grants []Grant, err error) {
 	err = l.store.Read(ctx, func(tx store.Tx) error {
 		grants = nil

@@ -68,14 +68,8 @@ func (l *List) trim(ctx context.Context, subject string) error {
 	if err != nil {
 		return err
 	}
-	for len(over) > 0 {
-		batch := over[:min(len(over), revokeBatch)]
-		over = over[len(batch):]
-		if _, err := l.revokeIDs(ctx, batch); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = l.revokeIDs(ctx, over)
+	return err
 }
 
 // tooMany returns the ids of the grants of a user that have to end.

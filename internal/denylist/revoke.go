@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,139 +54,67 @@ func forgetConsent(tx store.Tx, g Grant) error {
 // error stay committed. A code that was not used yet has no row and is not revoked: it
 // can be used for the rest of its minute, unless the user's version changes too.
 func (l *List) RevokeAll(ctx context.Context, subject string, now time.Time) (n int, err error) {
-	return l.revokeBatches(ctx, now, func(after string, at int64) (string, []any) {
-		return `UPDATE grants SET revoked_at = $1 WHERE id IN
-			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 ORDER BY id LIMIT $5)
-			RETURNING id`, []any{at, subject, after, now.Unix(), revokeBatch}
-	})
+	return l.revokeOf(ctx, subject, now, "TRUE")
 }
 
 // RevokeClient is like RevokeAll for the grants to one client.
 func (l *List) RevokeClient(ctx context.Context, subject, clientHash string, now time.Time) (n int, err error) {
-	return l.revokeBatches(ctx, now, func(after string, at int64) (string, []any) {
-		return `UPDATE grants SET revoked_at = $1 WHERE id IN
-			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 AND client_hash = $5 ORDER BY id LIMIT $6)
-			RETURNING id`, []any{at, subject, after, now.Unix(), clientHash, revokeBatch}
-	})
+	return l.revokeOf(ctx, subject, now, "client_hash = $5", clientHash)
 }
 
 // RevokeOthers is like RevokeAll, but spares the grants that were made for the user's
 // version with that [VersionHash].
 func (l *List) RevokeOthers(ctx context.Context, subject, version string, now time.Time) (n int, err error) {
-	return l.revokeBatches(ctx, now, func(after string, at int64) (string, []any) {
-		return `UPDATE grants SET revoked_at = $1 WHERE id IN
-			(SELECT id FROM grants WHERE sub = $2 AND id > $3 AND revoked_at = 0 AND expires_at > $4 AND user_version <> $5 ORDER BY id LIMIT $6)
-			RETURNING id`, []any{at, subject, after, now.Unix(), version, revokeBatch}
-	})
+	return l.revokeOf(ctx, subject, now, "user_version <> $5", version)
 }
 
-// RevokeWhere ends the live grants of all users for which over returns true, and returns
-// how many there were. Grants that were used lately come first, because their access tokens
-// may be live. Then it reads all grants, and rests in between, so that requests hardly
-// notice. Of a grant it passes ID, Subject, ClientHash, UserVersion and Created.
-func (l *List) RevokeWhere(ctx context.Context, over func(Grant) bool) (n int, err error) {
-	lately := l.store.Now().Add(-l.Keep() - l.options.Skew).UnixMilli()
-	n, _ = l.revokeWhere(ctx, lately, 0, over) // if there are too many grants for such a search, the pass below finds them
-	more, err := l.revokeWhere(ctx, 0, scanRest, over)
-	return n + more, err
-}
+// revokeBatch is the number of grants that one transaction revokes, see pruneBatch.
+const revokeBatch = 200
 
-// revokeWhere is one pass through the grants that were used at since (milliseconds) or later.
-// After each page it rests for so many times as long as it worked.
-func (l *List) revokeWhere(ctx context.Context, since int64, rests time.Duration, over func(Grant) bool) (n int, err error) {
-	for after := ""; ; {
-		began := time.Now()
-		page, err := l.usedSince(ctx, since, after, scanPage)
-		if err != nil || len(page) == 0 {
+// revokeOf ends the live grants of a user that meet a condition, whose arguments begin
+// with $5. Other processes look for recent revocations, so each batch has its own time.
+func (l *List) revokeOf(ctx context.Context, subject string, now time.Time, condition string, args ...any) (n int, err error) {
+	query := `UPDATE grants SET revoked_at = $1 WHERE id IN
+		(SELECT id FROM grants WHERE sub = $2 AND revoked_at = 0 AND expires_at > $3 AND ` + condition + ` ORDER BY id LIMIT $4)
+		RETURNING id, revoked_at`
+	for began := time.Now(); ; {
+		at := now.Add(time.Since(began)).UnixMilli()
+		done, err := l.revoke(ctx, query, append([]any{at, subject, now.Unix(), revokeBatch}, args...)...)
+		n += done
+		if err != nil || done < revokeBatch {
 			return n, err
 		}
-		after = page[len(page)-1].ID
-		var ids []any
-		for _, g := range page {
-			if over(g) {
-				ids = append(ids, g.ID)
-			}
-		}
-		for len(ids) > 0 {
-			batch := ids[:min(len(ids), revokeBatch)]
-			ids = ids[len(batch):]
-			done, err := l.revokeIDs(ctx, batch)
-			n += done
-			if err != nil {
-				return n, err
-			}
-		}
-		rest := time.NewTimer(rests * time.Since(began))
-		select {
-		case <-ctx.Done():
-			rest.Stop()
-			return n, ctx.Err()
-		case <-rest.C:
-		}
 	}
 }
 
-const (
-	// revokeBatch is the number of grants that one transaction revokes, see pruneBatch.
-	revokeBatch = 200
-
-	scanPage = 500 // grants that RevokeWhere reads at a time
-	scanRest = 3   // how much longer it rests than it works
-)
-
+// revokeIDs ends grants by their ids, and returns how many were live.
 func (l *List) revokeIDs(ctx context.Context, ids []any) (n int, err error) {
-	places := make([]string, len(ids))
-	for i := range places {
-		places[i] = fmt.Sprintf("$%d", i+2)
-	}
-	at := l.store.Now().UnixMilli()
-	revoked, err := l.change(ctx, "UPDATE grants SET revoked_at = $1 WHERE revoked_at = 0 AND id IN ("+strings.Join(places, ", ")+") RETURNING id",
-		append([]any{at}, ids...)...)
-	for _, id := range revoked {
-		l.revoked.add(id, at)
-	}
-	return len(revoked), err
-}
-
-// revokeBatches revokes batch after batch. statement returns how to revoke the next one,
-// whose ids come after another, at a time: other processes look for recent revocations,
-// so each batch has its own time.
-func (l *List) revokeBatches(ctx context.Context, now time.Time, statement func(after string, at int64) (string, []any)) (n int, err error) {
-	began := time.Now()
-	var at int64
-	ids, err := l.batches(ctx, func(after string) (string, []any) {
-		at = now.Add(time.Since(began)).UnixMilli()
-		return statement(after, at)
-	})
-	for _, id := range ids {
-		l.revoked.add(id, at) // the time of the last batch: too late is safer than too early
-	}
-	return len(ids), err
-}
-
-// batches runs statements that each change at most revokeBatch grants and return their
-// ids, until one changes fewer. It returns the ids of all, also after an error.
-func (l *List) batches(ctx context.Context, statement func(after string) (string, []any)) (all []string, err error) {
-	for after := ""; ; {
-		query, args := statement(after)
-		ids, err := l.change(ctx, query, args...)
+	for batch := range slices.Chunk(ids, revokeBatch) {
+		query := "UPDATE grants SET revoked_at = $1 WHERE revoked_at = 0 AND id IN (" + places(2, len(batch)) + ") RETURNING id, revoked_at"
+		done, err := l.revoke(ctx, query, append([]any{l.store.Now().UnixMilli()}, batch...)...)
+		n += done
 		if err != nil {
-			return all, err
-		}
-		all = append(all, ids...)
-		for _, id := range ids {
-			after = max(after, id)
-		}
-		if len(ids) < revokeBatch {
-			return all, nil
+			return n, err
 		}
 	}
+	return n, nil
 }
 
-// change runs one statement that returns ids.
-func (l *List) change(ctx context.Context, query string, args ...any) (ids []string, err error) {
+// places returns n placeholders, from $first.
+func places(first, n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("$%d", first+i)
+	}
+	return strings.Join(list, ", ")
+}
+
+// revoke runs one statement that ends grants and returns their ids and the times of their
+// revocation, takes them into memory, and returns how many there were.
+func (l *List) revoke(ctx context.Context, query string, args ...any) (n int, err error) {
+	ended := map[string]int64{}
 	err = l.store.Write(ctx, func(tx store.Tx) error {
-		ids = nil
+		clear(ended)
 		rows, err := tx.Query(query, args...)
 		if err != nil {
 			return err
@@ -193,15 +122,19 @@ func (l *List) change(ctx context.Context, query string, args ...any) (ids []str
 		defer rows.Close()
 		for rows.Next() {
 			var id string
-			if err := rows.Scan(&id); err != nil {
+			var at int64
+			if err := rows.Scan(&id, &at); err != nil {
 				return err
 			}
-			ids = append(ids, id)
+			ended[id] = at
 		}
 		return rows.Err()
 	})
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return ids, nil
+	for id, at := range ended {
+		l.revoked.add(id, at)
+	}
+	return len(ended), nil
 }

@@ -1,0 +1,11 @@
+package denylist
+
+import "signet/internal/store"
+
+// ScanPage is how many rows a pass through all grants reads at a time.
+const ScanPage = scanPage
+
+// Page runs the statements that read one page of a pass.
+func (l *List) Page(tx store.Tx, since int64, after string) (grants []Grant, last string, err error) {
+	return l.page(tx, since, after)
+}
