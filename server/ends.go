@@ -65,8 +65,11 @@ func (s *Server) watchUsers(ctx context.Context) {
 func (s *Server) endChanged(ctx context.Context, changed map[string]bool) error {
 	if len(changed) > manyChanges {
 		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
+			if !changed[g.Subject] {
+				return false
+			}
 			version, known := s.version(ctx, g.Subject)
-			return changed[g.Subject] && (!known || g.UserVersion != version)
+			return !known || g.UserVersion != version
 		})
 		if err != nil {
 			return err

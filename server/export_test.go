@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"signet/handlers"
+	"signet/internal/denylist"
 	"signet/users"
 )
 
@@ -44,4 +47,11 @@ func Operators(listen string, events ...[2]string) http.Handler {
 		m.count(e[0], e[1])
 	}
 	return m.handler(listen)
+}
+
+// EndChanged ends the grants of changed users in a denylist. The versions of the users are
+// those of source.
+func EndChanged(ctx context.Context, list *denylist.List, source handlers.Users, changed map[string]bool) error {
+	s := &Server{o: Options{Log: slog.New(slog.DiscardHandler)}, denylist: list, users: source}
+	return s.endChanged(ctx, changed)
 }

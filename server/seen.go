@@ -37,10 +37,7 @@ func (s *Server) watchSeen(ctx context.Context, seen *seenClients) {
 			return
 		}
 		hashes := map[string]bool{}
-		_, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
-			hashes[g.ClientHash] = true
-			return false
-		})
+		err := s.denylist.Each(ctx, func(g denylist.Grant) { hashes[g.ClientHash] = true })
 		failing.Fails(ctx, err)
 		if err == nil {
 			seen.hashes.Store(&hashes)
