@@ -350,7 +350,7 @@ func TestClientMustAuthenticateAsItIsRegistered_D11(t *testing.T) {
 func TestOtherGrantTypesAreRefused_D13(t *testing.T) {
 	s := authtest.New(t)
 	for _, c := range []authtest.Client{s.PUB, s.CONF} {
-		for _, grant := range []string{"password", "client_credentials", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:grant-type:jwt-bearer", "AUTHORIZATION_CODE", "authorization_code "} {
+		for _, grant := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:grant-type:jwt-bearer", "AUTHORIZATION_CODE", "authorization_code "} {
 			wantError(t, s.PostForm(t, "/token", c, url.Values{"grant_type": {grant}, "username": {"alice"}, "password": {"correct horse alice"}}), 400, "unsupported_grant_type")
 		}
 		wantError(t, s.PostForm(t, "/token", c, url.Values{}), 400, "invalid_request")

@@ -63,6 +63,9 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	if client, err = e.askedAbout(ctx, client, claims); err != nil {
 		return introspection{}, err
 	}
+	if claims.OfClient() {
+		return e.introspectOfClient(ctx, client, claims)
+	}
 	grant, err := e.liveGrant(ctx, claims.GrantID)
 	if err != nil {
 		return introspection{}, err

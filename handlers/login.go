@@ -107,6 +107,9 @@ func (e *endpoints) signIn(r *http.Request, raw, name, password string) (any, er
 		return nil, unavailable(err)
 	case user.Subject == "":
 		return nil, errors.New("the user check returned a user without a subject")
+	case e.subjectOfClient(user):
+		e.audit(r, ev, oauth.Errorf(oauth.AccessDenied, "there is a client with client_credentials of this name"))
+		return nil, &loginProblem{tx, "login.invalid", http.StatusUnauthorized}
 	}
 	e.audit(r, ev, nil)
 	return e.welcome(r, tx, user, now)

@@ -59,7 +59,7 @@ func TestMetadataListsWhatWorks_A02(t *testing.T) {
 		}
 	}
 	for name, want := range map[string][]string{
-		"response_types_supported": {"code"}, "code_challenge_methods_supported": {"S256"}, "grant_types_supported": {"authorization_code", "refresh_token"},
+		"response_types_supported": {"code"}, "code_challenge_methods_supported": {"S256"}, "grant_types_supported": {"authorization_code", "refresh_token", "client_credentials"},
 		"token_endpoint_auth_methods_supported":            {"none", "client_secret_post", "client_secret_basic", "private_key_jwt"},
 		"token_endpoint_auth_signing_alg_values_supported": {"RS256", "PS256", "ES256", "EdDSA"}, "scopes_supported": {"mcp:read", "mcp:write", "admin", "openid", "profile", "email"},
 	} {

@@ -14,7 +14,7 @@ import (
 )
 
 // revoke serves token revocation (RFC 7009 §2). Either kind of token ends its whole
-// grant. For a token that is not valid, or belongs to another client, the answer is the
+// grant, and one that a client got for itself all such tokens of the client: it can get others. For a token that is not valid, or belongs to another client, the answer is the
 // same and nothing happens (§2.2). The hint is not needed: the kinds of token are easy
 // to tell apart.
 func (e *endpoints) revoke(r *http.Request) (any, error) {
@@ -38,7 +38,12 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 // 7009 §2.2.1).
 func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, now time.Time) error {
 	ev.subject, ev.grantID = grant.Subject, grant.ID
-	err := e.o.Denylist.Revoke(r.Context(), grant, now)
+	var err error
+	if grant.Subject == "" {
+		err = e.o.Denylist.EndClient(r.Context(), grant.ClientHash)
+	} else {
+		err = e.o.Denylist.Revoke(r.Context(), grant, now)
+	}
 	if err != nil {
 		err = unavailable(err)
 	}
@@ -74,6 +79,9 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 	claims, err := e.accessToken(ctx, client, raw)
 	if err != nil {
 		return denylist.Grant{}, err
+	}
+	if claims.OfClient() {
+		return denylist.Grant{ID: claims.GrantID, ClientHash: client.Hash()}, nil // no subject: it is no grant of a user
 	}
 	return denylist.Grant{
 		ID: claims.GrantID, Subject: claims.Subject, ClientHash: client.Hash(), ClientName: clientName(client),

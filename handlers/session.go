@@ -186,6 +186,8 @@ func (e *endpoints) lookup(ctx context.Context, subject, version string) (users.
 		return users.User{}, unavailable(err)
 	case user.Subject != subject || user.Version != version:
 		return users.User{}, users.ErrUnknown
+	case e.subjectOfClient(user):
+		return users.User{}, users.ErrUnknown
 	}
 	return user, nil
 }

@@ -43,6 +43,7 @@ func (e *endpoints) newGrants() []grant {
 	return []grant{
 		{oauth.GrantAuthorizationCode, e.redeemCode, class.Code, "token"},
 		{oauth.GrantRefreshToken, e.refresh, class.Refresh, "refresh"},
+		{oauth.GrantClientCredentials, e.clientCredentials, class.Refresh, "client_credentials"}, // a signature and no write
 	}
 }
 
@@ -398,11 +399,16 @@ func (e *endpoints) ready(client *clients.Client, g seal.Grant) (wall time.Time,
 	if err := e.limitTokens(g, client); err != nil {
 		return time.Time{}, err
 	}
+	return e.dated(g.Expires)
+}
+
+// dated returns the time of tokens of a grant that ends at expires, if there is a key for them.
+func (e *endpoints) dated(expires int64) (wall time.Time, err error) {
 	wall = time.Now() // the clock of verifiers, which the store's clock may be ahead of
 	if from := e.o.Store.NotBefore(); wall.Unix() < from {
 		wall = time.Unix(from, 0) // the second in which a new epoch began, or another server's clock is a little ahead
 	}
-	if wall.Unix() >= g.Expires {
+	if wall.Unix() >= expires {
 		return time.Time{}, oauth.Errorf(oauth.InvalidGrant, "Token expired")
 	}
 	if _, err := e.o.Keys.Signing(wall); err != nil {

@@ -57,6 +57,9 @@ func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if claims.OfClient() {
+		return nil, userinfoError(oauth.Errorf(oauth.InsufficientScope, "a client got the access token for itself: there is no user"))
+	}
 	user, err := e.o.Users.Lookup(r.Context(), claims.Subject)
 	switch {
 	case errors.Is(err, users.ErrUnknown):

@@ -66,6 +66,11 @@ func (c *Claims) Scopes() []string {
 	return strings.FieldsFunc(c.Scope, func(r rune) bool { return r == ' ' })
 }
 
+// OfClient reports whether a client got the token for itself, with the grant
+// client_credentials: then Subject is the id of the client, and no user takes part
+// (RFC 9068 §2.2, §5). The token of a user says when the user signed in.
+func (c *Claims) OfClient() bool { return c.Subject == c.ClientID && c.AuthTime == 0 }
+
 // Expires returns ExpiresAt as a time.
 func (c *Claims) Expires() time.Time { return time.Unix(c.ExpiresAt, 0) }
 

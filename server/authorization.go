@@ -44,7 +44,10 @@ func (s *Server) openAll(ctx context.Context) error {
 	durable.RemoveLeftovers(s.o.UsersFile)
 	durable.RemoveLeftovers(s.o.ClientsFile)
 	s.start(ctx, s.watchFiles)
-	s.clients.OnChange(s.goneClients.add)
+	s.clients.OnChange(func(gone, ended []string) {
+		s.goneClients.add(gone)
+		s.endedClients.add(ended)
+	})
 	s.start(ctx, s.watchGrants)
 	if s.usersFile != nil {
 		s.usersFile.OnChange(s.changedUsers.add)

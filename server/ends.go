@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -116,15 +117,17 @@ func (s *Server) watchGrants(ctx context.Context) {
 		nowBlocked := s.denylist.Blocked()
 		s.clients.Generation() // looks at the file
 		maps.Copy(gone, s.goneClients.take())
+		endErr := s.endClients(ctx)
 		added := s.clients.Added() // after the changes were taken, so as new as they are
 		if started && len(gone) == 0 && within(nowBlocked, blocked) {
 			blocked = nowBlocked
+			failing.Fails(ctx, endErr)
 			return
 		}
 		n, err := s.denylist.RevokeWhere(ctx, func(g denylist.Grant) bool {
 			return s.over(ctx, g, added, gone)
 		})
-		failing.Fails(ctx, err)
+		failing.Fails(ctx, cmp.Or(err, endErr))
 		if n > 0 {
 			s.o.Log.Info("the grants of changed users and clients were ended", "grants", n)
 		}
@@ -133,6 +136,21 @@ func (s *Server) watchGrants(ctx context.Context) {
 			clear(gone)
 		}
 	})
+}
+
+// endClients ends the tokens that clients got for themselves, of clients that are gone or may no
+// longer get such. [denylist.List.Block] does so for a client that is blocked.
+func (s *Server) endClients(ctx context.Context) error {
+	ended := s.endedClients.take()
+	defer func() { s.endedClients.add(slices.Collect(maps.Keys(ended))) }() // those that are left
+	for hash := range ended {
+		if err := s.denylist.EndClient(ctx, hash); err != nil {
+			return err
+		}
+		s.o.Log.Info("the access tokens that a client got for itself were ended", "client", hash)
+		delete(ended, hash)
+	}
+	return nil
 }
 
 // within reports whether all of a are in b.

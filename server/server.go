@@ -74,7 +74,7 @@ type Server struct {
 	// usersFile is nil if Options.Check replaces the file.
 	usersFile *users.File
 
-	changedUsers, goneClients pending
+	changedUsers, goneClients, endedClients pending
 
 	reload chan struct{} // asks watchFiles to look now
 	stop   context.CancelFunc

@@ -26,6 +26,8 @@ type ImportOptions struct {
 	SkipExisting bool     // leave a user that exists as it is; else it is an error
 	Words        []string // for [CheckPassword], besides the name
 
+	Refuse func(name string) error // optional: says why a name must not become a user's
+
 	// Begin is called, if it is not nil, once all lines are understood and before anything
 	// is hashed or written, with the numbers of passwords in clear and of hashes to add.
 	Begin func(passwords, hashes int)
@@ -258,7 +260,13 @@ func (e *entry) takePassword(secret string, plaintext bool) error {
 // meet notes which of the users exist already.
 func meet(entries []*entry, find func(string) *record, o ImportOptions) (wrong faults) {
 	for _, e := range entries {
+		var refused error
+		if o.Refuse != nil {
+			refused = o.Refuse(e.Name)
+		}
 		switch {
+		case refused != nil:
+			wrong = append(wrong, lineError{e.line, refused})
 		case find(e.Name) == nil:
 		case o.SkipExisting:
 			e.Skipped = true

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/seal"
+	"signet/users"
 )
 
 func (c *config) clients() clients.File {
@@ -44,13 +46,14 @@ type clientAddition struct {
 func clientAddCommand(p Process) *cobra.Command {
 	a := &clientAddition{}
 	cmd := &cobra.Command{
-		Use: "add NAME --redirect-uri URI... | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
+		Use: "add NAME --redirect-uri URI... | --client-credentials | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
 			"the client is public, its secret is read from stdin, or it has keys: then it\n" +
 			"authenticates by private_key_jwt (RFC 7523), signing with RS256, PS256, ES256 or EdDSA.\n" +
 			"A redirect URI may be https, http on loopback or, with a warning, on a private\n" +
 			"network, or have a private-use scheme (RFC 8252), with a warning if the scheme is\n" +
-			"not based on a domain name.",
+			"not based on a domain name. With --client-credentials the client is a machine: it gets\n" +
+			"access tokens for itself, without a user, for the scopes that --scope names.",
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			a.spec.ID = args[0]
 			return p.addClient(cmd, cfg, a)
@@ -67,8 +70,11 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.StringVar(&a.spec.JWKSURI, "jwks-uri", "", "URL of the client's public keys, in place of a secret; the server fetches it")
 	f.BoolVar(&a.asJSON, "json", false, "print JSON")
 	f.StringVar(&a.spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
-	cmd.MarkFlagsOneRequired("redirect-uri", "resource")
+	f.BoolVar(&a.spec.ClientCredentials, "client-credentials", false, "the client may get tokens for itself, without a user; it needs no redirect URI")
+	cmd.MarkFlagsOneRequired("redirect-uri", "resource", "client-credentials")
 	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
+	cmd.MarkFlagsMutuallyExclusive("client-credentials", "resource")
+	cmd.MarkFlagsMutuallyExclusive("client-credentials", "public")
 	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin", "jwks", "jwks-uri")
 	return cmd
 }
@@ -77,6 +83,11 @@ func clientAddCommand(p Process) *cobra.Command {
 func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) error {
 	if err := p.readClientSecret(cmd, a); err != nil {
 		return err
+	}
+	if a.spec.ClientCredentials {
+		if err := checkNoUser(cfg, a.spec.ID); err != nil {
+			return err
+		}
 	}
 	ring, err := openRing(cmd.Context(), cfg)
 	if err != nil {
@@ -93,6 +104,40 @@ func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) e
 		secret = "" // it is known already
 	}
 	return p.printClient(addedClient{c, secret}, a.asJSON)
+}
+
+// checkNoUser refuses a client that gets tokens for itself if there is a user of its name: a
+// resource server could take one for the other.
+func checkNoUser(cfg *config, name string) error {
+	file, err := cfg.openUsers()
+	if err != nil {
+		return err
+	}
+	if _, ok := file.Find(name); ok {
+		return fmt.Errorf("there is a user %s: a client with --client-credentials needs a name that no user has", name)
+	}
+	return nil
+}
+
+// namesOfClients returns what refuses a user's name that such a client has.
+func namesOfClients(cfg *config) (refuse func(user string) error, err error) {
+	list, err := cfg.clients().List()
+	if err != nil {
+		return nil, err
+	}
+	acting := map[string]string{}
+	for _, c := range list {
+		if name, err := users.Normalize(c.ID); err == nil && c.ClientCredentials {
+			acting[name] = c.ID
+		}
+	}
+	return func(user string) error {
+		name, err := users.Normalize(user)
+		if id, ok := acting[name]; ok && err == nil {
+			return fmt.Errorf("there is a client %s with --client-credentials: a user needs another name", id)
+		}
+		return err
+	}, nil
 }
 
 // readClientSecret reads the secret from stdin, or the keys from their file, as the flags say.
@@ -217,6 +262,9 @@ func (p Process) printClients(all []listedClient) error {
 		case len(c.JWKS) > 0 || c.JWKSURI != "":
 			kind = "keys"
 		}
+		if c.ClientCredentials {
+			kind += ", machine"
+		}
 		if c.BlockedAt != nil {
 			kind += ", blocked"
 		}
@@ -225,12 +273,32 @@ func (p Process) printClients(all []listedClient) error {
 	return p.printTable("CLIENT ID\tNAME\tKIND\tSCOPES\tREDIRECT URIS\tADDED", rows)
 }
 
+// endClient ends the tokens that a client got for itself. Running servers do so too, but there
+// may be none, and a removed client leaves no other trace.
+func endClient(ctx context.Context, cfg *config, id string) error {
+	return withGrants(ctx, cfg, func(list *denylist.List, _ time.Time) error {
+		if list == nil {
+			return nil
+		}
+		return list.EndClient(ctx, seal.ClientHash(id))
+	})
+}
+
 func clientRemoveCommand(p Process) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Remove a client, and end its grants", Args: cobra.ExactArgs(1),
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+			list, err := cfg.clients().List()
+			if err != nil {
+				return err
+			}
 			if err := cfg.clients().Remove(cmd.Context(), args[0]); err != nil {
 				return err
+			}
+			if slices.ContainsFunc(list, func(c clients.Configured) bool { return c.ID == args[0] && c.ClientCredentials }) {
+				if err := endClient(cmd.Context(), cfg, args[0]); err != nil {
+					return fmt.Errorf("%s is removed; its access tokens end when a running server notices, or expire: %w", args[0], err)
+				}
 			}
 			return p.print("removed %s", args[0])
 		}),

@@ -58,7 +58,13 @@ func userAddCommand(p Process) *cobra.Command {
 			if _, err := users.Normalize(u.Name); err != nil {
 				return wrongUse{err}
 			}
-			var err error
+			refuse, err := namesOfClients(cfg)
+			if err != nil {
+				return err
+			}
+			if err := refuse(u.Name); err != nil {
+				return err
+			}
 			if u.Scopes, err = knownScopes(cfg, scopes); err != nil {
 				return err
 			}

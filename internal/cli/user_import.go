@@ -35,6 +35,9 @@ func userImportCommand(p Process) *cobra.Command {
 			if o.Scopes, err = knownScopes(cfg, scopes); err != nil {
 				return err
 			}
+			if o.Refuse, err = namesOfClients(cfg); err != nil {
+				return err
+			}
 			from, in := "stdin", io.NopCloser(p.Stdin)
 			if args[0] != "-" {
 				if from, in, err = openImport(args[0]); err != nil {

@@ -1,5 +1,7 @@
 package clients
 
+import "signet/internal/oauth"
+
 // Added are the clients of clients.json at one moment: when each was added, in Unix
 // seconds, by its [Client.Hash].
 type Added map[string]int64
@@ -15,12 +17,26 @@ func addedIn(clients map[string]known) Added {
 	return added
 }
 
+// actingIn returns those of the clients that may get tokens for themselves.
+func actingIn(clients map[string]known) Added {
+	acting := Added{}
+	for _, k := range clients {
+		if k.MayUse(oauth.GrantClientCredentials) {
+			acting[k.Hash()] = k.Issued
+		}
+	}
+	return acting
+}
+
 // OnChange makes do known, after each change of clients.json that comes into use, the
-// [Client.Hash] of clients that were removed or added again. No change is left out, however
-// short it was in use. do must not use r.
-func (r *Registry) OnChange(do func(gone []string)) {
+// [Client.Hash] of clients that were removed or added again, and of those whose tokens for
+// themselves have to end: they are gone, or may no longer get such. No change is left out,
+// however short it was in use. do must not use r.
+func (r *Registry) OnChange(do func(gone, ended []string)) {
 	if r.file != nil {
-		r.file.OnChange(func(before, now map[string]known) { do(addedIn(before).gone(addedIn(now))) })
+		r.file.OnChange(func(before, now map[string]known) {
+			do(addedIn(before).gone(addedIn(now)), actingIn(before).gone(actingIn(now)))
+		})
 	}
 }
 

@@ -27,7 +27,7 @@ func TestGoneClientsAreToldOnce(t *testing.T) {
 	change(nil, "stays", "removed", "again")
 	r := open(t, o)
 	var told []string
-	r.OnChange(func(gone []string) { told = append(told, gone...) })
+	r.OnChange(func(gone, _ []string) { told = append(told, gone...) })
 	want := func(ids ...string) {
 		t.Helper()
 		r.Reload()

@@ -47,7 +47,8 @@ var DefaultSchemes = []string{"cursor", "vscode", "vscode-insiders", "claude", "
 // alwaysKnown are the scopes that mean something without being configured.
 var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
-// grantTypes and responseTypes are those that every client may use.
+// grantTypes and responseTypes are those that every client may use. The grant
+// client_credentials is for the clients of the file that may use it.
 var (
 	grantTypes    = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
 	responseTypes = []string{"code"}
@@ -63,7 +64,7 @@ type Client struct {
 	RedirectURIs []string
 	Method       string   // none, client_secret_basic, client_secret_post or private_key_jwt
 	Scopes       []string // that it may request, or, if Registered, that it requests by default; nil, for a demo client: all that are supported
-	GrantTypes   []string // that it may use; none: all
+	GrantTypes   []string // that it may use; none: those of every client
 	Registered   bool     // by itself, so its name is not verified
 	Issued       int64    // Unix seconds
 	KeyOnly      bool     // it authenticates by a key, and in no other way
@@ -93,7 +94,8 @@ func (c *Client) MayUse(grantType string) bool {
 	if c.Resource != "" {
 		return false
 	}
-	return len(c.GrantTypes) == 0 || slices.Contains(c.GrantTypes, grantType)
+	every := len(c.GrantTypes) == 0 && grantType != oauth.GrantClientCredentials
+	return every || slices.Contains(c.GrantTypes, grantType)
 }
 
 // RedirectURI returns where the response to an authorization request goes, given
@@ -310,6 +312,13 @@ func (r *Registry) named(id string) (k known, ok bool) {
 		k, ok = r.demo[id]
 	}
 	return k, ok
+}
+
+// ActsAsSubject reports whether an id is the subject of tokens that a client gets for itself. No
+// user may have the same subject (RFC 9068 §5).
+func (r *Registry) ActsAsSubject(id string) bool {
+	k, ok := r.configured()[id]
+	return ok && k.MayUse(oauth.GrantClientCredentials)
 }
 
 // registered opens a client id that Register issued. Redirect URIs that may no longer be

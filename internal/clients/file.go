@@ -43,6 +43,8 @@ type Configured struct {
 	Resource string `json:"resource,omitempty"` // of a resource server, which may introspect the tokens for it and gets none itself
 
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
+
+	ClientCredentials bool `json:"client_credentials,omitempty"` // it may get tokens for itself, without a user
 }
 
 // File is clients.json as the commands edit it.
@@ -76,6 +78,9 @@ func (e *entry) known(o *Options) (k known, err error) {
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
+	if e.ClientCredentials {
+		k.GrantTypes = e.grantTypes()
+	}
 	switch {
 	case e.signs():
 		k.Method, k.KeyOnly = methodKey, true
@@ -90,6 +95,15 @@ func (e *entry) known(o *Options) (k known, err error) {
 	return k, nil
 }
 
+// grantTypes are the grants of a client that may get tokens for itself. Without redirect URIs it
+// has no users.
+func (e *entry) grantTypes() []string {
+	if len(e.RedirectURIs) == 0 {
+		return []string{oauth.GrantClientCredentials}
+	}
+	return append(slices.Clone(grantTypes), oauth.GrantClientCredentials)
+}
+
 // check returns what is wrong with an entry of the file.
 func (e *entry) check() error {
 	switch {
@@ -102,10 +116,12 @@ func (e *entry) check() error {
 		if err := e.checkResource(); err != nil {
 			return fmt.Errorf("client %s: %w", e.ID, err)
 		}
-	case len(e.RedirectURIs) == 0:
+	case len(e.RedirectURIs) == 0 && !e.ClientCredentials:
 		return fmt.Errorf("client %s: no redirect URI", e.ID)
 	}
 	switch {
+	case e.ClientCredentials && e.Public:
+		return fmt.Errorf("client %s: a public client gets no tokens for itself (client_credentials): it cannot prove who it is", e.ID)
 	case e.signs() && (e.Public || e.SecretHash != ""):
 		return fmt.Errorf("client %s: a client with keys is not public and has no secret", e.ID)
 	case e.Public && e.SecretHash != "":
@@ -135,8 +151,8 @@ func (e *entry) checkResource() error {
 		return fmt.Errorf("resource %q: %s", e.Resource, oauth.AsError(err).Description)
 	case e.Public:
 		return errors.New("a resource server is not public: it proves who it is")
-	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes) > 0:
-		return errors.New("a resource server has no redirect URIs and no scopes: it gets no tokens itself")
+	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes) > 0 || e.ClientCredentials:
+		return errors.New("a resource server has no redirect URIs, no scopes and no client_credentials: it gets no tokens itself")
 	}
 	return nil
 }
@@ -227,6 +243,8 @@ type Spec struct {
 	Resource string // of a resource server
 
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
+
+	ClientCredentials bool // it may get tokens for itself; then it needs no redirect URI
 }
 
 // Add adds a client to the file, which it makes if there is none, and returns the client
@@ -235,7 +253,10 @@ type Spec struct {
 // that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
-		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource}
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials}
+	if c.RedirectURIs == nil {
+		c.RedirectURIs = []string{} // "[]" in JSON, not "null"
+	}
 	if c.Name == "" {
 		c.Name = c.ID
 	}

@@ -17,18 +17,14 @@ type BlockedClient struct {
 	At   time.Time
 }
 
-// Block blocks a client. It may be repeated. The caller ends the client's grants, as every
-// server does that learns of it.
+// Block blocks a client, and ends the tokens that it got for itself. It may be repeated. The
+// caller ends the client's grants, as every server does that learns of it.
 func (l *List) Block(ctx context.Context, c BlockedClient) error {
-	err := l.store.Write(ctx, func(tx store.Tx) error {
+	return l.endClient(ctx, c.Hash, func(tx store.Tx) error {
 		_, err := tx.Exec("INSERT INTO blocked_clients (client_hash, client_id, client_name, blocked_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 			c.Hash, c.ID, c.Name, c.At.Unix())
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return l.poll(ctx)
 }
 
 // Unblock lets a client work again, with new grants. The error is [ErrUnknown] if it is not
@@ -79,7 +75,7 @@ func (l *List) BlockedClients(ctx context.Context) (all []BlockedClient, err err
 // error is [ErrUnknown] if it has none. It reads all grants.
 func (l *List) NameOfClient(ctx context.Context, hash string) (name string, err error) {
 	err = l.store.Read(ctx, func(tx store.Tx) error {
-		return tx.QueryRow("SELECT client_name FROM grants WHERE client_hash = $1 ORDER BY id DESC LIMIT 1", hash).Scan(&name)
+		return tx.QueryRow("SELECT client_name FROM grants WHERE client_hash = $1 AND sub <> '' ORDER BY id DESC LIMIT 1", hash).Scan(&name)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", ErrUnknown

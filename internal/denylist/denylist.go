@@ -58,9 +58,10 @@ type List struct {
 	filled  atomic.Bool  // revoked was filled from the store
 	excess  excess
 
-	keep      atomic.Int64                    // see Keep
-	blocked   atomic.Pointer[map[string]bool] // see Blocked; nil: not read yet
-	rowsEpoch atomic.Pointer[string]          // the epoch of rows that have none; nil: not read yet
+	keep      atomic.Int64                     // see Keep
+	blocked   atomic.Pointer[map[string]bool]  // see Blocked; nil: not read yet
+	ends      atomic.Pointer[map[string]int64] // see ClientGrant; nil: not read yet
+	rowsEpoch atomic.Pointer[string]           // the epoch of rows that have none; nil: not read yet
 
 	reused, replayed, rolledBack, pruned atomic.Int64
 }

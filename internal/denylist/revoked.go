@@ -157,12 +157,16 @@ func (l *List) poll(ctx context.Context) error {
 	var epoch string
 	var oldest int64
 	var blocked map[string]bool
+	var ends map[string]int64
 	err := l.store.Read(ctx, func(tx store.Tx) error {
 		if err := tx.QueryRow("SELECT keep_revoked, rows_epoch FROM meta").Scan(&kept, &epoch); err != nil {
 			return err
 		}
 		var err error
 		if blocked, err = readBlocked(tx); err != nil {
+			return err
+		}
+		if ends, err = readEnds(tx); err != nil {
 			return err
 		}
 		keep := max(l.options.Keep, time.Duration(kept)*time.Second)
@@ -182,6 +186,7 @@ func (l *List) poll(ctx context.Context) error {
 	l.keep.Store(kept * int64(time.Second))
 	l.rowsEpoch.Store(&epoch)
 	l.blocked.Store(&blocked)
+	l.ends.Store(&ends)
 	l.polled.Store(began)
 	l.filled.Store(true)
 	l.revoked.forget(oldest)

@@ -5,4 +5,5 @@ package oauth
 const (
 	GrantAuthorizationCode = "authorization_code" // OAuth 2.1 §4.1
 	GrantRefreshToken      = "refresh_token"      // OAuth 2.1 §4.3
+	GrantClientCredentials = "client_credentials" // OAuth 2.1 §4.2
 )

@@ -24,6 +24,7 @@ func Tables() []Table {
 			"created_at", "expires_at", "replays", "user_version", "epoch"}, "id"},
 		{"spent", []string{"kind", "id", "expires_at"}, "kind, id"},
 		{"blocked_clients", []string{"client_hash", "client_id", "client_name", "blocked_at"}, "client_hash"},
+		{"client_ends", []string{"client_hash", "ended_at"}, "client_hash"},
 		{"retired_roots", []string{"fingerprint", "retired_at"}, "fingerprint"},
 	}
 }

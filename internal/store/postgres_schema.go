@@ -96,6 +96,11 @@ var postgresSchema = []string{`
 	ALTER TABLE meta ADD COLUMN rolled_back_at BIGINT NOT NULL DEFAULT 0; -- Unix milliseconds: when a rollback was found; 0: never
 	ALTER TABLE meta ADD COLUMN not_before BIGINT NOT NULL DEFAULT 0; -- Unix seconds: access tokens that were issued before are refused
 	ALTER TABLE meta ADD COLUMN pruned_to BIGINT NOT NULL DEFAULT 0; -- Unix seconds: grants that expired before may have no row any longer
+`, `
+	CREATE TABLE client_ends (
+		client_hash TEXT   COLLATE "C" PRIMARY KEY,
+		ended_at    BIGINT NOT NULL -- Unix milliseconds: when the tokens that the client got for itself were ended last
+	);
 `}
 
 // createTables makes the tables and the epoch.

@@ -98,6 +98,11 @@ var sqliteSchema = []string{`
 	ALTER TABLE meta ADD COLUMN rolled_back_at INTEGER NOT NULL DEFAULT 0; -- Unix milliseconds: when a rollback was found; 0: never
 	ALTER TABLE meta ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0; -- Unix seconds: access tokens that were issued before are refused
 	ALTER TABLE meta ADD COLUMN pruned_to INTEGER NOT NULL DEFAULT 0; -- Unix seconds: grants that expired before may have no row any longer
+`, `
+	CREATE TABLE client_ends (
+		client_hash TEXT    PRIMARY KEY,
+		ended_at    INTEGER NOT NULL -- Unix milliseconds: when the tokens that the client got for itself were ended last
+	) WITHOUT ROWID;
 `}
 
 // migrate takes the store to the latest schema, step by step.
