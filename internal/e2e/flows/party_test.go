@@ -25,6 +25,7 @@ type partyCommand struct {
 	Do       string           `json:"do"`
 	Metadata map[string]any   `json:"metadata,omitempty"`
 	Client   string           `json:"client,omitempty"`
+	Secret   string           `json:"secret,omitempty"`
 	Key      *jose.JSONWebKey `json:"key,omitempty"`
 	Scope    string           `json:"scope,omitempty"`
 	Resource string           `json:"resource,omitempty"`

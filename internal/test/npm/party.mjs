@@ -7,6 +7,7 @@
 //
 //   {"do":"register","metadata":{}}                       {"result":{...}}
 //   {"do":"configure","client":"ID","key":{a JWK}}        {"error":{"name":"...","message":"...","code":"..."}}
+//   {"do":"machine","client":"ID","secret":"...","scope":"...","resource":"..."}  client_credentials; with "key" by a key
 //   {"do":"authorize","scope":"...","resource":"..."}     the result is the URL to which the person must go
 //   {"do":"finish","back":"http://..."}                   the result is the claims of the id token
 //   {"do":"refresh"}  {"do":"userinfo"}  {"do":"introspect","token":"access_token"}  {"do":"revoke"}
@@ -46,6 +47,13 @@ const openidClient = {
     strict(await oidc.discovery(new URL(issuer), client, undefined, oidc.PrivateKeyJwt(await keyOf(key)), { execute }));
     return {};
   },
+  async machine({ client, secret, key, scope, resource }) {
+    const execute = [oidc.allowInsecureRequests];
+    const method = key ? oidc.PrivateKeyJwt(await keyOf(key)) : oidc.ClientSecretBasic(secret);
+    strict(await oidc.discovery(new URL(issuer), client, undefined, method, { execute }));
+    tokens = await oidc.clientCredentialsGrant(config, { scope, resource });
+    return tokens;
+  },
   async authorize({ scope, resource }) {
     start(oidc);
     return oidc.buildAuthorizationUrl(config, await request(oidc, scope, resource)).href;
@@ -63,7 +71,7 @@ const openidClient = {
   userinfo: ({ subject }) => oidc.fetchUserInfo(config, tokens.access_token, subject),
   introspect: ({ token }) => oidc.tokenIntrospection(config, tokens[token]),
   async revoke() {
-    await oidc.tokenRevocation(config, tokens.refresh_token);
+    await oidc.tokenRevocation(config, tokens.refresh_token ?? tokens.access_token);
     return {};
   },
 };
@@ -85,6 +93,14 @@ const raw = {
     client = { client_id: id };
     auth = oauth.PrivateKeyJwt(await keyOf(key));
     return {};
+  },
+  async machine({ client: id, secret, key, scope, resource }) {
+    await discover();
+    client = { client_id: id };
+    auth = key ? oauth.PrivateKeyJwt(await keyOf(key)) : oauth.ClientSecretBasic(secret);
+    const response = await oauth.clientCredentialsGrantRequest(as, client, auth, { scope, resource }, insecure);
+    tokens = await oauth.processClientCredentialsResponse(as, client, response);
+    return tokens;
   },
   async authorize({ scope, resource }) {
     start(oauth);
@@ -108,7 +124,7 @@ const raw = {
   userinfo: async ({ subject }) => oauth.processUserInfoResponse(as, client, subject, await oauth.userInfoRequest(as, client, tokens.access_token, insecure)),
   introspect: async ({ token }) => oauth.processIntrospectionResponse(as, client, await oauth.introspectionRequest(as, client, auth, tokens[token], insecure)),
   async revoke() {
-    await oauth.processRevocationResponse(await oauth.revocationRequest(as, client, auth, tokens.refresh_token, insecure));
+    await oauth.processRevocationResponse(await oauth.revocationRequest(as, client, auth, tokens.refresh_token ?? tokens.access_token, insecure));
     return {};
   },
 };
