@@ -378,7 +378,9 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 // the client is not registered for it. It is the last check, after [endpoints.ready]: when it
 // returns, the one write is durable and nothing has been signed.
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, err error) {
-	next, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), gen, now)
+	used := row(g, now)
+	used.Window = client.Replay
+	next, err := e.o.Denylist.Use(ctx, g.Epoch, used, gen, now)
 	if err != nil {
 		return "", e.refused(err, gen, ev)
 	}

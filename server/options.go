@@ -79,6 +79,7 @@ type Options struct {
 	HiddenTools    []string // tools that only callers who have their scopes see in tools/list; default: none
 
 	ClientDocuments ClientDocuments // of clients whose id is a URL; default: those of all public hosts are fetched
+	ClientQuirks    string          // file with rows of quirks (docs/clients.md), live like ClientsFile; default: the built-in rows only
 
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
@@ -233,7 +234,7 @@ func (o *Options) loopback() bool {
 
 func (o *Options) clientOptions(ring *seal.Keyring) clients.Options {
 	c := clients.Options{Path: o.ClientsFile, Ring: ring, Scopes: o.Scopes, Default: o.DefaultScopes, Schemes: o.RedirectSchemes, GroupMayRead: o.GroupMayRead,
-		NoDocuments: o.ClientDocuments.Off, Pinned: o.ClientDocuments.Files,
+		NoDocuments: o.ClientDocuments.Off, Pinned: o.ClientDocuments.Files, Quirks: o.ClientQuirks,
 		Fetcher:   fetch.New(fetch.Options{Loopback: o.loopback(), Allow: o.ClientDocuments.Hosts, Deny: o.ClientDocuments.DeniedHosts, Agent: "Signet/" + Version}),
 		Audiences: []string{o.Issuer, o.Issuer + "/token", o.Issuer + "/oauth/token"}}
 	if o.Demo {

@@ -69,6 +69,8 @@ type config struct {
 
 	Documents documents
 
+	ClientQuirks string `env:"CLIENT_QUIRKS"`
+
 	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000,documents=60"`
 	AppName string `env:"APP_NAME" envDefault:"Signet"`
 
@@ -461,6 +463,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	o.GroupMayRead, o.Rollback = c.GroupRead, c.Rollback
+	o.ClientQuirks = c.ClientQuirks
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	if c.Lives.Replay == 0 {
 		o.Lives.Replay = server.Strict

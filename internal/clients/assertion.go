@@ -52,6 +52,9 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 	if k.keys == nil || r.o.Once == nil {
 		return nil, refuse("this client has no keys for private_key_jwt")
 	}
+	if !k.Quirk.accepts(methodKey) {
+		return nil, k.Quirk.refusal()
+	}
 	if err := r.checkAssertion(a, &k); err != nil {
 		return nil, err
 	}

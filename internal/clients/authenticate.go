@@ -98,6 +98,9 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 		if sent {
 			return invalid("this client is public and has no secret")
 		}
+		if !k.Quirk.accepts(methodNone) {
+			return k.Quirk.refusal()
+		}
 		return nil
 	}
 	for _, s := range secrets {
@@ -105,9 +108,15 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 			right = true
 		}
 	}
+	used := methodPost
+	if usedBasic {
+		used = methodBasic
+	}
 	switch {
 	case !sent:
 		return invalid("this client has to send its secret")
+	case !k.Quirk.accepts(used):
+		return k.Quirk.refusal()
 	case k.strict && usedBasic != (k.Method == methodBasic):
 		return invalid("this client registered %s", k.Method)
 	case !right && k.SecretMayBeWeak():

@@ -75,6 +75,9 @@ type Client struct {
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
+
+	Quirk  *Quirk        // what is known of the program; nil: nothing
+	Replay time.Duration // replay window of its refreshes, if it is less than the server's; 0: the server's; negative: none
 }
 
 // Hash is the short form of the id that grants carry.
@@ -97,6 +100,10 @@ func (c *Client) MayUse(grantType string) bool {
 	every := len(c.GrantTypes) == 0 && grantType != oauth.GrantClientCredentials
 	return every || slices.Contains(c.GrantTypes, grantType)
 }
+
+// TicksDefaults reports whether the consent page ticks, of the scopes that the client asks for,
+// the default ones only.
+func (c *Client) TicksDefaults() bool { return c.Quirk != nil && c.Quirk.Ticked == "defaults" }
 
 // RedirectURI returns where the response to an authorization request goes, given
 // its redirect_uri parameter. That may be missing if the client has one redirect URI
@@ -140,6 +147,8 @@ type Options struct {
 	NoDocuments bool           // fetch no metadata documents
 	Pinned      []string       // files with metadata documents, in place of those that their hosts serve
 
+	Quirks string // file with the operator's rows of quirks; empty: the built-in ones only
+
 	// For client assertions (RFC 7523): the values of aud that name this server, and what
 	// accepts an id once, until its end. Without Once there is no private_key_jwt.
 	Audiences []string
@@ -159,6 +168,9 @@ type Registry struct {
 	demo map[string]known
 
 	documents *documents
+
+	quirks     quirks                // built-in ones
+	quirksFile *durable.Live[quirks] // these and the operator's; nil: there are the built-in ones only
 
 	file *durable.Live[map[string]known] // nil: no clients are configured
 }
@@ -185,6 +197,9 @@ func Open(o Options) (*Registry, error) {
 		r.demo[c.ID] = o.demo(c)
 	}
 	var err error
+	if r.quirks, r.quirksFile, err = openQuirks(o.Quirks); err != nil {
+		return nil, err
+	}
 	if o.Fetcher != nil {
 		r.o.keys = fetch.NewCache(o.Fetcher.JSON, maxKeySet, func(_ string, body []byte) (*jwt.ClientKeys, error) { return jwt.ParseClientKeys(body) })
 	}
@@ -297,6 +312,14 @@ func (r *Registry) find(id string) (known, error) {
 	if r.blocked(id) {
 		return known{}, ErrBlocked
 	}
+	k, err := r.look(id)
+	if err == nil {
+		r.quirkRows().narrow(&k)
+	}
+	return k, err
+}
+
+func (r *Registry) look(id string) (known, error) {
 	if k, ok := r.named(id); ok {
 		return k, nil
 	}
@@ -376,20 +399,26 @@ func (r *Registry) checkRetired(id string, c seal.Client) error {
 	return err
 }
 
-// Stale returns why clients.json as it is now is not in use, or nil; the clients of the
-// last good one still are.
-func (r *Registry) Stale() error {
-	if r.file == nil {
-		return nil
+// Stale returns why clients.json or the file of quirks as it is now is not in use, or nil; the
+// content of the last good one still is.
+func (r *Registry) Stale() (err error) {
+	if r.file != nil {
+		err = r.file.Stale()
 	}
-	return r.file.Stale()
+	if r.quirksFile != nil {
+		err = errors.Join(err, r.quirksFile.Stale())
+	}
+	return err
 }
 
-// Reload looks at clients.json and at pinned documents now. Otherwise they are looked at once
+// Reload looks at clients.json, at pinned documents and at the file of quirks now. Otherwise they are looked at once
 // a second at most.
 func (r *Registry) Reload() {
 	if r.file != nil {
 		r.file.Reload()
+	}
+	if r.quirksFile != nil {
+		r.quirksFile.Reload()
 	}
 	for _, live := range r.documents.pinned {
 		live.Reload()

@@ -88,7 +88,20 @@ func (r *Registry) Register(_ context.Context, body []byte) (*Registration, erro
 	if err := m.narrow(r.o.Schemes); err != nil {
 		return nil, err
 	}
+	if err := r.checkMethod(m); err != nil {
+		return nil, err
+	}
 	return r.issue(m, r.o.registeredScope(m.Scope), time.Now())
+}
+
+// checkMethod refuses a method that the operator does not accept from the client. No other one
+// is taken in its place: that might be a weaker one.
+func (r *Registry) checkMethod(m *metadata) error {
+	q, _ := r.quirkRows().of(&Client{RedirectURIs: m.RedirectURIs, Name: m.Name})
+	if !q.accepts(m.Method) {
+		return bad("token_endpoint_auth_method: the operator accepts %s only from this client, not %s", strings.Join(q.Methods, " and "), m.Method)
+	}
+	return nil
 }
 
 // issue seals the values that will be enforced into an id, and derives the secret from it. If

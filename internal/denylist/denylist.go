@@ -86,6 +86,10 @@ type Grant struct {
 	// grant's next refresh.
 	UserVersion string
 
+	// Window is a shorter replay window than the list's, for its client; 0: the list's, and
+	// negative: none. It is not stored.
+	Window time.Duration
+
 	// Replays counts how often the last refresh was repeated within the window, over the
 	// life of the grant. It is written some seconds after the requests, and a crash loses
 	// these seconds. Nothing is decided by it.

@@ -60,7 +60,7 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 		case state.lastSeen < seen:
 			v = verdict{err: ErrRolledBack, write: condemn}
 		default:
-			v = decide(row, found, gen, at, l.options.Window.Milliseconds())
+			v = decide(row, found, gen, at, l.window(g).Milliseconds())
 		}
 		if v.write == condemn && gen > 0 && !found && state.lastSeen >= seen && g.Expires <= state.prunedTo {
 			v = verdict{err: ErrRevoked} // a replica whose clock is ahead has deleted the row
@@ -75,6 +75,15 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 		l.look(ctx)
 	}
 	return v.next, v.err
+}
+
+// window is the replay window of a grant. That of its client never makes it longer: rows are
+// kept for the list's.
+func (l *List) window(g Grant) time.Duration {
+	if g.Window == 0 {
+		return l.options.Window
+	}
+	return max(0, min(g.Window, l.options.Window))
 }
 
 // apply makes the change of a verdict, and what follows from it.
