@@ -211,6 +211,22 @@ var errUnknownSigner = errors.Join(ErrUnknownKey, refusal("none of the client's 
 // ClientKeys are the public keys of a client. They are never written.
 type ClientKeys struct{ list []clientKey }
 
+// ClientKey describes a public key of a client.
+type ClientKey struct {
+	ID         string   `json:"kid,omitempty"`
+	Algorithms []string `json:"algs"` // with which the client may sign
+}
+
+// List describes the keys.
+func (keys *ClientKeys) List() []ClientKey {
+	var all []ClientKey
+	for _, k := range keys.list {
+		algs := slices.DeleteFunc(slices.Clone(AssertionAlgorithms), func(alg string) bool { return !k.signs(alg) })
+		all = append(all, ClientKey{ID: k.id, Algorithms: algs})
+	}
+	return all
+}
+
 type clientKey struct {
 	id, alg string // alg is empty if the set does not say one
 	public  crypto.PublicKey

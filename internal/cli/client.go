@@ -25,7 +25,7 @@ func (c *config) clients() clients.File {
 
 func clientCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "client", Short: "Configure OAuth clients"}
-	cmd.AddCommand(clientAddCommand(p), clientListCommand(p), clientRemoveCommand(p), clientBlockCommand(p), clientUnblockCommand(p))
+	cmd.AddCommand(clientAddCommand(p), clientListCommand(p), clientExplainCommand(p), clientRemoveCommand(p), clientBlockCommand(p), clientUnblockCommand(p))
 	return cmd
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"signet/handlers"
 	"signet/handlers/pages"
+	"signet/internal/clients"
 	"signet/internal/fetch"
 	"signet/internal/oauth"
 	"signet/internal/seal"
@@ -273,9 +274,17 @@ func (c *config) check() error {
 	return errors.Join(faults...)
 }
 
-// fetcher is the server's, for commands that read clients and fetch nothing.
+// fetcher fetches what a server with these settings would.
 func (c *config) fetcher() *fetch.Fetcher {
-	return fetch.New(fetch.Options{Loopback: strings.HasPrefix(c.Issuer, "http://"), Allow: c.Documents.Hosts, Deny: c.Documents.Denied})
+	u, err := url.Parse(c.Issuer)
+	loopback := err == nil && oauth.IsLoopbackHost(u.Hostname())
+	return fetch.New(fetch.Options{Loopback: loopback, Allow: c.Documents.Hosts, Deny: c.Documents.Denied, Agent: "Signet/" + server.Version})
+}
+
+// clientOptions are a server's, for commands that read clients.
+func (c *config) clientOptions(ring *seal.Keyring) clients.Options {
+	return clients.Options{Path: c.clientsFile(), Ring: ring, GroupMayRead: c.GroupRead, Scopes: scopeList(c.Scopes), Default: scopeList(c.DefaultScopes), Schemes: c.redirectSchemes(),
+		Fetcher: c.fetcher(), NoDocuments: c.Documents.Fetch == "off", Pinned: c.Documents.Files, Quirks: c.ClientQuirks}
 }
 
 func (c *config) checkDocuments(wrong func(name, format string, args ...any)) {

@@ -159,7 +159,7 @@ func (f *findings) examineClients(cfg *config) {
 	}
 	path := cfg.clientsFile()
 	if err == nil {
-		_, err = clients.Open(clients.Options{Path: path, Ring: ring, Scopes: scopeList(cfg.Scopes), GroupMayRead: cfg.GroupRead, Fetcher: cfg.fetcher(), Pinned: cfg.Documents.Files, Quirks: cfg.ClientQuirks})
+		_, err = clients.Open(cfg.clientOptions(ring))
 	}
 	fine := path
 	if err == nil {

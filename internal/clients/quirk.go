@@ -318,3 +318,17 @@ func (q *Quirk) accepts(method string) bool {
 func (q *Quirk) refusal() error {
 	return invalid("the operator accepts %s only from this client, not the method of this request", strings.Join(q.Methods, " and "))
 }
+
+// Sets is what the row sets, as in the file.
+func (q *Quirk) Sets() string {
+	var all []string
+	for _, f := range []struct{ name, value string }{
+		{"ticked", q.Ticked}, {"choice", q.Choice}, {"access_ttl", q.Access}, {"refresh_ttl", q.Refresh}, {"refresh_idle_ttl", q.Idle}, {"replay_window", q.Replay},
+		{"token_endpoint_auth_methods", strings.Join(q.Methods, " ")},
+	} {
+		if f.value != "" {
+			all = append(all, f.name+": "+f.value)
+		}
+	}
+	return strings.Join(all, ", ")
+}

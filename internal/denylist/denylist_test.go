@@ -127,6 +127,11 @@ func want(t testing.TB, l *denylist.List, s *store.Store, g denylist.Grant, gen 
 	}
 }
 
+// clientWindow gives a grant a replay window of its client.
+func clientWindow(w time.Duration) func(*denylist.List, *denylist.Grant) {
+	return func(_ *denylist.List, g *denylist.Grant) { g.Window = w }
+}
+
 func TestUseFollowsTheRule(t *testing.T) { storetest.Each(t, testUseFollowsTheRule) }
 
 func testUseFollowsTheRule(t *testing.T, e storetest.Engine) {
@@ -149,6 +154,10 @@ func testUseFollowsTheRule(t *testing.T, e storetest.Engine) {
 		{"predecessor at once", 3, 2, 0, nil, 3, nil},
 		{"predecessor at the end of the window", 3, 2, window, nil, 3, nil},
 		{"predecessor after the window", 3, 2, window + time.Millisecond, nil, 0, denylist.ErrReused},
+		{"predecessor at the end of its client's shorter window", 3, 2, 2 * time.Second, clientWindow(2 * time.Second), 3, nil},
+		{"predecessor after its client's shorter window", 3, 2, 2*time.Second + time.Millisecond, clientWindow(2 * time.Second), 0, denylist.ErrReused},
+		{"predecessor at once, whose client has no window", 3, 2, 0, clientWindow(-1), 0, denylist.ErrReused},
+		{"predecessor after the window, whose client has a longer one", 3, 2, window + time.Millisecond, clientWindow(time.Hour), 0, denylist.ErrReused},
 		{"predecessor, clock set back", 3, 2, -time.Hour, nil, 3, nil},
 		{"predecessor's predecessor", 3, 1, 0, nil, 0, denylist.ErrReused},
 		{"code again", 1, 0, 0, nil, 0, denylist.ErrReused},
