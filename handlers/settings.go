@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"signet/internal/clients"
 )
 
 // Lives are the lifetimes of what the server issues. A field that is 0 has the value of
@@ -30,6 +32,14 @@ func (l Lives) OrDefault() Lives {
 		Code: cmp.Or(l.Code, d.Code), Access: cmp.Or(l.Access, d.Access), Refresh: cmp.Or(l.Refresh, d.Refresh),
 		Idle: cmp.Or(l.Idle, d.Idle), Replay: cmp.Or(l.Replay, d.Replay),
 	}
+}
+
+// lives are the lifetimes of what a client gets: its own, within the server's.
+func (e *endpoints) lives(client *clients.Client) Lives {
+	l := e.o.Lives
+	within := client.Lives.Within(clients.Lives{Access: l.Access, Refresh: l.Refresh, Idle: l.Idle, Replay: l.Replay})
+	l.Access, l.Refresh, l.Idle, l.Replay = within.Access, within.Refresh, within.Idle, within.Replay
+	return l
 }
 
 // Window is the denylist's replay window.

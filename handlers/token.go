@@ -222,7 +222,7 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if g.Scope = e.stillAllowed(g.Scope, client, user); len(g.Scope) == 0 {
 		return nil, errNoScope
 	}
-	g.Expires = now.Add(e.o.Lives.Refresh).Unix()
+	g.Expires = now.Add(e.lives(client).Refresh).Unix()
 	wall, err := e.ready(client, g)
 	if err != nil {
 		return nil, err
@@ -379,13 +379,13 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 // returns, the one write is durable and nothing has been signed.
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, err error) {
 	used := row(g, now)
-	used.Window = client.Replay
+	used.Window = client.Lives.Replay
 	next, err := e.o.Denylist.Use(ctx, g.Epoch, used, gen, now)
 	if err != nil {
 		return "", e.refused(err, gen, ev)
 	}
 	if client.MayUse(oauth.GrantRefreshToken) {
-		idle := min(now.Add(e.o.Lives.Idle).Unix(), g.Expires)
+		idle := min(now.Add(e.lives(client).Idle).Unix(), g.Expires)
 		if client.KeyOnly {
 			idle = g.Expires // the handle stays the same, so it cannot tell when it was used
 		}
@@ -430,7 +430,7 @@ type issuance struct {
 // mint makes the tokens of a grant. It checks nothing: if the grant has a generation to
 // spend, spend was called before.
 func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
-	expires := min(wall.Add(e.o.Lives.Access).Unix(), g.Expires)
+	expires := min(wall.Add(e.lives(client).Access).Unix(), g.Expires)
 	audience, _ := e.configured(g.Resource) // checkGrant has found it
 	scope := oauth.FormatScope(what.scope)
 	access, err := e.o.Signer.Sign(jwt.Claims{

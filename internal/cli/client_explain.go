@@ -132,11 +132,11 @@ func (x *explainedClient) addLives(cfg *config) {
 	if c == nil || c.Resource != "" {
 		return
 	}
-	replay := cfg.Lives.Replay
-	if c.Replay != 0 {
-		replay = max(0, min(c.Replay, replay))
+	l := c.Lives.Within(clients.Lives{Access: cfg.Lives.Access, Refresh: cfg.Lives.Refresh, Idle: cfg.Lives.Idle, Replay: cfg.Lives.Replay})
+	if cfg.Lives.Replay == 0 {
+		l.Replay = 0
 	}
-	x.Lives = &explainedLives{Access: cfg.Lives.Access.String(), Refresh: cfg.Lives.Refresh.String(), Idle: cfg.Lives.Idle.String(), Replay: replay.String()}
+	x.Lives = &explainedLives{Access: l.Access.String(), Refresh: l.Refresh.String(), Idle: l.Idle.String(), Replay: max(0, l.Replay).String()}
 	if c.KeyOnly {
 		x.Notes = append(x.Notes, "the refresh token stays the same, so refresh_idle_ttl and replay_window do not apply")
 	}

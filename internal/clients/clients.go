@@ -76,8 +76,29 @@ type Client struct {
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
 
-	Quirk  *Quirk        // what is known of the program; nil: nothing
-	Replay time.Duration // replay window of its refreshes, if it is less than the server's; 0: the server's; negative: none
+	Lives Lives  // of what it gets
+	Quirk *Quirk // what is known of the program; nil: nothing
+}
+
+// Lives are lifetimes of what a client gets. One that is 0, or longer than the server's, is
+// the server's.
+type Lives struct {
+	Access  time.Duration // life of an access token
+	Refresh time.Duration // life of a grant
+	Idle    time.Duration // life of a refresh handle that is not used
+	Replay  time.Duration // how long the last refresh may be repeated; negative: not at all
+}
+
+// Within returns the shorter one of each of l and other, of which a field that is 0 does not
+// count.
+func (l Lives) Within(other Lives) Lives {
+	shorter := func(a, b time.Duration) time.Duration {
+		if a == 0 || b == 0 {
+			return a + b
+		}
+		return min(a, b)
+	}
+	return Lives{shorter(l.Access, other.Access), shorter(l.Refresh, other.Refresh), shorter(l.Idle, other.Idle), shorter(l.Replay, other.Replay)}
 }
 
 // Hash is the short form of the id that grants carry.

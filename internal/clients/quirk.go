@@ -42,11 +42,8 @@ type Quirk struct {
 	Replay  string   `json:"replay_window,omitempty"`               // replay window, in the same way; "0": none
 	Methods []string `json:"token_endpoint_auth_methods,omitempty"` // that it may use, of those that it could use otherwise; none: all
 
-	lives quirkLives
+	lives Lives
 }
-
-// quirkLives are the durations of a row. One that is 0 is not set.
-type quirkLives struct{ access, refresh, idle, replay time.Duration }
 
 // quirkMatch says which clients a row is for. One entry of one list is enough.
 type quirkMatch struct {
@@ -244,10 +241,10 @@ func (q *Quirk) readLives() error {
 		least      time.Duration
 		value      *time.Duration
 	}{
-		{"access_ttl", q.Access, time.Second, &q.lives.access},
-		{"refresh_ttl", q.Refresh, time.Second, &q.lives.refresh},
-		{"refresh_idle_ttl", q.Idle, time.Second, &q.lives.idle},
-		{"replay_window", q.Replay, 0, &q.lives.replay},
+		{"access_ttl", q.Access, time.Second, &q.lives.Access},
+		{"refresh_ttl", q.Refresh, time.Second, &q.lives.Refresh},
+		{"refresh_idle_ttl", q.Idle, time.Second, &q.lives.Idle},
+		{"replay_window", q.Replay, 0, &q.lives.Replay},
 	} {
 		if f.text == "" {
 			continue
@@ -257,7 +254,7 @@ func (q *Quirk) readLives() error {
 			return fmt.Errorf("%s: %q is not a duration such as 90s, 5m or 720h", f.name, f.text)
 		}
 		if *f.value = d; d == 0 {
-			*f.value = -1 // no replay at all, see Client.ReplayWindow
+			*f.value = -1 // no replay at all, see Lives
 		}
 	}
 	return nil
@@ -306,7 +303,7 @@ func (all quirks) narrow(k *known) {
 	if q == nil {
 		return
 	}
-	k.Quirk, k.Replay = q, q.lives.replay
+	k.Quirk, k.Lives = q, k.Lives.Within(q.lives)
 }
 
 // accepts reports whether a client with the row may authenticate by a method.

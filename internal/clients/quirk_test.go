@@ -120,7 +120,7 @@ func TestClaimDoesNotLeadAwayFromTheQuirkOfAnID(t *testing.T) {
 	o := withQuirks(t, options(t), `{"name":"mine","match":{"client_ids":["app"]},"replay_window":"0"}`)
 	add(t, o, clients.Spec{ID: "app", Name: "Codex", RedirectURIs: []string{"https://claude.ai/cb"}, Public: true})
 	found, err := open(t, o).Find(t.Context(), "app")
-	if err != nil || found.Quirk == nil || found.Quirk.Name != "mine" || found.Replay >= 0 {
+	if err != nil || found.Quirk == nil || found.Quirk.Name != "mine" || found.Lives.Replay >= 0 {
 		t.Errorf("a configured client: %+v, %v", found, err)
 	}
 }
@@ -221,7 +221,7 @@ func TestQuirkFileIsLiveAndTheLastGoodOneStays(t *testing.T) {
 	check := func(want time.Duration) {
 		t.Helper()
 		r.Reload()
-		if c, err := r.Find(t.Context(), "app"); err != nil || c.Replay != want {
+		if c, err := r.Find(t.Context(), "app"); err != nil || c.Lives.Replay != want {
 			t.Errorf("%+v, %v, want the replay window %s", c, err, want)
 		}
 	}

@@ -53,6 +53,7 @@ type Config struct {
 
 	Fetcher *fetch.Fetcher // of clients' documents; nil: none are fetched
 	Pinned  []string       // files with such documents
+	Quirks  string         // file of quirks; empty: the built-in ones
 
 	Change func(*handlers.Options) // optional: changes any other option
 
@@ -157,7 +158,7 @@ func (s *Server) open(t testing.TB) {
 		},
 		DemoSecrets: map[string]string{s.CONF.ID: s.CONF.Secret},
 		Blocked:     func(id string) bool { return s.Denylist.Blocked()[seal.ClientHash(id)] },
-		Fetcher:     c.Fetcher, Pinned: c.Pinned, Audiences: []string{c.Issuer, c.Issuer + "/token"}, Once: s.Denylist.Once,
+		Fetcher:     c.Fetcher, Pinned: c.Pinned, Quirks: c.Quirks, Audiences: []string{c.Issuer, c.Issuer + "/token"}, Once: s.Denylist.Once,
 	})
 	fail(err)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierOptions{Issuer: c.Issuer, Audiences: c.Resources, Keys: s.Keys, Revoked: s.Denylist.Revoked, RevokedKnown: s.Denylist.Known})
