@@ -46,7 +46,7 @@ func (e *endpoints) clientCredentials(ctx context.Context, client *clients.Clien
 		return nil, unavailable(err)
 	}
 	ev.grantID = id
-	g := seal.Grant{ID: id, Subject: client.ID, Resource: resource, Expires: wall.Add(e.o.Lives.Access).Unix()}
+	g := seal.Grant{ID: id, Subject: client.ID, Resource: resource, Expires: wall.Add(e.lives(client).Access).Unix()}
 	return e.mint(client, g, issuance{scope: scope}, wall)
 }
 

@@ -71,6 +71,8 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.BoolVar(&a.asJSON, "json", false, "print JSON")
 	f.StringVar(&a.spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
 	f.BoolVar(&a.spec.ClientCredentials, "client-credentials", false, "the client may get tokens for itself, without a user; it needs no redirect URI")
+	f.DurationVar(&a.spec.AccessTTL, "access-ttl", 0, "life of the client's access tokens, such as 2m; at most SIGNET_ACCESS_TTL, the default")
+	f.DurationVar(&a.spec.RefreshTTL, "refresh-ttl", 0, "life of what a user grants to the client, such as 24h; at most SIGNET_REFRESH_TTL, the default")
 	cmd.MarkFlagsOneRequired("redirect-uri", "resource", "client-credentials")
 	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("client-credentials", "resource")
@@ -82,6 +84,9 @@ func clientAddCommand(p Process) *cobra.Command {
 // addClient adds a client and prints it.
 func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) error {
 	if err := p.readClientSecret(cmd, a); err != nil {
+		return err
+	}
+	if err := checkClientLives(cmd, cfg, a.spec); err != nil {
 		return err
 	}
 	if a.spec.ClientCredentials {
@@ -104,6 +109,24 @@ func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) e
 		secret = "" // it is known already
 	}
 	return p.printClient(addedClient{c, secret}, a.asJSON)
+}
+
+// checkClientLives refuses lives that would have no effect.
+func checkClientLives(cmd *cobra.Command, cfg *config, spec clients.Spec) error {
+	for _, life := range []struct {
+		flag, variable string
+		own, global    time.Duration
+	}{
+		{"access-ttl", "SIGNET_ACCESS_TTL", spec.AccessTTL, cfg.Lives.Access}, {"refresh-ttl", "SIGNET_REFRESH_TTL", spec.RefreshTTL, cfg.Lives.Refresh},
+	} {
+		switch {
+		case cmd.Flags().Changed(life.flag) && life.own < time.Second:
+			return wrongUse{fmt.Errorf("--%s %s: must be a second or more", life.flag, life.own)}
+		case life.own > life.global:
+			return wrongUse{fmt.Errorf("--%s %s: must not be longer than %s (%s)", life.flag, life.own, life.variable, life.global)}
+		}
+	}
+	return nil
 }
 
 // checkNoUser refuses a client that gets tokens for itself if there is a user of its name: a

@@ -45,6 +45,23 @@ type Configured struct {
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 
 	ClientCredentials bool `json:"client_credentials,omitempty"` // it may get tokens for itself, without a user
+
+	AccessTTL  Life `json:"access_ttl,omitempty"`  // of its access tokens; 0, or longer than the server's: the server's
+	RefreshTTL Life `json:"refresh_ttl,omitempty"` // of its grants, likewise
+}
+
+// Life is a duration such as "10m" in JSON.
+type Life time.Duration
+
+func (l Life) MarshalText() ([]byte, error) { return []byte(time.Duration(l).String()), nil }
+
+func (l *Life) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 10m", text)
+	}
+	*l = Life(d)
+	return nil
 }
 
 // File is clients.json as the commands edit it.
@@ -74,7 +91,7 @@ func (e *entry) signs() bool { return present(e.JWKS) || e.JWKSURI != "" }
 // fetch.
 func (e *entry) known(o *Options) (k known, err error) {
 	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
-		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource}}
+		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource, Lives: Lives{Access: time.Duration(e.AccessTTL), Refresh: time.Duration(e.RefreshTTL)}}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
@@ -129,7 +146,7 @@ func (e *entry) check() error {
 	case !e.Public && !e.signs() && e.SecretHash == "":
 		return fmt.Errorf("client %s: neither public nor with a secret or keys", e.ID)
 	}
-	if err := e.checkKeys(); err != nil {
+	if err := errors.Join(e.checkKeys(), e.checkLives()); err != nil {
 		return fmt.Errorf("client %s: %w", e.ID, err)
 	}
 	for _, uri := range slices.Concat(e.RedirectURIs, e.PostLogoutRedirectURIs) {
@@ -153,6 +170,23 @@ func (e *entry) checkResource() error {
 		return errors.New("a resource server is not public: it proves who it is")
 	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes) > 0 || e.ClientCredentials:
 		return errors.New("a resource server has no redirect URIs, no scopes and no client_credentials: it gets no tokens itself")
+	}
+	return nil
+}
+
+// checkLives returns what is wrong with lives in themselves. Longer ones than the server's are not
+// wrong: the server's may have become shorter.
+func (e *entry) checkLives() error {
+	for name, life := range map[string]Life{"access_ttl": e.AccessTTL, "refresh_ttl": e.RefreshTTL} {
+		if life != 0 && time.Duration(life) < time.Second {
+			return fmt.Errorf("%s is %s, less than a second", name, time.Duration(life))
+		}
+	}
+	switch {
+	case e.Resource != "" && (e.AccessTTL != 0 || e.RefreshTTL != 0):
+		return errors.New("a resource server has no access_ttl and no refresh_ttl: it gets no tokens itself")
+	case e.RefreshTTL != 0 && len(e.RedirectURIs) == 0:
+		return errors.New("refresh_ttl has no effect: without redirect URIs there are no grants of users")
 	}
 	return nil
 }
@@ -245,6 +279,8 @@ type Spec struct {
 	PostLogoutRedirectURIs []string // where the browser may go after a logout
 
 	ClientCredentials bool // it may get tokens for itself; then it needs no redirect URI
+
+	AccessTTL, RefreshTTL time.Duration // 0: the server's
 }
 
 // Add adds a client to the file, which it makes if there is none, and returns the client
@@ -253,7 +289,8 @@ type Spec struct {
 // that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
-		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials}
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials,
+		AccessTTL: Life(spec.AccessTTL), RefreshTTL: Life(spec.RefreshTTL)}
 	if c.RedirectURIs == nil {
 		c.RedirectURIs = []string{} // "[]" in JSON, not "null"
 	}
