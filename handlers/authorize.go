@@ -310,15 +310,15 @@ func (e *endpoints) mayReuse(sess seal.Session, tx seal.Login, now time.Time) bo
 // goOn continues a transaction for a user who is signed in.
 func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
 	tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = who.user.Subject, who.user.Version, who.session.AuthTime, who.session.ID
-	remembered, err := e.remembered(r.Context(), tx, client, now)
+	g, err := e.remembered(r.Context(), tx, client, now)
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, errAsk):
 		return nil, err
-	case remembered:
+	case err == nil:
 		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}
-		to, err := e.approve(r, client, tx, now, "remembered")
+		to, err := e.approve(r, client, tx, g, now, "remembered")
 		if err != nil {
 			return nil, err
 		}

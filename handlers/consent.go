@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"signet/internal/clients"
+	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/users"
@@ -23,7 +25,11 @@ type consentData struct {
 	Unverified bool   // the client chose its name itself
 	Host       string // where the browser goes on approval
 	Loopback   bool
-	Scopes     []string
+	Scopes     []scopeData
+	Had        []string // scopes that the client has already
+	ReadOnly   bool     // the user may approve for reading only
+	Durations  []durationData
+	Problem    string // key of a message
 	Resource   string
 	Account    string
 	Other      string // link to sign in with another account
@@ -40,14 +46,24 @@ func (e *endpoints) consentPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	choice, err := e.choice(r.Context(), client, tx, e.o.Store.Now())
+	if err != nil {
+		return nil, err
+	}
+	return page{name: "consent", status: http.StatusOK, data: e.consentData(raw, tx, client, user, choice, nil)}, nil
+}
+
+// consentData makes the data of the page. form is nil, or what the user sent.
+func (e *endpoints) consentData(raw string, tx seal.Login, client *clients.Client, user users.User, c choice, form url.Values) consentData {
 	data := consentData{
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
-		Scopes: tx.Scope, Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
+		Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
 	}
 	if client.Document != "" {
 		data.ClientHost = hostOf(client.ID)
 	}
-	return page{name: "consent", status: http.StatusOK, data: data}, nil
+	c.show(&data, form)
+	return data
 }
 
 // openConsent opens a transaction whose user has signed in. It checks again what may
@@ -86,44 +102,63 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 // consent takes the decision. Approving and denying both spend the transaction, before
 // anything is issued. Afterwards the browser goes back to the client in either case.
 func (e *endpoints) consent(r *http.Request) (any, error) {
-	now := e.o.Store.Now()
-	tx, client, _, err := e.openConsent(r, r.PostForm.Get("state"), now)
+	now, raw := e.o.Store.Now(), r.PostForm.Get("state")
+	tx, client, user, err := e.openConsent(r, raw, now)
 	if err != nil {
 		return nil, err
 	}
 	decision := r.PostForm.Get("decision")
-	if decision != "approve" && decision != "deny" {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "decision must be approve or deny")
+	if decision == decideDeny {
+		return nil, e.deny(r, client, tx)
+	}
+	choice, err := e.choice(r.Context(), client, tx, now)
+	if err != nil {
+		return nil, err
+	}
+	if decision != decideApprove && (decision != decideReadOnly || len(choice.readOnly) == 0) {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "decision must be approve or deny, or read_only where the page offers it")
+	}
+	g, err := choice.decide(r.PostForm)
+	var problem *choiceProblem
+	if errors.As(err, &problem) {
+		data := e.consentData(raw, tx, client, user, choice, r.PostForm)
+		data.Problem = problem.key
+		return page{name: "consent", status: http.StatusBadRequest, data: data}, nil
 	}
 	if err := e.answer(r.Context(), tx); err != nil {
 		return nil, err
 	}
-	if decision == "deny" {
-		err := oauth.Errorf(oauth.AccessDenied, "the user denied the request")
-		e.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
-		return nil, e.refuse(client, tx, true, err)
-	}
-	to, err := e.approve(r, client, tx, now, "")
+	to, err := e.approve(r, client, tx, g, now, "")
 	if err != nil {
 		return nil, err
 	}
 	return redirect{to: to}, nil
 }
 
+// deny ends a transaction that the user has denied.
+func (e *endpoints) deny(r *http.Request, client *clients.Client, tx seal.Login) error {
+	if err := e.answer(r.Context(), tx); err != nil {
+		return err
+	}
+	err := oauth.Errorf(oauth.AccessDenied, "the user denied the request")
+	e.audit(r, event{name: "consent", subject: tx.Subject, client: client}, err)
+	return e.refuse(client, tx, true, err)
+}
+
 // approve makes the grant and its code, and returns where the browser takes it
 // (OAuth 2.1 §4.1.2). Nothing is stored: the code is generation 0 of the grant.
-func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Login, now time.Time, how string) (string, error) {
+func (e *endpoints) approve(r *http.Request, client *clients.Client, tx seal.Login, g granted, now time.Time, how string) (string, error) {
 	expires := now.Add(e.o.Lives.Code)
 	code, err := seal.Seal(e.o.Ring, seal.Code{
 		Grant: seal.Grant{
 			ID: tx.GrantID, Epoch: tx.Epoch, Subject: tx.Subject, UserVersion: tx.UserVersion,
-			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: consentHash(tx, client),
-			Scope: tx.Scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
+			ClientHash: client.Hash(), ClientName: clientName(client), ConsentHash: g.kind + consentHash(tx, client),
+			Scope: g.scope, Resource: tx.Resource, AuthTime: tx.AuthTime,
 			// An upper bound: redeeming the code sets the end.
 			Expires: expires.Add(e.o.Lives.Refresh).Unix(),
 			Issued:  max(now.Unix(), addedAt(client)),
 		},
-		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(),
+		RedirectURI: tx.RedirectURI, Challenge: tx.Challenge, Nonce: tx.Nonce, Expires: expires.Unix(), Ends: g.ends,
 	})
 	if err != nil {
 		return "", err
@@ -159,19 +194,71 @@ func consentHash(tx seal.Login, client *clients.Client) string {
 	return hashText(string(b))[:22]
 }
 
-// remembered reports whether the user, in its present version, has given exactly this
-// consent before, in a grant that is still live. Only an https redirect URI shows that
+// Kinds of consent. A consent to all that was requested, without a chosen end, has none. The kind
+// begins the stored hash, so that an older release does not take one for the other.
+const (
+	consentLess  = "less:"  // to a part of the requested scopes
+	consentEnds  = "ends:"  // until an end that the user chose, to all or a part
+	consentAgain = "again:" // after one of these: given silently, to a part
+)
+
+var (
+	allKinds  = []string{"", consentLess, consentEnds, consentLess + consentAgain, consentEnds + consentAgain}
+	wholeKind = []string{""}
+)
+
+// tooSoon is how soon a client repeats a request only because it got less than it needs.
+const tooSoon = 10 * time.Minute
+
+var errAsk = errors.New("the user has to be asked")
+
+// remembered returns what the user, in its present version, has granted to exactly this request
+// before, in a grant that is still live: the scopes, and the end if the user chose it. Otherwise
+// the error is errAsk. It is also errAsk if a part was granted silently a moment ago: then the
+// client cannot do with less, and would go on asking. Only an https redirect URI shows that
 // the application is the same: a loopback or private-use URI can belong to any program
 // on the machine (RFC 8252 §8.6).
-func (e *endpoints) remembered(ctx context.Context, tx seal.Login, client *clients.Client, now time.Time) (bool, error) {
-	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") {
-		return false, nil
+func (e *endpoints) remembered(ctx context.Context, tx seal.Login, client *clients.Client, now time.Time) (granted, error) {
+	hash := consentHash(tx, client)
+	if prompts(tx, "consent") || !strings.HasPrefix(tx.RedirectURI, "https://") || hash == "" {
+		return granted{}, errAsk
 	}
-	remembered, err := e.o.Denylist.Consented(ctx, tx.Subject, consentHash(tx, client), now)
-	if err != nil {
-		return false, unavailable(err)
+	kinds := allKinds
+	if client.ConsentLocked() {
+		kinds = wholeKind
 	}
-	return remembered, nil
+	var hashes []string
+	for _, kind := range kinds {
+		hashes = append(hashes, kind+hash)
+	}
+	last, err := e.o.Denylist.Consent(ctx, tx.Subject, hashes, now)
+	switch {
+	case errors.Is(err, denylist.ErrUnknown):
+		return granted{}, errAsk
+	case err != nil:
+		return granted{}, unavailable(err)
+	}
+	g := granted{scope: tx.Scope, kind: strings.TrimSuffix(last.ConsentHash, hash)}
+	if g.kind == "" {
+		return g, nil
+	}
+	if g.scope = oauth.IntersectScope(tx.Scope, strings.Fields(last.Scope)); len(g.scope) == 0 {
+		return granted{}, errAsk
+	}
+	if strings.HasPrefix(g.kind, consentEnds) {
+		g.ends = last.Expires
+	}
+	if len(g.scope) == len(tx.Scope) {
+		return g, nil
+	}
+	if strings.HasSuffix(g.kind, consentAgain) {
+		if !prompts(tx, "none") && now.Sub(time.Unix(last.Created, 0)) < tooSoon {
+			return granted{}, errAsk
+		}
+		return g, nil
+	}
+	g.kind += consentAgain
+	return g, nil
 }
 
 var errSessionEnded = oauth.Errorf(oauth.InvalidRequest, "the login of this page has ended; begin again in the application")

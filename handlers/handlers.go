@@ -83,6 +83,9 @@ type Options struct {
 	Scopes        []string // scopes that exist
 	DefaultScopes []string // scopes of a request, a client or a user that names none
 
+	RequiredScopes []string            // optional: scopes without which a token is of no use
+	ScopeHierarchy map[string][]string // optional: for each scope the next narrower scopes, which it implies
+
 	Lives        Lives         // optional
 	Limits       Limits        // optional
 	Registration Registration  // optional

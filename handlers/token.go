@@ -223,6 +223,9 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 		return nil, errNoScope
 	}
 	g.Expires = now.Add(e.lives(client).Refresh).Unix()
+	if code.Ends != 0 {
+		g.Expires = min(g.Expires, code.Ends)
+	}
 	wall, err := e.ready(client, g)
 	if err != nil {
 		return nil, err

@@ -205,7 +205,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	h := handlers.Options{
 		Issuer: o.Issuer, App: o.App, Ring: s.ring, Store: s.store, Keys: s.keys, Denylist: s.denylist, Throttle: s.throttle, Clients: s.clients, Users: s.users,
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
-		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes,
+		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes, RequiredScopes: o.RequiredScopes, ScopeHierarchy: s.hierarchy,
 		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
 	}

@@ -73,6 +73,7 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.BoolVar(&a.spec.ClientCredentials, "client-credentials", false, "the client may get tokens for itself, without a user; it needs no redirect URI")
 	f.DurationVar(&a.spec.AccessTTL, "access-ttl", 0, "life of the client's access tokens, such as 2m; at most SIGNET_ACCESS_TTL, the default")
 	f.DurationVar(&a.spec.RefreshTTL, "refresh-ttl", 0, "life of what a user grants to the client, such as 24h; at most SIGNET_REFRESH_TTL, the default")
+	f.StringVar(&a.spec.Consent, "consent", "", "choose: users may grant less than the client requests, which is the default; fixed: they approve or deny all of it")
 	cmd.MarkFlagsOneRequired("redirect-uri", "resource", "client-credentials")
 	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("client-credentials", "resource")
@@ -164,6 +165,7 @@ func namesOfClients(cfg *config) (refuse func(user string) error, err error) {
 }
 
 // readClientSecret reads the secret from stdin, or the keys from their file, as the flags say.
+// Flags that are given but empty are refused.
 func (p Process) readClientSecret(cmd *cobra.Command, a *clientAddition) (err error) {
 	if a.fromStdin {
 		var rest io.ByteReader
@@ -176,6 +178,9 @@ func (p Process) readClientSecret(cmd *cobra.Command, a *clientAddition) (err er
 	}
 	if cmd.Flags().Changed("jwks-uri") && a.spec.JWKSURI == "" { // an empty variable of a script
 		return wrongUse{errors.New("--jwks-uri is empty")}
+	}
+	if cmd.Flags().Changed("consent") && a.spec.Consent == "" {
+		return wrongUse{errors.New("--consent is empty")}
 	}
 	if cmd.Flags().Changed("jwks") {
 		a.spec.JWKS, err = readKeySet(a.keysFile)

@@ -72,6 +72,8 @@ type Client struct {
 
 	DefaultScopes []string // that a request without scopes is for; none: Scopes
 
+	Consent string // ConsentChoose or ConsentFixed, if the operator says so; empty: what is known of the client decides
+
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
@@ -125,6 +127,12 @@ func (c *Client) MayUse(grantType string) bool {
 // TicksDefaults reports whether the consent page ticks, of the scopes that the client asks for,
 // the default ones only.
 func (c *Client) TicksDefaults() bool { return c.Quirk != nil && c.Quirk.Ticked == "defaults" }
+
+// ConsentLocked reports whether its users may only approve or deny a request as a whole.
+func (c *Client) ConsentLocked() bool {
+	known := c.Quirk != nil && c.Quirk.Choice == "locked"
+	return c.Consent == ConsentFixed || known && c.Consent == ""
+}
 
 // RedirectURI returns where the response to an authorization request goes, given
 // its redirect_uri parameter. That may be missing if the client has one redirect URI

@@ -48,6 +48,8 @@ type Configured struct {
 
 	AccessTTL  Life `json:"access_ttl,omitempty"`  // of its access tokens; 0, or longer than the server's: the server's
 	RefreshTTL Life `json:"refresh_ttl,omitempty"` // of its grants, likewise
+
+	Consent string `json:"consent,omitempty"` // whether its users may choose scopes and duration: ConsentChoose, ConsentFixed, or empty for the default
 }
 
 // Life is a duration such as "10m" in JSON.
@@ -63,6 +65,12 @@ func (l *Life) UnmarshalText(text []byte) error {
 	*l = Life(d)
 	return nil
 }
+
+// The values of Configured.Consent.
+const (
+	ConsentChoose = "choose" // users may grant less than is requested
+	ConsentFixed  = "fixed"  // users may approve or deny a request as a whole
+)
 
 // File is clients.json as the commands edit it.
 type File struct {
@@ -91,7 +99,7 @@ func (e *entry) signs() bool { return present(e.JWKS) || e.JWKSURI != "" }
 // fetch.
 func (e *entry) known(o *Options) (k known, err error) {
 	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
-		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource, Lives: Lives{Access: time.Duration(e.AccessTTL), Refresh: time.Duration(e.RefreshTTL)}}}
+		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource, Consent: e.Consent, Lives: Lives{Access: time.Duration(e.AccessTTL), Refresh: time.Duration(e.RefreshTTL)}}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
@@ -158,6 +166,18 @@ func (e *entry) check() error {
 		if scope, err := oauth.ParseScope(name); err != nil || len(scope) != 1 {
 			return fmt.Errorf("client %s: %q is not a scope", e.ID, name)
 		}
+	}
+	return e.checkConsent()
+}
+
+func (e *entry) checkConsent() error {
+	switch {
+	case e.Consent == "":
+		return nil
+	case e.Consent != ConsentChoose && e.Consent != ConsentFixed:
+		return fmt.Errorf("client %s: consent must be %s or %s, not %q", e.ID, ConsentFixed, ConsentChoose, e.Consent)
+	case len(e.RedirectURIs) == 0:
+		return fmt.Errorf("client %s: consent has no meaning for a client without redirect URIs, to which no user consents", e.ID)
 	}
 	return nil
 }
@@ -281,6 +301,8 @@ type Spec struct {
 	ClientCredentials bool // it may get tokens for itself; then it needs no redirect URI
 
 	AccessTTL, RefreshTTL time.Duration // 0: the server's
+
+	Consent string // ConsentChoose, ConsentFixed, or empty for the default
 }
 
 // Add adds a client to the file, which it makes if there is none, and returns the client
@@ -290,7 +312,7 @@ type Spec struct {
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
 		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials,
-		AccessTTL: Life(spec.AccessTTL), RefreshTTL: Life(spec.RefreshTTL)}
+		AccessTTL: Life(spec.AccessTTL), RefreshTTL: Life(spec.RefreshTTL), Consent: spec.Consent}
 	if c.RedirectURIs == nil {
 		c.RedirectURIs = []string{} // "[]" in JSON, not "null"
 	}

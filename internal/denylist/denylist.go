@@ -204,24 +204,6 @@ func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Gra
 	return grants, err
 }
 
-// Consented reports whether a user has a live grant with that ConsentHash.
-func (l *List) Consented(ctx context.Context, subject, consentHash string, now time.Time) (consented bool, err error) {
-	if consentHash == "" {
-		return false, nil
-	}
-	one, other := l.liveEpochs()
-	err = l.store.Read(ctx, func(tx store.Tx) error {
-		var found int
-		err := tx.QueryRow("SELECT 1 FROM grants WHERE"+live+"AND consent_hash = $5 LIMIT 1", subject, now.Unix(), one, other, consentHash).Scan(&found)
-		consented = err == nil
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
-	return consented, err
-}
-
 // All lists the live grants of one user, or of all users if subject is empty, in pages
 // of at most limit grants. They are in the order of their ids, which is the order in
 // which they expire. after is the last id of the page before, or "" for the first page.

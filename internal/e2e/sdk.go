@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
@@ -19,27 +20,48 @@ func SDKLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandle
 // SDKLoginOver is SDKLogin over another transport.
 func SDKLoginOver(t *testing.T, transport http.RoundTripper, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
-	return sdkLogin(t, transport, name, password, &auth.AuthorizationCodeHandlerConfig{
+	return sdkLogin(t, transport, signingIn(t, transport, name, password), registering())
+}
+
+// SDKLoginWith is SDKLogin with a user who does something else: visit takes an authorization
+// request and returns the redirect to the client.
+func SDKLoginWith(t *testing.T, visit func(link string) (*url.URL, error)) *auth.AuthorizationCodeHandler {
+	t.Helper()
+	return sdkLogin(t, http.DefaultTransport, visit, registering())
+}
+
+// registering is the configuration of a client that registers itself.
+func registering() *auth.AuthorizationCodeHandlerConfig {
+	return &auth.AuthorizationCodeHandlerConfig{
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			ClientName: "go-sdk", RedirectURIs: []string{RedirectURI}, GrantTypes: []string{"authorization_code", "refresh_token"},
 		}},
-	})
+	}
+}
+
+// signingIn returns a visit of a user who signs in and approves.
+func signingIn(t *testing.T, transport http.RoundTripper, name, password string) func(string) (*url.URL, error) {
+	return func(link string) (*url.URL, error) { return SignInOver(t, transport, link, name, password), nil }
 }
 
 // SDKLoginByDocument is SDKLogin for a client whose id is the URL of its metadata document.
 func SDKLoginByDocument(t *testing.T, document, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
-	return sdkLogin(t, http.DefaultTransport, name, password, &auth.AuthorizationCodeHandlerConfig{
+	return sdkLogin(t, http.DefaultTransport, signingIn(t, http.DefaultTransport, name, password), &auth.AuthorizationCodeHandlerConfig{
 		ClientIDMetadataDocumentConfig: &auth.ClientIDMetadataDocumentConfig{URL: document},
 	})
 }
 
 // sdkLogin completes a configuration that says how the client registers.
-func sdkLogin(t *testing.T, transport http.RoundTripper, name, password string, cfg *auth.AuthorizationCodeHandlerConfig) *auth.AuthorizationCodeHandler {
+func sdkLogin(t *testing.T, transport http.RoundTripper, visit func(link string) (*url.URL, error), cfg *auth.AuthorizationCodeHandlerConfig) *auth.AuthorizationCodeHandler {
 	t.Helper()
 	cfg.RedirectURL, cfg.Client = RedirectURI, &http.Client{Transport: transport}
 	cfg.AuthorizationCodeFetcher = func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
-		back := SignInOver(t, transport, args.URL, name, password).Query()
+		to, err := visit(args.URL)
+		if err != nil {
+			return nil, err
+		}
+		back := to.Query()
 		return &auth.AuthorizationResult{Code: back.Get("code"), State: back.Get("state"), Iss: back.Get("iss")}, nil
 	}
 	h, err := auth.NewAuthorizationCodeHandler(cfg)

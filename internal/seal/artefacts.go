@@ -40,6 +40,7 @@ type Code struct {
 	Challenge   string `json:"c"` // code_challenge of the method S256 (RFC 7636 §4.2)
 	Nonce       string `json:"n,omitempty"`
 	Expires     int64  `json:"x"`
+	Ends        int64  `json:"l,omitempty"` // the latest end of the grant, if the user chose one
 }
 
 // Refresh is a refresh handle: generation Gen >= 1 of its grant.

@@ -2,6 +2,7 @@ package flows
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"signet/internal/e2e"
+	"signet/internal/test/person"
 )
 
 // The go-sdk's client goes from discovery to the result of a tool. Then a second
@@ -71,6 +73,48 @@ func TestRealClientStepsUp(t *testing.T) {
 	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "admin") || !strings.Contains(got, "read") {
 		t.Errorf("after stepping up whoami says %q, want both scopes", got)
 	}
+}
+
+// A user grants less than the client asks for. The client goes on with that, and when it steps
+// up the user grants the rest.
+func TestRealClientGoesOnWithLess(t *testing.T) {
+	d := e2e.Start(t, []string{"SIGNET_DEFAULT_SCOPES=read write"}, "--demo")
+	var asked []string
+	login := e2e.SDKLoginWith(t, func(link string) (*url.URL, error) {
+		u, err := url.Parse(link)
+		if err != nil {
+			return nil, err
+		}
+		asked = append(asked, u.Query().Get("scope"))
+		decision := url.Values{"decision": {"approve"}}
+		if len(asked) == 1 {
+			decision["allow"], decision["duration"] = []string{"read"}, []string{"day"}
+		}
+		return decide(person.New("demo_user", "demo_password"), link, decision)
+	})
+	session := e2e.Connect(t, d.Issuer+"/mcp", login, nil)
+	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "read") || strings.Contains(got, "write") || len(asked) != 1 || !strings.Contains(asked[0], "write") {
+		t.Fatalf("asked for %q, and whoami says %s", asked, got)
+	}
+	e2e.CallTool(t, session, "admin_action", nil)
+	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "admin") || !strings.Contains(got, "read") || len(asked) != 2 {
+		t.Errorf("asked for %q, and whoami says %s", asked, got)
+	}
+}
+
+// decide signs in at an authorization request, sends the consent form and returns the redirect.
+func decide(p *person.Person, link string, decision url.Values) (*url.URL, error) {
+	page, err := p.Open(link)
+	if err == nil {
+		page, err = p.SignIn(page)
+	}
+	if err == nil {
+		page, err = p.Submit(page, decision)
+	}
+	if err != nil || page.Left() == nil {
+		return nil, fmt.Errorf("not sent back: %v: %v", page, err)
+	}
+	return page.Left(), nil
 }
 
 func replicaAccepts(t *testing.T, d *e2e.Program, token *oauth2.Token) {

@@ -57,6 +57,9 @@ func visits(t *testing.T, visit func(name string, b *e2e.Browser)) {
 	visit("login-wrong", b)
 	b.Password(e2e.AnnsPassword).Wait("Allow access?")
 	visit("consent", b)
+	b.Do(chromedp.Click(chromedp.CSS(`input[value=read]`)), chromedp.Click(chromedp.CSS(`input[value=write]`))).Approve()
+	b.Do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
+	visit("consent-nothing", b)
 	b.Open(d.Issuer + "/account")
 	visit("account", b)
 	b.Do(chromedp.SendKeys(chromedp.CSS(`#old`), e2e.AnnsPassword), chromedp.SendKeys(chromedp.CSS(`#new`), "password1\r"), chromedp.WaitVisible(chromedp.CSS(`#problem`)))
@@ -170,11 +173,17 @@ func TestKeyboardIsEnough(t *testing.T) {
 	if got := b.Focused(); got != "body" {
 		t.Errorf("on the consent page the focus is on %s: Enter would decide at once", got)
 	}
+	tab(b, "allow")
+	tab(b, "allow")
+	b.Type(" ") // unticks write
 	tab(b, "a")
+	tab(b, "duration")
 	tab(b, "decision=deny")
 	tab(b, "decision=approve")
 	b.Type("\r")
-	client.Exchange(t, b.Sent(arrived).Get("code"))
+	if tok := client.Exchange(t, b.Sent(arrived).Get("code")); tok.Scope != "read" {
+		t.Errorf("granted %q", tok.Scope)
+	}
 
 	b.Open(d.Issuer + "/account")
 	tab(b, "action=disconnect")
