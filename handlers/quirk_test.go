@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,5 +72,26 @@ func TestQuirkShortensLives(t *testing.T) {
 				refresh(one, time.Second, false)
 			})
 		})
+	}
+}
+
+// A row may tick the default scopes alone, and lock the choice of a client that the operator
+// has named.
+func TestQuirkTicksDefaultsAndLocksTheChoice(t *testing.T) {
+	s := authtest.New(t, choosing, quirk(t, `"ticked":"defaults"`))
+	b := s.NewBrowser()
+	page := b.SignIn(t, "alice", s.PRE, set("scope", "mcp:read mcp:write"))
+	if free, ticked, _ := asksFor(t, page); !slices.Equal(free, []string{"mcp:read", "mcp:write"}) || !slices.Equal(ticked, []string{"mcp:read"}) {
+		t.Errorf("the page offers %v and ticks %v", free, ticked)
+	}
+	tok := s.Redeem(t, s.PRE, b.Submit(t, page, allow("mcp:read", "mcp:write")).Sent().Get("code")).Tokens(t)
+	if tok.Scope != "mcp:read mcp:write" {
+		t.Errorf("what the user ticked beside the defaults is missing: %q", tok.Scope)
+	}
+
+	s = authtest.New(t, choosing, quirk(t, `"choice":"locked"`))
+	page = s.NewBrowser().SignIn(t, "alice", s.PRE, set("scope", "mcp:read mcp:write"))
+	if free, _, durations := asksFor(t, page); len(free)+len(durations) != 0 {
+		t.Errorf("the choice is locked, and the page offers %v for %v", free, durations)
 	}
 }
