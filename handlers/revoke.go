@@ -14,7 +14,8 @@ import (
 )
 
 // revoke serves token revocation (RFC 7009 §2). Either kind of token ends its whole
-// grant, and one that a client got for itself all such tokens of the client: it can get others. For a token that is not valid, or belongs to another client, the answer is the
+// grant, and one that a client got for itself all such tokens of the client: it can get others.
+// For a token that is not valid, or belongs to another client, the answer is the
 // same and nothing happens (§2.2). The hint is not needed: the kinds of token are easy
 // to tell apart.
 func (e *endpoints) revoke(r *http.Request) (any, error) {

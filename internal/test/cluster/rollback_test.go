@@ -48,7 +48,7 @@ func TestDatabasePutBackGivesNoAccess_L08_INV15(t *testing.T) {
 		return postForm(h, c.URL+"/revoke", url.Values{"token": {revokedTokens.Refresh}, "client_id": {revoked.id}}).status == 200
 	})
 	epoch, _ := storeOf(t, h, c.Auth[0])
-	time.Sleep(3 * time.Second) // so that the time in the store moves on
+	time.Sleep(8 * time.Second) // so that each replica has read a later time from the store, as it does each second
 	must(t, c.Postgres.PutBack())
 
 	refused := map[string]bool{}
