@@ -42,6 +42,7 @@ var foreign = []struct {
 	{regexp.MustCompile(`(?i)^md5[0-9a-f]{32}$`), "a hash of PostgreSQL"},
 	{regexp.MustCompile(`(?i)^0x[0-9a-f]{16,}$`), "a hash in hexadecimal"},
 	{regexp.MustCompile(`^_[./0-9A-Za-z]{19}$`), "a hash of crypt"},
+	{regexp.MustCompile(`^AQAAAA[0-9A-Za-z+/]{34,}=*$`), "a hash of ASP.NET"}, // of any length: some are cut off
 }
 
 var (

@@ -76,6 +76,7 @@ var foreignTexts = map[string]string{
 	"base64 MD5":           "X03MO1qnZdYdgyfeuILPmQ==",
 	"RabbitMQ":             "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR",
 	"ASP.NET 3":            "AQAAAAEAACcQAAAAEFNOQ2qfsGvEhlyeMd3RZYpNzCqsvQpPb5mXlXYcqJzGzF8GvDzX5A5QmFzRGzZ7Xw==",
+	"ASP.NET 3, cut off":   "AQAAAAEAACcQAAAAEFNOQ2qfsGvEhlyeMd3RZYpNzCqsvQpPb5mXlXYcqJzGzF8GvDzX",
 	"old MySQL":            "6f8c114b58f2ce9e",
 	"MySQL":                "*6BB4837EB74329105EE4568DDA7DC67ED2CA2AD9",
 	"MySQL 8":              "$A$005$THISISACOMBINATIONOFINVALIDSALT",
