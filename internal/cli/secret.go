@@ -29,8 +29,9 @@ func secretCommand(p Process) *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "derive PURPOSE", Short: "Print the only derived key that an MCP replica may hold (purpose: upstream)", Args: cobra.ExactArgs(1),
-			Long: "Print the key that opens upstream credentials, for an MCP replica that must\n" +
-				"open them. It can open or mint nothing else.",
+			Long: "Print the key that opens the users' upstream tokens, for SIGNET_UPSTREAM_KEY of an MCP\n" +
+				"replica. It can open or mint nothing else. During a rotation of the secret there are\n" +
+				"several, separated by commas.",
 			RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 				if args[0] != "upstream" {
 					return wrongUse{fmt.Errorf("no key is derived for %q: the only purpose is upstream", args[0])}
@@ -39,7 +40,7 @@ func secretCommand(p Process) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(p.Stdout, ring.UpstreamKey())
+				_, err = fmt.Fprintln(p.Stdout, ring.UpstreamKeys())
 				return err
 			}),
 		})

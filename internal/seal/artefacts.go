@@ -12,7 +12,7 @@ import (
 // short because some artefacts travel in URLs. They are part of the format: names
 // may be added, none may change.
 type Artefact interface {
-	Code | Refresh | Login | Session | Client | SigningKey | Backup
+	Code | Refresh | Login | Session | Client | SigningKey | Backup | Upstream | Credential | UpstreamLogin | Account
 	purpose() purpose
 }
 
@@ -111,16 +111,81 @@ type Backup struct {
 	Sum []byte `json:"s"` // SHA-256 of all bytes before it
 }
 
-func (Code) purpose() purpose       { return forCode }
-func (Refresh) purpose() purpose    { return forRefresh }
-func (Login) purpose() purpose      { return forLogin }
-func (Session) purpose() purpose    { return forSession }
-func (Client) purpose() purpose     { return forClient }
-func (SigningKey) purpose() purpose { return forKey }
-func (Backup) purpose() purpose     { return forBackup }
+// Upstream is what an access token contains of the user's own token at the upstream by which
+// the user signed in. [UpstreamKeys] open it too.
+type Upstream struct {
+	GrantID  string `json:"g"` // of the access token, so that the claim counts in no other
+	Provider string `json:"p"` // id of the upstream
+	Version  int64  `json:"v"` // of the vault's entry
+	Access   string `json:"a,omitempty"`
+	Expires  int64  `json:"x,omitempty"` // of Access; 0: not known
+	Large    bool   `json:"l,omitempty"` // Access is too long for a claim: the issuer has it
+}
+
+// Credential is what an upstream gave for a user, as the vault keeps it.
+type Credential struct {
+	Subject  string   `json:"u"`
+	Provider string   `json:"p"`
+	Bound    string   `json:"b"` // names the issuer and the client for which it was made
+	Access   string   `json:"a"`
+	Refresh  string   `json:"r,omitempty"`
+	Scope    []string `json:"s,omitempty"`
+	Obtained int64    `json:"o"`
+	Expires  int64    `json:"x,omitempty"` // of Access; 0: not known
+}
+
+// UpstreamLogin is a login on its way through an upstream: an authorization request that the
+// user has approved, or a visit of the account page. It lies in a cookie, whose name the
+// upstream's state parameter gives.
+type UpstreamLogin struct {
+	ID       string   `json:"i"` // from NewID; it is the state parameter
+	Provider string   `json:"p"`
+	Bound    string   `json:"b"` // as that of a Credential
+	Login    Login    `json:"l"`
+	Verifier string   `json:"v"` // code_verifier (RFC 7636 §4.1)
+	Nonce    string   `json:"n"` // of the id token (OpenID Connect Core §3.1.2.1)
+	Scope    []string `json:"s,omitempty"`
+	Kind     string   `json:"k,omitempty"` // of the consent
+	Ends     int64    `json:"e,omitempty"` // of the grant, if the user chose it
+	Expires  int64    `json:"x"`
+}
+
+// Account is what an upstream, or a program's own check, said about a user, as the store keeps
+// it.
+type Account struct {
+	Subject     string   `json:"u"`
+	Name        string   `json:"n,omitempty"`
+	Email       string   `json:"e,omitempty"`
+	DisplayName string   `json:"d,omitempty"`
+	Picture     string   `json:"p,omitempty"`
+	Scopes      []string `json:"s,omitempty"`
+}
+
+func (Code) purpose() purpose          { return forCode }
+func (Refresh) purpose() purpose       { return forRefresh }
+func (Login) purpose() purpose         { return forLogin }
+func (Session) purpose() purpose       { return forSession }
+func (Client) purpose() purpose        { return forClient }
+func (SigningKey) purpose() purpose    { return forKey }
+func (Backup) purpose() purpose        { return forBackup }
+func (Upstream) purpose() purpose      { return forUpstream }
+func (Credential) purpose() purpose    { return forCredential }
+func (UpstreamLogin) purpose() purpose { return forUpstreamLogin }
+func (Account) purpose() purpose       { return forAccount }
 
 // LogValue keeps the private half out of logs.
 func (k SigningKey) LogValue() slog.Value { return slog.StringValue("[signing key " + k.KeyID + "]") }
+
+// LogValue keeps tokens out of logs.
+func (u Upstream) LogValue() slog.Value { return slog.StringValue("[token of " + u.Provider + "]") }
+
+// LogValue keeps tokens out of logs.
+func (c Credential) LogValue() slog.Value { return slog.StringValue("[tokens of " + c.Provider + "]") }
+
+// LogValue keeps the verifier out of logs.
+func (l UpstreamLogin) LogValue() slog.Value {
+	return slog.StringValue("[login by " + l.Provider + "]")
+}
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 

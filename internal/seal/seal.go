@@ -38,6 +38,10 @@ const RootSize = 32
 // input is refused before it is decoded.
 const MaxSize = 8 << 10
 
+// maxStored is the same for a [Credential], and for an [Upstream] that is opened with its own
+// keys: neither travels with clients if it is long.
+const maxStored = 256 << 10
+
 // ErrInvalid is the error of Open for everything that this keyring did not seal
 // as the wanted kind. It gives no reason, which would help only a forger.
 var ErrInvalid = errors.New("not a valid sealed artefact")
@@ -69,9 +73,13 @@ const (
 	forSecretHash   purpose = "configured client secret"
 	forFingerprint  purpose = "fingerprint"
 	forUpstream     purpose = "upstream credential"
+
+	forCredential    purpose = "vault entry"
+	forUpstreamLogin purpose = "upstream login"
+	forAccount       purpose = "account"
 )
 
-var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup}
+var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup, forUpstream, forCredential, forUpstreamLogin, forAccount}
 
 // Keyring holds the keys derived from one or more root secrets. The first root
 // seals, all of them open. It is safe for concurrent use, also while [Keyring.Become]
@@ -105,7 +113,9 @@ type root struct {
 	fingerprint string
 	clientsOnly bool // opens registered client ids and their secrets, nothing else
 	aeads       map[purpose]cipher.AEAD
-	macs        map[purpose][]byte // keys of HMAC-SHA256, and the one that UpstreamKey returns
+	macs        map[purpose][]byte // keys of HMAC-SHA256, and the one of [UpstreamKeys]
+
+	upstreamProof []byte
 }
 
 // LogValue keeps keys out of logs.
@@ -183,6 +193,10 @@ func newRoot(secret []byte, clientsOnly bool) (root, error) {
 		}
 		r.macs[p] = key
 	}
+	var err error
+	if r.upstreamProof, err = proofKey(r.macs[forUpstream]); err != nil {
+		return root{}, err
+	}
 	fp, err := derive(forFingerprint)
 	if err != nil {
 		return root{}, err
@@ -204,12 +218,6 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 		}
 	}
 	return false
-}
-
-// UpstreamKey returns, as base64url, the one derived key that a process without the
-// root secret may have: it opens upstream credentials and nothing else.
-func (k *Keyring) UpstreamKey() string {
-	return encoding.EncodeToString(k.roots()[0].macs[forUpstream])
 }
 
 // Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3),
@@ -234,7 +242,8 @@ func Seal[T Artefact](k *Keyring, v T) (string, error) {
 // epoch, client and single use.
 func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	var v, zero T
-	if len(raw) > MaxSize {
+	p := v.purpose()
+	if len(raw) > MaxSize && (p != forCredential || len(raw) > maxStored) {
 		return zero, ErrInvalid
 	}
 	// DecodeString skips line breaks, which would make another spelling.
@@ -245,7 +254,6 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	if err != nil || len(b) < overhead || b[0] != version {
 		return zero, ErrInvalid
 	}
-	p := v.purpose()
 	r := k.root([rootIDSize]byte(b[1:1+rootIDSize]), p)
 	if r == nil {
 		return zero, ErrInvalid
