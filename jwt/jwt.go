@@ -14,7 +14,7 @@
 //   - three parts in canonical base64url, together at most [MaxSize] characters;
 //   - a header of exactly alg=ES256, typ=at+jwt and kid;
 //   - one string each for iss, sub, aud, client_id, scope and jti, whole seconds
-//     for iat and exp; auth_time, gid, act and nbf are optional. Members with other
+//     for iat and exp; auth_time, gid, act, nbf and upstream are optional. Members with other
 //     names are ignored, so that an issuer can add some before its verifiers know
 //     them, but no name occurs twice, and no known name in another case.
 package jwt
@@ -48,6 +48,7 @@ type Claims struct {
 	GrantID   string        `json:"gid,omitempty"`       // the grant that a revocation names; empty: none
 	Actor     *Actor        `json:"act,omitempty"`
 	Confirm   *Confirmation `json:"cnf,omitempty"`
+	Upstream  string        `json:"upstream,omitempty"` // the user's token at another server, sealed for the issuer and its MCP servers; empty: none
 }
 
 // Actor is the party that acts for the subject (RFC 8693 §4.1).

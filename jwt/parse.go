@@ -114,7 +114,7 @@ func parseHeader(text, want string) (keyID string, err error) {
 // claimNames are the claims that the verifier reads.
 var claimNames = []string{
 	"iss", "sub", "aud", "client_id", "scope", "jti", "gid",
-	"iat", "exp", "auth_time", "nbf", "act", "cnf",
+	"iat", "exp", "auth_time", "nbf", "act", "cnf", "upstream",
 }
 
 func (t *unverifiedToken) parseClaims(text string) error {
@@ -147,6 +147,8 @@ func (t *unverifiedToken) parseClaims(text string) error {
 			t.notBefore, err = s.seconds()
 		case "act":
 			c.Actor, err = s.actor()
+		case "upstream":
+			c.Upstream, err = s.string()
 		case "cnf":
 			// RFC 9449 §7.1: a bound token is worth nothing without a proof, which
 			// Verify does not take.

@@ -83,9 +83,9 @@ func newID() string {
 func (c *Claims) check() error {
 	for _, claim := range [...]struct{ name, value string }{
 		{"iss", c.Issuer}, {"sub", c.Subject}, {"aud", c.Audience}, {"client_id", c.ClientID},
-		{"jti", c.ID}, {"gid", c.GrantID}, {"scope", c.Scope},
+		{"jti", c.ID}, {"gid", c.GrantID}, {"scope", c.Scope}, {"upstream", c.Upstream},
 	} {
-		if claim.value == "" && claim.name != "gid" && claim.name != "scope" {
+		if claim.value == "" && claim.name != "gid" && claim.name != "scope" && claim.name != "upstream" {
 			return errors.New("signing an access token: no " + claim.name)
 		}
 		// json.Marshal would write U+FFFD instead, and so change the subject.

@@ -147,6 +147,16 @@ func TestSubjectsComeBackUnchanged(t *testing.T) {
 	}
 }
 
+// The sealed token comes back, and a token without one has no such member.
+func TestUpstreamComesBackUnchanged(t *testing.T) {
+	w := newWorld(t)
+	sealed := strings.Repeat("A-_9", 900)
+	c, err := w.verifier.Verify(t.Context(), w.token(t, func(c *jwt.Claims) { c.Upstream = sealed }))
+	if err != nil || c.Upstream != sealed {
+		t.Errorf("got %v, %v", c, err)
+	}
+}
+
 // No spelling of "none" is an algorithm, with or without a signature.
 func TestAlgNoneIsRefused_F02(t *testing.T) {
 	w := newWorld(t)
@@ -512,6 +522,8 @@ func TestClaimsAreExact_F10(t *testing.T) {
 		"gid":       {nil, 1},
 		"act":       {nil, 1, "alice", []string{}, map[string]any{}, map[string]any{"sub": 1}, map[string]any{"sub": "a", "Sub": "b"}},
 		"cnf":       {nil, map[string]any{"jkt": "x"}, map[string]any{}},
+		"upstream":  {nil, 1, []string{"x"}, map[string]any{}},
+		"Upstream":  {"x"},
 	}
 	for name, values := range bad {
 		for _, value := range values {
@@ -529,7 +541,7 @@ func TestClaimsAreExact_F10(t *testing.T) {
 	}
 	p := goodPayload()
 	delete(p, "gid")
-	p["scope"], p["nbf"], p["act"] = "", now, map[string]any{"sub": "bot"}
+	p["scope"], p["nbf"], p["act"], p["upstream"] = "", now, map[string]any{"sub": "bot"}, "sealed"
 	w.accepts(t, "optional members", handmade(t, w.key, header, marshal(t, p)))
 }
 
