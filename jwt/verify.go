@@ -113,8 +113,8 @@ func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error)
 		}
 		return &t.claims, nil
 	}
-	// Ordinary tokens fit into a buffer on the stack.
-	hash := sha256.Sum256(append(make([]byte, 0, 1024), rawToken...))
+	// Ordinary tokens fit into a buffer on the stack, also with an upstream token in them.
+	hash := sha256.Sum256(append(make([]byte, 0, 4096), rawToken...))
 	t := v.cache.get(hash)
 	if t == nil {
 		var err error

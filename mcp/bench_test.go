@@ -9,6 +9,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/jwt"
 	"signet/mcp"
 )
 
@@ -42,18 +43,47 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// BenchmarkGuard is the bearer check alone, of a token that was verified before.
+// BenchmarkGuard is the bearer check alone, of a token that was verified before: one without
+// and one with the user's upstream token in it.
 func BenchmarkGuard(b *testing.B) {
-	w := newWorld(b)
-	r := w.call(b, "echo", "{}")
-	r.Body = io.NopCloser(strings.NewReader(""))
+	w := newUpstreamWorld(b)
 	nothing := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	h := mcp.Guard(w.options, nothing)
-	rw := &discard{http.Header{}}
-	b.ReportAllocs()
-	for b.Loop() {
-		h.ServeHTTP(rw, r)
+	for name, r := range w.withAndWithoutUpstream(b) {
+		b.Run(name, func(b *testing.B) {
+			r.Body = io.NopCloser(strings.NewReader(""))
+			rw := &discard{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(rw, r)
+			}
+		})
 	}
+}
+
+// BenchmarkCallWithUpstream is a tool call whose access token has the user's upstream token in
+// it, beside one without.
+func BenchmarkCallWithUpstream(b *testing.B) {
+	w := newUpstreamWorld(b)
+	text := body("echo", `{"message":"hi"}`)
+	for name, good := range w.withAndWithoutUpstream(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodPost, resource, strings.NewReader(text))
+				r.Header = good.Header
+				w.h.ServeHTTP(&discard{http.Header{}}, r)
+			}
+		})
+	}
+}
+
+// withAndWithoutUpstream returns calls of echo with two kinds of tokens. The claim is as long as
+// that of a usual upstream token.
+func (w *upstreamWorld) withAndWithoutUpstream(b *testing.B) map[string]*http.Request {
+	with := w.call(b, "echo", "{}")
+	with.Header.Set("Authorization", "Bearer "+w.token(b, func(c *jwt.Claims) { c.Upstream = strings.Repeat("x", 1500) }))
+	return map[string]*http.Request{"plain": w.call(b, "echo", "{}"), "upstream": with}
 }
 
 // BenchmarkMetadata compares the metadata document with a handler that writes

@@ -17,7 +17,7 @@ import (
 
 // Guard passes requests with a valid access token for o.Resource that has all scopes of
 // o.Required to next, and refuses all others, whatever their method. It reads the fields
-// Resource, Verifier, Required, Challenge, Hierarchy and Log of o.
+// Resource, Verifier, Required, Challenge, Hierarchy, Upstream and Log of o.
 //
 // Behind it [Caller] returns the claims, and tools of the go-sdk find them in the
 // TokenInfo of their request, whose Scopes include the implied ones. A stream of events
@@ -29,7 +29,7 @@ import (
 // of single tools; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
-	admit := newAdmit(next)
+	admit := newAdmit(next, g.upstreams)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, err := g.authenticate(r)
 		if err != nil {
@@ -77,6 +77,7 @@ type guard struct {
 	challenge   []string
 	hierarchy   Hierarchy
 	streams     *streams
+	upstreams   *upstreams // nil: there are no upstream tokens
 	log         *slog.Logger
 	logged      atomic.Int64 // Unix second in which an error was logged last
 }
@@ -90,6 +91,7 @@ func newGuard(o Options) *guard {
 		challenge:   withoutOffline(o.Challenge),
 		hierarchy:   o.Hierarchy,
 		streams:     newStreams(o.Verifier),
+		upstreams:   newUpstreams(o.Upstream),
 		log:         o.logger(),
 	}
 }
@@ -131,6 +133,9 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	if claims.Confirm != nil {
 		// A bound token without proof counts as stolen (RFC 9449 §7.1).
 		return nil, oauth.Errorf(oauth.InvalidToken, "the access token is bound to a key and needs a proof")
+	}
+	if g.upstreams.ended(claims) {
+		return nil, oauth.Errorf(oauth.InvalidToken, "the upstream has ended the session of this user: sign in again")
 	}
 	return claims, nil
 }
@@ -184,9 +189,11 @@ type admit func(ctx context.Context, w http.ResponseWriter, r *http.Request, cla
 // newAdmit returns a function that calls next. The SDK does not export the context key of
 // TokenInfo, so its own middleware has to set it; the decision was made before, and the
 // middleware only fetches the result.
-func newAdmit(next http.Handler) admit {
-	fetch := func(ctx context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
-		return ctx.Value(infoKey{}).(*auth.TokenInfo), nil
+func newAdmit(next http.Handler, upstreams *upstreams) admit {
+	fetch := func(ctx context.Context, _ string, r *http.Request) (*auth.TokenInfo, error) {
+		info := ctx.Value(infoKey{}).(*auth.TokenInfo)
+		restore(info.Extra, r)
+		return info, nil
 	}
 	// Twice the leeway: a token that expires between this check and the SDK's still
 	// counts as checked.
@@ -202,6 +209,8 @@ func newAdmit(next http.Handler) admit {
 				claimsKey:   claims,
 			},
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(ctx, infoKey{}, info)))
+		r = r.WithContext(context.WithValue(ctx, infoKey{}, info))
+		upstreams.addUpstream(info.Extra, r, claims)
+		h.ServeHTTP(w, r)
 	}
 }

@@ -87,7 +87,8 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), withoutToken: withoutToken, withToken: newAdmit(withoutToken)}, nil
+	g := newGuard(o)
+	return &Endpoint{guard: g, door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), withoutToken: withoutToken, withToken: newAdmit(withoutToken, g.upstreams)}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].

@@ -56,6 +56,10 @@ type Options struct {
 	// Caller returns the address that pays for a request without a token, or "" if it is
 	// not known. Nil: it is never known.
 	Caller func(*http.Request) string
+
+	// Upstream gives the tokens of callers who signed in by an upstream. Nil: tools cannot
+	// have them.
+	Upstream UpstreamSource
 }
 
 const (

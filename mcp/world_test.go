@@ -259,8 +259,14 @@ func (w *world) subscribe(t *testing.T, url, token string) *http.Response {
 // connectInMemory opens a session over a transport without tokens.
 func connectInMemory(t *testing.T, server *sdk.Server) *sdk.ClientSession {
 	t.Helper()
+	return connectWith(t, t.Context(), server)
+}
+
+// connectWith is connectInMemory with a context for the server.
+func connectWith(t *testing.T, ctx context.Context, server *sdk.Server) *sdk.ClientSession {
+	t.Helper()
 	here, there := sdk.NewInMemoryTransports()
-	ss, err := server.Connect(t.Context(), here, nil)
+	ss, err := server.Connect(ctx, here, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func Bearer(lines []string) (rawToken string, ok bool, err error) {
 	case strings.Contains(rawToken, ","):
 		// Two header lines that a proxy has joined.
 		return "", true, Errorf(InvalidRequest, "more than one credential in the Authorization header")
-	case rawToken == "" || strings.ContainsAny(rawToken, " \t"):
+	case rawToken == "" || strings.Contains(rawToken, " ") || strings.Contains(rawToken, "\t"): // ContainsAny takes a microsecond
 		return "", true, Errorf(InvalidToken, "malformed bearer token")
 	}
 	return rawToken, true, nil
