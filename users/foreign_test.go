@@ -293,6 +293,7 @@ func TestImportAuthelia(t *testing.T) {
 		"anchor":            {"  Bob:\n", "  x: &x {password: '" + goodHash + "'}\n  y: *x\n  Bob:\n", 11, "alias"},
 		"merge":             {"    disabled: false\n", "    <<: {password: x}\n", 4, "alias"},
 		"syntax":            {"'Alice A.'", "'kanarienvogel", 0, "not YAML"},
+		"line of syntax":    {"disabled: false", "disabled: @", 5, "not YAML"},
 		"no user":           {"  alice:\n", "  alice: kanarienvogel\n  carol:\n", 4, "no member password"},
 		"list":              {"email: alice@example.com", "email: [a, b]", 4, "not one value"},
 		"control character": {"'Alice A.'", `"a\e[2J"`, 4, "control"},

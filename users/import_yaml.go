@@ -7,17 +7,13 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
-var (
-	// yamlBegin is the line before the users in a users file of Authelia.
-	yamlBegin = regexp.MustCompile(`(?m)^users:[ \t]*(#.*)?\r?$`)
-	yamlLine  = regexp.MustCompile(`line (\d+)`)
-)
+// yamlBegin is the line before the users in a users file of Authelia.
+var yamlBegin = regexp.MustCompile(`(?m)^users:[ \t]*(#.*)?\r?$`)
 
 func isYAML(text []byte) bool { return yamlBegin.Match(text) }
 
@@ -36,8 +32,9 @@ func parseYAML(text []byte) []parsed {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	if err := d.Decode(&document); err != nil {
 		line := 1
-		if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
-			line, _ = strconv.Atoi(found[1])
+		var at *yaml.LoadError
+		if errors.As(err, &at) {
+			line = max(line, at.Mark.Line)
 		}
 		return []parsed{{line: line, err: errors.New("not YAML as Authelia has it")}}
 	}

@@ -27,6 +27,9 @@ var (
 	// ErrNoRefresh says that there is nothing with which a token could be refreshed.
 	ErrNoRefresh = errors.New("the provider gave no refresh token")
 
+	// ErrLogoutToken says that a logout token is not one of the provider's for this client.
+	ErrLogoutToken = errors.New("the logout token is not valid")
+
 	// ErrNotAllowed says that the operator does not let this user in.
 	ErrNotAllowed = errors.New("the user is not allowed to sign in here")
 )
@@ -53,6 +56,8 @@ type Identity struct {
 	Groups      []string // values of the claim groups
 	Scopes      []string // scopes that the user may grant here; nil: the server's default
 	Session     string   // sid of the id token, for back-channel logout; may be empty
+
+	EmailVerified bool // the provider vouches for Email
 }
 
 // Callback is what came back from an authorization request at a provider.
@@ -61,4 +66,28 @@ type Callback struct {
 	Verifier    string // code_verifier
 	Nonce       string // that the id token must have
 	RedirectURI string
+}
+
+// LogValue keeps the code and the verifier out of logs.
+func (Callback) LogValue() slog.Value { return slog.StringValue("[callback]") }
+
+// AuthRequest is what an authorization request at a provider needs.
+type AuthRequest struct {
+	RedirectURI string
+	State       string
+	Nonce       string
+	Verifier    string // code_verifier, of which the request has the S256 challenge (RFC 7636 §4.2)
+	Prompt      string // may be empty
+}
+
+// LogValue keeps the verifier out of logs.
+func (AuthRequest) LogValue() slog.Value { return slog.StringValue("[authorization request]") }
+
+// Logout is what a logout token says (OpenID Connect Back-Channel Logout 1.0 §2.4). Subject or
+// Session is set, or both.
+type Logout struct {
+	Subject string // id of the user at the provider
+	Session string // sid
+	ID      string // jti, which is accepted once
+	Expires int64  // Unix seconds
 }

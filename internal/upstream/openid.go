@@ -1,0 +1,265 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+)
+
+const (
+	// metadataAge is how long a discovery document is used before it is fetched again.
+	metadataAge = time.Hour
+
+	maxLogoutToken = 16 << 10 // bytes
+)
+
+// metadata is what is known of a provider: its discovery document (OpenID Connect Discovery 1.0
+// §3), or what the configuration says.
+type metadata struct {
+	Issuer        string   `json:"issuer"`
+	Authorization string   `json:"authorization_endpoint"`
+	Token         string   `json:"token_endpoint"`
+	UserInfo      string   `json:"userinfo_endpoint"`
+	Revocation    string   `json:"revocation_endpoint"`
+	Keys          string   `json:"jwks_uri"`
+	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
+	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
+	SendsIssuer   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207 §3
+
+	fetched time.Time
+	keys    *oidc.RemoteKeySet // of id tokens
+	slow    *oidc.RemoteKeySet // of logout tokens, which anybody can send
+}
+
+// metadata returns the provider's metadata. A discovery document that was fetched once serves
+// until a newer one can be had.
+func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
+	switch p.kind {
+	case Password:
+		return nil, fmt.Errorf("the provider %s takes passwords", p.id)
+	case OAuth:
+		return &metadata{Issuer: p.issuer, Authorization: p.authorization, Token: p.token, UserInfo: p.userinfo, Revocation: p.revocation}, nil
+	}
+	known := p.known.Load()
+	if known != nil && time.Since(known.fetched) < metadataAge {
+		return known, nil
+	}
+	fresh, err := p.discover(ctx)
+	if err != nil && known != nil {
+		return known, nil
+	}
+	return fresh, err
+}
+
+// discover fetches the discovery document, once for all who wait for it.
+func (p *Provider) discover(ctx context.Context) (*metadata, error) {
+	fetch := p.fetches.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
+		defer cancel()
+		return p.fetchMetadata(ctx)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the discovery document of %s: %w", p.id, context.Cause(ctx))
+	case result := <-fetch:
+		m, _ := result.Val.(*metadata)
+		return m, result.Err
+	}
+}
+
+func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
+	_, text, err := p.get(ctx, strings.TrimSuffix(p.issuer, "/")+"/.well-known/openid-configuration", "")
+	if err != nil {
+		return nil, err
+	}
+	m := &metadata{fetched: time.Now()}
+	if json.Unmarshal(text, m) != nil {
+		return nil, fmt.Errorf("the discovery document of %s has a member of a wrong type", p.id)
+	}
+	if err := p.checkMetadata(m); err != nil {
+		return nil, fmt.Errorf("the discovery document of %s: %w", p.id, err)
+	}
+	if p.revocation != "" {
+		m.Revocation = p.revocation
+	}
+	m.keys = oidc.NewRemoteKeySet(oidc.ClientContext(ctx, client(&keysAnswers{way: bounded{p.way}}, p.timeout)), m.Keys)
+	m.slow = oidc.NewRemoteKeySet(oidc.ClientContext(ctx, client(&keysAnswers{way: bounded{p.way}, age: keysAge}, p.timeout)), m.Keys)
+	p.known.Store(m)
+	return m, nil
+}
+
+// checkMetadata checks the issuer byte by byte (OpenID Connect Discovery 1.0 §4.3), and that each
+// endpoint may be asked.
+func (p *Provider) checkMetadata(m *metadata) error {
+	if m.Issuer != p.issuer {
+		return fmt.Errorf("it is of the issuer %q, not of %q", cut(m.Issuer, 200), p.issuer)
+	}
+	loopback := strings.HasPrefix(p.issuer, "http:")
+	for _, e := range []struct {
+		name, url string
+		needed    bool
+	}{
+		{"authorization_endpoint", m.Authorization, true}, {"token_endpoint", m.Token, true}, {"jwks_uri", m.Keys, true},
+		{"userinfo_endpoint", m.UserInfo, false}, {"revocation_endpoint", m.Revocation, false},
+	} {
+		if e.url == "" && !e.needed {
+			continue
+		}
+		why := checkURL(e.url)
+		if why == "" && !loopback && strings.HasPrefix(e.url, "http:") {
+			why = "must be https, as the issuer is"
+		}
+		if why != "" {
+			return fmt.Errorf("%s %s", e.name, why)
+		}
+	}
+	return nil
+}
+
+// signature checks signatures, and remembers if that failed for want of keys.
+type signature struct {
+	keys        *oidc.RemoteKeySet
+	unavailable error
+}
+
+func (s *signature) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	payload, err := s.keys.VerifySignature(ctx, raw)
+	if err != nil && (errors.Is(err, errKeys) || ctx.Err() != nil) {
+		s.unavailable = err
+	}
+	return payload, err
+}
+
+// verifier checks the tokens that the provider signed for this client.
+func (p *Provider) verifier(m *metadata, s *signature) *oidc.IDTokenVerifier {
+	known := []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA}
+	algorithms := slices.DeleteFunc(slices.Clone(m.Algorithms), func(a string) bool { return !slices.Contains(known, a) })
+	return oidc.NewVerifier(p.issuer, s, &oidc.Config{ClientID: p.clientID, SupportedSigningAlgs: algorithms})
+}
+
+// openIDUser returns the user of a token answer with an id token.
+func (p *Provider) openIDUser(ctx context.Context, m *metadata, t *oauth2.Token, nonce string) (Identity, error) {
+	raw, _ := t.Extra("id_token").(string)
+	claims, err := p.checkIDToken(ctx, m, raw, t.AccessToken, nonce)
+	if err != nil {
+		return Identity{}, fmt.Errorf("the id token of %s: %w", p.id, err)
+	}
+	if p.needsUserInfo(claims) && m.UserInfo != "" {
+		if err := p.addUserInfo(ctx, m, t.AccessToken, claims); err != nil {
+			return Identity{}, err
+		}
+	}
+	return p.identify(p.fields.orElse(fields{userID: "sub", userName: "preferred_username"}), claims, "")
+}
+
+// checkIDToken does what OpenID Connect Core §3.1.3.7 demands.
+func (p *Provider) checkIDToken(ctx context.Context, m *metadata, raw, access, nonce string) (map[string]any, error) {
+	if raw == "" {
+		return nil, errors.New("there is none")
+	}
+	s := &signature{keys: m.keys}
+	token, err := p.verifier(m, s).Verify(ctx, raw)
+	switch {
+	case s.unavailable != nil:
+		return nil, s.unavailable
+	case err != nil:
+		return nil, errors.New(cut(err.Error(), 300))
+	case nonce == "" || token.Nonce != nonce:
+		return nil, errors.New("it does not have the nonce of the request")
+	case token.AccessTokenHash != "" && token.VerifyAccessToken(access) != nil:
+		return nil, errors.New("it belongs to another access token")
+	}
+	var payload json.RawMessage
+	if err := token.Claims(&payload); err != nil {
+		return nil, err
+	}
+	claims, err := parseObject(payload)
+	if err != nil {
+		return nil, err
+	}
+	if azp := text(claims["azp"]); azp != p.clientID && (azp != "" || len(token.Audience) > 1) {
+		return nil, errors.New("it was issued to another client")
+	}
+	return claims, nil
+}
+
+// needsUserInfo reports whether an id token lacks a claim that is wanted.
+func (p *Provider) needsUserInfo(claims map[string]any) bool {
+	f := p.fields.orElse(standard)
+	wanted := []string{f.email, f.displayName}
+	if len(p.allow.groups) > 0 {
+		wanted = append(wanted, f.groups)
+	}
+	if p.scopesFrom.claim != "" {
+		wanted = append(wanted, p.scopesFrom.claim)
+	}
+	return slices.ContainsFunc(wanted, func(path string) bool { return lookup(claims, path) == nil })
+}
+
+// addUserInfo adds claims of the userinfo endpoint to those of the id token, of which none
+// changes (OpenID Connect Core §5.3.2).
+func (p *Provider) addUserInfo(ctx context.Context, m *metadata, access string, claims map[string]any) error {
+	more, _, err := p.get(ctx, m.UserInfo, access)
+	switch {
+	case err != nil:
+		return err
+	case text(more["sub"]) != text(claims["sub"]):
+		return fmt.Errorf("the userinfo endpoint of %s answered for another user", p.id)
+	}
+	if _, said := claims["email"]; said {
+		delete(more, "email_verified") // of the other address
+	}
+	for name, value := range more {
+		if _, said := claims[name]; !said {
+			claims[name] = value
+		}
+	}
+	return nil
+}
+
+// Logout checks a logout token (OpenID Connect Back-Channel Logout 1.0 §2.6). The error wraps
+// [ErrLogoutToken] if the token is not valid; that it is used once is up to the caller.
+func (p *Provider) Logout(ctx context.Context, logoutToken string) (Logout, error) {
+	if p.kind != OpenID || len(logoutToken) > maxLogoutToken {
+		return Logout{}, ErrLogoutToken
+	}
+	ctx, cancel := p.within(ctx, maxTimeout)
+	defer cancel()
+	m, err := p.metadata(ctx)
+	if err != nil {
+		return Logout{}, err
+	}
+	s := &signature{keys: m.slow}
+	token, err := p.verifier(m, s).VerifyLogout(ctx, logoutToken)
+	switch {
+	case s.unavailable != nil:
+		return Logout{}, s.unavailable
+	case err != nil:
+		return Logout{}, fmt.Errorf("%w: %s", ErrLogoutToken, cut(err.Error(), 300))
+	}
+	var payload json.RawMessage
+	if err := token.Claims(&payload); err != nil {
+		return Logout{}, err
+	}
+	claims, err := parseObject(payload)
+	if err != nil {
+		return Logout{}, fmt.Errorf("%w: %w", ErrLogoutToken, err)
+	}
+	if _, ok := lookup(claims["events"], logoutEvent).(map[string]any); !ok {
+		return Logout{}, fmt.Errorf("%w: the event is not an object", ErrLogoutToken)
+	}
+	subject := token.Subject
+	if p.fields.userID != "" {
+		subject = text(lookup(claims, p.fields.userID))
+	}
+	return Logout{Subject: subject, Session: token.SessionID, ID: token.TokenID, Expires: token.Expiry.Unix()}, nil
+}
+
+const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
