@@ -199,6 +199,9 @@ func (p Process) printExplanation(x *explainedClient) error {
 	if l := x.Lives; l != nil {
 		line("lives", "access token %s, grant %s, unused refresh token %s, replay window %s", l.Access, l.Refresh, l.Idle, l.Replay)
 	}
+	if x.Consent != "" {
+		line("consent", "%s (by %s)", consentTexts[x.Consent], x.ConsentBy)
+	}
 	x.printQuirk(line)
 	if x.ID != "" {
 		line("blocked", "%s", map[bool]string{true: "yes", false: "no"}[x.Blocked])
@@ -210,6 +213,11 @@ func (p Process) printExplanation(x *explainedClient) error {
 		line("refused", "%s", what)
 	}
 	return err
+}
+
+var consentTexts = map[string]string{
+	clients.ConsentChoose: "choose: users may grant a part of a request, and for a shorter time",
+	clients.ConsentFixed:  "fixed: users approve or deny a request as a whole",
 }
 
 func (x *explainedClient) printDocument(line func(label, format string, args ...any)) {

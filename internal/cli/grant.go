@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet/internal/denylist"
+	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/users"
@@ -88,7 +89,9 @@ func grantRevokeCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke {ID | --user NAME}", Short: "End one grant, or all grants of a user", Args: cobra.MaximumNArgs(1),
 		Long: "End one grant, or all grants of a user. The client asks the user to sign in again,\n" +
-			"which `signet user disable` prevents. A running server notices within a second.",
+			"which `signet user disable` prevents. If the ID is that of tokens that a client got for\n" +
+			"itself, all such tokens of the client end; it gets others, which `signet client block`\n" +
+			"prevents. A running server notices within a second.",
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			byUser := cmd.Flags().Changed("user")
 			switch {
@@ -101,7 +104,11 @@ func grantRevokeCommand(p Process) *cobra.Command {
 				if byUser {
 					return p.revokeUser(cmd.Context(), list, user, now)
 				}
-				return p.revokeGrant(cmd.Context(), list, args[0], now)
+				err := p.revokeGrant(cmd.Context(), list, args[0], now)
+				if list != nil && errors.Is(err, denylist.ErrUnknown) {
+					return p.revokeMachine(cmd.Context(), cfg, list, args[0])
+				}
+				return err
 			})
 		}),
 	}
@@ -242,6 +249,29 @@ func (p Process) revokeGrant(ctx context.Context, list *denylist.List, id string
 		return err
 	}
 	return p.print("grant %s of %s to %s is revoked", g.ID, clean(g.Subject), clean(g.ClientName))
+}
+
+// revokeMachine ends the tokens that a client got for itself, if id is their grant. Only the
+// log and the tokens have such an id: there is no row.
+func (p Process) revokeMachine(ctx context.Context, cfg *config, list *denylist.List, id string) error {
+	configured, err := cfg.clients().List()
+	if err != nil {
+		return err
+	}
+	for _, c := range configured {
+		hash := seal.ClientHash(c.ID)
+		switch of, err := list.IsClientGrant(id, hash); {
+		case err != nil:
+			return err
+		case !of:
+			continue
+		}
+		if err := list.EndClient(ctx, hash); err != nil {
+			return err
+		}
+		return p.print("the tokens that %s got for itself are revoked; it can get others until `signet client block %s`", c.ID, c.ID)
+	}
+	return fmt.Errorf("%w: %q", denylist.ErrUnknown, id)
 }
 
 // revokeUser prints how many grants it ended, also if it then failed: those stay ended.

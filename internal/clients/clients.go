@@ -134,6 +134,20 @@ func (c *Client) ConsentLocked() bool {
 	return c.Consent == ConsentFixed || known && c.Consent == ""
 }
 
+// ConsentChoice returns ConsentChoose or ConsentFixed, and what says so: clients.json, a quirk, or
+// nothing.
+func (c *Client) ConsentChoice() (choice, by string) {
+	switch {
+	case c.Consent != "":
+		return c.Consent, "clients.json"
+	case c.ConsentLocked():
+		return ConsentFixed, "the quirk " + c.Quirk.Name
+	case c.Quirk != nil && c.Quirk.Choice != "":
+		return ConsentChoose, "the quirk " + c.Quirk.Name
+	}
+	return ConsentChoose, "default"
+}
+
 // RedirectURI returns where the response to an authorization request goes, given
 // its redirect_uri parameter. That may be missing if the client has one redirect URI
 // (OAuth 2.1 §2.3.2). The error is invalid_request and must not be redirected.

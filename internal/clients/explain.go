@@ -27,6 +27,8 @@ type Explanation struct {
 	Scopes       []string           `json:"scopes"`       // of a request that names none
 	MayRequest   []string           `json:"scopes_limit"` // those that a request may name
 	GrantTypes   []string           `json:"grant_types"`
+	Consent      string             `json:"consent,omitempty"`    // ConsentChoose or ConsentFixed; empty: it has no users
+	ConsentBy    string             `json:"consent_by,omitempty"` // see Client.ConsentChoice
 	Document     *ExplainedDocument `json:"document,omitempty"`
 	Keys         *ExplainedKeys     `json:"keys,omitempty"`
 	Quirk        *Quirk             `json:"quirk,omitempty"`
@@ -182,6 +184,9 @@ func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 		if !k.Registered {
 			e.MayRequest = slices.Concat(oauth.IntersectScope(k.Scopes, r.o.Scopes), alwaysKnown)
 		}
+	}
+	if k.MayUse(oauth.GrantAuthorizationCode) {
+		e.Consent, e.ConsentBy = k.ConsentChoice()
 	}
 	if k.keys != nil {
 		e.Keys = r.explainKeys(ctx, k.keys)

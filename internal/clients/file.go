@@ -60,7 +60,7 @@ func (l Life) MarshalText() ([]byte, error) { return []byte(time.Duration(l).Str
 func (l *Life) UnmarshalText(text []byte) error {
 	d, err := time.ParseDuration(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration such as 10m", text)
+		return errors.New("not a duration such as 10m")
 	}
 	*l = Life(d)
 	return nil

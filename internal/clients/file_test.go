@@ -340,6 +340,44 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// A life that cannot be used leaves the whole file of before in use, and the error names the
+// client and the member.
+func TestBadLifeLeavesTheGoodFileInUse(t *testing.T) {
+	o := options(t)
+	add(t, o, clients.Spec{ID: "web", AccessTTL: 2 * time.Minute, RefreshTTL: time.Hour})
+	r := open(t, o)
+	good, err := os.ReadFile(o.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := clients.Lives{Access: 2 * time.Minute, Refresh: time.Hour}
+	edited := func(t *testing.T, from, to string) {
+		t.Helper()
+		if !strings.Contains(string(good), from) {
+			t.Fatalf("%s is not in %s", from, good)
+		}
+		write(t, o.Path, strings.Replace(string(good), from, to, 1), 0o600)
+		r.Reload()
+	}
+	for _, life := range []string{`"soon"`, `""`, `"5"`, `"2m0s "`, `"999ms"`, `"-2m"`, `"1ns"`, `"9999999h"`, `120`, `true`, `null,"access_ttl":"2m"`, `{}`, `["2m"]`} {
+		for member, value := range map[string]string{"access_ttl": `"2m0s"`, "refresh_ttl": `"1h0m0s"`} {
+			t.Run(member+" "+life, func(t *testing.T) {
+				edited(t, `"`+member+`": `+value, `"`+member+`": `+strings.ReplaceAll(life, "access_ttl", member))
+				if err := r.Stale(); err == nil || !strings.HasPrefix(err.Error(), o.Path) || !strings.Contains(err.Error(), member) {
+					t.Errorf("stale because of %v", err)
+				}
+				if got := find(t, r, "web").Lives; got != want {
+					t.Errorf("lives %+v, want %+v as before", got, want)
+				}
+			})
+		}
+	}
+	edited(t, `"2m0s"`, `"3m"`)
+	if err := r.Stale(); err != nil || find(t, r, "web").Lives.Access != 3*time.Minute {
+		t.Errorf("a good life: %v, %+v", err, find(t, r, "web").Lives)
+	}
+}
+
 // A list of clients that parses obeys the rules that Add has.
 func FuzzFile(f *testing.F) {
 	f.Add(`{"clients":[` + anEntry + `]}`)

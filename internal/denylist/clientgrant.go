@@ -52,6 +52,20 @@ func (l *List) clientGrant(hash string, ended int64, at time.Time) string {
 	return idEncoding.EncodeToString(id[:])
 }
 
+// IsClientGrant reports whether an id is that of tokens that the client of the hash got for
+// itself, if they have not been ended. The error is that of [List.ClientGrant].
+func (l *List) IsClientGrant(id, hash string) (bool, error) {
+	raw, err := idEncoding.DecodeString(id)
+	if err != nil || len(raw) != 16 {
+		return false, nil
+	}
+	var until [8]byte
+	copy(until[3:], raw[:5])
+	began := time.Unix(int64(binary.BigEndian.Uint64(until[:])), 0).Add(-maxAccess - 3*period)
+	grant, err := l.ClientGrant(hash, began)
+	return grant == id, err
+}
+
 // idEncoding keeps the order of the bytes, as that of other ids does.
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 

@@ -3,6 +3,7 @@ package denylist_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,6 +61,40 @@ func TestEndOfAClientRevokesItsTokens_G01(t *testing.T) {
 		}
 		if got := clientGrant(t, other, hash, now); got != next {
 			t.Errorf("another process goes on with %s, want %s", got, next)
+		}
+	})
+}
+
+// Every token of a client that may be live is found by its grant id, and no other id is taken
+// for one.
+func TestClientIsFoundByTheGrantOfItsTokens(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		l, _ := listIn(t, e, window)
+		hash, now := seal.ClientHash("worker"), time.Now()
+		is := func(id, hash string) bool {
+			t.Helper()
+			found, err := l.IsClientGrant(id, hash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return found
+		}
+		for day := range 91 {
+			if id := clientGrant(t, l, hash, now.Add(-time.Duration(day)*24*time.Hour)); !is(id, hash) || is(id, seal.ClientHash("other")) {
+				t.Errorf("the client of a token of %d days ago is not found, or another one is", day)
+			}
+		}
+		id := clientGrant(t, l, hash, now)
+		for _, other := range []string{"", "xyz", id[:25], id + "0", strings.ToUpper(id), seal.NewID(now), strings.Repeat("v", 26), strings.Repeat("0", 26)} {
+			if is(other, hash) {
+				t.Errorf("%q is taken for the grant of a client's tokens", other)
+			}
+		}
+		if err := l.EndClient(t.Context(), hash); err != nil {
+			t.Fatal(err)
+		}
+		if is(id, hash) || !is(clientGrant(t, l, hash, now), hash) {
+			t.Error("after the end the client is found by its old grant, or not by the new one")
 		}
 	})
 }

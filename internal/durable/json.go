@@ -2,6 +2,7 @@ package durable
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,13 +147,27 @@ func (c *checking) value(t reflect.Type) error {
 	case json.Delim('['):
 		err = c.array(t)
 	default:
-		return nil
+		return c.plain(t, token)
 	}
 	if err != nil {
 		return err
 	}
 	if _, err := c.d.Token(); err != nil {
 		return c.fault(notJSON)
+	}
+	return nil
+}
+
+// plain checks a string that a type of its own reads. The error of that type must not quote it.
+func (c *checking) plain(t reflect.Type, token json.Token) error {
+	text, ok := token.(string)
+	if !ok {
+		return nil
+	}
+	if value, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler); ok {
+		if err := value.UnmarshalText([]byte(text)); err != nil {
+			return c.fault(err.Error())
+		}
 	}
 	return nil
 }

@@ -17,6 +17,17 @@ type named struct {
 type list struct {
 	Items []item `json:"items"`
 	Ready bool   `json:"ready,omitempty"`
+	Level level  `json:"level,omitempty"`
+}
+
+// level is a type that reads its own text.
+type level string
+
+func (l *level) UnmarshalText(text []byte) error {
+	if *l = level(text); *l != "" && *l != "low" && *l != "high" {
+		return errors.New("neither low nor high")
+	}
+	return nil
 }
 
 type item struct {
@@ -39,7 +50,7 @@ func TestJSONRefusesWhatIsNotMeant(t *testing.T) {
 		{`{"items":[]}x`, "", "follows", 1},
 		{`{"items":[]} {}`, "", "follows", 1},
 		{"{\"items\":\n[{\"name\":\"a\",\n\"nmae\":\"b\"}]}", "items[0]", "unknown member; there are name, tags", 3},
-		{`{"Items":[]}`, "", "unknown member; there are items, ready", 1},
+		{`{"Items":[]}`, "", "unknown member; there are items, level, ready", 1},
 		{`{"items":[],"items":[]}`, "", "items is there twice", 1},
 		{"{\"items\":[{},\n{\"name\":\"a\",\"name\":\"a\"}]}", "items[1]", "name is there twice", 2},
 		{`{"items":[{"Next":null}]}`, "items[0]", "unknown member", 1},
@@ -48,13 +59,15 @@ func TestJSONRefusesWhatIsNotMeant(t *testing.T) {
 		{`{"items":[{"tags":[["a"]]}]}`, "items[0].tags[0]", "wrong type", 1},
 		{"{\"items\":[{\"tags\":[\"a\",\n1]}]}", "items.tags", "wrong type", 2},
 		{`{"ready":"yes"}`, "ready", "wrong type", 1},
+		{"{\"items\":[],\n\"level\":\"PASSWORD\"}", "level", "level: neither low nor high", 2},
+		{`{"level":1}`, "level", "wrong type", 1},
 		{`[]`, "", "wrong type", 1},
 		{"{\"items\":[{\"name\":\"\xff\"}]}", "", "UTF-8", 1},
 		{`{"items":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `}`, "items[0]", "wrong type", 1},
 	} {
 		_, err := listJSON.Parse([]byte(tt.text))
 		var fault *durable.JSONFault
-		if !errors.As(err, &fault) || fault.Path != tt.path || fault.Line != tt.line || !strings.Contains(err.Error(), tt.what) {
+		if !errors.As(err, &fault) || fault.Path != tt.path || fault.Line != tt.line || !strings.Contains(err.Error(), tt.what) || strings.Contains(err.Error(), "PASSWORD") {
 			t.Errorf("%.60s: %v (%+v); want %q at %s, line %d", tt.text, err, fault, tt.what, tt.path, tt.line)
 		}
 	}
@@ -62,7 +75,7 @@ func TestJSONRefusesWhatIsNotMeant(t *testing.T) {
 
 // What is read is what encoding/json reads, and reads the same once more.
 func FuzzJSON(f *testing.F) {
-	for _, seed := range []string{`{"items":[{"name":"a","tags":["b"]}],"ready":true}`, `null`, `{"items":null}`, `{"items":[],"Items":[]}`, `{"ready":1}`, `[[`, `{"items":[{}]}{}`} {
+	for _, seed := range []string{`{"items":[{"name":"a","tags":["b"]}],"ready":true}`, `null`, `{"items":null}`, `{"items":[],"Items":[]}`, `{"ready":1}`, `{"level":"low"}`, `{"level":null}`, `[[`, `{"items":[{}]}{}`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -39,19 +39,31 @@ func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 		}
 		return fmt.Sprint(doc["config"])
 	}
-	for _, c := range []struct{ file, content string }{
-		{"users", `{"name":"eve","disabled":false}` + "\n"}, {"clients.json", `[{"client_id":"x"}]`},
+	life := func(value string) func(string) string {
+		return func(good string) string {
+			return strings.Replace(good, `"client_id": "conf",`, `"client_id": "conf", "access_ttl": `+value+`,`, 1)
+		}
+	}
+	for _, c := range []struct {
+		file, says string
+		broken     func(good string) string
+	}{
+		{"users", "users:1", func(string) string { return `{"name":"eve","disabled":false}` + "\n" }},
+		{"clients.json", "not a list of clients", func(string) string { return `[{"client_id":"x"}]` }},
+		{"clients.json", "clients[0].access_ttl: not a duration such as 10m", life(`"soon"`)},
+		{"clients.json", "client conf: access_ttl is 10ms, less than a second", life(`"10ms"`)},
 	} {
 		path := filepath.Join(d.Dir, c.file)
 		good := e2e.ReadText(t, path)
 		said := d.Says("a changed file cannot be used")
-		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(c.broken(good)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 		d.WaitForMore("a changed file cannot be used", said)
+		d.WaitFor(c.says)
 		if got, gauge := config(), d.Gauge("signet_config_stale"); got != "stale" || gauge != 1 {
 			t.Errorf("%s broken: /readyz says %s, and the metric %g", c.file, got, gauge)
 		}
