@@ -15,7 +15,8 @@ type Table struct {
 
 // Tables returns what a backup contains, which is the same for both engines. It leaves
 // out meta, because a restored store has an epoch of its own; failed logins, which
-// are forgotten within hours; and what running servers announce.
+// are forgotten within hours; what running servers announce; and the claims by which they
+// refresh the tokens of users.
 func Tables() []Table {
 	return []Table{
 		{"signing_keys", []string{"period", "kid", "public", "sealed_private", "starts_at", "published_at"}, "period"},
@@ -26,6 +27,9 @@ func Tables() []Table {
 		{"blocked_clients", []string{"client_hash", "client_id", "client_name", "blocked_at"}, "client_hash"},
 		{"client_ends", []string{"client_hash", "ended_at"}, "client_hash"},
 		{"retired_roots", []string{"fingerprint", "retired_at"}, "fingerprint"},
+		{"accounts", []string{"sub", "provider", "sealed", "version", "disabled", "created_at", "seen_at"}, "sub"},
+		{"upstream_sessions", []string{"id", "sub", "seen_at"}, "id, sub"},
+		{"credentials", []string{"sub", "provider", "sealed", "version", "changed_at"}, "sub, provider"},
 	}
 }
 

@@ -101,6 +101,33 @@ var postgresSchema = []string{`
 		client_hash TEXT   COLLATE "C" PRIMARY KEY,
 		ended_at    BIGINT NOT NULL -- Unix milliseconds: when the tokens that the client got for itself were ended last
 	);
+`, `
+	CREATE TABLE accounts (
+		sub        TEXT   COLLATE "C" PRIMARY KEY,
+		provider   TEXT   NOT NULL, -- empty: the program's own check
+		sealed     TEXT   NOT NULL,
+		version    TEXT   NOT NULL,
+		disabled   BIGINT NOT NULL, -- 1 or 0
+		created_at BIGINT NOT NULL, -- Unix seconds, as seen_at
+		seen_at    BIGINT NOT NULL  -- the last sign-in
+	);
+	CREATE TABLE upstream_sessions (
+		id      TEXT   COLLATE "C" NOT NULL, -- hash of the provider and of the session's id there
+		sub     TEXT   COLLATE "C" NOT NULL,
+		seen_at BIGINT NOT NULL, -- Unix milliseconds
+		PRIMARY KEY (id, sub)
+	);
+	CREATE INDEX upstream_sessions_sub ON upstream_sessions (sub, seen_at);
+	CREATE TABLE credentials (
+		sub        TEXT   COLLATE "C" NOT NULL,
+		provider   TEXT   COLLATE "C" NOT NULL,
+		sealed     TEXT   NOT NULL,
+		version    BIGINT NOT NULL,
+		changed_at BIGINT NOT NULL, -- Unix milliseconds
+		claim      TEXT   NOT NULL DEFAULT '', -- of the request that is refreshing the tokens; empty: none is
+		claimed_at BIGINT NOT NULL DEFAULT 0,  -- Unix milliseconds, by the clock that all servers have in common
+		PRIMARY KEY (sub, provider)
+	);
 `}
 
 // createTables makes the tables and the epoch.

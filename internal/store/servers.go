@@ -149,6 +149,12 @@ func (s *Store) Sure() time.Time {
 	return s.clock.Sure().Add(-max(0, time.Duration(s.ahead.Load())*time.Millisecond))
 }
 
+// Common is the time by the clock that all servers of the store have in common: on PostgreSQL
+// the database's, as of the last comparison, and on SQLite this machine's. It may go back.
+func (s *Store) Common() time.Time {
+	return time.Now().Add(s.options.ahead - time.Duration(s.ahead.Load())*time.Millisecond)
+}
+
 // Hold keeps servers away from the store at path until release is called. While one
 // runs the error is [ErrLocked]. On PostgreSQL Hold does nothing.
 func Hold(path string) (release func(), err error) { return Locate(path).engine.hold(path) }

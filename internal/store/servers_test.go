@@ -94,6 +94,9 @@ func TestReplicasSeeHowFarClocksDiffer(t *testing.T) {
 			if got := s.ClocksApart(); (got - 40*time.Second).Abs() >= time.Second {
 				return fmt.Errorf("it sees a difference of %v, want 40 s; servers %+v", got, servers(t, s))
 			}
+			if apart := time.Until(s.Common()); apart.Abs() >= time.Second {
+				return fmt.Errorf("its common time is %v from that of the others", apart)
+			}
 			return nil
 		})
 	}

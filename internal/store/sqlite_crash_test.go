@@ -183,7 +183,7 @@ func TestStoreOfEveryReleaseOpens_L16(t *testing.T) {
 	fresh := options(t)
 	create(t, fresh)
 	today := tables(t, open(t, fresh))
-	for i, name := range []string{"schema1", "schema2", "schema3", "schema4", "schema5", "schema6"} {
+	for i, name := range []string{"schema1", "schema2", "schema3", "schema4", "schema5", "schema6", "schema7"} {
 		o := released(t, name)
 		old := store.Schema()[:i+1]
 		s := open(t, o.WithSteps(old...)) // it has the schema that its name says

@@ -103,6 +103,33 @@ var sqliteSchema = []string{`
 		client_hash TEXT    PRIMARY KEY,
 		ended_at    INTEGER NOT NULL -- Unix milliseconds: when the tokens that the client got for itself were ended last
 	) WITHOUT ROWID;
+`, `
+	CREATE TABLE accounts (
+		sub        TEXT    PRIMARY KEY,
+		provider   TEXT    NOT NULL, -- empty: the program's own check
+		sealed     TEXT    NOT NULL,
+		version    TEXT    NOT NULL,
+		disabled   INTEGER NOT NULL, -- 1 or 0
+		created_at INTEGER NOT NULL, -- Unix seconds, as seen_at
+		seen_at    INTEGER NOT NULL  -- the last sign-in
+	) WITHOUT ROWID;
+	CREATE TABLE upstream_sessions (
+		id      TEXT    NOT NULL, -- hash of the provider and of the session's id there
+		sub     TEXT    NOT NULL,
+		seen_at INTEGER NOT NULL, -- Unix milliseconds
+		PRIMARY KEY (id, sub)
+	) WITHOUT ROWID;
+	CREATE INDEX upstream_sessions_sub ON upstream_sessions (sub, seen_at);
+	CREATE TABLE credentials (
+		sub        TEXT    NOT NULL,
+		provider   TEXT    NOT NULL,
+		sealed     TEXT    NOT NULL,
+		version    INTEGER NOT NULL,
+		changed_at INTEGER NOT NULL, -- Unix milliseconds
+		claim      TEXT    NOT NULL DEFAULT '', -- of the request that is refreshing the tokens; empty: none is
+		claimed_at INTEGER NOT NULL DEFAULT 0,  -- Unix milliseconds, by the clock that all servers have in common
+		PRIMARY KEY (sub, provider)
+	) WITHOUT ROWID;
 `}
 
 // migrate takes the store to the latest schema, step by step.
