@@ -35,6 +35,9 @@ func (s *Server) openAll(ctx context.Context) error {
 	if err := s.openUsers(); err != nil {
 		return err
 	}
+	if err := s.openUpstreams(); err != nil {
+		return err
+	}
 	var err error
 	o := s.clientOptions(ctx)
 	o.Once = s.denylist.Once

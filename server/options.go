@@ -81,6 +81,8 @@ type Options struct {
 	ClientDocuments ClientDocuments // of clients whose id is a URL; default: those of all public hosts are fetched
 	ClientQuirks    string          // file with rows of quirks (docs/clients.md), live like ClientsFile; default: the built-in rows only
 
+	Upstream Upstream // accounts elsewhere by which users sign in; default: none
+
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
 	Registration Registration // which clients may register; default: all
@@ -190,6 +192,9 @@ func (o *Options) check() error {
 		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
+	}
+	if err := o.Upstream.Check(); err != nil {
+		return err
 	}
 	for _, scheme := range o.RedirectSchemes {
 		if why := oauth.CheckScheme(scheme); why != "" {

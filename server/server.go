@@ -30,6 +30,7 @@ import (
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/throttle"
+	"signet/internal/upstream"
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
@@ -71,6 +72,8 @@ type Server struct {
 	throttle *throttle.Logins
 	clients  *clients.Registry
 	users    handlers.Users
+	// upstreams is nil if there are none.
+	upstreams *upstream.Set
 	// usersFile is nil if Options.Check replaces the file.
 	usersFile *users.File
 

@@ -70,6 +70,8 @@ type config struct {
 
 	Documents documents
 
+	Upstream upstreams
+
 	ClientQuirks string `env:"CLIENT_QUIRKS"`
 
 	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000,documents=60"`
@@ -85,7 +87,8 @@ type config struct {
 	LogLevel      slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
 	DrainDelay    time.Duration `env:"DRAIN_DELAY" envDefault:"5s"`
 
-	environ map[string]string
+	environ map[string]string // variables of ours that are set
+	all     map[string]string // every variable
 }
 
 // lives are [handlers.Lives]. The types convert only as long as they have the same fields.
@@ -103,6 +106,15 @@ type documents struct {
 	Hosts  []string `env:"CLIENT_DOCUMENT_HOSTS"`
 	Denied []string `env:"CLIENT_DOCUMENT_DENIED_HOSTS"`
 	Files  []string `env:"CLIENT_DOCUMENT_FILES"`
+}
+
+// upstreams are the fields of [server.Upstream] that variables set.
+type upstreams struct {
+	Issuer       string `env:"UPSTREAM_ISSUER"`
+	ClientID     string `env:"UPSTREAM_CLIENT_ID"`
+	ClientSecret string `env:"UPSTREAM_CLIENT_SECRET"`
+	Config       string `env:"UPSTREAM_CONFIG"`
+	Key          string `env:"UPSTREAM_KEY"`
 }
 
 // look is [pages.Options], in the same way.
@@ -132,9 +144,14 @@ func variablesOf(t reflect.Type) (list []reflect.StructField) {
 // readConfig reads the variables that begin with SIGNET_ from environ, in the form
 // of [os.Environ]. Its error names every variable that is wrong, and why.
 func readConfig(environ []string) (*config, error) {
-	c := &config{environ: map[string]string{}}
+	c := &config{environ: map[string]string{}, all: map[string]string{}}
 	for _, kv := range environ {
-		if k, v, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(k, envPrefix) && v != "" {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok {
+			continue
+		}
+		c.all[k] = v
+		if strings.HasPrefix(k, envPrefix) && v != "" {
 			c.environ[k] = unquote(v) // an empty variable counts as unset
 		}
 	}
@@ -261,6 +278,9 @@ func (c *config) check() error {
 		}
 	}
 	c.checkDocuments(wrong)
+	if err := c.upstream().Check(); err != nil {
+		faults = append(faults, err)
+	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong("LOG_FORMAT", "%q is not json or text", c.LogFormat)
 	}
@@ -374,6 +394,9 @@ func (c *config) checkFiles() error {
 	if err != nil || c.Role == "mcp" {
 		return err
 	}
+	if _, err := c.upstream().Open(); err != nil {
+		return err
+	}
 	site := pages.Site{Path: issuer.EscapedPath(), Scopes: scopeList(c.Scopes)}
 	var faults []error
 	for _, s := range []struct {
@@ -456,6 +479,15 @@ func (c *config) registration() handlers.Registration {
 	return handlers.Registration{Off: c.Registration == "off", Token: c.RegistrationToken}
 }
 
+// upstream is what the server takes of the upstreams.
+func (c *config) upstream() server.Upstream {
+	u := c.Upstream
+	return server.Upstream{Issuer: u.Issuer, ClientID: u.ClientID, ClientSecret: u.ClientSecret, Config: u.Config, Key: u.Key, Environ: func(name string) (string, bool) {
+		value, ok := c.all[name]
+		return value, ok
+	}}
+}
+
 // options turns the environment into what the server takes.
 func (c *config) options(log *slog.Logger) server.Options {
 	proxies, _ := c.proxies() // checked already
@@ -472,7 +504,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	o.GroupMayRead, o.Rollback = c.GroupRead, c.Rollback
-	o.ClientQuirks = c.ClientQuirks
+	o.ClientQuirks, o.Upstream = c.ClientQuirks, c.upstream()
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	if c.Lives.Replay == 0 {
 		o.Lives.Replay = server.Strict

@@ -31,6 +31,7 @@ func TestEnvExampleIsAValidConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	fromFile.environ, defaults.environ = nil, nil
+	fromFile.all, defaults.all = nil, nil
 	if !reflect.DeepEqual(fromFile, defaults) {
 		t.Errorf("the file says\n%+v\nbut the defaults are\n%+v", fromFile, defaults)
 	}
@@ -92,6 +93,10 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_REVOCATION_POLL=1h":                      "SIGNET_REVOCATION_POLL",
 		"SIGNET_REVOCATION_MAX_AGE=15s":                  "SIGNET_REVOCATION_MAX_AGE",
 		"SIGNET_REVOCATION_MAX_AGE=-1m":                  "SIGNET_REVOCATION_MAX_AGE",
+		"SIGNET_UPSTREAM_ISSUER=https://id.example":      "SIGNET_UPSTREAM_CLIENT_ID",
+		"SIGNET_UPSTREAM_CLIENT_ID=signet":               "SIGNET_UPSTREAM_ISSUER",
+		"SIGNET_UPSTREAM_CLIENT_SECRET=x":                "SIGNET_UPSTREAM_ISSUER",
+		"SIGNET_UPSTREAM_KEY=short":                      "SIGNET_UPSTREAM_KEY",
 	} {
 		_, err := readConfig([]string{setting})
 		if err == nil {
@@ -139,7 +144,7 @@ func FuzzConfig(f *testing.F) {
 		if !strings.Contains(err.Error(), envPrefix) {
 			t.Errorf("%s=%q: %v names no variable", name, value, err)
 		}
-		secret := map[string]bool{"SIGNET_SECRET": true, "SIGNET_STORE": true, "SIGNET_REGISTRATION_TOKEN": true}[name]
+		secret := map[string]bool{"SIGNET_SECRET": true, "SIGNET_STORE": true, "SIGNET_REGISTRATION_TOKEN": true, "SIGNET_UPSTREAM_CLIENT_SECRET": true, "SIGNET_UPSTREAM_KEY": true}[name]
 		if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
 			t.Errorf("%s=%q is shown: %v", name, value, err)
 		}

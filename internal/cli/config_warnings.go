@@ -69,10 +69,10 @@ func (c *config) warnWithoutEffect(warn func(name, format string, args ...any)) 
 		names []string
 	}{
 		{c.Role == "mcp", "role mcp does not use it", []string{"STORE", "ROLLBACK", "USERS_FILE", "CLIENTS_FILE", "CODE_TTL", "ACCESS_TTL", "REFRESH_TTL", "REFRESH_IDLE_TTL", "REPLAY_WINDOW",
-			"KEY_ROTATION", "KEYS_DIR", "REGISTRATION", "REGISTRATION_TOKEN", "REDIRECT_SCHEMES", "CLIENT_DOCUMENTS", "CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS", "CLIENT_DOCUMENT_FILES", "CLIENT_QUIRKS", "LOGO", "COLOR", "MESSAGES", "LOGIN_TEMPLATE"}},
+			"KEY_ROTATION", "KEYS_DIR", "REGISTRATION", "REGISTRATION_TOKEN", "REDIRECT_SCHEMES", "CLIENT_DOCUMENTS", "CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS", "CLIENT_DOCUMENT_FILES", "CLIENT_QUIRKS", "UPSTREAM_ISSUER", "UPSTREAM_CLIENT_ID", "UPSTREAM_CLIENT_SECRET", "UPSTREAM_CONFIG", "LOGO", "COLOR", "MESSAGES", "LOGIN_TEMPLATE"}},
 		{c.Role == "mcp", "role mcp needs no secret: a process that has it can make tokens", []string{"SECRET"}},
 		{c.Role == "auth", "role auth has no MCP endpoint", []string{"PUBLIC_TOOLS", "HIDDEN_TOOLS", "MCP_ORIGINS"}},
-		{c.Role != "mcp", "only role mcp uses it", []string{"REVOCATION_POLL", "REVOCATION_MAX_AGE"}},
+		{c.Role != "mcp", "only role mcp uses it", []string{"REVOCATION_POLL", "REVOCATION_MAX_AGE", "UPSTREAM_KEY"}},
 		{c.KeysDir != "", "the keys of SIGNET_KEYS_DIR are yours to rotate", []string{"KEY_ROTATION"}},
 		{c.Documents.Fetch == "off" && c.Role != "mcp", "no document is fetched (SIGNET_CLIENT_DOCUMENTS=off)", []string{"CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS"}},
 		{c.Registration == "off" && c.Role != "mcp", "no client can register (SIGNET_REGISTRATION=off)", []string{"REDIRECT_SCHEMES"}},
