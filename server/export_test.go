@@ -11,6 +11,9 @@ import (
 
 	"signet/handlers"
 	"signet/internal/denylist"
+	"signet/internal/seal"
+	"signet/jwt"
+	"signet/mcp"
 	"signet/users"
 )
 
@@ -37,6 +40,17 @@ func Callers(log *slog.Logger, trusted ...netip.Prefix) func(*http.Request) (add
 func Connections(most int, proxies ...netip.Prefix) (change func(net.Conn, http.ConnState), count func() int) {
 	cs := newConnections(most, newAddresses(proxies, slog.New(slog.DiscardHandler)).trusts)
 	return cs.changed, cs.count
+}
+
+// UpstreamOfIssuer returns the source of a process of role mcp, with keys or without.
+func UpstreamOfIssuer(issuer string, keys *seal.UpstreamKeys, log *slog.Logger) mcp.UpstreamSource {
+	return &upstreamSource{open: openWith(keys), renew: newUpstreamIssuer(issuer, keys).renew, provider: unknownProvider, log: log}
+}
+
+// UpstreamOfRing returns the source of a process that has the root secret, whose authorization
+// server answers with token.
+func UpstreamOfRing(ring *seal.Keyring, token func(context.Context, *jwt.Claims, int64) (string, error)) mcp.UpstreamSource {
+	return &upstreamSource{open: openByRing(ring), renew: ofOwnIssuer(token), provider: unknownProvider, log: slog.New(slog.DiscardHandler)}
 }
 
 // Operators returns the handler of metrics and pprof on a listener, after some events, each

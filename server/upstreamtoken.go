@@ -1,0 +1,189 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"signet/internal/oauth"
+	"signet/internal/seal"
+	"signet/jwt"
+	"signet/mcp"
+)
+
+const (
+	upstreamTimeout   = 45 * time.Second // of a question to the issuer, which may wait for the upstream
+	maxUpstreamAnswer = 256 << 10
+)
+
+// upstreamSource gives tools the callers' upstream tokens: open reads the one in an access
+// token, and renew asks for a newer one, sealed in the same way.
+type upstreamSource struct {
+	open     func(sealed string) (seal.Upstream, error)
+	renew    func(ctx context.Context, claims *jwt.Claims, accessToken string, stale int64) (sealed string, err error)
+	provider func(id string) mcp.UpstreamProvider
+
+	log    *slog.Logger
+	logged atomic.Int64 // Unix second in which an error was logged last
+}
+
+// Open is [mcp.UpstreamSource.Open].
+func (s *upstreamSource) Open(claims *jwt.Claims) (mcp.UpstreamToken, error) {
+	return s.read(claims, claims.Upstream)
+}
+
+// Renew is [mcp.UpstreamSource.Renew].
+func (s *upstreamSource) Renew(ctx context.Context, claims *jwt.Claims, accessToken string, stale int64) (mcp.UpstreamToken, error) {
+	sealed, err := s.renew(ctx, claims, accessToken, stale)
+	if err == nil {
+		var token mcp.UpstreamToken
+		if token, err = s.read(claims, sealed); err == nil {
+			return token, nil
+		}
+	}
+	// One line a second: while the issuer is down, each call of a tool may cause one.
+	if now := time.Now().Unix(); !errors.Is(err, mcp.ErrUpstreamEnded) && s.logged.Swap(now) != now {
+		s.log.WarnContext(ctx, "an upstream token was not renewed", "sub", claims.Subject, "gid", claims.GrantID, "err", err)
+	}
+	return mcp.UpstreamToken{}, err
+}
+
+// Provider is [mcp.UpstreamSource.Provider].
+func (s *upstreamSource) Provider(id string) mcp.UpstreamProvider { return s.provider(id) }
+
+// read opens a sealed token for the grant of claims.
+func (s *upstreamSource) read(claims *jwt.Claims, sealed string) (mcp.UpstreamToken, error) {
+	u, err := s.open(sealed)
+	if err != nil {
+		return mcp.UpstreamToken{}, err
+	}
+	if u.GrantID != claims.GrantID {
+		return mcp.UpstreamToken{}, errors.New("the upstream token belongs to another access token")
+	}
+	token := mcp.UpstreamToken{Provider: u.Provider, Access: u.Access, Version: u.Version}
+	if u.Expires != 0 {
+		token.Expires = time.Unix(u.Expires, 0)
+	}
+	return token, nil
+}
+
+// unknownProvider describes a provider of which only the id is known.
+func unknownProvider(id string) mcp.UpstreamProvider { return mcp.UpstreamProvider{ID: id, Name: id} }
+
+// openByRing returns the function that opens tokens in a process that has the root secret.
+func openByRing(ring *seal.Keyring) func(sealed string) (seal.Upstream, error) {
+	return func(sealed string) (seal.Upstream, error) { return seal.Open[seal.Upstream](ring, sealed) }
+}
+
+// errNoUpstreamKey tells the programmer of a tool, and the operator, what is missing.
+var errNoUpstreamKey = errors.New("this server cannot read upstream tokens: SIGNET_UPSTREAM_KEY is not set (`signet secret derive upstream` prints it)")
+
+// openWith returns the function that opens tokens in a process without a root secret. Without
+// keys it returns an error that says so.
+func openWith(keys *seal.UpstreamKeys) func(sealed string) (seal.Upstream, error) {
+	return func(sealed string) (seal.Upstream, error) {
+		if keys == nil {
+			return seal.Upstream{}, errNoUpstreamKey
+		}
+		u, err := keys.Open(sealed)
+		if err != nil {
+			return seal.Upstream{}, errors.New("SIGNET_UPSTREAM_KEY does not open this upstream token: is it the issuer's?")
+		}
+		return u, nil
+	}
+}
+
+// ofOwnIssuer makes the answer of the authorization server in this process that of an
+// [mcp.UpstreamSource].
+func ofOwnIssuer(token func(ctx context.Context, claims *jwt.Claims, stale int64) (string, error)) func(context.Context, *jwt.Claims, string, int64) (string, error) {
+	return func(ctx context.Context, claims *jwt.Claims, _ string, stale int64) (string, error) {
+		sealed, err := token(ctx, claims, stale)
+		var e *oauth.Error
+		if errors.As(err, &e) && e.Code == oauth.InvalidGrant {
+			return "", fmt.Errorf("%w: %w", mcp.ErrUpstreamEnded, err)
+		}
+		return sealed, err
+	}
+}
+
+// upstreamIssuer asks the issuer for tokens, at its endpoint /upstream/token.
+type upstreamIssuer struct {
+	url    string
+	keys   *seal.UpstreamKeys
+	client *http.Client
+}
+
+// newUpstreamIssuer returns a client that uses no proxy, as the one that fetches the issuer's
+// keys.
+func newUpstreamIssuer(issuer string, keys *seal.UpstreamKeys) *upstreamIssuer {
+	client := &http.Client{Timeout: upstreamTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t = t.Clone()
+		t.Proxy = nil
+		client.Transport = t
+	}
+	return &upstreamIssuer{issuer + "/upstream/token", keys, client}
+}
+
+func (i *upstreamIssuer) renew(ctx context.Context, claims *jwt.Claims, accessToken string, stale int64) (sealed string, err error) {
+	if i.keys == nil {
+		return "", errNoUpstreamKey
+	}
+	version := strconv.FormatInt(stale, 10)
+	proof, err := i.keys.Prove("stale=" + version + "\n" + accessToken)
+	if err != nil {
+		return "", err
+	}
+	form := url.Values{"stale": {version}, "proof": {proof}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, i.url, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Authorization", "Bearer "+accessToken)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept", "application/json")
+	resp, err := i.client.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	return readUpstreamAnswer(resp, claims)
+}
+
+// readUpstreamAnswer returns the sealed token in an answer of the issuer.
+func readUpstreamAnswer(resp *http.Response, claims *jwt.Claims) (sealed string, err error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxUpstreamAnswer+1))
+	if err != nil {
+		return "", err
+	}
+	if len(body) > maxUpstreamAnswer {
+		return "", fmt.Errorf("the issuer's answer is longer than %d bytes", maxUpstreamAnswer)
+	}
+	var answer struct {
+		Upstream string     `json:"upstream"`
+		Error    oauth.Code `json:"error"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", fmt.Errorf("the issuer answered %s, and not JSON", resp.Status)
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK && answer.Upstream != "":
+		return answer.Upstream, nil
+	case resp.StatusCode == http.StatusBadRequest && answer.Error == oauth.InvalidGrant,
+		// Another server has ended the grant, unless the token has just expired.
+		resp.StatusCode == http.StatusUnauthorized && answer.Error == oauth.InvalidToken && time.Until(claims.Expires()) > jwt.Leeway:
+		return "", fmt.Errorf("%w: the issuer answered %s", mcp.ErrUpstreamEnded, answer.Error)
+	case resp.StatusCode == http.StatusForbidden && answer.Error == oauth.AccessDenied:
+		return "", errors.New("the issuer does not know this server's SIGNET_UPSTREAM_KEY")
+	}
+	return "", fmt.Errorf("the issuer answered %s", resp.Status)
+}
