@@ -161,6 +161,7 @@ var fuzzed = map[string]string{
 	"MCP messages":           "mcp/FuzzInspect",
 	"backups":                "internal/backup/FuzzReader",
 	"settings":               "internal/cli/FuzzConfig",
+	"files of variables":     "internal/cli/FuzzDotenv",
 	"forms of login pages":   "internal/mcpclient/FuzzForms",
 }
 

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,7 +19,12 @@ var settings string
 
 func main() {
 	ctx := untilSignal(os.Interrupt, syscall.SIGTERM)
-	p := cli.Process{Environ: os.Environ(), Settings: settings, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	environ, err := cli.Environ(os.Environ(), ".env")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "signet:", err)
+		os.Exit(1)
+	}
+	p := cli.Process{Environ: environ, Settings: settings, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(cli.Run(ctx, p, os.Args[1:]))
 }
 

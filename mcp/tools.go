@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -66,6 +69,9 @@ type identity struct {
 	ClientID string    `json:"client_id" jsonschema:"the client that was given the token"`
 	Scope    string    `json:"scope" jsonschema:"what the token allows, separated by spaces"`
 	Expires  time.Time `json:"expires" jsonschema:"when the token expires"`
+
+	Upstream      string `json:"upstream,omitempty" jsonschema:"the upstream by which the user signed in; absent if the user signed in here"`
+	UpstreamToken *bool  `json:"upstream_token,omitempty" jsonschema:"whether the user's own token for that upstream is at hand"`
 }
 
 func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, identity, error) {
@@ -73,7 +79,29 @@ func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallT
 	if !ok {
 		return nil, identity{}, errors.New("this call came without an access token")
 	}
-	return nil, identity{Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Expires: c.Expires().UTC()}, nil
+	who := identity{Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Expires: c.Expires().UTC()}
+	if id, ok := upstreamOf(c.Subject); ok {
+		_, err := upstreamToken(ctx)
+		has := err == nil
+		who.Upstream, who.UpstreamToken = id, &has
+	}
+	return nil, who, nil
+}
+
+// upstreamOf returns the upstream of a subject, which is upstream:ID:USER. No other subject
+// begins so.
+func upstreamOf(subject string) (id string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, "upstream:")
+	id, _, colon := strings.Cut(rest, ":")
+	return id, ok && colon
+}
+
+func upstreamToken(ctx context.Context) (string, error) {
+	up, err := Upstream(ctx)
+	if err != nil {
+		return "", err
+	}
+	return up.Token(ctx)
 }
 
 type echoInput struct {
@@ -127,6 +155,49 @@ func adminAction(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.
 		return nil, nil, errors.New("this call came without an access token")
 	}
 	return text("Admin action done for " + c.Subject), nil, nil
+}
+
+// AddUpstreamSample adds the tool upstream_get, which reads the sample path of the upstream by
+// which the caller signed in, with the caller's own token: it shows that the whole way works.
+func AddUpstreamSample(s *sdk.Server) {
+	open := true
+	sdk.AddTool(s, &sdk.Tool{
+		Name:        "upstream_get",
+		Title:       "Read from the upstream",
+		Description: "Reads a sample from the service where the user has an account, with the user's own token, and returns it.",
+		Annotations: &sdk.ToolAnnotations{ReadOnlyHint: true, IdempotentHint: true, OpenWorldHint: &open},
+	}, upstreamGet)
+}
+
+// maxSample is the length of the longest answer that upstream_get returns, in bytes.
+const maxSample = 64 << 10
+
+func upstreamGet(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {
+	up, err := Upstream(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := up.Provider()
+	if p.SamplePath == "" {
+		return nil, nil, fmt.Errorf("no sample_path is configured for %s", p.Name)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.BaseURL+p.SamplePath, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp, err := up.Client().Do(r)
+	if no := up.Failure(resp, err); no != nil {
+		return no, nil, nil
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxSample+1))
+	if err != nil {
+		return up.Failure(nil, err), nil, nil
+	}
+	if len(body) > maxSample {
+		body = append(body[:maxSample], "\n[the rest is cut off]"...)
+	}
+	return text(strings.ToValidUTF8(string(body), "\uFFFD")), nil, nil
 }
 
 func text(s string) *sdk.CallToolResult {

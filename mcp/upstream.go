@@ -31,11 +31,12 @@ type UpstreamSource interface {
 
 // UpstreamProvider is an upstream as a tool needs it.
 type UpstreamProvider struct {
-	ID        string
-	Name      string            // shown to people
-	BaseURL   string            // of its API; empty: not known
-	Timeout   time.Duration     // of one request; 0: 30 s
-	Transport http.RoundTripper // for requests to it; nil: http.DefaultTransport
+	ID         string
+	Name       string            // shown to people
+	BaseURL    string            // of its API, with a slash at the end; empty: not known
+	SamplePath string            // below BaseURL, for the tool upstream_get; may be empty
+	Timeout    time.Duration     // of one request; 0: 30 s
+	Transport  http.RoundTripper // for requests to it; nil: http.DefaultTransport
 }
 
 // UpstreamToken is a user's own token at an upstream.

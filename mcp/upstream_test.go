@@ -536,6 +536,53 @@ func TestUpstreamTokenForALibrary(t *testing.T) {
 	}
 }
 
+// The sample tools show by which upstream the caller came, and read from it.
+func TestSampleToolsShowTheUpstream(t *testing.T) {
+	w := newUpstreamWorld(t)
+	mcp.AddUpstreamSample(w.options.Server)
+	w.provider.SamplePath = "v1/companies/"
+	run := func(tool string, change func(*jwt.Claims)) *httptest.ResponseRecorder {
+		r := w.call(t, tool, "{}")
+		r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) {
+			c.Subject, c.GrantID, c.Upstream = "upstream:finance:alice", "alice", "alice 1"
+			change(c)
+		}))
+		return serve(w.h, r)
+	}
+	same := func(*jwt.Claims) {}
+	if got := decode(t, run("upstream_get", same)); got.Result.IsError || got.text() != "hello alice" || strings.Join(w.seen(), "") != "alice-1 /api/v1/companies/" {
+		t.Errorf("upstream_get: %+v, and the upstream saw %q", got, w.seen())
+	}
+	for _, tt := range []struct {
+		change func(*jwt.Claims)
+		want   string
+	}{
+		{same, `"upstream":"finance","upstream_token":true`},
+		{func(c *jwt.Claims) { c.Upstream = "" }, `"upstream":"finance","upstream_token":false`},
+		{func(c *jwt.Claims) { c.Upstream = "damaged" }, `"upstream":"finance","upstream_token":false`},
+		{func(c *jwt.Claims) { c.Subject, c.Upstream = "alice", "" }, `"sub":"alice"}`},
+	} {
+		if got := decode(t, run("whoami", tt.change)); got.Result.IsError || !strings.HasSuffix(strings.TrimSuffix(got.text(), "}"), strings.TrimSuffix(tt.want, "}")) {
+			t.Errorf("whoami: %s, want %s", got.text(), tt.want)
+		}
+	}
+	w.answer = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "\xff"+strings.Repeat("x", 70<<10)) }
+	if got := decode(t, run("upstream_get", same)).text(); len(got) > 65<<10 || !strings.HasPrefix(got, "\uFFFDxx") || !strings.HasSuffix(got, "[the rest is cut off]") {
+		t.Errorf("a long answer: %d bytes", len(got))
+	}
+	w.answer = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) }
+	if f := failure(t, run("upstream_get", same)); f.StatusCode != 403 {
+		t.Errorf("403: %+v", f)
+	}
+	w.provider.SamplePath = ""
+	if got := decode(t, run("upstream_get", same)); !got.Result.IsError || !strings.Contains(got.text(), "no sample_path is configured for Finance") {
+		t.Errorf("without a path: %+v", got)
+	}
+	if got := decode(t, run("upstream_get", func(c *jwt.Claims) { c.Subject, c.Upstream = "alice", "" })); !got.Result.IsError || got.text() != mcp.ErrNoUpstream.Error() {
+		t.Errorf("a user who signed in here: %+v", got)
+	}
+}
+
 // A server without a Guard, as over stdin and stdout, has one caller.
 func TestCallerOfAServerWithoutGuard(t *testing.T) {
 	u := newUpstream(t)
