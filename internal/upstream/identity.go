@@ -128,7 +128,7 @@ func line(s string) string {
 // email returns s if it looks like an address, or "".
 func email(s string) string {
 	at := strings.LastIndexByte(s, '@')
-	if at < 1 || at == len(s)-1 || len(s) > maxEmail || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
+	if at < 1 || at == len(s)-1 || strings.Count(s, "@") != 1 || len(s) > maxEmail || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		return ""
 	}
 	return s
