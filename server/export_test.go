@@ -44,13 +44,13 @@ func Connections(most int, proxies ...netip.Prefix) (change func(net.Conn, http.
 
 // UpstreamOfIssuer returns the source of a process of role mcp, with keys or without.
 func UpstreamOfIssuer(issuer string, keys *seal.UpstreamKeys, log *slog.Logger) mcp.UpstreamSource {
-	return &upstreamSource{open: openWith(keys), renew: newUpstreamIssuer(issuer, keys).renew, provider: unknownProvider, log: log}
+	return &upstreamSource{open: openWith(keys), renew: newUpstreamIssuer(issuer, keys).renew, provider: func(id string) mcp.UpstreamProvider { return describe(nil, id) }, log: log}
 }
 
 // UpstreamOfRing returns the source of a process that has the root secret, whose authorization
 // server answers with token.
 func UpstreamOfRing(ring *seal.Keyring, token func(context.Context, *jwt.Claims, int64) (string, error)) mcp.UpstreamSource {
-	return &upstreamSource{open: openByRing(ring), renew: ofOwnIssuer(token), provider: unknownProvider, log: slog.New(slog.DiscardHandler)}
+	return &upstreamSource{open: openByRing(ring), renew: ofOwnIssuer(token), provider: func(id string) mcp.UpstreamProvider { return describe(nil, id) }, log: slog.New(slog.DiscardHandler)}
 }
 
 // Operators returns the handler of metrics and pprof on a listener, after some events, each

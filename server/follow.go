@@ -12,8 +12,11 @@ import (
 )
 
 // followIssuer makes a process of role mcp fetch the issuer's keys when it needs them, and
-// poll the issuer's revocation feed.
+// poll the issuer's revocation feed. It opens the upstreams for the tools.
 func (s *Server) followIssuer(ctx context.Context) (err error) {
+	if s.upstreams, err = s.o.Upstream.OpenForTools(); err != nil {
+		return err
+	}
 	s.remote = jwt.NewRemoteKeys(s.o.Issuer+"/.well-known/jwks.json", nil)
 	s.feed, err = jwt.NewRevocationFeed(jwt.RevocationOptions{
 		URL: s.o.Issuer + "/.well-known/revoked", Issuer: s.o.Issuer, Keys: s.remote,

@@ -96,6 +96,10 @@ func (s *Server) answerDocuments(authorization *handlers.Handler, next http.Hand
 // all resources. The first one also has the root metadata path, and the paths for programs
 // that do not speak MCP.
 func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error {
+	upstreams, err := s.upstreamSource()
+	if err != nil {
+		return err
+	}
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
@@ -109,7 +113,7 @@ func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error 
 			Resource: resource, Issuer: s.o.Issuer, Name: s.o.App, Verifier: verifier, Server: s.MCP,
 			Hierarchy: s.hierarchy, Access: &s.access,
 			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
-			Origins: s.origins(), Admission: s.classes.MCP, Budget: s.budget, Caller: s.network, Log: s.o.Log,
+			Origins: s.origins(), Admission: s.classes.MCP, Budget: s.budget, Caller: s.network, Upstream: upstreams, Log: s.o.Log,
 		}
 		h, err := mcp.Handler(o)
 		if err != nil {

@@ -26,6 +26,8 @@ import (
 type issuer struct {
 	url string
 	key *ecdsa.PrivateKey
+
+	upstreamToken http.HandlerFunc // answers at /upstream/token
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -40,21 +42,33 @@ func newIssuer(t *testing.T) *issuer {
 	}
 	b64 := base64.RawURLEncoding.EncodeToString
 	jwks := fmt.Sprintf(`{"keys":[{"kty":"EC","crv":"P-256","kid":"k","alg":"ES256","use":"sig","x":%q,"y":%q}]}`, b64(point[1:33]), b64(point[33:]))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	is := &issuer{key: key}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/upstream/token" {
+			is.upstreamToken(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprint(w, jwks)
 	}))
 	t.Cleanup(srv.Close)
-	return &issuer{url: srv.URL, key: key}
+	is.url = srv.URL
+	return is
 }
 
 func (i *issuer) token(t *testing.T, resource, scope string) string {
+	t.Helper()
+	return i.tokenWith(t, resource, scope, "")
+}
+
+// tokenWith returns an access token with a claim upstream.
+func (i *issuer) tokenWith(t *testing.T, resource, scope, upstream string) string {
 	t.Helper()
 	now := time.Now()
 	signer := jwt.NewSigner(func(time.Time) (jwt.SigningKey, error) { return jwt.SigningKey{ID: "k", Private: i.key}, nil })
 	token, err := signer.Sign(jwt.Claims{
 		Issuer: i.url, Subject: "alice", Audience: resource, ClientID: "c", Scope: scope,
-		IssuedAt: now.Unix(), ExpiresAt: now.Add(time.Minute).Unix(), GrantID: "g",
+		IssuedAt: now.Unix(), ExpiresAt: now.Add(time.Minute).Unix(), GrantID: "g", Upstream: upstream,
 	}, now)
 	if err != nil {
 		t.Fatal(err)

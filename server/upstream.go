@@ -49,7 +49,13 @@ func (u Upstream) Check() error {
 }
 
 // Open returns the providers, or nil if there are none. Its errors name the variable.
-func (u Upstream) Open() (*upstream.Set, error) {
+func (u Upstream) Open() (*upstream.Set, error) { return u.open(upstream.Parse) }
+
+// OpenForTools is like Open, for a process that signs nobody in and so needs no secrets
+// ([upstream.ParseForTools]).
+func (u Upstream) OpenForTools() (*upstream.Set, error) { return u.open(upstream.ParseForTools) }
+
+func (u Upstream) open(parse func(text []byte, environ func(string) (string, bool)) (*upstream.Set, error)) (*upstream.Set, error) {
 	switch {
 	case u.Config != "":
 		text, err := os.ReadFile(u.Config)
@@ -60,7 +66,7 @@ func (u Upstream) Open() (*upstream.Set, error) {
 		if environ == nil {
 			environ = os.LookupEnv
 		}
-		set, err := upstream.Parse(text, environ)
+		set, err := parse(text, environ)
 		if err != nil {
 			return nil, fmt.Errorf("SIGNET_UPSTREAM_CONFIG: %s:\n%w", u.Config, err)
 		}

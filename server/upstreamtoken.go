@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/upstream"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -76,8 +78,41 @@ func (s *upstreamSource) read(claims *jwt.Claims, sealed string) (mcp.UpstreamTo
 	return token, nil
 }
 
-// unknownProvider describes a provider of which only the id is known.
-func unknownProvider(id string) mcp.UpstreamProvider { return mcp.UpstreamProvider{ID: id, Name: id} }
+// describe describes the provider with an id, which need not be in set.
+func describe(set *upstream.Set, id string) mcp.UpstreamProvider {
+	if set != nil {
+		if p, ok := set.Get(id); ok {
+			return mcp.UpstreamProvider{ID: id, Name: p.Name(), BaseURL: p.BaseURL(), SamplePath: p.SamplePath(), Timeout: p.Timeout()}
+		}
+	}
+	return mcp.UpstreamProvider{ID: id, Name: id}
+}
+
+// upstreamSource returns the source of upstream tokens for the tools of this process.
+func (s *Server) upstreamSource() (mcp.UpstreamSource, error) {
+	source := &upstreamSource{provider: func(id string) mcp.UpstreamProvider { return describe(s.upstreams, id) }, log: s.o.Log}
+	if s.o.Role != "mcp" {
+		return nil, nil
+	}
+	var keys *seal.UpstreamKeys
+	if s.o.Upstream.Key != "" {
+		var err error
+		if keys, err = seal.ParseUpstreamKeys(s.o.Upstream.Key); err != nil {
+			return nil, fmt.Errorf("SIGNET_UPSTREAM_KEY: %w", err)
+		}
+	}
+	source.open, source.renew = openWith(keys), newUpstreamIssuer(s.o.Issuer, keys).renew
+	return source, nil
+}
+
+// AddSamples adds the sample tools: those of [mcp.AddSampleTools], and upstream_get if an
+// upstream has a sample path.
+func (s *Server) AddSamples() {
+	mcp.AddSampleTools(s.MCP, s.Require)
+	if s.upstreams != nil && slices.ContainsFunc(s.upstreams.All(), func(p *upstream.Provider) bool { return p.SamplePath() != "" }) {
+		mcp.AddUpstreamSample(s.MCP)
+	}
+}
 
 // openByRing returns the function that opens tokens in a process that has the root secret.
 func openByRing(ring *seal.Keyring) func(sealed string) (seal.Upstream, error) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -174,5 +176,79 @@ func TestServerAsksItself_Row38(t *testing.T) {
 		if _, err := source.Renew(t.Context(), callerOf(""), "AT", 3); err == nil || errors.Is(err, mcp.ErrUpstreamEnded) != ended {
 			t.Errorf("%s: %v, want ended %v", code, err, ended)
 		}
+	}
+}
+
+// replicaWithUpstream is a server of role mcp that knows an upstream from the issuer's own file.
+// It has no client secret.
+func replicaWithUpstream(t *testing.T, is *issuer, api, key string) *server.Server {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "upstreams.yaml")
+	text := `upstreams:
+  - {id: corp, name: Corp, type: oidc, issuer: "https://id.example", client_id: "env:CORP_ID", client_secret: "env:CORP_SECRET", client_auth: client_secret_post}
+  - {id: finance, name: Finance, type: oidc, issuer: "https://id2.example", client_id: a, client_secret: "file:/nonexistent/secret", base_url: "` + api + `/api", sample_path: /v1/companies/}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := newServer(t, func(o *server.Options) {
+		o.Role, o.Issuer, o.Check, o.Resources = "mcp", is.url, nil, []string{"https://mcp.example/a"}
+		o.Upstream = server.Upstream{Config: file, Key: key, Environ: func(string) (string, bool) { return "", false }}
+	})
+	srv.AddSamples()
+	return srv
+}
+
+// A replica knows the providers, opens the caller's token, and gets a newer one from its issuer.
+func TestReplicaCallsTheUpstreamForItsCaller_Row39(t *testing.T) {
+	ring, _ := ringAndKeys(t)
+	is := newIssuer(t)
+	sealed := func(version int64, access string) string {
+		return sealUpstream(t, ring, seal.Upstream{GrantID: "g", Provider: "finance", Version: version, Access: access})
+	}
+	var asked atomic.Int64
+	is.upstreamToken = func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		raw := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if err := r.ParseForm(); err != nil || !ring.ProvesUpstream("stale=1\n"+raw, r.PostForm.Get("proof")) {
+			t.Errorf("asked with %v, %v", r.PostForm, err)
+		}
+		fmt.Fprintf(w, `{"upstream":%q}`, sealed(2, "U-AT2"))
+	}
+	api := issuerAt(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/companies/" || r.Header.Get("Authorization") != "Bearer U-AT2" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, "two companies")
+	})
+	srv := replicaWithUpstream(t, is, api, ring.UpstreamKeys())
+	token := is.tokenWith(t, "https://mcp.example/a", "read", sealed(1, "U-AT1"))
+	for range 3 {
+		if got := post(srv, "https://mcp.example/tools/upstream_get", token, "{}"); got.Code != 200 || !strings.Contains(got.Body.String(), "two companies") {
+			t.Errorf("%d %s", got.Code, got.Body)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the issuer was asked %d times, want 1", n)
+	}
+	keyless := replicaWithUpstream(t, is, api, "")
+	if got := post(keyless, "https://mcp.example/tools/upstream_get", token, "{}"); !strings.Contains(got.Body.String(), "SIGNET_UPSTREAM_KEY is not set") || !strings.Contains(got.Body.String(), `"isError":true`) {
+		t.Errorf("without the key: %d %s", got.Code, got.Body)
+	}
+}
+
+// Without a file the tool is absent.
+func TestUpstreamSampleNeedsASamplePath(t *testing.T) {
+	is := newIssuer(t)
+	srv := newServer(t, func(o *server.Options) {
+		o.Role, o.Issuer, o.Check, o.Resources = "mcp", is.url, nil, []string{"https://mcp.example/a"}
+	})
+	srv.AddSamples()
+	if got := post(srv, "https://mcp.example/tools/upstream_get", is.token(t, "https://mcp.example/a", "read"), "{}"); got.Code != 404 {
+		t.Errorf("%d %s, want 404", got.Code, got.Body)
+	}
+	if got := post(srv, "https://mcp.example/tools/whoami", is.token(t, "https://mcp.example/a", "read"), "{}"); got.Code != 200 {
+		t.Errorf("%d %s, want 200", got.Code, got.Body)
 	}
 }

@@ -391,7 +391,11 @@ func (c *config) checkFiles() error {
 		}
 	}
 	issuer, err := url.Parse(c.Issuer)
-	if err != nil || c.Role == "mcp" {
+	if err != nil {
+		return err
+	}
+	if c.Role == "mcp" {
+		_, err := c.upstream().OpenForTools()
 		return err
 	}
 	if _, err := c.upstream().Open(); err != nil {

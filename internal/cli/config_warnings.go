@@ -69,7 +69,7 @@ func (c *config) warnWithoutEffect(warn func(name, format string, args ...any)) 
 		names []string
 	}{
 		{c.Role == "mcp", "role mcp does not use it", []string{"STORE", "ROLLBACK", "USERS_FILE", "CLIENTS_FILE", "CODE_TTL", "ACCESS_TTL", "REFRESH_TTL", "REFRESH_IDLE_TTL", "REPLAY_WINDOW",
-			"KEY_ROTATION", "KEYS_DIR", "REGISTRATION", "REGISTRATION_TOKEN", "REDIRECT_SCHEMES", "CLIENT_DOCUMENTS", "CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS", "CLIENT_DOCUMENT_FILES", "CLIENT_QUIRKS", "UPSTREAM_ISSUER", "UPSTREAM_CLIENT_ID", "UPSTREAM_CLIENT_SECRET", "UPSTREAM_CONFIG", "LOGO", "COLOR", "MESSAGES", "LOGIN_TEMPLATE"}},
+			"KEY_ROTATION", "KEYS_DIR", "REGISTRATION", "REGISTRATION_TOKEN", "REDIRECT_SCHEMES", "CLIENT_DOCUMENTS", "CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS", "CLIENT_DOCUMENT_FILES", "CLIENT_QUIRKS", "UPSTREAM_ISSUER", "UPSTREAM_CLIENT_ID", "UPSTREAM_CLIENT_SECRET", "LOGO", "COLOR", "MESSAGES", "LOGIN_TEMPLATE"}},
 		{c.Role == "mcp", "role mcp needs no secret: a process that has it can make tokens", []string{"SECRET"}},
 		{c.Role == "auth", "role auth has no MCP endpoint", []string{"PUBLIC_TOOLS", "HIDDEN_TOOLS", "MCP_ORIGINS"}},
 		{c.Role != "mcp", "only role mcp uses it", []string{"REVOCATION_POLL", "REVOCATION_MAX_AGE", "UPSTREAM_KEY"}},

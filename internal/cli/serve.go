@@ -17,7 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet/mcp"
 	"signet/server"
 )
 
@@ -81,7 +80,7 @@ func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64)
 	if err != nil {
 		return err
 	}
-	mcp.AddSampleTools(srv.MCP, srv.Require)
+	srv.AddSamples()
 	l, err := srv.Listen()
 	if err != nil {
 		return errors.Join(err, srv.Close())

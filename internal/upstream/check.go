@@ -28,6 +28,9 @@ func (r *reader) check(n *yaml.Node, path string, e *entry) {
 		if there := e.at[name]; there != nil {
 			at = there
 		}
+		if r.absent[at] {
+			return
+		}
 		r.fault(at, path+"."+name, "%s", what)
 	}
 	if !idForm.MatchString(e.id) {

@@ -44,7 +44,17 @@ type entry struct {
 // Parse reads a configuration file. Its error joins all faults, each a [*Fault]. Environ looks
 // variables up, for values such as env:NAME.
 func Parse(text []byte, environ func(string) (string, bool)) (*Set, error) {
-	r := &reader{environ: environ}
+	return parse(text, &reader{environ: environ})
+}
+
+// ParseForTools is like Parse, for a process that signs nobody in and only calls the providers'
+// APIs: it needs base URLs, and values that stand elsewhere, such as client secrets, need not be
+// there. Only ID, Name, BaseURL, SamplePath and Timeout of the providers count.
+func ParseForTools(text []byte, environ func(string) (string, bool)) (*Set, error) {
+	return parse(text, &reader{environ: environ, absent: map[*yaml.Node]bool{}})
+}
+
+func parse(text []byte, r *reader) (*Set, error) {
 	root := r.document(text)
 	if root == nil {
 		return nil, errors.Join(r.faults...)

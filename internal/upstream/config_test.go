@@ -171,3 +171,29 @@ func TestSingleProvider(t *testing.T) {
 		}
 	}
 }
+
+// A process that only calls APIs needs no secrets. Base URLs and the form of the rest it needs.
+func TestConfigurationForToolsNeedsNoSecrets(t *testing.T) {
+	nothing := func(string) (string, bool) { return "", false }
+	text := strings.Replace(good, "id: corp,", "client_auth: client_secret_basic, authorize_params: {hint: 'file:/nonexistent/hint'}, id: corp,", 1)
+	if _, err := upstream.Parse([]byte(text), nothing); err == nil {
+		t.Fatal("the test's file needs no secret")
+	}
+	set, err := upstream.ParseForTools([]byte(text), nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finance, ok := set.Get("finance")
+	if !ok || finance.BaseURL() != "http://127.0.0.1:9000/" || finance.SamplePath() != "api/v1/companies/" || len(set.All()) != 3 {
+		t.Errorf("got %v, %v", finance, set.All())
+	}
+	for change, want := range map[string][2]string{
+		"a base URL that is not there": {"http://127.0.0.1:9000/", "env:NOWHERE"},
+		"a fault elsewhere":            {"type: oidc", "type: odic"},
+		"an unknown member":            {"id: corp", "idd: corp"},
+	} {
+		if _, err := upstream.ParseForTools([]byte(strings.Replace(text, want[0], want[1], 1)), nothing); err == nil {
+			t.Errorf("%s is accepted", change)
+		}
+	}
+}

@@ -37,6 +37,17 @@ const (
 type reader struct {
 	environ func(string) (string, bool)
 	faults  []error
+
+	absent map[*yaml.Node]bool // values that stand elsewhere and are not there; nil: each is a fault
+}
+
+// elsewhere handles a value that stands elsewhere and is not there. A base URL always must be.
+func (r *reader) elsewhere(n *yaml.Node, path, format string, args ...any) {
+	if r.absent == nil || strings.Contains(path, ".base_url") || strings.HasSuffix(path, ".environment") {
+		r.fault(n, path, format, args...)
+		return
+	}
+	r.absent[n] = true
 }
 
 func (r *reader) fault(n *yaml.Node, path, format string, args ...any) {
@@ -169,13 +180,13 @@ func (r *reader) value(to *string) take {
 		switch {
 		case isVariable:
 			if s, ok = r.environ(name); !ok || s == "" {
-				r.fault(n, path, "the environment variable %s is not set", cut(name, 64))
+				r.elsewhere(n, path, "the environment variable %s is not set", cut(name, 64))
 				return
 			}
 		case isFile:
 			content, err := readSecret(file)
 			if err != nil {
-				r.fault(n, path, "%v", err)
+				r.elsewhere(n, path, "%v", err)
 				return
 			}
 			s = content
