@@ -29,6 +29,7 @@ type accountData struct {
 	Done         string // the action just done, as the end of a message's key
 	Problem      string // key of a message about the password
 	WrongOld     bool   // the problem is the current password, not the new one
+	Provider     *providerData
 	Reason       string // why the new password is refused, in English
 }
 
@@ -47,6 +48,29 @@ type grantData struct {
 	Since, Used pages.Moment // Used is zero until the first refresh
 	Until       pages.Moment
 	Replays     int64
+}
+
+// providerData is the provider at which the user signs in.
+type providerData struct {
+	Name    string
+	Renewed pages.Moment // when the provider's tokens were got; zero: there are none
+}
+
+// providerData describes the provider of a user, or returns nil.
+func (e *endpoints) providerData(ctx context.Context, subject string) (*providerData, error) {
+	p := e.provider(providerOf(subject))
+	if p == nil {
+		return nil, nil
+	}
+	entry, err := e.entry(ctx, subject, p)
+	if err != nil {
+		return nil, err
+	}
+	data := &providerData{Name: p.Name()}
+	if entry.Access != "" {
+		data.Renewed = pages.Moment{Time: time.Unix(entry.Obtained, 0)}
+	}
+	return data, nil
 }
 
 // signedOutData is shown after signing out.
@@ -87,8 +111,11 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 		return nil, unavailable(err)
 	}
 	data.Apps, data.Previous, data.Next = pageOf(byApp(grants), r.URL.Query().Get("page"))
+	if data.Provider, err = e.providerData(r.Context(), who.user.Subject); err != nil {
+		return nil, err
+	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
-	data.Password, data.EndsSessions = e.o.ChangePassword != nil && who.user.Version != "", e.o.EndSessions != nil && who.user.Version != ""
+	data.Password, data.EndsSessions = e.o.ChangePassword != nil && who.user.Version != "" && data.Provider == nil, e.o.EndSessions != nil && who.user.Version != ""
 	return page{name: "account", status: status, data: data}, nil
 }
 
@@ -158,7 +185,7 @@ func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error)
 	tx := seal.Login{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Expires: expires.Unix()}
 	var set []*http.Cookie
 	tx.Browser, set = e.bindBrowser(r)
-	return e.toPage(e.o.LoginPath, tx, set)
+	return e.toLogin(tx, set)
 }
 
 // toAccount reports whether a login leads to the account page.
@@ -190,10 +217,10 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 		return e.disconnectAll(r, who, now)
 	case "sign_out":
 		return e.signOut(r, who, "")
-	case "sign_out_all":
+	case "sign_out_all", "disconnect_provider":
 		return e.signOutEverywhere(r, who, now)
 	}
-	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, disconnect_all, password, sign_out or sign_out_all")
+	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, disconnect_all, disconnect_provider, password, sign_out or sign_out_all")
 }
 
 // disconnect revokes one of the user's grants. The answer is the same if the grant is
@@ -220,13 +247,16 @@ func (e *endpoints) disconnectAll(r *http.Request, who signedIn, now time.Time) 
 		err = unavailable(err)
 	}
 	e.audit(r, ev, err)
+	if err == nil {
+		e.settle(who.user.Subject)
+	}
 	return redirect{to: e.path + "/account?done=disconnected"}, err
 }
 
 // changePassword sets a new password for a user who knows the current one. Everything
 // that began with the current one ends, except this session.
 func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
-	if e.o.ChangePassword == nil || who.user.Version == "" {
+	if e.o.ChangePassword == nil || who.user.Version == "" || providerOf(who.user.Subject) != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "passwords cannot be changed here")
 	}
 	old, next := r.PostForm.Get("old"), r.PostForm.Get("new")
@@ -234,7 +264,7 @@ func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time)
 		return e.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
 	}
 	var user users.User
-	err := e.throttled(r, who.user.Name, now, func() (err error) {
+	err := e.throttled(r, e.o.Admission.Login, who.user.Name, now, func() (err error) {
 		user, err = e.o.ChangePassword(r.Context(), who.user.Subject, old, next)
 		return err
 	})
@@ -280,6 +310,7 @@ func (e *endpoints) revokeAll(ctx context.Context, who signedIn, now time.Time) 
 	if _, err := e.o.Denylist.RevokeAll(ctx, who.user.Subject, now); err != nil {
 		return unavailable(err)
 	}
+	e.settle(who.user.Subject)
 	return nil
 }
 

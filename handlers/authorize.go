@@ -282,7 +282,13 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
-	if err == nil && e.mayReuse(who.session, tx, now) {
+	reuse := err == nil && e.mayReuse(who.session, tx, now)
+	if reuse {
+		if reuse, err = e.holdsToken(r.Context(), who.user.Subject); err != nil {
+			return nil, err
+		}
+	}
+	if reuse {
 		// If this account may grant no requested scope, another account of the user may.
 		if scope := e.userScope(tx.Scope, who.user); len(scope) > 0 {
 			tx.Scope = scope
@@ -293,7 +299,7 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 		err := oauth.Errorf(oauth.LoginRequired, "the user has to sign in")
 		return nil, e.refuse(client, tx, false, err)
 	}
-	return e.toPage(e.o.LoginPath, tx, set)
+	return e.toLogin(tx, set)
 }
 
 // mayReuse reports whether the session may replace a login. The client's request may forbid

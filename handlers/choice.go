@@ -160,6 +160,9 @@ func (e *endpoints) onlyReads(name string) bool {
 // resource, gave. Its end is 0 unless the user has chosen it; where that is no longer known, the
 // end counts as chosen.
 func (e *endpoints) earlier(ctx context.Context, client *clients.Client, tx seal.Login, now time.Time) (granted, error) {
+	if tx.Subject == "" {
+		return granted{}, nil // the user has not signed in yet
+	}
 	grants, err := e.o.Denylist.Grants(ctx, tx.Subject, now)
 	if err != nil {
 		return granted{}, unavailable(err)

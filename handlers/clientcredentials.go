@@ -47,7 +47,7 @@ func (e *endpoints) clientCredentials(ctx context.Context, client *clients.Clien
 	}
 	ev.grantID = id
 	g := seal.Grant{ID: id, Subject: client.ID, Resource: resource, Expires: wall.Add(e.lives(client).Access).Unix()}
-	return e.mint(client, g, issuance{scope: scope}, wall)
+	return e.mint(ctx, client, g, issuance{scope: scope}, wall)
 }
 
 // scopeOfClient returns the scope of a token that a client gets for itself: all that it may

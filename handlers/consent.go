@@ -33,6 +33,7 @@ type consentData struct {
 	Resource   string
 	Account    string
 	Other      string // link to sign in with another account
+	SignInAt   string // name of the provider where the user signs in afterwards, in place of Account and Other
 }
 
 // consentPage serves the page.
@@ -59,6 +60,9 @@ func (e *endpoints) consentData(raw string, tx seal.Login, client *clients.Clien
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
 		Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
 	}
+	if p := e.provider(tx.Provider); p != nil {
+		data.SignInAt = p.Name()
+	}
 	if client.Document != "" {
 		data.ClientHost = hostOf(client.ID)
 	}
@@ -66,7 +70,7 @@ func (e *endpoints) consentData(raw string, tx seal.Login, client *clients.Clien
 	return data
 }
 
-// openConsent opens a transaction whose user has signed in. It checks again what may
+// openConsent opens a transaction whose user has signed in, or will sign in at a provider. It checks again what may
 // have changed since the transaction began: client, redirect URI, user.
 func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (seal.Login, *clients.Client, users.User, error) {
 	fail := func(err error) (seal.Login, *clients.Client, users.User, error) {
@@ -76,11 +80,15 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 	if err != nil {
 		return fail(err)
 	}
-	if tx.Subject == "" {
+	// A user who signs in at a provider decides first.
+	later := byBrowser(e.provider(tx.Provider))
+	if tx.Subject == "" && !later {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "no user has signed in for this authorization request"))
 	}
-	if err := e.checkConsentSession(r, tx, now); err != nil {
-		return fail(err)
+	if !later {
+		if err := e.checkConsentSession(r, tx, now); err != nil {
+			return fail(err)
+		}
 	}
 	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
@@ -88,6 +96,9 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 	}
 	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "the application has changed; start again there").Because(err))
+	}
+	if later {
+		return tx, client, users.User{}, nil
 	}
 	user, err := e.lookup(r.Context(), tx.Subject, tx.UserVersion)
 	if errors.Is(err, users.ErrUnknown) {
@@ -124,6 +135,9 @@ func (e *endpoints) consent(r *http.Request) (any, error) {
 		data := e.consentData(raw, tx, client, user, choice, r.PostForm)
 		data.Problem = problem.key
 		return page{name: "consent", status: http.StatusBadRequest, data: data}, nil
+	}
+	if tx.Subject == "" {
+		return departure{provider: e.provider(tx.Provider), tx: tx, granted: g}, nil
 	}
 	if err := e.answer(r.Context(), tx); err != nil {
 		return nil, err

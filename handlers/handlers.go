@@ -30,6 +30,8 @@ import (
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/throttle"
+	"signet/internal/upstream"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/keys"
 	"signet/users"
@@ -91,6 +93,17 @@ type Options struct {
 	Registration Registration  // optional
 	Pages        pages.Options // optional: how the pages look
 
+	// Upstreams, optional, are the providers at which users may sign in. Vault keeps their
+	// accounts and tokens, and is needed with them; Settle, optional, is told of a user whose
+	// grants have ended.
+	Upstreams *upstream.Set
+	Vault     *vault.Vault
+	Settle    func(subject string)
+
+	// PasswordLogin, optional, reports whether Users has users who sign in with a password. If
+	// it is nil, it has.
+	PasswordLogin func() bool
+
 	LoginPath string // optional: path of the login page below the issuer's path; /login
 
 	// LoginHandler, optional, serves the login page in place of the built-in one.
@@ -134,12 +147,14 @@ type endpoints struct {
 	grants  []grant
 	served  document // the metadata, which never changes
 	feed    feed
+	large   largeTokens
 }
 
 // Handler is the authorization server, made by [New].
 type Handler struct {
 	http.Handler
 	documents map[string]route
+	endpoints *endpoints
 }
 
 // Document answers a plain GET for a document that is in memory, such as the metadata,
@@ -200,6 +215,9 @@ func (o *Options) check() error {
 	if err := errors.Join(o.Lives.Check(), o.Registration.Check()); err != nil {
 		return err
 	}
+	if o.Upstreams != nil && o.Vault == nil {
+		return errors.New("upstreams need a vault")
+	}
 	for _, r := range o.Resources {
 		if canonical, err := oauth.CanonicalResource(r); err != nil || canonical != r {
 			return fmt.Errorf("resource %s is not in canonical form", r)
@@ -216,6 +234,12 @@ func (o *Options) check() error {
 	}
 	if o.UsersGeneration == nil {
 		o.UsersGeneration = func() uint64 { return 0 }
+	}
+	if o.PasswordLogin == nil {
+		o.PasswordLogin = func() bool { return true }
+	}
+	if o.Settle == nil {
+		o.Settle = func(string) {}
 	}
 	if o.Stale == nil {
 		o.Stale = func() error { return nil }
@@ -291,10 +315,15 @@ func (e *endpoints) routes() (*Handler, error) {
 	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
+	if e.o.Upstreams != nil {
+		handle(route{get: e.callback, client: e.callbackClient, rate: e.limitAuthorize, class: class.Pages, ownSlots: true}, p+callbackPath)
+		handle(route{api: true, post: e.upstreamEndpoint, limit: maxForm, class: class.Introspect, ownSlot: true}, p+"/upstream/token")
+		handle(route{api: true, post: e.backchannelLogout, limit: maxForm, class: class.Revoke, ownSlot: true}, p+"/oauth/backchannel-logout/{provider}")
+	}
 	if err := e.routeLogin(r, handle); err != nil {
 		return nil, err
 	}
 	r.NotFound(e.absent)
 	r.MethodNotAllowed(route{e: e}.ServeHTTP)
-	return &Handler{r, documents}, nil
+	return &Handler{r, documents, e}, nil
 }

@@ -92,6 +92,8 @@ var DefaultLimits = Limits{
 // limits are the limiters in force; the zero limiter lets every request pass.
 type limits struct {
 	authorize, login, register, registerAll, wrongSecret, tokensGrant, tokensClient, documents limiter
+
+	upstream limiter // refreshes of a user's upstream token because the upstream refused it
 }
 
 func newLimits(l Limits) limits {
@@ -103,8 +105,13 @@ func newLimits(l Limits) limits {
 		wrongSecret: newLimiter(l.WrongSecret, d.WrongSecret, 4*places),
 		tokensGrant: newLimiter(l.TokensGrant, d.TokensGrant, places), tokensClient: newLimiter(l.TokensClient, d.TokensClient, places),
 		documents: newLimiter(l.Documents, d.Documents, places),
+		upstream:  limiter{throttle.NewRequests(refreshesRefused, places)},
 	}
 }
+
+// refreshesRefused is how many times a minute one user's upstream token is refreshed because the
+// upstream refused it: an upstream that refuses every token must not be asked at each call.
+const refreshesRefused = 12
 
 // places is how many counters a limit has, see [throttle.NewRequests].
 const places = 1 << 14
@@ -202,13 +209,13 @@ func (e *endpoints) loginCaller(r *http.Request, name string) admission.Caller {
 }
 
 // throttled calls check, which returns [users.ErrInvalid] if the password for the
-// account name is wrong. It does not call it after too many wrong passwords: the check
+// account name is wrong, in a slot of class. It does not call it after too many wrong passwords: the check
 // is the expensive part.
-func (e *endpoints) throttled(r *http.Request, name string, now time.Time, check func() error) error {
+func (e *endpoints) throttled(r *http.Request, class *admission.Class, name string, now time.Time, check func() error) error {
 	if err := e.takeByAddress(e.limits.login, r); err != nil {
 		return err
 	}
-	slot, err := e.o.Admission.Login.EnterAs(r.Context(), e.loginCaller(r, name))
+	slot, err := class.EnterAs(r.Context(), e.loginCaller(r, name))
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, user
 	if err := e.fetchClient(r, e.clientOf(state)); err != nil {
 		return "", e.loginError(r, (route{e: e}).clientProblem(err))
 	}
-	result, err := e.signIn(r, state, username, password)
+	result, err := e.signIn(r, state, "", username, password)
 	var toClient *redirectError
 	if errors.As(err, &toClient) {
 		return oauth.AsError(err).RedirectTo(toClient.redirectURI, toClient.state, e.o.Issuer), nil

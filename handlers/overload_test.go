@@ -22,7 +22,7 @@ func narrow(t *testing.T) (*authtest.Server, *admission.Classes) {
 	t.Helper()
 	c := &admission.Classes{}
 	for name, class := range map[string]**admission.Class{
-		"revoke": &c.Revoke, "refresh": &c.Refresh, "introspect": &c.Introspect, "code": &c.Code, "pages": &c.Pages, "login": &c.Login, "register": &c.Register, "documents": &c.Documents, "mcp": &c.MCP,
+		"revoke": &c.Revoke, "refresh": &c.Refresh, "introspect": &c.Introspect, "code": &c.Code, "pages": &c.Pages, "login": &c.Login, "upstream": &c.Upstream, "register": &c.Register, "documents": &c.Documents, "mcp": &c.MCP,
 	} {
 		*class = admission.NewClass(name, 1)
 	}

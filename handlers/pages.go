@@ -19,7 +19,7 @@ type errorData struct {
 }
 
 // errorKinds are the errors that a user can do something about.
-var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign", errForeignSession: "session"}
+var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign", errForeignSession: "session", errForeignLogin: "login", errNotAllowed: "denied"}
 
 // errorPage tells the user what went wrong. The status never asks for credentials:
 // a page has no use for 401.
@@ -29,7 +29,10 @@ func errorPage(e *oauth.Error, err error) page {
 		status = http.StatusBadRequest
 	}
 	data := errorData{Kind: "request", Description: e.Description, Code: string(e.Code)}
+	var over *loginOver
 	switch {
+	case status == http.StatusServiceUnavailable && errors.As(err, &over):
+		data.Kind, data.Description = "upstream", "" // the page cannot be reloaded: the login is spent
 	case status == http.StatusNotFound:
 		data.Kind = "missing"
 	case status == http.StatusTooManyRequests:

@@ -49,6 +49,9 @@ func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, no
 		err = unavailable(err)
 	}
 	e.audit(r, ev, err)
+	if err == nil {
+		e.settle(grant.Subject)
+	}
 	return err
 }
 

@@ -21,6 +21,8 @@ import (
 	"signet/internal/admission"
 	"signet/internal/clients"
 	"signet/internal/oauth"
+	"signet/internal/seal"
+	"signet/internal/upstream"
 )
 
 // handlerTimeout bounds the work on one request, store included.
@@ -64,6 +66,15 @@ type (
 		to      string
 		cookies []*http.Cookie
 	}
+	// departure sends the browser to a provider. It becomes a redirect after the slot of
+	// the request was released, because the provider may have to be asked for its
+	// addresses first.
+	departure struct {
+		provider *upstream.Provider
+		tx       seal.Login
+		granted  granted
+		cookies  []*http.Cookie
+	}
 )
 
 // redirectError is an error that the client learns through the browser. Only
@@ -98,9 +109,10 @@ type route struct {
 	rate      func(*http.Request) error  // refuses requests over a limit; nil: no limit
 	client    func(*http.Request) string // the client id that a request names, whose document may have to be fetched; nil: none
 
-	class   *admission.Class // class of the requests; nil: never refused, and needs no store
-	posted  *admission.Class // class of a POST; nil: the same
-	ownSlot bool             // the endpoint takes the slot of a POST itself
+	class    *admission.Class // class of the requests; nil: never refused, and needs no store
+	posted   *admission.Class // class of a POST; nil: the same
+	ownSlot  bool             // the endpoint takes the slot of a POST itself
+	ownSlots bool             // the endpoint takes the slot of every request itself
 }
 
 func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -226,6 +238,14 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 // run calls the endpoint with the body parsed into PostForm. A panic in an endpoint
 // counts as an error.
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
+	result, err = rt.runInSlot(w, r, e)
+	if d, ok := result.(departure); ok && err == nil {
+		return rt.e.depart(r, d)
+	}
+	return result, err
+}
+
+func (rt route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			rt.e.logPanic(r, p)
@@ -254,7 +274,7 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 			return nil, rt.clientProblem(err)
 		}
 	}
-	if rt.ownSlot && r.Method == http.MethodPost {
+	if rt.ownSlots || rt.ownSlot && r.Method == http.MethodPost {
 		return e(r)
 	}
 	slot, err := rt.classOf(r).Enter(r.Context())
@@ -424,6 +444,10 @@ func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &limited) {
 		rt.e.o.Admission.Refuse(r.Context()) // the slot was released before
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
+	}
+	var over *loginOver
+	if errors.As(err, &over) {
+		setCookies(w, over.cookies)
 	}
 	var toClient *redirectError
 	var challenged *bearerError

@@ -25,10 +25,11 @@ const sessionTTL = 12 * time.Hour
 // spentSession is the kind of spent ids that are ended sessions.
 const spentSession = "session"
 
-// cookies has the names of the two cookies, and makes them: the login session, and a
-// random value that ties a login transaction to the browser that began it.
+// cookies has the names of the cookies, and makes them: the login session, a random value
+// that ties a login transaction to the browser that began it, and logins at providers.
 type cookies struct {
 	session, browser string
+	upstream         string // begins the names of the cookies of logins at providers
 	secure           bool
 }
 
@@ -40,9 +41,9 @@ func newCookies(issuer string) cookies {
 	hash := sha256.Sum256([]byte(issuer))
 	suffix := "_" + hex.EncodeToString(hash[:4])
 	if strings.HasPrefix(issuer, "https://") {
-		return cookies{session: "__Host-signet_session" + suffix, browser: "__Host-signet_browser" + suffix, secure: true}
+		return cookies{session: "__Host-signet_session" + suffix, browser: "__Host-signet_browser" + suffix, upstream: "__Host-signet_upstream" + suffix, secure: true}
 	}
-	return cookies{session: "signet_session" + suffix, browser: "signet_browser" + suffix}
+	return cookies{session: "signet_session" + suffix, browser: "signet_browser" + suffix, upstream: "signet_upstream" + suffix}
 }
 
 // make returns a cookie. A negative age deletes it; 0 keeps it until the browser exits.

@@ -66,6 +66,9 @@ func (e *endpoints) token(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.o.Upstreams != nil {
+		r = r.WithContext(e.withUpstream(r))
+	}
 	slot, err := grant.class.Enter(r.Context())
 	if err != nil {
 		return nil, err
@@ -226,6 +229,10 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if code.Ends != 0 {
 		g.Expires = min(g.Expires, code.Ends)
 	}
+	up, err := heldOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	wall, err := e.ready(client, g)
 	if err != nil {
 		return nil, err
@@ -237,7 +244,7 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if err := e.checkAgain(ctx, g, now); err != nil {
 		return nil, err
 	}
-	return e.mint(client, g, issuance{user, g.Scope, code.Nonce, handle}, wall)
+	return e.mint(ctx, client, g, issuance{user, g.Scope, code.Nonce, handle, up}, wall)
 }
 
 var errNoScope = oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
@@ -303,6 +310,10 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if scope = oauth.IntersectScope(scope, g.Scope); len(scope) == 0 {
 		return nil, errNoScope
 	}
+	up, err := heldOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	wall, err := e.ready(client, g)
 	if err != nil {
 		return nil, err
@@ -317,7 +328,7 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if err != nil {
 		return nil, err
 	}
-	return e.mint(client, g, issuance{user: user, scope: scope, handle: next}, wall)
+	return e.mint(ctx, client, g, issuance{user: user, scope: scope, handle: next, upstream: up}, wall)
 }
 
 // isLatest reports whether gen is the latest generation of a live grant. A client that proves a
@@ -428,17 +439,26 @@ type issuance struct {
 	scope  []string
 	nonce  string // for the id token; a refreshed one has none (OpenID Connect Core §12.2)
 	handle string // the refresh handle, or ""
+
+	upstream held // the user's upstream token, which the access token contains and does not outlive
 }
 
 // mint makes the tokens of a grant. It checks nothing: if the grant has a generation to
 // spend, spend was called before.
-func (e *endpoints) mint(client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
+func (e *endpoints) mint(ctx context.Context, client *clients.Client, g seal.Grant, what issuance, wall time.Time) (*tokenResponse, error) {
 	expires := min(wall.Add(e.lives(client).Access).Unix(), g.Expires)
+	if end := what.upstream.entry.Expires; end != 0 {
+		expires = max(min(expires, end), wall.Unix()+1)
+	}
+	claim, err := e.claim(ctx, what.upstream, g.ID)
+	if err != nil {
+		return nil, err
+	}
 	audience, _ := e.configured(g.Resource) // checkGrant has found it
 	scope := oauth.FormatScope(what.scope)
 	access, err := e.o.Signer.Sign(jwt.Claims{
 		Issuer: e.o.Issuer, Subject: g.Subject, Audience: audience, ClientID: client.ID, Scope: scope,
-		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID,
+		IssuedAt: wall.Unix(), ExpiresAt: expires, AuthTime: g.AuthTime, GrantID: g.ID, Upstream: claim,
 	}, wall)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/throttle"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/keys"
 	"signet/users"
@@ -21,6 +22,9 @@ import (
 // openAll opens, in import order, what the authorization server keeps, and starts the work
 // behind it.
 func (s *Server) openAll(ctx context.Context) error {
+	if err := s.openUpstreams(); err != nil {
+		return err
+	}
 	if err := s.openState(ctx); err != nil {
 		return err
 	}
@@ -30,12 +34,13 @@ func (s *Server) openAll(ctx context.Context) error {
 	if err := s.openDenylist(ctx); err != nil {
 		return err
 	}
+	s.vault = vault.New(vault.Options{Store: s.store, Ring: s.ring, Log: s.o.Log})
+	if s.upstreams != nil {
+		s.start(ctx, s.watchVault)
+	}
 	s.throttle = throttle.NewLogins(s.store, s.o.Log)
 	s.start(ctx, s.throttle.Run)
 	if err := s.openUsers(); err != nil {
-		return err
-	}
-	if err := s.openUpstreams(); err != nil {
 		return err
 	}
 	var err error
@@ -122,7 +127,7 @@ func (s *Server) openUsers() (err error) {
 	if s.usersFile, err = openFile(s.o.UsersFile); err != nil {
 		return named("SIGNET_USERS_FILE", err)
 	}
-	if len(s.usersFile.List()) == 0 && !s.o.Demo {
+	if s.usersFile.Empty() && !s.o.Demo && s.upstreams == nil {
 		s.o.Log.Warn("no user can sign in yet: `signet user add NAME` adds one", "file", s.o.UsersFile)
 	}
 	if err := checkMemory(os.DirFS("/"), s.usersFile.Stats()); err != nil {
@@ -211,6 +216,9 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes, RequiredScopes: o.RequiredScopes, ScopeHierarchy: s.hierarchy,
 		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
+	}
+	if s.upstreams != nil {
+		h.Upstreams, h.Vault, h.Settle, h.PasswordLogin = s.upstreams, s.vault, s.settled, s.passwordLogin
 	}
 	if f := s.usersFile; f != nil {
 		s.classes.Logins(f.Stats().Limit)

@@ -31,6 +31,7 @@ import (
 	"signet/internal/store"
 	"signet/internal/throttle"
 	"signet/internal/upstream"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
@@ -77,6 +78,9 @@ type Server struct {
 	// usersFile is nil if Options.Check replaces the file.
 	usersFile *users.File
 
+	vault    *vault.Vault
+	toSettle chan string // subjects of users of upstreams whose grants have ended
+
 	changedUsers, goneClients, endedClients pending
 
 	reload chan struct{} // asks watchFiles to look now
@@ -97,7 +101,7 @@ func New(o Options) (*Server, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
 		MCP: mcp.NewServer(o.App, Version), o: o, hierarchy: hierarchy, metrics: newMetrics(), classes: admission.New(),
-		budget: newBudget(os.DirFS("/")), addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), stop: stop,
+		budget: newBudget(os.DirFS("/")), addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), toSettle: make(chan string, 1024), stop: stop,
 	}
 	s.connections = newConnections(o.MaxConnections, s.addresses.trusts)
 	s.metrics.publishClasses(s.classes)

@@ -150,6 +150,9 @@ func (t *table) lookup(name string) *record {
 	return t.find(name)
 }
 
+// Empty reports whether there is no user.
+func (f *File) Empty() bool { return len(f.live.Get().byName) == 0 }
+
 // Stale returns why the file on disk is not the one in use, or nil. It may read the
 // file, like any other use.
 func (f *File) Stale() error { return f.live.Stale() }

@@ -62,7 +62,15 @@ type Login struct {
 	Account  bool   // the login is for the account page, not for a client
 	Client   string // name of the client; may be empty
 	Host     string // where the client gets its answer
+	Form     bool   // whether there is a form for a name and a password
+	Field    string // name of the form's field for the name: username or email
+	Provider string // id of the provider that checks the password, or ""
+	At       string // name of that provider
+	Ways     []Way  // other ways to sign in
 }
+
+// Way is a provider at which the user may sign in.
+type Way struct{ ID, Name string }
 
 // Set is the pages, ready to be rendered. It is safe for concurrent use.
 type Set struct {

@@ -194,6 +194,7 @@ type Classes struct {
 	Code       *Class
 	Pages      *Class
 	Login      *Class // passwords
+	Upstream   *Class // requests that wait for the provider at which a user signs in
 	Register   *Class
 	Documents  *Class
 	MCP        *Class
@@ -218,6 +219,7 @@ func New() *Classes {
 		Pages:      newClass("pages", 16*cores, true),
 		// A check of a password may ask another machine. See Logins for hashes.
 		Login:    &Class{name: "login", turns: newTurns(64*cores, 64*cores)},
+		Upstream: &Class{name: "upstream", turns: newTurns(64*cores, 64*cores)},
 		Register: newClass("register", 4*cores, true),
 		// Requests that wait for other machines. The fetches themselves are bounded, too.
 		Documents: newClass("documents", 128*cores, false),
@@ -260,7 +262,7 @@ func (c *Classes) Logins(hashes int) { c.Login.turns = newTurns(2*hashes, 7*hash
 
 // All returns the classes, the most important first.
 func (c *Classes) All() []*Class {
-	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Register, c.Documents, c.MCP}
+	return []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.Pages, c.Login, c.Upstream, c.Register, c.Documents, c.MCP}
 }
 
 const (

@@ -67,6 +67,7 @@ type Login struct {
 	Nonce       string   `json:"n,omitempty"`
 	Prompt      string   `json:"p,omitempty"`
 	MaxAge      *int64   `json:"m,omitempty"`
+	Provider    string   `json:"w,omitempty"` // upstream at which the user signs in after the consent
 	Expires     int64    `json:"x"`
 
 	// Set once the user has signed in, for the consent page.

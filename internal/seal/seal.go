@@ -38,8 +38,8 @@ const RootSize = 32
 // input is refused before it is decoded.
 const MaxSize = 8 << 10
 
-// maxStored is the same for a [Credential] and an [Account], and for an [Upstream] that is
-// opened with its own keys: none of them travels with clients if it is long.
+// maxStored is the same for a [Credential], an [Account] and an [Upstream]: none of them travels
+// with clients if it is long.
 const maxStored = 256 << 10
 
 // ErrInvalid is the error of Open for everything that this keyring did not seal
@@ -243,7 +243,7 @@ func Seal[T Artefact](k *Keyring, v T) (string, error) {
 func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	var v, zero T
 	p := v.purpose()
-	if len(raw) > MaxSize && (p != forCredential && p != forAccount || len(raw) > maxStored) {
+	if len(raw) > MaxSize && (p != forCredential && p != forAccount && p != forUpstream || len(raw) > maxStored) {
 		return zero, ErrInvalid
 	}
 	// DecodeString skips line breaks, which would make another spelling.
