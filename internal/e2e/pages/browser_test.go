@@ -134,7 +134,8 @@ func TestScreenshots(t *testing.T) {
 	pictures := map[string][]byte{}
 	b.Do(chromedp.EmulateViewport(900, 640)).Open(client.AuthorizationURL("s"))
 	pictures["docs/login.png"] = b.Screenshot()
-	b.SignIn("demo_user", "demo_password").Wait("Allow access?").Do(chromedp.EmulateViewport(900, 860))
+	b.SignIn("demo_user", "demo_password").Wait("Allow access?")
+	b.Do(chromedp.EmulateViewport(900, e2e.Eval[int64](b, `document.documentElement.scrollHeight`))) // to the last button
 	pictures["docs/consent.png"] = b.Screenshot()
 	client.Exchange(t, b.Approve().Sent(arrived).Get("code"))
 	b.Do(chromedp.EmulateViewport(900, 960))
