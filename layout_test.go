@@ -163,6 +163,8 @@ var fuzzed = map[string]string{
 	"settings":               "internal/cli/FuzzConfig",
 	"files of variables":     "internal/cli/FuzzDotenv",
 	"forms of login pages":   "internal/mcpclient/FuzzForms",
+	"files of providers":     "internal/upstream/FuzzConfiguration",
+	"answers of providers":   "internal/upstream/FuzzAnswer",
 }
 
 // Every parser of foreign input has a fuzz target, whose seeds run with the tests.

@@ -48,8 +48,17 @@ func (u Upstream) Check() error {
 	return errors.Join(faults...)
 }
 
-// Open returns the providers, or nil if there are none. Its errors name the variable.
-func (u Upstream) Open() (*upstream.Set, error) { return u.open(upstream.Parse) }
+// Open returns the providers, or nil if there are none. Scopes are those that exist. Its errors
+// name the variable.
+func (u Upstream) Open(scopes []string) (*upstream.Set, error) {
+	return u.open(func(text []byte, environ func(string) (string, bool)) (*upstream.Set, error) {
+		set, err := upstream.Parse(text, environ)
+		if err != nil {
+			return nil, err
+		}
+		return set, set.CheckScopes(scopes)
+	})
+}
 
 // OpenForTools is like Open, for a process that signs nobody in and so needs no secrets
 // ([upstream.ParseForTools]).
@@ -83,6 +92,6 @@ func (u Upstream) open(parse func(text []byte, environ func(string) (string, boo
 
 // openUpstreams opens the providers by which users sign in.
 func (s *Server) openUpstreams() (err error) {
-	s.upstreams, err = s.o.Upstream.Open()
+	s.upstreams, err = s.o.Upstream.Open(s.o.Scopes)
 	return err
 }

@@ -21,6 +21,7 @@ func TestUpstreamSettings(t *testing.T) {
 	}
 	file := write("good.yaml", "upstreams:\n  - {id: corp, type: oidc, issuer: https://id.example, client_id: a, client_secret: env:CORP_SECRET}\n")
 	wrong := write("wrong.yaml", "upstreams:\n  - {id: corp, type: oidc, issuer: http://id.example, client_id: a}\n")
+	scopes := write("scopes.yaml", "upstreams:\n  - {id: corp, type: oidc, issuer: https://id.example, client_id: a, scopes_from: {claim: c, map: {staff: [read, rite]}}}\n")
 	environ := func(name string) (string, bool) { return "quiet", name == "CORP_SECRET" }
 	for _, c := range []struct {
 		name string
@@ -37,10 +38,11 @@ func TestUpstreamSettings(t *testing.T) {
 		{"wrong key", server.Upstream{Key: "short"}, "SIGNET_UPSTREAM_KEY: "},
 		{"no file", server.Upstream{Config: filepath.Join(dir, "none")}, "SIGNET_UPSTREAM_CONFIG: "},
 		{"wrong file", server.Upstream{Config: wrong}, "SIGNET_UPSTREAM_CONFIG: " + wrong + ":\nline 2: upstreams[0].issuer: "},
+		{"scope", server.Upstream{Config: scopes}, "SIGNET_UPSTREAM_CONFIG: " + scopes + ":\nline 2: upstreams[0].scopes_from.map.staff: the scope rite"},
 		{"variable", server.Upstream{Config: file}, "SIGNET_UPSTREAM_CONFIG: " + file + ":\nline 2: upstreams[0].client_secret: "},
 	} {
 		err := c.u.Check()
-		set, openErr := c.u.Open()
+		set, openErr := c.u.Open([]string{"read"})
 		if err == nil {
 			err = openErr
 		}

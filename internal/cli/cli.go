@@ -71,7 +71,7 @@ func rootCommand(p Process) *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
-	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
+	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), upstreamCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() {
 			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success

@@ -398,7 +398,7 @@ func (c *config) checkFiles() error {
 		_, err := c.upstream().OpenForTools()
 		return err
 	}
-	if _, err := c.upstream().Open(); err != nil {
+	if _, err := c.openUpstreams(c.upstream()); err != nil {
 		return err
 	}
 	site := pages.Site{Path: issuer.EscapedPath(), Scopes: scopeList(c.Scopes)}

@@ -116,6 +116,8 @@ func (e *entry) checkGrants(wrong func(name, what string)) {
 			check = checkIssuer
 		}
 		switch {
+		case u.url == "" && u.needed && u.name == "issuer" && e.form.example != "":
+			wrong("issuer", "is missing; it has the form "+e.form.example)
 		case u.url == "" && u.needed:
 			wrong(u.name, "is missing")
 		case u.url != "":
@@ -123,6 +125,9 @@ func (e *entry) checkGrants(wrong func(name, what string)) {
 				wrong(u.name, why)
 			}
 		}
+	}
+	if e.issuer != "" {
+		e.checkForm(wrong)
 	}
 	if e.clientID == "" {
 		wrong("client_id", "is missing")

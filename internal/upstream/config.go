@@ -38,7 +38,26 @@ type entry struct {
 	authorizeParams                                    map[string]string
 	fields
 
+	form issuerForm // of the preset
+
 	at map[string]*yaml.Node // the values of its members
+}
+
+// CheckScopes returns an error, of faults as those of [Parse], if users would get scopes that do
+// not exist.
+func (s *Set) CheckScopes(exist []string) error {
+	r := &reader{}
+	for i, p := range s.list {
+		for value, scopes := range p.scopesFrom.of {
+			for _, scope := range scopes {
+				if !slices.Contains(exist, scope) {
+					r.fault(p.at["scopes_from"], fmt.Sprintf("upstreams[%d].scopes_from.map.%s", i, cut(value, 64)), "the scope %s does not exist", scope)
+				}
+			}
+		}
+	}
+	slices.SortFunc(r.faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(r.faults...)
 }
 
 // Parse reads a configuration file. Its error joins all faults, each a [*Fault]. Environ looks
@@ -114,8 +133,10 @@ func (r *reader) entries(n *yaml.Node, path string) (list []entry) {
 // entry reads one provider.
 func (r *reader) entry(n *yaml.Node, path string) (e entry) {
 	e = entry{at: map[string]*yaml.Node{}, authorizeParams: map[string]string{}}
-	known := r.known(&e)
 	before := len(r.faults)
+	r.preset(n, path, &e)
+	known := r.known(&e)
+	known["preset"] = func(*yaml.Node, string) {} // it was read before
 	r.members(n, path, known)
 	if len(r.faults) == before {
 		r.check(n, path, &e)

@@ -95,6 +95,14 @@ func (p *Provider) send(ctx context.Context, r *http.Request) (*answer, error) {
 	return &answer{resp.StatusCode, body}, err
 }
 
+// statusError is an answer of a status that is not understood.
+type statusError struct {
+	url    string
+	status int
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("%s answered %d", e.url, e.status) }
+
 // get reads the JSON object at a URL.
 func (p *Provider) get(ctx context.Context, rawURL, bearer string) (map[string]any, []byte, error) {
 	r, err := http.NewRequest(http.MethodGet, rawURL, nil)
@@ -109,7 +117,7 @@ func (p *Provider) get(ctx context.Context, rawURL, bearer string) (map[string]a
 	case err != nil:
 		return nil, nil, err
 	case a.status != http.StatusOK:
-		return nil, nil, fmt.Errorf("%s answered %d, not 200", rawURL, a.status)
+		return nil, nil, &statusError{rawURL, a.status}
 	}
 	object, err := parseObject(a.body)
 	if err != nil {

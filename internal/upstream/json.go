@@ -154,8 +154,8 @@ func texts(v any) (list []string) {
 	return list
 }
 
-// isTrue reports whether v is true. Some providers write it as a string.
-func isTrue(v any) bool { return v == true || v == "true" }
+// isTrue reports whether v is true. Some providers write it as a string or a number.
+func isTrue(v any) bool { return v == true || v == "true" || text(v) == "1" }
 
 // seconds returns the whole seconds of a number, or of a string with one.
 func seconds(v any) (int64, bool) {

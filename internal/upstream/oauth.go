@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,7 +25,8 @@ const (
 // of RFC 6749 §5.2, and those of GitHub.
 var refusals = []string{"invalid_grant", "bad_verification_code", "bad_refresh_token"}
 
-// AuthorizeURL returns the URL of an authorization request, to which the browser is sent.
+// AuthorizeURL returns the URL of an authorization request, to which the browser is sent. The
+// configuration's prompt, of which a refresh token may depend, counts before that of a.
 func (p *Provider) AuthorizeURL(ctx context.Context, a AuthRequest) (string, error) {
 	ctx, cancel := p.within(ctx, maxTimeout)
 	defer cancel()
@@ -34,12 +36,10 @@ func (p *Provider) AuthorizeURL(ctx context.Context, a AuthRequest) (string, err
 	}
 	c := p.oauth(m, a.RedirectURI)
 	params := map[string]string{}
-	for name, value := range p.authorizeParams {
-		params[name] = value
-	}
 	if a.Prompt != "" {
 		params["prompt"] = a.Prompt
 	}
+	maps.Copy(params, p.authorizeParams)
 	if p.kind == OpenID && a.Nonce != "" {
 		params["nonce"] = a.Nonce
 	}

@@ -123,7 +123,7 @@ func TestGitHubLogin(t *testing.T) {
 
 func TestAuthorizationRequest(t *testing.T) {
 	w := newWorld(t, upstreamtest.Options{}, "authorize_params: {access_type: offline, audience: 'https://api.example/', prompt: consent}", "drop_params: [audience, resource]")
-	for prompt, want := range map[string]string{"": "consent", "login": "login"} {
+	for prompt, want := range map[string]string{"": "consent", "login": "consent"} {
 		at, err := w.p.AuthorizeURL(t.Context(), upstream.AuthRequest{RedirectURI: callbackURL, State: "s", Nonce: nonce, Verifier: verifier, Prompt: prompt})
 		if err != nil {
 			t.Fatal(err)
@@ -140,6 +140,10 @@ func TestAuthorizationRequest(t *testing.T) {
 		if diff := cmp.Diff(wantQuery, q); diff != "" || len(q.Get("code_challenge")) != 43 {
 			t.Errorf("the request (-want +got):\n%s", diff)
 		}
+	}
+	plain := newWorld(t, upstreamtest.Options{})
+	if at, err := plain.p.AuthorizeURL(t.Context(), upstream.AuthRequest{RedirectURI: callbackURL, State: "s", Nonce: nonce, Verifier: verifier, Prompt: "login"}); err != nil || !strings.Contains(at, "prompt=login") {
+		t.Errorf("got %s, %v, want prompt=login", at, err)
 	}
 	d := newWorld(t, upstreamtest.Options{}, "drop_params: [prompt]")
 	at, err := d.p.AuthorizeURL(t.Context(), upstream.AuthRequest{RedirectURI: callbackURL, State: "s", Nonce: nonce, Verifier: verifier, Prompt: "login"})
@@ -563,6 +567,19 @@ func TestUserInfoCompletesTheIDToken(t *testing.T) {
 	if _, _, err := w.p.Exchange(t.Context(), w.callback(t, "ann")); err == nil {
 		t.Error("userinfo of another user is taken")
 	}
+	// An access token that the userinfo endpoint does not take is for another API.
+	w.Switch(func(s *upstreamtest.Switches) {
+		s.Claims = func(c map[string]any) { delete(c, "email") }
+		s.NoUserInfo = true
+	})
+	if who, _ := w.signIn(t, "ann"); who.Email != "" || who.EmailVerified {
+		t.Errorf("the user is %+v", who)
+	}
+	w.Switch(func(s *upstreamtest.Switches) { s.Claims = func(c map[string]any) { delete(c, "groups") } })
+	if _, _, err := w.p.Exchange(t.Context(), w.callback(t, "ann")); err == nil {
+		t.Error("the user's groups are not known, and the user is let in")
+	}
+	w.Switch(func(s *upstreamtest.Switches) { s.NoUserInfo = false })
 	// The address of the id token is not verified by what userinfo says of another one.
 	w.Switch(func(s *upstreamtest.Switches) {
 		s.Claims = func(c map[string]any) {

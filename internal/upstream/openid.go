@@ -151,8 +151,11 @@ func (p *Provider) openIDUser(ctx context.Context, m *metadata, t *oauth2.Token,
 	if err != nil {
 		return Identity{}, fmt.Errorf("the id token of %s: %w", p.id, err)
 	}
-	if p.needsUserInfo(claims) && m.UserInfo != "" {
-		if err := p.addUserInfo(ctx, m, t.AccessToken, claims); err != nil {
+	if wanted, needed := p.lacks(claims); wanted && m.UserInfo != "" {
+		err := p.addUserInfo(ctx, m, t.AccessToken, claims)
+		var refused *statusError
+		isRefused := errors.As(err, &refused) && refused.status < 500 // the token is for another API
+		if err != nil && (needed || !isRefused) {
 			return Identity{}, err
 		}
 	}
@@ -190,17 +193,23 @@ func (p *Provider) checkIDToken(ctx context.Context, m *metadata, raw, access, n
 	return claims, nil
 }
 
-// needsUserInfo reports whether an id token lacks a claim that is wanted.
-func (p *Provider) needsUserInfo(claims map[string]any) bool {
+// lacks reports whether an id token has no claim that the userinfo endpoint may have. Needed is
+// true if without it nobody can tell whether the user may sign in, or with which scopes.
+func (p *Provider) lacks(claims map[string]any) (wanted, needed bool) {
 	f := p.fields.orElse(standard)
-	wanted := []string{f.email, f.displayName}
+	var must []string
 	if len(p.allow.groups) > 0 {
-		wanted = append(wanted, f.groups)
+		must = append(must, f.groups)
+	}
+	if len(p.allow.emails)+len(p.allow.domains) > 0 {
+		must = append(must, f.email)
 	}
 	if p.scopesFrom.claim != "" {
-		wanted = append(wanted, p.scopesFrom.claim)
+		must = append(must, p.scopesFrom.claim)
 	}
-	return slices.ContainsFunc(wanted, func(path string) bool { return lookup(claims, path) == nil })
+	absent := func(path string) bool { return lookup(claims, path) == nil }
+	needed = slices.ContainsFunc(must, absent)
+	return needed || absent(f.email) || absent(f.displayName), needed
 }
 
 // addUserInfo adds claims of the userinfo endpoint to those of the id token, of which none

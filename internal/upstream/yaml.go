@@ -179,7 +179,10 @@ func (r *reader) value(to *string) take {
 		file, isFile := strings.CutPrefix(s, "file:")
 		switch {
 		case isVariable:
-			if s, ok = r.environ(name); !ok || s == "" {
+			if r.environ != nil {
+				s, ok = r.environ(name)
+			}
+			if r.environ == nil || !ok || s == "" {
 				r.elsewhere(n, path, "the environment variable %s is not set", cut(name, 64))
 				return
 			}

@@ -188,7 +188,7 @@ func (p *Provider) newCode(q url.Values, user string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sessions++
-	g := &grant{user: user, nonce: q.Get("nonce"), session: "session-" + strconv.Itoa(p.sessions), scope: strings.Fields(q.Get("scope")), expires: map[string]time.Time{}, offline: !p.o.Manner.GitHub}
+	g := &grant{user: user, nonce: q.Get("nonce"), session: "session-" + strconv.Itoa(p.sessions), scope: strings.Fields(q.Get("scope")), audience: q.Get("audience"), expires: map[string]time.Time{}, offline: !p.o.Manner.GitHub}
 	for name, value := range p.o.Manner.RefreshParams {
 		g.offline = g.offline && q.Get(name) == value
 	}
@@ -397,6 +397,11 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.mu.Lock()
+	if p.s.NoUserInfo {
+		p.mu.Unlock()
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_token"})
+		return
+	}
 	claims := p.claims(user)
 	p.counts["userinfo"]++
 	p.mu.Unlock()
@@ -451,7 +456,11 @@ func (p *Provider) serveAPI(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.counts["api"]++
 	status := p.s.APIStatus
+	opaque := p.o.Manner.OpaqueAudience && p.access[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")].audience == ""
 	p.mu.Unlock()
+	if opaque {
+		status = http.StatusUnauthorized
+	}
 	if asked, err := strconv.Atoi(r.URL.Query().Get("status")); err == nil && asked >= 200 && asked < 600 {
 		status = asked
 	}

@@ -62,6 +62,7 @@ type Switches struct {
 
 	Claims      func(claims map[string]any) // changes the claims of id tokens
 	NoIDToken   bool
+	NoUserInfo  bool   // the userinfo endpoint answers 401
 	NoIssuer    bool   // the callback has no iss, although the metadata promises it
 	OtherIssuer string // iss of the callback
 	APIStatus   int    // the API answers this status
@@ -89,6 +90,7 @@ type Provider struct {
 // grant is what one user gave to the client once: a family of tokens.
 type grant struct {
 	user, nonce, session string
+	audience             string
 	scope                []string
 	ended                bool
 	offline              bool                 // there are refresh tokens

@@ -1,0 +1,137 @@
+package upstream_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"signet/internal/test/upstreamtest"
+	"signet/internal/upstream"
+)
+
+// Each preset signs users in at a provider that behaves as the documents of the real one say, and
+// gets a refresh token where the provider gives them.
+func TestPresets(t *testing.T) {
+	for preset, c := range map[string]struct {
+		manner  upstreamtest.Manner
+		more    string
+		refresh bool
+	}{
+		"google":   {upstreamtest.Google, "", true},
+		"github":   {upstreamtest.GitHub, "authorization_endpoint: URL/login/oauth/authorize, token_endpoint: URL/login/oauth/access_token, userinfo_endpoint: URL/user, ", false},
+		"entra":    {upstreamtest.Entra, "authorize_params: {resource: 'https://graph.example'}, ", true},
+		"keycloak": {upstreamtest.Keycloak, "", true},
+		"okta":     {upstreamtest.Okta, "", true},
+		"auth0":    {upstreamtest.Auth0, "authorize_params: {audience: 'https://api.example'}, ", true},
+		"gitlab":   {upstreamtest.GitLab, "", true},
+	} {
+		fake := upstreamtest.New(t, upstreamtest.Options{Manner: c.manner, RedirectURIs: []string{callbackURL}})
+		issuer := "issuer: " + fake.Issuer() + ", "
+		if preset == "github" {
+			issuer = ""
+		}
+		entry := "{id: corp, preset: " + preset + ", " + issuer + strings.ReplaceAll(c.more, "URL", fake.URL()) + "client_id: signet, client_secret: " + fake.ClientSecret() + "}"
+		w := &world{fake, parse(t, "upstreams:\n  - "+entry+"\n", "corp")}
+		who, tokens := w.signIn(t, "ann")
+		if who.ID != "1001" || who.Name != "ann" || who.DisplayName != "Ann Example" || who.Email != "ann@example.com" || who.EmailVerified != (preset != "entra") || who.Picture != "https://pictures.example/ann.png" {
+			t.Errorf("%s: the user is %+v", preset, who)
+		}
+		if (tokens.Refresh != "") != c.refresh {
+			t.Errorf("%s: the refresh token is %q", preset, tokens.Refresh)
+		}
+		if err := w.p.Check(t.Context()); err != nil {
+			t.Errorf("%s: %v", preset, err)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSuffix(fake.Issuer(), "/")+"/api/me", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+tokens.Access)
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: the API answers %d", preset, resp.StatusCode)
+		}
+		if !c.refresh {
+			continue
+		}
+		if fresh, err := w.p.Refresh(t.Context(), tokens); err != nil || w.Owner(fresh.Access) != "ann" {
+			t.Errorf("%s: refresh: %+v, %v", preset, fresh, err)
+		}
+		w.EndGrants("ann")
+		if _, err := w.p.Refresh(t.Context(), tokens); err == nil || !strings.Contains(err.Error(), upstream.ErrRefused.Error()) {
+			t.Errorf("%s: refresh after the end: %v", preset, err)
+		}
+	}
+}
+
+// Without its preset, each of these providers refuses the request or gives no refresh token: the
+// fakes are as strict as the presets need.
+func TestProvidersWithoutTheirPresets(t *testing.T) {
+	for name, c := range map[string]struct {
+		manner upstreamtest.Manner
+		more   string
+	}{
+		"google, no parameters": {upstreamtest.Google, "scopes: [openid]"},
+		"google, its scope":     {upstreamtest.Google, "scopes: [openid, offline_access]"},
+		"entra, no scope":       {upstreamtest.Entra, "scopes: [openid]"},
+		"entra, resource":       {upstreamtest.Entra, "scopes: [openid, offline_access], authorize_params: {resource: x}"},
+		"okta, no scope":        {upstreamtest.Okta, "scopes: [openid]"},
+		"auth0, no scope":       {upstreamtest.Auth0, "scopes: [openid]"},
+		"gitlab, its scope":     {upstreamtest.GitLab, "scopes: [openid, offline_access]"},
+	} {
+		fake := upstreamtest.New(t, upstreamtest.Options{Manner: c.manner, RedirectURIs: []string{callbackURL}})
+		entry := "{id: corp, type: oidc, issuer: " + fake.Issuer() + ", client_id: signet, client_secret: " + fake.ClientSecret() + ", " + c.more + "}"
+		w := &world{fake, parse(t, "upstreams:\n  - "+entry+"\n", "corp")}
+		back := w.authorize(t, "ann")
+		if back.Get("error") != "" {
+			continue
+		}
+		if _, tokens, err := w.p.Exchange(t.Context(), upstream.Callback{Code: back.Get("code"), Verifier: verifier, Nonce: nonce, RedirectURI: callbackURL}); err != nil || tokens.Refresh != "" {
+			t.Errorf("%s: got %+v, %v, want a login without refresh token", name, tokens, err)
+		}
+	}
+}
+
+func TestPresetsNameTheirProviders(t *testing.T) {
+	for preset, want := range map[string][2]string{"google": {"accounts.google.com", "Google"}, "github": {"github.com", "GitHub"}, "gitlab": {"gitlab.com", "GitLab"}} {
+		p := parse(t, "upstreams:\n  - {id: x, preset: "+preset+", client_id: a, client_secret: b}\n", "x")
+		if p.Host() != want[0] || p.Name() != want[1] {
+			t.Errorf("%s: host %s, name %s", preset, p.Host(), p.Name())
+		}
+	}
+	for entry, want := range map[string]string{
+		"preset: entra, client_id: a": "line 2: upstreams[0].issuer: is missing; it has the form https://login.microsoftonline.com/TENANT-ID/v2.0",
+		"preset: entra, client_id: a, issuer: 'https://login.microsoftonline.com/common/v2.0'": "line 2: upstreams[0].issuer: must be in the form",
+		"preset: keycloak, client_id: a, issuer: 'https://id.example/'":                        "upstreams[0].issuer: must be in the form https://HOST/realms/REALM",
+		"preset: auth0, client_id: a, issuer: 'https://x.auth0.com'":                           "upstreams[0].issuer: must be in the form",
+		"preset: okta, client_id: a, issuer: 'https://x.okta.com/'":                            "upstreams[0].issuer: must be in the form",
+		"preset: google":                                                          "upstreams[0].client_id: is missing",
+		"preset: gogle, client_id: a":                                             "line 2: upstreams[0].preset: must be one of auth0, entra, github, gitlab, google, keycloak, okta",
+		"preset: [google], client_id: a":                                          "line 2: upstreams[0].preset: must be one of",
+		"preset: github, client_id: a, issuer_form: x":                            "line 2: upstreams[0].issuer_form: is not known",
+		"preset: github, client_id: a, issuer_pattern: x":                         "line 2: upstreams[0].issuer_pattern: is not known",
+		"preset: google, client_id: a, login: {path: a, body: {p: '{password}'}}": "upstreams[0].login",
+	} {
+		_, err := upstream.Parse([]byte("upstreams:\n  - {id: x, "+entry+"}\n"), environ)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", entry, err, want)
+		}
+	}
+}
+
+func TestScopesThatDoNotExist(t *testing.T) {
+	set, err := upstream.Parse([]byte(good), environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := set.CheckScopes([]string{"read", "write"}); err != nil {
+		t.Error(err)
+	}
+	if err := set.CheckScopes([]string{"read"}); err == nil || err.Error() != "line 17: upstreams[2].scopes_from.map.staff: the scope write does not exist" {
+		t.Errorf("got %v", err)
+	}
+}
