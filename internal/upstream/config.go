@@ -290,7 +290,7 @@ func (r *reader) allow(to *allow) take {
 			}
 		}
 		if to.everybody() {
-			r.fault(n, path, "lets nobody in; leave it out to let everybody in")
+			r.fault(n, path, "admits no user; leave it out to admit all users")
 		}
 	}
 }

@@ -99,7 +99,7 @@ func TestConfigurationFaults(t *testing.T) {
 		{"no token endpoint", `token_endpoint: "https://forge.example/t", `, "", "upstreams[2].token_endpoint: is missing"},
 		{"client_auth", "user_id: id", "client_auth: jwt", "upstreams[2].client_auth: must be"},
 		{"domain", "domains: [example.com]", "domains: ['*.example.com']", "upstreams[2].allow.domains[0]: is not a domain"},
-		{"empty allow", "allow: {domains: [example.com]}", "allow: {}", "upstreams[2].allow: lets nobody in"},
+		{"empty allow", "allow: {domains: [example.com]}", "allow: {}", "upstreams[2].allow: admits no user"},
 		{"claim", "claim: groups, ", "", "upstreams[2].scopes_from: must have a claim"},
 		{"alias", "name: Finance", "name: &n Finance", "line 3: upstreams[0].name: anchors"},
 		{"tag", "name: Finance", "name: !!str Finance", "line 3: upstreams[0].name: anchors"},

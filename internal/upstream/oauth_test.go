@@ -496,6 +496,19 @@ func TestDiscoveryWhileDown(t *testing.T) {
 	w.signIn(t, "ann")
 }
 
+// A discovery document that is old serves while a newer one cannot be had, and then no longer.
+func TestOldDiscoveryDocument(t *testing.T) {
+	w := newWorld(t, upstreamtest.Options{})
+	w.signIn(t, "ann")
+	upstream.Age(w.p)
+	w.Switch(func(s *upstreamtest.Switches) { s.NoDiscovery = true })
+	w.signIn(t, "ann")
+	w.Switch(func(s *upstreamtest.Switches) { s.NoDiscovery = false })
+	for upstream.IsOld(w.p) {
+		w.signIn(t, "ann")
+	}
+}
+
 // A caller who has gone does not wait for a provider that hangs.
 func TestExchangeEndsWithItsContext(t *testing.T) {
 	w := newWorld(t, upstreamtest.Options{})

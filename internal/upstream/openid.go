@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -39,7 +40,8 @@ type metadata struct {
 }
 
 // metadata returns the provider's metadata. A discovery document that was fetched once serves
-// until a newer one can be had.
+// until a newer one is there. No caller waits for that one: the provider's other endpoints may
+// answer while that for the document does not.
 func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 	switch p.kind {
 	case Password:
@@ -48,30 +50,33 @@ func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 		return &metadata{Issuer: p.issuer, Authorization: p.authorization, Token: p.token, UserInfo: p.userinfo, Revocation: p.revocation}, nil
 	}
 	known := p.known.Load()
-	if known != nil && time.Since(known.fetched) < metadataAge {
-		return known, nil
+	if known == nil {
+		return p.discover(ctx)
 	}
-	fresh, err := p.discover(ctx)
-	if err != nil && known != nil {
-		return known, nil
+	if time.Since(known.fetched) >= metadataAge {
+		p.fetch(ctx)
 	}
-	return fresh, err
+	return known, nil
 }
 
-// discover fetches the discovery document, once for all who wait for it.
+// discover fetches the discovery document.
 func (p *Provider) discover(ctx context.Context) (*metadata, error) {
-	fetch := p.fetches.DoChan("", func() (any, error) {
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the discovery document of %s: %w", p.id, context.Cause(ctx))
+	case result := <-p.fetch(ctx):
+		m, _ := result.Val.(*metadata)
+		return m, result.Err
+	}
+}
+
+// fetch begins to fetch the discovery document, unless that is under way.
+func (p *Provider) fetch(ctx context.Context) <-chan singleflight.Result {
+	return p.fetches.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
 		defer cancel()
 		return p.fetchMetadata(ctx)
 	})
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("the discovery document of %s: %w", p.id, context.Cause(ctx))
-	case result := <-fetch:
-		m, _ := result.Val.(*metadata)
-		return m, result.Err
-	}
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
@@ -194,7 +199,7 @@ func (p *Provider) checkIDToken(ctx context.Context, m *metadata, raw, access, n
 }
 
 // lacks reports whether an id token has no claim that the userinfo endpoint may have. Needed is
-// true if without it nobody can tell whether the user may sign in, or with which scopes.
+// true if it decides whether the user may sign in, or with which scopes.
 func (p *Provider) lacks(claims map[string]any) (wanted, needed bool) {
 	f := p.fields.orElse(standard)
 	var must []string

@@ -34,6 +34,13 @@ func (p *Provider) algorithm() jose.SignatureAlgorithm {
 
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	p.count("discovery")
+	p.mu.Lock()
+	gone := p.s.NoDiscovery
+	p.mu.Unlock()
+	if gone {
+		http.Error(w, "<h1>Service Unavailable</h1>", http.StatusServiceUnavailable)
+		return
+	}
 	base := strings.TrimSuffix(p.Issuer(), "/")
 	m := map[string]any{
 		"issuer": p.Issuer(), "authorization_endpoint": base + "/authorize", "token_endpoint": base + "/token", "userinfo_endpoint": base + "/userinfo", "jwks_uri": base + "/jwks",

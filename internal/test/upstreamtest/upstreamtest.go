@@ -55,6 +55,7 @@ type Switches struct {
 
 	Unavailable bool            // every endpoint answers 503 with a page
 	KeysGone    bool            // the key set answers 503
+	NoDiscovery bool            // the discovery document answers 503
 	Hold        <-chan struct{} // the token, userinfo and API endpoints answer when it is closed
 	TokenAnswer func(http.ResponseWriter)
 	// TokenAnswer, if set, answers a token request in place of the provider, after the request
