@@ -29,6 +29,7 @@ import (
 	"signet/internal/state"
 	"signet/internal/store"
 	"signet/internal/test/freeport"
+	"signet/internal/vault"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"signet": main}) }
@@ -52,7 +53,7 @@ func TestCommands(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"status": wantStatus, "hidden": wantHidden, "mode": wantMode, "ready": waitReady, "capture": capture, "sums": printSums,
-			"grants": makeGrants, "signing-key": makeSigningKey, "access-token": printToken,
+			"grants": makeGrants, "accounts": makeAccounts, "signing-key": makeSigningKey, "access-token": printToken,
 		},
 	})
 }
@@ -178,6 +179,33 @@ func makeGrants(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Setenv("ALICE", alice.ID)
 	ts.Setenv("NASTY", nasty.ID)
+}
+
+// makeAccounts makes a data directory with users who are in no users file, each with one grant:
+// accounts data.
+func makeAccounts(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, data := context.Background(), state.Data{Dir: ts.MkAbs(args[0])}
+	ring, err := state.Prepare(ctx, data)
+	ts.Check(err)
+	st, err := state.OpenStore(ctx, data)
+	ts.Check(err)
+	defer st.Close()
+	v := vault.New(vault.Options{Store: st, Ring: ring})
+	defer v.Close()
+	list, err := denylist.New(ctx, denylist.Options{Store: st})
+	ts.Check(err)
+	end := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, a := range []vault.Account{
+		{Provider: "corp", Account: seal.Account{Subject: "upstream:corp:Ann", Name: "ann", Email: "ann@corp.example", DisplayName: "Ann A.", Scopes: []string{"read"}}},
+		{Provider: "corp", Account: seal.Account{Subject: "upstream:corp:2", Name: "\x1b[2J\r\u202eApp\tX"}},
+		{Account: seal.Account{Subject: "Seven", Name: "seven"}},
+	} {
+		_, err := v.SignedIn(ctx, a)
+		ts.Check(err)
+		_, err = list.Use(ctx, st.Epoch(), denylist.Grant{ID: seal.NewID(end), Subject: a.Subject, ClientHash: "c", ClientName: "App", Scope: "read",
+			Resource: "https://mcp.test/mcp", Created: 1, Expires: end.Unix()}, 0, time.Now())
+		ts.Check(err)
+	}
 }
 
 // makeSigningKey writes a private key of the operator's own: signing-key keys/a.pem.

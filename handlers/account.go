@@ -115,8 +115,13 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 		return nil, err
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
-	data.Password, data.EndsSessions = e.o.ChangePassword != nil && who.user.Version != "" && data.Provider == nil, e.o.EndSessions != nil && who.user.Version != ""
+	data.Password, data.EndsSessions = e.hasPassword(who.user), e.o.EndSessions != nil && who.user.Version != ""
 	return page{name: "account", status: status, data: data}, nil
+}
+
+// hasPassword reports whether a user has a password here that can be changed.
+func (e *endpoints) hasPassword(user users.User) bool {
+	return e.o.ChangePassword != nil && user.Version != "" && !strings.HasPrefix(user.Subject, users.UpstreamPrefix)
 }
 
 // byApp groups grants, which are sorted, by application. The order is that of the newest
@@ -256,7 +261,7 @@ func (e *endpoints) disconnectAll(r *http.Request, who signedIn, now time.Time) 
 // changePassword sets a new password for a user who knows the current one. Everything
 // that began with the current one ends, except this session.
 func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time) (any, error) {
-	if e.o.ChangePassword == nil || who.user.Version == "" || providerOf(who.user.Subject) != "" {
+	if !e.hasPassword(who.user) {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "passwords cannot be changed here")
 	}
 	old, next := r.PostForm.Get("old"), r.PostForm.Get("new")

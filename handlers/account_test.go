@@ -352,3 +352,38 @@ func TestAccountPageIsGroupedAndPaged(t *testing.T) {
 		t.Errorf("bob ended some: %d are left, %v", len(left), err)
 	}
 }
+
+// fixedUser is a source of one user.
+type fixedUser users.User
+
+func (u fixedUser) Check(context.Context, string, string) (users.User, error) {
+	return users.User(u), nil
+}
+func (u fixedUser) Lookup(context.Context, string) (users.User, error) { return users.User(u), nil }
+
+// A user who signed in by a provider has no password here that could be changed, but sessions
+// that can be ended.
+func TestUpstreamUserHasNoPasswordHere(t *testing.T) {
+	for subject, want := range map[string]bool{"ann": true, "upstream:corp:1": false} {
+		changed := 0
+		s := authtest.New(t, func(c *authtest.Config) {
+			c.Users = fixedUser{Subject: subject, Name: "ann", Version: "1"}
+			c.Change = func(o *handlers.Options) {
+				o.ChangePassword = func(context.Context, string, string, string) (users.User, error) {
+					changed++
+					return users.User{Subject: subject, Name: "ann", Version: "1"}, nil
+				}
+				o.EndSessions = func(context.Context, string) error { return nil }
+			}
+		})
+		b := s.NewBrowser()
+		page := openAccount(t, b, "ann")
+		if offers := strings.Contains(page.Body, `name="new"`); offers != want || !strings.Contains(page.Body, "sign_out_all") {
+			t.Errorf("%s: the page offers a change of the password: %v, want %v", subject, offers, want)
+		}
+		r := b.Submit(t, page, set("action", "password", "old", "x", "new", "seldom purple anvil quarter"))
+		if (changed == 1) != want || (r.StatusCode == 400) == want {
+			t.Errorf("%s: %d changes, status %d", subject, changed, r.StatusCode)
+		}
+	}
+}

@@ -58,7 +58,7 @@ func (e *endpoints) newMetadata() (document, error) {
 		AuthorizationResponseIssParameterSupported:         true,
 		SubjectTypesSupported:                              []string{"public"},
 		IDTokenSigningAlgValuesSupported:                   []string{"ES256"},
-		ClaimsSupported:                                    []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "updated_at", "email"},
+		ClaimsSupported:                                    []string{"iss", "sub", "aud", "iat", "exp", "auth_time", "nonce", "at_hash", "name", "preferred_username", "picture", "updated_at", "email"},
 		ServiceDocumentation:                               e.documentation(),
 		PromptValuesSupported:                              []string{"none", "login", "consent"},
 	})

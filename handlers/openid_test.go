@@ -86,21 +86,25 @@ func TestIDTokenByDiscovery(t *testing.T) {
 // userinfo alike, and nothing that a token cannot have.
 func TestProfileAndEmailAddClaims_Row19(t *testing.T) {
 	s := authtest.New(t)
-	change := func(name, email string, updated int64) {
-		s.Users.Change("bob", func(a *authtest.Account) bool { a.DisplayName, a.Email, a.Updated = name, email, updated; return true })
+	change := func(name, email, picture string, updated int64) {
+		s.Users.Change("bob", func(a *authtest.Account) bool {
+			a.DisplayName, a.Email, a.Picture, a.Updated = name, email, picture, updated
+			return true
+		})
 	}
-	change("Bob B.", "bob@example.com", 1_750_000_000)
+	const picture = "https://corp.example/bob.png?size=96"
+	change("Bob B.", "bob@example.com", picture, 1_750_000_000)
 	for scope, want := range map[string]jwt.IDClaims{
 		"openid":               {},
 		"openid email":         {Email: "bob@example.com"},
-		"openid profile":       {Name: "Bob B.", PreferredUsername: "bob", UpdatedAt: 1_750_000_000},
-		"openid profile email": {Name: "Bob B.", PreferredUsername: "bob", UpdatedAt: 1_750_000_000, Email: "bob@example.com"},
+		"openid profile":       {Name: "Bob B.", PreferredUsername: "bob", Picture: picture, UpdatedAt: 1_750_000_000},
+		"openid profile email": {Name: "Bob B.", PreferredUsername: "bob", Picture: picture, UpdatedAt: 1_750_000_000, Email: "bob@example.com"},
 	} {
 		first := s.Redeem(t, s.PUB, s.Code(t, "bob", s.PUB, set("scope", scope)))
 		again := s.Refresh(t, s.PUB, first.Tokens(t).Refresh)
 		for _, r := range []*authtest.Response{first, again} {
 			got := payload(t, idToken(t, r))
-			if got := (jwt.IDClaims{Name: got.Name, PreferredUsername: got.PreferredUsername, UpdatedAt: got.UpdatedAt, Email: got.Email}); got != want {
+			if got := (jwt.IDClaims{Name: got.Name, PreferredUsername: got.PreferredUsername, Picture: got.Picture, UpdatedAt: got.UpdatedAt, Email: got.Email}); got != want {
 				t.Errorf("%s: id token %+v, want %+v", scope, got, want)
 			}
 		}
@@ -108,8 +112,21 @@ func TestProfileAndEmailAddClaims_Row19(t *testing.T) {
 		if got, _ := info["updated_at"].(float64); int64(got) != want.UpdatedAt {
 			t.Errorf("%s: userinfo says updated_at %v", scope, info["updated_at"])
 		}
+		if got, _ := info["picture"].(string); got != want.Picture {
+			t.Errorf("%s: userinfo says picture %q, want %q", scope, got, want.Picture)
+		}
 	}
-	change(strings.Repeat("x", 20<<10), "bob\xff@example.com", 0) // of a program's own source of users
+	for _, unfit := range []string{"javascript:alert(1)", "http://corp.example/bob.png", "https://", "https://u:p@corp.example/", "bob.png", picture + "\xff", picture + strings.Repeat("x", 1024)} {
+		change("Bob B.", "", unfit, 0)
+		tokens := s.Redeem(t, s.PUB, s.Code(t, "bob", s.PUB, set("scope", "openid profile")))
+		if got := payload(t, idToken(t, tokens)); got.Picture != "" || got.Name != "Bob B." {
+			t.Errorf("picture %q: the id token has %q", unfit, got.Picture)
+		}
+		if got := userinfo(t, s, "GET", "Authorization", "Bearer "+tokens.Tokens(t).Access).JSON(t)["picture"]; got != nil {
+			t.Errorf("picture %q: userinfo says %v", unfit, got)
+		}
+	}
+	change(strings.Repeat("x", 20<<10), "bob\xff@example.com", "", 0) // of a program's own source of users
 	got := payload(t, idToken(t, s.Redeem(t, s.PUB, s.Code(t, "bob", s.PUB, set("scope", "openid profile email")))))
 	if got.Name != "" || got.Email != "" || got.UpdatedAt != 0 || got.PreferredUsername != "bob" {
 		t.Errorf("%.200s", fmt.Sprintf("%+v", got))

@@ -471,6 +471,7 @@ func (e *endpoints) mint(ctx context.Context, client *clients.Client, g seal.Gra
 		}
 		if u := what.user; slices.Contains(what.scope, "profile") {
 			claims.Name, claims.PreferredUsername, claims.UpdatedAt = claimText(cmp.Or(u.DisplayName, u.Name)), claimText(u.Name), u.Updated
+			claims.Picture = pictureURL(u.Picture)
 		}
 		if slices.Contains(what.scope, "email") {
 			claims.Email = claimText(what.user.Email)
@@ -484,6 +485,19 @@ func (e *endpoints) mint(ctx context.Context, client *clients.Client, g seal.Gra
 // own source of users may have any text, and the code is spent already.
 func claimText(s string) string {
 	if len(s) > 255 || !utf8.ValidString(s) {
+		return ""
+	}
+	return s
+}
+
+// maxPicture is the longest URL of a picture that tokens have, in bytes.
+const maxPicture = 1024
+
+// pictureURL returns the URL of a user's picture for a claim, or "" if it is not one that a page
+// of a client can show safely: providers and programs may have anything there.
+func pictureURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || len(s) > maxPicture || !utf8.ValidString(s) || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return ""
 	}
 	return s

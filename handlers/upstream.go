@@ -326,7 +326,7 @@ func (e *endpoints) admit(ctx context.Context, p *upstream.Provider, who upstrea
 }
 
 // upstreamPrefix begins the subject of every user of a provider, and of no other user.
-const upstreamPrefix = "upstream:"
+const upstreamPrefix = users.UpstreamPrefix
 
 // subjectAt is the subject of the user with an id at a provider.
 func subjectAt(p *upstream.Provider, id string) string { return upstreamPrefix + p.ID() + ":" + id }

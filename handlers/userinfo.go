@@ -19,6 +19,7 @@ type userinfo struct {
 	Subject           string `json:"sub"`
 	Name              string `json:"name,omitempty"`
 	PreferredUsername string `json:"preferred_username,omitempty"`
+	Picture           string `json:"picture,omitempty"`
 	Email             string `json:"email,omitempty"`
 	UpdatedAt         int64  `json:"updated_at,omitempty"`
 	Scope             string `json:"scope"`
@@ -50,8 +51,8 @@ func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"
 
 // userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). It accepts every
 // access token of this issuer, whatever its audience and scopes. The name is the least
-// that a client learns when a user lets it in; the email address needs the scope email, and the
-// time of the last change the scope profile.
+// that a client learns when a user lets it in; the email address needs the scope email, and
+// picture and time of the last change the scope profile.
 func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	claims, err := e.bearer(r)
 	if err != nil {
@@ -72,7 +73,7 @@ func (e *endpoints) userinfo(r *http.Request) (any, error) {
 		info.Email = user.Email
 	}
 	if slices.Contains(claims.Scopes(), "profile") {
-		info.UpdatedAt = user.Updated
+		info.UpdatedAt, info.Picture = user.Updated, pictureURL(user.Picture)
 	}
 	return info, nil
 }

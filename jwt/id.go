@@ -25,6 +25,7 @@ type IDClaims struct {
 	// What is known about the user, as far as the scopes allow (OpenID Connect Core §5.1, §5.4).
 	Name              string `json:"name,omitempty"`
 	PreferredUsername string `json:"preferred_username,omitempty"`
+	Picture           string `json:"picture,omitempty"` // a URL
 	UpdatedAt         int64  `json:"updated_at,omitempty"`
 	Email             string `json:"email,omitempty"`
 }
@@ -35,7 +36,7 @@ type IDClaims struct {
 // than [MaxSize].
 func (s *Signer) SignID(c IDClaims, now time.Time) (string, error) {
 	for _, claim := range [...]struct{ name, value string }{{"iss", c.Issuer}, {"sub", c.Subject}, {"aud", c.Audience}, {"nonce", c.Nonce}, {"name", c.Name},
-		{"preferred_username", c.PreferredUsername}, {"email", c.Email}} {
+		{"preferred_username", c.PreferredUsername}, {"picture", c.Picture}, {"email", c.Email}} {
 		if claim.value == "" && slices.Contains([]string{"iss", "sub", "aud"}, claim.name) {
 			return "", errors.New("signing an id token: no " + claim.name)
 		}

@@ -116,8 +116,8 @@ func (s *Server) openDenylist(ctx context.Context) (err error) {
 // openUsers takes the program's own check, or the users file, to which a demo adds its
 // user.
 func (s *Server) openUsers() (err error) {
+	s.users = &accounts{vault: s.vault, check: s.o.Check, lookup: s.o.Lookup}
 	if s.o.Check != nil {
-		s.users = s.o.Check
 		return nil
 	}
 	openFile := users.OpenFile
@@ -134,9 +134,9 @@ func (s *Server) openUsers() (err error) {
 		return err
 	}
 	s.usersFile.RestAfter(s.classes.Rest)
-	s.users = s.usersFile
+	s.users.file, s.users.signOut = s.usersFile, s.usersFile.SignOut
 	if s.o.Demo {
-		s.users = demoUsers{s.usersFile, demoUser(s.o.Scopes)}
+		s.users.file = demoUsers{s.usersFile, demoUser(s.o.Scopes)}
 	}
 	return nil
 }
@@ -217,12 +217,13 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
 	}
+	h.EndSessions = s.users.EndSessions
 	if s.upstreams != nil {
 		h.Upstreams, h.Vault, h.Settle, h.PasswordLogin = s.upstreams, s.vault, s.settled, s.passwordLogin
 	}
 	if f := s.usersFile; f != nil {
 		s.classes.Logins(f.Stats().Limit)
-		h.EndSessions, h.UsersGeneration = f.SignOut, f.Generation
+		h.UsersGeneration = f.Generation
 		h.ChangePassword = func(ctx context.Context, subject, old, next string) (users.User, error) {
 			return f.ChangePassword(ctx, subject, old, next, o.App)
 		}

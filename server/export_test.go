@@ -12,6 +12,7 @@ import (
 	"signet/handlers"
 	"signet/internal/denylist"
 	"signet/internal/seal"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/mcp"
 	"signet/users"
@@ -66,6 +67,15 @@ func Operators(listen string, events ...[2]string) http.Handler {
 // EndChanged ends the grants of changed users in a denylist. The versions of the users are
 // those of source.
 func EndChanged(ctx context.Context, list *denylist.List, source handlers.Users, changed map[string]bool) error {
-	s := &Server{o: Options{Log: slog.New(slog.DiscardHandler)}, denylist: list, users: source}
+	s := &Server{o: Options{Log: slog.New(slog.DiscardHandler)}, denylist: list, users: &accounts{file: source}}
 	return s.endChanged(ctx, changed)
 }
+
+// Vault returns the vault of a server.
+func (s *Server) Vault() *vault.Vault { return s.vault }
+
+// Users returns the users of all sources of a server.
+func (s *Server) Users() *accounts { return s.users }
+
+// ReadNoStore makes every read of the vault fail the test.
+func (s *Server) ReadNoStore() { s.users.vault = nil }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -55,6 +57,12 @@ const Version = "0.1.0"
 type Options struct {
 	App   string          // name on pages and in the MCP handshake; default: Signet
 	Check users.CheckFunc // checks names and passwords; default: the users file does
+
+	// Lookup, optional, says whether a user of Check is still there: users.ErrUnknown ends the
+	// user's sessions, codes and refresh handles. What it leaves empty of the user is what
+	// Check returned at the last login. Any other error is no verdict. It is asked at each refresh, and
+	// by many requests at once.
+	Lookup func(ctx context.Context, subject string) (users.User, error)
 
 	Issuer          string // public base URL; default: http://localhost:8080
 	Listen          string // address to listen on; default: 127.0.0.1:8080
@@ -184,6 +192,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("store: %w", err)
 	}
 	switch {
+	case o.Lookup != nil && o.Check == nil:
+		return errors.New("lookup: it is asked about users of Check, which is not set")
 	case !slices.Contains(Roles, o.Role):
 		return fmt.Errorf("role: %q is not one of %s", o.Role, strings.Join(Roles, ", "))
 	case o.Rollback != "new-epoch" && o.Rollback != "alarm":

@@ -21,7 +21,6 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/handlers"
 	"signet/internal/admission"
 	"signet/internal/chaos"
 	"signet/internal/clients"
@@ -72,7 +71,7 @@ type Server struct {
 	denylist *denylist.List
 	throttle *throttle.Logins
 	clients  *clients.Registry
-	users    handlers.Users
+	users    *accounts
 	// upstreams is nil if there are none.
 	upstreams *upstream.Set
 	// usersFile is nil if Options.Check replaces the file.
@@ -146,6 +145,9 @@ func (s *Server) Close() error {
 	s.work.Wait()
 	if s.store == nil {
 		return nil
+	}
+	if s.vault != nil {
+		s.vault.Close()
 	}
 	st := s.store
 	s.store = nil

@@ -43,7 +43,7 @@ func (f *File) Find(name string) (Account, bool) {
 // Add writes a new user: its name, e-mail, display name and scopes come from u. It
 // returns the user as it can sign in from now on. The caller asks [CheckPassword] before.
 func (f *File) Add(ctx context.Context, u User, password string) (User, error) {
-	name, err := Normalize(u.Name)
+	name, err := CheckName(u.Name)
 	if err != nil {
 		return User{}, err
 	}

@@ -76,6 +76,21 @@ func contents(t *testing.T, path string) string {
 	return string(b)
 }
 
+func TestReservedNameIsNotAdded(t *testing.T) {
+	f, path := newFile(t)
+	for _, name := range []string{"upstream:corp:1", " UPSTREAM:x"} {
+		if _, err := f.Add(t.Context(), users.User{Name: name}, "correct horse battery"); err == nil || !strings.Contains(err.Error(), "reserved") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if len(f.List()) > 0 {
+		t.Errorf("%s has %v", path, f.List())
+	}
+	if name, err := users.CheckName("upstream"); name != "upstream" || err != nil {
+		t.Errorf("a name that only begins alike: %q, %v", name, err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	f, path := newFile(t)
 	want := users.User{Subject: "alice", Name: "alice", Email: "a@example.com", DisplayName: "Alice & Co", Scopes: []string{"read", "write"}}

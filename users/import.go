@@ -189,7 +189,7 @@ func parseEntry(line []byte, plaintext bool) (*entry, error) {
 	case notUser(name, secret):
 		return nil, errors.New("a heading, or a line of LDIF or YAML; lines are name:password")
 	}
-	name, err := Normalize(name)
+	name, err := CheckName(name)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func members(n *yaml.Node) (all []member) {
 
 // parseMember reads one user.
 func parseMember(m member) (*entry, error) {
-	name, err := Normalize(m.name)
+	name, err := CheckName(m.name)
 	if err != nil {
 		return nil, err
 	}

@@ -123,7 +123,7 @@ func parseLine(b []byte) (*record, error) {
 		return nil, err
 	}
 	r := &value
-	if r.Name, err = Normalize(r.Name); err != nil {
+	if r.Name, err = CheckName(r.Name); err != nil {
 		return nil, err
 	}
 	if isBcrypt(r.Hash) {

@@ -38,6 +38,8 @@ func TestBrokenLines(t *testing.T) {
 		{"wrong type", strings.Replace(good, "{", `{"disabled":"yes",`, 1), "disabled: wrong type"},
 		{"no name", goodLine(""), "name is empty"},
 		{"bad name", strings.Replace(good, "alice", `a\u0000`, 1), "control"},
+		{"reserved name", goodLine("upstream:corp:1"), "reserved"},
+		{"reserved name in capitals", goodLine("Upstream:"), "reserved"},
 		{"not UTF-8", "{\"name\":\"a\xff\"}", "UTF-8"},
 		{"same user", goodLine("Carol"), "same user as in line 1"},
 		{"bad scope", strings.Replace(good, "{", `{"scopes":["read write"],`, 1), "scope"},

@@ -24,6 +24,10 @@ const MaxPassword = 1024
 // maxName is the longest normalised name, in bytes.
 const maxName = 128
 
+// UpstreamPrefix begins the subjects of users who sign in by a provider elsewhere. No other user
+// has such a subject.
+const UpstreamPrefix = "upstream:"
+
 // Errors that a caller branches on.
 var (
 	// ErrInvalid says that the name or the password is wrong, without saying which.
@@ -48,6 +52,7 @@ type User struct {
 	Name        string   // what the user signs in with
 	Email       string   // may be empty
 	DisplayName string   // may be empty
+	Picture     string   // an https URL; may be empty
 	Scopes      []string // that the user may grant; nil means the server's defaults
 	Updated     int64    // when the account was last changed, in Unix seconds; 0 if that is not known
 	Version     string   // changes with the password and with disabling; empty if the source has no versions
@@ -69,6 +74,9 @@ func (f CheckFunc) Check(ctx context.Context, name, password string) (User, erro
 	}
 	if u.Subject == "" {
 		return User{}, errors.New("the user check returned a user without a subject")
+	}
+	if strings.HasPrefix(u.Subject, UpstreamPrefix) {
+		return User{}, errors.New("the user check returned a subject that begins with " + UpstreamPrefix + ", which is reserved for users who sign in by a provider")
 	}
 	if u.Name == "" {
 		u.Name = name
@@ -104,6 +112,15 @@ func Normalize(name string) (string, error) {
 		return "", errors.New("the name has control or invisible characters")
 	}
 	return name, nil
+}
+
+// CheckName is [Normalize] for a name of the users file, which must not be reserved either.
+func CheckName(name string) (string, error) {
+	name, err := Normalize(name)
+	if err == nil && strings.HasPrefix(name, UpstreamPrefix) {
+		return "", errors.New("the name begins with " + UpstreamPrefix + ", which is reserved for users who sign in by a provider")
+	}
+	return name, err
 }
 
 // invisible reports whether r is not displayed, or changes how other characters are.

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -70,7 +68,7 @@ func grantListCommand(p Process) *cobra.Command {
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			list := p.printGrants
 			if asJSON {
-				list = p.printGrantsJSON
+				list = func(each func(print func([]grantInfo) error) error) error { return printPages(p, each) }
 			}
 			return withGrants(cmd.Context(), cfg, func(grants *denylist.List, now time.Time) error {
 				return list(func(print func([]grantInfo) error) error {
@@ -202,34 +200,6 @@ func (p Process) printGrants(each func(print func([]grantInfo) error) error) err
 }
 
 const minutes = "2006-01-02 15:04"
-
-// printGrantsJSON prints the pages that each passes to it as one array, of which it
-// never holds more than a page.
-func (p Process) printGrantsJSON(each func(print func([]grantInfo) error) error) error {
-	before := "[\n  "
-	err := each(func(grants []grantInfo) error {
-		for _, g := range grants {
-			b, err := json.MarshalIndent(g, "  ", "  ")
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(p.Stdout, "%s%s", before, b); err != nil {
-				return err
-			}
-			before = ",\n  "
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	end := "\n]\n"
-	if strings.HasPrefix(before, "[") {
-		end = "[]\n"
-	}
-	_, err = io.WriteString(p.Stdout, end)
-	return err
-}
 
 func (p Process) revokeGrant(ctx context.Context, list *denylist.List, id string, now time.Time) error {
 	var g denylist.Grant

@@ -22,15 +22,54 @@ func (p Process) note(format string, args ...any) { fmt.Fprintf(p.Stderr, format
 
 // printJSON prints one value for programs. What a terminal would act on is escaped.
 func (p Process) printJSON(v any) error {
+	text, err := toJSON(v, "")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(p.Stdout, text+"\n")
+	return err
+}
+
+// printPages prints the pages that each passes to it as one array of JSON, of which it never
+// holds more than a page.
+func printPages[T any](p Process, each func(print func([]T) error) error) error {
+	before := "[\n  "
+	err := each(func(page []T) error {
+		for _, v := range page {
+			text, err := toJSON(v, "  ")
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(p.Stdout, before+text); err != nil {
+				return err
+			}
+			before = ",\n  "
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	end := "\n]\n"
+	if strings.HasPrefix(before, "[") {
+		end = "[]\n"
+	}
+	_, err = io.WriteString(p.Stdout, end)
+	return err
+}
+
+// toJSON returns a value for programs, whose lines after the first one begin with prefix. What
+// a terminal would act on is escaped.
+func toJSON(v any, prefix string) (string, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
+	e.SetIndent(prefix, "  ")
 	if err := e.Encode(v); err != nil {
-		return err
+		return "", err
 	}
 	var text strings.Builder
-	for _, r := range b.String() { // outside of strings JSON has no such characters but line ends
+	for _, r := range strings.TrimSuffix(b.String(), "\n") { // outside of strings JSON has no such characters but line ends
 		if r != '\n' && acts(r) {
 			for _, unit := range utf16.Encode([]rune{r}) {
 				fmt.Fprintf(&text, "\\u%04x", unit)
@@ -39,8 +78,7 @@ func (p Process) printJSON(v any) error {
 		}
 		text.WriteRune(r)
 	}
-	_, err := io.WriteString(p.Stdout, text.String())
-	return err
+	return text.String(), nil
 }
 
 // printTable prints rows under a header, aligned.

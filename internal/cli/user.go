@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +23,11 @@ type account struct {
 	DisplayName string   `json:"display_name,omitempty"`
 	Scopes      []string `json:"scopes,omitempty"`
 	Disabled    bool     `json:"disabled"`
+
+	// Of users who are in no users file.
+	Subject    string     `json:"subject,omitempty"`
+	Provider   string     `json:"provider,omitempty"` // empty: the program's own check
+	LastSignIn *time.Time `json:"last_sign_in,omitempty"`
 }
 
 func accountOf(a users.Account) account {
@@ -30,18 +38,24 @@ func userCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "user", Short: "Manage the users",
 		Long: "Manage the users file, SIGNET_USERS_FILE or users in the data directory. A running\n" +
-			"server notices the change within a second.",
+			"server notices the change within a second.\n\n" +
+			"Users who sign in by a provider, or by a program's own check, are in no file. The\n" +
+			"store knows them once they have signed in: list shows them, and disable, enable and\n" +
+			"remove take their SUBJECT, such as upstream:corp:1234. A removed one may sign in\n" +
+			"again, which disable prevents.",
 	}
 	cmd.AddCommand(userAddCommand(p), userImportCommand(p), userListCommand(p), userPasswdCommand(p),
 		userEditCommand(p, "disable", "Keep a user from signing in, and end the user's grants", "is disabled", func(ctx context.Context, f *users.File, name string) error {
 			return f.SetDisabled(ctx, name, true)
-		}),
+		}, func(e elsewhere, ctx context.Context, subject string) error { return e.setDisabled(ctx, subject, true) }),
 		userEditCommand(p, "enable", "Let a disabled user sign in again", "is enabled", func(ctx context.Context, f *users.File, name string) error {
 			return f.SetDisabled(ctx, name, false)
+		}, func(e elsewhere, ctx context.Context, subject string) error {
+			return e.setDisabled(ctx, subject, false)
 		}),
 		userEditCommand(p, "remove", "Remove a user, and end the user's grants", "is removed", func(ctx context.Context, f *users.File, name string) error {
 			return f.Remove(ctx, name)
-		}))
+		}, elsewhere.remove))
 	return cmd
 }
 
@@ -55,7 +69,7 @@ func userAddCommand(p Process) *cobra.Command {
 			"from stdin with --password-stdin. Without --scope a user has SIGNET_DEFAULT_SCOPES.",
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			u.Name = args[0]
-			if _, err := users.Normalize(u.Name); err != nil {
+			if _, err := users.CheckName(u.Name); err != nil {
 				return wrongUse{err}
 			}
 			refuse, err := namesOfClients(cfg)
@@ -101,29 +115,63 @@ func userListCommand(p Process) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the users", Args: cobra.NoArgs,
-		RunE: p.withConfig(func(_ *cobra.Command, cfg *config, _ []string) error {
+		Long: "List the users of the users file, and those who sign in by a provider or by a\n" +
+			"program's own check, as of their last sign-in. Times are UTC.",
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
 			file, err := cfg.openUsers()
 			if err != nil {
 				return err
 			}
-			all, rows := []account{}, [][]string{}
+			var all []account
 			for _, u := range file.List() {
-				a := accountOf(u)
-				all = append(all, a)
-				state := "enabled"
-				if a.Disabled {
-					state = "disabled"
-				}
-				rows = append(rows, []string{a.Name, state, strings.Join(a.Scopes, " "), a.Email, a.DisplayName})
+				all = append(all, accountOf(u))
+			}
+			others := func(print func([]account) error) error {
+				return withElsewhere(cmd.Context(), cfg, func(e elsewhere) error { return e.each(cmd.Context(), print) })
 			}
 			if asJSON {
-				return p.printJSON(all)
+				return printPages(p, func(print func([]account) error) error {
+					if err := print(all); err != nil {
+						return err
+					}
+					return others(print)
+				})
 			}
-			return p.printTable("NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
+			if err := p.printFileUsers(all); err != nil {
+				return err
+			}
+			return others(p.printOthers)
 		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the users as JSON")
 	return cmd
+}
+
+func (p Process) printFileUsers(all []account) error {
+	var rows [][]string
+	for _, a := range all {
+		rows = append(rows, []string{a.Name, a.state(), strings.Join(a.Scopes, " "), a.Email, a.DisplayName})
+	}
+	return p.printTable("NAME\tSTATE\tSCOPES\tEMAIL\tDISPLAY NAME", rows)
+}
+
+// printOthers prints a page of users who are in no users file.
+func (p Process) printOthers(page []account) error {
+	var rows [][]string
+	for _, a := range page {
+		rows = append(rows, []string{clean(a.Subject), cmp.Or(clean(a.Provider), "-"), a.state(), a.LastSignIn.Format(minutes), clean(a.Name), clean(a.Email), clean(a.DisplayName)})
+	}
+	if err := p.print(""); err != nil {
+		return err
+	}
+	return p.printTable("SUBJECT\tPROVIDER\tSTATE\tLAST SIGN-IN\tNAME\tEMAIL\tDISPLAY NAME", rows)
+}
+
+func (a account) state() string {
+	if a.Disabled {
+		return "disabled"
+	}
+	return "enabled"
 }
 
 func userPasswdCommand(p Process) *cobra.Command {
@@ -149,15 +197,27 @@ func userPasswdCommand(p Process) *cobra.Command {
 	return cmd
 }
 
-// userEditCommand returns a command that changes one user without a question.
-func userEditCommand(p Process, verb, short, done string, edit func(context.Context, *users.File, string) error) *cobra.Command {
+// userEditCommand returns a command that changes one user without a question: the user of that
+// name in the users file, or else the user from elsewhere of that subject.
+func userEditCommand(p Process, verb, short, done string, edit func(context.Context, *users.File, string) error, other func(elsewhere, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
-		RunE: p.withUsers(func(cmd *cobra.Command, _ *config, file *users.File, args []string) error {
-			if err := edit(cmd.Context(), file, args[0]); err != nil {
+		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
+			err := users.ErrUnknown
+			if !strings.HasPrefix(args[0], users.UpstreamPrefix) {
+				file, openErr := openUsers(cfg)
+				if openErr != nil {
+					return openErr
+				}
+				err = edit(cmd.Context(), file, args[0])
+			}
+			if errors.Is(err, users.ErrUnknown) {
+				err = editElsewhere(cmd.Context(), cfg, args[0], other)
+			}
+			if err != nil {
 				return err
 			}
-			return p.print("user %s %s", args[0], done)
+			return p.print("user %s %s", clean(args[0]), done)
 		}),
 	}
 }
