@@ -35,7 +35,7 @@ func (e *endpoints) backchannelLogout(r *http.Request) (any, error) {
 	defer slot.Leave()
 	notice, err := p.Logout(r.Context(), raw)
 	switch {
-	case errors.Is(err, upstream.ErrRefused):
+	case errors.Is(err, upstream.ErrLogoutToken):
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the logout token is not valid").Because(err)
 	case err != nil:
 		return nil, providerDown(p, err)

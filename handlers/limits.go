@@ -111,7 +111,7 @@ func newLimits(l Limits) limits {
 
 // refreshesRefused is how many times a minute one user's upstream token is refreshed because the
 // upstream refused it: an upstream that refuses every token must not be asked at each call.
-const refreshesRefused = 12
+const refreshesRefused = 120
 
 // places is how many counters a limit has, see [throttle.NewRequests].
 const places = 1 << 14

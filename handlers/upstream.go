@@ -283,6 +283,8 @@ func fromProvider(p *upstream.Provider, err error) error {
 	switch {
 	case errors.Is(err, upstream.ErrNotAllowed), errors.Is(err, vault.ErrDisabled):
 		return errNotAllowed
+	case errors.Is(err, upstream.ErrIssuer):
+		return oauth.Errorf(oauth.InvalidRequest, "this answer is not of %s; start again in the application", p.Name()).Because(err)
 	case errors.Is(err, upstream.ErrRefused):
 		return oauth.Errorf(oauth.InvalidRequest, "%s refused the login; start again in the application", p.Name()).Because(err)
 	case errors.Is(err, vault.ErrUnknown), is(err, oauth.TemporarilyUnavailable):

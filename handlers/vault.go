@@ -35,10 +35,12 @@ func tokensOf(c seal.Credential) upstream.Tokens {
 	return upstream.Tokens{Access: c.Access, Refresh: c.Refresh, Scope: c.Scope, Obtained: c.Obtained, Expires: c.Expires}
 }
 
-// held is what the vault has for the user of a token request. The zero value has nothing.
+// held is what the vault has for the user of a token request. The zero value is that of a user who
+// did not sign in at a provider.
 type held struct {
-	entry vault.Entry
-	err   error // the request's answer, if it passes all other checks
+	provider string      // id
+	entry    vault.Entry // empty: nothing of use
+	err      error       // the request's answer, if it passes all other checks
 }
 
 type heldKey struct{}
@@ -60,7 +62,7 @@ func (e *endpoints) withUpstream(r *http.Request) context.Context {
 	if id == "" {
 		return ctx
 	}
-	var h held
+	h := held{provider: id}
 	if p := e.provider(id); p == nil {
 		h.err = oauth.Errorf(oauth.InvalidGrant, "the user's way to sign in is no longer offered")
 	} else {
@@ -168,12 +170,15 @@ func (e *endpoints) settle(subject string) {
 	}
 }
 
-// claim returns the claim of an access token with the user's upstream token, or "".
+// claim returns the claim of an access token with the user's upstream token, or "" if the user did
+// not sign in at a provider. A claim without a token says that the issuer has it, or that only a
+// new login brings one: a tool that needs the token asks, and learns it.
 func (e *endpoints) claim(ctx context.Context, h held, grantID string) (string, error) {
-	if h.entry.Access == "" {
+	if h.provider == "" {
 		return "", nil
 	}
 	u := upstreamToken(h.entry, grantID)
+	u.Provider = h.provider
 	sealed, err := seal.Seal(e.o.Ring, u)
 	if err != nil || len(sealed) <= maxClaim {
 		return sealed, err

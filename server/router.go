@@ -27,7 +27,7 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 	r := chi.NewRouter()
 	r.Use(s.measure, s.announceDrain, addRequestID, s.refuseAmbiguous)
 	if s.o.Role != "auth" {
-		if err := s.routeResources(r, verify); err != nil {
+		if err := s.routeResources(r, authorization, verify); err != nil {
 			return err
 		}
 	}
@@ -95,8 +95,8 @@ func (s *Server) answerDocuments(authorization *handlers.Handler, next http.Hand
 // routeResources serves the resources on the issuer's origin, or, in a process of role mcp,
 // all resources. The first one also has the root metadata path, and the paths for programs
 // that do not speak MCP.
-func (s *Server) routeResources(r chi.Router, verify jwt.VerifierOptions) error {
-	upstreams, err := s.upstreamSource()
+func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, verify jwt.VerifierOptions) error {
+	upstreams, err := s.upstreamSource(authorization)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signet/handlers"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/upstream"
@@ -89,10 +90,14 @@ func describe(set *upstream.Set, id string) mcp.UpstreamProvider {
 }
 
 // upstreamSource returns the source of upstream tokens for the tools of this process.
-func (s *Server) upstreamSource() (mcp.UpstreamSource, error) {
+func (s *Server) upstreamSource(authorization *handlers.Handler) (mcp.UpstreamSource, error) {
 	source := &upstreamSource{provider: func(id string) mcp.UpstreamProvider { return describe(s.upstreams, id) }, log: s.o.Log}
-	if s.o.Role != "mcp" {
-		return nil, nil
+	if authorization != nil {
+		if s.upstreams == nil {
+			return nil, nil
+		}
+		source.open, source.renew = openByRing(s.ring), ofOwnIssuer(authorization.UpstreamToken)
+		return source, nil
 	}
 	var keys *seal.UpstreamKeys
 	if s.o.Upstream.Key != "" {

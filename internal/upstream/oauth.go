@@ -53,7 +53,7 @@ func (p *Provider) AuthorizeURL(ctx context.Context, a AuthRequest) (string, err
 }
 
 // CheckIssuer checks the parameter iss of an authorization response, "" if there is none (RFC
-// 9207 §2.4).
+// 9207 §2.4). The error wraps [ErrIssuer] if it is wrong.
 func (p *Provider) CheckIssuer(ctx context.Context, iss string) error {
 	ctx, cancel := p.within(ctx, maxTimeout)
 	defer cancel()
@@ -62,11 +62,11 @@ func (p *Provider) CheckIssuer(ctx context.Context, iss string) error {
 	case err != nil:
 		return err
 	case iss == "" && m.SendsIssuer:
-		return errors.New("the response has no iss, which the provider promises to send")
+		return fmt.Errorf("%w: it has no iss, which the provider promises to send", ErrIssuer)
 	case iss == "" || iss == m.Issuer:
 		return nil
 	case m.Issuer != "" || slices.Contains(p.foreign, iss):
-		return errors.New("the response is of another issuer")
+		return ErrIssuer
 	}
 	return nil // the provider has no issuer that is known here
 }

@@ -27,6 +27,9 @@ var (
 	// ErrNoRefresh says that there is nothing with which a token could be refreshed.
 	ErrNoRefresh = errors.New("the provider gave no refresh token")
 
+	// ErrIssuer says that an authorization response is not, or not provably, the provider's.
+	ErrIssuer = errors.New("the response is not of this issuer")
+
 	// ErrLogoutToken says that a logout token is not one of the provider's for this client.
 	ErrLogoutToken = errors.New("the logout token is not valid")
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"signet/internal/e2e"
+	"signet/internal/upstream"
 )
 
 // notRun are the blocks of the documents that are marked no-test, with the reason.
@@ -342,4 +343,23 @@ func stringsOf(t *testing.T, path string) string {
 		return true
 	})
 	return b.String()
+}
+
+// Every file of upstreams in the documents is one that the server starts with.
+func TestUpstreamFilesOfTheDocumentsAreRight_Row91(t *testing.T) {
+	found := 0
+	for _, file := range e2e.Documents(t) {
+		for _, b := range e2e.Blocks(t, file, "yaml") {
+			if !strings.HasPrefix(b.Text, "upstreams:") {
+				continue
+			}
+			found++
+			if _, err := upstream.Parse([]byte(b.Text), func(string) (string, bool) { return "secret", true }); err != nil {
+				t.Errorf("%s: %v", b, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no document has a file of upstreams")
+	}
 }

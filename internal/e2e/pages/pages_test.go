@@ -108,29 +108,33 @@ func axe(t *testing.T) string {
 
 func TestPagesAreAccessible(t *testing.T) {
 	source := axe(t)
-	visits(t, func(name string, b *e2e.Browser) {
-		for _, theme := range []string{"light", "dark"} {
-			for _, width := range []int64{360, 1280} {
-				b.Look(width, theme)
-				where := fmt.Sprintf("%s, %s, %d px", name, theme, width)
-				e2e.Eval[bool](b, source+"; true")
-				raw := e2e.Eval[string](b, `axe.run(document).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise)
-				var violations []violation
-				if err := json.Unmarshal([]byte(raw), &violations); err != nil {
-					t.Fatal(err)
-				}
-				for _, v := range violations {
-					t.Errorf("%s: %s %s: %s\n%+v", where, v.Impact, v.ID, v.Help, v.Nodes)
-				}
-				if wide := e2e.Eval[int](b, `document.documentElement.scrollWidth`); wide > int(width) {
-					t.Errorf("%s: the page is %d px wide", where, wide)
-				}
-				if n := e2e.Eval[int](b, `document.scripts.length + document.querySelectorAll("[style]").length`); n != 0 {
-					t.Errorf("%s: the policy blocked %d scripts and styles", where, n)
-				}
+	visits(t, func(name string, b *e2e.Browser) { checkAccess(t, source, name, b) })
+}
+
+// checkAccess checks a page at several widths, in both themes.
+func checkAccess(t *testing.T, source, name string, b *e2e.Browser) {
+	t.Helper()
+	for _, theme := range []string{"light", "dark"} {
+		for _, width := range []int64{360, 1280} {
+			b.Look(width, theme)
+			where := fmt.Sprintf("%s, %s, %d px", name, theme, width)
+			e2e.Eval[bool](b, source+"; true")
+			raw := e2e.Eval[string](b, `axe.run(document).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise)
+			var violations []violation
+			if err := json.Unmarshal([]byte(raw), &violations); err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range violations {
+				t.Errorf("%s: %s %s: %s\n%+v", where, v.Impact, v.ID, v.Help, v.Nodes)
+			}
+			if wide := e2e.Eval[int](b, `document.documentElement.scrollWidth`); wide > int(width) {
+				t.Errorf("%s: the page is %d px wide", where, wide)
+			}
+			if n := e2e.Eval[int](b, `document.scripts.length + document.querySelectorAll("[style]").length`); n != 0 {
+				t.Errorf("%s: the policy blocked %d scripts and styles", where, n)
 			}
 		}
-	})
+	}
 }
 
 // The checker runs on the server's pages, and finds a fault that is there.

@@ -1,0 +1,252 @@
+package flows
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signet/internal/e2e"
+	"signet/internal/test/person"
+	"signet/internal/test/upstreamtest"
+)
+
+// A user of an OpenID provider signs in, and a tool acts at the provider with the user's own
+// token. Two users with interleaved calls are never mixed.
+func TestToolActsWithTheCallersOwnUpstreamToken_Row36_Row37(t *testing.T) {
+	e2e.OnBothStores(t, func(t *testing.T, settings []string) {
+		d, p := e2e.Corp(t, settings)
+		_, ann := e2e.LoginAt(t, d, p, "ann")
+		_, bob := e2e.LoginAt(t, d, p, "bob")
+		if _, text, _ := e2e.Tool(t, d.Issuer+"/mcp", ann.AccessToken, "whoami"); !strings.Contains(text, "upstream:corp:1001") || !strings.Contains(text, `"upstream":"corp"`) {
+			t.Errorf("whoami: %s", text)
+		}
+		var all sync.WaitGroup
+		for range 50 {
+			for user, tok := range map[string]e2e.Tokens{"ann": ann, "bob": bob} {
+				all.Go(func() {
+					if status, text, failed := e2e.Tool(t, d.Issuer+"/mcp", tok.AccessToken, "upstream_get"); status != 200 || failed || !strings.Contains(text, `"user":"`+user+`"`) {
+						t.Errorf("%s: %d %v %s", user, status, failed, text)
+					}
+				})
+			}
+		}
+		all.Wait()
+		for _, secret := range []string{ann.AccessToken, bob.AccessToken} {
+			if strings.Contains(p.Log(), secret) {
+				t.Error("the provider saw a token of this server")
+			}
+		}
+		doc := userinfo(t, d, ann.AccessToken)
+		if doc["sub"] != "upstream:corp:1001" || doc["preferred_username"] != "ann" || doc["name"] != "Ann Example" {
+			t.Errorf("userinfo: %v", doc)
+		}
+		for _, secret := range []string{p.ClientSecret(), "ann-password", "access-ann", "refresh-ann"} {
+			if d.Says(secret) > 0 {
+				t.Errorf("the log has %s", secret)
+			}
+		}
+	})
+}
+
+func userinfo(t testing.TB, d *e2e.Program, token string) map[string]any {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, d.Issuer+"/userinfo", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var doc map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// The upstream ends a token before its time: ten calls at once refresh it once, and all succeed.
+// If it cannot be refreshed, the call says so, and the next one is refused, so that any client
+// logs in again. Both in one process, and at an MCP replica that holds one derived key.
+func TestCallsRefreshTheUpstreamTokenOnce_Row39(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	key := strings.TrimSpace(d.Must("secret", "derive", "upstream"))
+	replica := d.Beside("SIGNET_ROLE=mcp", "SIGNET_UPSTREAM_KEY="+key, "SIGNET_REVOCATION_POLL=1s")
+	replica.Start()
+	for name, at := range map[string]string{"all": d.URL(), "replica": replica.URL()} {
+		t.Run(name, func(t *testing.T) {
+			_, tok := e2e.LoginAt(t, d, p, "ann")
+			p.InvalidateUser("ann")
+			before := p.Count("refresh")
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() {
+					if status, text, failed := e2e.Tool(t, at+"/mcp", tok.AccessToken, "upstream_get"); status != 200 || failed || !strings.Contains(text, `"user":"ann"`) {
+						t.Errorf("%d %v %s", status, failed, text)
+					}
+				})
+			}
+			all.Wait()
+			if n := p.Count("refresh") - before; n != 1 {
+				t.Errorf("%d refreshes at the provider", n)
+			}
+			p.EndGrants("ann")
+			if status, text, failed := e2e.Tool(t, at+"/mcp", tok.AccessToken, "upstream_get"); status != 200 || !failed || !strings.Contains(strings.ToLower(text), "sign in again") {
+				t.Errorf("ended: %d %v %s", status, failed, text)
+			}
+			if status := e2e.Call(t, at+"/mcp", tok.AccessToken); status != http.StatusUnauthorized {
+				t.Errorf("the next call: %d", status)
+			}
+		})
+	}
+}
+
+// Failures of the upstream are results of the tool, with a status and words for the user.
+func TestUpstreamFailureIsAToolResult_Row40(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	_, tok := e2e.LoginAt(t, d, p, "ann")
+	for status, want := range map[int]string{403: "Access forbidden", 404: "Resource not found", 429: "Rate limit exceeded", 500: "Request failed"} {
+		p.Switch(func(s *upstreamtest.Switches) { s.APIStatus = status })
+		got, text, failed := e2e.Tool(t, d.Issuer+"/mcp", tok.AccessToken, "upstream_get")
+		if got != 200 || !failed || !strings.Contains(text, want) || !strings.Contains(text, fmt.Sprintf(`"status_code":%d`, status)) {
+			t.Errorf("%d: %d %v %s", status, got, failed, text)
+		}
+	}
+	p.Down()
+	if got, text, failed := e2e.Tool(t, d.Issuer+"/mcp", tok.AccessToken, "upstream_get"); got != 200 || !failed || !strings.Contains(text, "Connection error") {
+		t.Errorf("down: %d %v %s", got, failed, text)
+	}
+}
+
+// The provider's answers are checked: another issuer, another client's token, another nonce, no
+// keys. Nothing of a refused login is kept.
+func TestAnswersOfTheProviderAreChecked_Row36(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	c := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+	for _, bad := range []struct {
+		name   string
+		status int
+		change func(*upstreamtest.Switches)
+	}{
+		{"keys gone, before the first login", 503, func(s *upstreamtest.Switches) { s.KeysGone = true }},
+		{"iss of another server in the callback", 400, func(s *upstreamtest.Switches) { s.OtherIssuer = "https://evil.example" }},
+		{"no iss in the callback", 400, func(s *upstreamtest.Switches) { s.NoIssuer = true }},
+		{"iss of the id token", 503, func(s *upstreamtest.Switches) {
+			s.Claims = func(c map[string]any) { c["iss"] = "https://evil.example" }
+		}},
+		{"aud", 503, func(s *upstreamtest.Switches) { s.Claims = func(c map[string]any) { c["aud"] = "other" } }},
+		{"nonce", 503, func(s *upstreamtest.Switches) { s.Claims = func(c map[string]any) { c["nonce"] = "other" } }},
+		{"no id token", 503, func(s *upstreamtest.Switches) { s.NoIDToken = true }},
+		{"HTML", 503, func(s *upstreamtest.Switches) {
+			s.TokenAnswer = func(w http.ResponseWriter) { io.WriteString(w, "<h1>hello</h1>") }
+		}},
+		{"down", 503, func(s *upstreamtest.Switches) { s.Unavailable = true }},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			browser := person.New("", "")
+			page, err := browser.Authorize(c.AuthorizationURL("s"))
+			if err != nil || page.Left() == nil {
+				t.Fatalf("%v %s", err, page)
+			}
+			p.Switch(func(s *upstreamtest.Switches) {
+				if bad.name != "down" {
+					bad.change(s)
+				}
+			})
+			callback, err := p.Authorize(t.Context(), page.Left().String(), "ann")
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Switch(bad.change)
+			got, err := browser.Open(callback)
+			p.Switch(func(s *upstreamtest.Switches) { *s = upstreamtest.Switches{} })
+			if err != nil || got.StatusCode != bad.status || got.To() != nil {
+				t.Errorf("%v: %s", err, got)
+			}
+			if out := d.Must("user", "list", "--json"); strings.Contains(out, "upstream:corp") {
+				t.Errorf("an account was made: %s", out)
+			}
+		})
+	}
+	if back := e2e.SignInAt(t, p, c.AuthorizationURL("s"), "ann"); back.Query().Get("code") == "" {
+		t.Errorf("a good login afterwards: %s", back)
+	}
+}
+
+// The user signs out at the provider: every grant ends.
+func TestBackchannelLogoutEndsGrants(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	c, ann := e2e.LoginAt(t, d, p, "ann")
+	_, bob := e2e.LoginAt(t, d, p, "bob")
+	to := d.Issuer + "/oauth/backchannel-logout/corp"
+	send := func(change func(map[string]any)) int {
+		t.Helper()
+		claims := p.LogoutClaims("ann")
+		change(claims)
+		status, err := p.SendLogout(t.Context(), to, p.Sign(claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	for name, change := range map[string]func(map[string]any){
+		"nonce":     func(c map[string]any) { c["nonce"] = "n" },
+		"aud":       func(c map[string]any) { c["aud"] = "other" },
+		"iss":       func(c map[string]any) { c["iss"] = "https://evil.example" },
+		"no events": func(c map[string]any) { delete(c, "events") },
+		"no jti":    func(c map[string]any) { delete(c, "jti") },
+		"no user":   func(c map[string]any) { delete(c, "sub") },
+		"expired":   func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() },
+	} {
+		if status := send(change); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", name, status)
+		}
+	}
+	if status := e2e.Call(t, d.Issuer+"/mcp", ann.AccessToken); status != 200 {
+		t.Fatalf("before: %d", status)
+	}
+	if status := send(func(map[string]any) {}); status != 200 {
+		t.Fatalf("logout: %d", status)
+	}
+	if status := e2e.Call(t, d.Issuer+"/mcp", ann.AccessToken); status != http.StatusUnauthorized {
+		t.Errorf("ann's token: %d", status)
+	}
+	if tok, status := c.Refresh(t, ann.RefreshToken); status != 400 || tok.Error != "invalid_grant" {
+		t.Errorf("ann's refresh: %d %+v", status, tok)
+	}
+	if status := e2e.Call(t, d.Issuer+"/mcp", bob.AccessToken); status != 200 {
+		t.Errorf("bob's token: %d", status)
+	}
+}
+
+// When the last grant ends, the tokens are revoked at the provider.
+func TestLastGrantsEndRevokesAtTheProvider_Row43(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	c, one := e2e.LoginAt(t, d, p, "ann")
+	other, two := e2e.LoginAt(t, d, p, "ann")
+	c.Revoke(t, one.RefreshToken)
+	if _, text, failed := e2e.Tool(t, d.Issuer+"/mcp", two.AccessToken, "upstream_get"); failed {
+		t.Fatalf("the other grant lost its token: %s", text)
+	}
+	other.Revoke(t, two.RefreshToken)
+	e2e.Eventually(t, func() bool { return p.Count("revocation") > 0 })
+}
+
+// One OpenID provider needs three variables.
+func TestOneProviderByVariables_Row44(t *testing.T) {
+	p := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.Strict})
+	d := e2e.New(t, []string{"SIGNET_UPSTREAM_ISSUER=" + p.Issuer(), "SIGNET_UPSTREAM_CLIENT_ID=" + p.ClientID(), "SIGNET_UPSTREAM_CLIENT_SECRET=" + p.ClientSecret()})
+	p.Register(d.Issuer + "/oauth/callback")
+	d.Start()
+	_, tok := e2e.LoginAt(t, d, p, "ann")
+	if doc := userinfo(t, d, tok.AccessToken); doc["sub"] != "upstream:upstream:1001" {
+		t.Errorf("%v", doc)
+	}
+}
