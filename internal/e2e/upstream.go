@@ -16,13 +16,17 @@ import (
 	"signet/internal/test/upstreamtest"
 )
 
-// UpstreamFile writes a file of upstreams and returns the setting that names it.
+// UpstreamFile writes a file of upstreams and returns the setting that names it. An entry is a
+// mapping, or an item of a list on lines of its own.
 func UpstreamFile(t testing.TB, entries ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "upstreams.yaml")
 	text := "upstreams:\n"
 	for _, entry := range entries {
-		text += "  - " + entry + "\n"
+		if !strings.HasPrefix(entry, "  - ") {
+			entry = "  - " + entry + "\n"
+		}
+		text += entry
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

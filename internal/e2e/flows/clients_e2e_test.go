@@ -51,6 +51,7 @@ type driven struct {
 type sdkClient struct {
 	driven
 	logins int
+	visit  func(authorize string) *url.URL // signs the user in; nil: as the demo user
 }
 
 // sdkCommand is a command to the driver.
@@ -103,7 +104,11 @@ func (c *sdkClient) do(command sdkCommand) sdkAnswer {
 		return answer
 	}
 	c.logins++
-	back := e2e.SignIn(c.t, answer.Authorize, "demo_user", "demo_password").String()
+	visit := c.visit
+	if visit == nil {
+		visit = func(authorize string) *url.URL { return e2e.SignIn(c.t, authorize, "demo_user", "demo_password") }
+	}
+	back := visit(answer.Authorize).String()
 	if done := c.ask(sdkCommand{Do: "finish", Back: back}); done.Error.Name != "" {
 		c.t.Fatalf("after the login: %s", done)
 	}

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"signet/internal/e2e"
+	"signet/internal/test/invoices"
+	"signet/internal/test/npm"
 	"signet/internal/test/person"
 	"signet/internal/test/upstreamtest"
 )
@@ -248,5 +251,70 @@ func TestOneProviderByVariables_Row44(t *testing.T) {
 	_, tok := e2e.LoginAt(t, d, p, "ann")
 	if doc := userinfo(t, d, tok.AccessToken); doc["sub"] != "upstream:upstream:1001" {
 		t.Errorf("%v", doc)
+	}
+}
+
+// The go-sdk, the TypeScript SDK and `signet call` log in by an upstream, and their calls reach it.
+func TestRealClientsLogInByUpstream(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	t.Run("go-sdk", func(t *testing.T) {
+		login := e2e.SDKLoginWith(t, func(link string) (*url.URL, error) { return e2e.SignInAt(t, p, link, "ann"), nil })
+		session := e2e.Connect(t, d.Issuer+"/mcp", login, nil)
+		if got := e2e.CallTool(t, session, "upstream_get", nil); !strings.Contains(got, `"user":"ann"`) {
+			t.Errorf("upstream_get: %s", got)
+		}
+	})
+	for _, version := range []string{"v1", "v2"} {
+		t.Run("TypeScript "+version, func(t *testing.T) {
+			npm.Node(t)
+			c := &sdkClient{driven: driven{npm.Start(t, t.TempDir(), npm.Driver, version, d.Issuer+"/mcp", "auto", "{}"), t}}
+			c.visit = func(link string) *url.URL { return e2e.SignInAt(t, p, link, "bob") }
+			c.must(sdkCommand{Do: "connect"})
+			if got := c.must(sdkCommand{Do: "call", Tool: "upstream_get"}); !strings.Contains(got, "bob") {
+				t.Errorf("upstream_get: %s", got)
+			}
+		})
+	}
+	t.Run("signet call", func(t *testing.T) {
+		for _, field := range []string{"username", "email"} {
+			api := invoices.New(t, invoices.Options{})
+			entry := strings.Replace(api.Configuration("finance"), "username_field: email", "username_field: "+field, 1)
+			d := e2e.Start(t, []string{e2e.UpstreamFile(t, entry)})
+			out, errOut, status := d.Signet("ann-password\n", "call", "upstream_get", "--server", d.Issuer+"/mcp", "--username", "ann@example.com")
+			if status != 0 || !strings.Contains(out, "publicId") {
+				t.Errorf("%s: %d %s%s", field, status, out, errOut)
+			}
+			if d.Says("ann-password") > 0 {
+				t.Error("the log has the password")
+			}
+			_, errOut, status = d.Signet("wrong\n", "call", "upstream_get", "--server", d.Issuer+"/mcp", "--username", "ann@example.com")
+			if status == 0 || !strings.Contains(errOut, "does not accept this name and password") {
+				t.Errorf("a wrong password: %d %s", status, errOut)
+			}
+		}
+	})
+}
+
+// What other servers have at these paths does not exist here.
+func TestPathsThatAreNotServed_Row46(t *testing.T) {
+	d := e2e.Start(t, nil, "--demo")
+	for _, path := range []string{"/files/upload", "/files/upload/token", "/.well-known/openai-apps-challenge"} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			r, err := http.NewRequest(method, d.Issuer+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusNotFound {
+				t.Errorf("%s %s: %d", method, path, resp.StatusCode)
+			}
+		}
+	}
+	if status, _ := e2e.Fetch(t, http.DefaultClient, d.Issuer+"/favicon.ico"); status != http.StatusNoContent {
+		t.Errorf("favicon: %d", status)
 	}
 }
