@@ -48,6 +48,20 @@ func BenchmarkVerifyCached(b *testing.B) {
 	benchVerify(b, v, w.token(b, nil))
 }
 
+// BenchmarkRemoteKey finds a key in a set that was fetched and is fresh, which each
+// verification at another server than the issuer does.
+func BenchmarkRemoteKey(b *testing.B) {
+	_, keys := newIssuer(string(setOf("one", newKey(b))))
+	if err := keys.Prefetch(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := keys.Key(b.Context(), "one"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkVerifyFullCache is a flood of good tokens that do not fit into the cache.
 func BenchmarkVerifyFullCache(b *testing.B) {
 	w := newWorld(b)

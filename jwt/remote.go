@@ -83,39 +83,31 @@ func NewRemoteKeys(url string, client *http.Client) *RemoteKeys {
 // Prefetch fetches the set if there is none that may be used, so that the first token need
 // not wait. The error wraps [ErrKeysUnavailable] and the reason.
 func (r *RemoteKeys) Prefetch(ctx context.Context) error {
-	if old, ok := r.usable(); !ok {
+	if old, ok := r.usable(time.Now()); !ok {
 		wait(ctx, r.fetch(old, false))
 	}
-	if _, ok := r.usable(); !ok {
+	if _, ok := r.usable(time.Now()); !ok {
 		return r.unavailable(ctx)
 	}
 	return nil
 }
 
-// usable returns the last good set, nil if there is none, and whether it has not ended.
-func (r *RemoteKeys) usable() (set *remoteSet, ok bool) {
+// usable returns the last good set, nil if there is none, and whether it has not ended at now.
+func (r *RemoteKeys) usable(now time.Time) (set *remoteSet, ok bool) {
 	set = r.set.Load()
-	return set, set != nil && time.Now().Before(set.endsAt)
+	return set, set != nil && now.Before(set.endsAt)
 }
 
 // Key returns the key named kid, as a [KeySource] does. An error that wraps
 // [ErrKeysUnavailable] wraps the reason, too.
 func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
 	now := time.Now()
-	set, ok := r.usable()
-	switch {
-	case !ok:
-		wait(ctx, r.fetch(set, false))
-	case !now.Before(set.staleAt):
-		failing := r.failing()
-		if done := r.fetch(set, false); !failing {
-			wait(ctx, done)
+	set, ok := r.usable(now)
+	if !ok || !now.Before(set.refreshAt) {
+		r.renew(ctx, set, now)
+		if set, ok = r.usable(time.Now()); !ok {
+			return nil, r.unavailable(ctx)
 		}
-	case !now.Before(set.refreshAt):
-		r.fetch(set, false)
-	}
-	if set, ok = r.usable(); !ok {
-		return nil, r.unavailable(ctx)
 	}
 	if key := set.keys[kid]; key != nil {
 		return key, nil
@@ -135,6 +127,16 @@ func (r *RemoteKeys) Key(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 		return nil, fmt.Errorf("%w: the set without this key ID may not be the newest", ErrKeysUnavailable)
 	}
 	return nil, ErrUnknownKey
+}
+
+// renew starts to replace a set, which may be nil, once its time for that has come. It waits for
+// the result if the set has ended, or is stale and fetches succeed.
+func (r *RemoteKeys) renew(ctx context.Context, set *remoteSet, now time.Time) {
+	ended := set == nil || !now.Before(set.endsAt)
+	patient := ended || !now.Before(set.staleAt) && !r.failing()
+	if done := r.fetch(set, false); patient {
+		wait(ctx, done)
+	}
 }
 
 func (r *RemoteKeys) failing() bool {
