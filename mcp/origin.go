@@ -2,7 +2,6 @@ package mcp
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,7 +38,7 @@ func newDoorkeeper(resource *url.URL, origins []string) (*doorkeeper, error) {
 // A proxy in front of a public resource may send any Host, and rebinding gains nothing,
 // because the token is in no cookie.
 func (d *doorkeeper) check(r *http.Request) *refusal {
-	if d.loopback && !oauth.IsLoopbackHost(hostname(r.Host)) {
+	if d.loopback && !oauth.IsLoopbackHost(oauth.Hostname(r.Host)) {
 		return refused(http.StatusForbidden, codeForbidden, "host %q is not served here", r.Host)
 	}
 	for _, origin := range r.Header["Origin"] {
@@ -67,14 +66,6 @@ func (d *doorkeeper) allowed(origin string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") &&
 		u.Scheme+"://"+u.Host == origin && oauth.IsLoopbackHost(u.Hostname())
-}
-
-// hostname returns host without its port and without the brackets of an IPv6 address.
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return strings.Trim(host, "[]")
 }
 
 // allowedHeaders are the request headers that MCP clients send, with or without sessions.

@@ -2,7 +2,6 @@ package server
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
@@ -133,7 +132,7 @@ func (m *metrics) handler(listen string) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !operatorsHost(hostname(r.Host), listen) {
+		if !operatorsHost(oauth.Hostname(r.Host), listen) {
 			http.Error(w, "this host is not served here; SIGNET_METRICS_LISTEN may name it", http.StatusForbidden)
 			return
 		}
@@ -151,7 +150,7 @@ func operatorsHost(host, listen string) bool {
 		return true
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	configured := strings.ToLower(hostname(listen))
+	configured := strings.ToLower(oauth.Hostname(listen))
 	if host != "" && host == configured {
 		return true
 	}
@@ -160,14 +159,6 @@ func operatorsHost(host, listen string) bool {
 	}
 	private := func(domain string) bool { return strings.HasSuffix(host, domain) }
 	return host != "" && !strings.Contains(host, ".") || slices.ContainsFunc([]string{".local", ".internal", ".svc", ".lan", ".home.arpa", ".test", ".localhost"}, private)
-}
-
-// hostname returns host without its port and without the brackets of an IPv6 address.
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return strings.Trim(host, "[]")
 }
 
 // measure counts the request and writes a line of access log at level debug, without the

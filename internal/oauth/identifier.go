@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -94,6 +95,14 @@ func CheckIssuer(issuer string) error {
 		return errors.New("issuer has a path that clients rewrite")
 	}
 	return nil
+}
+
+// Hostname returns host without its port and without the brackets of an IPv6 address.
+func Hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
 }
 
 // IsLoopbackHost reports whether host (no port; an IPv6 address with or without

@@ -134,3 +134,14 @@ func TestMetadataPathStandsBeforeTheResourcePath(t *testing.T) {
 		}
 	}
 }
+
+func TestHostnameHasNoPort(t *testing.T) {
+	for host, want := range map[string]string{
+		"localhost": "localhost", "localhost:8080": "localhost", "127.0.0.1:1": "127.0.0.1", "[::1]:8080": "::1", "[::1]": "::1", "::1": "::1",
+		"app.test:": "app.test", "": "", ":8080": "", "a:b:c": "a:b:c",
+	} {
+		if got := oauth.Hostname(host); got != want {
+			t.Errorf("%q: %q, want %q", host, got, want)
+		}
+	}
+}
