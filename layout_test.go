@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"signet/internal/store":     {"internal/background", "internal/durable", "internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
-	"signet/internal/state":     {"internal/background", "internal/store", "internal/seal", "internal/durable", "keys", "jwt"},
+	"signet/internal/state":     {"internal/background", "internal/store", "internal/vault", "internal/seal", "internal/durable", "keys", "jwt"},
 	"signet/internal/durable":   {},
 	"signet/internal/failpoint": {},
 

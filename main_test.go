@@ -202,6 +202,10 @@ func makeAccounts(ts *testscript.TestScript, _ bool, args []string) {
 	} {
 		_, err := v.SignedIn(ctx, a)
 		ts.Check(err)
+		if a.Provider != "" {
+			_, err = v.Put(ctx, seal.Credential{Subject: a.Subject, Provider: a.Provider, Access: "access"})
+			ts.Check(err)
+		}
 		_, err = list.Use(ctx, st.Epoch(), denylist.Grant{ID: seal.NewID(end), Subject: a.Subject, ClientHash: "c", ClientName: "App", Scope: "read",
 			Resource: "https://mcp.test/mcp", Created: 1, Expires: end.Unix()}, 0, time.Now())
 		ts.Check(err)

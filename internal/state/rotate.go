@@ -12,6 +12,7 @@ import (
 	"signet/internal/durable"
 	"signet/internal/seal"
 	"signet/internal/store"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/keys"
 )
@@ -121,11 +122,11 @@ func (f *fileRotation) run(ctx context.Context) error {
 	if err := f.inUse(ctx); err != nil {
 		return err
 	}
-	n, err := keys.Reseal(ctx, f.store, f.ring)
+	done, err := reseal(ctx, f.store, f.ring)
 	if err != nil {
-		return fmt.Errorf("sealing the signing keys of the store again: %w (%s)", err, errAgain)
+		return err
 	}
-	f.Say("The store uses it: %d signing keys are sealed again.", n)
+	f.Say("The store uses it: %s are sealed again.", done)
 	return f.sayFinish(time.Now())
 }
 
@@ -153,6 +154,9 @@ func (f *fileRotation) finish(ctx context.Context) error {
 		return err
 	}
 	if err := f.inUse(ctx); err != nil { // what a server still sealed under the old root would be lost
+		return err
+	}
+	if err := resealLate(ctx, f.store, f.ring); err != nil {
 		return err
 	}
 	if err := f.step(seal.Settle(f.list)); err != nil {
@@ -263,14 +267,17 @@ func (r SecretRotation) deployed(ctx context.Context, st *store.Store) error {
 		if err := r.tooEarly(since); err != nil {
 			return err
 		}
+		if err := resealLate(ctx, st, ring); err != nil {
+			return err
+		}
 		r.Say("Deploy new,clients:old to all servers now. The old one must stay in the list for client ids and client secrets.")
 		return nil
 	}
-	n, err := keys.Reseal(ctx, st, ring)
+	done, err := reseal(ctx, st, ring)
 	if err != nil {
-		return fmt.Errorf("sealing the signing keys of the store again: %w (%s)", err, errAgain)
+		return err
 	}
-	r.Say("The store uses the first root secret of the list now: %d signing keys are sealed again.", n)
+	r.Say("The store uses the first root secret of the list now: %s are sealed again.", done)
 	r.Say("Everything that the old one sealed, except for client ids, has expired by %s. After that deploy new,clients:old to all servers.", moment(time.Now().Add(r.Lives)))
 	return nil
 }
@@ -307,6 +314,34 @@ func (r SecretRotation) allSeal(ctx context.Context, st *store.Store, fingerprin
 			strings.Join(early, ", "), store.GoneAfter)
 	}
 	r.Say("Running servers, all with the new root secret: %d.", len(running))
+	return nil
+}
+
+// reseal seals the content of the store under the first root of ring, and says what it sealed.
+// The keys come last, because their transaction records that the store is under that root:
+// what is interrupted before is repeated.
+func reseal(ctx context.Context, st *store.Store, ring *seal.Keyring) (done string, err error) {
+	accounts, tokens, err := vault.Reseal(ctx, st, ring)
+	if err != nil {
+		return "", fmt.Errorf("sealing the accounts of the store again: %w (%s)", err, errAgain)
+	}
+	n, err := keys.Reseal(ctx, st, ring)
+	if err != nil {
+		return "", fmt.Errorf("sealing the signing keys of the store again: %w (%s)", err, errAgain)
+	}
+	done = fmt.Sprintf("%d signing keys", n)
+	if accounts+tokens > 0 {
+		done += fmt.Sprintf(", and of users from elsewhere %d accounts and the tokens of %d", accounts, tokens)
+	}
+	return done, nil
+}
+
+// resealLate seals what a request that had begun before the rotation has stored after it: accounts
+// and tokens have no end, so they may never be under a root that is only for clients.
+func resealLate(ctx context.Context, st *store.Store, ring *seal.Keyring) error {
+	if _, _, err := vault.Reseal(ctx, st, ring); err != nil {
+		return fmt.Errorf("sealing the accounts of the store again: %w (%s)", err, errAgain)
+	}
 	return nil
 }
 

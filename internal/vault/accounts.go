@@ -89,7 +89,7 @@ func sessionID(provider, sid string) string {
 func (v *Vault) BySession(ctx context.Context, provider, sid string) (subjects []string, err error) {
 	err = v.store.Read(ctx, func(tx store.Tx) error {
 		subjects = nil
-		rows, err := tx.Query("SELECT sub FROM upstream_sessions WHERE id = $1 ORDER BY sub", sessionID(provider, sid))
+		rows, err := tx.Query(selectSession, sessionID(provider, sid))
 		if err != nil {
 			return err
 		}
@@ -106,7 +106,13 @@ func (v *Vault) BySession(ctx context.Context, provider, sid string) (subjects [
 	return subjects, err
 }
 
-const accountColumns = "sub, provider, sealed, version, disabled, created_at, seen_at"
+// The queries of accounts. All of them find their rows by a key.
+const (
+	accountColumns = "sub, provider, sealed, version, disabled, created_at, seen_at"
+	selectAccount  = "SELECT " + accountColumns + " FROM accounts WHERE sub = $1"
+	selectAccounts = "SELECT " + accountColumns + " FROM accounts WHERE sub > $1 ORDER BY sub LIMIT $2"
+	selectSession  = "SELECT sub FROM upstream_sessions WHERE id = $1 ORDER BY sub"
+)
 
 // scanAccount scans accountColumns. opens says whether a root secret opens what the provider
 // said; otherwise only the columns are known.
@@ -133,7 +139,7 @@ func (v *Vault) Account(ctx context.Context, subject string) (a Account, err err
 	}
 	opens := false
 	err = v.store.Read(ctx, func(tx store.Tx) (err error) {
-		a, opens, err = v.scanAccount(tx.QueryRow("SELECT "+accountColumns+" FROM accounts WHERE sub = $1", subject))
+		a, opens, err = v.scanAccount(tx.QueryRow(selectAccount, subject))
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUnknown
 		}
@@ -154,7 +160,7 @@ func (v *Vault) Account(ctx context.Context, subject string) (a Account, err err
 func (v *Vault) Accounts(ctx context.Context, after string, limit int) (list []Account, err error) {
 	err = v.store.Read(ctx, func(tx store.Tx) error {
 		list = nil
-		rows, err := tx.Query("SELECT "+accountColumns+" FROM accounts WHERE sub > $1 ORDER BY sub LIMIT $2", after, limit)
+		rows, err := tx.Query(selectAccounts, after, limit)
 		if err != nil {
 			return err
 		}

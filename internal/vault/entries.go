@@ -16,6 +16,12 @@ type Entry struct {
 	Changed int64 // Unix milliseconds
 }
 
+// The queries of entries. All of them find their rows by the key.
+const (
+	selectEntry   = "SELECT sealed, version, changed_at, claim, claimed_at FROM credentials WHERE sub = $1 AND provider = $2"
+	selectEntries = "SELECT sub, provider, version, changed_at FROM credentials WHERE (sub, provider) > ($1, $2) ORDER BY sub, provider LIMIT $3"
+)
+
 // row is an entry with its claim.
 type row struct {
 	Entry
@@ -60,7 +66,7 @@ func (v *Vault) read(ctx context.Context, subject, provider string) (r row, err 
 	var raw string
 	err = v.store.Read(ctx, func(tx store.Tx) error {
 		r = row{}
-		err := tx.QueryRow("SELECT sealed, version, changed_at, claim, claimed_at FROM credentials WHERE sub = $1 AND provider = $2", subject, provider).
+		err := tx.QueryRow(selectEntry, subject, provider).
 			Scan(&raw, &r.Version, &r.Changed, &r.claim, &r.claimedAt)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUnknown
@@ -123,8 +129,7 @@ func (v *Vault) Take(ctx context.Context, subject, provider string) (e Entry, er
 func (v *Vault) Entries(ctx context.Context, afterSubject, afterProvider string, limit int) (list []Entry, err error) {
 	err = v.store.Read(ctx, func(tx store.Tx) error {
 		list = nil
-		rows, err := tx.Query("SELECT sub, provider, version, changed_at FROM credentials WHERE (sub, provider) > ($1, $2) ORDER BY sub, provider LIMIT $3",
-			afterSubject, afterProvider, limit)
+		rows, err := tx.Query(selectEntries, afterSubject, afterProvider, limit)
 		if err != nil {
 			return err
 		}

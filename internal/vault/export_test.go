@@ -17,6 +17,9 @@ func (v *Vault) Die(ctx context.Context, subject, provider string) error {
 	return err
 }
 
+// Queries are those that requests make.
+var Queries = []string{selectAccount, selectAccounts, selectSession, selectEntry, selectEntries}
+
 // Limits that tests reach.
 const (
 	ClaimLapses  = claimLapses

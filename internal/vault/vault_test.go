@@ -439,3 +439,32 @@ func TestResealedRowsNeedNoOldRoot(t *testing.T) {
 		}
 	})
 }
+
+// A million accounts slow no request: each query finds its rows by a key, and reads no others.
+func TestQueriesReadByKey(t *testing.T) {
+	_, s, _ := open(t, storetest.SQLite)
+	for _, query := range vault.Queries {
+		args := []any{"a", "b", 10}[:strings.Count(query, "$")]
+		var plan strings.Builder
+		check(t, s.Read(t.Context(), func(tx store.Tx) error {
+			plan.Reset()
+			rows, err := tx.Query("EXPLAIN QUERY PLAN "+query, args...)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var id, parent, unused int64
+				var detail string
+				if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+					return err
+				}
+				fmt.Fprintln(&plan, detail)
+			}
+			return rows.Err()
+		}))
+		if !strings.HasPrefix(plan.String(), "SEARCH ") || !strings.Contains(plan.String(), "PRIMARY KEY") || strings.Contains(plan.String(), "TEMP B-TREE") {
+			t.Errorf("%s\nreads\n%s", query, plan.String())
+		}
+	}
+}
