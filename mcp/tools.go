@@ -68,7 +68,7 @@ type identity struct {
 	Subject  string    `json:"sub" jsonschema:"the user, or the client itself if it acts on its own behalf"`
 	ClientID string    `json:"client_id" jsonschema:"the client that was given the token"`
 	Scope    string    `json:"scope" jsonschema:"what the token allows, separated by spaces"`
-	Expires  time.Time `json:"expires" jsonschema:"when the token expires"`
+	Expires  time.Time `json:"expires,omitzero" jsonschema:"when the token expires; absent if there is none"`
 
 	Upstream      string `json:"upstream,omitempty" jsonschema:"the upstream by which the user signed in; absent if the user signed in here"`
 	UpstreamToken *bool  `json:"upstream_token,omitempty" jsonschema:"whether the user's own token for that upstream is at hand"`
@@ -79,7 +79,10 @@ func whoami(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallT
 	if !ok {
 		return nil, identity{}, errors.New("this call came without an access token")
 	}
-	who := identity{Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, Expires: c.Expires().UTC()}
+	who := identity{Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope}
+	if c.ExpiresAt != 0 {
+		who.Expires = c.Expires().UTC()
+	}
 	if id, ok := upstreamOf(c.Subject); ok {
 		_, err := upstreamToken(ctx)
 		has := err == nil

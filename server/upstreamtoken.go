@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
 	"signet/handlers"
 	"signet/internal/oauth"
 	"signet/internal/seal"
@@ -83,10 +85,14 @@ func (s *upstreamSource) read(claims *jwt.Claims, sealed string) (mcp.UpstreamTo
 func describe(set *upstream.Set, id string) mcp.UpstreamProvider {
 	if set != nil {
 		if p, ok := set.Get(id); ok {
-			return mcp.UpstreamProvider{ID: id, Name: p.Name(), BaseURL: p.BaseURL(), SamplePath: p.SamplePath(), Timeout: p.Timeout()}
+			return describeProvider(p)
 		}
 	}
 	return mcp.UpstreamProvider{ID: id, Name: id}
+}
+
+func describeProvider(p *upstream.Provider) mcp.UpstreamProvider {
+	return mcp.UpstreamProvider{ID: p.ID(), Name: p.Name(), BaseURL: p.BaseURL(), SamplePath: p.SamplePath(), Timeout: p.Timeout()}
 }
 
 // upstreamSource returns the source of upstream tokens for the tools of this process.
@@ -112,10 +118,12 @@ func (s *Server) upstreamSource(authorization *handlers.Handler) (mcp.UpstreamSo
 
 // AddSamples adds the sample tools: those of [mcp.AddSampleTools], and upstream_get if an
 // upstream has a sample path.
-func (s *Server) AddSamples() {
-	mcp.AddSampleTools(s.MCP, s.Require)
-	if s.upstreams != nil && slices.ContainsFunc(s.upstreams.All(), func(p *upstream.Provider) bool { return p.SamplePath() != "" }) {
-		mcp.AddUpstreamSample(s.MCP)
+func (s *Server) AddSamples() { addSamples(s.MCP, s.Require, s.upstreams) }
+
+func addSamples(to *sdk.Server, require func(tool string, scopes ...string), upstreams *upstream.Set) {
+	mcp.AddSampleTools(to, require)
+	if upstreams != nil && slices.ContainsFunc(upstreams.All(), func(p *upstream.Provider) bool { return p.SamplePath() != "" }) {
+		mcp.AddUpstreamSample(to)
 	}
 }
 

@@ -115,6 +115,8 @@ type upstreams struct {
 	ClientSecret string `env:"UPSTREAM_CLIENT_SECRET"`
 	Config       string `env:"UPSTREAM_CONFIG"`
 	Key          string `env:"UPSTREAM_KEY"`
+	Username     string `env:"UPSTREAM_USERNAME"`
+	Password     string `env:"UPSTREAM_PASSWORD"`
 }
 
 // look is [pages.Options], in the same way.
@@ -490,6 +492,11 @@ func (c *config) upstream() server.Upstream {
 		value, ok := c.all[name]
 		return value, ok
 	}}
+}
+
+// localOptions turns the environment into what a server over stdin and stdout takes.
+func (c *config) localOptions(log *slog.Logger) server.LocalOptions {
+	return server.LocalOptions{App: c.AppName, Scopes: scopeList(c.Scopes), Upstream: c.upstream(), Username: c.Upstream.Username, Password: c.Upstream.Password, Log: log}
 }
 
 // options turns the environment into what the server takes.

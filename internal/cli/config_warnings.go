@@ -73,6 +73,7 @@ func (c *config) warnWithoutEffect(warn func(name, format string, args ...any)) 
 		{c.Role == "mcp", "role mcp needs no secret: a process that has it can make tokens", []string{"SECRET"}},
 		{c.Role == "auth", "role auth has no MCP endpoint", []string{"PUBLIC_TOOLS", "HIDDEN_TOOLS", "MCP_ORIGINS"}},
 		{c.Role != "mcp", "only role mcp uses it", []string{"REVOCATION_POLL", "REVOCATION_MAX_AGE", "UPSTREAM_KEY"}},
+		{true, "it is for signet serve --stdio; over HTTP users sign in themselves", []string{"UPSTREAM_USERNAME", "UPSTREAM_PASSWORD"}},
 		{c.KeysDir != "", "the keys of SIGNET_KEYS_DIR are yours to rotate", []string{"KEY_ROTATION"}},
 		{c.Documents.Fetch == "off" && c.Role != "mcp", "no document is fetched (SIGNET_CLIENT_DOCUMENTS=off)", []string{"CLIENT_DOCUMENT_HOSTS", "CLIENT_DOCUMENT_DENIED_HOSTS"}},
 		{c.Registration == "off" && c.Role != "mcp", "no client can register (SIGNET_REGISTRATION=off)", []string{"REDIRECT_SCHEMES"}},

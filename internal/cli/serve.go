@@ -21,17 +21,22 @@ import (
 )
 
 func serveCommand(p Process) *cobra.Command {
-	var demo bool
+	var demo, stdio bool
 	var role, chaos string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
 		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
-			"Settings come from the environment: `signet help settings` lists them.",
+			"Settings come from the environment: `signet help settings` lists them.\n\n" +
+			"With --stdio it serves the MCP tools alone, to the program that has started it, until\n" +
+			"stdin ends: no OAuth, no listener, no data directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("role") {
 				p.Environ = append(p.Environ, envPrefix+"ROLE="+role)
 			}
 			return p.withConfig(func(cmd *cobra.Command, cfg *config, _ []string) error {
+				if stdio {
+					return serveStdio(cmd.Context(), p, cfg)
+				}
 				seed, err := chaosSeed(chaos)
 				if err != nil {
 					return wrongUse{err}
@@ -44,7 +49,27 @@ func serveCommand(p Process) *cobra.Command {
 	cmd.Flags().StringVar(&chaos, "chaos", "", "misbehave on purpose, within the standards, to test clients; a seed repeats a run")
 	cmd.Flags().Lookup("chaos").NoOptDefVal = "random"
 	cmd.Flags().StringVar(&role, "role", "", "all, auth or mcp; overrides SIGNET_ROLE")
+	cmd.Flags().BoolVar(&stdio, "stdio", false, "speak MCP over stdin and stdout, for a program on this machine")
+	for _, other := range []string{"demo", "chaos", "role"} {
+		cmd.MarkFlagsMutuallyExclusive("stdio", other)
+	}
 	return cmd
+}
+
+// serveStdio serves the tools to the program that has started this one. Stdout is for the
+// protocol alone.
+func serveStdio(ctx context.Context, p Process, cfg *config) error {
+	tuneGC(p.Environ)
+	log := cfg.logger(p.Stderr)
+	for _, name := range cfg.unknown() {
+		log.Warn("unknown variable is not used", "name", name)
+	}
+	l, err := server.NewLocal(ctx, cfg.localOptions(log))
+	if err != nil {
+		return err
+	}
+	l.AddSamples()
+	return l.Serve(ctx, p.Stdin, p.Stdout)
 }
 
 // tuneGC trades memory for time: an MCP call leaves half a megabyte of garbage behind,
