@@ -89,7 +89,7 @@ func runExample(t *testing.T, name, base string, cmd *exec.Cmd, settings ...stri
 	t.Helper()
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"HOME=" + cmd.Dir}, settings...)
-	files, _ := filepath.Glob("examples/" + name + "/*.txt")
+	files, _ := filepath.Glob("examples/" + name + "/*.[ty]*") // .txt and .yaml
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err == nil {
