@@ -3,6 +3,7 @@ package mcp
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -47,7 +48,10 @@ type UpstreamToken struct {
 	Expires  time.Time // zero: not known
 }
 
-// String keeps tokens out of logs.
+// LogValue keeps tokens out of logs.
+func (t UpstreamToken) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// String keeps tokens out of texts.
 func (t UpstreamToken) String() string { return "[token of " + t.Provider + "]" }
 
 // GoString keeps tokens out of %#v.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -521,7 +522,8 @@ func TestUpstreamTokenForALibrary(t *testing.T) {
 		if got := req.Extra.Header.Get("Authorization"); strings.Count(got, ".") != 2 {
 			t.Errorf("the tool's request has the Authorization header %q", got)
 		}
-		shown = fmt.Sprintf("%v %+v", req.Extra.TokenInfo, req.Extra.TokenInfo.Extra)
+		shown = fmt.Sprintf("%v %+v %#v", req.Extra.TokenInfo, req.Extra.TokenInfo.Extra, up)
+		slog.New(slog.NewJSONHandler(w.world.log, nil)).Info("shown", "info", req.Extra.TokenInfo, "upstream", up, "token", mcp.UpstreamToken{Access: token})
 		return nil, nil, err
 	})
 	r := w.as(t, "alice", 1, fetchInput{})
@@ -531,8 +533,10 @@ func TestUpstreamTokenForALibrary(t *testing.T) {
 	if got := decode(t, serve(w.h, r)); got.Result.IsError || token != "alice-1" {
 		t.Errorf("token %q, %+v", token, got)
 	}
-	if strings.Contains(shown, accessToken) {
-		t.Errorf("a TokenInfo shows the access token: %s", shown)
+	for _, text := range []string{shown, w.world.log.String()} {
+		if strings.Contains(text, accessToken) || strings.Contains(text, "alice-1") || text == "" {
+			t.Errorf("a token is shown: %s", text)
+		}
 	}
 }
 

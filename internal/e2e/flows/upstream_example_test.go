@@ -3,6 +3,7 @@ package flows
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -127,6 +128,21 @@ func (r result) ids() (list []string) {
 	return list
 }
 
+// callByREST calls a tool without arguments over HTTP.
+func callByREST(t *testing.T, token, tool string) (status int, text string) {
+	t.Helper()
+	resp, err := e2e.BearerClient(t, token).Post(tool, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
 // Both ways of login lead to the user's own companies, and nobody's switch changes another user's
 // company.
 func TestUpstreamExample_Row37_Row47(t *testing.T) {
@@ -217,19 +233,7 @@ func TestTokenThatEndedAtTheUpstream_Row39(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.api.EndLogins("ann@example.com")
-	client := e2e.BearerClient(t, token.AccessToken)
-	post := func() (int, string) {
-		resp, err := client.Post(s.issuer+"/tools/list_companies", "application/json", strings.NewReader("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var b strings.Builder
-		if err := resp.Write(&b); err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, b.String()
-	}
+	post := func() (int, string) { return callByREST(t, token.AccessToken, s.issuer+"/tools/list_companies") }
 	if status, text := post(); status != http.StatusOK || !strings.Contains(text, "Please sign in again") || !strings.Contains(text, `"isError":true`) || !strings.Contains(text, `"status_code":401`) {
 		t.Errorf("the call: %d %s", status, text)
 	}
