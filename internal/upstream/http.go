@@ -105,6 +105,19 @@ func (e *statusError) Error() string { return fmt.Sprintf("%s answered %d", e.ur
 
 // get reads the JSON object at a URL.
 func (p *Provider) get(ctx context.Context, rawURL, bearer string) (map[string]any, []byte, error) {
+	v, body, err := p.getJSON(ctx, rawURL, bearer)
+	if err != nil {
+		return nil, nil, err
+	}
+	object, ok := v.(map[string]any)
+	if !ok {
+		return nil, nil, fmt.Errorf("the answer of %s is not a JSON object", rawURL)
+	}
+	return object, body, nil
+}
+
+// getJSON reads the JSON value at a URL.
+func (p *Provider) getJSON(ctx context.Context, rawURL, bearer string) (any, []byte, error) {
 	r, err := http.NewRequest(http.MethodGet, rawURL, nil)
 	if err != nil {
 		return nil, nil, err
@@ -119,11 +132,11 @@ func (p *Provider) get(ctx context.Context, rawURL, bearer string) (map[string]a
 	case a.status != http.StatusOK:
 		return nil, nil, &statusError{rawURL, a.status}
 	}
-	object, err := parseObject(a.body)
+	v, err := parseJSON(a.body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the answer of %s: %w", rawURL, err)
 	}
-	return object, a.body, nil
+	return v, a.body, nil
 }
 
 // tokenAnswers turns the answers of a token endpoint, JSON or a form, into JSON objects that have

@@ -110,9 +110,11 @@ func (p *Provider) retrieve(ctx context.Context, m *metadata, redirectURI string
 		c := p.oauth(m, redirectURI)
 		c.Endpoint.AuthStyle = style
 		t, err = ask(ctx, c)
-		var refused *oauth2.RetrieveError
-		if err == nil || !errors.As(err, &refused) || refused.ErrorCode != "invalid_client" {
+		if err == nil {
 			p.style.Store(int32(style))
+		}
+		var refused *oauth2.RetrieveError
+		if !errors.As(err, &refused) || refused.ErrorCode != "invalid_client" {
 			break
 		}
 	}
@@ -188,7 +190,34 @@ func (p *Provider) whoIs(ctx context.Context, m *metadata, t *oauth2.Token, nonc
 	if err != nil {
 		return Identity{}, err
 	}
+	if f := p.fields.orElse(standard); p.emails != "" && text(lookup(answer, f.email)) == "" {
+		address, err := p.primaryEmail(ctx, t.AccessToken)
+		if err != nil {
+			return Identity{}, err
+		}
+		answer[f.email] = address
+	}
 	return p.identify(p.fields.orElse(fields{userID: "sub", userName: "preferred_username"}), answer, "")
+}
+
+// primaryEmail returns the user's primary address if it is verified, or "". A provider that does
+// not tell it for this token has none.
+func (p *Provider) primaryEmail(ctx context.Context, access string) (string, error) {
+	list, _, err := p.getJSON(ctx, p.emails, access)
+	var refused *statusError
+	switch {
+	case errors.As(err, &refused) && refused.status < 500:
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	addresses, _ := list.([]any)
+	for _, a := range addresses {
+		if isTrue(lookup(a, "primary")) && isTrue(lookup(a, "verified")) {
+			return text(lookup(a, "email")), nil
+		}
+	}
+	return "", nil
 }
 
 // tokens reads a token answer.
@@ -234,14 +263,26 @@ func (p *Provider) revokeToken(ctx context.Context, t Tokens) error {
 	if t.Refresh == "" {
 		form = url.Values{"token": {t.Access}, "token_type_hint": {accessToken}}
 	}
-	style := p.styles(m)[0]
+	for _, style := range p.styles(m) {
+		err = p.revokeBy(ctx, m.Revocation, style, form)
+		var refused *statusError
+		if !errors.As(err, &refused) || refused.status != http.StatusUnauthorized {
+			break
+		}
+	}
+	return err
+}
+
+// revokeBy sends a revocation request with the client's secret in one of the two ways.
+func (p *Provider) revokeBy(ctx context.Context, endpoint string, style oauth2.AuthStyle, form url.Values) error {
+	form = maps.Clone(form)
 	if style == oauth2.AuthStyleInParams {
 		form.Set("client_id", p.clientID)
 		if p.clientSecret != "" {
 			form.Set("client_secret", p.clientSecret)
 		}
 	}
-	r, err := http.NewRequest(http.MethodPost, m.Revocation, strings.NewReader(form.Encode()))
+	r, err := http.NewRequest(http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return err
 	}

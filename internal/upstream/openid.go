@@ -273,6 +273,9 @@ func (p *Provider) Logout(ctx context.Context, logoutToken string) (Logout, erro
 	if p.fields.userID != "" {
 		subject = text(lookup(claims, p.fields.userID))
 	}
+	if subject == "" && token.SessionID == "" {
+		return Logout{}, fmt.Errorf("%w: it names no user", ErrLogoutToken)
+	}
 	return Logout{Subject: subject, Session: token.SessionID, ID: token.TokenID, Expires: token.Expiry.Unix()}, nil
 }
 

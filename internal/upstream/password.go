@@ -138,7 +138,7 @@ func (p *Provider) revokeByAPI(ctx context.Context, t Tokens) error {
 func (p *Provider) sent(ctx context.Context, r *http.Request) error {
 	a, err := p.send(ctx, r)
 	if err == nil && a.status/100 != 2 {
-		err = fmt.Errorf("%s answered %d", r.URL, a.status)
+		err = &statusError{r.URL.String(), a.status}
 	}
 	return err
 }

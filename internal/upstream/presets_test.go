@@ -135,3 +135,39 @@ func TestScopesThatDoNotExist(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The address of a user whose profile at GitHub shows none.
+func TestGitHubPrivateAddress(t *testing.T) {
+	users := map[string]upstreamtest.User{
+		"ann": {Password: "x", ID: "1", Email: "ann@example.com", Private: true},
+		"bob": {Password: "x", ID: "2", Email: "bob@example.com", Private: true, Unverified: true},
+	}
+	fake := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.GitHub, RedirectURIs: []string{callbackURL}, Users: users})
+	entry := strings.ReplaceAll("{id: corp, preset: github, authorization_endpoint: URL/login/oauth/authorize, token_endpoint: URL/login/oauth/access_token, userinfo_endpoint: URL/user, MORE client_id: signet, client_secret: "+fake.ClientSecret()+", allow: {domains: [example.com]}}", "URL", fake.URL())
+	for _, c := range []struct {
+		name, more, user, email string
+	}{
+		{"verified", "emails_endpoint: URL/user/emails,", "ann", "ann@example.com"},
+		{"not verified", "emails_endpoint: URL/user/emails,", "bob", ""},
+		{"without the scope", "emails_endpoint: URL/user/emails, scopes: [user],", "ann", ""},
+		{"endpoint of the preset", "", "ann", ""}, // which is at another server than the others
+	} {
+		text := strings.ReplaceAll(strings.Replace(entry, "MORE", c.more, 1), "URL", fake.URL())
+		w := &world{fake, parse(t, "upstreams:\n  - "+text+"\n", "corp")}
+		who, _ := w.signIn(t, c.user)
+		if who.Email != c.email || who.EmailVerified != (c.email != "") || (w.p.Permit(who) == nil) != (c.email != "") {
+			t.Errorf("%s: the user is %+v", c.name, who)
+		}
+	}
+}
+
+// A client secret that counts in the header only, at a provider that does not say so.
+func TestSecretInTheHeaderOnly(t *testing.T) {
+	w := newWorld(t, upstreamtest.Options{Manner: upstreamtest.Manner{GitHub: true, HeaderOnly: true}})
+	before := strings.Count(w.Log(), "POST /login/oauth/access_token")
+	w.signIn(t, "ann")
+	w.signIn(t, "bob")
+	if got := strings.Count(w.Log(), "POST /login/oauth/access_token") - before; got != 3 {
+		t.Errorf("the token endpoint was asked %d times, want 3: the way was found at the first login", got)
+	}
+}

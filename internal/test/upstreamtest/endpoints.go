@@ -65,6 +65,8 @@ func (p *Provider) methods() []string {
 		return []string{"none"}
 	case p.o.Manner.PostOnly:
 		return []string{"client_secret_post"}
+	case p.o.Manner.HeaderOnly:
+		return []string{"client_secret_basic"}
 	}
 	return []string{"client_secret_basic", "client_secret_post"}
 }
@@ -270,6 +272,9 @@ func (p *Provider) knows(r *http.Request) bool {
 			return false
 		}
 	} else {
+		if p.o.Manner.HeaderOnly {
+			return false
+		}
 		id, secret = r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
 	}
 	return id == p.o.ClientID && subtle.ConstantTimeCompare([]byte(secret), []byte(p.o.ClientSecret)) == 1
@@ -429,7 +434,29 @@ func (p *Provider) gitHubUser(w http.ResponseWriter, r *http.Request) {
 	p.counts["userinfo"]++
 	p.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if u.Private {
+		fmt.Fprintf(w, `{"login":%q,"id":%s,"name":%q,"email":null,"avatar_url":%q}`, name, u.ID, u.Name, u.Picture)
+		return
+	}
 	fmt.Fprintf(w, `{"login":%q,"id":%s,"name":%q,"email":%q,"avatar_url":%q}`, name, u.ID, u.Name, u.Email, u.Picture)
+}
+
+// gitHubEmails tells all addresses of a user, which needs a scope.
+func (p *Provider) gitHubEmails(w http.ResponseWriter, r *http.Request) {
+	name := p.bearer(w, r)
+	if name == "" {
+		return
+	}
+	p.mu.Lock()
+	u, g := p.users[name], p.access[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	p.mu.Unlock()
+	if !slices.Contains(g.scope, "user:email") {
+		writeJSON(w, http.StatusNotFound, map[string]string{"message": "Not Found"})
+		return
+	}
+	writeJSON(w, http.StatusOK, []map[string]any{
+		{"email": "old-" + u.Email, "primary": false, "verified": true}, {"email": u.Email, "primary": true, "verified": !u.Unverified},
+	})
 }
 
 // revoke revokes a token of either kind (RFC 7009), and the others of its family.

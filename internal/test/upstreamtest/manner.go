@@ -11,6 +11,7 @@ type Manner struct {
 	SendsIssuer    bool              // iss in the callback (RFC 9207)
 	RefusalStatus  int               // of invalid_grant; 0: 400
 	PostOnly       bool              // the client's secret counts in the form only
+	HeaderOnly     bool              // the client's secret counts in the header only
 	OpaqueAudience bool              // without the parameter audience the API takes no access token
 	NoRevocation   bool              // there is no revocation endpoint
 	NoLogout       bool              // there is no back-channel logout
