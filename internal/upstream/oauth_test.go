@@ -212,6 +212,13 @@ func TestIDTokenRefused(t *testing.T) {
 		t.Errorf("no id token: got %v", err)
 	}
 	w = newWorld(t, upstreamtest.Options{})
+	w.Switch(func(s *upstreamtest.Switches) { s.Claims = func(c map[string]any) { delete(c, "nonce") } })
+	c := w.callback(t, "ann")
+	c.Nonce = ""
+	if _, _, err := w.p.Exchange(t.Context(), c); err == nil {
+		t.Error("a login without nonce is accepted")
+	}
+	w = newWorld(t, upstreamtest.Options{})
 	w.Switch(func(s *upstreamtest.Switches) { s.KeysGone = true })
 	if _, _, err := w.p.Exchange(t.Context(), w.callback(t, "ann")); err == nil || errors.Is(err, upstream.ErrRefused) {
 		t.Errorf("no keys: got %v", err)
@@ -418,6 +425,12 @@ func TestClientAuthenticationIsFound(t *testing.T) {
 	if got := strings.Count(w.Log(), "POST /login/oauth/access_token") - before; got != 1 {
 		t.Errorf("a refused code was sent %d times", got)
 	}
+	first := newWorld(t, upstreamtest.Options{Manner: upstreamtest.GitHub})
+	c = first.callback(t, "ann")
+	c.Code += "x"
+	if _, _, err := first.p.Exchange(t.Context(), c); !errors.Is(err, upstream.ErrRefused) || strings.Count(first.Log(), "POST /login/oauth/access_token") != 1 {
+		t.Errorf("a refused code before any other: got %v", err)
+	}
 }
 
 func TestRevoke(t *testing.T) {
@@ -606,6 +619,29 @@ func TestUserInfoCompletesTheIDToken(t *testing.T) {
 	}
 }
 
+// An address that the provider has not verified counts for nothing.
+func TestAddressThatIsNotVerified(t *testing.T) {
+	w := newWorld(t, upstreamtest.Options{Users: map[string]upstreamtest.User{"eve": {Password: "x", ID: "1", Name: "Eve", Email: "eve@example.com", Unverified: true}}}, "allow: {domains: [example.com]}", "trust_email: true")
+	who, _ := w.signIn(t, "eve")
+	if err := w.p.Permit(who); who.EmailVerified || !errors.Is(err, upstream.ErrNotAllowed) {
+		t.Errorf("%+v: got %v", who, err)
+	}
+}
+
+// The user of a logout token is known by the same claim as at the login.
+func TestLogoutTokenOfAnotherClaim(t *testing.T) {
+	w := newWorld(t, upstreamtest.Options{}, "user_id: preferred_username")
+	who, _ := w.signIn(t, "ann")
+	claims := w.LogoutClaims("ann")
+	if got, err := w.p.Logout(t.Context(), w.Sign(claims)); !errors.Is(err, upstream.ErrLogoutToken) {
+		t.Errorf("without the claim: got %+v, %v", got, err)
+	}
+	claims["preferred_username"] = "ann"
+	if got, err := w.p.Logout(t.Context(), w.Sign(claims)); err != nil || got.Subject != who.ID {
+		t.Errorf("got %+v, %v, want the user %s", got, err, who.ID)
+	}
+}
+
 func TestLogoutToken(t *testing.T) {
 	w := newWorld(t, upstreamtest.Options{})
 	claims := w.LogoutClaims("ann")
@@ -640,8 +676,19 @@ func TestLogoutToken(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
-	if n := w.Count("keys"); n > 3 {
-		t.Errorf("the keys were fetched %d times", n)
+	claims = w.LogoutClaims("ann")
+	claims["x"] = strings.Repeat("x", 20<<10)
+	if got, err := w.p.Logout(t.Context(), w.Sign(claims)); !errors.Is(err, upstream.ErrLogoutToken) {
+		t.Errorf("a long one: got %+v, %v", got, err)
+	}
+	before := w.Count("keys")
+	for range 50 {
+		if _, err := w.p.Logout(t.Context(), other.Sign(w.LogoutClaims("ann"))); !errors.Is(err, upstream.ErrLogoutToken) {
+			t.Errorf("a forged one: %v", err)
+		}
+	}
+	if n := w.Count("keys") - before; n > 25 {
+		t.Errorf("50 forged tokens had the keys fetched %d times", n)
 	}
 	fresh := newWorld(t, upstreamtest.Options{})
 	fresh.Switch(func(s *upstreamtest.Switches) { s.KeysGone = true })

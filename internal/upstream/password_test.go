@@ -107,7 +107,7 @@ func TestPasswordLoginReadsTheAnswer(t *testing.T) {
 	a := newAPI(t)
 	p := a.provider(t, "login.user_id: user.id", "login.user_name: user.name", "login.email: user.mails.1", "login.picture: user.pic", "login.groups: roles",
 		"scopes_from: {claim: roles, map: {staff: [read, write], boss: [admin, read]}}")
-	a.answer = `{"access":"AT","life":"90","roles":["staff","boss","x"],"user":{"id":12345678901234567,"name":"Ann\u0007","mails":["a@b.c","ann@example.com"],"pic":"javascript:alert(1)"}}`
+	a.answer = `{"access":"AT","life":"90","roles":["staff","boss","x"],"user":{"id":12345678901234567,"name":"Ann\u0007","mails":["a@b.c","ann@example.com"],"pic":"http://pictures.example/a.png"}}`
 	who, tokens, err := p.Login(t.Context(), "ann", "good")
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,9 @@ func TestPasswordLoginRefused(t *testing.T) {
 		{"two values", 200, "application/json", `{"access":"AT"} {}`, false},
 		{"array", 200, "application/json", `[{"access":"AT"}]`, false},
 		{"cut off", 200, "application/json", `{"access":"AT"`, false},
-		{"not UTF-8", 200, "application/json", "{\"access\":\"A\xffT\"}", false},
+		{"not UTF-8", 200, "application/json", "{\"access\":\"AT\",\"x\":\"\xff\"}", false},
+		{"long token", 200, "application/json", `{"access":"` + strings.Repeat("x", 33<<10) + `"}`, false},
+		{"long white space", 200, "application/json", `{"access":"AT"}` + strings.Repeat(" ", 1<<20), false},
 		{"deep", 200, "application/json", `{"access":"AT","x":` + strings.Repeat("[", 99) + strings.Repeat("]", 99) + `}`, false},
 		{"long", 200, "application/json", long, false},
 	} {
@@ -182,6 +184,30 @@ func TestPasswordLoginRefused(t *testing.T) {
 		if len(a.sent) != 1 {
 			t.Errorf("%s: the API was asked %d times", c.name, len(a.sent))
 		}
+	}
+}
+
+// A redirect is not followed: the password stays where it was sent.
+func TestPasswordIsNotRedirected(t *testing.T) {
+	elsewhere := newAPI(t)
+	s := httptest.NewServer(http.RedirectHandler(elsewhere.URL+"/", http.StatusTemporaryRedirect))
+	defer s.Close()
+	if _, _, err := (&api{Server: s}).provider(t).Login(t.Context(), "ann", "good"); err == nil || errors.Is(err, upstream.ErrCredentials) {
+		t.Errorf("got %v", err)
+	}
+	if len(elsewhere.sent) > 0 {
+		t.Errorf("another server was sent %q", elsewhere.sent)
+	}
+}
+
+func TestCompressedAnswerRefused(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		io.WriteString(w, `{"access":"AT"}`)
+	}))
+	defer s.Close()
+	if _, _, err := (&api{Server: s}).provider(t).Login(t.Context(), "ann", "good"); err == nil || !strings.Contains(err.Error(), "compressed") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -77,7 +77,7 @@ func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
 	gone := p.s.KeysGone
 	p.mu.Unlock()
 	if gone {
-		http.Error(w, "<h1>Service Unavailable</h1>", http.StatusServiceUnavailable)
+		writeJSON(w, http.StatusServiceUnavailable, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}})
 		return
 	}
 	writeJSON(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: p.key.Public(), KeyID: "1", Algorithm: string(p.algorithm()), Use: "sig"}}})
