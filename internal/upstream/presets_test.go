@@ -164,10 +164,16 @@ func TestGitHubPrivateAddress(t *testing.T) {
 // A client secret that counts in the header only, at a provider that does not say so.
 func TestSecretInTheHeaderOnly(t *testing.T) {
 	w := newWorld(t, upstreamtest.Options{Manner: upstreamtest.Manner{GitHub: true, HeaderOnly: true}})
+	revocation := "revocation_endpoint: " + w.URL() + "/revoke"
 	before := strings.Count(w.Log(), "POST /login/oauth/access_token")
 	w.signIn(t, "ann")
 	w.signIn(t, "bob")
 	if got := strings.Count(w.Log(), "POST /login/oauth/access_token") - before; got != 3 {
 		t.Errorf("the token endpoint was asked %d times, want 3: the way was found at the first login", got)
+	}
+	_, tokens := w.signIn(t, "ann")
+	started := parse(t, "upstreams:\n  - "+w.Configuration("corp", revocation)+"\n", "corp")
+	if err := started.Revoke(t.Context(), tokens); err != nil || w.Live(tokens.Access) {
+		t.Errorf("a process that has not seen a login: %v", err)
 	}
 }

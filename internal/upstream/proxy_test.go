@@ -47,9 +47,15 @@ func TestProxyAndPrivateAuthority(t *testing.T) {
 		if err := p.Check(t.Context()); err != nil {
 			t.Error(err)
 		}
+		p = parse(t, "upstreams:\n  - {id: corp, type: oidc, issuer: 'https://example.com', client_id: a}\n", "corp")
+		if err := p.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "token_endpoint must be https, as the issuer is") {
+			t.Errorf("an endpoint on this machine: %v", err)
+		}
 		return
 	}
-	provider := httptest.NewTLSServer(http.NotFoundHandler())
+	provider := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"issuer":"https://example.com","authorization_endpoint":"https://example.com/a","token_endpoint":"http://127.0.0.1/t","jwks_uri":"https://example.com/k"}`)
+	}))
 	defer provider.Close()
 	proxy, asked := tunnel(t, provider.Listener.Addr().String())
 	authority := filepath.Join(t.TempDir(), "ca.pem")
