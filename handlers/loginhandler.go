@@ -58,7 +58,7 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 		paths = append(paths, own)
 	}
 	if e.o.LoginHandler == nil {
-		handle(route{get: e.loginPage, post: e.login, client: e.pendingClient, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true}, paths...)
+		handle(route{get: e.loginPage, post: e.login, client: e.pendingClient, limit: maxForm, ownPages: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login, ownSlot: true, asks: true}, paths...)
 		return nil
 	}
 	for _, p := range paths {
@@ -71,7 +71,7 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 
 // ownLogin calls the program's login handler.
 func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), route{e: e, asks: true}.timeout())
 	defer cancel()
 	r = r.WithContext(ctx)
 	rt := route{e: e}

@@ -28,6 +28,10 @@ import (
 // handlerTimeout bounds the work on one request, store included.
 const handlerTimeout = 10 * time.Second
 
+// providerTimeout bounds the work on one request that asks a provider. It is less than the time
+// that the server has to write the answer.
+const providerTimeout = 25 * time.Second
+
 // endpoint reads a request and returns the answer: one of the result types below, or a
 // struct to be sent as JSON. It never writes.
 type endpoint func(*http.Request) (any, error)
@@ -113,11 +117,12 @@ type route struct {
 	posted   *admission.Class // class of a POST; nil: the same
 	ownSlot  bool             // the endpoint takes the slot of a POST itself
 	ownSlots bool             // the endpoint takes the slot of every request itself
+	asks     bool             // the endpoint may ask a provider
 }
 
 func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !rt.atHand {
-		ctx, cancel := context.WithTimeout(r.Context(), handlerTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
@@ -148,6 +153,13 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.render(w, r, result)
+}
+
+func (rt route) timeout() time.Duration {
+	if rt.asks && rt.e.o.Upstreams != nil {
+		return providerTimeout
+	}
+	return handlerTimeout
 }
 
 func (rt route) endpoint(method string) endpoint {

@@ -23,6 +23,10 @@ import (
 // longer one stays in the vault.
 const maxClaim = 2560
 
+// maxRenew is the longest time that a refresh at a provider takes: the claim on the vault's entry
+// must not lapse meanwhile.
+const maxRenew = 20 * time.Second
+
 // renewGrace is the time that a refresh at a provider has beyond the provider's own timeout, to
 // commit the answer.
 const renewGrace = 5 * time.Second
@@ -131,13 +135,13 @@ func endsSoon(entry vault.Entry, now time.Time) bool {
 //
 // If the provider refuses, the user's grants end.
 func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Provider) (vault.Entry, error) {
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.Timeout()+renewGrace)
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(p.Timeout(), maxRenew)+renewGrace)
 	defer cancel()
 	entry, err := e.o.Vault.Refresh(work, seen.Subject, seen.Provider, seen.Version, func(ctx context.Context, entry vault.Entry) (seal.Credential, error) {
 		if entry.Bound != p.Bound() {
 			return seal.Credential{}, errors.New("the tokens were made for another client or issuer")
 		}
-		ctx, cancel := context.WithTimeout(ctx, p.Timeout())
+		ctx, cancel := context.WithTimeout(ctx, min(p.Timeout(), maxRenew))
 		defer cancel()
 		tokens, err := p.Refresh(ctx, tokensOf(entry.Credential))
 		switch {

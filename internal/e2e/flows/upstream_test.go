@@ -318,3 +318,29 @@ func TestPathsThatAreNotServed_Row46(t *testing.T) {
 		t.Errorf("favicon: %d", status)
 	}
 }
+
+// An upstream that does not answer is given up after its timeout: the page says so, and no
+// password is in the log.
+func TestSlowUpstreamIsGivenUp_Row35(t *testing.T) {
+	hold := make(chan struct{})
+	defer close(hold)
+	api := invoices.New(t, invoices.Options{})
+	api.Switch(func(s *invoices.Switches) { s.Hold = hold })
+	d := e2e.Start(t, []string{e2e.UpstreamFile(t, api.Configuration("finance", "timeout: 100ms"))})
+	c := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+	browser := person.New("", "")
+	page, err := browser.Open(c.AuthorizationURL("s"))
+	if err != nil || !page.AsksPassword() {
+		t.Fatalf("%v: %s", err, page)
+	}
+	page, err = browser.Submit(page, url.Values{"email": {"ann@example.com"}, "password": {"ann-password"}})
+	if err != nil || page.StatusCode != http.StatusServiceUnavailable || !strings.Contains(page.Body, "Server error. Please try again later.") {
+		t.Errorf("%v: %s", err, page)
+	}
+	if !strings.Contains(api.Log(), `"username":"ann"`) || !strings.Contains(api.Log(), `"email":"ann@example.com"`) {
+		t.Errorf("the API was sent %s", api.Log())
+	}
+	if d.Says("ann-password") > 0 {
+		t.Error("the log has the password")
+	}
+}
