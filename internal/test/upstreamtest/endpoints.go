@@ -466,7 +466,7 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ParseForm() != nil || !p.knows(r) {
-		p.refuse(w, http.StatusUnauthorized, "invalid_client")
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_client"})
 		return
 	}
 	p.mu.Lock()
