@@ -18,8 +18,9 @@ const (
 	// leaves time to store the answer, also if clocks of servers differ a little.
 	claimLapses = 30 * time.Second
 
-	// callEnds is the longest time that the call of a provider takes.
-	callEnds = 20 * time.Second
+	// callEnds is the longest time that the call of a provider takes. The call has a limit of its
+	// own, which is a little less.
+	callEnds = 22 * time.Second
 
 	// flightEnds bounds a refresh: a claim of a server that died, and a call.
 	flightEnds = claimLapses + callEnds + 10*time.Second
