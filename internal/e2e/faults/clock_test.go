@@ -250,7 +250,7 @@ func TestTimePassesAfterOneLeap_L10(t *testing.T) {
 	if status := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); status != 200 {
 		t.Errorf("a token made after the leap: %d", status)
 	}
-	if at := feedDate(t, d); time.Since(at).Abs() > 10*time.Second {
+	if at := feedDate(t, d); time.Since(at).Abs() > time.Hour {
 		t.Errorf("the list is dated %v", at)
 	}
 	d.Stop()
@@ -259,7 +259,7 @@ func TestTimePassesAfterOneLeap_L10(t *testing.T) {
 	if _, status := second.Refresh(t, tok.RefreshToken); status != 200 {
 		t.Errorf("after a restart: %d", status)
 	}
-	if at := feedDate(t, d); time.Since(at).Abs() > 10*time.Second {
+	if at := feedDate(t, d); time.Since(at).Abs() > time.Hour {
 		t.Errorf("after a restart the list is dated %v", at)
 	}
 	d.Stop()

@@ -83,7 +83,7 @@ func TestRevocationReachesReplicas_G04_INV4(t *testing.T) {
 	if got := e2e.Call(t, d.Issuer+"/mcp", tok.AccessToken); got != 401 {
 		t.Errorf("in the process with the store: %d, want 401 at once", got)
 	}
-	t.Logf("the replica refused it after %s", until(t, replica, tok.AccessToken, 401, 15*time.Second).Round(10*time.Millisecond))
+	t.Logf("the replica refused it after %s", until(t, replica, tok.AccessToken, 401, process.Patience).Round(10*time.Millisecond))
 	if got := e2e.Call(t, replica.URL()+"/mcp", other.AccessToken); got != 200 {
 		t.Errorf("another grant: %d, want 200", got)
 	}
@@ -139,11 +139,7 @@ func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 				}
 				return 0, ""
 			})
-			for deadline := time.Now().Add(30 * time.Second); polls() < replayed+2; time.Sleep(50 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("the feed is no longer polled")
-				}
-			}
+			e2e.Eventually(t, func() bool { return polls() >= replayed+2 }) // the feed is still polled
 			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 401 {
 				t.Errorf("after the old feed was replayed: %d, want 401", status)
 			}
@@ -179,14 +175,11 @@ func revokeAndWait(t *testing.T, d *e2e.Program, resource, token string) {
 	if status != 0 {
 		t.Fatalf("grant revoke: %s%s", out, errOut)
 	}
-	e2e.Eventually(t, func() bool { return len(feed(d).Revoked) > 0 }) // the 15 s are the verifier's
-	began := time.Now()
-	for status := 0; status != 401; time.Sleep(20 * time.Millisecond) {
-		if status, _ = e2e.Fetch(t, e2e.BearerClient(t, token), resource); time.Since(began) > 15*time.Second {
-			t.Fatalf("still %d after 15 s", status)
-		}
-	}
-	t.Logf("refused after %s", time.Since(began).Round(10*time.Millisecond))
+	e2e.Eventually(t, func() bool { return len(feed(d).Revoked) > 0 })
+	e2e.Eventually(t, func() bool {
+		status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource)
+		return status == 401
+	})
 }
 
 // The nginx of docs/verify.md refuses what it should, learns of a revocation, and lets a
@@ -260,14 +253,7 @@ func TestNginxVerifiesTokens_G04(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("grant revoke: %s%s", out, errOut)
 	}
-	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		if status, _, _ = call(token); status == 401 {
-			break
-		}
-		if time.Since(began) > 20*time.Second {
-			t.Fatalf("still %d after 20 s", status)
-		}
-	}
+	e2e.Eventually(t, func() bool { status, _, _ := call(token); return status == 401 })
 }
 
 // listen opens the event stream of the endpoint, and returns a channel that is closed
