@@ -166,6 +166,9 @@ func (t tokenAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	members, err := parseTokenAnswer(resp.Header.Get("Content-Type"), body)
+	if err != nil && resp.StatusCode == http.StatusUnauthorized {
+		members, err = map[string]any{"error": "invalid_client"}, nil // for which 401 is (RFC 6749 §5.2)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("status %d: the answer of the token endpoint: %w", resp.StatusCode, err)
 	}

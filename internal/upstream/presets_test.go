@@ -1,7 +1,10 @@
 package upstream_test
 
 import (
+	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -175,5 +178,32 @@ func TestSecretInTheHeaderOnly(t *testing.T) {
 	started := parse(t, "upstreams:\n  - "+w.Configuration("corp", revocation)+"\n", "corp")
 	if err := started.Revoke(t.Context(), tokens); err != nil || w.Live(tokens.Access) {
 		t.Errorf("a process that has not seen a login: %v", err)
+	}
+}
+
+// A token endpoint that answers 401 in its own words did not identify the client.
+func TestSecretInTheHeaderOnlyInOwnWords(t *testing.T) {
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, secret, basic := r.BasicAuth()
+		switch {
+		case r.URL.Path == "/u":
+			io.WriteString(w, `{"sub":"1001"}`)
+		case !basic || secret != "quiet":
+			asked = append(asked, "refused")
+			http.Error(w, "<h1>Who are you?</h1>", http.StatusUnauthorized)
+		default:
+			asked = append(asked, "accepted")
+			io.WriteString(w, `{"access_token":"A","token_type":"bearer"}`)
+		}
+	}))
+	defer s.Close()
+	for secret, want := range map[string]string{"quiet": "refused accepted", "wrong": "refused refused"} {
+		asked = nil
+		p := parse(t, strings.ReplaceAll("upstreams: [{id: x, type: oauth2, authorization_endpoint: URL/a, token_endpoint: URL/t, userinfo_endpoint: URL/u, client_id: signet, client_secret: "+secret+"}]", "URL", s.URL), "x")
+		who, _, err := p.Exchange(t.Context(), upstream.Callback{Code: "c", Verifier: verifier, RedirectURI: callbackURL})
+		if got := strings.Join(asked, " "); got != want || (who.ID == "1001") != (secret == "quiet") || errors.Is(err, upstream.ErrRefused) {
+			t.Errorf("%s: %s, %+v, %v", secret, got, who, err)
+		}
 	}
 }
