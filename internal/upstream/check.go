@@ -16,7 +16,7 @@ var (
 		"user_id", "user_name", "display_name", "email", "email_verified", "picture", "groups"}
 	ofKind = map[string][]string{
 		Password: slices.Concat(ofEvery, ofPassword),
-		OAuth:    slices.Concat(ofEvery, ofGrants, []string{"authorization_endpoint", "token_endpoint", "userinfo_endpoint", "emails_endpoint"}),
+		OAuth:    slices.Concat(ofEvery, ofGrants, []string{"authorization_endpoint", "token_endpoint", "userinfo_endpoint", "emails_endpoint", "deletion_endpoint"}),
 		OpenID:   slices.Concat(ofEvery, ofGrants),
 	}
 )
@@ -109,7 +109,7 @@ func (e *entry) checkGrants(wrong func(name, what string)) {
 	}{
 		{"issuer", e.issuer, e.kind == OpenID},
 		{"authorization_endpoint", e.authorization, e.kind == OAuth}, {"token_endpoint", e.token, e.kind == OAuth}, {"userinfo_endpoint", e.userinfo, e.kind == OAuth},
-		{"emails_endpoint", e.emails, false}, {"revocation_endpoint", e.revocation, false},
+		{"emails_endpoint", e.emails, false}, {"deletion_endpoint", e.deletion, false}, {"revocation_endpoint", e.revocation, false},
 	} {
 		check := checkURL
 		if u.name == "issuer" {

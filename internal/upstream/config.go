@@ -33,7 +33,7 @@ type entry struct {
 
 	// Of the others.
 	issuer, authorization, token, userinfo, revocation string
-	emails                                             string // endpoint of addresses in GitHub's manner
+	emails, deletion                                   string // endpoints in GitHub's manner, for addresses and to delete tokens
 	clientID, clientSecret, clientAuth                 string
 	scopes, dropParams                                 []string
 	authorizeParams                                    map[string]string
@@ -142,6 +142,10 @@ func (r *reader) entry(n *yaml.Node, path string) (e entry) {
 	if e.at["userinfo_endpoint"] != nil && e.at["emails_endpoint"] == nil {
 		e.emails = "" // that of a preset is at another server
 	}
+	if e.at["token_endpoint"] != nil && e.at["deletion_endpoint"] == nil {
+		e.deletion = ""
+	}
+	e.deletion = strings.ReplaceAll(e.deletion, "{client_id}", url.PathEscape(e.clientID))
 	if len(r.faults) == before {
 		r.check(n, path, &e)
 	}
@@ -159,7 +163,7 @@ func (r *reader) known(e *entry) map[string]take {
 		"refresh":        r.call(&e.refresh, "access_token", refreshToken, accessToken),
 		"revoke":         r.call(&e.revoke, "", refreshToken, accessToken),
 		"issuer":         r.value(&e.issuer), "authorization_endpoint": r.value(&e.authorization), "token_endpoint": r.value(&e.token),
-		"userinfo_endpoint": r.value(&e.userinfo), "emails_endpoint": r.value(&e.emails), "revocation_endpoint": r.value(&e.revocation),
+		"userinfo_endpoint": r.value(&e.userinfo), "emails_endpoint": r.value(&e.emails), "deletion_endpoint": r.value(&e.deletion), "revocation_endpoint": r.value(&e.revocation),
 		"client_id": r.value(&e.clientID), "client_secret": r.value(&e.clientSecret), "client_auth": r.text(&e.clientAuth),
 		"scopes": r.list(&e.scopes, checkScope), "authorize_params": r.params(&e.authorizeParams), "drop_params": r.list(&e.dropParams, checkParam),
 	}

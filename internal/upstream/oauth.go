@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -257,7 +259,7 @@ func (p *Provider) refreshByGrant(ctx context.Context, t Tokens) (Tokens, error)
 func (p *Provider) revokeToken(ctx context.Context, t Tokens) error {
 	m, err := p.metadata(ctx)
 	if err != nil || m.Revocation == "" {
-		return err
+		return errors.Join(err, p.deleteToken(ctx, t))
 	}
 	form := url.Values{"token": {t.Refresh}, "token_type_hint": {refreshToken}}
 	if t.Refresh == "" {
@@ -269,6 +271,30 @@ func (p *Provider) revokeToken(ctx context.Context, t Tokens) error {
 		if !errors.As(err, &refused) || refused.status != http.StatusUnauthorized {
 			break
 		}
+	}
+	return err
+}
+
+// deleteToken deletes an access token in the manner of GitHub, if the provider has an endpoint for
+// that. A token that is not there any more is deleted.
+func (p *Provider) deleteToken(ctx context.Context, t Tokens) error {
+	if p.deletion == "" {
+		return nil
+	}
+	body, err := json.Marshal(map[string]string{"access_token": t.Access})
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequest(http.MethodDelete, p.deletion, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.SetBasicAuth(p.clientID, p.clientSecret)
+	err = p.sent(ctx, r)
+	var gone *statusError
+	if errors.As(err, &gone) && (gone.status == http.StatusNotFound || gone.status == http.StatusUnprocessableEntity) {
+		return nil
 	}
 	return err
 }

@@ -207,3 +207,26 @@ func TestSecretInTheHeaderOnlyInOwnWords(t *testing.T) {
 		}
 	}
 }
+
+// Tokens are deleted at GitHub in its own manner, and the client's secret is never sent to GitHub
+// for tokens of another server.
+func TestGitHubDeletesTokens(t *testing.T) {
+	fake := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.GitHub, RedirectURIs: []string{callbackURL}})
+	entry := strings.ReplaceAll("{id: corp, preset: github, authorization_endpoint: URL/login/oauth/authorize, token_endpoint: URL/login/oauth/access_token, userinfo_endpoint: URL/user, client_id: signet, client_secret: "+fake.ClientSecret(), "URL", fake.URL())
+	with := &world{fake, parse(t, "upstreams:\n  - "+entry+", deletion_endpoint: '"+fake.URL()+"/applications/{client_id}/token'}\n", "corp")}
+	_, tokens := with.signIn(t, "ann")
+	for range 2 { // the second time it is gone already
+		if err := with.p.Revoke(t.Context(), tokens); err != nil || with.Live(tokens.Access) || with.Count("revocation") != 1 {
+			t.Errorf("got %v after %d deletions", err, with.Count("revocation"))
+		}
+	}
+	without := &world{fake, parse(t, "upstreams:\n  - "+entry+"}\n", "corp")}
+	_, tokens = without.signIn(t, "ann")
+	if err := without.p.Revoke(t.Context(), tokens); err != nil || !without.Live(tokens.Access) {
+		t.Errorf("without an endpoint: %v", err)
+	}
+	with.Switch(func(s *upstreamtest.Switches) { s.Unavailable = true })
+	if err := with.p.Revoke(t.Context(), tokens); err == nil {
+		t.Error("no error while the provider is unavailable")
+	}
+}

@@ -459,6 +459,31 @@ func (p *Provider) gitHubEmails(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// gitHubDelete deletes an access token for its client.
+func (p *Provider) gitHubDelete(w http.ResponseWriter, r *http.Request) {
+	id, secret, _ := r.BasicAuth()
+	var sent struct {
+		Token string `json:"access_token"`
+	}
+	switch {
+	case r.Method != http.MethodDelete || id != p.o.ClientID || secret != p.o.ClientSecret:
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"message": "Bad credentials"})
+		return
+	case json.NewDecoder(r.Body).Decode(&sent) != nil || sent.Token == "":
+		writeJSON(w, http.StatusUnprocessableEntity, map[string]string{"message": "Validation Failed"})
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.access[sent.Token] == nil {
+		writeJSON(w, http.StatusNotFound, map[string]string{"message": "Not Found"})
+		return
+	}
+	delete(p.access, sent.Token)
+	p.counts["revocation"]++
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // revoke revokes a token of either kind (RFC 7009), and the others of its family.
 func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
 	if p.o.Manner.NoRevocation {

@@ -332,7 +332,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (p *Provider) endpoints() map[string]http.HandlerFunc {
 	if p.o.Manner.GitHub {
-		return map[string]http.HandlerFunc{pathGitHub + "/authorize": p.authorize, pathGitHub + "/access_token": p.token, "/user": p.gitHubUser, "/user/emails": p.gitHubEmails, "/revoke": p.revoke}
+		return map[string]http.HandlerFunc{pathGitHub + "/authorize": p.authorize, pathGitHub + "/access_token": p.token, "/user": p.gitHubUser, "/user/emails": p.gitHubEmails, "/revoke": p.revoke, "/applications/" + p.o.ClientID + "/token": p.gitHubDelete}
 	}
 	return map[string]http.HandlerFunc{
 		"/.well-known/openid-configuration": p.discovery, "/jwks": p.keys, "/authorize": p.authorize, "/token": p.token, "/userinfo": p.userinfo, "/revoke": p.revoke,
