@@ -25,7 +25,8 @@ const defaultUpstreamTimeout = 30 * time.Second
 // as the response.
 //
 // If the upstream answers 401, the client has the token renewed, and repeats the request once
-// if it has no body or a GetBody. Errors are for [UpstreamCaller.Failure]. A request ends,
+// if it has no body or a GetBody; else it returns an error, and the next request has the new
+// token. Errors are for [UpstreamCaller.Failure]. A request ends,
 // with the time for a renewal, after the provider's timeout.
 func (c *UpstreamCaller) Client(apis ...string) *http.Client {
 	b := &bearer{caller: c, next: c.provider.Transport}
@@ -74,11 +75,11 @@ func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 		discard(resp)
 		return nil, err
 	}
+	discard(resp)
 	body, again := repeatable(r)
 	if !again {
-		return resp, nil
+		return nil, &renewedError{b.caller.name()}
 	}
-	discard(resp)
 	if resp, err = b.send(r, body, newer); err == nil && resp.StatusCode == http.StatusUnauthorized {
 		call.upstreams.refuse(call.claims.GrantID, newer.Version)
 	}

@@ -32,6 +32,14 @@ func (e *noVerdictError) Error() string {
 }
 func (e *noVerdictError) Unwrap() error { return e.cause }
 
+// renewedError says that a token was renewed, and that the request with the old one could not be
+// repeated.
+type renewedError struct{ name string }
+
+func (e *renewedError) Error() string {
+	return "Your " + e.name + " session was renewed. Please try again."
+}
+
 func sessionExpired(name string) string {
 	return "Your " + name + " session expired. Please sign in again: disconnect and reconnect this connector in your AI client to re-authenticate."
 }
@@ -54,6 +62,9 @@ func (c *UpstreamCaller) Failure(resp *http.Response, err error) *sdk.CallToolRe
 		text, code := c.errorText(err)
 		return failure(text, code)
 	}
+	if resp == nil {
+		return failure("Request failed: there is no answer", 0)
+	}
 	if code := resp.StatusCode; code >= 200 && code < 300 || code == http.StatusNotModified {
 		return nil
 	}
@@ -74,11 +85,14 @@ func failure(text string, code int) *sdk.CallToolResult {
 func (c *UpstreamCaller) errorText(err error) (text string, code int) {
 	var own *originError
 	var noVerdict *noVerdictError
+	var renewed *renewedError
 	switch {
 	case errors.Is(err, ErrUpstreamEnded):
 		return sessionExpired(c.name()), http.StatusUnauthorized
 	case errors.As(err, &own):
 		return "Request failed: " + own.text, 0
+	case errors.As(err, &renewed):
+		return renewed.Error(), http.StatusUnauthorized
 	case timedOut(err):
 		return "Request timed out. Please try again later.", 0
 	case errors.As(err, &noVerdict):

@@ -363,7 +363,7 @@ func TestRequestIsRepeatedWithItsBody_Row39(t *testing.T) {
 		t.Errorf("%+v after %q, want %s", got, w.seen(), want)
 	}
 	w.expire("bob")
-	if f := failure(t, serve(w.h, w.as(t, "bob", 1, fetchInput{Body: "invoice", Opaque: true}))); f.StatusCode != 401 {
+	if f := failure(t, serve(w.h, w.as(t, "bob", 1, fetchInput{Body: "invoice", Opaque: true}))); f.StatusCode != 401 || !strings.Contains(f.Error, "Please try again") {
 		t.Errorf("a body that cannot be sent again: %+v", f)
 	}
 	w.hello(t, "bob", 1)

@@ -23,8 +23,11 @@ import (
 	"signet/server"
 )
 
-// companies are those that users have switched to, by subject. They last as long as the process.
-var companies sync.Map
+// desk has the tools. It remembers the companies that users have switched to, by subject, for as
+// long as the process lasts.
+type desk struct {
+	companies sync.Map
+}
 
 type company struct {
 	ID   string `json:"publicId"`
@@ -38,11 +41,14 @@ func ask(ctx context.Context, method, path string, body, v any) (*sdk.CallToolRe
 	if err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(body)
+	content, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, up.Provider().BaseURL+"api/v1/"+path, bytes.NewReader(b))
+	if body == nil {
+		content = nil
+	}
+	r, err := http.NewRequestWithContext(ctx, method, up.Provider().BaseURL+"api/v1/"+path, bytes.NewReader(content))
 	if err != nil {
 		return nil, err
 	}
@@ -57,9 +63,9 @@ func ask(ctx context.Context, method, path string, body, v any) (*sdk.CallToolRe
 
 // inCompany is ask for the company of the caller: the one that the caller has switched to, or the
 // first one.
-func inCompany(ctx context.Context, method, path string, body, v any) (*sdk.CallToolResult, error) {
+func (d *desk) inCompany(ctx context.Context, method, path string, body, v any) (*sdk.CallToolResult, error) {
 	caller, _ := mcp.Caller(ctx)
-	id, ok := companies.Load(caller.Subject)
+	id, ok := d.companies.Load(caller.Subject)
 	if !ok {
 		var list struct{ Results []company }
 		if no, err := ask(ctx, http.MethodGet, "companies/", nil, &list); no != nil || err != nil {
@@ -93,19 +99,19 @@ type switchInput struct {
 	ID string `json:"company_id" jsonschema:"publicId of the company"`
 }
 
-func switchCompany(ctx context.Context, _ *sdk.CallToolRequest, in switchInput) (*sdk.CallToolResult, any, error) {
+func (d *desk) switchCompany(ctx context.Context, _ *sdk.CallToolRequest, in switchInput) (*sdk.CallToolResult, any, error) {
 	var list any
 	if no, err := ask(ctx, http.MethodGet, "invoices/?companyId="+url.QueryEscape(in.ID), nil, &list); no != nil || err != nil {
 		return no, nil, err // it is not a company of the caller
 	}
 	caller, _ := mcp.Caller(ctx)
-	companies.Store(caller.Subject, in.ID)
+	d.companies.Store(caller.Subject, in.ID)
 	return nil, map[string]string{"company_id": in.ID}, nil
 }
 
-func listInvoices(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {
+func (d *desk) listInvoices(ctx context.Context, _ *sdk.CallToolRequest, _ struct{}) (*sdk.CallToolResult, any, error) {
 	var list map[string]any
-	no, err := inCompany(ctx, http.MethodGet, "invoices/", nil, &list)
+	no, err := d.inCompany(ctx, http.MethodGet, "invoices/", nil, &list)
 	return answer(list, no, err)
 }
 
@@ -114,9 +120,9 @@ type invoice struct {
 	Amount   float64 `json:"amount" jsonschema:"in euros"`
 }
 
-func createInvoice(ctx context.Context, _ *sdk.CallToolRequest, in invoice) (*sdk.CallToolResult, any, error) {
+func (d *desk) createInvoice(ctx context.Context, _ *sdk.CallToolRequest, in invoice) (*sdk.CallToolResult, any, error) {
 	var made map[string]any
-	no, err := inCompany(ctx, http.MethodPost, "invoices/", in, &made)
+	no, err := d.inCompany(ctx, http.MethodPost, "invoices/", in, &made)
 	return answer(made, no, err)
 }
 
@@ -124,9 +130,9 @@ type sendInput struct {
 	ID string `json:"invoice_id" jsonschema:"publicId of the invoice"`
 }
 
-func sendInvoice(ctx context.Context, _ *sdk.CallToolRequest, in sendInput) (*sdk.CallToolResult, any, error) {
+func (d *desk) sendInvoice(ctx context.Context, _ *sdk.CallToolRequest, in sendInput) (*sdk.CallToolResult, any, error) {
 	var sent map[string]any
-	no, err := inCompany(ctx, http.MethodPost, "invoices/"+url.PathEscape(in.ID)+"/send/", nil, &sent)
+	no, err := d.inCompany(ctx, http.MethodPost, "invoices/"+url.PathEscape(in.ID)+"/send/", nil, &sent)
 	return answer(sent, no, err)
 }
 
@@ -143,13 +149,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	d := &desk{}
 	srv.Require("create_invoice", "write")
 	srv.Require("send_invoice", "write")
 	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "list_companies", Description: "List your companies"}, listCompanies)
-	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "switch_company", Description: "Choose the company for your next calls"}, switchCompany)
-	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "list_invoices", Description: "List the invoices of your company"}, listInvoices)
-	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "create_invoice", Description: "Write a draft of an invoice"}, createInvoice)
-	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "send_invoice", Description: "Send an invoice to its customer"}, sendInvoice)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "switch_company", Description: "Choose the company for your next calls"}, d.switchCompany)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "list_invoices", Description: "List the invoices of your company"}, d.listInvoices)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "create_invoice", Description: "Write a draft of an invoice"}, d.createInvoice)
+	sdk.AddTool(srv.MCP, &sdk.Tool{Name: "send_invoice", Description: "Send an invoice to its customer"}, d.sendInvoice)
 	if err := srv.ListenAndServe(ctx); err != nil {
 		log.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const maxDotenv = 1 << 20
 // The file obeys the rule of [durable.Access]: others may not write it, and may not read it
 // either if there is a secret in it.
 func Environ(environ []string, path string) ([]string, error) {
-	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir() {
+	if !isThere(path) {
 		return environ, nil
 	}
 	set, err := readDotenv(path, durable.Access{Public: true})
@@ -45,6 +45,16 @@ func Environ(environ []string, path string) ([]string, error) {
 		}
 	}
 	return merged, nil
+}
+
+// isThere reports whether there is a file of variables. In a folder that the user may not search,
+// as after `sudo -u`, there is none.
+func isThere(path string) bool {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrPermission) {
+		return false
+	}
+	info, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist) && (err != nil || !info.IsDir())
 }
 
 // assignment is one line of a file of variables.

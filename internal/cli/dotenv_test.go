@@ -1,9 +1,12 @@
 package cli_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -133,6 +136,52 @@ func TestDotenvNeedNotBeThere(t *testing.T) {
 	long := strings.Repeat("# comment\n", 200_000)
 	if _, err := dotenv(t, long, 0o600); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("a long file: %v", err)
+	}
+}
+
+// After `sudo -u`, the working directory may be closed to the user.
+func TestDotenvInAClosedFolderIsNotThere(t *testing.T) {
+	if os.Geteuid() == 0 { // no folder is closed to root
+		again(t, 65534)
+		return
+	}
+	dir := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, ".env")
+	if err := os.WriteFile(path, []byte("not a variable"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cli.Environ(nil, path); err == nil {
+		t.Error("the test's file can be read")
+	}
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(dir, 0o700)
+	if got, err := cli.Environ([]string{"A=1"}, path); err != nil || len(got) != 1 {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// again runs the test in a process of another user.
+func again(t *testing.T, uid uint32) {
+	t.Helper()
+	dir := t.TempDir()
+	program, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "test")
+	if err := errors.Join(os.WriteFile(path, program, 0o755), os.Chown(dir, int(uid), int(uid)), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
