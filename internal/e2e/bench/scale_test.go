@@ -378,7 +378,8 @@ func (p *population) rowsPerShard() (least, most int) {
 	return slices.Min(n), slices.Max(n)
 }
 
-// sizes are the bytes of a grant, and those that a rotation adds to PostgreSQL's log.
+// sizes are the bytes of a grant in each store, and the bytes that a rotation adds to
+// PostgreSQL's log.
 type sizes struct{ sqlite, postgres, log float64 }
 
 // measureShards lets the population refresh against 1, 2 and 4 stores of both kinds, in

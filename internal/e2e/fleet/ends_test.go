@@ -156,7 +156,7 @@ var ways = map[string]func(d *e2e.Program, user string){
 }
 
 // Every kind of change of a user ends the user's grants, including access tokens with a
-// life of a day, and no grants of others; also if no server ran meanwhile.
+// life of a day, and no grants of other users, also if no server ran at the time of the change.
 func TestUserChangesEndGrantsEverywhere(t *testing.T) {
 	for _, when := range []string{"running", "down"} {
 		t.Run(when, func(t *testing.T) {

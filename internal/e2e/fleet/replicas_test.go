@@ -42,8 +42,8 @@ func TestSecondServerBehindTheIssuerIsRefused_M04(t *testing.T) {
 	d.Start()
 }
 
-// A single server behind a proxy starts again, although the proxy answers meanwhile,
-// and although its own later request finds itself.
+// A single server behind a proxy can restart, although the proxy answers while it is down,
+// and although the server's own request to its issuer reaches itself.
 func TestRestartBehindAProxy_M04(t *testing.T) {
 	proxy := e2e.NewProxy(t)
 	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + proxy.URL}, "--demo")

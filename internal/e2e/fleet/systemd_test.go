@@ -84,8 +84,8 @@ func resolve(sets map[string][]string, name string, into map[string]bool) {
 	}
 }
 
-// filtered returns the system calls that the unit allows, and those that it excludes
-// again.
+// filtered returns the system calls that the unit allows, and the calls that it then
+// excludes.
 func filtered(t *testing.T, filters []string) (allowed, denied map[string]bool) {
 	t.Helper()
 	sets := callSets(t)

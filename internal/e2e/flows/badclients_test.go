@@ -21,7 +21,7 @@ import (
 	"signet/internal/test/person"
 )
 
-// badHost serves what is no document, at the path of each entry, and counts the bytes that it
+// badHost serves wrong answers, one at the path of each entry, and counts the bytes that it
 // could send.
 type badHost struct {
 	url    string
@@ -76,8 +76,8 @@ func newBadHost(t *testing.T) *badHost {
 	return h
 }
 
-// What a host serves in place of a document makes no client: the person reads why and the browser
-// goes nowhere, the token endpoint says invalid_client, and nobody's code is spent for it.
+// A wrong answer in place of a document makes no client: the user reads the reason, the browser is
+// not redirected, the token endpoint says invalid_client, and no code is spent.
 func TestAnswerThatIsNoDocumentMakesNoClient_I04_I05_I06(t *testing.T) {
 	h := newBadHost(t)
 	site := newSite(t)
@@ -200,7 +200,7 @@ func TestAssertionWithOneThingWrongSpendsNothing_D14(t *testing.T) {
 	}
 	refuse("refresh", func() url.Values { return client.RefreshForm(tok.RefreshToken) })
 
-	// The last second: good once, whatever the rest of the second is.
+	// An assertion in its last second is accepted at most once.
 	last := with(map[string]any{"exp": time.Now().Unix() + 1})
 	accepted := 0
 	for until := time.Now().Add(1500 * time.Millisecond); time.Now().Before(until); {

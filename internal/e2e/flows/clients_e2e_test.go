@@ -147,7 +147,7 @@ func (ts typeScript) connect(t *testing.T, site *site) *sdkClient {
 	return ts.connectAs(t, site, sdkIdentity{})
 }
 
-// sdkIdentity is what a client is that does not register.
+// sdkIdentity describes a client that does not register.
 type sdkIdentity struct {
 	Document string           `json:"document,omitempty"` // URL of its metadata
 	Client   string           `json:"client,omitempty"`   // id of a configured client

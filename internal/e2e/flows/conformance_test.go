@@ -100,7 +100,7 @@ func TestConformanceSuitePassesForEachVersionOfTheSpecification(t *testing.T) {
 	}
 }
 
-// The suite reports what is wrong: a run that passes is worth something.
+// The suite reports the faults of a server, so a run without one means something.
 func TestConformanceSuiteReportsFaults(t *testing.T) {
 	for name, row := range map[string]struct {
 		fault  func(s *site) (issuer string)

@@ -83,7 +83,7 @@ func TestTypeScriptClientNeedsNoRegistration(t *testing.T) {
 				}
 				checkKnownClient(t, site.proxy, 2)
 				if c.logins != 1 {
-					t.Errorf("the person had to sign in %d times, want once", c.logins)
+					t.Errorf("the user had to sign in %d times, want once", c.logins)
 				}
 				for _, e := range site.proxy.Exchanges("/token") {
 					if signed := e.Form.Get("client_assertion") != ""; signed != (identity.Key != nil) {
@@ -140,8 +140,8 @@ type published struct {
 	redirect   string // what an installation sends
 }
 
-// documents are those of the applications that people use. logo_uri and policy_uri stand
-// for what is shown nowhere.
+// documents returns the documents of known applications. The members logo_uri and policy_uri
+// must not be shown.
 func documents(keys string) []published {
 	web := func(members map[string]any) map[string]any {
 		doc := map[string]any{"client_uri": "https://app.example", "logo_uri": "https://app.example/logo.png", "policy_uri": "https://app.example/policy", "application_type": "web"}
@@ -341,7 +341,7 @@ func TestClientWithADocumentRegistersWhereDocumentsAreOff(t *testing.T) {
 }
 
 // opencode has published one path and listened at another: a mismatch that no port
-// excuses. The person reads why, and the browser goes nowhere.
+// excuses. The user reads the reason, and the browser is not redirected.
 func TestRedirectThatTheDocumentDoesNotNameIsRefused(t *testing.T) {
 	host := clientdoc.NewTLSHost(t)
 	site := newSite(t, e2e.Trusts(host))

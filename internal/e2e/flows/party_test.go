@@ -114,8 +114,8 @@ func TestStrictClientSignsInByItsKey(t *testing.T) {
 	}
 }
 
-// A client whose key is not the one that the operator knows is told that it is not who it
-// says, and its code is not spent.
+// A client that signs with another key than the configured one gets invalid_client, and its
+// code is not spent.
 func TestStrictClientWithAnotherKeyIsRefused(t *testing.T) {
 	for _, library := range libraries {
 		t.Run(library, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestStrictClientWithAnotherKeyIsRefused(t *testing.T) {
 	}
 }
 
-// authorize has the person sign in, and returns where the browser is sent.
+// authorize signs the user in, and returns the redirect to the client.
 func (p *party) authorize() (back string) {
 	p.t.Helper()
 	var link string

@@ -42,8 +42,7 @@ func (r reply) label() string {
 	return strings.TrimSpace(fmt.Sprint(r.status, " ", r.error()))
 }
 
-// ours reports whether one of our processes gave the answer, not nginx for one that
-// did not.
+// ours reports whether a replica gave the answer, and not nginx in place of a replica.
 func (r reply) ours() bool { return r.status != 0 && r.status != 502 && r.status != 504 }
 
 // timeout is longer than any request takes, so that no request arrives after its client

@@ -30,7 +30,7 @@ func storeOf(t *testing.T, h *http.Client, r *cluster.Replica) (epoch string, ro
 }
 
 // A database that is put back beneath running replicas gives no client access again: all
-// users sign in again, at all replicas, and the access tokens of before are refused.
+// users sign in again, at all replicas, and earlier access tokens are refused.
 func TestDatabasePutBackGivesNoAccess_L08_INV15(t *testing.T) {
 	t.Parallel()
 	c, h := start(t, cluster.Options{}), newHTTP()

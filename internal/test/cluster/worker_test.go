@@ -115,7 +115,7 @@ func (w *worker) login() *family {
 	return f
 }
 
-// mayFail checks that an unsuccessful answer is one that a failing cluster may give.
+// mayFail checks that a failing cluster may give this unsuccessful answer.
 func (w *worker) mayFail(what string, a reply) {
 	w.look("INV11")
 	if a.status == 429 && a.header.Get("Retry-After") != "" {

@@ -1,5 +1,5 @@
 // One MCP client of the official TypeScript SDK, driven from outside: it reads a JSON
-// command a line and answers each with a JSON line, so that a test can be the person
+// command a line and answers each with a JSON line, so that a test can be the user
 // who signs in.
 //
 //   node driver.mjs v1|v2 URL [legacy|auto [IDENTITY]]
@@ -9,7 +9,7 @@
 // authenticates by private_key_jwt.
 //
 //   {"do":"connect"}                              {"result":{...}}
-//   {"do":"call","tool":"echo","arguments":{}}    {"authorize":"https://..."}: the person must go there;
+//   {"do":"call","tool":"echo","arguments":{}}    {"authorize":"https://..."}: the user must go there;
 //       "times":5 makes that many at once             then "finish", then the same command again
 //   {"do":"tools"}                                {"error":{"name":"...","message":"..."}}
 //   {"do":"finish","back":"http://..."}
@@ -22,7 +22,7 @@ const v1 = version === 'v1';
 const parts = v1 ? ['index', 'streamableHttp', 'auth', 'auth-extensions'].map(file => `@modelcontextprotocol/sdk/client/${file}.js`) : ['@modelcontextprotocol/client'];
 const sdk = Object.assign({}, ...await Promise.all(parts.map(part => import(part))));
 
-const redirectURI = 'http://127.0.0.1:9/callback'; // nobody listens: the test reads where it is sent
+const redirectURI = 'http://127.0.0.1:9/callback'; // no process listens there: the test reads the redirect itself
 const kept = {};
 const keep = name => value => { kept[name] = value; };
 const provider = {

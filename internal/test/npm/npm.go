@@ -1,6 +1,6 @@
 // Package npm runs MCP and OpenID clients from npm, the ones that people use, against
 // a server under test. It starts them, plays the network in between ([Proxy]) and
-// leaves the person who signs in to the test.
+// leaves the user's login to the test.
 package npm
 
 import (

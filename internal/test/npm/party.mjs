@@ -8,7 +8,7 @@
 //   {"do":"register","metadata":{}}                       {"result":{...}}
 //   {"do":"configure","client":"ID","key":{a JWK}}        {"error":{"name":"...","message":"...","code":"..."}}
 //   {"do":"machine","client":"ID","secret":"...","scope":"...","resource":"..."}  client_credentials; with "key" by a key
-//   {"do":"authorize","scope":"...","resource":"..."}     the result is the URL to which the person must go
+//   {"do":"authorize","scope":"...","resource":"..."}     the result is the URL that the user must open
 //   {"do":"finish","back":"http://..."}                   the result is the claims of the id token
 //   {"do":"refresh"}  {"do":"userinfo"}  {"do":"introspect","token":"access_token"}  {"do":"revoke"}
 import { createInterface } from 'node:readline';
