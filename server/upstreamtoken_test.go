@@ -107,6 +107,31 @@ func TestReplicaAsksItsIssuerForANewerToken(t *testing.T) {
 	}
 }
 
+// A token that is too long for a claim comes from the issuer, in either kind of process.
+func TestLargeUpstreamTokenComesFromTheIssuer(t *testing.T) {
+	ring, keys := ringAndKeys(t)
+	large := strings.Repeat("x", 32<<10)
+	sealed := sealUpstream(t, ring, seal.Upstream{GrantID: "g1", Provider: "finance", Version: 4, Access: large})
+	url := issuerAt(t, func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil || r.PostForm.Get("stale") != "0" {
+			t.Errorf("asked with %v, %v", r.PostForm, err)
+		}
+		fmt.Fprintf(w, `{"upstream":%q}`, sealed)
+	})
+	claim := sealUpstream(t, ring, seal.Upstream{GrantID: "g1", Provider: "finance", Version: 4, Large: true})
+	for name, source := range map[string]mcp.UpstreamSource{
+		"mcp": server.UpstreamOfIssuer(url, keys, slog.New(slog.DiscardHandler)),
+		"all": server.UpstreamOfRing(ring, func(context.Context, *jwt.Claims, int64) (string, error) { return sealed, nil }),
+	} {
+		if got, err := source.Open(callerOf(claim)); err != nil || got.Access != "" || got.Version != 4 {
+			t.Errorf("%s: the claim: %#v, %v", name, got, err)
+		}
+		if got, err := source.Renew(t.Context(), callerOf(claim), "AT", 0); err != nil || got.Access != large {
+			t.Errorf("%s: %d bytes, %v", name, len(got.Access), err)
+		}
+	}
+}
+
 // Only a verdict of the issuer ends a grant. Anything else is an error that ends nothing, and
 // that the log has.
 func TestOnlyAVerdictOfTheIssuerEndsAGrant_Row38(t *testing.T) {
