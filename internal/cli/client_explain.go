@@ -54,12 +54,13 @@ type explainedClient struct {
 	Notes     []string        `json:"notes,omitempty"`
 }
 
-// explainedLives are durations, written as in the settings.
+// explainedLives are durations, written as in the settings. A client without users has only
+// the first one.
 type explainedLives struct {
 	Access  string `json:"access_ttl"`
-	Refresh string `json:"refresh_ttl"`
-	Idle    string `json:"refresh_idle_ttl"`
-	Replay  string `json:"replay_window"`
+	Refresh string `json:"refresh_ttl,omitempty"`
+	Idle    string `json:"refresh_idle_ttl,omitempty"`
+	Replay  string `json:"replay_window,omitempty"`
 }
 
 // explain finds out what the argument is: an id goes before a file of the same name.
@@ -136,7 +137,10 @@ func (x *explainedClient) addLives(cfg *config) {
 	if cfg.Lives.Replay == 0 {
 		l.Replay = 0
 	}
-	x.Lives = &explainedLives{Access: l.Access.String(), Refresh: l.Refresh.String(), Idle: l.Idle.String(), Replay: max(0, l.Replay).String()}
+	if x.Lives = (&explainedLives{Access: l.Access.String()}); x.Consent == "" {
+		return
+	}
+	x.Lives.Refresh, x.Lives.Idle, x.Lives.Replay = l.Refresh.String(), min(l.Idle, l.Refresh).String(), max(0, l.Replay).String()
 	if c.KeyOnly {
 		x.Notes = append(x.Notes, "the refresh token stays the same, so refresh_idle_ttl and replay_window do not apply")
 	}
@@ -196,7 +200,9 @@ func (p Process) printExplanation(x *explainedClient) error {
 		line("scopes", "%s (by default), may ask for %s", orNone(x.Scopes), orNone(x.MayRequest))
 		line("grant types", "%s", orNone(x.GrantTypes))
 	}
-	if l := x.Lives; l != nil {
+	if l := x.Lives; l != nil && l.Refresh == "" {
+		line("lives", "access token %s", l.Access)
+	} else if l != nil {
 		line("lives", "access token %s, grant %s, unused refresh token %s, replay window %s", l.Access, l.Refresh, l.Idle, l.Replay)
 	}
 	if x.Consent != "" {

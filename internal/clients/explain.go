@@ -187,6 +187,8 @@ func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 	}
 	if k.MayUse(oauth.GrantAuthorizationCode) {
 		e.Consent, e.ConsentBy = k.ConsentChoice()
+	} else if k.Resource == "" { // the other scopes are about a user
+		e.MayRequest = append([]string{}, oauth.IntersectScope(k.Scopes, r.o.Scopes)...) // "[]" in JSON, not "null"
 	}
 	if k.keys != nil {
 		e.Keys = r.explainKeys(ctx, k.keys)
