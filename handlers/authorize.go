@@ -238,7 +238,7 @@ func (e *endpoints) defaultScope(client *clients.Client) []string {
 // userScope returns the part of scope that the user may grant.
 func (e *endpoints) userScope(scope []string, user users.User) []string {
 	allowed := user.Scopes
-	if len(allowed) == 0 {
+	if allowed == nil {
 		allowed = e.o.DefaultScopes
 	}
 	return oauth.IntersectScope(scope, slices.Concat(allowed, standardScopes))

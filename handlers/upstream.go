@@ -307,7 +307,7 @@ func (e *endpoints) admit(ctx context.Context, p *upstream.Provider, who upstrea
 		return users.User{}, err
 	}
 	subject := subjectAt(p, who.ID)
-	account := seal.Account{Subject: subject, Name: who.Name, Email: who.Email, DisplayName: who.DisplayName, Picture: who.Picture, Scopes: who.Scopes}
+	account := seal.Account{Subject: subject, Name: who.Name, Email: who.Email, DisplayName: who.DisplayName, Picture: who.Picture, Scopes: who.Scopes, NoScope: who.Scopes != nil && len(who.Scopes) == 0}
 	if _, err := e.o.Vault.SignedIn(ctx, vault.Account{Account: account, Provider: p.ID(), Session: who.Session}); err != nil {
 		if errors.Is(err, vault.ErrDisabled) {
 			return users.User{Subject: subject}, err

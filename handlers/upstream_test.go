@@ -298,11 +298,73 @@ func TestRequestAtTheProviderIsTheServersOwn_Row36(t *testing.T) {
 	if got := first.Query().Get("scope"); got != "read" {
 		t.Errorf("scope at the provider: %q", got)
 	}
-	// Both come back, in either order, to their own clients' requests.
-	for _, at := range []*url.URL{second, first} {
-		if back := b.Get(t, f.approve("ann", at)); back.Sent().Get("code") == "" {
-			t.Errorf("%d %s", back.StatusCode, text(back))
+	// Both come back, in either order, to their own clients' requests, also as two users.
+	for user, at := range map[string]*url.URL{"ann": second, "bob": first} {
+		back := b.Get(t, f.approve(user, at))
+		claims, err := s.Verifier.Verify(t.Context(), s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t).Access)
+		if err != nil || claims.Subject != "upstream:forge:"+user+"-1" || back.Sent().Get("state") != "same" {
+			t.Errorf("%s: %+v, %v", user, claims, err)
 		}
+	}
+}
+
+// A login at a provider ends after ten minutes.
+func TestLoginAtAProviderExpires_Row36(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	b := s.NewBrowser()
+	link := f.approve("ann", s.leave(t, b, s.PUB))
+	for name, cookie := range b.Cookies {
+		l, err := seal.Open[seal.UpstreamLogin](s.Ring, cookie.Value)
+		if err != nil {
+			continue
+		}
+		if left := time.Until(time.Unix(l.Expires, 0)); left > 10*time.Minute {
+			t.Errorf("it lasts for %s", left)
+		}
+		l.Expires = time.Now().Unix()
+		raw, err := seal.Seal(s.Ring, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Cookies[name] = &http.Cookie{Name: name, Value: raw}
+	}
+	if got := b.Get(t, link); got.StatusCode != http.StatusBadRequest || f.exchanges != 0 || !strings.Contains(got.Body, "expired") {
+		t.Errorf("%d, %d exchanges: %s", got.StatusCode, f.exchanges, text(got))
+	}
+}
+
+// A token that is too long for a claim stays here, and an MCP server asks for it. The operator is
+// told once.
+func TestLongUpstreamTokenStaysAtTheIssuer(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	tok := s.tokensAt(t, f, "ann", s.PUB)
+	long := strings.Repeat("x", 10_000)
+	entry, err := s.vault.Get(t.Context(), annAtForge, "forge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry.Access = long
+	if _, err := s.vault.Put(t.Context(), entry.Credential); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		tok = s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+	}
+	if u := s.claim(t, tok.Access); !u.Large || u.Access != "" || len(tok.Access) > 2500 {
+		t.Fatalf("large %v, %d characters of the token; the access token has %d", u.Large, len(u.Access), len(tok.Access))
+	}
+	keys, err := seal.ParseUpstreamKeys(s.Ring.UpstreamKeys())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, _ := s.upstreamRequest(t, tok.Access, "0", "").JSON(t)["upstream"].(string)
+	if u, err := keys.Open(sealed); err != nil || u.Access != long {
+		t.Errorf("the issuer gives %d characters, %v", len(u.Access), err)
+	}
+	if n := strings.Count(fmt.Sprint(s.Log), "too long to travel"); n != 1 {
+		t.Errorf("the operator is told %d times", n)
 	}
 }
 

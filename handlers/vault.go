@@ -144,6 +144,7 @@ func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Pro
 		ctx, cancel := context.WithTimeout(ctx, min(p.Timeout(), maxRenew))
 		defer cancel()
 		tokens, err := p.Refresh(ctx, tokensOf(entry.Credential))
+		e.countRefresh(err)
 		switch {
 		case errors.Is(err, upstream.ErrRefused):
 			return seal.Credential{}, fmt.Errorf("%w: %w", vault.ErrEnded, err)
@@ -155,6 +156,11 @@ func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Pro
 	switch {
 	case errors.Is(err, vault.ErrEnded), errors.Is(err, vault.ErrUnknown):
 		e.o.Log.LogAttrs(ctx, slog.LevelWarn, "the upstream has ended a user's tokens: the user has to sign in again", slog.String("upstream", p.ID()), slog.String("sub", seen.Subject), slog.Any("cause", err))
+		if entry.Access != "" { // the tokens were taken meanwhile: these replace them, and nobody needs them
+			if err := p.Revoke(work, tokensOf(entry.Credential)); err != nil {
+				e.o.Log.LogAttrs(ctx, slog.LevelWarn, "tokens could not be revoked at the upstream: they live until they expire", slog.String("upstream", p.ID()), slog.String("sub", seen.Subject), slog.Any("cause", err))
+			}
+		}
 		if _, err := e.o.Denylist.RevokeAll(work, seen.Subject, e.o.Store.Now()); err != nil {
 			return vault.Entry{}, unavailable(err)
 		}
@@ -163,6 +169,18 @@ func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Pro
 		return vault.Entry{}, unavailable(fmt.Errorf("upstream %s: %w", p.ID(), err))
 	}
 	return entry, nil
+}
+
+// countRefresh counts a request to a provider by its outcome.
+func (e *endpoints) countRefresh(err error) {
+	outcome := "failed"
+	switch {
+	case err == nil:
+		outcome = "ok"
+	case errors.Is(err, upstream.ErrRefused):
+		outcome = "refused"
+	}
+	e.o.Count("upstream_refresh", outcome)
 }
 
 var errUpstreamEnded = oauth.Errorf(oauth.InvalidGrant, "the upstream has ended the user's login: the user has to sign in again")

@@ -69,8 +69,12 @@ func (a *accounts) kept(ctx context.Context, subject string) (users.User, error)
 	case err != nil:
 		return users.User{}, err
 	}
-	return users.User{Subject: subject, Name: account.Name, Email: account.Email, DisplayName: account.DisplayName, Picture: account.Picture,
-		Scopes: account.Scopes, Version: account.Version}, nil
+	u := users.User{Subject: subject, Name: account.Name, Email: account.Email, DisplayName: account.DisplayName, Picture: account.Picture,
+		Scopes: account.Scopes, Version: account.Version}
+	if account.NoScope {
+		u.Scopes = []string{}
+	}
+	return u, nil
 }
 
 // ofProgram returns a user of the program's check, who has no version. The program may know

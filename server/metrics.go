@@ -28,7 +28,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 
-	issued, refreshes, logins *prometheus.CounterVec
+	issued, refreshes, logins, upstream *prometheus.CounterVec
 
 	series sync.Map // from answer to *series; looking up the labels takes longer
 }
@@ -71,12 +71,15 @@ func newMetrics() *metrics {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signet_logins_total", Help: "Logins by outcome: ok, refused (wrong name or password), throttled, failed.",
 		}, []string{"outcome"}),
+		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signet_upstream_refreshes_total", Help: "Refreshes at the providers by which users sign in, by outcome: ok, refused, failed.",
+		}, []string{"outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "signet_http_request_seconds", Help: "Time to answer, by route.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.issued, m.refreshes, m.logins, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.seconds, m.issued, m.refreshes, m.logins, m.upstream, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -99,6 +102,8 @@ func (m *metrics) count(event, outcome string) {
 		if outcome == "ok" {
 			m.issued.WithLabelValues(oauth.GrantRefreshToken).Inc()
 		}
+	case "upstream_refresh":
+		m.upstream.WithLabelValues(outcome).Inc()
 	case "refresh_reuse":
 		m.refreshes.WithLabelValues("reused").Inc()
 	case "refresh_rollback":

@@ -41,7 +41,11 @@ var recordJSON = durable.NewJSON[record]()
 
 // user is the public part of r: everything except the hash.
 func (r *record) user() User {
-	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: slices.Clone(r.Scopes), Version: r.Version, Updated: changedAt(r.Version)}
+	var scopes []string
+	if len(r.Scopes) > 0 {
+		scopes = slices.Clone(r.Scopes)
+	}
+	return User{Subject: r.Name, Name: r.Name, Email: r.Email, DisplayName: r.DisplayName, Scopes: scopes, Version: r.Version, Updated: changedAt(r.Version)}
 }
 
 // randomSize is the length of what rand.Text returns.

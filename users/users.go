@@ -53,7 +53,7 @@ type User struct {
 	Email       string   // may be empty
 	DisplayName string   // may be empty
 	Picture     string   // an https URL; may be empty
-	Scopes      []string // that the user may grant; nil means the server's defaults
+	Scopes      []string // that the user may grant; nil means the server's defaults; an empty list, which only users of upstreams have, means none
 	Updated     int64    // when the account was last changed, in Unix seconds; 0 if that is not known
 	Version     string   // changes with the password and with disabling; empty if the source has no versions
 }
@@ -82,6 +82,9 @@ func (f CheckFunc) Check(ctx context.Context, name, password string) (User, erro
 		u.Name = name
 	}
 	u.Version = "" // Lookup does not know versions
+	if len(u.Scopes) == 0 {
+		u.Scopes = nil
+	}
 	return u, nil
 }
 

@@ -159,7 +159,8 @@ type Account struct {
 	Email       string   `json:"e,omitempty"`
 	DisplayName string   `json:"d,omitempty"`
 	Picture     string   `json:"p,omitempty"`
-	Scopes      []string `json:"s,omitempty"`
+	Scopes      []string `json:"s,omitempty"` // that the user may grant; empty: the server's default ones, unless NoScope
+	NoScope     bool     `json:"z,omitempty"` // the user may grant none
 }
 
 func (Code) purpose() purpose          { return forCode }

@@ -1,11 +1,14 @@
 package flows
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +46,9 @@ func TestToolActsWithTheCallersOwnUpstreamToken_Row36_Row37(t *testing.T) {
 			if strings.Contains(p.Log(), secret) {
 				t.Error("the provider saw a token of this server")
 			}
+		}
+		if settings == nil && (inFiles(t, d.Dir, "access-ann") || inFiles(t, d.Dir, "refresh-ann") || inFiles(t, d.Dir, "Ann Example")) {
+			t.Error("a file has a token, or what the provider said of the user, in clear")
 		}
 		doc := userinfo(t, d, ann.AccessToken)
 		if doc["sub"] != "upstream:corp:1001" || doc["preferred_username"] != "ann" || doc["name"] != "Ann Example" {
@@ -284,8 +290,8 @@ func TestRealClientsLogInByUpstream(t *testing.T) {
 			if status != 0 || !strings.Contains(out, "publicId") {
 				t.Errorf("%s: %d %s%s", field, status, out, errOut)
 			}
-			if d.Says("ann-password") > 0 {
-				t.Error("the log has the password")
+			if d.Says("ann-password") > 0 || inFiles(t, d.Dir, "ann-password") {
+				t.Error("the log or a file has the password")
 			}
 			_, errOut, status = d.Signet("wrong\n", "call", "upstream_get", "--server", d.Issuer+"/mcp", "--username", "ann@example.com")
 			if status == 0 || !strings.Contains(errOut, "does not accept this name and password") {
@@ -343,4 +349,56 @@ func TestSlowUpstreamIsGivenUp_Row35(t *testing.T) {
 	if d.Says("ann-password") > 0 {
 		t.Error("the log has the password")
 	}
+}
+
+// With scopes_from, a user gets the scopes that follow from the claim, and no others.
+func TestScopesFollowFromAClaim(t *testing.T) {
+	d, p := e2e.Corp(t, nil, "scopes_from: {claim: groups, map: {staff: [read, write]}}")
+	if _, ann := e2e.LoginAt(t, d, p, "ann"); ann.Scope != "read write" {
+		t.Errorf("ann, of the staff, got %q", ann.Scope)
+	}
+	c := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+	if back := e2e.SignInAt(t, p, c.AuthorizationURL("s"), "bob"); back.Query().Get("error") != "invalid_scope" {
+		t.Errorf("bob, of no group, got %s", back)
+	}
+}
+
+// With allow, only users who are named may sign in.
+func TestOnlyAllowedUsersSignIn(t *testing.T) {
+	for allow, allowed := range map[string]map[string]bool{
+		"allow: {domains: [example.com]}":    {"ann": true, "bob": false},
+		"allow: {emails: [bob@example.org]}": {"ann": false, "bob": true},
+		"allow: {groups: [staff]}":           {"ann": true, "bob": false},
+	} {
+		d, p := e2e.Corp(t, nil, allow)
+		c := e2e.Register(t, d.Issuer, e2e.RedirectURI)
+		for name, want := range allowed {
+			page, err := e2e.TryToSignInAt(t.Context(), person.New("", ""), p, c.AuthorizationURL("s"), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := page.Left() != nil && page.Left().Query().Get("code") != ""; got != want || !want && page.StatusCode != http.StatusForbidden {
+				t.Errorf("%s, %s: %s", allow, name, page)
+			}
+		}
+	}
+}
+
+// inFiles reports whether a file in a directory has a text in clear.
+func inFiles(t testing.TB, dir, text string) bool {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %d files, %v", dir, len(files), err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, []byte(text)) {
+			return true
+		}
+	}
+	return false
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"signet/internal/e2e"
+	"signet/internal/test/invoices"
 	"signet/internal/test/upstreamtest"
 )
 
@@ -66,4 +67,30 @@ func TestLoginByUpstreamInChromium_Row36(t *testing.T) {
 	}
 	b.Open(u.String()).Wait("This login cannot be continued")
 	visit("upstream-foreign", b)
+}
+
+// A person signs in with the password of an account at an API, whose form asks for the e-mail
+// address.
+func TestPasswordOfAnUpstreamInChromium_Row35(t *testing.T) {
+	source := axe(t)
+	api := invoices.New(t, invoices.Options{})
+	d := e2e.Start(t, []string{e2e.UpstreamFile(t, api.Configuration("finance"))})
+	redirectURI, arrived := e2e.Callback(t)
+	client := e2e.Register(t, d.Issuer, redirectURI)
+	b := e2e.NewBrowser(t)
+	enter := func(password string) {
+		b.Do(chromedp.SetValue(chromedp.CSS(`#email`), "ann@example.com"), chromedp.SendKeys(chromedp.CSS(`#password`), password+"\r"))
+	}
+	b.Open(client.AuthorizationURL("s")).Wait("Sign in")
+	enter("wrong")
+	b.Do(chromedp.WaitVisible(chromedp.CSS(`[role=alert]`)))
+	if got := b.Text(`[role=alert]`); !strings.Contains(got, "Invalid credentials") {
+		t.Errorf("after a wrong password the page says %q", got)
+	}
+	checkAccess(t, source, "upstream-password", b)
+	enter("ann-password")
+	b.Wait("Allow access?").Approve()
+	if back := b.Sent(arrived); client.Exchange(t, back.Get("code")).RefreshToken == "" {
+		t.Errorf("the client got %v", back)
+	}
 }

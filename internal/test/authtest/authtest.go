@@ -239,6 +239,13 @@ func (l *Log) Write(b []byte) (int, error) {
 	return l.buf.Write(b)
 }
 
+// String returns all that was logged.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // Forbid names strings that must not be in the log when the test ends.
 func (l *Log) Forbid(secrets ...string) {
 	l.mu.Lock()
