@@ -39,8 +39,9 @@ func (p *Provider) Login(ctx context.Context, name, password string) (Identity, 
 	local, _, _ := strings.Cut(name, "@")
 	obtained := time.Now().Unix()
 	members, refused, err := p.call(ctx, p.login, map[string]string{typedName: name, localPart: local, typedPassword: password})
+	var status *statusError
 	switch {
-	case refused:
+	case refused, errors.As(err, &status) && status.status == http.StatusUnauthorized: // also with a page: the user can only try again
 		return Identity{}, Tokens{}, ErrCredentials
 	case err != nil:
 		return Identity{}, Tokens{}, err
@@ -71,7 +72,7 @@ func (c *call) tokens(members map[string]any, obtained int64) Tokens {
 }
 
 // call makes a call. The API refuses what was sent if it says so in JSON: 400, 401 or 403 of a
-// proxy on the way, which are pages, are no verdict.
+// proxy on the way, which are pages, are no verdict. A 401 without a page is a refusal, too.
 func (p *Provider) call(ctx context.Context, c *call, values map[string]string) (members map[string]any, refused bool, err error) {
 	body, err := fill(c.body, values)
 	if err != nil {
@@ -93,6 +94,10 @@ func (p *Provider) call(ctx context.Context, c *call, values map[string]string) 
 		return members, false, nil
 	case a.status/100 == 2 && err == nil:
 		err = errors.New("not a JSON object")
+	case a.status == http.StatusUnauthorized && !isPage(a.body):
+		return nil, true, nil
+	case a.status == http.StatusUnauthorized:
+		return nil, false, &statusError{r.URL.String(), a.status}
 	case a.status == http.StatusBadRequest, a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
 		return nil, err == nil, err
 	case a.status/100 != 2:
@@ -100,6 +105,9 @@ func (p *Provider) call(ctx context.Context, c *call, values map[string]string) 
 	}
 	return nil, false, fmt.Errorf("the answer of %s: %w", r.URL, err)
 }
+
+// isPage reports whether a body looks like HTML or XML.
+func isPage(body []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) }
 
 func (p *Provider) refreshByAPI(ctx context.Context, t Tokens) (Tokens, error) {
 	obtained := time.Now().Unix()
