@@ -123,11 +123,20 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 	case no != nil:
 		no.write(w)
-	case !e.allows(w, r, m, claims):
-	case m.method == listen:
-		e.listen(w, r, claims)
 	default:
-		if a := e.run(w, r, m, claims, w.Header()); a != nil {
+		e.serve(w, r, m, claims, load)
+	}
+}
+
+// serve answers one message.
+func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, load *admission.Load) {
+	granted, ok := e.allows(w, r, m, claims)
+	switch {
+	case !ok:
+	case m.method == listen:
+		e.listen(w, r, claims, granted)
+	default:
+		if a := e.run(w, r, claims, granted, w.Header()); a != nil {
 			load.Reset()
 			a.send(w, m, load)
 		}
@@ -181,26 +190,27 @@ func (e *Endpoint) weigh(w http.ResponseWriter, r *http.Request, claims *jwt.Cla
 	return load, err == nil
 }
 
-// allows reports whether m may run on behalf of claims, and answers if not. The decision is
-// made here because a tool cannot answer 403; the middleware of Access, which the SDK runs
-// later, decides for itself.
-func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) bool {
+// allows reports whether m may run on behalf of claims, and answers if not. It returns the scopes
+// of the claims and those that they imply. The decision is made here because a tool cannot answer
+// 403; the middleware of Access, which the SDK runs later, decides for itself.
+func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) (granted []string, ok bool) {
 	if claims == nil {
 		if !e.access.public(m.method, m.name) {
 			e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
-			return false
+			return nil, false
 		}
-		return true
+		return nil, true
 	}
 	needed := e.guard.required
 	if m.method == callTool {
 		needed = union(needed, e.access.needed(m.name))
 	}
-	if err := authorize(e.guard.hierarchy.Expand(claims.Scopes()), needed); err != nil {
+	granted = e.guard.hierarchy.Expand(claims.Scopes())
+	if err := authorize(granted, needed); err != nil {
 		e.guard.refuse(w, r, err, stepUp(r, claims.Scopes(), needed))
-		return false
+		return nil, false
 	}
-	return true
+	return granted, true
 }
 
 // refuseBusy refuses a message for lack of room, in a form on which clients keep their
@@ -211,7 +221,7 @@ func refuseBusy(w http.ResponseWriter, cause error) {
 
 // run runs an allowed message in the SDK and returns its answer, or answers that there is no
 // slot for it. While the message runs, which may take long, there is no write deadline.
-func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, header http.Header) *answer {
+func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string, header http.Header) *answer {
 	slot, err := e.admission.Enter(r.Context())
 	if err != nil {
 		refuseBusy(w, err)
@@ -225,14 +235,14 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, m message, claims
 	if claims == nil {
 		e.withoutToken.ServeHTTP(a, r)
 	} else {
-		e.withToken(r.Context(), a, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+		e.withToken(r.Context(), a, r, claims, granted)
 	}
 	return a
 }
 
 // listen passes a subscription to the SDK, whose answer is a stream. It needs no slot: while
 // it waits for events, it costs nothing.
-func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) {
+func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
 	control := http.NewResponseController(w)
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
@@ -243,7 +253,7 @@ func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Cl
 	}
 	ctx, watched := e.guard.streams.watch(r, claims, true)
 	defer e.guard.streams.done(watched)
-	e.withToken(ctx, stream, r, claims, e.guard.hierarchy.Expand(claims.Scopes()))
+	e.withToken(ctx, stream, r, claims, granted)
 }
 
 // receive reads the one message in r. It returns the request to run, which has the body

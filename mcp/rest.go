@@ -47,10 +47,12 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 		}
 		err.WriteJSON(w, false)
 		return
-	case !e.allows(w, call, m, claims):
+	}
+	granted, ok := e.allows(w, call, m, claims)
+	if !ok {
 		return
 	}
-	a := e.run(w, call, m, claims, http.Header{})
+	a := e.run(w, call, claims, granted, http.Header{})
 	if a == nil {
 		return
 	}
