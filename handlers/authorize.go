@@ -42,7 +42,7 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
 	tx, err := e.newLogin(client, redirectURI, params, now)
 	if err == nil {
-		_, err = e.sealLogin(tx, seal.MaxSize-spare)
+		_, err = e.sealLogin(tx, seal.MaxSize-e.spare(tx))
 	}
 	if err != nil {
 		state := params.Get("state")

@@ -25,8 +25,21 @@ var (
 	errOtherBrowser = oauth.Errorf(oauth.InvalidRequest, "this authorization request was started in another browser").WithStatus(http.StatusForbidden)
 )
 
-// spare is how much a transaction may grow on its way, when browser and user are added.
+// spare is how much a transaction may grow on its way, when browser and user are added, or the
+// login at a provider.
 const spare = 1 << 10
+
+// spare is how much a transaction may grow, in characters. A login at a provider has the scope a
+// second time, for what the user has approved.
+func (e *endpoints) spare(tx seal.Login) int {
+	grows := spare
+	if e.o.Upstreams != nil {
+		for _, name := range tx.Scope {
+			grows += (len(name) + len(`"",`)) * 4 / 3
+		}
+	}
+	return grows
+}
 
 // sealLogin seals a transaction for its way through the browser. Only the client's
 // state has no tight bound, so it can make a transaction too long to come back.

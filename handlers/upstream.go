@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -131,7 +132,7 @@ func (e *endpoints) depart(r *http.Request, d departure) (any, error) {
 	if err := e.answer(r.Context(), tx); err != nil {
 		return nil, err
 	}
-	set := append(d.cookies, e.cookies.dropLogins(r)...)
+	set := append(d.cookies, e.cookies.dropLogins(r, len(raw))...)
 	return redirect{to: to, cookies: append(set, e.cookies.keepLogin(l.ID, raw)...)}, nil
 }
 
@@ -424,7 +425,8 @@ func (e *endpoints) callbackClient(r *http.Request) string {
 const (
 	cookiePart   = 3600
 	cookieParts  = 3
-	keptLogins   = 4 // that one browser may have begun at a time
+	keptLogins   = 4       // that one browser may have begun at a time
+	keptBytes    = 6 << 10 // of them: many proxies take 8 KB of cookies (nginx, large_client_header_buffers)
 	loginStateID = 26
 )
 
@@ -467,20 +469,24 @@ func (c cookies) forgetLogin(r *http.Request, state string) (set []*http.Cookie)
 	return set
 }
 
-// dropLogins deletes the oldest logins of a browser that has begun too many. Their states begin
-// with the time, so that they sort by it.
-func (c cookies) dropLogins(r *http.Request) (set []*http.Cookie) {
-	var states []string
+// dropLogins deletes the oldest logins of a browser that has begun too many, or too long ones, for
+// another one of size bytes. Their states begin with the time, so that they sort by it.
+func (c cookies) dropLogins(r *http.Request, size int) (set []*http.Cookie) {
+	sizes := map[string]int{}
 	for _, cookie := range r.Cookies() {
 		rest, ok := strings.CutPrefix(cookie.Name, c.upstream+"_")
-		if state, _, cut := strings.Cut(rest, "_"); ok && cut && !slices.Contains(states, state) {
-			states = append(states, state)
+		if state, _, cut := strings.Cut(rest, "_"); ok && cut {
+			sizes[state] += len(cookie.Value)
+			size += len(cookie.Value)
 		}
 	}
-	slices.Sort(states)
-	for len(states) >= keptLogins {
-		set = append(set, c.forgetLogin(r, states[0])...)
-		states = states[1:]
+	for _, state := range slices.Sorted(maps.Keys(sizes)) {
+		if len(sizes) < keptLogins && size <= keptBytes {
+			break
+		}
+		set = append(set, c.forgetLogin(r, state)...)
+		size -= sizes[state]
+		delete(sizes, state)
 	}
 	return set
 }

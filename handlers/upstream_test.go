@@ -788,6 +788,64 @@ func TestLoginAtAProviderSurvivesARestart_Row42(t *testing.T) {
 	}
 }
 
+// Whatever is not too long for the authorization endpoint comes back from the provider: a login
+// there has the scope twice.
+func TestLongRequestComesBackFromTheProvider(t *testing.T) {
+	f := newForge(t)
+	var scopes []string
+	for i := range 45 {
+		scopes = append(scopes, fmt.Sprintf("scope-%02d-with-a-rather-long-name:read", i))
+	}
+	s := withForge(t, f.config(), false, func(cfg *authtest.Config) { cfg.Scopes, cfg.DefaultScopes = scopes, scopes })
+	longest := 0
+	for n := 100; ; n += 100 {
+		b, state := s.NewBrowser(), strings.Repeat("s", n)
+		page := b.Get(t, s.AuthorizeURL(s.PUB, set("scope", strings.Join(scopes, " "), "state", state)))
+		if page.StatusCode != http.StatusOK {
+			if !strings.Contains(page.Body, "too long") && !strings.Contains(page.Sent().Get("error_description"), "too long") {
+				t.Errorf("a state of %d: %d %s", n, page.StatusCode, text(page))
+			}
+			break
+		}
+		to, err := url.Parse(b.Submit(t, page, set("decision", "approve")).Header.Get("Location"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back := b.Get(t, f.approve("ann", to)); back.Sent().Get("code") == "" || back.Sent().Get("state") != state {
+			t.Fatalf("a state of %d: %d %s", n, back.StatusCode, text(back))
+		}
+		longest = n
+	}
+	if longest == 0 {
+		t.Error("even a short state is too long")
+	}
+}
+
+// Logins at a provider never fill the cookies up: proxies refuse requests with too many.
+func TestBegunLoginsLeaveRoomForOtherCookies(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	b := s.NewBrowser()
+	var links []string
+	for range 5 {
+		links = append(links, f.approve("ann", s.leave(t, b, s.PUB, set("state", strings.Repeat("s", 1000)))))
+		size := 0
+		for _, c := range b.Cookies {
+			size += len(c.Name) + len(c.Value)
+		}
+		if size > 7<<10 {
+			t.Errorf("%d logins begun: %d bytes of cookies", len(links), size)
+		}
+	}
+	if back := b.Get(t, links[4]); back.Sent().Get("code") == "" {
+		t.Errorf("the last login: %d %s", back.StatusCode, text(back))
+	}
+	long := s.NewBrowser()
+	if back := s.signInAt(t, f, long, "ann", s.PUB, set("state", strings.Repeat("s", 3000))); back.Sent().Get("code") == "" {
+		t.Errorf("one long login: %d %s", back.StatusCode, text(back))
+	}
+}
+
 // The account page shows the provider, and disconnecting it ends everything of the user.
 func TestAccountPageShowsTheProvider(t *testing.T) {
 	f := newForge(t)
