@@ -38,7 +38,7 @@ func UpstreamFile(t testing.TB, entries ...string) string {
 func Corp(t testing.TB, settings []string, more ...string) (*Program, *upstreamtest.Provider) {
 	t.Helper()
 	p := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.Strict})
-	more = append([]string{"sample_path: api/whose", "base_url: " + p.URL() + "/"}, more...)
+	more = append([]string{"sample_path: api/whose"}, more...)
 	d := New(t, append([]string{UpstreamFile(t, p.Configuration("corp", more...))}, settings...))
 	p.Register(d.Issuer + "/oauth/callback")
 	d.Start()

@@ -80,9 +80,6 @@ func (e *entry) checkBase(wrong func(name, what string)) {
 		if why := checkPath(e.samplePath); why != "" {
 			wrong("sample_path", why)
 		}
-		if e.baseURL == "" {
-			wrong("sample_path", "needs a base_url")
-		}
 	}
 }
 

@@ -202,3 +202,20 @@ func TestConfigurationForToolsNeedsNoSecrets(t *testing.T) {
 		}
 	}
 }
+
+// Without a base_url, the API is at the host of the issuer, or of the endpoint that tells who the
+// user is.
+func TestBaseURLFollowsFromTheProvider(t *testing.T) {
+	set, err := upstream.Parse([]byte(`upstreams:
+  - {id: corp, name: Corp, type: oidc, issuer: "https://login.example/realms/staff", client_id: c, client_secret: s, sample_path: api/v1/companies/}
+  - {id: forge, name: Forge, type: oauth2, authorization_endpoint: "https://forge.example/a", token_endpoint: "https://forge.example/t", userinfo_endpoint: "https://api.forge.example/user", client_id: c, client_secret: s, user_id: id, sample_path: repos}
+`), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]string{"corp": "https://login.example/", "forge": "https://api.forge.example/"} {
+		if p, ok := set.Get(id); !ok || p.BaseURL() != want {
+			t.Errorf("%s: %s, want %s", id, p.BaseURL(), want)
+		}
+	}
+}

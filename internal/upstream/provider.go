@@ -100,8 +100,20 @@ func (p *Provider) UsernameField() string {
 // SamplePath returns the path below BaseURL that the sample tool reads, or "".
 func (p *Provider) SamplePath() string { return strings.TrimPrefix(p.samplePath, "/") }
 
-// BaseURL returns the URL, with a slash at its end, of the API that the tokens are for, or "".
-func (p *Provider) BaseURL() string { return p.baseURL }
+// BaseURL returns the URL, with a slash at its end, of the API that the tokens are for. If the
+// configuration does not say, it is the host of the provider's issuer, or of the endpoint that
+// tells who the user is.
+func (p *Provider) BaseURL() string {
+	if p.baseURL != "" {
+		return p.baseURL
+	}
+	for _, raw := range []string{p.issuer, p.userinfo} {
+		if u, err := url.Parse(raw); err == nil && u.Host != "" {
+			return u.Scheme + "://" + u.Host + "/"
+		}
+	}
+	return ""
+}
 
 // Timeout returns how long a login may take. A refresh takes no longer than 20 s.
 func (p *Provider) Timeout() time.Duration { return p.timeout }
