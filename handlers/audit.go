@@ -17,6 +17,9 @@ type event struct {
 	client  *clients.Client
 	grantID string
 	reason  string
+
+	audience string // of an exchange
+	judged   bool   // whether a token request is a decision for the log
 }
 
 // audit writes one line about a decision. err says how it ended: nil means done, an
@@ -57,6 +60,9 @@ func (e *endpoints) audit(r *http.Request, ev event, err error) {
 	}
 	if ev.grantID != "" {
 		attrs = append(attrs, slog.String("gid", ev.grantID))
+	}
+	if ev.audience != "" {
+		attrs = append(attrs, slog.String("audience", ev.audience))
 	}
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))

@@ -148,6 +148,8 @@ type endpoints struct {
 	served  document // the metadata, which never changes
 	feed    feed
 	large   largeTokens
+
+	servedExchange document // the metadata while a client may exchange tokens
 }
 
 // Handler is the authorization server, made by [New].
@@ -192,7 +194,10 @@ func New(o Options) (*Handler, error) {
 		return nil, fmt.Errorf("handlers: pages: %w", err)
 	}
 	e.grants = e.newGrants()
-	if e.served, err = e.newMetadata(); err != nil {
+	if e.served, err = e.newMetadata(false); err != nil {
+		return nil, fmt.Errorf("handlers: %w", err)
+	}
+	if e.servedExchange, err = e.newMetadata(true); err != nil {
 		return nil, fmt.Errorf("handlers: %w", err)
 	}
 	return e.routes()

@@ -29,6 +29,8 @@ type introspection struct {
 	Issuer    string `json:"iss,omitempty"`
 	ID        string `json:"jti,omitempty"`
 	Use       string `json:"use,omitempty"` // access or refresh
+
+	Actor *jwt.Actor `json:"act,omitempty"` // the client that exchanged another token for it (RFC 8693 §4.1)
 }
 
 // introspect serves token introspection. Clients can ask about their own tokens only, and
@@ -56,7 +58,7 @@ func (e *endpoints) introspect(r *http.Request) (any, error) {
 }
 
 func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client, raw string) (introspection, error) {
-	claims, err := e.verifiedToken(ctx, raw)
+	claims, err := verifiedBy(ctx, e.verifierFor(client), raw)
 	if err != nil {
 		return introspection{}, err
 	}
@@ -66,27 +68,50 @@ func (e *endpoints) introspectAccess(ctx context.Context, client *clients.Client
 	if claims.OfClient() {
 		return e.introspectOfClient(ctx, client, claims)
 	}
-	grant, err := e.liveGrant(ctx, claims.GrantID)
+	user, err := e.liveUser(ctx, client, claims)
 	if err != nil {
 		return introspection{}, err
+	}
+	if err := e.mayStillAct(ctx, claims); err != nil {
+		return introspection{}, err
+	}
+	return introspection{
+		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, Username: user.Name, TokenType: "Bearer",
+		Expires: claims.ExpiresAt, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID, Use: "access",
+		Actor: claims.Actor,
+	}, nil
+}
+
+// verifierFor returns the verifier of the tokens about which a client may ask: a resource server
+// may have an audience that only exchanges give.
+func (e *endpoints) verifierFor(asks *clients.Client) *jwt.Verifier {
+	if _, served := e.configured(asks.Resource); asks.Resource == "" || served {
+		return e.o.Verifier
+	}
+	return e.o.Verifier.For(asks.Resource)
+}
+
+// liveUser returns the user of a verified access token of a client. The error is errNotLive or
+// [users.ErrUnknown] if the token does not count any more.
+func (e *endpoints) liveUser(ctx context.Context, client *clients.Client, claims *jwt.Claims) (users.User, error) {
+	grant, err := e.liveGrant(ctx, claims.GrantID)
+	if err != nil {
+		return users.User{}, err
 	}
 	user, err := e.o.Users.Lookup(ctx, claims.Subject)
 	if errors.Is(err, users.ErrUnknown) {
-		return introspection{}, err
+		return users.User{}, err
 	}
 	if err != nil {
-		return introspection{}, unavailable(err)
+		return users.User{}, unavailable(err)
 	}
 	// The grants of a user's earlier version, or of an earlier client of the same id, are
 	// revoked a moment after the change.
 	changed := grant.UserVersion != "" && grant.UserVersion != denylist.VersionHash(user.Version) || grant.Created < addedAt(client)
 	if changed || expired(claims) {
-		return introspection{}, errNotLive
+		return users.User{}, errNotLive
 	}
-	return introspection{
-		Active: true, Scope: claims.Scope, ClientID: claims.ClientID, Username: user.Name, TokenType: "Bearer",
-		Expires: claims.ExpiresAt, IssuedAt: claims.IssuedAt, Subject: claims.Subject, Audience: claims.Audience, Issuer: claims.Issuer, ID: claims.ID, Use: "access",
-	}, nil
+	return user, nil
 }
 
 // askedAbout returns the client of an access token, if the client that asks may know of the
@@ -98,14 +123,19 @@ func (e *endpoints) askedAbout(ctx context.Context, asks *clients.Client, claims
 	case asks.Resource == "" || !oauth.SameResource(asks.Resource, claims.Audience):
 		return nil, errNotLive
 	}
-	owner, err := e.o.Clients.Known(ctx, claims.ClientID)
+	return e.knownClient(ctx, claims.ClientID)
+}
+
+// knownClient returns the client named id, or errNotLive if there is none.
+func (e *endpoints) knownClient(ctx context.Context, id string) (*clients.Client, error) {
+	client, err := e.o.Clients.Known(ctx, id)
 	switch {
 	case errors.Is(err, clients.ErrUnknown):
 		return nil, errNotLive
 	case err != nil:
 		return nil, unavailable(err)
 	}
-	return owner, nil
+	return client, nil
 }
 
 // introspectHandle answers about a refresh handle. The token type is not Bearer,

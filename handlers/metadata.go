@@ -29,7 +29,9 @@ func (e *endpoints) metadataPaths() []string {
 // only what works. OpenID Connect Discovery §3 requires subject_types_supported and
 // id_token_signing_alg_values_supported; clients that find the document under its
 // OpenID name refuse one without them.
-func (e *endpoints) newMetadata() (document, error) {
+//
+// exchange says whether a client may exchange tokens.
+func (e *endpoints) newMetadata(exchange bool) (document, error) {
 	i := e.o.Issuer
 	methods := []string{"none", "client_secret_post", "client_secret_basic", "private_key_jwt"} // some clients take the first
 	body, err := json.Marshal(oauth.ServerMetadata{
@@ -46,7 +48,7 @@ func (e *endpoints) newMetadata() (document, error) {
 		ScopesSupported:                                    e.supportedScopes(),
 		ResponseTypesSupported:                             []string{"code"},
 		ResponseModesSupported:                             []string{"query"},
-		GrantTypesSupported:                                e.grantTypes(),
+		GrantTypesSupported:                                e.grantTypes(exchange),
 		TokenEndpointAuthMethodsSupported:                  methods,
 		RevocationEndpointAuthMethodsSupported:             methods,
 		IntrospectionEndpointAuthMethodsSupported:          methods,
@@ -88,7 +90,12 @@ func (e *endpoints) documentation() string {
 	return e.o.Issuer + "/"
 }
 
-func (e *endpoints) metadata(*http.Request) (any, error) { return e.served, nil }
+func (e *endpoints) metadata(*http.Request) (any, error) {
+	if e.o.Clients.Exchanges() {
+		return e.servedExchange, nil
+	}
+	return e.served, nil
+}
 
 // jwks serves the public keys (RFC 7517 §5). How long they may be cached follows
 // from the key schedule.
@@ -100,9 +107,11 @@ func (e *endpoints) jwks(*http.Request) (any, error) {
 	return document{body: body, etag: etag, maxAge: maxAge, kept: e.o.Keys.Rotation()}, nil
 }
 
-func (e *endpoints) grantTypes() (names []string) {
+func (e *endpoints) grantTypes(exchange bool) (names []string) {
 	for _, g := range e.grants {
-		names = append(names, g.name)
+		if g.offered == nil || exchange {
+			names = append(names, g.name)
+		}
 	}
 	return names
 }

@@ -106,7 +106,11 @@ func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw
 
 // verifiedToken is accessToken for a token of any client.
 func (e *endpoints) verifiedToken(ctx context.Context, raw string) (*jwt.Claims, error) {
-	claims, err := e.o.Verifier.Verify(ctx, raw)
+	return verifiedBy(ctx, e.o.Verifier, raw)
+}
+
+func verifiedBy(ctx context.Context, v *jwt.Verifier, raw string) (*jwt.Claims, error) {
+	claims, err := v.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, jwt.ErrInvalid):
 		return nil, errNotLive

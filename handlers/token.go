@@ -19,14 +19,21 @@ import (
 	"signet/users"
 )
 
-// tokenResponse is the successful answer of the token endpoint (OAuth 2.1 §3.2.3).
+// tokenResponse is the successful answer of the token endpoint (OAuth 2.1 §3.2.3, RFC 8693
+// §2.2.1).
 type tokenResponse struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
+	ExpiresIn    int64  `json:"expires_in,omitempty"` // 0, of a provider's token: not known
 	RefreshToken string `json:"refresh_token,omitempty"`
 	IDToken      string `json:"id_token,omitempty"` // OpenID Connect Core §3.1.3.3
-	Scope        string `json:"scope"`
+	Scope        string `json:"scope,omitempty"`
+
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
+
+	// finish, if not nil, completes the answer when the request has left its slot: it may have
+	// to wait for a provider.
+	finish func(*http.Request) error
 }
 
 // grant is a row of the table of grants: how the token endpoint serves one grant type.
@@ -35,23 +42,26 @@ type grant struct {
 	rule  func(ctx context.Context, client *clients.Client, form url.Values, now time.Time, ev *event) (*tokenResponse, error)
 	class *admission.Class // class of the requests
 	event string           // name in the audit log
+
+	offered func() bool // whether a client may use it; nil: always
 }
 
 // newGrants returns the table of grants. The metadata lists them in this order.
 func (e *endpoints) newGrants() []grant {
 	class := e.o.Admission
 	return []grant{
-		{oauth.GrantAuthorizationCode, e.redeemCode, class.Code, "token"},
-		{oauth.GrantRefreshToken, e.refresh, class.Refresh, "refresh"},
-		{oauth.GrantClientCredentials, e.clientCredentials, class.Refresh, "client_credentials"}, // a signature and no write
+		{oauth.GrantAuthorizationCode, e.redeemCode, class.Code, "token", nil},
+		{oauth.GrantRefreshToken, e.refresh, class.Refresh, "refresh", nil},
+		{oauth.GrantClientCredentials, e.clientCredentials, class.Refresh, "client_credentials", nil}, // a signature and no write
+		{oauth.GrantTokenExchange, e.exchange, class.Refresh, "exchange", e.o.Clients.Exchanges},
 	}
 }
 
 // grant returns the row for a grant type.
 func (e *endpoints) grant(name string) (*grant, error) {
 	for i := range e.grants {
-		if e.grants[i].name == name {
-			return &e.grants[i], nil
+		if g := &e.grants[i]; g.name == name && (g.offered == nil || g.offered()) {
+			return g, nil
 		}
 	}
 	if name == "" {
@@ -69,26 +79,38 @@ func (e *endpoints) token(r *http.Request) (any, error) {
 	if e.o.Upstreams != nil {
 		r = r.WithContext(e.withUpstream(r))
 	}
+	ev := event{name: grant.event}
+	response, err := e.inSlot(r, grant, &ev)
+	if err == nil && response.finish != nil {
+		err = response.finish(r)
+	}
+	if ev.judged {
+		e.audit(r, ev, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// inSlot authenticates the client of a token request and applies the rule of the grant, in a
+// slot of the grant's class.
+func (e *endpoints) inSlot(r *http.Request, grant *grant, ev *event) (*tokenResponse, error) {
 	slot, err := grant.class.Enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
-	ev := event{name: grant.event}
-	client, err := e.authenticate(r, &ev)
+	client, err := e.authenticate(r, ev)
 	if err != nil {
-		e.audit(r, ev, err)
+		ev.judged = true
 		return nil, err
 	}
 	if !client.MayUse(grant.name) {
 		return nil, oauth.Errorf(oauth.UnauthorizedClient, "the client is not registered for this grant: %s", grant.name)
 	}
-	response, err := grant.rule(r.Context(), client, r.PostForm, e.o.Store.Now(), &ev)
-	e.audit(r, ev, err)
-	if err != nil {
-		return nil, err
-	}
-	return response, nil
+	ev.judged = true
+	return grant.rule(r.Context(), client, r.PostForm, e.o.Store.Now(), ev)
 }
 
 // authenticate identifies and authenticates the client of a form request. A request

@@ -232,30 +232,39 @@ func (h *Handler) UpstreamToken(ctx context.Context, claims *jwt.Claims, stale i
 }
 
 func (e *endpoints) upstreamToken(ctx context.Context, claims *jwt.Claims, stale int64) (string, error) {
+	entry, err := e.upstreamEntry(ctx, claims, stale)
+	if err != nil {
+		return "", err
+	}
+	return seal.Seal(e.o.Ring, upstreamToken(entry, claims.GrantID))
+}
+
+// upstreamEntry is [Handler.UpstreamToken] for the token as the vault has it.
+func (e *endpoints) upstreamEntry(ctx context.Context, claims *jwt.Claims, stale int64) (vault.Entry, error) {
 	p := e.provider(providerOf(claims.Subject))
 	if p == nil {
-		return "", oauth.Errorf(oauth.InvalidRequest, "the user did not sign in by an upstream that is configured")
+		return vault.Entry{}, oauth.Errorf(oauth.InvalidRequest, "the user did not sign in by an upstream that is configured")
 	}
 	grant, err := e.liveGrant(ctx, claims.GrantID)
 	if errors.Is(err, errNotLive) {
-		return "", errUpstreamEnded
+		return vault.Entry{}, errUpstreamEnded
 	}
 	if err != nil {
-		return "", err
+		return vault.Entry{}, err
 	}
 	entry, err := e.entry(ctx, claims.Subject, p)
 	if err != nil {
-		return "", err
+		return vault.Entry{}, err
 	}
 	if dead := stale != 0 && entry.Version <= stale; dead || endsSoon(entry, e.o.Store.Now()) {
 		if entry, err = e.replace(ctx, grant, entry, p, dead); err != nil {
-			return "", err
+			return vault.Entry{}, err
 		}
 	}
 	if entry.Access == "" {
-		return "", e.endWithout(ctx, grant)
+		return vault.Entry{}, e.endWithout(ctx, grant)
 	}
-	return seal.Seal(e.o.Ring, upstreamToken(entry, claims.GrantID))
+	return entry, nil
 }
 
 // replace returns a newer upstream token. dead says that the upstream refuses the one there is.

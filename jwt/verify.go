@@ -56,12 +56,7 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	case o.Keys == nil:
 		return nil, errors.New("verifier without keys")
 	}
-	o.Audiences = slices.Clone(o.Audiences)
-	for _, audience := range o.Audiences {
-		if other, ok := otherSpelling(audience); ok {
-			o.Audiences = append(o.Audiences, other)
-		}
-	}
+	o.Audiences = spellings(o.Audiences)
 	if o.CacheSize == 0 {
 		o.CacheSize = defaultCacheSize
 	}
@@ -73,6 +68,25 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		v.cache = newCache(o.CacheSize)
 	}
 	return v, nil
+}
+
+// For returns a Verifier like v for the tokens of another audience, which must not be empty. It
+// remembers no tokens.
+func (v *Verifier) For(audience string) *Verifier {
+	o := v.options
+	o.Audiences = spellings([]string{audience})
+	return &Verifier{options: o, late: v.late}
+}
+
+// spellings returns audiences with their other spellings.
+func spellings(audiences []string) []string {
+	all := slices.Clone(audiences)
+	for _, audience := range audiences {
+		if other, ok := otherSpelling(audience); ok {
+			all = append(all, other)
+		}
+	}
+	return all
 }
 
 // otherSpelling returns a URL without a path with a slash at its end, or without that slash,

@@ -46,14 +46,16 @@ type clientAddition struct {
 func clientAddCommand(p Process) *cobra.Command {
 	a := &clientAddition{}
 	cmd := &cobra.Command{
-		Use: "add NAME --redirect-uri URI... | --client-credentials | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
+		Use: "add NAME --redirect-uri URI... | --client-credentials | --exchange AUDIENCE... | --resource URL", Short: "Add a client; make and print its secret unless told otherwise", Args: cobra.ExactArgs(1),
 		Long: "Add a client. NAME is its client_id. A secret is made and printed, once, unless\n" +
 			"the client is public, its secret is read from stdin, or it has keys: then it\n" +
 			"authenticates by private_key_jwt (RFC 7523), signing with RS256, PS256, ES256 or EdDSA.\n" +
 			"A redirect URI may be https, http on loopback or, with a warning, on a private\n" +
 			"network, or have a private-use scheme (RFC 8252), with a warning if the scheme is\n" +
 			"not based on a domain name. With --client-credentials the client is a machine: it gets\n" +
-			"access tokens for itself, without a user, for the scopes that --scope names.",
+			"access tokens for itself, without a user, for the scopes that --scope names. With\n" +
+			"--exchange it gets, for an access token of a user, another one for the audience\n" +
+			"(RFC 8693), or with upstream:ID the user's own token at the provider ID.",
 		RunE: p.withConfig(func(cmd *cobra.Command, cfg *config, args []string) error {
 			a.spec.ID = args[0]
 			return p.addClient(cmd, cfg, a)
@@ -71,13 +73,16 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.BoolVar(&a.asJSON, "json", false, "print JSON")
 	f.StringVar(&a.spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
 	f.BoolVar(&a.spec.ClientCredentials, "client-credentials", false, "the client may get tokens for itself, without a user; it needs no redirect URI")
+	f.StringArrayVar(&a.spec.Exchange, "exchange", nil, "audience for which the client may exchange access tokens of users, or upstream:ID; repeat for more; it needs no redirect URI")
 	f.DurationVar(&a.spec.AccessTTL, "access-ttl", 0, "life of the client's access tokens, such as 2m; at most SIGNET_ACCESS_TTL, the default")
 	f.DurationVar(&a.spec.RefreshTTL, "refresh-ttl", 0, "life of what a user grants to the client, such as 24h; at most SIGNET_REFRESH_TTL, the default")
 	f.StringVar(&a.spec.Consent, "consent", "", "choose: users may grant less than the client requests, which is the default; fixed: they approve or deny all of it")
-	cmd.MarkFlagsOneRequired("redirect-uri", "resource", "client-credentials")
+	cmd.MarkFlagsOneRequired("redirect-uri", "resource", "client-credentials", "exchange")
 	cmd.MarkFlagsMutuallyExclusive("redirect-uri", "resource")
 	cmd.MarkFlagsMutuallyExclusive("client-credentials", "resource")
 	cmd.MarkFlagsMutuallyExclusive("client-credentials", "public")
+	cmd.MarkFlagsMutuallyExclusive("exchange", "resource")
+	cmd.MarkFlagsMutuallyExclusive("exchange", "public")
 	cmd.MarkFlagsMutuallyExclusive("public", "secret-stdin", "jwks", "jwks-uri")
 	return cmd
 }
@@ -292,6 +297,9 @@ func (p Process) printClients(all []listedClient) error {
 		}
 		if c.ClientCredentials {
 			kind += ", machine"
+		}
+		if len(c.Exchange) > 0 {
+			kind += ", exchange"
 		}
 		if c.BlockedAt != nil {
 			kind += ", blocked"

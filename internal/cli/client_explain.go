@@ -200,6 +200,9 @@ func (p Process) printExplanation(x *explainedClient) error {
 		line("scopes", "%s (by default), may ask for %s", orNone(x.Scopes), orNone(x.MayRequest))
 		line("grant types", "%s", orNone(x.GrantTypes))
 	}
+	if len(x.Exchange) > 0 {
+		line("exchanges for", "%s", strings.Join(x.Exchange, " "))
+	}
 	if l := x.Lives; l != nil && l.Refresh == "" {
 		line("lives", "access token %s", l.Access)
 	} else if l != nil {

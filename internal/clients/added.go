@@ -34,8 +34,8 @@ func actingIn(clients map[string]known) Added {
 // however short it was in use. do must not use r.
 func (r *Registry) OnChange(do func(gone, ended []string)) {
 	if r.file != nil {
-		r.file.OnChange(func(before, now map[string]known) {
-			do(addedIn(before).gone(addedIn(now)), actingIn(before).gone(actingIn(now)))
+		r.file.OnChange(func(before, now configured) {
+			do(addedIn(before.byID).gone(addedIn(now.byID)), actingIn(before.byID).gone(actingIn(now.byID)))
 		})
 	}
 }

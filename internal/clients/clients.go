@@ -47,8 +47,8 @@ var DefaultSchemes = []string{"cursor", "vscode", "vscode-insiders", "claude", "
 // alwaysKnown are the scopes that mean something without being configured.
 var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
-// grantTypes and responseTypes are those that every client may use. The grant
-// client_credentials is for the clients of the file that may use it.
+// grantTypes and responseTypes are those that every client may use. The grants
+// client_credentials and token-exchange are for the clients of the file that may use them.
 var (
 	grantTypes    = []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}
 	responseTypes = []string{"code"}
@@ -77,6 +77,8 @@ type Client struct {
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
+
+	Exchange []string // audiences for which it may exchange tokens of users: resources, and providers after [oauth.UpstreamAudience]
 
 	Lives Lives  // of what it gets
 	Quirk *Quirk // what is known of the program; nil: nothing
@@ -120,8 +122,21 @@ func (c *Client) MayUse(grantType string) bool {
 	if c.Resource != "" {
 		return false
 	}
-	every := len(c.GrantTypes) == 0 && grantType != oauth.GrantClientCredentials
-	return every || slices.Contains(c.GrantTypes, grantType)
+	may := c.GrantTypes
+	if len(may) == 0 {
+		may = grantTypes
+	}
+	return slices.Contains(may, grantType)
+}
+
+// ExchangesFor returns an audience for which the client may exchange tokens of users, as the
+// operator spells it.
+func (c *Client) ExchangesFor(audience string) (spelled string, ok bool) {
+	i := slices.IndexFunc(c.Exchange, func(a string) bool { return oauth.SameResource(a, audience) })
+	if i < 0 || !c.MayUse(oauth.GrantTokenExchange) {
+		return "", false
+	}
+	return c.Exchange[i], true
 }
 
 // TicksDefaults reports whether the consent page ticks, of the scopes that the client asks for,
@@ -215,7 +230,13 @@ type Registry struct {
 	quirks     quirks                // built-in ones
 	quirksFile *durable.Live[quirks] // these and the operator's; nil: there are the built-in ones only
 
-	file *durable.Live[map[string]known] // nil: no clients are configured
+	file *durable.Live[configured] // nil: no clients are configured
+}
+
+// configured are the clients of clients.json.
+type configured struct {
+	byID      map[string]known
+	exchanges bool // whether one of them may exchange tokens
 }
 
 // known is a client with the check of its secret.
@@ -249,23 +270,24 @@ func Open(o Options) (*Registry, error) {
 	if r.documents, err = newDocuments(&r.o); err != nil || o.Path == "" {
 		return r, err
 	}
-	r.file, err = durable.Follow(o.Path, durable.Access{GroupRead: o.GroupMayRead}, maxFile, nil, r.o.parse)
+	r.file, err = durable.Follow(o.Path, durable.Access{GroupRead: o.GroupMayRead}, maxFile, configured{}, r.o.parse)
 	return r, err
 }
 
 // parse reads the configured clients.
-func (o *Options) parse(text []byte) (map[string]known, error) {
+func (o *Options) parse(text []byte) (configured, error) {
 	entries, err := parseNamed(o.Path, text)
 	if err != nil {
-		return nil, err
+		return configured{}, err
 	}
-	clients := map[string]known{}
+	all := configured{byID: map[string]known{}}
 	for _, e := range entries {
-		if clients[e.ID], err = e.known(o); err != nil {
-			return nil, err
+		if all.byID[e.ID], err = e.known(o); err != nil {
+			return configured{}, err
 		}
+		all.exchanges = all.exchanges || len(e.Exchange) > 0
 	}
-	return clients, nil
+	return all, nil
 }
 
 func (o *Options) demo(c Client) known {
@@ -480,5 +502,8 @@ func (r *Registry) configured() map[string]known {
 	if r.file == nil {
 		return nil
 	}
-	return r.file.Get()
+	return r.file.Get().byID
 }
+
+// Exchanges reports whether there is a client that may exchange tokens.
+func (r *Registry) Exchanges() bool { return r.file != nil && r.file.Get().exchanges }

@@ -27,6 +27,7 @@ type Explanation struct {
 	Scopes       []string           `json:"scopes"`       // of a request that names none
 	MayRequest   []string           `json:"scopes_limit"` // those that a request may name
 	GrantTypes   []string           `json:"grant_types"`
+	Exchange     []string           `json:"exchange,omitempty"`   // audiences for which it may exchange tokens of users
 	Consent      string             `json:"consent,omitempty"`    // ConsentChoose or ConsentFixed; empty: it has no users
 	ConsentBy    string             `json:"consent_by,omitempty"` // see Client.ConsentChoice
 	Document     *ExplainedDocument `json:"document,omitempty"`
@@ -174,7 +175,7 @@ func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 	e.Quirk, e.QuirkBy = rows.of(&k.Client)
 	rows.narrow(k)
 	e.client = &k.Client
-	e.Name, e.Resource = k.Name, k.Resource
+	e.Name, e.Resource, e.Exchange = k.Name, k.Resource, k.Exchange
 	if k.Issued != 0 {
 		since := time.Unix(k.Issued, 0).UTC()
 		e.Since = &since

@@ -46,6 +46,8 @@ type Configured struct {
 
 	ClientCredentials bool `json:"client_credentials,omitempty"` // it may get tokens for itself, without a user
 
+	Exchange []string `json:"exchange,omitempty"` // audiences for which it may exchange tokens of users (RFC 8693), see Client.Exchange
+
 	AccessTTL  Life `json:"access_ttl,omitempty"`  // of its access tokens; 0, or longer than the server's: the server's
 	RefreshTTL Life `json:"refresh_ttl,omitempty"` // of its grants, likewise
 
@@ -99,11 +101,11 @@ func (e *entry) signs() bool { return present(e.JWKS) || e.JWKSURI != "" }
 // fetch.
 func (e *entry) known(o *Options) (k known, err error) {
 	k = known{Client: Client{ID: e.ID, Name: e.Name, RedirectURIs: e.RedirectURIs, Method: methodNone, Scopes: e.Scopes, GrantTypes: grantTypes, Issued: e.Created,
-		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource, Consent: e.Consent, Lives: Lives{Access: time.Duration(e.AccessTTL), Refresh: time.Duration(e.RefreshTTL)}}}
+		PostLogoutRedirectURIs: e.PostLogoutRedirectURIs, Resource: e.Resource, Exchange: e.Exchange, Consent: e.Consent, Lives: Lives{Access: time.Duration(e.AccessTTL), Refresh: time.Duration(e.RefreshTTL)}}}
 	if len(k.Scopes) == 0 {
 		k.Scopes = append([]string{}, o.Default...)
 	}
-	if e.ClientCredentials {
+	if e.ClientCredentials || len(e.Exchange) > 0 {
 		k.GrantTypes = e.grantTypes()
 	}
 	switch {
@@ -120,13 +122,19 @@ func (e *entry) known(o *Options) (k known, err error) {
 	return k, nil
 }
 
-// grantTypes are the grants of a client that may get tokens for itself. Without redirect URIs it
-// has no users.
-func (e *entry) grantTypes() []string {
-	if len(e.RedirectURIs) == 0 {
-		return []string{oauth.GrantClientCredentials}
+// grantTypes are the grants of a client that may get tokens for itself, or exchange tokens.
+// Without redirect URIs it has no users.
+func (e *entry) grantTypes() (all []string) {
+	if len(e.RedirectURIs) > 0 {
+		all = append(all, grantTypes...)
 	}
-	return append(slices.Clone(grantTypes), oauth.GrantClientCredentials)
+	if e.ClientCredentials {
+		all = append(all, oauth.GrantClientCredentials)
+	}
+	if len(e.Exchange) > 0 {
+		all = append(all, oauth.GrantTokenExchange)
+	}
+	return all
 }
 
 // check returns what is wrong with an entry of the file.
@@ -141,7 +149,7 @@ func (e *entry) check() error {
 		if err := e.checkResource(); err != nil {
 			return fmt.Errorf("client %s: %w", e.ID, err)
 		}
-	case len(e.RedirectURIs) == 0 && !e.ClientCredentials:
+	case len(e.RedirectURIs) == 0 && !e.ClientCredentials && len(e.Exchange) == 0:
 		return fmt.Errorf("client %s: no redirect URI", e.ID)
 	}
 	switch {
@@ -154,7 +162,7 @@ func (e *entry) check() error {
 	case !e.Public && !e.signs() && e.SecretHash == "":
 		return fmt.Errorf("client %s: neither public nor with a secret or keys", e.ID)
 	}
-	if err := errors.Join(e.checkKeys(), e.checkLives()); err != nil {
+	if err := errors.Join(e.checkKeys(), e.checkLives(), e.checkExchange()); err != nil {
 		return fmt.Errorf("client %s: %w", e.ID, err)
 	}
 	for _, uri := range slices.Concat(e.RedirectURIs, e.PostLogoutRedirectURIs) {
@@ -188,8 +196,46 @@ func (e *entry) checkResource() error {
 		return fmt.Errorf("resource %q: %s", e.Resource, oauth.AsError(err).Description)
 	case e.Public:
 		return errors.New("a resource server is not public: it proves who it is")
-	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes) > 0 || e.ClientCredentials:
-		return errors.New("a resource server has no redirect URIs, no scopes and no client_credentials: it gets no tokens itself")
+	case len(e.RedirectURIs)+len(e.PostLogoutRedirectURIs)+len(e.Scopes)+len(e.Exchange) > 0 || e.ClientCredentials:
+		return errors.New("a resource server has no redirect URIs, no scopes, no client_credentials and no exchange: it gets no tokens itself")
+	}
+	return nil
+}
+
+func (e *entry) checkExchange() error {
+	switch {
+	case len(e.Exchange) == 0:
+		return nil
+	case e.Public:
+		return errors.New("a public client exchanges no tokens: it cannot prove who it is")
+	case len(e.Scopes) > 0 && len(e.RedirectURIs) == 0 && !e.ClientCredentials:
+		return errors.New("scopes have no effect: an exchange gives those of the exchanged token, or fewer")
+	}
+	for i, audience := range e.Exchange {
+		if err := checkAudience(audience); err != nil {
+			return fmt.Errorf("exchange: %q: %w", audience, err)
+		}
+		if slices.ContainsFunc(e.Exchange[:i], func(a string) bool { return oauth.SameResource(a, audience) }) {
+			return fmt.Errorf("exchange: %q is listed twice", audience)
+		}
+	}
+	return nil
+}
+
+// checkAudience returns what is wrong with an audience of exchanges.
+func checkAudience(audience string) error {
+	if id, ok := strings.CutPrefix(audience, oauth.UpstreamAudience); ok {
+		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return !unreserved(r) }) {
+			return errors.New("not the id of a provider after " + oauth.UpstreamAudience)
+		}
+		return nil
+	}
+	canonical, err := oauth.CanonicalResource(audience)
+	switch {
+	case err != nil:
+		return errors.New(oauth.AsError(err).Description)
+	case canonical != audience:
+		return fmt.Errorf("must be written as %s", canonical)
 	}
 	return nil
 }
@@ -300,6 +346,8 @@ type Spec struct {
 
 	ClientCredentials bool // it may get tokens for itself; then it needs no redirect URI
 
+	Exchange []string // audiences for which it may exchange tokens of users; with some it needs no redirect URI
+
 	AccessTTL, RefreshTTL time.Duration // 0: the server's
 
 	Consent string // ConsentChoose, ConsentFixed, or empty for the default
@@ -311,7 +359,7 @@ type Spec struct {
 // that what was granted to an earlier client of the same id was granted before.
 func (f File) Add(ctx context.Context, ring *seal.Keyring, spec Spec) (Configured, string, error) {
 	c := Configured{ID: spec.ID, Name: cleanName(spec.Name), RedirectURIs: spec.RedirectURIs, Public: spec.Public, Scopes: spec.Scopes, Created: time.Now().Unix() + 1,
-		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials,
+		PostLogoutRedirectURIs: spec.PostLogoutRedirectURIs, JWKS: spec.JWKS, JWKSURI: spec.JWKSURI, Resource: spec.Resource, ClientCredentials: spec.ClientCredentials, Exchange: spec.Exchange,
 		AccessTTL: Life(spec.AccessTTL), RefreshTTL: Life(spec.RefreshTTL), Consent: spec.Consent}
 	if c.RedirectURIs == nil {
 		c.RedirectURIs = []string{} // "[]" in JSON, not "null"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -127,6 +128,20 @@ func TestAddRefuses(t *testing.T) {
 		"long secret":          func(s *clients.Spec) { s.Secret = strings.Repeat("a", 257) },
 		"space in the secret":  func(s *clients.Spec) { s.Secret = "0123456 789" },
 		"line end in it":       func(s *clients.Spec) { s.Secret = "0123456789\n" },
+		"public, exchanges":    func(s *clients.Spec) { s.Public, s.Exchange = true, []string{"https://api.test/mcp"} },
+		"a resource exchanges": func(s *clients.Spec) {
+			s.Resource, s.RedirectURIs, s.Exchange = "https://a.test", nil, []string{"https://api.test/mcp"}
+		},
+		"exchange, no URL":     func(s *clients.Spec) { s.Exchange = []string{"api"} },
+		"exchange, empty":      func(s *clients.Spec) { s.Exchange = []string{""} },
+		"exchange, fragment":   func(s *clients.Spec) { s.Exchange = []string{"https://api.test/mcp#x"} },
+		"exchange, upper case": func(s *clients.Spec) { s.Exchange = []string{"https://API.test/mcp"} },
+		"exchange, twice":      func(s *clients.Spec) { s.Exchange = []string{"https://api.test", "https://api.test/"} },
+		"exchange, no id":      func(s *clients.Spec) { s.Exchange = []string{"upstream:"} },
+		"exchange, a bad id":   func(s *clients.Spec) { s.Exchange = []string{"upstream:a b"} },
+		"scopes, no effect": func(s *clients.Spec) {
+			s.RedirectURIs, s.Exchange, s.Scopes = nil, []string{"https://api.test"}, []string{"read"}
+		},
 	} {
 		spec := clients.Spec{ID: "new", RedirectURIs: []string{"https://app.test/cb"}}
 		change(&spec)
@@ -140,6 +155,58 @@ func TestAddRefuses(t *testing.T) {
 	after, err := os.ReadFile(o.Path)
 	if err != nil || string(after) != string(before) {
 		t.Errorf("the file was changed (%v):\n%s", err, after)
+	}
+}
+
+// A client may exchange tokens beside what else it may do; others may not.
+func TestWhichClientsExchange(t *testing.T) {
+	o := options(t)
+	exchange := []string{"https://api.test/mcp", "https://root.test", "upstream:github"}
+	if _, _, err := at(o.Path).Add(t.Context(), o.Ring, clients.Spec{ID: "gw", Exchange: exchange}); err != nil {
+		t.Fatal(err)
+	}
+	add(t, o, clients.Spec{ID: "all", Exchange: exchange, ClientCredentials: true, Scopes: []string{"read"}, RedirectURIs: []string{"https://app.test/cb"}})
+	add(t, o, clients.Spec{ID: "app", RedirectURIs: []string{"https://app.test/cb"}})
+	r := open(t, o)
+	if !r.Exchanges() {
+		t.Error("no client exchanges")
+	}
+	for id, want := range map[string][]string{
+		"gw":  {oauth.GrantTokenExchange},
+		"all": {oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials, oauth.GrantTokenExchange},
+		"app": {oauth.GrantAuthorizationCode, oauth.GrantRefreshToken},
+	} {
+		c, err := r.Find(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, grant := range []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken, oauth.GrantClientCredentials, oauth.GrantTokenExchange} {
+			if c.MayUse(grant) != slices.Contains(want, grant) {
+				t.Errorf("%s, %s: %v", id, grant, c.MayUse(grant))
+			}
+		}
+		for audience, want := range map[string]string{"https://api.test/mcp": "https://api.test/mcp", "https://root.test/": "https://root.test", "upstream:github": "upstream:github", "https://api.test": "", "upstream:": "", "": ""} {
+			got, ok := c.ExchangesFor(audience)
+			if id == "app" {
+				want = ""
+			}
+			if got != want || ok != (want != "") {
+				t.Errorf("%s for %q: %q, %v", id, audience, got, ok)
+			}
+		}
+	}
+	for _, c := range []clients.Client{{ID: "registered"}, {ID: "forged", Exchange: exchange}} {
+		if _, ok := c.ExchangesFor("upstream:github"); ok || c.MayUse(oauth.GrantTokenExchange) {
+			t.Errorf("%s exchanges", c.ID)
+		}
+	}
+	for _, id := range []string{"gw", "all"} {
+		if err := at(o.Path).Remove(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Reload(); r.Exchanges() {
+		t.Error("the last client that exchanges is removed")
 	}
 }
 

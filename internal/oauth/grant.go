@@ -6,4 +6,17 @@ const (
 	GrantAuthorizationCode = "authorization_code" // OAuth 2.1 §4.1
 	GrantRefreshToken      = "refresh_token"      // OAuth 2.1 §4.3
 	GrantClientCredentials = "client_credentials" // OAuth 2.1 §4.2
+
+	GrantTokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange" // RFC 8693
 )
+
+// Token types of a token exchange.
+const (
+	TokenTypeAccess   = "urn:ietf:params:oauth:token-type:access_token" // RFC 8693 §3
+	TokenTypeJWT      = "urn:ietf:params:oauth:token-type:jwt"          // RFC 8693 §3
+	TokenTypeUpstream = "urn:signet:token-type:upstream"                // the user's token at a provider
+)
+
+// UpstreamAudience, followed by the id of a provider, is the audience of an exchange for the
+// user's token there.
+const UpstreamAudience = "upstream:"

@@ -25,6 +25,7 @@ var singleValued = []string{
 	"response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "resource",
 	"prompt", "max_age", "login_hint", "id_token_hint", "display", "ui_locales", "claims", "acr_values", "request", "request_uri", "dpop_jkt",
 	"grant_type", "code", "code_verifier", "refresh_token", "assertion", "token", "token_type_hint",
+	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
 	"username", "password", "decision", "post_logout_redirect_uri",
 }
 

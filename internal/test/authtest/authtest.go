@@ -396,3 +396,9 @@ func (s *Server) Configure(t testing.TB, spec clients.Spec) Client {
 	}
 	return added
 }
+
+// RemoveClient removes a client from the file of clients. The server notices when it is started
+// again.
+func (s *Server) RemoveClient(ctx context.Context, id string) error {
+	return clients.File{Path: filepath.Join(s.dir, "clients.json")}.Remove(ctx, id)
+}
