@@ -2,6 +2,7 @@ package handlers_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -356,6 +357,28 @@ func TestExchangedTokenEndsWithItsGrant(t *testing.T) {
 			}
 			wantError(t, exchanged(t, s, c, tok.Access), tt.status, tt.code)
 		})
+	}
+}
+
+// A verifier elsewhere, which reads the list of revoked grants alone, refuses the token with the
+// others of its grant.
+func TestFeedEndsAnExchangedToken(t *testing.T) {
+	s := authtest.New(t)
+	c := gateway(t, s, backend)
+	alice, bob := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "bob", s.PUB)
+	ended, live := exchanged(t, s, c, alice.Access).Tokens(t).Access, exchanged(t, s, c, bob.Access).Tokens(t).Access
+	before := s.Get(t, feedPath).Body
+	s.Revoke(t, s.PUB, alice.Refresh)
+	feedWith(t, s, before)
+	v, err := jwt.NewVerifier(jwt.VerifierOptions{Issuer: authtest.Issuer, Audiences: []string{backend}, Keys: s.Keys, Feed: follow(t, s)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), ended); !errors.Is(err, jwt.ErrRevoked) {
+		t.Errorf("the token of the revoked grant: %v", err)
+	}
+	if _, err := v.Verify(t.Context(), live); err != nil {
+		t.Errorf("the token of another grant: %v", err)
 	}
 }
 
