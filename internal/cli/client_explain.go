@@ -197,7 +197,11 @@ func (p Process) printExplanation(x *explainedClient) error {
 	}
 	x.printURIsAndKeys(line)
 	if x.Resource == "" && x.Client() != nil {
-		line("scopes", "%s (by default), may ask for %s", orNone(x.Scopes), orNone(x.MayRequest))
+		if len(x.Exchange) > 0 && len(x.Scopes) == 0 {
+			line("scopes", "those of the exchanged token, or fewer")
+		} else {
+			line("scopes", "%s (by default), may ask for %s", orNone(x.Scopes), orNone(x.MayRequest))
+		}
 		line("grant types", "%s", orNone(x.GrantTypes))
 	}
 	if len(x.Exchange) > 0 {

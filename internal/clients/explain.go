@@ -191,6 +191,9 @@ func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 	} else if k.Resource == "" { // the other scopes are about a user
 		e.MayRequest = append([]string{}, oauth.IntersectScope(k.Scopes, r.o.Scopes)...) // "[]" in JSON, not "null"
 	}
+	if len(k.Exchange) > 0 && len(k.GrantTypes) == 1 { // an exchange gives scopes of the exchanged token
+		e.Scopes, e.MayRequest = []string{}, []string{}
+	}
 	if k.keys != nil {
 		e.Keys = r.explainKeys(ctx, k.keys)
 	}
