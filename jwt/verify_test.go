@@ -739,3 +739,26 @@ func TestUnknownRevocationsAreNoVerdict(t *testing.T) {
 		}
 	}
 }
+
+// A verifier for another audience takes no other tokens, and all other checks stay.
+func TestVerifierForAnotherAudience(t *testing.T) {
+	w := newWorld(t)
+	revoked := false
+	of := newVerifier(t, jwt.VerifierOptions{Keys: w.source, Revoked: func(string) bool { return revoked }})
+	v := of.For("https://backend.test")
+	token := func(audience string) string {
+		return w.token(t, func(c *jwt.Claims) { c.Audience, c.GrantID = audience, "g" })
+	}
+	for audience, want := range map[string]bool{"https://backend.test": true, "https://backend.test/": true, "https://backend.test/x": false, resource: false} {
+		if _, err := v.Verify(t.Context(), token(audience)); (err == nil) != want {
+			t.Errorf("%s: %v", audience, err)
+		}
+	}
+	if _, err := of.Verify(t.Context(), token("https://backend.test")); !errors.Is(err, jwt.ErrInvalid) {
+		t.Errorf("the first verifier takes the token: %v", err)
+	}
+	revoked = true
+	if _, err := v.Verify(t.Context(), token("https://backend.test")); !errors.Is(err, jwt.ErrRevoked) {
+		t.Errorf("revoked: %v", err)
+	}
+}

@@ -226,7 +226,7 @@ func (e *entry) checkExchange() error {
 func checkAudience(audience string) error {
 	if id, ok := strings.CutPrefix(audience, oauth.UpstreamAudience); ok {
 		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return !unreserved(r) }) {
-			return errors.New("not the id of a provider after " + oauth.UpstreamAudience)
+			return fmt.Errorf("after %s there must be the id of a provider", oauth.UpstreamAudience)
 		}
 		return nil
 	}
