@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/oauth"
@@ -103,7 +104,8 @@ func onlyPassword(set *upstream.Set) (one *upstream.Provider, err error) {
 // AddSamples is [Server.AddSamples].
 func (l *Local) AddSamples() { addSamples(l.MCP, new(mcp.Access).Require, l.upstreams) }
 
-// Serve answers the messages in in until it ends, or ctx does, and then returns nil.
+// Serve answers the messages in in until it ends, or ctx does, and then returns nil. Requests before
+// the end of in are answered, if that takes no longer than half a minute.
 func (l *Local) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	l.MCP.AddReceivingMiddleware(mcp.Contain(l.log))
 	var source mcp.UpstreamSource // nil, and not a nil *account
@@ -111,9 +113,84 @@ func (l *Local) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		source = l.account
 	}
 	l.log.Info("serving", "transport", "stdio", "sub", l.caller.Subject)
-	err := l.MCP.Run(mcp.WithCaller(ctx, l.caller, source), &sdk.IOTransport{Reader: closer(in), Writer: keepOpen{out}})
+	err := l.MCP.Run(mcp.WithCaller(ctx, l.caller, source), answering{&sdk.IOTransport{Reader: closer(in), Writer: keepOpen{out}}})
 	if ctx.Err() != nil || errors.Is(err, io.EOF) {
 		return nil
+	}
+	return err
+}
+
+// lastAnswers is how long the end of the input waits for the answers to the requests before it.
+const lastAnswers = 30 * time.Second
+
+// answering is a transport that ends once its requests are answered. The SDK gives up all calls
+// at the end of the input, which for requests in a file or a pipe comes at once.
+type answering struct{ sdk.Transport }
+
+// Connect is [sdk.Transport.Connect].
+func (t answering) Connect(ctx context.Context) (sdk.Connection, error) {
+	conn, err := t.Transport.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answeringConn{Connection: conn, open: map[jsonrpc.ID]bool{}, answered: make(chan struct{}, 1)}, nil
+}
+
+type answeringConn struct {
+	sdk.Connection
+
+	mu       sync.Mutex
+	open     map[jsonrpc.ID]bool // requests without an answer
+	answered chan struct{}       // gets a value when open has become empty
+}
+
+// Read is [sdk.Connection.Read].
+func (c *answeringConn) Read(ctx context.Context) (jsonrpc.Message, error) {
+	m, err := c.Connection.Read(ctx)
+	if r, ok := m.(*jsonrpc.Request); ok && r.IsCall() {
+		c.mu.Lock()
+		c.open[r.ID] = true
+		c.mu.Unlock()
+	}
+	if errors.Is(err, io.EOF) {
+		c.wait(ctx)
+	}
+	return m, err
+}
+
+func (c *answeringConn) wait(ctx context.Context) {
+	limit := time.NewTimer(lastAnswers)
+	defer limit.Stop()
+	for {
+		c.mu.Lock()
+		n := len(c.open)
+		c.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-limit.C:
+			return
+		case <-c.answered:
+		}
+	}
+}
+
+// Write is [sdk.Connection.Write].
+func (c *answeringConn) Write(ctx context.Context, m jsonrpc.Message) error {
+	err := c.Connection.Write(ctx, m)
+	if r, ok := m.(*jsonrpc.Response); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.open, r.ID)
+		if len(c.open) == 0 {
+			select {
+			case c.answered <- struct{}{}:
+			default:
+			}
+		}
 	}
 	return err
 }

@@ -232,3 +232,28 @@ func TestLocalServerEndsWithItsContext(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 }
+
+// Requests in a file are answered although the input ends at once after them, also those for which
+// the upstream is asked.
+func TestLocalServerAnswersRequestsBeforeTheEnd_Row41(t *testing.T) {
+	api := invoices.New(t, invoices.Options{})
+	l, err := server.NewLocal(t.Context(), accountOfAnn(t, api))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.AddSamples()
+	in := strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}
+{"jsonrpc":"2.0","method":"notifications/initialized"}
+{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"upstream_get","arguments":{}}}
+{"jsonrpc":"2.0","id":"three","method":"tools/call","params":{"name":"none","arguments":{}}}
+`)
+	var out safeBuffer
+	if err := l.Serve(t.Context(), in, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"id":1,"result"`, `"id":2,"result"`, "ann-gmbh", `"id":"three","error"`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, out.String())
+		}
+	}
+}
