@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 
 	"signet/internal/oauth"
@@ -37,7 +38,23 @@ func (c *config) warnings() (list []string) {
 	if c.Role == "all" && len(c.Resources) > 0 && !c.servesResource() {
 		warn("RESOURCES", "none is at the issuer %s: this server has no MCP endpoint (role auth says so)", c.Issuer)
 	}
+	if c.sharesSecret() {
+		warn("UPSTREAM_CONFIG", "a client secret stands in %s, and other users of this machine can read it: `chmod 600` it, or write env:VARIABLE or file:PATH in place of the secret", c.Upstream.Config)
+	}
 	return list
+}
+
+// sharesSecret reports whether others can read the file of upstreams, and there is a secret in it.
+func (c *config) sharesSecret() bool {
+	if c.Upstream.Config == "" {
+		return false
+	}
+	info, err := os.Stat(c.Upstream.Config)
+	if err != nil || info.Mode()&0o004 == 0 {
+		return false
+	}
+	set, err := c.upstream().OpenForTools()
+	return err == nil && set.HoldsSecret()
 }
 
 func (c *config) warnLives(warn func(name, format string, args ...any)) {

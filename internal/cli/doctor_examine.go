@@ -63,6 +63,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 		fresh, whole := f.examineData(ctx, cfg)
 		f.examineUsers(cfg)
 		f.examineClients(cfg)
+		f.examineUpstreams(ctx, cfg)
 		if cfg.KeysDir != "" {
 			_, err := cfg.readKeys(slog.New(slog.DiscardHandler))
 			f.check("keys", "KEYS_DIR", err, cfg.KeysDir)
@@ -135,13 +136,30 @@ func (f *findings) examineUsers(cfg *config) {
 		}
 	}
 	const remedy = "no user can sign in; `signet user add NAME` adds one"
-	switch {
+	switch u := cfg.upstream(); {
+	case enabled == 0 && (u.Config != "" || u.Issuer != ""):
+		f.check("users", "", nil, path+": no user can sign in with it; users sign in by an upstream")
 	case len(all) == 0 && isMissing(path):
 		f.warn("users", "%s is not there: %s", path, remedy)
 	case enabled == 0:
 		f.warn("users", "%s: %d users, all disabled: %s", path, len(all), remedy)
 	default:
 		f.check("users", "", nil, fmt.Sprintf("%s: %d can sign in", path, enabled))
+	}
+}
+
+// examineUpstreams asks each upstream whether it answers. A server starts although one does not.
+func (f *findings) examineUpstreams(ctx context.Context, cfg *config) {
+	set, err := cfg.openUpstreams(cfg.upstream())
+	if err != nil || set == nil {
+		return // checkFiles has found the error
+	}
+	for _, u := range askUpstreams(ctx, set, cfg.Issuer+"/oauth/callback") {
+		if u.Answers {
+			f.check("upstream", "", nil, u.ID+" answers")
+			continue
+		}
+		f.warn("upstream", "%s: %s", u.ID, clean(u.Problem))
 	}
 }
 

@@ -88,7 +88,9 @@ func parse(text []byte, r *reader) (*Set, error) {
 		slices.SortStableFunc(r.faults, func(a, b error) int { return a.(*Fault).Line - b.(*Fault).Line })
 		return nil, errors.Join(r.faults...)
 	}
-	return newSet(entries), nil
+	set := newSet(entries)
+	set.secret = r.secret
+	return set, nil
 }
 
 // Single returns a Set of one OpenID provider, whose id is upstream.
@@ -164,7 +166,7 @@ func (r *reader) known(e *entry) map[string]take {
 		"revoke":         r.call(&e.revoke, "", refreshToken, accessToken),
 		"issuer":         r.value(&e.issuer), "authorization_endpoint": r.value(&e.authorization), "token_endpoint": r.value(&e.token),
 		"userinfo_endpoint": r.value(&e.userinfo), "emails_endpoint": r.value(&e.emails), "deletion_endpoint": r.value(&e.deletion), "revocation_endpoint": r.value(&e.revocation),
-		"client_id": r.value(&e.clientID), "client_secret": r.value(&e.clientSecret), "client_auth": r.text(&e.clientAuth),
+		"client_id": r.value(&e.clientID), "client_secret": r.secretValue(&e.clientSecret), "client_auth": r.text(&e.clientAuth),
 		"scopes": r.list(&e.scopes, checkScope), "authorize_params": r.params(&e.authorizeParams), "drop_params": r.list(&e.dropParams, checkParam),
 	}
 	for name, read := range r.paths(&e.fields) {

@@ -26,7 +26,13 @@ const (
 )
 
 // Set are the providers of a configuration. It is never empty.
-type Set struct{ list []*Provider }
+type Set struct {
+	list   []*Provider
+	secret bool
+}
+
+// HoldsSecret reports whether a client secret stands in the configuration itself.
+func (s *Set) HoldsSecret() bool { return s.secret }
 
 // All returns the providers in the order of the configuration.
 func (s *Set) All() []*Provider { return slices.Clone(s.list) }

@@ -38,6 +38,7 @@ type reader struct {
 	environ func(string) (string, bool)
 	faults  []error
 
+	secret bool                // a secret stands in the file itself
 	absent map[*yaml.Node]bool // values that stand elsewhere and are not there; nil: each is a fault
 }
 
@@ -199,6 +200,16 @@ func (r *reader) value(to *string) take {
 			return
 		}
 		*to = s
+	}
+}
+
+// secretValue is value for a secret.
+func (r *reader) secretValue(to *string) take {
+	return func(n *yaml.Node, path string) {
+		r.value(to)(n, path)
+		if n.Kind == yaml.ScalarNode && !strings.HasPrefix(n.Value, "env:") && !strings.HasPrefix(n.Value, "file:") {
+			r.secret = true
+		}
 	}
 }
 
