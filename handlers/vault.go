@@ -306,8 +306,9 @@ func (e *endpoints) upstreamEndpoint(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := r.PostForm.Get("stale")
-	if !e.o.Ring.ProvesUpstream("stale="+text+"\n"+raw, r.PostForm.Get("proof")) {
+	text, proof := r.PostForm.Get("stale"), r.PostForm.Get("proof")
+	message := "stale=" + text + "\n" + raw
+	if !e.o.Ring.ProvesUpstream(message, proof) {
 		return nil, oauth.Errorf(oauth.AccessDenied, "the proof is not one of this server's upstream key").WithStatus(http.StatusForbidden)
 	}
 	stale, err := strconv.ParseInt(cmp.Or(text, "0"), 10, 64)
@@ -319,7 +320,11 @@ func (e *endpoints) upstreamEndpoint(r *http.Request) (any, error) {
 		return nil, err
 	}
 	defer slot.Leave()
-	sealed, err := e.upstreamToken(r.Context(), claims, stale)
+	entry, err := e.upstreamEntry(r.Context(), claims, stale)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := e.o.Ring.SealUpstream(upstreamToken(entry, claims.GrantID), message, proof)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 	"signet/internal/upstream"
 	"signet/jwt"
 	"signet/mcp"
+	"signet/users"
 )
 
 const (
@@ -41,9 +42,23 @@ type upstreamSource struct {
 	logged atomic.Int64 // Unix second in which an error was logged last
 }
 
-// Open is [mcp.UpstreamSource.Open].
+// Open is [mcp.UpstreamSource.Open]. A claim that the key does not open is one without a token: the
+// issuer may seal under a newer root secret, and its answers are for the key that asks.
 func (s *upstreamSource) Open(claims *jwt.Claims) (mcp.UpstreamToken, error) {
-	return s.read(claims, claims.Upstream)
+	token, err := s.read(claims, claims.Upstream)
+	if errors.Is(err, errOtherKey) {
+		s.warn(context.Background(), "an upstream token was not opened, so that the issuer is asked", claims, err)
+		provider, _, _ := strings.Cut(strings.TrimPrefix(claims.Subject, users.UpstreamPrefix), ":")
+		return mcp.UpstreamToken{Provider: provider}, nil
+	}
+	return token, err
+}
+
+// warn logs at most one line a second: while the issuer is down, each call of a tool may cause one.
+func (s *upstreamSource) warn(ctx context.Context, what string, claims *jwt.Claims, err error) {
+	if now := time.Now().Unix(); s.logged.Swap(now) != now {
+		s.log.WarnContext(ctx, what, "sub", claims.Subject, "gid", claims.GrantID, "err", err)
+	}
 }
 
 // Renew is [mcp.UpstreamSource.Renew].
@@ -55,9 +70,8 @@ func (s *upstreamSource) Renew(ctx context.Context, claims *jwt.Claims, accessTo
 			return token, nil
 		}
 	}
-	// One line a second: while the issuer is down, each call of a tool may cause one.
-	if now := time.Now().Unix(); !errors.Is(err, mcp.ErrUpstreamEnded) && s.logged.Swap(now) != now {
-		s.log.WarnContext(ctx, "an upstream token was not renewed", "sub", claims.Subject, "gid", claims.GrantID, "err", err)
+	if !errors.Is(err, mcp.ErrUpstreamEnded) {
+		s.warn(ctx, "an upstream token was not renewed", claims, err)
 	}
 	return mcp.UpstreamToken{}, err
 }
@@ -135,6 +149,9 @@ func openByRing(ring *seal.Keyring) func(sealed string) (seal.Upstream, error) {
 // errNoUpstreamKey tells the programmer of a tool, and the operator, what is missing.
 var errNoUpstreamKey = errors.New("this server cannot read upstream tokens: SIGNET_UPSTREAM_KEY is not set (`signet secret derive upstream` prints it)")
 
+// errOtherKey tells the operator that the issuer seals under another root secret.
+var errOtherKey = errors.New("SIGNET_UPSTREAM_KEY does not open the upstream tokens of now: set it to what `signet secret derive upstream` prints")
+
 // openWith returns the function that opens tokens in a process without a root secret. Without
 // keys it returns an error that says so.
 func openWith(keys *seal.UpstreamKeys) func(sealed string) (seal.Upstream, error) {
@@ -144,7 +161,7 @@ func openWith(keys *seal.UpstreamKeys) func(sealed string) (seal.Upstream, error
 		}
 		u, err := keys.Open(sealed)
 		if err != nil {
-			return seal.Upstream{}, errors.New("SIGNET_UPSTREAM_KEY does not open this upstream token: is it the issuer's?")
+			return seal.Upstream{}, errOtherKey
 		}
 		return u, nil
 	}

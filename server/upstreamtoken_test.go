@@ -65,8 +65,10 @@ func TestUpstreamClaimIsOpened(t *testing.T) {
 		for what, sealed := range map[string]string{
 			"another grant": sealUpstream(t, ring, other), "another issuer": sealUpstream(t, foreign, good), "nothing": "", "text": "U-AT",
 		} {
-			if got, err := source.Open(callerOf(sealed)); err == nil || got.Access != "" {
-				t.Errorf("%s: %s: %#v, want an error", name, what, got)
+			// A process with a derived key asks the issuer, whose root secret may be newer.
+			asks := name == "mcp" && what != "another grant"
+			if got, err := source.Open(callerOf(sealed)); (err == nil) != asks || got.Access != "" {
+				t.Errorf("%s: %s: %#v, %v", name, what, got, err)
 			}
 		}
 	}

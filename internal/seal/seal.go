@@ -222,12 +222,13 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 
 // Seal returns v as an opaque string of unreserved characters (RFC 3986 §2.3),
 // sealed under the first root of k.
-func Seal[T Artefact](k *Keyring, v T) (string, error) {
+func Seal[T Artefact](k *Keyring, v T) (string, error) { return sealUnder(&k.roots()[0], v) }
+
+func sealUnder[T Artefact](r *root, v T) (string, error) {
 	plain, err := json.Marshal(v)
 	if err != nil {
 		return "", fmt.Errorf("sealing a %s: %w", v.purpose(), err)
 	}
-	r := &k.roots()[0]
 	b := make([]byte, overhead-chacha20poly1305.Overhead, overhead+len(plain))
 	b[0] = version
 	copy(b[1:], r.id[:])

@@ -106,12 +106,26 @@ func (k *UpstreamKeys) Prove(message string) (string, error) {
 
 // ProvesUpstream reports in constant time whether proof is [UpstreamKeys.Prove] of message
 // under a key of any root that is not for clients only.
-func (k *Keyring) ProvesUpstream(message, proof string) bool {
-	ok := false
-	for _, r := range k.roots() {
+func (k *Keyring) ProvesUpstream(message, proof string) bool { return k.prover(message, proof) != nil }
+
+// prover returns the root under whose key proof was made, or nil.
+func (k *Keyring) prover(message, proof string) (found *root) {
+	roots := k.roots()
+	for i := range roots {
+		r := &roots[i]
 		if !r.clientsOnly && hmac.Equal([]byte(mac(r.upstreamProof, message)), []byte(proof)) {
-			ok = true
+			found = r
 		}
 	}
-	return ok
+	return found
+}
+
+// SealUpstream is [Seal] for the maker of a proof. While the root secret is being replaced, an MCP
+// server may not have the key of the root that seals by now.
+func (k *Keyring) SealUpstream(u Upstream, message, proof string) (string, error) {
+	r := k.prover(message, proof)
+	if r == nil {
+		return "", errors.New("the proof is not one of an upstream key")
+	}
+	return sealUnder(r, u)
 }

@@ -117,6 +117,32 @@ func TestCallsRefreshTheUpstreamTokenOnce_Row39(t *testing.T) {
 	}
 }
 
+// The root secret is replaced: an MCP replica that still has the derived key of the old one goes on,
+// also when the upstream refuses a token, and its log says what to do. One with a key of no secret
+// of the issuer's gets nothing.
+func TestReplicaWithTheOldKeyGoesOn(t *testing.T) {
+	d, p := e2e.Corp(t, nil)
+	key := strings.TrimSpace(d.Must("secret", "derive", "upstream"))
+	replica := d.Beside("SIGNET_ROLE=mcp", "SIGNET_UPSTREAM_KEY="+key)
+	replica.Start()
+	stranger := d.Beside("SIGNET_ROLE=mcp", "SIGNET_UPSTREAM_KEY="+strings.Repeat("A", 43))
+	stranger.Start()
+	d.Must("secret", "rotate")
+	_, tok := e2e.LoginAt(t, d, p, "ann")
+	for range 2 {
+		if status, text, failed := e2e.Tool(t, replica.URL()+"/mcp", tok.AccessToken, "upstream_get"); status != 200 || failed || !strings.Contains(text, `"user":"ann"`) {
+			t.Errorf("%d %v %s", status, failed, text)
+		}
+		p.InvalidateUser("ann")
+	}
+	if replica.Says("SIGNET_UPSTREAM_KEY does not open") == 0 {
+		t.Error("the log does not say that the key is old")
+	}
+	if status, text, failed := e2e.Tool(t, stranger.URL()+"/mcp", tok.AccessToken, "upstream_get"); status != 200 || !failed || strings.Contains(text, "ann") {
+		t.Errorf("another key: %d %v %s", status, failed, text)
+	}
+}
+
 // Failures of the upstream are results of the tool, with a status and words for the user.
 func TestUpstreamFailureIsAToolResult_Row40(t *testing.T) {
 	d, p := e2e.Corp(t, nil)
