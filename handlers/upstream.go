@@ -161,6 +161,9 @@ var errForeignLogin = oauth.Errorf(oauth.InvalidRequest, "this answer belongs to
 
 // callback takes the answer of a provider to an authorization request of this server.
 func (e *endpoints) callback(r *http.Request) (any, error) {
+	if r.Method != http.MethodGet { // HEAD asks about a page, and must not spend a login
+		return nil, oauth.Errorf(oauth.InvalidRequest, "method %s is not allowed here", r.Method).WithStatus(http.StatusMethodNotAllowed)
+	}
 	query, err := oauth.Query(r)
 	if err != nil {
 		return nil, err

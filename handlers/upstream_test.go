@@ -400,6 +400,13 @@ func TestForeignCallbackIsRefused_Row36_J11(t *testing.T) {
 	b := s.NewBrowser()
 	link := f.approve("ann", s.leave(t, b, s.PUB))
 	refused("another browser", s.NewBrowser(), link)
+	head := request("HEAD", link, "")
+	for _, c := range b.Cookies {
+		head.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+	}
+	if got := s.Do(t, head); got.StatusCode != http.StatusMethodNotAllowed || f.exchanges != 0 {
+		t.Errorf("HEAD: %d, %d exchanges", got.StatusCode, f.exchanges)
+	}
 	refused("no state", b, change(link, "state", ""))
 	refused("unknown state", b, change(link, "state", seal.NewID(time.Now())))
 	refused("two codes", b, link+"&code=other")
