@@ -158,15 +158,21 @@ func (l *List) poll(ctx context.Context) error {
 	var oldest int64
 	var blocked map[string]bool
 	var ends map[string]int64
+	// A revocation is added after the ends are in force: otherwise this process would go on
+	// making tokens of a client whose grant it refuses. Nothing is made before the first poll,
+	// which may read many.
+	var fresh []revocation
+	add := l.revoked.add
+	if l.filled.Load() {
+		add = func(id string, at int64) { fresh = append(fresh, revocation{id, at}) }
+	}
 	err := l.store.Read(ctx, func(tx store.Tx) error {
+		fresh = fresh[:0]
 		if err := tx.QueryRow("SELECT keep_revoked, rows_epoch FROM meta").Scan(&kept, &epoch); err != nil {
 			return err
 		}
 		var err error
 		if blocked, err = readBlocked(tx); err != nil {
-			return err
-		}
-		if ends, err = readEnds(tx); err != nil {
 			return err
 		}
 		keep := max(l.options.Keep, time.Duration(kept)*time.Second)
@@ -175,18 +181,25 @@ func (l *List) poll(ctx context.Context) error {
 		if keep <= l.Keep() { // otherwise revocations that were forgotten already count again
 			since = max(oldest, l.polled.Load()-(overlap+l.options.Skew).Milliseconds())
 		}
-		return l.readRevoked(tx, since, known)
+		if err := l.readRevoked(tx, since, known, add); err != nil {
+			return err
+		}
+		ends, err = readEnds(tx) // last, so that it is as new as the revocations
+		return err
 	})
-	if err == nil {
-		err = l.missing(ctx, known)
-	}
 	if err != nil {
+		return err
+	}
+	l.ends.Store(&ends)
+	for _, r := range fresh {
+		l.revoked.add(r.id, r.at)
+	}
+	if err := l.missing(ctx, known); err != nil {
 		return err
 	}
 	l.keep.Store(kept * int64(time.Second))
 	l.rowsEpoch.Store(&epoch)
 	l.blocked.Store(&blocked)
-	l.ends.Store(&ends)
 	l.polled.Store(began)
 	l.filled.Store(true)
 	l.revoked.forget(oldest)
@@ -233,9 +246,15 @@ func (l *List) missing(ctx context.Context, known map[string]bool) error {
 	return nil
 }
 
-// readRevoked takes the grants that were revoked at since or later into memory, and out
+// revocation is a grant and when it was revoked, in Unix milliseconds.
+type revocation struct {
+	id string
+	at int64
+}
+
+// readRevoked gives the grants that were revoked at since or later to add, and takes them out
 // of known.
-func (l *List) readRevoked(tx store.Tx, since int64, known map[string]bool) error {
+func (l *List) readRevoked(tx store.Tx, since int64, known map[string]bool, add func(id string, at int64)) error {
 	// The bound stands first: SQLite takes the first condition for the place where it begins to
 	// read the index, whose own condition is the second one.
 	rows, err := tx.Query("SELECT id, revoked_at FROM grants WHERE revoked_at >= $1 AND revoked_at > 0", since)
@@ -249,7 +268,7 @@ func (l *List) readRevoked(tx store.Tx, since int64, known map[string]bool) erro
 		if err := rows.Scan(&id, &at); err != nil {
 			return err
 		}
-		l.revoked.add(id, at)
+		add(id, at)
 		delete(known, id)
 	}
 	return rows.Err()
