@@ -37,6 +37,7 @@ func newSetFor(t testing.TB, site pages.Site, o pages.Options) *pages.Set {
 // login renders the login page.
 func login(t testing.TB, s *pages.Set, accept string, data pages.Login) (string, http.Header) {
 	t.Helper()
+	data.Form = true
 	var body bytes.Buffer
 	h := http.Header{}
 	if err := s.Render(h, &body, "login", accept, data); err != nil {
@@ -258,4 +259,23 @@ func TestLogo(t *testing.T) {
 	}
 	wantFault(t, pages.Options{Logo: t.TempDir()}, "regular file")
 	wantFault(t, pages.Options{Logo: "/nowhere"}, "/nowhere")
+}
+
+// The page offers every way to sign in, in the reader's language, and shows names from elsewhere as
+// text.
+func TestLoginPageShowsWays(t *testing.T) {
+	var body bytes.Buffer
+	data := pages.Login{Client: "C", Ways: []pages.Way{{ID: "corp", Name: "<b>Corp</b>"}, {ID: "forge", Name: "Forge"}}}
+	if err := newSet(t, pages.Options{}).Render(http.Header{}, &body, "login", "de", data); err != nil {
+		t.Fatal(err)
+	}
+	page := body.String()
+	for _, want := range []string{`name="provider" value="corp"`, "Weiter mit", "&lt;b&gt;Corp&lt;/b&gt;", `value="forge"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	if strings.Contains(page, `name="password"`) {
+		t.Error("the page asks for a password that nobody has")
+	}
 }
