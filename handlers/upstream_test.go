@@ -880,3 +880,131 @@ func TestAccountPageShowsTheProvider(t *testing.T) {
 		t.Errorf("%d %s", got.StatusCode, text(got))
 	}
 }
+
+// loginCookie returns the browser's cookie of a login at a provider, opened.
+func (s *upstreamServer) loginCookie(t *testing.T, b *authtest.Browser) (name string, l seal.UpstreamLogin) {
+	t.Helper()
+	for name, cookie := range b.Cookies {
+		if l, err := seal.Open[seal.UpstreamLogin](s.Ring, cookie.Value); err == nil {
+			return name, l
+		}
+	}
+	t.Fatal("the browser has no login at a provider")
+	return "", l
+}
+
+// keep puts a cookie into a browser.
+func keep(b *authtest.Browser, name, value string) {
+	b.Cookies[name] = &http.Cookie{Name: name, Value: value}
+}
+
+// A login at a provider is that of one browser, one epoch, one state and one configuration, ends once,
+// and leads to a redirect URI that the client still has. Each refusal changes one thing of a
+// login that would succeed.
+func TestLoginAtAProviderIsBound_Row36(t *testing.T) {
+	f, evil := newForge(t), newForge(t)
+	s := withForge(t, f.config(), false)
+	reseal := func(change func(*seal.UpstreamLogin)) func(*authtest.Browser, string) string {
+		return func(b *authtest.Browser, link string) string {
+			name, l := s.loginCookie(t, b)
+			change(&l)
+			raw, err := seal.Seal(s.Ring, l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keep(b, name, raw)
+			return link
+		}
+	}
+	other := seal.NewID(time.Now().Add(time.Hour))
+	for name, change := range map[string]func(b *authtest.Browser, link string) string{
+		"another browser": func(b *authtest.Browser, link string) string {
+			name, _ := s.loginCookie(t, b)
+			raw := b.Cookies[name].Value
+			clear(b.Cookies)
+			b.Get(t, s.AuthorizeURL(s.PUB)) // gives the browser another binding
+			keep(b, name, raw)
+			return link
+		},
+		"another state": func(b *authtest.Browser, link string) string {
+			name, l := s.loginCookie(t, b)
+			keep(b, strings.Replace(name, l.ID, other, 1), b.Cookies[name].Value)
+			return strings.Replace(link, l.ID, other, 1)
+		},
+		"another epoch":                          reseal(func(l *seal.UpstreamLogin) { l.Login.Epoch = "another" }),
+		"another configuration":                  reseal(func(l *seal.UpstreamLogin) { l.Bound = "another" }),
+		"a provider that is gone":                reseal(func(l *seal.UpstreamLogin) { l.Provider = "gone" }),
+		"a redirect URI that the client has not": reseal(func(l *seal.UpstreamLogin) { l.Login.RedirectURI = evil.URL + "/cb" }),
+		"after the login": func(b *authtest.Browser, link string) string {
+			name, _ := s.loginCookie(t, b)
+			raw := b.Cookies[name].Value
+			if back := b.Get(t, link); back.Sent().Get("code") == "" {
+				t.Fatalf("the good request: %d %s", back.StatusCode, text(back))
+			}
+			keep(b, name, raw)
+			f.approve("ann", &url.URL{RawQuery: url.Values{"client_id": {"signet"}, "response_type": {"code"}, "code_challenge_method": {"S256"}, "redirect_uri": {authtest.Issuer + "/oauth/callback"}, "state": {"s"}}.Encode()})
+			return link
+		},
+	} {
+		b := s.NewBrowser()
+		link := change(b, f.approve("ann", s.leave(t, b, s.PUB)))
+		exchanged := f.exchanges
+		got := b.Get(t, link)
+		if got.StatusCode != http.StatusBadRequest || got.Header.Get("Location") != "" {
+			t.Errorf("%s: %d %s %s", name, got.StatusCode, got.Header.Get("Location"), text(got))
+		}
+		if name != "a redirect URI that the client has not" && f.exchanges != exchanged {
+			t.Errorf("%s: the provider was asked", name)
+		}
+	}
+}
+
+// The consent page is answered once, also if the answer leads to a provider.
+func TestConsentBeforeLeavingCountsOnce(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	b := s.NewBrowser()
+	page := b.Get(t, s.AuthorizeURL(s.PUB))
+	if left := b.Submit(t, page, set("decision", "approve")); left.StatusCode != http.StatusSeeOther {
+		t.Fatalf("%d %s", left.StatusCode, text(left))
+	}
+	for _, decision := range []string{"approve", "deny"} {
+		if again := b.Submit(t, page, set("decision", decision)); again.StatusCode != http.StatusBadRequest || again.Header.Get("Location") != "" {
+			t.Errorf("%s again: %d %s", decision, again.StatusCode, again.Header.Get("Location"))
+		}
+	}
+}
+
+// An upstream that refuses every token is not asked for another one at each call for ever.
+func TestRefusedTokensAreLimited(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	tok := s.tokensAt(t, f, "ann", s.PUB)
+	for n := int64(1); ; n++ {
+		entry, err := s.vault.Get(t.Context(), annAtForge, "forge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := s.upstreamRequest(t, tok.Access, fmt.Sprint(entry.Version), "")
+		if got.StatusCode == http.StatusTooManyRequests {
+			break
+		}
+		if got.StatusCode != http.StatusOK || n > 500 {
+			t.Fatalf("request %d: %d %s", n, got.StatusCode, got.Body)
+		}
+	}
+	if got := s.Refresh(t, s.PUB, tok.Refresh); got.StatusCode != http.StatusOK {
+		t.Errorf("the grant: %d %s", got.StatusCode, got.Body)
+	}
+}
+
+// Only OpenID providers tell of logouts.
+func TestLogoutOfAnotherKindOfProvider(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	for _, id := range []string{"forge", "nobody"} {
+		if got := s.Post(t, "/oauth/backchannel-logout/"+id, "application/x-www-form-urlencoded", "logout_token=x"); got.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d %s", id, got.StatusCode, got.Body)
+		}
+	}
+}

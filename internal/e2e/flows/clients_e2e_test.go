@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -188,10 +189,13 @@ func TestTypeScriptClientSignsInOnce(t *testing.T) {
 				c.echo(fmt.Sprint("after refresh ", n))
 			}
 			site.proxy.Spoil()
-			// Each of these refreshes, with the same handle. SDK 1 keeps one flag for
-			// all its requests, and may mistake the 401 of one for a refused refresh of
-			// another.
+			// Each of these refreshes, with the same handle: none is answered before all
+			// are sent, since a handle that arrives after the next but one is taken for a
+			// thief's. SDK 1 keeps one flag for all its requests, and may mistake the 401
+			// of one for a refused refresh of another.
+			site.proxy.Instead(together("/token", 5))
 			many := c.do(sdkCommand{Do: "call", Tool: "whoami", Times: 5})
+			site.proxy.Instead(nil)
 			if many.Result == nil && !(ts.version == "v1" && strings.Contains(many.Error.Message, "401 after successful authentication")) {
 				t.Errorf("five calls at once gave %s", many)
 			}
@@ -201,6 +205,21 @@ func TestTypeScriptClientSignsInOnce(t *testing.T) {
 				t.Errorf("the user had to sign in %d times, want once", c.logins)
 			}
 		})
+	}
+}
+
+// together holds requests with path until n of them have arrived.
+func together(path string, n int32) func(e2e.Exchange) (status int, body string) {
+	var arrived atomic.Int32
+	all := make(chan struct{})
+	return func(e e2e.Exchange) (int, string) {
+		if e.Path == path {
+			if arrived.Add(1) == n {
+				close(all)
+			}
+			<-all
+		}
+		return 0, "" // the server answers
 	}
 }
 

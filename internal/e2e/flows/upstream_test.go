@@ -247,7 +247,8 @@ func TestBackchannelLogoutEndsGrants(t *testing.T) {
 	if status := e2e.Call(t, d.Issuer+"/mcp", ann.AccessToken); status != 200 {
 		t.Fatalf("before: %d", status)
 	}
-	if status := send(func(map[string]any) {}); status != 200 {
+	var taken map[string]any
+	if status := send(func(c map[string]any) { taken = c }); status != 200 {
 		t.Fatalf("logout: %d", status)
 	}
 	if status := e2e.Call(t, d.Issuer+"/mcp", ann.AccessToken); status != http.StatusUnauthorized {
@@ -258,6 +259,14 @@ func TestBackchannelLogoutEndsGrants(t *testing.T) {
 	}
 	if status := e2e.Call(t, d.Issuer+"/mcp", bob.AccessToken); status != 200 {
 		t.Errorf("bob's token: %d", status)
+	}
+	// The same notice again does not end what came after it.
+	_, again := e2e.LoginAt(t, d, p, "ann")
+	if status, err := p.SendLogout(t.Context(), to, p.Sign(taken)); err != nil || status != 200 {
+		t.Errorf("the same notice: %d, %v", status, err)
+	}
+	if status := e2e.Call(t, d.Issuer+"/mcp", again.AccessToken); status != 200 {
+		t.Errorf("ann's later token: %d", status)
 	}
 }
 
