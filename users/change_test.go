@@ -4,16 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet/internal/test/process"
 	"signet/users"
 )
 
@@ -179,7 +178,7 @@ func TestServerAndCommandLineEditAtOnce_INV24(t *testing.T) {
 
 func TestChangePasswordOnReadOnlyFile(t *testing.T) {
 	if os.Geteuid() == 0 { // root can write to every file
-		again(t, 65534)
+		process.AsUser(t, 65534)
 		return
 	}
 	f, path := newFile(t)
@@ -192,25 +191,5 @@ func TestChangePasswordOnReadOnlyFile(t *testing.T) {
 	defer os.Chmod(dir, 0o700)
 	if _, err := f.ChangePassword(t.Context(), "alice", good, "correct horse battery"); !errors.Is(err, users.ErrReadOnly) {
 		t.Errorf("%v, want %v", err, users.ErrReadOnly)
-	}
-}
-
-// again runs the test in a process of another user.
-func again(t *testing.T, uid uint32) {
-	t.Helper()
-	dir := t.TempDir()
-	program, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "test")
-	if err := errors.Join(os.WriteFile(path, program, 0o755), os.Chown(dir, int(uid), int(uid)), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "-test.run", "^"+t.Name()+"$", "-test.v")
-	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -1,17 +1,15 @@
 package cli_test
 
 import (
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"signet/internal/cli"
+	"signet/internal/test/process"
 )
 
 // dotenv reads text from a file of a mode.
@@ -142,7 +140,7 @@ func TestDotenvNeedNotBeThere(t *testing.T) {
 // After `sudo -u`, the working directory may be closed to the user.
 func TestDotenvInAClosedFolderIsNotThere(t *testing.T) {
 	if os.Geteuid() == 0 { // no folder is closed to root
-		again(t, 65534)
+		process.AsUser(t, 65534)
 		return
 	}
 	dir := filepath.Join(t.TempDir(), "closed")
@@ -162,26 +160,6 @@ func TestDotenvInAClosedFolderIsNotThere(t *testing.T) {
 	defer os.Chmod(dir, 0o700)
 	if got, err := cli.Environ([]string{"A=1"}, path); err != nil || len(got) != 1 {
 		t.Errorf("%q, %v", got, err)
-	}
-}
-
-// again runs the test in a process of another user.
-func again(t *testing.T, uid uint32) {
-	t.Helper()
-	dir := t.TempDir()
-	program, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "test")
-	if err := errors.Join(os.WriteFile(path, program, 0o755), os.Chown(dir, int(uid), int(uid)), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "-test.run", "^"+t.Name()+"$", "-test.v")
-	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("%v\n%s", err, out)
 	}
 }
 
