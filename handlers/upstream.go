@@ -331,15 +331,14 @@ func (e *endpoints) admit(ctx context.Context, p *upstream.Provider, who upstrea
 	return user, nil
 }
 
-// upstreamPrefix begins the subject of every user of a provider, and of no other user.
-const upstreamPrefix = users.UpstreamPrefix
-
 // subjectAt is the subject of the user with an id at a provider.
-func subjectAt(p *upstream.Provider, id string) string { return upstreamPrefix + p.ID() + ":" + id }
+func subjectAt(p *upstream.Provider, id string) string {
+	return users.UpstreamPrefix + p.ID() + ":" + id
+}
 
 // providerOf returns the id of the provider in the subject of a user, or "".
 func providerOf(subject string) string {
-	rest, ok := strings.CutPrefix(subject, upstreamPrefix)
+	rest, ok := strings.CutPrefix(subject, users.UpstreamPrefix)
 	if !ok {
 		return ""
 	}

@@ -640,6 +640,19 @@ func TestProviderWithoutRefreshTokensEndsNoGrant_Row38(t *testing.T) {
 	}
 }
 
+// Nor does one that gives a refresh token while the configuration has no way to use it.
+func TestProviderWithoutAWayToRefreshEndsNoGrant_Row38(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, "upstreams:\n"+f.passwords(), false)
+	b := s.NewBrowser()
+	consent := b.Submit(t, b.Get(t, s.AuthorizeURL(s.PUB)), set("email", "ann@b.test", "password", "good"))
+	tok := s.Redeem(t, s.PUB, b.Submit(t, consent, set("decision", "approve")).Sent().Get("code")).Tokens(t)
+	s.expire(t, "upstream:finance:42", "finance")
+	if u := s.claim(t, s.Refresh(t, s.PUB, tok.Refresh).Tokens(t).Access); u.Access != "" {
+		t.Error("a token that has ended is given")
+	}
+}
+
 // Tokens are for the issuer and client that gave them: another configuration of the same id never
 // sees them.
 func TestTokensOfAnotherConfigurationStayUnused(t *testing.T) {

@@ -23,14 +23,6 @@ import (
 // longer one stays in the vault.
 const maxClaim = 2560
 
-// maxRenew is the longest time that a refresh at a provider takes: the claim on the vault's entry
-// must not lapse meanwhile.
-const maxRenew = 20 * time.Second
-
-// renewGrace is the time that a refresh at a provider has beyond the provider's own timeout, to
-// commit the answer.
-const renewGrace = 5 * time.Second
-
 func credential(subject string, p *upstream.Provider, t upstream.Tokens) seal.Credential {
 	return seal.Credential{Subject: subject, Provider: p.ID(), Bound: p.Bound(), Access: t.Access, Refresh: t.Refresh, Scope: t.Scope, Obtained: t.Obtained, Expires: t.Expires}
 }
@@ -133,16 +125,15 @@ func endsSoon(entry vault.Entry, now time.Time) bool {
 // servers and requests the provider is asked once. Its answer is committed even if the client
 // has gone: it may be the only copy of a new refresh token.
 //
-// If the provider refuses, the user's grants end.
+// If the provider refuses, the user's grants end. If there is no way to refresh, the entry is
+// empty.
 func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Provider) (vault.Entry, error) {
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(p.Timeout(), maxRenew)+renewGrace)
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), providerTimeout)
 	defer cancel()
 	entry, err := e.o.Vault.Refresh(work, seen.Subject, seen.Provider, seen.Version, func(ctx context.Context, entry vault.Entry) (seal.Credential, error) {
 		if entry.Bound != p.Bound() {
 			return seal.Credential{}, errors.New("the tokens were made for another client or issuer")
 		}
-		ctx, cancel := context.WithTimeout(ctx, min(p.Timeout(), maxRenew))
-		defer cancel()
 		tokens, err := p.Refresh(ctx, tokensOf(entry.Credential))
 		e.countRefresh(err)
 		switch {
@@ -165,6 +156,8 @@ func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Pro
 			return vault.Entry{}, unavailable(err)
 		}
 		return vault.Entry{}, errUpstreamEnded
+	case errors.Is(err, upstream.ErrNoRefresh): // no way to refresh is configured
+		return vault.Entry{}, nil
 	case err != nil:
 		return vault.Entry{}, unavailable(fmt.Errorf("upstream %s: %w", p.ID(), err))
 	}
