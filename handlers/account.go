@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -53,20 +54,21 @@ type grantData struct {
 // providerData is the provider at which the user signs in.
 type providerData struct {
 	Name    string
+	Account string       // what the provider says of the user: name and e-mail address
 	Renewed pages.Moment // when the provider's tokens were got; zero: there are none
 }
 
 // providerData describes the provider of a user, or returns nil.
-func (e *endpoints) providerData(ctx context.Context, subject string) (*providerData, error) {
-	p := e.provider(providerOf(subject))
+func (e *endpoints) providerData(ctx context.Context, user users.User) (*providerData, error) {
+	p := e.provider(providerOf(user.Subject))
 	if p == nil {
 		return nil, nil
 	}
-	entry, err := e.entry(ctx, subject, p)
+	entry, err := e.entry(ctx, user.Subject, p)
 	if err != nil {
 		return nil, err
 	}
-	data := &providerData{Name: p.Name()}
+	data := &providerData{Name: p.Name(), Account: plain(cmp.Or(user.DisplayName, user.Name)+" "+user.Email, maxHost)}
 	if entry.Access != "" {
 		data.Renewed = pages.Moment{Time: time.Unix(entry.Obtained, 0)}
 	}
@@ -111,7 +113,7 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 		return nil, unavailable(err)
 	}
 	data.Apps, data.Previous, data.Next = pageOf(byApp(grants), r.URL.Query().Get("page"))
-	if data.Provider, err = e.providerData(r.Context(), who.user.Subject); err != nil {
+	if data.Provider, err = e.providerData(r.Context(), who.user); err != nil {
 		return nil, err
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)

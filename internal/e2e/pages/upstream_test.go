@@ -51,6 +51,9 @@ func TestLoginByUpstreamInChromium_Row36(t *testing.T) {
 	}
 
 	b.Open(d.Issuer + "/account").Wait("Your account")
+	if account := b.Text(`main`); !strings.Contains(account, "Ann Example ann@example.com") {
+		t.Errorf("the account page: %s", account)
+	}
 	visit("upstream-account", b)
 	b.Do(chromedp.Click(chromedp.CSS(`button[value=disconnect_provider]`))).Wait("Signed out")
 
