@@ -20,14 +20,16 @@ var imports = map[string][]string{
 	"signet/internal/cli":       {"*"},
 	"signet/server":             {"*"},
 	"signet/internal/admission": {},
-	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
+	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/gatewayconfig", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth"},
+	"signet/mcp/gateway":        {"internal/backend", "internal/gatewayconfig", "internal/oauth", "jwt", "mcp"},
 	"signet/internal/clients":   {"internal/durable", "internal/fetch", "internal/oauth", "jwt", "internal/seal"},
 	"signet/internal/fetch":     {"internal/oauth"},
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/upstream":  {"internal/oauth"},
+	"signet/internal/backend":   {"internal/gatewayconfig", "internal/oauth"},
 	"signet/internal/vault":     {"internal/background", "internal/store", "internal/seal"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
@@ -40,19 +42,20 @@ var imports = map[string][]string{
 	"signet/internal/durable":   {},
 	"signet/internal/failpoint": {},
 
-	"signet/internal/background": {},
-	"signet/internal/mcpclient":  {"internal/oauth"},
-	"signet/internal/chaos":      {"internal/background"},
+	"signet/internal/background":    {},
+	"signet/internal/gatewayconfig": {"internal/oauth"},
+	"signet/internal/mcpclient":     {"internal/oauth"},
+	"signet/internal/chaos":         {"internal/background"},
 }
 
 // kept lists libraries that only the named packages may import.
 var kept = map[string][]string{
 	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
-	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/server", "signet/internal/mcpclient"},
+	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/mcp/gateway", "signet/server", "signet/internal/mcpclient"},
 	"github.com/alexedwards/argon2id":         {"signet/users"},
 	"golang.org/x/crypto/bcrypt":              {"signet/users"},
 	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},
-	"go.yaml.in/yaml/":                        {"signet/users", "signet/internal/upstream"},
+	"go.yaml.in/yaml/":                        {"signet/users", "signet/internal/upstream", "signet/internal/gatewayconfig"},
 	"golang.org/x/oauth2":                     {"signet/internal/upstream", "signet/internal/mcpclient"},
 	"github.com/coreos/go-oidc/":              {"signet/internal/upstream"},
 	"modernc.org/sqlite":                      {"signet/internal/store"},
