@@ -26,6 +26,7 @@ import (
 const (
 	initialize = "initialize"
 	listen     = "subscriptions/listen" // its answer is a stream of events
+	cancelled  = "notifications/cancelled"
 )
 
 // maxBody is the largest request body, in bytes.
@@ -88,7 +89,7 @@ func Handler(o Options) (*Endpoint, error) {
 			PropagateRequestCancellation: true,
 		})
 	g := newGuard(o)
-	return &Endpoint{guard: g, door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), withoutToken: withoutToken, withToken: newAdmit(withoutToken, g.upstreams)}, nil
+	return &Endpoint{guard: g, door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, withoutToken: withoutToken, withToken: newAdmit(withoutToken, g.upstreams)}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -100,6 +101,9 @@ type Endpoint struct {
 	admission *admission.Class
 	budget    *admission.Budget
 	caller    func(*http.Request) string
+
+	router  Router // nil: the SDK runs all messages
+	running running
 
 	withoutToken http.Handler // runs a message of a request without token
 	withToken    admit        // runs a message of a request with a token
@@ -133,6 +137,11 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, m message, clai
 	granted, ok := e.allows(w, r, m, claims)
 	switch {
 	case !ok:
+	case e.router != nil && m.method == cancelled:
+		e.running.cancel(claims, m.params)
+		w.WriteHeader(http.StatusAccepted)
+	case e.router != nil && !isLocal(m.method):
+		e.route(w, r, m, claims, granted, load)
 	case m.method == listen:
 		e.listen(w, r, claims, granted)
 	default:
@@ -206,6 +215,9 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 		needed = union(needed, e.access.needed(m.name))
 	}
 	granted = e.guard.hierarchy.Expand(claims.Scopes())
+	if e.router != nil {
+		needed = union(needed, e.router.Needs(m.method, m.name, granted))
+	}
 	if err := authorize(granted, needed); err != nil {
 		e.guard.refuse(w, r, err, stepUp(r, claims.Scopes(), needed))
 		return nil, false

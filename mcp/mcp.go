@@ -57,6 +57,9 @@ type Options struct {
 	// not known. Nil: it is never known.
 	Caller func(*http.Request) string
 
+	// Router serves tools, resources and prompts in place of Server. Nil: Server does.
+	Router Router
+
 	// Upstream gives the tokens of callers who signed in by an upstream. Nil: tools cannot
 	// have them.
 	Upstream UpstreamSource

@@ -21,6 +21,11 @@ type message struct {
 	name   string          // name of the tool or prompt, or URI of the resource; otherwise empty
 	modern bool            // _meta names a protocol version, as those without sessions demand
 
+	params       []byte // nil: there are none
+	rawName      []byte // name in params, as it was sent; nil: there is none
+	version      string // in _meta
+	capabilities []byte // of the client, in _meta
+
 	idAt     int  // position of the id in the body
 	replaced bool // the SDK sees standIn in place of the id
 }
@@ -110,8 +115,9 @@ func (m *message) read(top object) *refusal {
 	if !ok || string(rawParams) == "null" {
 		return nil
 	}
+	m.params = rawParams
 	key := nameKey(m.method)
-	params, err := members(rawParams, "params", "_meta", "arguments", key)
+	params, err := members(rawParams, "params", "_meta", "arguments", "ref", key)
 	if err != nil {
 		return err
 	}
@@ -120,11 +126,43 @@ func (m *message) read(top object) *refusal {
 		if err != nil {
 			return err
 		}
-		_, m.modern = names.get(sdk.MetaKeyProtocolVersion)
+		var version []byte
+		version, m.modern = names.get(sdk.MetaKeyProtocolVersion)
+		m.version, _ = decodeString(version)
+		m.capabilities, _ = names.get(sdk.MetaKeyClientCapabilities)
+	}
+	if m.method == complete {
+		return m.readReference(params)
 	}
 	if rawName, found := params.get(key); key != "" && found {
 		if m.name, ok = decodeString(rawName); !ok {
 			return refused(http.StatusBadRequest, jsonrpc.CodeInvalidParams, "%s is not a string", key)
+		}
+		m.rawName = rawName
+	}
+	return nil
+}
+
+// complete is the method whose name is that of a prompt or a template of resources.
+const complete = "completion/complete"
+
+// readReference takes the name from the parameters of complete.
+func (m *message) readReference(params object) *refusal {
+	raw, ok := params.get("ref")
+	if !ok {
+		return nil
+	}
+	ref, err := members(raw, "ref", "type", "name", "uri")
+	if err != nil {
+		return err
+	}
+	for _, key := range []string{"name", "uri"} {
+		if rawName, found := ref.get(key); found {
+			if m.name, ok = decodeString(rawName); !ok {
+				return refused(http.StatusBadRequest, jsonrpc.CodeInvalidParams, "%s is not a string", key)
+			}
+			m.rawName = rawName
+			return nil
 		}
 	}
 	return nil

@@ -15,8 +15,12 @@ import (
 // and marks lists as private, because they may depend on the token. A resource handler may
 // mark its own result as public. In its tools [Caller] works whatever serves them.
 func NewServer(name, version string) *sdk.Server {
+	return newServer(name, version, &sdk.ServerCapabilities{})
+}
+
+func newServer(name, version string, capabilities *sdk.ServerCapabilities) *sdk.Server {
 	s := sdk.NewServer(&sdk.Implementation{Name: name, Version: version}, &sdk.ServerOptions{
-		Capabilities:              &sdk.ServerCapabilities{},
+		Capabilities:              capabilities,
 		SupportedProtocolVersions: versions,
 		SetCacheable: func(_ context.Context, _ sdk.Request, c *sdk.Cacheable) {
 			// "public", the default, may be shared between tokens.
