@@ -12,6 +12,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/internal/rawjson"
 )
 
 // message is the part of a JSON-RPC message that is needed before it runs.
@@ -108,7 +110,7 @@ func (m *message) read(top object) *refusal {
 		return badMessage("a message has a method or an error, not both")
 	}
 	var ok bool
-	if m.method, ok = decodeString(rawMethod); !ok {
+	if m.method, ok = rawjson.String(rawMethod); !ok {
 		return badMessage("method is not a string")
 	}
 	rawParams, ok := top.get("params")
@@ -128,14 +130,14 @@ func (m *message) read(top object) *refusal {
 		}
 		var version []byte
 		version, m.modern = names.get(sdk.MetaKeyProtocolVersion)
-		m.version, _ = decodeString(version)
+		m.version, _ = rawjson.String(version)
 		m.capabilities, _ = names.get(sdk.MetaKeyClientCapabilities)
 	}
 	if m.method == complete {
 		return m.readReference(params)
 	}
 	if rawName, found := params.get(key); key != "" && found {
-		if m.name, ok = decodeString(rawName); !ok {
+		if m.name, ok = rawjson.String(rawName); !ok {
 			return refused(http.StatusBadRequest, jsonrpc.CodeInvalidParams, "%s is not a string", key)
 		}
 		m.rawName = rawName
@@ -158,7 +160,7 @@ func (m *message) readReference(params object) *refusal {
 	}
 	for _, key := range []string{"name", "uri"} {
 		if rawName, found := ref.get(key); found {
-			if m.name, ok = decodeString(rawName); !ok {
+			if m.name, ok = rawjson.String(rawName); !ok {
 				return refused(http.StatusBadRequest, jsonrpc.CodeInvalidParams, "%s is not a string", key)
 			}
 			m.rawName = rawName
@@ -177,18 +179,6 @@ func nameKey(method string) string {
 		return "uri"
 	}
 	return ""
-}
-
-func decodeString(raw []byte) (string, bool) {
-	if len(raw) < 2 || raw[0] != '"' {
-		return "", false
-	}
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1]), true
-	}
-	var s string
-	err := json.Unmarshal(raw, &s)
-	return s, err == nil
 }
 
 func checkID(raw []byte) *refusal {
@@ -244,25 +234,25 @@ func (o object) get(key string) ([]byte, bool) {
 // members splits a JSON object; data must be valid JSON. It refuses an object in which two
 // keys are equal or differ only in letter case, or a key differs so from a known one.
 func members(data []byte, what string, known ...string) (object, *refusal) {
-	s := scanner{data: data}
-	if s.peek() != '{' {
+	s := rawjson.Scanner{Data: data}
+	if s.Peek() != '{' {
 		return nil, badMessage("%s is not a JSON object", what)
 	}
-	s.pos++
+	s.Pos++
 	o := make(object, 0, 8)
-	for s.peek() != '}' {
-		if s.data[s.pos] == ',' {
-			s.pos++
-			s.peek()
+	for s.Peek() != '}' {
+		if s.Data[s.Pos] == ',' {
+			s.Pos++
+			s.Peek()
 		}
-		key, ok := decodeString(s.value())
+		key, ok := rawjson.String(s.Value())
 		if !ok {
 			return nil, badMessage("%s has a malformed key", what)
 		}
-		s.peek()
-		s.pos++ // the colon
-		s.peek()
-		m := member{key: key, value: s.value()}
+		s.Peek()
+		s.Pos++ // the colon
+		s.Peek()
+		m := member{key: key, value: s.Value()}
 		if slices.ContainsFunc(o, func(other member) bool { return strings.EqualFold(other.key, key) }) {
 			return nil, badMessage("%s has the key %q twice", what, key)
 		}
@@ -277,62 +267,4 @@ func members(data []byte, what string, known ...string) (object, *refusal) {
 		o = append(o, m)
 	}
 	return o, nil
-}
-
-// scanner steps through valid JSON.
-type scanner struct {
-	data []byte
-	pos  int
-}
-
-// peek skips white space and returns the byte there.
-func (s *scanner) peek() byte {
-	for {
-		switch c := s.data[s.pos]; c {
-		case ' ', '\t', '\r', '\n':
-			s.pos++
-		default:
-			return c
-		}
-	}
-}
-
-// value returns the value at pos and moves behind it.
-func (s *scanner) value() []byte {
-	start := s.pos
-	for depth := 0; s.pos < len(s.data); {
-		switch c := s.data[s.pos]; c {
-		case '"':
-			s.skipString()
-			if depth == 0 {
-				return s.data[start:s.pos]
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 { // the end of the object or array around a number or a literal
-				return s.data[start:s.pos]
-			}
-			if depth--; depth == 0 {
-				s.pos++
-				return s.data[start:s.pos]
-			}
-		case ',', ' ', '\t', '\r', '\n':
-			if depth == 0 {
-				return s.data[start:s.pos]
-			}
-		}
-		s.pos++
-	}
-	return s.data[start:s.pos]
-}
-
-func (s *scanner) skipString() {
-	for s.pos++; s.data[s.pos] != '"'; s.pos++ {
-		if s.data[s.pos] == '\\' {
-			s.pos++
-		}
-	}
-	s.pos++
 }

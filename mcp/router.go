@@ -14,6 +14,7 @@ import (
 
 	"signet/internal/admission"
 	"signet/internal/oauth"
+	"signet/internal/rawjson"
 	"signet/jwt"
 )
 
@@ -51,24 +52,16 @@ type Call struct {
 	Header       http.Header     // of the request
 	Plain        bool            // the client does not speak MCP, but asks by one HTTP request
 
-	nameAt, nameEnd int // position of Name in Params, with its quotes
+	rawName []byte // Name in Params, with its quotes
 }
 
 // Renamed returns the parameters with another name or URI in place of Name. Every other byte is
 // as it was sent.
 func (c *Call) Renamed(name string) json.RawMessage {
-	if c.nameEnd == 0 {
+	if c.rawName == nil {
 		return c.Params
 	}
-	var quoted bytes.Buffer
-	e := json.NewEncoder(&quoted)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(name) // a string is always encoded
-	text := bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))
-	out := make([]byte, 0, len(c.Params)-(c.nameEnd-c.nameAt)+len(text))
-	out = append(out, c.Params[:c.nameAt]...)
-	out = append(out, text...)
-	return append(out, c.Params[c.nameEnd:]...)
+	return rawjson.Replace(c.Params, c.rawName, rawjson.Quote(name))
 }
 
 // Reply is the answer of a [Router]. Exactly one of Result, Error and Challenge is set.
@@ -131,15 +124,10 @@ func (e *Endpoint) route(w http.ResponseWriter, r *http.Request, m message, clai
 // newCall returns what the router gets of a request that receive has read.
 func newCall(r *http.Request, m message, claims *jwt.Claims, granted []string) *Call {
 	raw, _, _ := oauth.Bearer(r.Header["Authorization"]) // Guard has read it
-	c := &Call{
+	return &Call{
 		Claims: claims, Token: raw, Granted: granted, Method: m.method, Name: m.name, ID: m.id, Params: m.params,
-		Modern: m.modern, Capabilities: m.capabilities, Header: r.Header,
+		Modern: m.modern, Capabilities: m.capabilities, Header: r.Header, rawName: m.rawName,
 	}
-	if m.rawName != nil {
-		c.nameAt = cap(m.params) - cap(m.rawName) // rawName is a part of params
-		c.nameEnd = c.nameAt + len(m.rawName)
-	}
-	return c
 }
 
 // checkModern refuses a message whose headers and body a proxy and a server could read
