@@ -59,20 +59,25 @@ type Error struct {
 	Status     int           // HTTP status of the server; 0: there is none
 	Challenge  string        // Unauthorized: WWW-Authenticate of the server
 	RetryAfter time.Duration // Open, Busy, Down: when to try again; 0: not known
+
+	unsent bool // nothing of the message has reached the server
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("server %s: %s", e.Server, e.What) }
 
 // State is what operators see of one server.
 type State struct {
-	ID       string    `json:"id"`
-	Status   string    `json:"status"` // running, error, disabled
-	Problem  string    `json:"problem,omitempty"`
-	Era      string    `json:"protocol,omitempty"` // protocol version, "rest", or empty if not known yet
-	Since    time.Time `json:"since"`              // of Status
-	Instance []struct {
-		Address string `json:"address"`
-		Status  string `json:"status"`
-		Breaker string `json:"breaker"` // closed, open, half-open
-	} `json:"instances"`
+	ID       string          `json:"id"`
+	Status   string          `json:"status"` // running, error, disabled; empty: not known yet
+	Problem  string          `json:"problem,omitempty"`
+	Era      string          `json:"protocol,omitempty"` // protocol version, "rest", or empty if not known yet
+	Since    time.Time       `json:"since"`              // of Status
+	Instance []InstanceState `json:"instances"`
+}
+
+// InstanceState is what operators see of one instance.
+type InstanceState struct {
+	Address string `json:"address"` // URL without user information and query, or the program
+	Status  string `json:"status"`  // as in State
+	Breaker string `json:"breaker"` // closed, open, half-open
 }
