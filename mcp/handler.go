@@ -173,7 +173,7 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 		return nil, false
 	}
 	claims, err := e.guard.authenticate(r)
-	if err == errNoCredentials && e.access.hasPublicTools() {
+	if err == errNoCredentials && e.router == nil && e.access.hasPublicTools() {
 		return nil, true
 	}
 	if err != nil {
@@ -282,6 +282,7 @@ func receive(w http.ResponseWriter, r *http.Request, load *admission.Load) (*htt
 		return r, message{}, no
 	}
 	m, no := inspect(body)
+	m.events = acceptsEvents(r)
 	m.id = bytes.Clone(m.id) // the body may be large, and the id is needed longer
 	if no == nil {
 		no = checkVersion(r, m)

@@ -125,8 +125,21 @@ func TestListsArePrivate(t *testing.T) {
 // A program that authorizes a message by its headers, or with another JSON parser than the
 // SDK's, must see the message that runs. Each row changes one thing of a good call of echo.
 func TestAmbiguousMessagesReachNoTool_J09(t *testing.T) {
+	for _, routed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("routed=%t", routed), func(t *testing.T) { ambiguousMessagesReachNoTool(t, routed) })
+	}
+}
+
+func ambiguousMessagesReachNoTool(t *testing.T, routed bool) {
 	w := newWorld(t)
 	var ran atomic.Int32
+	if routed {
+		w.options.Server = mcp.NewRouterServer("test", "1")
+		w.options.Router = router{route: func(_ context.Context, c *mcp.Call, _ func(json.RawMessage)) mcp.Reply {
+			ran.Add(1)
+			return echoed(c)
+		}}
+	}
 	w.options.Server.AddReceivingMiddleware(func(next sdk.MethodHandler) sdk.MethodHandler {
 		return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
 			ran.Add(1)
@@ -221,7 +234,20 @@ func TestAmbiguousMessagesReachNoTool_J09(t *testing.T) {
 	if ran.Load() != 0 {
 		t.Errorf("%d refused messages ran", ran.Load())
 	}
+	okMessagesRun(t, w, h, good)
+}
 
+// okMessagesRun sends messages whose form is unusual, and not ambiguous.
+func okMessagesRun(t *testing.T, w *world, h http.Handler, good string) {
+	t.Helper()
+	header := func(name string, lines ...string) func(*http.Request) {
+		return func(r *http.Request) { r.Header[name] = lines }
+	}
+	sends := func(body string) func(*http.Request) { return func(r *http.Request) { setBody(r, body) } }
+	old := func(body string) func(*http.Request) {
+		return func(r *http.Request) { legacy(r); setBody(r, body) }
+	}
+	encode := func(s string) string { return "=?base64?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?=" }
 	r := w.call(t, "echo", "{}")
 	old(`{"jsonrpc":"2.0","id":1,"method":"ping","params":null}`)(r)
 	if got := serve(h, r); got.Code != http.StatusOK {

@@ -26,6 +26,7 @@ type message struct {
 	params       []byte // nil: there are none
 	rawName      []byte // name in params, as it was sent; nil: there is none
 	version      string // in _meta
+	events       bool   // the client accepts events
 	capabilities []byte // of the client, in _meta
 
 	idAt     int  // position of the id in the body

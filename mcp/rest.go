@@ -13,6 +13,7 @@ import (
 
 	"signet/internal/admission"
 	"signet/internal/oauth"
+	"signet/jwt"
 )
 
 // toolsPath is the path of a tool without its name.
@@ -52,7 +53,7 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	a := e.run(w, call, claims, granted, http.Header{})
+	a := e.runTool(w, call, m, claims, granted)
 	if a == nil {
 		return
 	}
@@ -70,6 +71,27 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(result)))
 		_ = admission.Send(w, result) // fails if the client is gone
 	}
+}
+
+// runTool runs the call of a tool in the SDK, or in the router.
+func (e *Endpoint) runTool(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, granted []string) *answer {
+	if e.router == nil {
+		return e.run(w, r, claims, granted, http.Header{})
+	}
+	control := http.NewResponseController(w)
+	expectNothing(control)
+	defer admission.ExpectProgress(control)
+	ctx, watched := e.guard.streams.watch(r, claims, false)
+	defer e.guard.streams.done(watched)
+	c := newCall(r, m, claims, granted)
+	reply := e.router.Route(ctx, c, func(json.RawMessage) {})
+	if reply.Challenge != "" {
+		e.guard.refuse(w, r, oauth.Errorf(oauth.InvalidToken, "%s", reply.Challenge), e.guard.challenge)
+		return nil
+	}
+	a := &answer{header: http.Header{}, status: http.StatusOK}
+	a.body.Write(envelope(m.id, reply))
+	return a
 }
 
 // toolCall turns r into the request that an MCP client would send, so that the request that

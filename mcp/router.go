@@ -101,7 +101,7 @@ func (e *Endpoint) route(w http.ResponseWriter, r *http.Request, m message, clai
 	call := newCall(r, m, claims, granted)
 	ctx, done := e.running.begin(ctx, call)
 	defer done()
-	s := &routed{w: w, control: control, events: acceptsEvents(r)}
+	s := &routed{w: w, control: control, events: m.events}
 	if m.method == listen {
 		s.begin()
 		s.end(call, e.router.Listen(ctx, call, s.notify))
