@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+
+	"signet/internal/oauth"
+	"signet/internal/rawjson"
+	"signet/mcp"
+)
+
+const resourceUpdated = "notifications/resources/updated"
+
+// changes tells listeners which lists have changed. It is safe for concurrent use.
+type changes struct {
+	mu        sync.Mutex
+	listeners map[chan string]bool
+}
+
+// tell tells that a list has changed: tools, prompts, resources, resourceTemplates, or all for "".
+// A listener that does not keep up gets one notification for several changes.
+func (c *changes) tell(list string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := range c.listeners {
+		select {
+		case l <- list:
+		default:
+		}
+	}
+}
+
+func (c *changes) listen() (<-chan string, func()) {
+	l := make(chan string, 16)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.listeners == nil {
+		c.listeners = map[chan string]bool{}
+	}
+	c.listeners[l] = true
+	return l, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.listeners, l)
+	}
+}
+
+// wanted is what a client subscribes to.
+type wanted struct {
+	Tools     bool     `json:"toolsListChanged,omitempty"`
+	Prompts   bool     `json:"promptsListChanged,omitempty"`
+	Resources bool     `json:"resourcesListChanged,omitempty"`
+	URIs      []string `json:"resourceSubscriptions,omitempty"`
+}
+
+const maxURIs = 1000 // of one subscription
+
+// Listen sends the notifications that a client subscribes to until ctx ends (MCP 2026-07-28,
+// subscriptions/listen).
+func (g *Gateway) Listen(ctx context.Context, c *mcp.Call, notify func(json.RawMessage)) mcp.Reply {
+	var params struct {
+		Notifications *wanted `json:"notifications"`
+	}
+	if err := json.Unmarshal(c.Params, &params); err != nil || params.Notifications == nil {
+		return mcp.ErrorReply(codeInvalidParams, "notifications: says what the client subscribes to, and is required")
+	}
+	want := params.Notifications
+	if len(want.URIs) > maxURIs {
+		return mcp.ErrorReply(codeInvalidParams, "resourceSubscriptions: too many URIs")
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	heard, done := g.changes.listen()
+	defer done()
+	updates := make(chan json.RawMessage)
+	want.URIs = g.subscribe(ctx, c, want.URIs, updates)
+	notify(g.acknowledgement(c, want))
+	for {
+		select {
+		case <-ctx.Done():
+			return mcp.Reply{Result: json.RawMessage(`{"resultType":"complete","_meta":{` + subscription(c) + `}}`)}
+		case list := <-heard:
+			for _, method := range want.changed(list) {
+				notify(json.RawMessage(`{"jsonrpc":"2.0","method":"` + method + `","params":{"_meta":{` + subscription(c) + `}}}`))
+			}
+		case n := <-updates:
+			notify(n)
+		}
+	}
+}
+
+func subscription(c *mcp.Call) string {
+	return `"io.modelcontextprotocol/subscriptionId":` + string(c.ID)
+}
+
+func (g *Gateway) acknowledgement(c *mcp.Call, agreed *wanted) json.RawMessage {
+	text, _ := json.Marshal(agreed) // booleans and strings
+	return json.RawMessage(`{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{` + subscription(c) + `},"notifications":` + string(text) + `}}`)
+}
+
+// changed returns the notifications for the change of a list.
+func (w *wanted) changed(list string) (methods []string) {
+	if w.Tools && (list == "" || list == tools.list) {
+		methods = append(methods, "notifications/tools/list_changed")
+	}
+	if w.Prompts && (list == "" || list == prompts.list) {
+		methods = append(methods, "notifications/prompts/list_changed")
+	}
+	if w.Resources && (list == "" || list == resources.list || list == templates.list) {
+		methods = append(methods, "notifications/resources/list_changed")
+	}
+	return methods
+}
+
+// subscribe listens to the servers of resources. It returns the URIs that the caller may subscribe
+// to.
+func (g *Gateway) subscribe(ctx context.Context, c *mcp.Call, uris []string, updates chan<- json.RawMessage) (agreed []string) {
+	of := map[*member][]string{}
+	for _, uri := range uris {
+		m, own := g.now.Load().find(readResource, uri)
+		if m == nil || !m.isServed(readResource, own) || !oauth.ScopeIsSubset(m.config.Scopes, c.Granted) || slices.Contains(agreed, uri) {
+			continue
+		}
+		of[m] = append(of[m], own)
+		agreed = append(agreed, uri)
+	}
+	for m, own := range of {
+		go g.follow(ctx, c, m, own, updates)
+	}
+	return agreed
+}
+
+// follow sends the updates of resources of one server.
+func (g *Gateway) follow(ctx context.Context, c *mcp.Call, m *member, uris []string, updates chan<- json.RawMessage) {
+	header, err := g.strategies.headers(ctx, Caller{Claims: c.Claims, Token: c.Token}, m.config, false)
+	if err == nil {
+		err = m.backend.Listen(ctx, c.Claims.GrantID, withContext(header, nil), uris, func(method string, n json.RawMessage) {
+			if method != resourceUpdated {
+				return
+			}
+			select {
+			case updates <- m.update(c, n):
+			case <-ctx.Done():
+			}
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		g.o.Log.Debug("no longer listening to a server", "server", m.config.ID, "err", err)
+	}
+}
+
+// update returns the notification of an update, as one of the client's subscription.
+func (m *member) update(c *mcp.Call, n json.RawMessage) json.RawMessage {
+	uri, _ := rawjson.String(rawjson.Get(rawjson.Get(n, "params"), "uri"))
+	return json.RawMessage(`{"jsonrpc":"2.0","method":"` + resourceUpdated + `","params":{"_meta":{` + subscription(c) + `},"uri":` + string(rawjson.Quote(m.prefix+uri)) + `}}`)
+}

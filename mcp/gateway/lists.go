@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"sync"
+
+	"signet/internal/backend"
+	"signet/internal/oauth"
+	"signet/mcp"
+)
+
+// list answers with the items of all servers that the caller may use.
+func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
+	members := g.now.Load().members
+	found := make([][]item, len(members))
+	var work sync.WaitGroup
+	for i, m := range members {
+		if !oauth.ScopeIsSubset(m.config.Scopes, c.Granted) {
+			continue
+		}
+		if items, fresh := m.lists.fresh(g.owner(c, m), k); fresh {
+			found[i] = items
+			continue
+		}
+		work.Go(func() { found[i], _ = g.items(ctx, c, m, k) })
+	}
+	work.Wait()
+	size := 128
+	for _, items := range found {
+		for _, one := range items {
+			size += len(one.raw) + 1
+		}
+	}
+	result := append(make([]byte, 0, size), `{"`+k.member+`":[`...)
+	first, seen := true, map[string]bool{}
+	for i, items := range found {
+		for _, one := range items {
+			if k == tools && !members[i].mayCall(one.name, c.Granted) || members[i].prefix == "" && g.twice(seen, members[i], k, one.name) {
+				continue
+			}
+			if !first {
+				result = append(result, ',')
+			}
+			result, first = append(result, one.raw...), false
+		}
+	}
+	result = append(result, ']')
+	if c.Modern {
+		result = append(result, `,"resultType":"complete","ttlMs":`...)
+		result = append(strconv.AppendInt(result, listsOfOne.Milliseconds(), 10), `,"cacheScope":"private"`...)
+	}
+	return mcp.Reply{Result: append(result, '}')}
+}
+
+// twice reports whether a name without prefix belongs to an earlier server.
+func (g *Gateway) twice(seen map[string]bool, m *member, k kind, name string) bool {
+	if seen[name] {
+		g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", name)
+		return true
+	}
+	seen[name] = true
+	return false
+}
+
+// mayCall reports whether the scopes allow the call of a tool.
+func (m *member) mayCall(tool string, granted []string) bool {
+	return oauth.ScopeIsSubset(m.needs(callTool, tool), granted)
+}
+
+// fresh returns a list if it is there, and not too old.
+func (l *lists) fresh(owner string, k kind) ([]item, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.owners[owner]
+	if own == nil {
+		return nil, false
+	}
+	one := own[k.index()]
+	if one == nil || !one.isReady() || !one.lasts() {
+		return nil, false
+	}
+	return one.items, true
+}
+
+// owner returns whose lists a caller sees.
+func (g *Gateway) owner(c *mcp.Call, m *member) string {
+	if m.shares() || c.Claims == nil {
+		return ""
+	}
+	return c.Claims.GrantID + "\n" + c.Claims.Scope
+}
+
+// items returns a list of one server for a caller. A user who has not connected the server yet sees
+// what the server lists for everybody.
+func (g *Gateway) items(ctx context.Context, c *mcp.Call, m *member, k kind) ([]item, error) {
+	life := listsOfAll
+	if !m.shares() {
+		life = listsOfOne
+	}
+	caller, session := Caller{Claims: c.Claims, Token: c.Token}, ""
+	if !m.shares() {
+		session = c.Claims.GrantID
+	}
+	return m.lists.get(ctx, g.owner(c, m), k, life, func(ctx context.Context) ([]item, error) {
+		raw, err := g.ask1(ctx, m, k, caller, session)
+		if err != nil {
+			g.o.Log.Debug("a server cannot be listed", "server", m.config.ID, "list", k.member, "err", err)
+			return nil, err
+		}
+		items, problems := m.items(k, raw)
+		report(g.o.Log, m.config.ID, k, problems)
+		return items, nil
+	})
+}
+
+// ask1 asks a server for one list.
+func (g *Gateway) ask1(ctx context.Context, m *member, k kind, caller Caller, session string) ([]json.RawMessage, error) {
+	if !m.use.TryRLock() {
+		return nil, ErrUnknown
+	}
+	defer m.use.RUnlock()
+	header, err := g.strategies.headers(ctx, caller, m.config, false)
+	var missing *Missing
+	if errors.As(err, &missing) {
+		header, err, session = nil, nil, ""
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := m.backend.List(ctx, k.list, session, header)
+	var e *backend.Error
+	if errors.As(err, &e) && e.Kind == backend.Unauthorized && missing == nil && g.strategies.renews(m.config) {
+		if header, err = g.strategies.headers(ctx, caller, m.config, true); err != nil {
+			return nil, err
+		}
+		return m.backend.List(ctx, k.list, session, header)
+	}
+	return raw, err
+}
+
+// fill reads the lists that say to which server a name belongs, if names have no prefix.
+func (g *Gateway) fill(ctx context.Context, c *mcp.Call, s *set) {
+	var work sync.WaitGroup
+	for _, m := range s.members {
+		for _, k := range kinds {
+			if !k.isOf(c.Method) {
+				continue
+			}
+			if _, fresh := m.lists.fresh(g.owner(c, m), k); !fresh {
+				work.Go(func() { _, _ = g.items(ctx, c, m, k) })
+			}
+		}
+	}
+	work.Wait()
+}

@@ -1,0 +1,370 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"signet/internal/backend"
+	"signet/internal/gatewayconfig"
+	"signet/internal/oauth"
+	"signet/internal/rawjson"
+	"signet/mcp"
+)
+
+// Codes of JSON-RPC errors.
+const (
+	codeMethodNotFound   = -32601
+	codeInvalidParams    = -32602
+	codeInternal         = -32603
+	codeResourceNotFound = -32002 // in the versions before 2026-07-28
+)
+
+// Needs returns the scopes that a message needs, besides those of every request. A message for a
+// tool that its caller is not to know needs none: Route answers as if there were no such tool.
+func (g *Gateway) Needs(method, name string, granted []string) []string {
+	if name == "" {
+		return nil
+	}
+	m, own := g.now.Load().find(method, name)
+	if m == nil || !m.isServed(method, own) || method == callTool && m.hides(own, granted) {
+		return nil
+	}
+	return m.needs(method, own)
+}
+
+const (
+	callTool     = "tools/call"
+	readResource = "resources/read"
+	getPrompt    = "prompts/get"
+	complete     = "completion/complete"
+)
+
+// Route answers a message.
+func (g *Gateway) Route(ctx context.Context, c *mcp.Call, notify func(json.RawMessage)) mcp.Reply {
+	switch c.Method {
+	case tools.method:
+		return g.list(ctx, c, tools)
+	case prompts.method:
+		return g.list(ctx, c, prompts)
+	case resources.method:
+		return g.list(ctx, c, resources)
+	case templates.method:
+		return g.list(ctx, c, templates)
+	case callTool, getPrompt, readResource, complete:
+		return g.pass(ctx, c, notify)
+	}
+	return mcp.ErrorReply(codeMethodNotFound, "method not found")
+}
+
+// find returns the server of a name that clients see, and the server's own name. Without prefixes
+// it is the server whose lists have the name; the lists of all servers are known then.
+func (s *set) find(method, name string) (m *member, own string) {
+	for _, m := range s.members {
+		if own, ok := strings.CutPrefix(name, m.prefix); ok && (m.prefix != "" || m.lists.has(method, name)) {
+			return m, own
+		}
+	}
+	return nil, ""
+}
+
+// isServed reports whether the configuration lets a name be used.
+func (m *member) isServed(method, own string) bool {
+	if checkName(own) != "" {
+		return false
+	}
+	return method != callTool && method != getPrompt || m.serves(own)
+}
+
+// has reports whether some caller's list of the objects of a method has a name.
+func (l *lists) has(method, name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, own := range l.owners {
+		for i, k := range kinds {
+			one := own[i]
+			if one == nil || !k.isOf(method) || !one.isReady() {
+				continue
+			}
+			for _, item := range one.items {
+				if item.name == name {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (one *keptList) isReady() bool {
+	select {
+	case <-one.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// isOf reports whether a list has the objects that a method names.
+func (k kind) isOf(method string) bool {
+	switch method {
+	case callTool:
+		return k == tools
+	case getPrompt:
+		return k == prompts
+	case readResource:
+		return k == resources || k == templates
+	}
+	return method == complete && (k == prompts || k == templates)
+}
+
+// pass sends a message to its server.
+func (g *Gateway) pass(ctx context.Context, c *mcp.Call, notify func(json.RawMessage)) mcp.Reply {
+	s := g.now.Load()
+	if !s.config.Prefix {
+		g.fill(ctx, c, s)
+	}
+	m, own := s.find(c.Method, c.Name)
+	if m == nil || !m.isServed(c.Method, own) || c.Method == callTool && m.hides(own, c.Granted) {
+		return unknown(c)
+	}
+	if !m.use.TryRLock() { // it has just been removed
+		return unknown(c)
+	}
+	defer m.use.RUnlock()
+	message := backend.Message{
+		Method: c.Method, Params: c.Renamed(own), Name: own, Modern: c.Modern, Session: c.Claims.GrantID,
+		Safe: c.Method != callTool,
+	}
+	if c.Method == complete {
+		message.Name = ""
+	}
+	if c.Method == callTool {
+		tool, known := g.tool(ctx, c, m, own)
+		if !known && m.config.Pins != nil {
+			return unknown(c)
+		}
+		message.Safe = tool.safe || m.config.Tools[own].Idempotent
+	}
+	return g.send(ctx, c, m, message, notify)
+}
+
+// tool returns what the server's list says of a tool, if the list is at hand or the tool may only
+// be called as it is pinned.
+func (g *Gateway) tool(ctx context.Context, c *mcp.Call, m *member, own string) (item, bool) {
+	var items []item
+	if m.config.Pins != nil {
+		items, _ = g.items(ctx, c, m, tools)
+	} else {
+		items = m.lists.atHand(g.owner(c, m), tools)
+	}
+	for _, one := range items {
+		if one.name == own {
+			return one, true
+		}
+	}
+	return item{}, false
+}
+
+// atHand returns a list if it is there already.
+func (l *lists) atHand(owner string, k kind) []item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if own := l.owners[owner]; own != nil {
+		if one := own[k.index()]; one != nil && one.isReady() {
+			return one.items
+		}
+	}
+	return nil
+}
+
+// send gets the credential and sends the message. If the server refuses the credential, it is got
+// anew once: nothing was done for it.
+func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message backend.Message, notify func(json.RawMessage)) mcp.Reply {
+	caller := Caller{Claims: c.Claims, Token: c.Token}
+	relay := func(_ string, n json.RawMessage) { notify(m.outward(n)) }
+	var refused *backend.Error
+	for range 2 {
+		header, err := g.strategies.headers(ctx, caller, m.config, refused != nil)
+		if err != nil {
+			return g.failed(c, m, err)
+		}
+		message.Header = withContext(header, c.Header)
+		answer, err := m.backend.Do(ctx, message, relay)
+		if err == nil {
+			return m.reply(c, answer)
+		}
+		var e *backend.Error
+		if !errors.As(err, &e) || e.Kind != backend.Unauthorized || e.Status != http.StatusUnauthorized || !g.strategies.renews(m.config) {
+			return g.failed(c, m, err)
+		}
+		refused = e
+	}
+	return g.failed(c, m, refused)
+}
+
+// passed are the headers of a client's request that servers get: trace context (W3C Trace Context
+// and Baggage), which may name no user, and arguments that a tool's schema puts into headers.
+var passed = []string{"Traceparent", "Tracestate", "Baggage"}
+
+func withContext(credential, request http.Header) http.Header {
+	h := credential.Clone()
+	if h == nil {
+		h = http.Header{}
+	}
+	for _, name := range passed {
+		if v := request[name]; len(v) > 0 {
+			h[name] = v
+		}
+	}
+	for name, v := range request {
+		if strings.HasPrefix(name, "Mcp-Param-") && len(h[name]) == 0 {
+			h[name] = v
+		}
+	}
+	return h
+}
+
+// reply returns a server's answer as clients see it.
+func (m *member) reply(c *mcp.Call, answer backend.Answer) mcp.Reply {
+	if answer.Error != nil {
+		return mcp.Reply{Error: answer.Error}
+	}
+	return mcp.Reply{Result: m.outwardResult(c.Method, answer.Result)}
+}
+
+// outwardResult puts the server's prefix before the URIs of resources in a result, so that a
+// client can read them.
+func (m *member) outwardResult(method string, result json.RawMessage) json.RawMessage {
+	if m.prefix == "" {
+		return result
+	}
+	switch method {
+	case readResource:
+		return m.rename(result, "contents", func(content []byte) []byte { return rawjson.Get(content, "uri") })
+	case callTool:
+		if bytes.Contains(result, []byte(`"resource`)) {
+			return m.rename(result, "content", resourceURI)
+		}
+	case getPrompt:
+		if bytes.Contains(result, []byte(`"resource`)) {
+			return m.rename(result, "messages", func(message []byte) []byte { return resourceURI(rawjson.Get(message, "content")) })
+		}
+	}
+	return result
+}
+
+// resourceURI returns the URI in a content block that is a resource or a link to one, or nil.
+func resourceURI(block []byte) []byte {
+	switch kind, _ := rawjson.String(rawjson.Get(block, "type")); kind {
+	case "resource_link":
+		return rawjson.Get(block, "uri")
+	case "resource":
+		return rawjson.Get(rawjson.Get(block, "resource"), "uri")
+	}
+	return nil
+}
+
+// rename puts the prefix before the URIs that find finds in the elements of a member of result.
+func (m *member) rename(result json.RawMessage, member string, find func(element []byte) []byte) json.RawMessage {
+	out, from := make([]byte, 0, len(result)+64), 0
+	for element := range rawjson.Elements(rawjson.Get(result, member)) {
+		raw := find(element)
+		uri, ok := rawjson.String(raw)
+		if !ok {
+			continue
+		}
+		at := cap(result) - cap(raw)
+		out = append(append(out, result[from:at]...), rawjson.Quote(m.prefix+uri)...)
+		from = at + len(raw)
+	}
+	if from == 0 {
+		return result
+	}
+	return append(out, result[from:]...)
+}
+
+// outward returns a notification as clients see it: the URI of a changed resource has the prefix.
+func (m *member) outward(notification json.RawMessage) json.RawMessage {
+	if method, _ := rawjson.String(rawjson.Get(notification, "method")); method != resourceUpdated || m.prefix == "" {
+		return notification
+	}
+	raw := rawjson.Get(rawjson.Get(notification, "params"), "uri")
+	uri, ok := rawjson.String(raw)
+	if !ok {
+		return notification
+	}
+	return rawjson.Replace(notification, raw, rawjson.Quote(m.prefix+uri))
+}
+
+// unknown answers a message for something that does not exist.
+func unknown(c *mcp.Call) mcp.Reply {
+	switch {
+	case c.Method == callTool:
+		return mcp.ErrorReply(codeInvalidParams, fmt.Sprintf("unknown tool %q", c.Name))
+	case c.Method == getPrompt:
+		return mcp.ErrorReply(codeInvalidParams, fmt.Sprintf("unknown prompt %q", c.Name))
+	case c.Method == readResource && !c.Modern:
+		return mcp.ErrorReply(codeResourceNotFound, "Resource not found")
+	case c.Method == readResource:
+		return mcp.ErrorReply(codeInvalidParams, "Resource not found")
+	}
+	return mcp.ErrorReply(codeInvalidParams, "unknown prompt or resource")
+}
+
+// failed answers a message that was not sent, or whose server failed.
+func (g *Gateway) failed(c *mcp.Call, m *member, err error) mcp.Reply {
+	var missing *Missing
+	var e *backend.Error
+	switch {
+	case errors.As(err, &missing):
+		return g.connect(c, m.config)
+	case errors.Is(err, ErrEnded):
+		return mcp.Reply{Challenge: "the login has ended: sign in again"}
+	case errors.As(err, &e):
+		return failure(c, e.Error()+retryHint(e.RetryAfter))
+	case errors.Is(err, context.Canceled):
+		return mcp.ErrorReply(codeInternal, "cancelled")
+	}
+	g.o.Log.Warn("no credential for a server", "server", m.config.ID, "err", err)
+	return failure(c, fmt.Sprintf("server %s: its credential cannot be had now", m.config.ID))
+}
+
+// connect answers a message that needs what its user has not connected.
+func (g *Gateway) connect(c *mcp.Call, s *gatewayconfig.Server) mcp.Reply {
+	return failure(c, fmt.Sprintf("server %s: connect it first, at %s", s.ID, oauth.ConnectionLink(g.o.IssuerURL, s.ID, c.Claims.Subject)))
+}
+
+func retryHint(after time.Duration) string {
+	if after <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (try again in %d s)", int((after+time.Second-1)/time.Second))
+}
+
+// failure answers that a server cannot be used: to the call of a tool as its result, which the
+// model reads.
+func failure(c *mcp.Call, text string) mcp.Reply {
+	if c.Method != callTool {
+		return mcp.ErrorReply(codeInternal, text)
+	}
+	return toolError(c, text, nil)
+}
+
+// toolError returns the result of a tool that failed, with structured content if there is some.
+func toolError(c *mcp.Call, text string, structured json.RawMessage) mcp.Reply {
+	result := append([]byte(`{"content":[{"type":"text","text":`), rawjson.Quote(text)...)
+	result = append(result, `}],"isError":true`...)
+	if structured != nil {
+		result = append(append(result, `,"structuredContent":`...), structured...)
+	}
+	if c.Modern {
+		result = append(result, `,"resultType":"complete"`...)
+	}
+	return mcp.Reply{Result: append(result, '}')}
+}
