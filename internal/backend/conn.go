@@ -38,7 +38,7 @@ func newConn(o Options, i gatewayconfig.Instance) (conn, error) {
 	if len(i.Command) > 0 {
 		return newStdio(o.Server, i, o.Log, o.Changed), nil
 	}
-	return absent{o.Server}, nil
+	return newHTTP(o, i)
 }
 
 // unsent is the failure of a message of which nothing has reached the server. It may be sent

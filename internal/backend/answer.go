@@ -1,0 +1,120 @@
+package backend
+
+import (
+	"encoding/json"
+	"strconv"
+	"unicode/utf8"
+
+	"signet/internal/rawjson"
+)
+
+// heard is one JSON-RPC message of a server, in parts of its text.
+type heard struct {
+	id, result, err json.RawMessage // nil: there is none
+	method          string          // empty: a response
+	whole           json.RawMessage
+}
+
+// hear reads a JSON-RPC message. The second value says what is wrong with it, or is empty.
+func hear(data []byte) (heard, string) {
+	if !utf8.Valid(data) || !json.Valid(data) {
+		return heard{}, "it is not one JSON value in UTF-8"
+	}
+	h := heard{whole: data}
+	seen := 0 // bits of the members so far
+	for key, value := range rawjson.Members(data) {
+		bit := 0
+		switch key {
+		case "id":
+			bit, h.id = 1, value
+		case "result":
+			bit, h.result = 2, value
+		case "error":
+			bit, h.err = 4, value
+		case "method":
+			bit = 8
+			if h.method, _ = rawjson.String(value); h.method == "" {
+				return heard{}, "its method is not a string"
+			}
+		}
+		if seen&bit != 0 {
+			return heard{}, "it has a member twice"
+		}
+		seen |= bit
+	}
+	if h.method == "" && (h.result == nil) == (h.err == nil) {
+		return heard{}, "it has no result and no error, or both"
+	}
+	return h, ""
+}
+
+// answers returns the answer to the request with an id, to a method. The second value says what is
+// wrong with it, or is empty.
+func (h heard) answers(id uint64, method string) (Answer, string) {
+	if string(h.id) != strconv.FormatUint(id, 10) {
+		return Answer{}, "it has the id of another request"
+	}
+	if h.err != nil {
+		if h.err[0] != '{' || !isCode(rawjson.Get(h.err, "code")) {
+			return Answer{}, "its error is not one of JSON-RPC"
+		}
+		return Answer{Error: h.err}, ""
+	}
+	if !hasShape(method, h.result) {
+		return Answer{}, "its result has the wrong shape"
+	}
+	return Answer{Result: h.result}, ""
+}
+
+func isCode(raw []byte) bool {
+	_, err := strconv.ParseInt(string(raw), 10, 64)
+	return err == nil
+}
+
+// hasShape reports whether the result of a method is an object in which the member that the method
+// is about, if it is there, is an array or object.
+func hasShape(method string, result []byte) bool {
+	if result[0] != '{' {
+		return false
+	}
+	key, first := "", byte('[')
+	switch method {
+	case "tools/call":
+		key = "content"
+	case "tools/list":
+		key = "tools"
+	case "resources/read":
+		key = "contents"
+	case "resources/list":
+		key = "resources"
+	case "resources/templates/list":
+		key = "resourceTemplates"
+	case "prompts/get":
+		key = "messages"
+	case "prompts/list":
+		key = "prompts"
+	case "completion/complete":
+		key, first = "completion", '{'
+	default:
+		return true
+	}
+	for k, value := range rawjson.Members(result) {
+		if k == key && value[0] != first {
+			return false
+		}
+	}
+	return true
+}
+
+// errorCode is the code of a JSON-RPC error object, or 0.
+func errorCode(err json.RawMessage) int64 {
+	code, _ := strconv.ParseInt(string(rawjson.Get(err, "code")), 10, 64)
+	return code
+}
+
+// The codes that are understood here.
+const (
+	codeServer             = -32000
+	codeMethodNotFound     = -32601
+	codeUnsupportedVersion = -32022
+)

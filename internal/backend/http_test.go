@@ -1,0 +1,167 @@
+package backend_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"signet/internal/backend"
+	"signet/internal/test/backends"
+)
+
+// Both kinds of messages reach servers of both eras, at an endpoint with a path, with their bytes as
+// they are.
+func TestBothErasBothWays_Row78_C14(t *testing.T) {
+	const arguments = `{"n":10000000000000001,"b":1.0,"a":"\u00e9"}`
+	for _, legacy := range []bool{false, true} {
+		m := backends.New(t, backends.Options{Path: "/deep/mcp", Legacy: legacy})
+		b := open(t, at(m.Endpoint()))
+		for _, call := range []backend.Message{callOf("echo", arguments), modern(callOf("echo", arguments))} {
+			got := mustDo(t, b, call)
+			if want := `\"n\":10000000000000001,\"b\":1.0,\"a\":\"\\u00e9\"`; !strings.Contains(got, want) {
+				t.Errorf("legacy %v: %s, want %s in it", legacy, got, want)
+			}
+			if call.Modern && !strings.Contains(got, `"resultType":"complete"`) {
+				t.Errorf("legacy %v: a modern caller got %s", legacy, got)
+			}
+		}
+		want := map[bool]string{false: "2026-07-28", true: "2025-11-25"}[legacy]
+		if got := b.State().Era; got != want {
+			t.Errorf("era %s, want %s", got, want)
+		}
+		checkHeaders(t, m, want)
+	}
+}
+
+// checkHeaders looks for headers that nobody has asked for.
+func checkHeaders(t *testing.T, m *backends.MCP, version string) {
+	t.Helper()
+	allowed := map[string]bool{"Accept": true, "Authorization": true, "Content-Length": true, "Content-Type": true, "Host": true,
+		"Mcp-Method": true, "Mcp-Name": true, "Mcp-Protocol-Version": true, "Mcp-Session-Id": true, "User-Agent": true}
+	calls := m.Calls()
+	if len(calls) != 2 {
+		t.Fatalf("%d calls reached the server", len(calls))
+	}
+	for _, r := range calls {
+		for name := range r.Header {
+			if !allowed[name] {
+				t.Errorf("header %s: %s", name, r.Header[name])
+			}
+		}
+		if r.Path != "/deep/mcp" || r.Header.Get("Mcp-Protocol-Version") != version || r.Bearer() != "good" || r.Header.Get("User-Agent") != "signet/test" {
+			t.Errorf("%s %v", r.Path, r.Header)
+		}
+	}
+}
+
+// A session of a server belongs to one caller, is used again, and opened anew when the server has
+// lost it.
+func TestSessions(t *testing.T) {
+	m := backends.New(t, backends.Options{Legacy: true})
+	b := open(t, at(m.Endpoint()))
+	bob := callOf("write", `{}`)
+	bob.Session = "grant-2"
+	sessions := map[string]string{}
+	for range 2 {
+		for _, call := range []backend.Message{callOf("write", `{}`), bob} {
+			mustDo(t, b, call)
+			calls := m.Calls()
+			id := calls[len(calls)-1].Header.Get("Mcp-Session-Id")
+			if before := sessions[call.Session]; id == "" || before != "" && before != id {
+				t.Errorf("session %q after %q", id, before)
+			}
+			sessions[call.Session] = id
+		}
+	}
+	if sessions["grant-1"] == sessions["grant-2"] {
+		t.Error("two callers have one session")
+	}
+	for s := range m.SDK.Sessions() {
+		s.Close()
+	}
+	m.Forget()
+	mustDo(t, b, callOf("write", `{}`))
+	if n := len(m.Calls()); n > 2 {
+		t.Errorf("%d calls after the server lost its sessions", n)
+	}
+	b2 := open(t, at(m.Endpoint()))
+	mustDo(t, b2, callOf("write", `{}`))
+	if err := b2.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(m.Log(), "DELETE /mcp") {
+		t.Error("the end of a session is not told")
+	}
+}
+
+// Progress reaches the caller of the message, in its order.
+func TestProgress(t *testing.T) {
+	for _, legacy := range []bool{false, true} {
+		m := backends.New(t, backends.Options{Legacy: legacy})
+		b := open(t, at(m.Endpoint()))
+		call := callOf("slow", `{"steps":3}`)
+		call.Params = []byte(`{"name":"slow","_meta":{"progressToken":"p"},"arguments":{"steps":3}}`)
+		h := newHeard()
+		if a, err := b.Do(t.Context(), call, h.notify); err != nil || !strings.Contains(string(a.Result), "done") {
+			t.Fatalf("%s %v", a.Result, err)
+		}
+		if len(h.list) != 3 || !strings.Contains(h.list[2], `"progress":3`) || !strings.Contains(h.list[0], `"progressToken":"p"`) {
+			t.Errorf("legacy %v: %v", legacy, h.list)
+		}
+	}
+}
+
+// A caller who leaves ends the call at the server.
+func TestCancel(t *testing.T) {
+	for _, legacy := range []bool{false, true} {
+		hold := make(chan struct{})
+		m := backends.New(t, backends.Options{Legacy: legacy, Hold: hold})
+		defer close(hold)
+		b := open(t, at(m.Endpoint()))
+		ctx, cancel := context.WithCancel(t.Context())
+		call := callOf("slow", `{"steps":1}`)
+		call.Params = []byte(`{"name":"slow","_meta":{"progressToken":"p"},"arguments":{"steps":1}}`)
+		_, err := b.Do(ctx, call, func(string, json.RawMessage) { cancel() })
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("legacy %v: %v", legacy, err)
+		}
+		if legacy {
+			eventually(t, "the server hears of it", func() bool { return strings.Contains(m.Log(), "notifications/cancelled") })
+		}
+	}
+}
+
+// A server that refuses the credential says so with its challenge.
+func TestUnauthorized(t *testing.T) {
+	m := backends.New(t, backends.Options{Accept: func(token string) bool { return token == "good" }})
+	b := open(t, at(m.Endpoint()))
+	bad := callOf("echo", `{}`)
+	bad.Header = http.Header{"Authorization": {"Bearer bad"}}
+	for range 2 { // before and after the server's protocol is known
+		e := failure(t, b, bad)
+		if e.Kind != backend.Unauthorized || e.Status != 401 || !strings.Contains(e.Challenge, "invalid_token") || strings.Contains(e.Error(), "bad") {
+			t.Errorf("%+v", e)
+		}
+		mustDo(t, b, callOf("echo", `{}`))
+	}
+	m.Switch(func(s *backends.Switches) { s.Status = 403 })
+	if e := failure(t, b, callOf("echo", `{}`)); e.Kind != backend.Unauthorized || e.Status != 403 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// Errors of JSON-RPC are answers, not failures, in both eras.
+func TestErrorsAreAnswers(t *testing.T) {
+	for _, legacy := range []bool{false, true} {
+		b := open(t, at(backends.New(t, backends.Options{Legacy: legacy}).Endpoint()))
+		for _, call := range []backend.Message{callOf("absent", `{}`), modern(callOf("absent", `{}`))} {
+			a, err := b.Do(t.Context(), call, nil)
+			if err != nil || !strings.Contains(string(a.Error), `"code":-32602`) || a.Result != nil {
+				t.Errorf("legacy %v: %s %s %v", legacy, a.Error, a.Result, err)
+			}
+		}
+	}
+}
