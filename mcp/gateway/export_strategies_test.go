@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"signet/internal/gatewayconfig"
+	"signet/mcp"
 )
 
 type Strategies = strategies
@@ -33,3 +34,18 @@ func (s *strategies) Kept() int {
 	defer s.known.mu.Unlock()
 	return s.known.order.Len()
 }
+
+// Answer is what c gets from an asker that has answered before.
+func Answer(a asker, c *mcp.Call, server *gatewayconfig.Server, missing *Missing) mcp.Reply {
+	return a.answer(c, server, missing)
+}
+
+type Asker = asker
+
+var (
+	NewAsker         = newAsker
+	Accepted         = accepted
+	WithoutResponses = withoutResponses
+)
+
+const MaxChallenged = maxChallenged
