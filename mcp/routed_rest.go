@@ -134,8 +134,12 @@ func plainResult(method string, reply Reply) []byte {
 	return reply.Result
 }
 
-// plainResource returns the first content of a resource: its text, or its bytes in Base64.
+// plainResource returns the first content of a resource: its text, or its bytes in Base64. A result
+// whose contents are a text has this form already.
 func plainResource(result json.RawMessage) []byte {
+	if raw := rawjson.Get(result, "contents"); len(raw) > 0 && raw[0] == '"' {
+		return result
+	}
 	for content := range rawjson.Elements(rawjson.Get(result, "contents")) {
 		text := rawjson.Get(content, "text")
 		if text == nil {

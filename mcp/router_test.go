@@ -236,6 +236,8 @@ func TestPlainRequestsNeedNoJSONRPC_Row77(t *testing.T) {
 		switch {
 		case c.Name == "nope":
 			return mcp.ErrorReply(-32602, `unknown tool "nope"`)
+		case c.Name == "plain":
+			return mcp.Reply{Result: json.RawMessage(`{"contents":"{}","mimeType":"application/json"}`)}
 		case c.Method == "resources/read":
 			return mcp.Reply{Result: json.RawMessage(`{"contents":[{"uri":"a","mimeType":"text/plain","text":"T\u0041"}]}`)}
 		case strings.HasSuffix(c.Method, "/list"):
@@ -255,6 +257,7 @@ func TestPlainRequestsNeedNoJSONRPC_Row77(t *testing.T) {
 		{"/tools/call", `{"name":"echo","arguments":{"message":"hi"}}`, 200, `{"content":[{"type":"text","text":"Echo: hi"}]}`},
 		{"/tools/call", `{"name":"nope"}`, 200, `{"content":[{"type":"text","text":"unknown tool \"nope\""}],"isError":true}`},
 		{"/resources/read", `{"uri":"a"}`, 200, `{"contents":"T\u0041","mimeType":"text/plain"}`},
+		{"/resources/read", `{"uri":"plain"}`, 200, `{"contents":"{}","mimeType":"application/json"}`},
 		{"/tools/call", `{"name":"echo"`, 400, ""},
 		{"/tools/call", `[]`, 400, ""},
 		{"/tools/call", `{"name":"echo","name":"nope"}`, 400, ""},

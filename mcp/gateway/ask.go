@@ -114,6 +114,9 @@ func accepted(c *mcp.Call, missing *Missing) bool {
 // withoutResponses returns parameters without the answers that are for the gateway. They are part
 // of params if there are none.
 func withoutResponses(params json.RawMessage) json.RawMessage {
+	if !bytes.Contains(params, []byte(responsePrefix)) {
+		return params
+	}
 	responses := rawjson.Get(params, "inputResponses")
 	if !bytes.Contains(responses, []byte(responsePrefix)) {
 		return params

@@ -75,6 +75,7 @@ type Options struct {
 type Gateway struct {
 	o          Options
 	strategies *strategies
+	ask        asker
 	now        atomic.Pointer[set]
 	changes    changes
 
@@ -96,7 +97,7 @@ func New(o Options) (*Gateway, error) {
 	if o.Observe == nil {
 		o.Observe = func(string, string, time.Duration) {}
 	}
-	g := &Gateway{o: o, strategies: newStrategies(o.Issuer, o.IssuerURL, o.Strategies, o.Log)}
+	g := &Gateway{o: o, strategies: newStrategies(o.Issuer, o.IssuerURL, o.Strategies, o.Log), ask: newAsker(o.IssuerURL)}
 	g.now.Store(&set{config: &gatewayconfig.Config{}})
 	return g, g.Reload(o.Config)
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"signet/internal/backend"
-	"signet/internal/gatewayconfig"
-	"signet/internal/oauth"
 	"signet/internal/rawjson"
 	"signet/mcp"
 )
@@ -138,7 +136,7 @@ func (g *Gateway) pass(ctx context.Context, c *mcp.Call, notify func(json.RawMes
 	}
 	defer m.use.RUnlock()
 	message := backend.Message{
-		Method: c.Method, Params: c.Renamed(own), Name: own, Modern: c.Modern, Session: c.Claims.GrantID,
+		Method: c.Method, Params: withoutResponses(c.Renamed(own)), Name: own, Modern: c.Modern, Session: c.Claims.GrantID,
 		Safe: c.Method != callTool,
 	}
 	if c.Method == complete {
@@ -190,7 +188,7 @@ func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message back
 	relay := func(_ string, n json.RawMessage) { notify(m.outward(n)) }
 	var refused *backend.Error
 	for range 2 {
-		header, err := g.strategies.headers(ctx, caller, m.config, refused != nil)
+		header, err := g.credential(ctx, c, m, caller, refused != nil)
 		if err != nil {
 			return g.failed(c, m, err)
 		}
@@ -206,6 +204,17 @@ func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message back
 		refused = e
 	}
 	return g.failed(c, m, refused)
+}
+
+// credential returns the headers by which the server knows the caller. A user who is following the
+// link to connect it is waited for.
+func (g *Gateway) credential(ctx context.Context, c *mcp.Call, m *member, caller Caller, refused bool) (http.Header, error) {
+	header, err := g.strategies.headers(ctx, caller, m.config, refused)
+	var missing *Missing
+	if errors.As(err, &missing) && accepted(c, missing) {
+		return g.strategies.await(ctx, caller, m.config)
+	}
+	return header, err
 }
 
 // passed are the headers of a client's request that servers get: trace context (W3C Trace Context
@@ -323,7 +332,7 @@ func (g *Gateway) failed(c *mcp.Call, m *member, err error) mcp.Reply {
 	var e *backend.Error
 	switch {
 	case errors.As(err, &missing):
-		return g.connect(c, m.config)
+		return g.ask.answer(c, m.config, missing)
 	case errors.Is(err, ErrEnded):
 		return mcp.Reply{Challenge: "the login has ended: sign in again"}
 	case errors.As(err, &e):
@@ -333,11 +342,6 @@ func (g *Gateway) failed(c *mcp.Call, m *member, err error) mcp.Reply {
 	}
 	g.o.Log.Warn("no credential for a server", "server", m.config.ID, "err", err)
 	return failure(c, fmt.Sprintf("server %s: its credential cannot be had now", m.config.ID))
-}
-
-// connect answers a message that needs what its user has not connected.
-func (g *Gateway) connect(c *mcp.Call, s *gatewayconfig.Server) mcp.Reply {
-	return failure(c, fmt.Sprintf("server %s: connect it first, at %s", s.ID, oauth.ConnectionLink(g.o.IssuerURL, s.ID, c.Claims.Subject)))
 }
 
 func retryHint(after time.Duration) string {
