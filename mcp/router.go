@@ -64,6 +64,18 @@ func (c *Call) Renamed(name string) json.RawMessage {
 	return rawjson.Replace(c.Params, c.rawName, rawjson.Quote(name))
 }
 
+// NewCall returns a copy of c with the name that its parameters have, as an endpoint reads it. It is
+// for tests of a Router.
+func NewCall(c *Call) (*Call, error) {
+	m, no := inspect([]byte(`{"jsonrpc":"2.0","id":1,"method":` + string(rawjson.Quote(c.Method)) + `,"params":` + string(c.Params) + `}`))
+	if no != nil {
+		return nil, &no.reason
+	}
+	named := *c
+	named.Name, named.Params, named.rawName = m.name, m.params, m.rawName
+	return &named, nil
+}
+
 // Reply is the answer of a [Router]. Exactly one of Result, Error and Challenge is set.
 type Reply struct {
 	Result    json.RawMessage

@@ -14,7 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"signet/internal/backend"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/rawjson"
@@ -25,7 +24,7 @@ type member struct {
 	config  *gatewayconfig.Server
 	prefix  string // what its names begin with
 	deny    bool   // only what the server exposes is served
-	backend *backend.Backend
+	backend connection
 	lists   lists
 	use     sync.RWMutex       // read-locked while a message runs
 	end     context.CancelFunc // of the work behind the messages
@@ -210,21 +209,21 @@ func (k kind) index() int { return slices.Index(kinds, k) }
 // get returns a list of an owner. If there is none that is fresh, fetch begins, and the caller gets
 // what it brings. A failure is the answer for a moment, so that a dead server is not asked by each
 // request.
-func (l *lists) get(ctx context.Context, owner string, k kind, life time.Duration, fetch func(ctx context.Context) ([]item, error)) ([]item, error) {
+func (l *lists) get(ctx context.Context, owner string, k kind, life, patience time.Duration, fetch func(ctx context.Context) ([]item, error)) ([]item, error) {
 	one := l.current(owner, k, life, fetch)
 	select {
 	case <-one.ready:
 		return one.items, one.err
 	default:
 	}
-	patience := time.NewTimer(listPatience)
-	defer patience.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	select {
 	case <-one.ready:
 		return one.items, one.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-patience.C:
+	case <-late.C:
 		return nil, errSlow
 	}
 }

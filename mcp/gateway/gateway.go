@@ -7,6 +7,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,10 +78,24 @@ type Gateway struct {
 	strategies *strategies
 	ask        asker
 	now        atomic.Pointer[set]
+	patience   time.Duration // how long a client waits for the lists of a server that is slow
+	dial       func(backend.Options) (connection, error)
 	changes    changes
 
 	reload sync.Mutex // held by Reload and Close
 	closed bool
+}
+
+// connection is a [backend.Backend].
+type connection interface {
+	Do(ctx context.Context, m backend.Message, notify backend.Notify) (backend.Answer, error)
+	List(ctx context.Context, list, session string, header http.Header) ([]json.RawMessage, error)
+	Listen(ctx context.Context, session string, header http.Header, uris []string, notify backend.Notify) error
+	State() backend.State
+	Check(ctx context.Context) error
+	Enable(on bool)
+	Restart(ctx context.Context) error
+	Close()
 }
 
 // set are the servers of one configuration.
@@ -91,13 +106,17 @@ type set struct {
 
 // New returns a gateway, which connects to its servers when they are needed. Close ends it.
 func New(o Options) (*Gateway, error) {
+	return newGateway(o, func(o backend.Options) (connection, error) { return backend.New(o) })
+}
+
+func newGateway(o Options, dial func(backend.Options) (connection, error)) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string, time.Duration) {}
 	}
-	g := &Gateway{o: o, strategies: newStrategies(o.Issuer, o.IssuerURL, o.Strategies, o.Log), ask: newAsker(o.IssuerURL)}
+	g := &Gateway{o: o, patience: listPatience, dial: dial, strategies: newStrategies(o.Issuer, o.IssuerURL, o.Strategies, o.Log), ask: newAsker(o.IssuerURL)}
 	g.now.Store(&set{config: &gatewayconfig.Config{}})
 	return g, g.Reload(o.Config)
 }
@@ -164,7 +183,7 @@ func (g *Gateway) members(config *gatewayconfig.Config, old *set) (next *set, ad
 			continue
 		}
 		m := &member{config: s, prefix: prefix, deny: config.DenyByDefault}
-		m.backend, err = backend.New(backend.Options{
+		m.backend, err = g.dial(backend.Options{
 			Server: s, Routing: config.Routing, Log: g.o.Log, Agent: g.o.Agent,
 			Changed: func(list string) { g.changed(m, list) },
 			Observe: func(outcome string, d time.Duration) { g.o.Observe(s.ID, outcome, d) },

@@ -104,8 +104,8 @@ func (g *Gateway) items(ctx context.Context, c *mcp.Call, m *member, k kind) ([]
 	if !m.shares() {
 		session = c.Claims.GrantID
 	}
-	return m.lists.get(ctx, g.owner(c, m), k, life, func(ctx context.Context) ([]item, error) {
-		raw, err := g.ask1(ctx, m, k, caller, session)
+	return m.lists.get(ctx, g.owner(c, m), k, life, g.patience, func(ctx context.Context) ([]item, error) {
+		raw, err := g.fetch(ctx, m, k, caller, session)
 		if err != nil {
 			g.o.Log.Debug("a server cannot be listed", "server", m.config.ID, "list", k.member, "err", err)
 			return nil, err
@@ -116,8 +116,8 @@ func (g *Gateway) items(ctx context.Context, c *mcp.Call, m *member, k kind) ([]
 	})
 }
 
-// ask1 asks a server for one list.
-func (g *Gateway) ask1(ctx context.Context, m *member, k kind, caller Caller, session string) ([]json.RawMessage, error) {
+// fetch asks a server for one list.
+func (g *Gateway) fetch(ctx context.Context, m *member, k kind, caller Caller, session string) ([]json.RawMessage, error) {
 	if !m.use.TryRLock() {
 		return nil, ErrUnknown
 	}
