@@ -1,0 +1,61 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"signet/internal/rawjson"
+)
+
+// maxItems is the largest number of items of a list, and maxPages that of its pages.
+const (
+	maxItems = 10_000
+	maxPages = 1000
+)
+
+// listMethods are the methods of lists.
+var listMethods = map[string]string{
+	"tools": "tools/list", "prompts": "prompts/list", "resources": "resources/list", "resourceTemplates": "resources/templates/list",
+}
+
+// List returns all pages of a list: "tools", "prompts", "resources" or "resourceTemplates". It is
+// empty if the server does not have the method. A list is refused if it has more than 10,000
+// items, or all its pages together are longer than one answer may be.
+func (b *Backend) List(ctx context.Context, list, session string, header http.Header) ([]json.RawMessage, error) {
+	method := listMethods[list]
+	if method == "" {
+		return nil, fmt.Errorf("there is no list %q", list)
+	}
+	m := Message{Method: method, Safe: true, Session: session, Header: header}
+	most := b.o.Server.MaxAnswer
+	if most <= 0 {
+		most = defaultMaxAnswer
+	}
+	var items []json.RawMessage
+	for size, page := 0, 0; ; page++ {
+		a, err := b.Do(ctx, m, nil)
+		if err != nil {
+			return nil, err
+		}
+		if a.Error != nil {
+			if errorCode(a.Error) == codeMethodNotFound {
+				return nil, nil
+			}
+			return nil, malformed(b.o.Server, fmt.Sprintf("it answers %s with the error %d", method, errorCode(a.Error)))
+		}
+		for item := range rawjson.Elements(rawjson.Get(a.Result, list)) {
+			items = append(items, item)
+		}
+		size += len(a.Result)
+		if len(items) > maxItems || size > most || page == maxPages {
+			return nil, malformed(b.o.Server, fmt.Sprintf("its answers to %s have more than %d items, or more than %d bytes", method, maxItems, most))
+		}
+		next := rawjson.Get(a.Result, "nextCursor")
+		if len(next) == 0 || next[0] != '"' {
+			return items, nil
+		}
+		m.Params = json.RawMessage(`{"cursor":` + string(next) + `}`)
+	}
+}

@@ -1,0 +1,101 @@
+package backend_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"signet/internal/test/backends"
+)
+
+// Lists come whole, with their items as the server wrote them.
+func TestLists(t *testing.T) {
+	for _, legacy := range []bool{false, true} {
+		m := backends.New(t, backends.Options{Legacy: legacy})
+		b := open(t, at(m.Endpoint()))
+		for list, want := range map[string]string{
+			"tools": `"x-own":{"order":["b","a"]}`, "prompts": `"greet"`, "resources": `file:///notes.txt`, "resourceTemplates": `file:///notes/{name}`,
+		} {
+			items, err := b.List(t.Context(), list, "", nil)
+			text, _ := json.Marshal(items)
+			if err != nil || !strings.Contains(string(text), want) {
+				t.Errorf("legacy %v, %s: %v, %s in %s", legacy, list, err, want, text)
+			}
+		}
+		if _, err := b.List(t.Context(), "secrets", "", nil); err == nil {
+			t.Error("there is no such list")
+		}
+	}
+}
+
+// All pages of a list are read.
+func TestPages(t *testing.T) {
+	server := sdk.NewServer(&sdk.Implementation{Name: "many", Version: "1"}, &sdk.ServerOptions{PageSize: 7})
+	for i := range 40 {
+		server.AddTool(&sdk.Tool{Name: "tool" + strconv.Itoa(i), InputSchema: json.RawMessage(`{"type":"object"}`)}, nil)
+	}
+	h := httptest.NewServer(sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return server }, &sdk.StreamableHTTPOptions{Stateless: true}))
+	defer h.Close()
+	items, err := open(t, at(h.URL)).List(t.Context(), "tools", "", nil)
+	if err != nil || len(items) != 40 {
+		t.Errorf("%d items, %v", len(items), err)
+	}
+}
+
+// Ten thousand tools are a list, more are not; neither are too many bytes, nor pages without end.
+func TestListsAreBounded(t *testing.T) {
+	for n, want := range map[int]bool{10_000: true, 10_001: false} {
+		h := backends.NewHostile(t, backends.HostileOptions{Tools: backends.ManyTools(n)})
+		items, err := open(t, at(h.Endpoint())).List(t.Context(), "tools", "", nil)
+		if (err == nil && len(items) == n) != want {
+			t.Errorf("%d tools: %d items, %v", n, len(items), err)
+		}
+	}
+	h := backends.NewHostile(t, backends.HostileOptions{Tools: []json.RawMessage{backends.Tool("echo", strings.Repeat("x", 1<<20))}})
+	s := at(h.Endpoint())
+	if items, err := open(t, s).List(t.Context(), "tools", "", nil); err != nil || len(items) != 1 {
+		t.Errorf("a description of 1 MB: %v", err)
+	}
+	s.MaxAnswer = 1 << 20
+	if _, err := open(t, s).List(t.Context(), "tools", "", nil); err == nil {
+		t.Error("a list of more bytes than an answer may have")
+	}
+	endless := httptest.NewServer(answering(`{"tools":[],"nextCursor":"again"}`))
+	defer endless.Close()
+	if _, err := open(t, at(endless.URL)).List(t.Context(), "tools", "", nil); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("pages without end: %v", err)
+	}
+}
+
+// A server without a method has nothing in its list.
+func TestListOfNothing(t *testing.T) {
+	b := open(t, at(backends.NewHostile(t, backends.HostileOptions{}).Endpoint()))
+	if items, err := b.List(t.Context(), "prompts", "", nil); err != nil || len(items) != 0 {
+		t.Errorf("%v %v", items, err)
+	}
+}
+
+// answering is a server of protocol version 2026-07-28 that answers everything with a result.
+func answering(result string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var m struct {
+			ID     json.RawMessage
+			Method string
+		}
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			http.Error(w, "not JSON", http.StatusBadRequest)
+			return
+		}
+		result := result
+		if m.Method == "server/discover" {
+			result = `{"supportedVersions":["2026-07-28"],"capabilities":{}}`
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(`{"jsonrpc":"2.0","id":` + string(m.ID) + `,"result":` + result + `}`))
+	})
+}
