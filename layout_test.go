@@ -43,7 +43,8 @@ var imports = map[string][]string{
 	"signet/internal/failpoint": {},
 
 	"signet/internal/background":    {},
-	"signet/internal/gatewayconfig": {"internal/oauth", "internal/rawjson"},
+	"signet/internal/configfile":    {},
+	"signet/internal/gatewayconfig": {"internal/configfile", "internal/oauth", "internal/rawjson"},
 	"signet/internal/rawjson":       {},
 	"signet/internal/mcpclient":     {"internal/oauth"},
 	"signet/internal/chaos":         {"internal/background"},
@@ -56,7 +57,7 @@ var kept = map[string][]string{
 	"github.com/alexedwards/argon2id":         {"signet/users"},
 	"golang.org/x/crypto/bcrypt":              {"signet/users"},
 	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},
-	"go.yaml.in/yaml/":                        {"signet/users", "signet/internal/upstream", "signet/internal/gatewayconfig"},
+	"go.yaml.in/yaml/":                        {"signet/users", "signet/internal/upstream", "signet/internal/configfile", "signet/internal/gatewayconfig"},
 	"golang.org/x/oauth2":                     {"signet/internal/upstream", "signet/internal/mcpclient"},
 	"github.com/coreos/go-oidc/":              {"signet/internal/upstream"},
 	"modernc.org/sqlite":                      {"signet/internal/store"},

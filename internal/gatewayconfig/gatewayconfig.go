@@ -25,6 +25,10 @@ type Config struct {
 	BaseURL  string
 	Port     int
 	LogLevel string
+
+	Warnings []string // what holds although the file may suggest something else; each begins with a path
+
+	hidden []string // values from elsewhere that are part of addresses and arguments
 }
 
 // Strategies of servers: what a server is sent to know the caller by.
@@ -54,6 +58,8 @@ type Server struct {
 	Connection  *Connection
 	Header      string // header of the credential; default: Authorization
 	Scheme      string // what stands before the credential in Header, such as "Bearer "
+
+	Settings map[string]Secret // auth_config of a strategy that the program has registered
 
 	Scopes []string          // that callers need for everything of this server
 	Tools  map[string]Tool   // by the server's own names
