@@ -121,7 +121,7 @@ func exchangeAudience(form url.Values) (string, error) {
 }
 
 // errNoSubject has the code that RFC 8693 §2.2.2 demands.
-var errNoSubject = oauth.Errorf(oauth.InvalidRequest, "subject_token is not a live access token of this server")
+var errNoSubject = oauth.Errorf(oauth.InvalidRequest, oauth.NoSubject)
 
 // subjectToken returns the claims of a live access token of a user, as introspection judges it.
 func (e *endpoints) subjectToken(ctx context.Context, raw string) (*jwt.Claims, error) {
