@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"signet/internal/clients"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/users"
 )
@@ -25,7 +27,7 @@ func (e *endpoints) exchange(ctx context.Context, client *clients.Client, form u
 	if err != nil {
 		return nil, err
 	}
-	audience, ok := client.ExchangesFor(x.audience)
+	audience, ok := e.exchangesFor(client, x.audience)
 	if !ok {
 		return nil, oauth.Errorf(oauth.InvalidTarget, "the client may not exchange tokens for this audience: %s", x.audience)
 	}
@@ -36,7 +38,7 @@ func (e *endpoints) exchange(ctx context.Context, client *clients.Client, form u
 	}
 	ev.subject, ev.grantID = claims.Subject, claims.GrantID
 	if x.wanted == oauth.TokenTypeUpstream {
-		return e.exchangeUpstream(client, claims, x)
+		return e.exchangeProvider(client, claims, x)
 	}
 	scope, err := narrowed(x.scope, claims)
 	if err != nil {
@@ -73,10 +75,42 @@ func (e *endpoints) mintExchanged(client *clients.Client, c jwt.Claims, kind str
 // exchangeRequest is the request for an exchange.
 type exchangeRequest struct {
 	subject  string   // the token
-	audience string   // a resource in canonical form, or oauth.UpstreamAudience and the id of a provider
+	audience string   // a resource in canonical form, or oauth.UpstreamAudience or ConnectionAudience and an id
 	wanted   string   // type of the token that is requested
 	scope    []string // empty: that of the token
+	stale    int64    // version of a provider's token that was refused there; 0: none
 }
+
+// atProvider reports whether an audience is for a token of a provider.
+func atProvider(audience string) bool {
+	return strings.HasPrefix(audience, oauth.UpstreamAudience) || strings.HasPrefix(audience, oauth.ConnectionAudience)
+}
+
+// exchangesFor returns an audience for which the client may exchange tokens, as the operator
+// spells it.
+func (e *endpoints) exchangesFor(client *clients.Client, audience string) (spelled string, ok bool) {
+	if spelled, ok := client.ExchangesFor(audience); ok && audience != oauth.GatewayAudience {
+		return spelled, true
+	}
+	if !client.ExchangesForGateway() {
+		return "", false
+	}
+	if atProvider(audience) {
+		return audience, true
+	}
+	if e.o.Audiences == nil {
+		return "", false
+	}
+	all := e.o.Audiences()
+	i := slices.IndexFunc(all, func(a string) bool { return oauth.SameResource(a, audience) })
+	if i < 0 {
+		return "", false
+	}
+	return all[i], true
+}
+
+// maxVersion is more than any version of a provider's token.
+const maxVersion = 1 << 52
 
 // readExchange reads the request (RFC 8693 §2.1).
 func readExchange(form url.Values) (x exchangeRequest, err error) {
@@ -99,8 +133,11 @@ func readExchange(form url.Values) (x exchangeRequest, err error) {
 	if x.audience, err = exchangeAudience(form); err != nil {
 		return exchangeRequest{}, err
 	}
-	if strings.HasPrefix(x.audience, oauth.UpstreamAudience) != (x.wanted == oauth.TokenTypeUpstream) {
-		return invalid("the audience upstream:ID and the requested_token_type " + oauth.TokenTypeUpstream + " go together")
+	if atProvider(x.audience) != (x.wanted == oauth.TokenTypeUpstream) {
+		return invalid("the audiences upstream:ID and connection:ID, and the requested_token_type " + oauth.TokenTypeUpstream + ", go together")
+	}
+	if x.stale, err = strconv.ParseInt(cmp.Or(form.Get("stale"), "0"), 10, 64); err != nil || x.stale < 0 || x.stale > maxVersion || x.stale != 0 && !atProvider(x.audience) {
+		return invalid("stale must be the version of a provider's token")
 	}
 	x.scope, err = oauth.ParseScope(form.Get("scope"))
 	return x, err
@@ -113,7 +150,7 @@ func exchangeAudience(form url.Values) (string, error) {
 		return "", oauth.Errorf(oauth.InvalidRequest, "audience or resource is required")
 	case len(named) > 1:
 		return "", oauth.Errorf(oauth.InvalidTarget, "more than one audience or resource")
-	case strings.HasPrefix(form.Get("audience"), oauth.UpstreamAudience):
+	case atProvider(form.Get("audience")):
 		return named[0], nil
 	default:
 		return oauth.CanonicalResource(named[0])
@@ -157,36 +194,42 @@ func narrowed(requested []string, claims *jwt.Claims) ([]string, error) {
 	return requested, nil
 }
 
-// exchangeUpstream gives a client the user's own token at a provider. It is read, and refreshed
-// if it ends soon, once the request has left its slot.
-func (e *endpoints) exchangeUpstream(client *clients.Client, claims *jwt.Claims, x exchangeRequest) (*tokenResponse, error) {
-	id := strings.TrimPrefix(x.audience, oauth.UpstreamAudience)
-	switch {
-	case len(x.scope) > 0:
+// exchangeProvider gives a client the user's own token at a provider. It is read, and refreshed if
+// it ends soon, once the request has left its slot.
+func (e *endpoints) exchangeProvider(client *clients.Client, claims *jwt.Claims, x exchangeRequest) (*tokenResponse, error) {
+	if len(x.scope) > 0 {
 		return nil, oauth.Errorf(oauth.InvalidScope, "the scope of a provider's token cannot be chosen")
-	case providerOf(claims.Subject) != id || e.provider(id) == nil:
+	}
+	id, atUpstream := strings.CutPrefix(x.audience, oauth.UpstreamAudience)
+	if atUpstream && (providerOf(claims.Subject) != id || e.provider(id) == nil) {
 		return nil, oauth.Errorf(oauth.InvalidTarget, "the user did not sign in at this provider: %s", id)
 	}
 	if err := e.limitTokens(seal.Grant{ID: claims.GrantID, ClientHash: client.Hash()}, client); err != nil {
 		return nil, err
 	}
+	get := func(ctx context.Context) (vault.Entry, error) { return e.upstreamEntry(ctx, claims, x.stale) }
+	if !atUpstream {
+		get = func(ctx context.Context) (vault.Entry, error) {
+			return e.connectionEntry(ctx, claims, strings.TrimPrefix(x.audience, oauth.ConnectionAudience), x.stale)
+		}
+	}
 	response := &tokenResponse{TokenType: "Bearer", IssuedTokenType: oauth.TokenTypeUpstream}
-	response.finish = func(r *http.Request) error { return e.addUpstream(r, claims, response) }
+	response.finish = func(r *http.Request) error { return e.addProvider(r, claims, response, get) }
 	return response, nil
 }
 
-// addUpstream completes the answer of exchangeUpstream.
-func (e *endpoints) addUpstream(r *http.Request, claims *jwt.Claims, response *tokenResponse) error {
+// addProvider completes the answer of exchangeProvider.
+func (e *endpoints) addProvider(r *http.Request, claims *jwt.Claims, response *tokenResponse, get func(context.Context) (vault.Entry, error)) error {
 	slot, err := e.enterUpstream(r, claims.Subject)
 	if err != nil {
 		return err
 	}
 	defer slot.Leave()
-	entry, err := e.upstreamEntry(r.Context(), claims, 0)
+	entry, err := get(r.Context())
 	if err != nil {
 		return err
 	}
-	response.AccessToken, response.Scope = entry.Access, oauth.FormatScope(entry.Scope)
+	response.AccessToken, response.Scope, response.Version = entry.Access, oauth.FormatScope(entry.Scope), entry.Version
 	if entry.Expires != 0 {
 		response.ExpiresIn = max(1, entry.Expires-e.o.Store.Now().Unix())
 	}
@@ -196,14 +239,14 @@ func (e *endpoints) addUpstream(r *http.Request, claims *jwt.Claims, response *t
 // mayStillAct returns errNotLive for a token of an exchange whose client is gone, or may no
 // longer exchange for the audience.
 func (e *endpoints) mayStillAct(ctx context.Context, claims *jwt.Claims) error {
-	if claims.Actor == nil {
+	if claims.Actor == nil || strings.HasPrefix(claims.Actor.Subject, e.partOf("")) {
 		return nil
 	}
 	actor, err := e.knownClient(ctx, claims.Actor.Subject)
 	if err != nil {
 		return err
 	}
-	if _, may := actor.ExchangesFor(claims.Audience); !may || claims.IssuedAt < addedAt(actor) {
+	if _, may := e.exchangesFor(actor, claims.Audience); !may || claims.IssuedAt < addedAt(actor) {
 		return errNotLive
 	}
 	return nil

@@ -27,6 +27,7 @@ import (
 	"signet/internal/admission"
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/throttle"
@@ -100,6 +101,15 @@ type Options struct {
 	Vault     *vault.Vault
 	Settle    func(subject string)
 
+	// Connections, optional, returns what the servers of a gateway need for their users or for the
+	// gateway, as its configuration says now; nobody changes what it has returned. It is safe for
+	// concurrent use, and needs a Vault. Audiences, optional, returns the audiences of those servers,
+	// for which a client with the audience gateway may exchange tokens. GatewayResource, optional,
+	// is the one of Resources that is the gateway: other logins offer no connections.
+	Connections     func() []*gatewayconfig.Connection
+	Audiences       func() []string
+	GatewayResource string
+
 	// PasswordLogin, optional, reports whether Users has users who sign in with a password. If
 	// it is nil, it has.
 	PasswordLogin func() bool
@@ -148,6 +158,7 @@ type endpoints struct {
 	served  document // the metadata, which never changes
 	feed    feed
 	large   largeTokens
+	links   links
 
 	servedExchange document // the metadata while a client may exchange tokens
 }
@@ -222,6 +233,9 @@ func (o *Options) check() error {
 	}
 	if o.Upstreams != nil && o.Vault == nil {
 		return errors.New("upstreams need a vault")
+	}
+	if o.Connections != nil && o.Vault == nil {
+		return errors.New("connections need a vault")
 	}
 	for _, r := range o.Resources {
 		if canonical, err := oauth.CanonicalResource(r); err != nil || canonical != r {

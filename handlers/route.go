@@ -156,7 +156,7 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (rt route) timeout() time.Duration {
-	if rt.asks && rt.e.o.Upstreams != nil {
+	if rt.asks && (rt.e.o.Upstreams != nil || rt.e.o.Connections != nil) {
 		return providerTimeout
 	}
 	return handlerTimeout

@@ -30,6 +30,7 @@ type tokenResponse struct {
 	Scope        string `json:"scope,omitempty"`
 
 	IssuedTokenType string `json:"issued_token_type,omitempty"`
+	Version         int64  `json:"version,omitempty"` // of a provider's token, for the parameter stale
 
 	// finish, if not nil, completes the answer when the request has left its slot: it may have
 	// to wait for a provider.
@@ -87,7 +88,11 @@ func (e *endpoints) token(r *http.Request) (any, error) {
 	if ev.judged {
 		e.audit(r, ev, err)
 	}
-	if err != nil {
+	var missing *MissingConnection
+	switch {
+	case errors.As(err, &missing):
+		return missing.answer(), nil
+	case err != nil:
 		return nil, err
 	}
 	return response, nil

@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"signet/handlers"
+	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/internal/test/authtest"
@@ -36,6 +38,10 @@ type forge struct {
 	life      int  // of access tokens, in seconds; 0: it is not said
 	down      bool // answers 503
 	ended     bool // refuses every refresh token
+	keeps     bool // a refresh gives no new refresh token, and the old one goes on
+	form      bool // answers with forms, and names scopes as GitHub does
+	secret    string
+	asked     []url.Values // the requests to the token endpoint
 }
 
 // issued is what a code was given for.
@@ -86,18 +92,27 @@ func (f *forge) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, secret, _ := r.BasicAuth()
-	if id != "signet" && r.PostFormValue("client_id") != "signet" || secret != "forge-secret" && r.PostFormValue("client_secret") != "forge-secret" {
+	right := cmp.Or(f.secret, "forge-secret")
+	if id != "signet" && r.PostFormValue("client_id") != "signet" || secret != right && r.PostFormValue("client_secret") != right {
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprint(w, `{"error":"invalid_client"}`)
 		return
 	}
 	user, ok := "", false
-	if r.PostFormValue("grant_type") == "refresh_token" {
+	f.asked = append(f.asked, r.PostForm)
+	switch r.PostFormValue("grant_type") {
+	case "refresh_token":
 		f.refreshes++
 		user, ok = f.handles[r.PostFormValue("refresh_token")]
 		ok = ok && !f.ended
-		delete(f.handles, r.PostFormValue("refresh_token"))
-	} else {
+		if !f.keeps {
+			delete(f.handles, r.PostFormValue("refresh_token"))
+		}
+	case "client_credentials":
+		user, ok = "itself", !f.ended
+	case oauth.GrantTokenExchange:
+		user, ok = "exchanged", !f.ended && r.PostFormValue("subject_token") != ""
+	default:
 		f.exchanges++
 		var code issued
 		code, ok = f.codes[r.PostFormValue("code")]
@@ -119,6 +134,15 @@ func (f *forge) give(w http.ResponseWriter, user string, answer map[string]any, 
 	f.live[answer[access].(string)], f.handles[answer[refresh].(string)] = user, user
 	if f.life != 0 {
 		answer["expires_in"] = f.life
+	}
+	if f.keeps && f.refreshes > 0 {
+		delete(f.handles, answer[refresh].(string))
+		delete(answer, refresh)
+	}
+	if f.form {
+		w.Header().Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+		fmt.Fprint(w, url.Values{"access_token": {answer[access].(string)}, "scope": {"read,user:email"}, "token_type": {"bearer"}}.Encode())
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)

@@ -28,6 +28,10 @@ const maxName = 128
 // has such a subject.
 const UpstreamPrefix = "upstream:"
 
+// GatewayPrefix begins the subjects of credentials that the gateway has for itself. No user has
+// such a subject.
+const GatewayPrefix = "gateway:"
+
 // Errors that a caller branches on.
 var (
 	// ErrInvalid says that the name or the password is wrong, without saying which.
@@ -75,8 +79,8 @@ func (f CheckFunc) Check(ctx context.Context, name, password string) (User, erro
 	if u.Subject == "" {
 		return User{}, errors.New("the user check returned a user without a subject")
 	}
-	if strings.HasPrefix(u.Subject, UpstreamPrefix) {
-		return User{}, errors.New("the user check returned a subject that begins with " + UpstreamPrefix + ", which is reserved for users who sign in by a provider")
+	if why := reserved(u.Subject); why != "" {
+		return User{}, errors.New("the user check returned a subject that begins with " + why)
 	}
 	if u.Name == "" {
 		u.Name = name
@@ -117,11 +121,22 @@ func Normalize(name string) (string, error) {
 	return name, nil
 }
 
+// reserved says of a subject that only others may have what it begins with, or returns "".
+func reserved(subject string) string {
+	switch {
+	case strings.HasPrefix(subject, UpstreamPrefix):
+		return UpstreamPrefix + ", which is reserved for users who sign in by a provider"
+	case strings.HasPrefix(subject, GatewayPrefix):
+		return GatewayPrefix + ", which is reserved for the gateway"
+	}
+	return ""
+}
+
 // CheckName is [Normalize] for a name of the users file, which must not be reserved either.
 func CheckName(name string) (string, error) {
 	name, err := Normalize(name)
-	if err == nil && strings.HasPrefix(name, UpstreamPrefix) {
-		return "", errors.New("the name begins with " + UpstreamPrefix + ", which is reserved for users who sign in by a provider")
+	if why := reserved(name); err == nil && why != "" {
+		return "", errors.New("the name begins with " + why)
 	}
 	return name, err
 }

@@ -73,7 +73,7 @@ func clientAddCommand(p Process) *cobra.Command {
 	f.BoolVar(&a.asJSON, "json", false, "print JSON")
 	f.StringVar(&a.spec.Resource, "resource", "", "the client is the resource server at this URL: it may introspect the tokens for it, and gets none itself")
 	f.BoolVar(&a.spec.ClientCredentials, "client-credentials", false, "the client may get tokens for itself, without a user; it needs no redirect URI")
-	f.StringArrayVar(&a.spec.Exchange, "exchange", nil, "audience for which the client may exchange access tokens of users, or upstream:ID; repeat for more; it needs no redirect URI")
+	f.StringArrayVar(&a.spec.Exchange, "exchange", nil, "audience for which the client may exchange access tokens of users, upstream:ID, connection:ID, or gateway for all that a gateway needs; repeat for more; it needs no redirect URI")
 	f.DurationVar(&a.spec.AccessTTL, "access-ttl", 0, "life of the client's access tokens, such as 2m; at most SIGNET_ACCESS_TTL, the default")
 	f.DurationVar(&a.spec.RefreshTTL, "refresh-ttl", 0, "life of what a user grants to the client, such as 24h; at most SIGNET_REFRESH_TTL, the default")
 	f.StringVar(&a.spec.Consent, "consent", "", "choose: users may grant less than the client requests, which is the default; fixed: they approve or deny all of it")

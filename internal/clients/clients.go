@@ -78,7 +78,10 @@ type Client struct {
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
 
-	Exchange []string // audiences for which it may exchange tokens of users: resources, and providers after [oauth.UpstreamAudience]
+	// Exchange are the audiences for which it may exchange tokens of users: resources, providers after
+	// [oauth.UpstreamAudience], connections after [oauth.ConnectionAudience], and
+	// [oauth.GatewayAudience].
+	Exchange []string
 
 	Lives Lives  // of what it gets
 	Quirk *Quirk // what is known of the program; nil: nothing
@@ -137,6 +140,12 @@ func (c *Client) ExchangesFor(audience string) (spelled string, ok bool) {
 		return "", false
 	}
 	return c.Exchange[i], true
+}
+
+// ExchangesForGateway reports whether the client may exchange tokens of users for all that a
+// gateway needs.
+func (c *Client) ExchangesForGateway() bool {
+	return slices.Contains(c.Exchange, oauth.GatewayAudience) && c.MayUse(oauth.GrantTokenExchange)
 }
 
 // TicksDefaults reports whether the consent page ticks, of the scopes that the client asks for,

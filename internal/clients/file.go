@@ -224,9 +224,16 @@ func (e *entry) checkExchange() error {
 
 // checkAudience returns what is wrong with an audience of exchanges.
 func checkAudience(audience string) error {
-	if id, ok := strings.CutPrefix(audience, oauth.UpstreamAudience); ok {
+	if audience == oauth.GatewayAudience {
+		return nil
+	}
+	for prefix, what := range map[string]string{oauth.UpstreamAudience: "provider", oauth.ConnectionAudience: "connection"} {
+		id, ok := strings.CutPrefix(audience, prefix)
+		if !ok {
+			continue
+		}
 		if id == "" || strings.ContainsFunc(id, func(r rune) bool { return !unreserved(r) }) {
-			return fmt.Errorf("after %s there must be the id of a provider", oauth.UpstreamAudience)
+			return fmt.Errorf("after %s there must be the id of a %s", prefix, what)
 		}
 		return nil
 	}

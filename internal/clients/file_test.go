@@ -138,6 +138,9 @@ func TestAddRefuses(t *testing.T) {
 		"exchange, upper case": func(s *clients.Spec) { s.Exchange = []string{"https://API.test/mcp"} },
 		"exchange, twice":      func(s *clients.Spec) { s.Exchange = []string{"https://api.test", "https://api.test/"} },
 		"exchange, no id":      func(s *clients.Spec) { s.Exchange = []string{"upstream:"} },
+		"exchange, no link":    func(s *clients.Spec) { s.Exchange = []string{"connection:"} },
+		"exchange, a bad link": func(s *clients.Spec) { s.Exchange = []string{"connection:a/b"} },
+		"exchange, gateways":   func(s *clients.Spec) { s.Exchange = []string{"gateways"} },
 		"exchange, a bad id":   func(s *clients.Spec) { s.Exchange = []string{"upstream:a b"} },
 		"scopes, no effect": func(s *clients.Spec) {
 			s.RedirectURIs, s.Exchange, s.Scopes = nil, []string{"https://api.test"}, []string{"read"}

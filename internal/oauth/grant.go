@@ -20,3 +20,11 @@ const (
 // UpstreamAudience, followed by the id of a provider, is the audience of an exchange for the
 // user's token there.
 const UpstreamAudience = "upstream:"
+
+// ConnectionAudience, followed by the id of a connection, is the audience of an exchange for what
+// the user has connected, or for a credential of the gateway's own.
+const ConnectionAudience = "connection:"
+
+// GatewayAudience stands, in the list of audiences of a client, for all that a gateway exchanges
+// tokens for: its connections, the upstreams, and the audiences of its servers.
+const GatewayAudience = "gateway"

@@ -68,6 +68,7 @@ type Login struct {
 	Prompt      string   `json:"p,omitempty"`
 	MaxAge      *int64   `json:"m,omitempty"`
 	Provider    string   `json:"w,omitempty"` // upstream at which the user signs in after the consent
+	Connect     *Connect `json:"f,omitempty"` // nil: the user is not asked to connect anything
 	Expires     int64    `json:"x"`
 
 	// Set once the user has signed in, for the consent page.
@@ -75,6 +76,22 @@ type Login struct {
 	UserVersion string `json:"v,omitempty"`
 	AuthTime    int64  `json:"t,omitempty"`
 	Session     string `json:"z,omitempty"` // id of the login session in which the consent page is shown
+}
+
+// Connect is what a user is asked to connect for the gateway: after a login of which the user has
+// approved the request, or by a link.
+type Connect struct {
+	// Of a link.
+	Query  string   `json:"q,omitempty"` // its query, while the user signs in first
+	Only   string   `json:"o,omitempty"` // id of the connection
+	Scope  []string `json:"s,omitempty"` // asked of the provider
+	Return string   `json:"r,omitempty"` // path where the browser goes afterwards
+
+	// After a login: what the user has granted to the client, as in a Code.
+	Granted []string `json:"g,omitempty"`
+	Kind    string   `json:"k,omitempty"`
+	Ends    int64    `json:"e,omitempty"`
+	How     string   `json:"h,omitempty"`
 }
 
 // Session is a login session: the cookie that saves a user the password.
@@ -133,6 +150,7 @@ type Credential struct {
 	Scope    []string `json:"s,omitempty"`
 	Obtained int64    `json:"o"`
 	Expires  int64    `json:"x,omitempty"` // of Access; 0: not known
+	Since    int64    `json:"c,omitempty"` // when the user connected a provider for the gateway; 0 for a login by upstream
 }
 
 // UpstreamLogin is a login on its way through an upstream: an authorization request that the

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -80,7 +81,7 @@ func (p *Provider) fetch(ctx context.Context) <-chan singleflight.Result {
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
-	_, text, err := p.get(ctx, strings.TrimSuffix(p.issuer, "/")+"/.well-known/openid-configuration", "")
+	text, err := p.document(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +101,26 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 	return m, nil
 }
 
+// document returns the text of the discovery document. That of an OAuth 2.0 server is at the place
+// of RFC 8414 §3.1, or else at that of OpenID Connect.
+func (p *Provider) document(ctx context.Context) ([]byte, error) {
+	issuer := strings.TrimSuffix(p.issuer, "/")
+	if p.kind == discovered {
+		u, err := url.Parse(issuer)
+		if err != nil {
+			return nil, err
+		}
+		u.Path = "/.well-known/oauth-authorization-server" + u.Path
+		_, text, err := p.get(ctx, u.String(), "")
+		var refused *statusError
+		if !errors.As(err, &refused) || refused.status >= 500 {
+			return text, err
+		}
+	}
+	_, text, err := p.get(ctx, issuer+"/.well-known/openid-configuration", "")
+	return text, err
+}
+
 // checkMetadata checks the issuer byte by byte (OpenID Connect Discovery 1.0 §4.3), and that each
 // endpoint may be asked.
 func (p *Provider) checkMetadata(m *metadata) error {
@@ -111,7 +132,7 @@ func (p *Provider) checkMetadata(m *metadata) error {
 		name, url string
 		needed    bool
 	}{
-		{"authorization_endpoint", m.Authorization, true}, {"token_endpoint", m.Token, true}, {"jwks_uri", m.Keys, true},
+		{"authorization_endpoint", m.Authorization, p.kind == OpenID}, {"token_endpoint", m.Token, true}, {"jwks_uri", m.Keys, p.kind == OpenID},
 		{"userinfo_endpoint", m.UserInfo, false}, {"revocation_endpoint", m.Revocation, false},
 	} {
 		if e.url == "" && !e.needed {

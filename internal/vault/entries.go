@@ -51,6 +51,28 @@ func (v *Vault) Put(ctx context.Context, c seal.Credential) (Entry, error) {
 	return e, nil
 }
 
+// Add keeps tokens of a user at a provider, unless there is an entry already, and returns the entry
+// that there is then. An entry that no root secret opens makes way.
+func (v *Vault) Add(ctx context.Context, c seal.Credential) (Entry, error) {
+	if err := errors.Join(checkSubject(c.Subject), checkProvider(c.Provider)); err != nil {
+		return Entry{}, err
+	}
+	raw, err := sealed(v.ring, c, "provider's tokens are")
+	if err != nil {
+		return Entry{}, err
+	}
+	_, err = v.change(ctx, "INSERT INTO credentials (sub, provider, sealed, version, changed_at) VALUES ($1, $2, $3, 1, $4) ON CONFLICT (sub, provider) DO NOTHING",
+		c.Subject, c.Provider, raw, v.store.Now().UnixMilli())
+	if err != nil {
+		return Entry{}, err
+	}
+	e, err := v.Get(ctx, c.Subject, c.Provider)
+	if errors.Is(err, ErrUnknown) { // taken meanwhile, or not readable
+		return v.Put(ctx, c)
+	}
+	return e, err
+}
+
 // Get returns the tokens of a user at a provider. The error is [ErrUnknown] if there are none,
 // and for tokens that no root secret opens.
 func (v *Vault) Get(ctx context.Context, subject, provider string) (Entry, error) {

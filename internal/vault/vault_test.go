@@ -468,3 +468,25 @@ func TestQueriesReadByKey(t *testing.T) {
 		}
 	}
 }
+
+// An entry that is added leaves the one that there is.
+func TestAddKeepsTheEntryThatThereIs(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		v, s, _ := open(t, e)
+		first, err := v.Add(t.Context(), seal.Credential{Subject: "u", Provider: "connection:x", Access: "1"})
+		if err != nil || first.Version != 1 || first.Access != "1" {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		second, err := v.Add(t.Context(), seal.Credential{Subject: "u", Provider: "connection:x", Access: "2"})
+		if err != nil || second.Version != 1 || second.Access != "1" {
+			t.Errorf("%+v, %v", second, err)
+		}
+		if _, err := v.Add(t.Context(), seal.Credential{Provider: "connection:x"}); err == nil {
+			t.Error("without a subject")
+		}
+		other := newVault(t, s, ring(t)) // another root secret
+		if third, err := other.Add(t.Context(), seal.Credential{Subject: "u", Provider: "connection:x", Access: "3"}); err != nil || third.Version != 2 || third.Access != "3" {
+			t.Errorf("in place of an entry that cannot be read: %+v, %v", third, err)
+		}
+	})
+}
