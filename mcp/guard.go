@@ -78,6 +78,7 @@ type guard struct {
 	hierarchy   Hierarchy
 	streams     *streams
 	upstreams   *upstreams // nil: there are no upstream tokens
+	others      func(ctx context.Context, rawToken string) (*jwt.Claims, error)
 	log         *slog.Logger
 	logged      atomic.Int64 // Unix second in which an error was logged last
 }
@@ -92,6 +93,7 @@ func newGuard(o Options) *guard {
 		hierarchy:   o.Hierarchy,
 		streams:     newStreams(o.Verifier),
 		upstreams:   newUpstreams(o.Upstream),
+		others:      o.Others,
 		log:         o.logger(),
 	}
 }
@@ -111,6 +113,13 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 		return nil, errNoCredentials
 	}
 	claims, err := g.verifier.Verify(r.Context(), rawToken)
+	if g.others != nil && errors.Is(err, jwt.ErrInvalid) {
+		if other, err := g.others(r.Context(), rawToken); err == nil {
+			return other, nil
+		} else if !errors.Is(err, jwt.ErrInvalid) {
+			return nil, oauth.Errorf(oauth.TemporarilyUnavailable, "access tokens cannot be verified now").Because(err)
+		}
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, jwt.ErrExpired):

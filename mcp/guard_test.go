@@ -3,6 +3,8 @@ package mcp_test
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -399,4 +401,24 @@ func unreachable(t *testing.T) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s reached the guarded handler", r.Method)
 	})
+}
+
+func TestTokensOfOthersCountOnlyIfTheyAreChecked_Row53(t *testing.T) {
+	w := newWorld(t)
+	others := map[string]error{"good": nil, "bad": fmt.Errorf("%w: not one of theirs", jwt.ErrInvalid), "unknown": errors.New("their keys cannot be had")}
+	w.options.Others = func(_ context.Context, raw string) (*jwt.Claims, error) {
+		err, known := others[raw]
+		if !known {
+			return nil, jwt.ErrInvalid
+		}
+		return &jwt.Claims{Subject: "other:carol", Scope: "read", GrantID: "other:1", ExpiresAt: time.Now().Unix() + 300}, err
+	}
+	h := w.handler(t)
+	for token, status := range map[string]int{"good": 200, "bad": 401, "unknown": 503, "nobody's": 401, w.token(t, nil): 200, w.token(t, func(c *jwt.Claims) { c.ExpiresAt -= 3600; c.IssuedAt -= 3600 }): 401} {
+		r := w.call(t, "echo", `{"message":"hi"}`)
+		r.Header.Set("Authorization", "Bearer "+token)
+		if got := serve(h, r); got.Code != status {
+			t.Errorf("%.20s: status %d, want %d: %s", token, got.Code, status, got.Body)
+		}
+	}
 }

@@ -10,6 +10,7 @@
 package mcp
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -56,6 +57,11 @@ type Options struct {
 	// Caller returns the address that pays for a request without a token, or "" if it is
 	// not known. Nil: it is never known.
 	Caller func(*http.Request) string
+
+	// Others, optional, checks an access token that is not one of Issuer's: another issuer may be
+	// trusted too. What it returns counts as claims of this resource. Its errors wrap [jwt.ErrInvalid]
+	// or are no verdict.
+	Others func(ctx context.Context, rawToken string) (*jwt.Claims, error)
 
 	// Router serves tools, resources and prompts in place of Server. Nil: Server does.
 	Router Router

@@ -163,10 +163,12 @@ func (s *signature) VerifySignature(ctx context.Context, raw string) ([]byte, er
 	return payload, err
 }
 
+// signingAlgorithms are the ones that an issuer may use.
+var signingAlgorithms = []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA}
+
 // verifier checks the tokens that the provider signed for this client.
 func (p *Provider) verifier(m *metadata, s *signature) *oidc.IDTokenVerifier {
-	known := []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA}
-	algorithms := slices.DeleteFunc(slices.Clone(m.Algorithms), func(a string) bool { return !slices.Contains(known, a) })
+	algorithms := slices.DeleteFunc(slices.Clone(m.Algorithms), func(a string) bool { return !slices.Contains(signingAlgorithms, a) })
 	return oidc.NewVerifier(p.issuer, s, &oidc.Config{ClientID: p.clientID, SupportedSigningAlgs: algorithms})
 }
 
