@@ -54,6 +54,9 @@ func newHTTP(o Options, i gatewayconfig.Instance) (*httpConn, error) {
 	if err != nil || endpoint.Host == "" {
 		return nil, malformed(o.Server, "its URL is none")
 	}
+	if endpoint.Path == "" {
+		endpoint.Path = "/" // JoinPath would make a path without a slash of it
+	}
 	c := &httpConn{
 		o: o, server: o.Server, endpoint: endpoint,
 		triple: triple(o.Agent), info: implementation(o.Agent),

@@ -1,11 +1,17 @@
 package backend_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"log"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -107,4 +113,33 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatal("it never held: " + what)
 		}
 	}
+}
+
+// proxied is the address of a server before m. If answer reports true, it has answered the request;
+// otherwise m does.
+func proxied(t *testing.T, m *backends.MCP, answer func(w http.ResponseWriter, r *http.Request, body string) bool) string {
+	t.Helper()
+	target, err := url.Parse(m.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := log.New(io.Discard, "", 0)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = quiet
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, "the body cannot be read", http.StatusBadRequest)
+			return
+		}
+		if answer(w, r, string(body)) {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		proxy.ServeHTTP(w, r)
+	}))
+	server.Config.ErrorLog = quiet
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL + "/mcp"
 }
