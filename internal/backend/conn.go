@@ -36,7 +36,7 @@ type conn interface {
 // newConn returns the connection to an instance. Nothing is opened yet.
 func newConn(o Options, i gatewayconfig.Instance) (conn, error) {
 	if len(i.Command) > 0 {
-		return newStdio(o.Server, i, o.Log, o.Changed), nil
+		return newStdio(o, i), nil
 	}
 	return newHTTP(o, i)
 }

@@ -30,6 +30,8 @@ type Options struct {
 	// Observe is called with the outcome of each message: "ok", or the kind of its error, or
 	// "canceled" if the caller left. Nil: nobody counts.
 	Observe func(outcome string, d time.Duration)
+
+	pace pace // of processes; zero: the usual one
 }
 
 // Backend is one server with all its instances. Its methods may be called concurrently.
