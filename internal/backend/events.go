@@ -50,9 +50,10 @@ func (e *events) next() ([]byte, error) {
 			return nil, err
 		}
 		if len(line) == 0 {
-			if len(e.data) > 0 {
+			if len(e.data) > 1 {
 				return e.data[:len(e.data)-1], nil // without the last line feed
 			}
+			e.data = nil
 			continue
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))

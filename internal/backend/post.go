@@ -146,7 +146,8 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 	}
 	h, wrong := hear(body)
 	if wrong == "" && st != nil && st.in.lost(resp.StatusCode, h) {
-		return Answer{Error: h.err}, nil, c.refusal(resp).sessionGone()
+		a, _ := h.answers(id, method) // which it is if the server means something else
+		return a, nil, c.refusal(resp).sessionGone()
 	}
 	if wrong == "" && h.method != "" {
 		wrong = "it is a request"
