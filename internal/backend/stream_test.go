@@ -95,7 +95,6 @@ type script struct {
 	*httptest.Server
 	mu       sync.Mutex
 	sessions int
-	posts    []string // what came beside initialize and calls
 	post     chan string
 }
 
