@@ -26,11 +26,14 @@ type Process struct {
 	Settings       string   // text of .env.example, which `signet help settings` prints
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+
+	overrides []string // such as --hosting.port=4000, of the gateway's configuration
 }
 
 // Run carries out one command line and returns the exit status: 0 for success, 1 for
 // failure, 2 for wrong use.
 func Run(ctx context.Context, p Process, args []string) int {
+	args, p.overrides = splitOverrides(args)
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(p.Stdin)
@@ -47,6 +50,26 @@ func Run(ctx context.Context, p Process, args []string) int {
 		return exitWrongUse
 	}
 	return exitFailed
+}
+
+// takesOverrides marks a command that reads the gateway's configuration.
+var takesOverrides = map[string]string{"overrides": "taken"}
+
+// splitOverrides takes the flags whose name has a dot out of a command line: no flag of ours has
+// one, and no parser of flags knows the members of the gateway's configuration.
+func splitOverrides(args []string) (rest, overrides []string) {
+	for i, arg := range args {
+		name, _, _ := strings.Cut(arg, "=")
+		switch {
+		case arg == "--":
+			return append(rest, args[i:]...), overrides
+		case strings.HasPrefix(name, "--") && strings.Contains(name, "."):
+			overrides = append(overrides, arg)
+		default:
+			rest = append(rest, arg)
+		}
+	}
+	return rest, overrides
 }
 
 // wrongUse is an error in the command line rather than in what it asked for.
@@ -70,8 +93,15 @@ func rootCommand(p Process) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if len(p.overrides) > 0 && cmd.Annotations["overrides"] == "" {
+			name, _, _ := strings.Cut(p.overrides[0], "=")
+			return wrongUse{fmt.Errorf("unknown flag: %s", name)}
+		}
+		return nil
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
-	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), upstreamCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
+	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), upstreamCommand(p), gatewayCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() {
 			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success

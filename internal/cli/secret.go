@@ -17,9 +17,9 @@ func (c *config) data() state.Data {
 }
 
 func secretCommand(p Process) *cobra.Command {
-	cmd := &cobra.Command{Use: "secret", Short: "Make, rotate and derive secrets"}
+	cmd := &cobra.Command{Use: "secret", Short: "Make, rotate and derive secrets, and seal those of others"}
 	cmd.AddCommand(
-		secretRotateCommand(p),
+		secretRotateCommand(p), secretEncryptCommand(p),
 		&cobra.Command{
 			Use: "new", Short: "Print a fresh root secret, for SIGNET_SECRET", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {

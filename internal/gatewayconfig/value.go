@@ -18,7 +18,12 @@ import (
 type Sealed struct {
 	Value string
 	At    time.Time // zero: not known
+	Old   bool      // sealed under a root secret that will not open it for ever
 }
+
+// ErrSealed is returned by a Decrypt that cannot open a value, because it was not sealed under the
+// root secret.
+var ErrSealed = errors.New("not sealed under the root secret")
 
 type sealedValue struct {
 	path string

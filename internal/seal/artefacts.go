@@ -12,7 +12,7 @@ import (
 // short because some artefacts travel in URLs. They are part of the format: names
 // may be added, none may change.
 type Artefact interface {
-	Code | Refresh | Login | Session | Client | SigningKey | Backup | Upstream | Credential | UpstreamLogin | Account
+	Code | Refresh | Login | Session | Client | SigningKey | Backup | Upstream | Credential | UpstreamLogin | Account | Setting
 	purpose() purpose
 }
 
@@ -181,6 +181,12 @@ type Account struct {
 	NoScope     bool     `json:"z,omitempty"` // the user may grant none
 }
 
+// Setting is a secret in a configuration file that other people may read.
+type Setting struct {
+	Value  string `json:"v"`
+	Sealed int64  `json:"t"`
+}
+
 func (Code) purpose() purpose          { return forCode }
 func (Refresh) purpose() purpose       { return forRefresh }
 func (Login) purpose() purpose         { return forLogin }
@@ -192,9 +198,13 @@ func (Upstream) purpose() purpose      { return forUpstream }
 func (Credential) purpose() purpose    { return forCredential }
 func (UpstreamLogin) purpose() purpose { return forUpstreamLogin }
 func (Account) purpose() purpose       { return forAccount }
+func (Setting) purpose() purpose       { return forSetting }
 
 // LogValue keeps the private half out of logs.
 func (k SigningKey) LogValue() slog.Value { return slog.StringValue("[signing key " + k.KeyID + "]") }
+
+// LogValue keeps the secret out of logs.
+func (Setting) LogValue() slog.Value { return slog.StringValue("[setting]") }
 
 // LogValue keeps tokens out of logs.
 func (u Upstream) LogValue() slog.Value { return slog.StringValue("[token of " + u.Provider + "]") }

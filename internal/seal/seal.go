@@ -1,7 +1,7 @@
 // Package seal makes and opens the self-contained artefacts that clients and
 // browsers carry for the server: authorization codes, refresh handles, login
 // transactions, login sessions, registered client ids. It also seals the private
-// halves of signing keys at rest and the end of a backup.
+// halves of signing keys at rest, secrets in configuration files and the end of a backup.
 //
 // Every kind of artefact is a Go type with its own key, derived from the root
 // secret by HKDF-SHA256 (RFC 5869), and is sealed with XChaCha20-Poly1305. An
@@ -77,9 +77,10 @@ const (
 	forCredential    purpose = "vault entry"
 	forUpstreamLogin purpose = "upstream login"
 	forAccount       purpose = "account"
+	forSetting       purpose = "setting"
 )
 
-var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup, forUpstream, forCredential, forUpstreamLogin, forAccount}
+var purposes = []purpose{forCode, forRefresh, forLogin, forSession, forClient, forKey, forBackup, forUpstream, forCredential, forUpstreamLogin, forAccount, forSetting}
 
 // Keyring holds the keys derived from one or more root secrets. The first root
 // seals, all of them open. It is safe for concurrent use, also while [Keyring.Become]

@@ -54,6 +54,7 @@ var kinds = map[string]func(*seal.Keyring, string) error{
 	"client":      refuses[seal.Client],
 	"signing key": refuses[seal.SigningKey],
 	"backup":      refuses[seal.Backup],
+	"setting":     refuses[seal.Setting],
 }
 
 func samples(t testing.TB, k *seal.Keyring) map[string]string {
@@ -66,6 +67,7 @@ func samples(t testing.TB, k *seal.Keyring) map[string]string {
 		"client":      mustSeal(t, k, seal.Client{Name: "n", RedirectURIs: []string{"https://app.example/cb"}, Method: "none"}),
 		"signing key": mustSeal(t, k, seal.SigningKey{KeyID: "k", Private: []byte("d")}),
 		"backup":      mustSeal(t, k, seal.Backup{Sum: []byte("s")}),
+		"setting":     mustSeal(t, k, seal.Setting{Value: "v", Sealed: 1}),
 	}
 }
 
