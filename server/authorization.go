@@ -218,6 +218,9 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
 	}
 	h.EndSessions = s.users.EndSessions
+	if s.gatewayConfig.Load() != nil {
+		h.Connections, h.Audiences, h.Vault, h.GatewayResource = s.gatewayConnections, s.gatewayAudiences, s.vault, o.Resources[0]
+	}
 	if s.upstreams != nil {
 		h.Upstreams, h.Vault, h.Settle, h.PasswordLogin = s.upstreams, s.vault, s.settled, s.passwordLogin
 	}

@@ -30,6 +30,9 @@ type metrics struct {
 
 	issued, refreshes, logins, upstream *prometheus.CounterVec
 
+	messages       *prometheus.CounterVec   // of the gateway's servers
+	messageSeconds *prometheus.HistogramVec // of the gateway's servers
+
 	series sync.Map // from answer to *series; looking up the labels takes longer
 }
 
@@ -79,13 +82,27 @@ func newMetrics() *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.issued, m.refreshes, m.logins, m.upstream, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.messages = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signet_gateway_messages_total", Help: "Messages to the servers behind the gateway, by server and outcome: ok, unauthorized, open, busy, down, malformed, disabled.",
+	}, []string{"server", "outcome"})
+	m.messageSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "signet_gateway_message_seconds", Help: "Time until a server behind the gateway has answered, by server.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
+	}, []string{"server"})
+	m.registry.MustRegister(m.messages, m.messageSeconds, m.requests, m.seconds, m.issued, m.refreshes, m.logins, m.upstream, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // gauge publishes a number.
 func (m *metrics) gauge(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// observeServer counts a message to a server behind the gateway. Both labels come from the
+// configuration and from this program.
+func (m *metrics) observeServer(server, outcome string, took time.Duration) {
+	m.messages.WithLabelValues(server, outcome).Inc()
+	m.messageSeconds.WithLabelValues(server).Observe(took.Seconds())
 }
 
 // count counts an event of the audit log, see [handlers.Options].

@@ -91,6 +91,8 @@ type Options struct {
 
 	Upstream Upstream // accounts elsewhere by which users sign in; default: none
 
+	Gateway Gateway // MCP servers behind the endpoint; default: none, tools are those of [Server.MCP]
+
 	Lives        Lives        // of codes, tokens and grants; default: handlers.DefaultLives
 	Limits       Limits       // requests a minute; default: handlers.DefaultLimits
 	Registration Registration // which clients may register; default: all
@@ -203,7 +205,7 @@ func (o *Options) check() error {
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
 	}
-	if err := o.Upstream.Check(); err != nil {
+	if err := errors.Join(o.Upstream.Check(), o.Gateway.Check()); err != nil {
 		return err
 	}
 	for _, scheme := range o.RedirectSchemes {

@@ -100,6 +100,9 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 	if err != nil {
 		return err
 	}
+	if err := s.startGateway(authorization); err != nil {
+		return err
+	}
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
@@ -114,6 +117,9 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 			Hierarchy: s.hierarchy, Access: &s.access,
 			Required: s.o.RequiredScopes, Challenge: union(s.o.RequiredScopes, s.o.DefaultScopes), Scopes: union(s.o.RequiredScopes, s.o.DefaultScopes),
 			Origins: s.origins(), Admission: s.classes.MCP, Budget: s.budget, Caller: s.network, Upstream: upstreams, Log: s.o.Log,
+		}
+		if s.gateway != nil {
+			o.Router, o.Others = s.gateway, s.others()
 		}
 		h, err := mcp.Handler(o)
 		if err != nil {
@@ -137,9 +143,24 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 			r.Handle(wellKnown, metadata)
 			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o, s.registrationEndpoint()))
 			r.Handle("/tools/*", h.Tools())
+			s.routePlain(r, strings.TrimSuffix(u.EscapedPath(), "/"), h)
 		}
 	}
 	return nil
+}
+
+// routePlain serves the gateway's paths for programs that do not speak MCP.
+func (s *Server) routePlain(r chi.Router, path string, h *mcp.Endpoint) {
+	if s.gateway == nil {
+		return
+	}
+	for _, below := range mcp.PlainPaths() {
+		r.Handle(path+below, h.Plain())
+	}
+	r.Handle("/capabilities", h.Capabilities())
+	r.Get("/health", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
+	})
 }
 
 // registrationEndpoint is where clients register, or "" if they may not. A replica of role mcp says

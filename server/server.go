@@ -25,6 +25,7 @@ import (
 	"signet/internal/chaos"
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/gatewayconfig"
 	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
@@ -34,13 +35,14 @@ import (
 	"signet/jwt"
 	"signet/keys"
 	"signet/mcp"
+	"signet/mcp/gateway"
 	"signet/users"
 )
 
 // Server is a running set of parts. Make it with New, end it with Close.
 type Server struct {
 	// MCP takes the tools, before or while the server runs. A process of role auth
-	// does not serve it.
+	// does not serve it, and neither does a gateway, which has the tools of other servers.
 	MCP *sdk.Server
 
 	o           Options
@@ -77,6 +79,9 @@ type Server struct {
 	// usersFile is nil if Options.Check replaces the file.
 	usersFile *users.File
 
+	gatewayConfig atomic.Pointer[gatewayconfig.Config] // nil: there is no gateway
+	gateway       *gateway.Gateway                     // nil: there is none, or it is in other processes
+
 	vault    *vault.Vault
 	toSettle chan string // subjects of users of upstreams whose grants have ended
 
@@ -93,13 +98,14 @@ func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	o.Gateway.resources = o.Resources
 	hierarchy, err := mcp.ParseHierarchy(o.ScopeHierarchy, o.Scopes)
 	if err != nil {
 		return nil, fmt.Errorf("scope hierarchy: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{
-		MCP: mcp.NewServer(o.App, Version), o: o, hierarchy: hierarchy, metrics: newMetrics(), classes: admission.New(),
+		MCP: newMCP(o), o: o, hierarchy: hierarchy, metrics: newMetrics(), classes: admission.New(),
 		budget: newBudget(os.DirFS("/")), addresses: newAddresses(o.TrustedProxies, o.Log), reload: make(chan struct{}, 1), toSettle: make(chan string, 1024), stop: stop,
 	}
 	s.connections = newConnections(o.MaxConnections, s.addresses.trusts)
@@ -116,14 +122,28 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
+// newMCP returns the server that the tools are added to.
+func newMCP(o Options) *sdk.Server {
+	if o.Gateway.Config != "" {
+		return mcp.NewRouterServer(o.App, Version)
+	}
+	return mcp.NewServer(o.App, Version)
+}
+
 func (s *Server) build(ctx context.Context) error {
 	if s.o.Role == "mcp" {
 		if err := s.followIssuer(ctx); err != nil {
 			return err
 		}
+		if err := s.openGateway(ctx); err != nil {
+			return err
+		}
 		return s.route(nil, jwt.VerifierOptions{Issuer: s.o.Issuer, Keys: s.remote, Feed: s.feed})
 	}
 	if err := s.openAll(ctx); err != nil {
+		return err
+	}
+	if err := s.openGateway(ctx); err != nil {
 		return err
 	}
 	authorization, err := s.authorizationServer()
@@ -143,6 +163,9 @@ func (s *Server) start(ctx context.Context, work func(context.Context)) {
 func (s *Server) Close() error {
 	s.stop()
 	s.work.Wait()
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
 	if s.store == nil {
 		return nil
 	}

@@ -132,7 +132,11 @@ func (s *Server) upstreamSource(authorization *handlers.Handler) (mcp.UpstreamSo
 
 // AddSamples adds the sample tools: those of [mcp.AddSampleTools], and upstream_get if an
 // upstream has a sample path.
-func (s *Server) AddSamples() { addSamples(s.MCP, s.Require, s.upstreams) }
+func (s *Server) AddSamples() {
+	if s.o.Gateway.Config == "" {
+		addSamples(s.MCP, s.Require, s.upstreams)
+	}
+}
 
 func addSamples(to *sdk.Server, require func(tool string, scopes ...string), upstreams *upstream.Set) {
 	mcp.AddSampleTools(to, require)

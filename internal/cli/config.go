@@ -72,6 +72,8 @@ type config struct {
 
 	Upstream upstreams
 
+	Gateway gateways
+
 	ClientQuirks string `env:"CLIENT_QUIRKS"`
 
 	Limits  string `env:"LIMITS" envDefault:"authorize=6000,login=6000,register=1200,register_all=4000,wrong_secret=60,tokens_grant=60000,tokens_client=1200000,documents=60"`
@@ -117,6 +119,13 @@ type upstreams struct {
 	Key          string `env:"UPSTREAM_KEY"`
 	Username     string `env:"UPSTREAM_USERNAME"`
 	Password     string `env:"UPSTREAM_PASSWORD"`
+}
+
+// gateways are the fields of [server.Gateway] that variables set.
+type gateways struct {
+	Config       string `env:"GATEWAY_CONFIG"`
+	ClientID     string `env:"GATEWAY_CLIENT_ID"`
+	ClientSecret string `env:"GATEWAY_CLIENT_SECRET"`
 }
 
 // look is [pages.Options], in the same way.
@@ -280,7 +289,7 @@ func (c *config) check() error {
 		}
 	}
 	c.checkDocuments(wrong)
-	if err := c.upstream().Check(); err != nil {
+	if err := errors.Join(c.upstream().Check(), c.gateway().Check()); err != nil {
 		faults = append(faults, err)
 	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
@@ -396,6 +405,9 @@ func (c *config) checkFiles() error {
 	if err != nil {
 		return err
 	}
+	if err := c.gateway().Try(c.Role); err != nil {
+		return err
+	}
 	if c.Role == "mcp" {
 		_, err := c.upstream().OpenForTools()
 		return err
@@ -494,6 +506,12 @@ func (c *config) upstream() server.Upstream {
 	}}
 }
 
+// gateway is what the server takes of the gateway.
+func (c *config) gateway() server.Gateway {
+	g := c.Gateway
+	return server.Gateway{Config: g.Config, ClientID: g.ClientID, ClientSecret: g.ClientSecret, Environ: c.upstream().Environ}
+}
+
 // localOptions turns the environment into what a server over stdin and stdout takes.
 func (c *config) localOptions(log *slog.Logger) server.LocalOptions {
 	return server.LocalOptions{App: c.AppName, Scopes: scopeList(c.Scopes), Upstream: c.upstream(), Username: c.Upstream.Username, Password: c.Upstream.Password, Log: log}
@@ -515,7 +533,7 @@ func (c *config) options(log *slog.Logger) server.Options {
 		MetricsListen: c.MetricsListen, DrainDelay: c.DrainDelay, Log: log,
 	}
 	o.GroupMayRead, o.Rollback = c.GroupRead, c.Rollback
-	o.ClientQuirks, o.Upstream = c.ClientQuirks, c.upstream()
+	o.ClientQuirks, o.Upstream, o.Gateway = c.ClientQuirks, c.upstream(), c.gateway()
 	o.RevocationPoll, o.RevocationMaxAge = c.RevocationPoll, c.RevocationMaxAge
 	if c.Lives.Replay == 0 {
 		o.Lives.Replay = server.Strict

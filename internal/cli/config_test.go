@@ -144,7 +144,7 @@ func FuzzConfig(f *testing.F) {
 		if !strings.Contains(err.Error(), envPrefix) {
 			t.Errorf("%s=%q: %v names no variable", name, value, err)
 		}
-		secret := map[string]bool{"SIGNET_SECRET": true, "SIGNET_STORE": true, "SIGNET_REGISTRATION_TOKEN": true, "SIGNET_UPSTREAM_CLIENT_SECRET": true, "SIGNET_UPSTREAM_KEY": true, "SIGNET_UPSTREAM_PASSWORD": true}[name]
+		secret := map[string]bool{"SIGNET_SECRET": true, "SIGNET_STORE": true, "SIGNET_REGISTRATION_TOKEN": true, "SIGNET_UPSTREAM_CLIENT_SECRET": true, "SIGNET_UPSTREAM_KEY": true, "SIGNET_UPSTREAM_PASSWORD": true, "SIGNET_GATEWAY_CLIENT_SECRET": true}[name]
 		if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
 			t.Errorf("%s=%q is shown: %v", name, value, err)
 		}
