@@ -110,6 +110,7 @@ func TestTheUserIsAskedInTheFormOfTheClient_Row55(t *testing.T) {
 		"auto, no elicitation":             {call(capable(`{}`)), nil, nil, challenge},
 		"auto, elicitation is no object":   {call(capable(`{"elicitation":"url"}`)), nil, nil, challenge},
 		"auto, older protocol":             {call(), nil, nil, challenge},
+		"auto, older, capabilities":        {call(modern, func(c *mcp.Call) { c.Modern = false }), nil, nil, challenge},
 		"auto, said later":                 {call(), nil, declined, result},
 		"auto, said later, newer protocol": {call(capable(`{}`)), nil, declined, "result complete"},
 		"auto, said later, link shown":     {call(modern), nil, declined, elicitation},

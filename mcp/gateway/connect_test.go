@@ -165,6 +165,22 @@ func TestUserConnectsInTheMiddleOfACall_Row55_Row56(t *testing.T) {
 	}
 }
 
+// A call for which the user is following the link waits for that.
+func TestACallWaitsForTheUser_Row55_Row56(t *testing.T) {
+	b := backends.New(t, backends.Options{})
+	i := &issuer{err: missingGitHub}
+	f := newFront(t, i, nil, of(b, delegated()))
+	shown := 0
+	session := f.connect(t, f.Tokens(t, "alice", f.PUB).Access, func(*sdk.ElicitParams) string {
+		shown++
+		i.set(func() { i.fails = 2 }) // two questions later, the user has come back
+		return "accept"
+	})
+	if text, failed := callTool(t, session, "tools.whoami"); failed || text != "cred-1" || shown != 1 {
+		t.Errorf("failed: %v, %s; shown %d times", failed, text, shown)
+	}
+}
+
 // A user who declines gets an error with the link, and nothing reaches the server.
 func TestUserDeclinesALink_Row55(t *testing.T) {
 	for _, action := range []string{"decline", "cancel"} {

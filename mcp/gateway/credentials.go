@@ -142,12 +142,12 @@ func (c *credentials) ask(ctx context.Context, q question, old credential) (Cred
 	}
 }
 
-// id names the caller's token.
+// id names the caller's token. Tokens of other issuers have no id, and a grant each.
 func (q question) id() string {
 	if q.caller.Claims == nil {
 		return ""
 	}
-	return q.caller.Claims.ID
+	return q.caller.Claims.GrantID + "\n" + q.caller.Claims.ID
 }
 
 // fetch asks the issuer and keeps the answer.
@@ -218,9 +218,6 @@ func (c *credentials) put(e *credential) Credential {
 		before := at.Value.(*credential)
 		if !before.refused && before.Version > e.Version {
 			return before.Credential
-		}
-		if before.Token == e.Token {
-			e.renewed, e.refused = before.renewed, before.refused
 		}
 		at.Value = e
 		return e.Credential

@@ -250,6 +250,9 @@ func TestTheIssuersAnswersAreReadStrictly(t *testing.T) {
 			case errors.As(err, &m) && m.Connection == "github":
 				got = map[bool]string{true: declined, false: missing}[m.Declined]
 			}
+			if err == nil && !c.Expires.IsZero() && time.Until(c.Expires) < time.Minute {
+				t.Errorf("it ends at %v", c.Expires)
+			}
 			if got != tt.want || err != nil && c.Token != "" {
 				t.Errorf("%s (%v), want %s", got, err, tt.want)
 			}

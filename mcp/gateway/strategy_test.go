@@ -28,6 +28,7 @@ type issuer struct {
 
 	life  time.Duration // of a credential; 0: not known
 	err   error
+	fails int           // questions that err answers; -1: none any more; 0: all
 	hold  chan struct{} // if not nil, an answer waits until it is closed
 	ended string        // user whose grant has ended
 	stuck bool          // a stale credential is given again
@@ -46,7 +47,15 @@ func (i *issuer) give(ctx context.Context, what string, stale int64) (gateway.Cr
 		}
 		i.mu.Lock()
 	}
-	if i.err != nil {
+	if ctx.Err() != nil {
+		return gateway.Credential{}, ctx.Err()
+	}
+	if i.err != nil && i.fails >= 0 {
+		if i.fails == 1 {
+			i.fails = -1
+		} else if i.fails > 1 {
+			i.fails--
+		}
 		return gateway.Credential{}, i.err
 	}
 	if i.ended != "" && strings.HasPrefix(what, i.ended+" ") {
@@ -153,6 +162,7 @@ func TestServersGetWhatTheirStrategySays_Row54_Row59_Row60_Row61_C7_J05(t *testi
 			bearer("cred-1"), "alice audience a [mcp:read]"},
 		"master_oauth with passthrough": {gatewayconfig.Server{Strategy: "master_oauth", Passthrough: true}, nil, bearer(callersToken), ""},
 		"delegate_oauth":                {gatewayconfig.Server{Strategy: "delegate_oauth", Connection: github()}, nil, bearer("cred-1"), "alice connection github 0"},
+		"master_oauth with a fallback":  {gatewayconfig.Server{Strategy: "master_oauth", Audience: "a", Fallback: true}, nil, bearer("cred-1"), "alice audience a []"},
 		"proxy_oauth, a token":          {gatewayconfig.Server{Strategy: "proxy_oauth", Token: "static"}, nil, bearer("static"), ""},
 		"proxy_oauth, a connection":     {gatewayconfig.Server{Strategy: "proxy_oauth", Connection: own}, nil, bearer("cred-1"), "alice connection internal 0"},
 		"proxy_oauth, a fallback not needed": {gatewayconfig.Server{Strategy: "proxy_oauth", Connection: own, Fallback: true}, nil,
@@ -371,8 +381,10 @@ func TestCredentialsOutliveAnIssuerThatIsDown(t *testing.T) {
 					i.set(func() { close(i.hold); i.hold = nil })
 					time.Sleep(time.Hour)
 				}
-				if h, err := s.Headers(t.Context(), caller, server, false); !errors.Is(err, tt.err) || h != nil {
-					t.Errorf("%v, %v, want %v", h, err, tt.err)
+				for range 2 {
+					if h, err := s.Headers(t.Context(), caller, server, false); !errors.Is(err, tt.err) || h != nil {
+						t.Errorf("%v, %v, want %v", h, err, tt.err)
+					}
 				}
 			})
 		})
@@ -482,6 +494,39 @@ func TestARefusalIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slow is an issuer whose first answer to a check is late.
+type slow struct {
+	gateway.Issuer
+	late  chan struct{} // the answer to the second question comes when it is closed
+	asked int
+}
+
+func (i *slow) OfConnection(_ context.Context, _ gateway.Caller, _ string, stale int64) (gateway.Credential, error) {
+	i.asked++
+	if i.asked == 2 {
+		<-i.late
+	}
+	return gateway.Credential{Token: fmt.Sprint("cred-", stale+1), Version: stale + 1}, nil
+}
+
+// An answer that is overtaken by one with a newer credential replaces nothing.
+func TestAnOvertakenAnswerIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &slow{late: make(chan struct{})}
+		s := strategiesOf(i, nil)
+		server, caller := delegated(), alice()
+		wantHeaders(t, s, caller, server, false, bearer("cred-1"))
+		time.Sleep(2 * time.Minute)
+		var work sync.WaitGroup
+		work.Go(func() { wantHeaders(t, s, caller, server, false, bearer("cred-2")) }) // checks what it has
+		synctest.Wait()
+		wantHeaders(t, s, caller, server, true, bearer("cred-2"))
+		close(i.late)
+		work.Wait()
+		wantHeaders(t, s, caller, server, false, bearer("cred-2"))
+	})
 }
 
 // The end of one caller's grant is no answer to another caller who waits for the same question.
