@@ -15,7 +15,7 @@ import (
 
 func gatewayCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "gateway", Short: "The MCP servers behind the gateway"}
-	cmd.AddCommand(gatewayCheckCommand(p), gatewaySchemaCommand(p))
+	cmd.AddCommand(gatewayCheckCommand(p), gatewaySchemaCommand(p), gatewayListCommand(p), gatewayProbeCommand(p), gatewayPinCommand(p))
 	return cmd
 }
 
