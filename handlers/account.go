@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type accountData struct {
 	Problem      string // key of a message about the password
 	WrongOld     bool   // the problem is the current password, not the new one
 	Provider     *providerData
+	Links        []linkData
 	Reason       string // why the new password is refused, in English
 }
 
@@ -56,6 +58,39 @@ type providerData struct {
 	Name    string
 	Account string       // what the provider says of the user: name and e-mail address
 	Renewed pages.Moment // when the provider's tokens were got; zero: there are none
+}
+
+// linkData is a connection that the user has made, or may make.
+type linkData struct {
+	ID, Name string
+	Scopes   []string
+	Since    pages.Moment // zero: it is not made
+	Renewed  pages.Moment
+	Key      bool // the user enters a key, which is not shown
+}
+
+// linkData describes the connections of a user.
+func (e *endpoints) linkData(ctx context.Context, subject string) (list []linkData, err error) {
+	all := e.connections()
+	for _, c := range all {
+		if c.Own {
+			continue
+		}
+		l, err := e.links.get(c, all)
+		if err != nil {
+			return nil, err
+		}
+		entry, err := e.connected(ctx, subject, l)
+		if err != nil {
+			return nil, err
+		}
+		data := linkData{ID: c.ID, Name: plain(c.Name, maxName), Key: c.Key}
+		if entry.Access != "" {
+			data.Scopes, data.Since, data.Renewed = entry.Scope, pages.Moment{Time: time.Unix(entry.Since, 0)}, pages.Moment{Time: time.Unix(entry.Obtained, 0)}
+		}
+		list = append(list, data)
+	}
+	return list, nil
 }
 
 // providerData describes the provider of a user, or returns nil.
@@ -94,7 +129,7 @@ func (e *endpoints) accountPage(r *http.Request) (any, error) {
 	}
 	data := accountData{}
 	// Shown only on the way back from the page's own form: a link could claim anything.
-	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && (done == "disconnected" || done == "password") {
+	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && slices.Contains([]string{"disconnected", "password", "link"}, done) {
 		data.Done = done
 	}
 	return e.showAccount(r, who, data, http.StatusOK, now)
@@ -114,6 +149,9 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 	}
 	data.Apps, data.Previous, data.Next = pageOf(byApp(grants), r.URL.Query().Get("page"))
 	if data.Provider, err = e.providerData(r.Context(), who.user); err != nil {
+		return nil, err
+	}
+	if data.Links, err = e.linkData(r.Context(), who.user.Subject); err != nil {
 		return nil, err
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
@@ -212,6 +250,9 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 	if action == "password" {
 		return e.changePassword(r, who, now) // in a slot for logins, because it computes a hash as they do
 	}
+	if action == "disconnect_link" { // in a slot for what asks providers
+		return redirect{to: e.path + "/account?done=link"}, e.disconnectLink(r, who, r.PostForm.Get("connection"))
+	}
 	slot, err := e.o.Admission.Pages.Enter(r.Context())
 	if err != nil {
 		return nil, err
@@ -227,7 +268,7 @@ func (e *endpoints) account(r *http.Request) (any, error) {
 	case "sign_out_all", "disconnect_provider":
 		return e.signOutEverywhere(r, who, now)
 	}
-	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, disconnect_all, disconnect_provider, password, sign_out or sign_out_all")
+	return nil, oauth.Errorf(oauth.InvalidRequest, "action must be disconnect, disconnect_all, disconnect_link, disconnect_provider, password, sign_out or sign_out_all")
 }
 
 // disconnect revokes one of the user's grants. The answer is the same if the grant is

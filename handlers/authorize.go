@@ -134,14 +134,18 @@ func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params 
 		return seal.Login{}, err
 	}
 	expires := now.Add(loginTTL)
-	// The grant can be made until expires, and its code redeemed one code's life later.
-	remember := expires.Add(e.o.Lives.Code + e.o.Lives.Refresh + e.o.Lives.Window() + jwt.Leeway)
 	return seal.Login{
-		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: seal.NewID(remember), Epoch: e.o.Store.Epoch(),
+		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: e.newGrantID(expires), Epoch: e.o.Store.Epoch(),
 		ClientID: client.ID, RedirectURI: redirectURI, State: packState(params.Get("state")),
 		Scope: scope, Resource: resource, Challenge: challenge, Nonce: nonce,
 		Prompt: prompt, MaxAge: maxAge, Expires: expires.Unix(),
 	}, nil
+}
+
+// newGrantID returns the id of a grant that can be made until expires, and whose code can be redeemed
+// one code's life later.
+func (e *endpoints) newGrantID(expires time.Time) string {
+	return seal.NewID(expires.Add(e.o.Lives.Code + e.o.Lives.Refresh + e.o.Lives.Window() + jwt.Leeway))
 }
 
 // checkUnsupported refuses features that would change the meaning of the request and do
@@ -324,7 +328,7 @@ func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login,
 		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}
-		to, err := e.approve(r, client, tx, g, now, "remembered")
+		to, err := e.conclude(r, client, tx, g, now, "remembered")
 		if err != nil {
 			return nil, err
 		}

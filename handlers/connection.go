@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -393,3 +395,84 @@ func (e *endpoints) revokeAt(ctx context.Context, l *link, entry vault.Entry) {
 		e.o.Log.LogAttrs(ctx, slog.LevelWarn, "tokens could not be revoked at the provider: they live until they expire", slog.String("connection", l.ID), slog.String("sub", entry.Subject), slog.Any("cause", err))
 	}
 }
+
+// lacks returns the connections that a user has neither made nor put off. For the connections of
+// one configuration it reads as many rows.
+func (e *endpoints) lacks(ctx context.Context, subject string) (list []*link, err error) {
+	all := e.connections()
+	for _, c := range all {
+		if c.Own || len(c.Servers) == 0 {
+			continue
+		}
+		l, err := e.links.get(c, all)
+		if err != nil {
+			return nil, err
+		}
+		entry, err := e.connected(ctx, subject, l)
+		if err != nil {
+			return nil, err
+		}
+		putOff := entry.Version != 0 && entry.Access == ""
+		if !putOff && !usable(entry, e.o.Store.Now()) {
+			list = append(list, l)
+		}
+	}
+	return list, nil
+}
+
+// putOff remembers that a user does not want to connect something now: it is not offered again at
+// a login.
+func (e *endpoints) putOff(ctx context.Context, subject string, l *link) error {
+	none := seal.Credential{Subject: subject, Provider: l.provider(), Bound: l.bound()}
+	entry, err := e.o.Vault.Add(ctx, none)
+	if err == nil && (entry.Bound != none.Bound || !usable(entry, e.o.Store.Now())) {
+		_, err = e.o.Vault.Put(ctx, none)
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// maxKey is the longest key that a user may enter, in bytes.
+const maxKey = 4096
+
+// keepKey keeps the key that a user has entered.
+func (e *endpoints) keepKey(ctx context.Context, subject string, l *link, key string) error {
+	key = strings.TrimSpace(key)
+	if key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errBadKey
+	}
+	now := e.o.Store.Now().Unix()
+	if _, err := e.o.Vault.Put(ctx, seal.Credential{Subject: subject, Provider: l.provider(), Bound: l.bound(), Access: key, Obtained: now, Since: now}); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+var errBadKey = oauth.Errorf(oauth.InvalidRequest, "the key must be 1 to %d printable ASCII characters without spaces", maxKey)
+
+// disconnectLink takes what a user has connected, and has it revoked at its provider.
+func (e *endpoints) disconnectLink(r *http.Request, who signedIn, id string) error {
+	l, err := e.linkOf(id)
+	if err != nil || l == nil || l.Own {
+		return errors.Join(err, errNoConnection)
+	}
+	slot, err := e.enterUpstream(r, who.user.Subject)
+	if err != nil {
+		return err
+	}
+	defer slot.Leave()
+	entry, err := e.o.Vault.Take(r.Context(), who.user.Subject, l.provider())
+	switch {
+	case errors.Is(err, vault.ErrUnknown):
+		return nil
+	case err != nil:
+		return unavailable(err)
+	}
+	e.audit(r, event{name: "disconnect", subject: who.user.Subject, reason: l.ID}, nil)
+	e.revokeAt(context.WithoutCancel(r.Context()), l, entry)
+	return nil
+}
+
+var errNoConnection = oauth.Errorf(oauth.InvalidRequest, "there is no such connection")

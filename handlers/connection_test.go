@@ -22,7 +22,8 @@ import (
 // gatewayServer is an authorization server beside a gateway.
 type gatewayServer struct {
 	*authtest.Server
-	vault *vault.Vault
+	vault   *vault.Vault
+	gateway string // resource whose logins offer connections
 
 	mu          sync.Mutex
 	connections []*gatewayconfig.Connection
@@ -31,7 +32,7 @@ type gatewayServer struct {
 // withConnections starts a server whose gateway needs connections.
 func withConnections(t *testing.T, list []*gatewayconfig.Connection, change ...func(*authtest.Config)) *gatewayServer {
 	t.Helper()
-	s := &gatewayServer{connections: list}
+	s := &gatewayServer{connections: list, gateway: "https://gateway.test/mcp"}
 	s.Server = authtest.New(t, append(change, func(cfg *authtest.Config) {
 		before := cfg.Change
 		cfg.Change = func(o *handlers.Options) {
@@ -40,6 +41,7 @@ func withConnections(t *testing.T, list []*gatewayconfig.Connection, change ...f
 			}
 			s.vault = vault.New(vault.Options{Store: o.Store.(*store.Store), Ring: o.Ring, Log: o.Log})
 			o.Vault, o.Connections, o.Audiences = s.vault, s.list, func() []string { return []string{backend} }
+			o.GatewayResource = s.gateway
 		}
 	})...)
 	s.Log.Forbid("forge-secret", "forge-access-", "forge-refresh-", "first-refresh")

@@ -142,7 +142,7 @@ func (e *endpoints) consent(r *http.Request) (any, error) {
 	if err := e.answer(r.Context(), tx); err != nil {
 		return nil, err
 	}
-	to, err := e.approve(r, client, tx, g, now, "")
+	to, err := e.conclude(r, client, tx, g, now, "")
 	if err != nil {
 		return nil, err
 	}

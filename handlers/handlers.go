@@ -317,14 +317,23 @@ func (e *endpoints) routes() (*Handler, error) {
 	if !e.o.Registration.Off {
 		handle(route{api: true, post: e.register, limit: maxDocument, document: true, rate: e.limitRegister, class: class.Register, ownSlot: true}, p+"/register", p+"/oauth/register")
 	}
-	handle(route{api: true, post: e.token, client: claimedClient, limit: maxForm, class: class.Refresh, ownSlot: true, asks: true}, p+"/token", p+"/oauth/token")
+	token := route{e: e, api: true, post: e.token, client: claimedClient, limit: maxForm, class: class.Refresh, ownSlot: true, asks: true}
+	handle(token, p+"/token")
+	forJSON := token
+	token.post = e.tokenOrConnect
+	forJSON.post, forJSON.client, forJSON.document, forJSON.limit = e.connectJSON, nil, true, maxDocument
+	if e.o.Connections == nil {
+		forJSON = token
+	}
+	r.Handle(p+"/oauth/token", byType(token, forJSON))
 	handle(route{api: true, post: e.revoke, client: claimedClient, limit: maxForm, class: class.Revoke}, p+"/revoke", p+"/oauth/revoke")
 	handle(route{api: true, post: e.introspect, client: claimedClient, limit: maxForm, class: class.Introspect}, p+"/introspect", p+"/oauth/introspect")
 	handle(route{api: true, get: e.userinfo, post: e.userinfo, limit: maxDocument, document: true, class: class.Introspect}, p+"/userinfo")
 	handle(route{api: true, get: e.livez}, p+"/livez")
 	handle(route{api: true, get: e.readyz}, p+"/readyz")
 
-	handle(route{get: e.authorize, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+"/authorize", p+"/oauth/authorize")
+	handle(route{get: e.authorize, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+"/authorize")
+	handle(route{get: e.authorizeOrConnect, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+oauth.ConnectionPath)
 	handle(route{get: e.consentPage, post: e.consent, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/consent")
 	handle(route{get: e.accountPage, class: class.Pages, post: e.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
 	handle(route{get: e.logoutPage, post: e.logout, limit: maxForm, class: class.Pages}, p+"/logout")
@@ -334,8 +343,15 @@ func (e *endpoints) routes() (*Handler, error) {
 	}
 	handle(route{get: noIcon}, p+"/favicon.ico")
 
-	if e.o.Upstreams != nil {
+	if e.o.Upstreams != nil || e.o.Connections != nil {
 		handle(route{get: e.callback, client: e.callbackClient, rate: e.limitAuthorize, class: class.Pages, ownSlots: true, asks: true}, p+callbackPath)
+	}
+	if e.o.Connections != nil {
+		handle(route{get: e.connectPage, post: e.connect, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/connect")
+		handle(route{get: e.connectedPage}, p+"/oauth/success")
+		handle(route{get: e.connectFailedPage}, p+"/oauth/error")
+	}
+	if e.o.Upstreams != nil {
 		handle(route{api: true, post: e.upstreamEndpoint, limit: maxForm, class: class.Introspect, ownSlot: true, asks: true}, p+"/upstream/token")
 		handle(route{api: true, post: e.backchannelLogout, limit: maxForm, class: class.Revoke, ownSlot: true, asks: true}, p+"/oauth/backchannel-logout/{provider}")
 	}

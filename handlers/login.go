@@ -225,7 +225,7 @@ func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now
 		return nil, err
 	}
 	if toAccount(tx) {
-		return redirect{to: e.path + "/account", cookies: []*http.Cookie{cookie}}, nil
+		return redirect{to: e.afterLogin(tx), cookies: []*http.Cookie{cookie}}, nil
 	}
 	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {

@@ -19,7 +19,7 @@ type errorData struct {
 }
 
 // errorKinds are the errors that a user can do something about.
-var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign", errForeignSession: "session", errForeignLogin: "login", errNotAllowed: "denied"}
+var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign", errForeignSession: "session", errForeignLogin: "login", errNotAllowed: "denied", errOtherUser: "other_user"}
 
 // errorPage tells the user what went wrong. The status never asks for credentials:
 // a page has no use for 401.

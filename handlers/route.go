@@ -69,12 +69,14 @@ type (
 	redirect struct {
 		to      string
 		cookies []*http.Cookie
+		status  int // 0: 303
 	}
 	// departure sends the browser to a provider. It becomes a redirect after the slot of
 	// the request was released, because the provider may have to be asked for its
 	// addresses first.
 	departure struct {
 		provider *upstream.Provider
+		link     *link // in place of provider: the user connects it
 		tx       seal.Login
 		granted  granted
 		cookies  []*http.Cookie
@@ -252,6 +254,9 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	result, err = rt.runInSlot(w, r, e)
 	if d, ok := result.(departure); ok && err == nil {
+		if d.link != nil {
+			return rt.e.departToConnect(r, d)
+		}
 		return rt.e.depart(r, d)
 	}
 	return result, err
@@ -346,7 +351,7 @@ func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
 		setCookies(w, v.cookies)
 		// Never 307: it would send the password along (RFC 9700 §4.12).
 		w.Header().Set("Location", v.to)
-		w.WriteHeader(http.StatusSeeOther)
+		w.WriteHeader(cmp.Or(v.status, http.StatusSeeOther))
 	default:
 		rt.writeJSON(w, r, http.StatusOK, v)
 	}

@@ -57,6 +57,15 @@ func (e *endpoints) sealLogin(tx seal.Login, limit int) (string, error) {
 // openLogin returns the transaction that the browser brings back. It must have begun in
 // this browser, and be neither expired nor answered.
 func (e *endpoints) openLogin(r *http.Request, raw string, now time.Time) (seal.Login, error) {
+	tx, err := e.openTransaction(r, raw, now)
+	if err == nil && tx.Connect != nil && tx.Connect.Query == "" {
+		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this request is one to connect something; start again in the application")
+	}
+	return tx, err
+}
+
+// openTransaction is openLogin also for a transaction in which the user connects something.
+func (e *endpoints) openTransaction(r *http.Request, raw string, now time.Time) (seal.Login, error) {
 	if raw == "" {
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "there is no authorization request to continue; start again in the application")
 	}

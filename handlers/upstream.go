@@ -157,7 +157,7 @@ func randomText() string {
 }
 
 // errForeignLogin is the answer for every callback that belongs to no login of this browser.
-var errForeignLogin = oauth.Errorf(oauth.InvalidRequest, "this answer belongs to no login that was begun in this browser; start again in the application")
+var errForeignLogin = oauth.Errorf(oauth.InvalidRequest, "this answer belongs to no login that was begun in this browser; start again in the application").WithStatus(http.StatusForbidden)
 
 // callback takes the answer of a provider to an authorization request of this server.
 func (e *endpoints) callback(r *http.Request) (any, error) {
@@ -172,9 +172,16 @@ func (e *endpoints) callback(r *http.Request) (any, error) {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "%s occurs more than once", name)
 	}
 	now := e.o.Store.Now()
-	l, p, err := e.returned(r, query.Get("state"), now)
+	l, err := e.opened(r, query.Get("state"), now)
 	if err != nil {
 		return nil, err
+	}
+	if isConnect(l) {
+		return e.connectCallback(r, l, connectAnswer{query.Get("state"), query.Get("code"), query.Get("iss"), query.Get("error"), query.Get("error_description")})
+	}
+	p := e.provider(l.Provider)
+	if p == nil || p.Bound() != l.Bound {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "this way to sign in has changed; start again in the application")
 	}
 	slot, err := e.enterUpstream(r, "")
 	if err != nil {
@@ -211,30 +218,6 @@ type loginOver struct {
 
 func (e *loginOver) Error() string { return e.err.Error() }
 func (e *loginOver) Unwrap() error { return e.err }
-
-// returned opens the login that a state belongs to. It must have begun in this browser, in this
-// epoch, at a provider that is still configured the same way.
-func (e *endpoints) returned(r *http.Request, state string, now time.Time) (seal.UpstreamLogin, *upstream.Provider, error) {
-	fail := func(err error) (seal.UpstreamLogin, *upstream.Provider, error) {
-		return seal.UpstreamLogin{}, nil, err
-	}
-	raw := e.cookies.login(r, state)
-	if raw == "" {
-		return fail(errForeignLogin)
-	}
-	l, err := seal.Open[seal.UpstreamLogin](e.o.Ring, raw)
-	if err != nil || l.ID != state || l.Login.Browser != e.browserOf(r) {
-		return fail(errForeignLogin)
-	}
-	if l.Login.Epoch != e.o.Store.Epoch() || now.Unix() >= l.Expires {
-		return fail(errExpired)
-	}
-	p := e.provider(l.Provider)
-	if p == nil || p.Bound() != l.Bound {
-		return fail(oauth.Errorf(oauth.InvalidRequest, "this way to sign in has changed; start again in the application"))
-	}
-	return l, p, nil
-}
 
 // arrive ends a login at a provider, whose state has been spent.
 func (e *endpoints) arrive(r *http.Request, p *upstream.Provider, l seal.UpstreamLogin, code, problem, description string, now time.Time) (any, error) {
@@ -355,7 +338,7 @@ func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.Use
 	}
 	tx := l.Login
 	if toAccount(tx) {
-		return redirect{to: e.path + "/account", cookies: []*http.Cookie{cookie}}, nil
+		return redirect{to: e.afterLogin(tx), cookies: []*http.Cookie{cookie}}, nil
 	}
 	client, err := e.client(r.Context(), tx.ClientID)
 	if err != nil {
@@ -371,7 +354,7 @@ func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.Use
 		return nil, e.refuse(client, tx, true, err)
 	}
 	tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = user.Subject, user.Version, who.session.AuthTime, who.session.ID
-	to, err := e.approve(r, client, tx, g, now, "")
+	to, err := e.conclude(r, client, tx, g, now, "")
 	if err != nil {
 		return nil, err
 	}

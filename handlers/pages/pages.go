@@ -25,7 +25,7 @@ import (
 var files embed.FS
 
 // names are the names of the pages. Each has a template of its own, inside layout.html.
-var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home"}
+var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home", "connect", "connected", "connect_failed"}
 
 // Site is the server that the pages belong to.
 type Site struct {

@@ -82,6 +82,7 @@ func (s *Server) Do(t testing.TB, r *http.Request) *Response {
 		fail("a server error: " + res.Body)
 	case res.StatusCode == http.StatusServiceUnavailable && h.Get("Retry-After") == "" && r.URL.Path != "/readyz":
 		fail("no Retry-After")
+	case res.StatusCode == 302 && r.Method == http.MethodGet && strings.HasPrefix(h.Get("Location"), "/oauth/error?"): // in answer to a link
 	case res.StatusCode == 307 || res.StatusCode == 308 || res.StatusCode == 301 || res.StatusCode == 302:
 		fail("a redirect other than 303")
 	}
