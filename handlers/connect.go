@@ -325,7 +325,7 @@ func (e *endpoints) goOnConnecting(r *http.Request, tx seal.Login, now time.Time
 	case err != nil:
 		return nil, err
 	case left:
-		return e.toPage("/connect", tx, nil)
+		return e.toPage("/oauth/connect", tx, nil)
 	}
 	return e.endConnect(r, tx, now)
 }
@@ -397,7 +397,7 @@ func (e *endpoints) offerConnections(r *http.Request, tx seal.Login, g granted, 
 	if err != nil {
 		return "", err
 	}
-	return e.path + "/connect?state=" + raw, nil
+	return e.path + "/oauth/connect?state=" + raw, nil
 }
 
 // departToConnect sends the browser to the provider of a connection. What is needed on its way
@@ -458,7 +458,7 @@ func (e *endpoints) connectCallback(r *http.Request, u seal.UpstreamLogin, a con
 
 // backToPage shows the page of connections again, because one could not be made.
 func (e *endpoints) backToPage(tx seal.Login, problem string, set []*http.Cookie) (any, error) {
-	result, err := e.toPage("/connect", tx, set)
+	result, err := e.toPage("/oauth/connect", tx, set)
 	if to, ok := result.(redirect); ok {
 		to.to += "&problem=" + problem
 		return to, nil

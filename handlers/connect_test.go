@@ -537,7 +537,7 @@ func offered(page *authtest.Response) (ids []string) {
 // wantOffers demands the page that offers connections.
 func wantOffers(t *testing.T, page *authtest.Response, ids ...string) {
 	t.Helper()
-	if page.StatusCode != http.StatusOK && page.StatusCode != http.StatusBadRequest || page.At.Path != "/connect" || !slices.Equal(offered(page), ids) {
+	if page.StatusCode != http.StatusOK && page.StatusCode != http.StatusBadRequest || page.At.Path != "/oauth/connect" || !slices.Equal(offered(page), ids) {
 		t.Fatalf("%d at %s offers %q, want %q: %s", page.StatusCode, page.At.Path, offered(page), ids, text(page))
 	}
 }

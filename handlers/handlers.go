@@ -347,7 +347,7 @@ func (e *endpoints) routes() (*Handler, error) {
 		handle(route{get: e.callback, client: e.callbackClient, rate: e.limitAuthorize, class: class.Pages, ownSlots: true, asks: true}, p+callbackPath)
 	}
 	if e.o.Connections != nil {
-		handle(route{get: e.connectPage, post: e.connect, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/connect")
+		handle(route{get: e.connectPage, post: e.connect, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/oauth/connect")
 		handle(route{get: e.connectedPage}, p+"/oauth/success")
 		handle(route{get: e.connectFailedPage}, p+"/oauth/error")
 	}
