@@ -59,6 +59,19 @@ func (g Gateway) Try(role string) error {
 	return err
 }
 
+// Hosting returns what the configuration says in place of the issuer's URL, of the port to listen on
+// and of the log's level, empty for what it does not say, or if it has faults.
+func (g Gateway) Hosting(role string) (baseURL string, port int, level string) {
+	if g.Config == "" {
+		return "", 0, ""
+	}
+	config, _, err := g.read(gatewayPart(role), func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{Value: "sealed"}, nil })
+	if err != nil {
+		return "", 0, ""
+	}
+	return config.BaseURL, config.Port, config.LogLevel
+}
+
 const (
 	maxGatewayFile    = 4 << 20
 	gatewayActor      = "gateway" // act of tokens that the gateway of this process gets
@@ -127,9 +140,16 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.warnOfGateway(config)
 	s.gatewayConfig.Store(config)
 	s.start(ctx, func(ctx context.Context) { s.followGateway(ctx, text) })
 	return nil
+}
+
+func (s *Server) warnOfGateway(config *gatewayconfig.Config) {
+	for _, text := range config.Warnings {
+		s.o.Log.Warn("gateway configuration: " + text)
+	}
 }
 
 // startGateway makes the gateway, once it is known how credentials are had.
@@ -240,10 +260,11 @@ func (s *Server) reloadGateway() error {
 		}
 	}
 	old := s.gatewayConfig.Swap(config)
+	s.warnOfGateway(config)
 	if old.Port != config.Port || old.BaseURL != config.BaseURL {
 		s.o.Log.Warn("hosting.port and hosting.base_url take effect at the next start: restart required")
 	}
-	s.o.Log.Info("the gateway configuration has changed", "servers", len(config.Servers), "before", len(old.Servers))
+	s.o.Log.Info("the gateway configuration has changed", "changes", gatewayconfig.Diff(old, config))
 	return nil
 }
 

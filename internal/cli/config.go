@@ -169,7 +169,27 @@ func readConfig(environ []string) (*config, error) {
 	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
 		return nil, parseFaults(err)
 	}
+	c.takeHosting()
 	return c, c.check()
+}
+
+// takeHosting takes what the gateway's file says of the process itself, where no variable says
+// it. The faults of a file are found later.
+func (c *config) takeHosting() {
+	base, port, level := c.gateway().Hosting(c.Role)
+	isSet := func(name string) bool { return c.environ[envPrefix+name] != "" }
+	if !isSet("ISSUER") && port != 0 {
+		c.Issuer = fmt.Sprintf("http://localhost:%d", port)
+	}
+	if !isSet("ISSUER") && base != "" {
+		c.Issuer = strings.TrimSuffix(base, "/")
+	}
+	if !isSet("LISTEN") && port != 0 {
+		c.Listen = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	if !isSet("LOG_LEVEL") && level != "" {
+		_ = c.LogLevel.UnmarshalText([]byte(level)) // the file has no other values
+	}
 }
 
 // withConfig returns what a command runs: do, with the settings.
