@@ -165,6 +165,8 @@ var fuzzed = map[string]string{
 	"token requests":         "handlers/FuzzToken",
 	"MCP messages":           "mcp/FuzzInspect",
 	"JSON of MCP servers":    "internal/rawjson/FuzzMembers",
+	"answers of MCP servers": "internal/backend/FuzzAnswer",
+	"streams of MCP servers": "internal/backend/FuzzEvents",
 	"backups":                "internal/backup/FuzzReader",
 	"settings":               "internal/cli/FuzzConfig",
 	"files of variables":     "internal/cli/FuzzDotenv",

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"io"
 	"time"
 
 	"signet/internal/gatewayconfig"
@@ -35,4 +36,27 @@ func (b Breaker) Acquire() func(verdict) {
 func (b Breaker) State() string {
 	s, _ := b.b.state()
 	return s
+}
+
+// ReadAnswer reads the answer to the request with an id, and reports whether it is one.
+func ReadAnswer(data []byte, id uint64, method string) (Answer, bool) {
+	h, wrong := hear(data)
+	if wrong != "" || h.method != "" {
+		return Answer{}, false
+	}
+	a, wrong := h.answers(id, method)
+	return a, wrong == ""
+}
+
+// ReadEvents returns the data of the events of a stream, up to the first error.
+func ReadEvents(r io.Reader, most int) (list []string) {
+	e := newEvents(r, most, func() {})
+	defer e.close()
+	for {
+		data, err := e.next()
+		if err != nil {
+			return list
+		}
+		list = append(list, string(data))
+	}
 }

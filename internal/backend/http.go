@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -99,9 +100,12 @@ func (c *httpConn) learn(protocol string) { c.protocol.Store(&protocol) }
 
 func (c *httpConn) do(ctx context.Context, m Message, notify Notify) (Answer, error) {
 	a, err := c.send(c.span(ctx), m, notify)
-	if a.Error != nil && c.era() == modernVersion && errorCode(a.Error) == codeUnsupportedVersion {
+	if a.Error != nil && errorCode(a.Error) == codeUnsupportedVersion {
 		c.learn("") // another server is there now, which has refused the message
 		a, err = c.send(c.span(ctx), m, notify)
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Malformed && e.Status/100 == 4 && c.era() == modernVersion {
+		c.learn("") // maybe so, but this server may have done something
 	}
 	if a.Result != nil && m.Modern && c.era() != modernVersion {
 		a.Result = complete(a.Result)
@@ -222,7 +226,7 @@ func (c *httpConn) check(ctx context.Context) error {
 	}
 	s.alive()
 	defer resp.Body.Close()
-	if 400 <= resp.StatusCode && resp.StatusCode < 500 {
+	if resp.StatusCode/100 == 4 {
 		return nil // it demands a session or a credential: it is alive
 	}
 	_, _, err = c.answer(s, resp, id, method, nil)

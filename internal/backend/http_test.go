@@ -4,9 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/backend"
 	"signet/internal/test/backends"
@@ -163,5 +168,58 @@ func TestErrorsAreAnswers(t *testing.T) {
 				t.Errorf("legacy %v: %s %s %v", legacy, a.Error, a.Result, err)
 			}
 		}
+	}
+}
+
+// Connections are used again, also those whose answers were streams.
+func TestConnectionsAreUsedAgain(t *testing.T) {
+	for _, asJSON := range []bool{false, true} {
+		server := sdk.NewServer(&sdk.Implementation{Name: "s", Version: "1"}, nil)
+		server.AddTool(&sdk.Tool{Name: "echo", InputSchema: json.RawMessage(`{"type":"object"}`)}, func(context.Context, *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+			return &sdk.CallToolResult{}, nil
+		})
+		h := httptest.NewUnstartedServer(sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return server }, &sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: asJSON}))
+		var opened atomic.Int32
+		h.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				opened.Add(1)
+			}
+		}
+		h.Start()
+		defer h.Close()
+		b := open(t, at(h.URL))
+		for range 100 {
+			mustDo(t, b, callOf("echo", `{}`))
+		}
+		if n := opened.Load(); n > 20 {
+			t.Errorf("JSON %v: %d connections for 100 calls", asJSON, n)
+		}
+	}
+}
+
+// When another server comes to an address, in the other era, messages reach it.
+func TestEraChanges(t *testing.T) {
+	for _, legacy := range []bool{false, true} {
+		m := backends.New(t, backends.Options{Legacy: legacy})
+		b := open(t, at(m.Endpoint()), func(o *backend.Options) { o.Routing.FailureThreshold = 100 })
+		mustDo(t, b, callOf("echo", `{}`))
+		m.Down()
+		endSessions(m)
+		other := backends.New(t, backends.Options{Legacy: !legacy, Address: strings.TrimPrefix(m.URL(), "http://")})
+		eventually(t, "a message reaches it", func() bool {
+			a, err := b.Do(t.Context(), callOf("echo", `{}`), nil)
+			return err == nil && a.Result != nil
+		})
+		if len(other.Calls()) == 0 {
+			t.Error("it had no call")
+		}
+		endSessions(other)
+	}
+}
+
+// endSessions ends the sessions of a server that can no longer be told that they have ended.
+func endSessions(m *backends.MCP) {
+	for s := range m.SDK.Sessions() {
+		s.Close()
 	}
 }

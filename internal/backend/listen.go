@@ -38,7 +38,7 @@ func (c *httpConn) listen(ctx context.Context, key string, header http.Header, u
 	}
 	defer func() {
 		c.forget(in)
-		c.later(func() { c.delete(in, header) })
+		c.later(func() { c.delete(c.closed, in, header) })
 	}()
 	return c.listenSession(s, in, header, uris, notify)
 }

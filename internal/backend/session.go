@@ -118,7 +118,7 @@ func (c *httpConn) makeRoom() {
 func (c *httpConn) drop(in *session) {
 	delete(c.sessions.open, in.key)
 	header := in.header
-	c.later(func() { c.delete(in, header) })
+	c.later(func() { c.delete(c.closed, in, header) })
 }
 
 // sweep ends the sessions that have been unused for long.
@@ -159,20 +159,22 @@ func (c *httpConn) endSessions() {
 		headers[in] = in.header
 	}
 	c.sessions.mu.Unlock()
+	ctx, cancel := context.WithTimeout(c.closed, 2*time.Second)
+	defer cancel()
 	var wait sync.WaitGroup
 	turns := make(chan struct{}, 16)
 	for in, header := range headers {
 		turns <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-turns }()
-			c.delete(in, header)
+			c.delete(ctx, in, header)
 		})
 	}
 	wait.Wait()
 }
 
 // delete tells the server that a session has ended. The server may refuse to hear of it.
-func (c *httpConn) delete(in *session, header http.Header) {
+func (c *httpConn) delete(ctx context.Context, in *session, header http.Header) {
 	select {
 	case <-in.opened:
 	default:
@@ -181,7 +183,7 @@ func (c *httpConn) delete(in *session, header http.Header) {
 	if in.id == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.closed, min(c.timeout, time.Second))
+	ctx, cancel := context.WithTimeout(ctx, min(c.timeout, 5*time.Second))
 	defer cancel()
 	r := c.request(ctx, nil, header)
 	r.Method, r.Body, r.GetBody = http.MethodDelete, nil, nil
