@@ -27,6 +27,9 @@ type strategies struct {
 	known     *credentials
 }
 
+// Server is an MCP server behind the gateway, as the configuration describes it.
+type Server = gatewayconfig.Server
+
 // ForServer, before the id of a server, is the name of a strategy in [Options.Strategies] whose
 // headers are added to those of the server's configured strategy.
 const ForServer = "server:"
