@@ -48,6 +48,11 @@ func TestCommands(t *testing.T) {
 			env.Setenv("SIGNET_ISSUER", fmt.Sprintf("http://localhost:%d", port))
 			env.Setenv("SIGNET_LISTEN", fmt.Sprintf("127.0.0.1:%d", port))
 			env.Setenv("SIGNET_METRICS_LISTEN", "off")
+			other, err := freeport.New()
+			if err != nil {
+				return err
+			}
+			env.Setenv("METRICS", fmt.Sprintf("127.0.0.1:%d", other)) // for scripts that need the listener
 			env.Setenv("SIGNET_DRAIN_DELAY", "1ms")
 			return nil
 		},

@@ -351,7 +351,7 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 			}
 		}
 		tokens, err := get(ctx, entry)
-		e.countConnection(err)
+		e.countConnection(l, err)
 		if errors.Is(err, upstream.ErrRefused) || errors.Is(err, upstream.ErrNoRefresh) {
 			return seal.Credential{}, fmt.Errorf("%w: %w", vault.ErrEnded, err)
 		}
@@ -374,8 +374,8 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 	return entry, nil
 }
 
-// countConnection counts a request to a provider by its outcome.
-func (e *endpoints) countConnection(err error) {
+// countConnection counts a request to the provider of a connection by its outcome.
+func (e *endpoints) countConnection(l *link, err error) {
 	outcome := "failed"
 	switch {
 	case err == nil:
@@ -383,7 +383,7 @@ func (e *endpoints) countConnection(err error) {
 	case errors.Is(err, upstream.ErrRefused):
 		outcome = "refused"
 	}
-	e.o.Count("connection_refresh", outcome)
+	e.o.CountConnection(l.ID, outcome)
 }
 
 // revokeAt revokes tokens at their provider, unless they were made for another one.

@@ -139,6 +139,10 @@ type Options struct {
 	// throttled or failed. Neither contains anything of the request.
 	Count func(event, outcome string)
 
+	// CountConnection, optional, counts a request for a token of a connection, whose id it gets,
+	// by its outcome: ok, refused or failed.
+	CountConnection func(connection, outcome string)
+
 	// ClientIP, optional, returns the caller's address for limits and the audit log, and
 	// whether it is the caller's own. Limits by address do not count a request whose
 	// address is that of a proxy with many callers. Default: the connection's address.
@@ -274,6 +278,9 @@ func (o *Options) check() error {
 	}
 	if o.Count == nil {
 		o.Count = func(string, string) {}
+	}
+	if o.CountConnection == nil {
+		o.CountConnection = func(string, string) {}
 	}
 	if o.ClientIP == nil {
 		o.ClientIP = remoteIP

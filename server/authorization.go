@@ -215,7 +215,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 		Signer: jwt.NewSigner(s.keys.Signing), Verifier: verifier,
 		Resources: o.Resources, Scopes: o.Scopes, DefaultScopes: o.DefaultScopes, RequiredScopes: o.RequiredScopes, ScopeHierarchy: s.hierarchy,
 		Lives: o.Lives, Limits: o.Limits, Registration: o.Registration, Pages: o.Pages, LoginPath: o.LoginPath, LoginHandler: o.LoginHandler, Admission: s.classes,
-		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, Log: o.Log,
+		Draining: s.draining.Load, OtherStore: s.otherStore.Load, Stale: s.stale, ClocksDiffer: s.clocksDiffer, ClientIP: s.addresses.of, Count: s.metrics.count, CountConnection: s.metrics.countConnection, Log: o.Log,
 	}
 	h.EndSessions = s.users.EndSessions
 	if s.gatewayConfig.Load() != nil {

@@ -61,7 +61,16 @@ func Operators(listen string, events ...[2]string) http.Handler {
 	for _, e := range events {
 		m.count(e[0], e[1])
 	}
-	return m.handler(listen)
+	return m.handler(listen, http.HandlerFunc(noGateway))
+}
+
+// Operators returns what the listener for operators serves.
+func (s *Server) Operators() http.Handler { return s.operators() }
+
+// Observe counts a message to a server behind the gateway, and a refresh of a connection.
+func (s *Server) Observe(server, outcome, connection, refresh string) {
+	s.metrics.observeServer(server, outcome, time.Second)
+	s.metrics.countConnection(connection, refresh)
 }
 
 // EndChanged ends the grants of changed users in a denylist. The versions of the users are

@@ -173,6 +173,7 @@ func (s *Server) startGateway(authorization *handlers.Handler) (err error) {
 	if err != nil {
 		return fmt.Errorf("SIGNET_GATEWAY_CONFIG: %w", err)
 	}
+	s.metrics.registry.MustRegister(serverCollector{s.gateway})
 	return nil
 }
 

@@ -32,6 +32,7 @@ type metrics struct {
 
 	messages       *prometheus.CounterVec   // of the gateway's servers
 	messageSeconds *prometheus.HistogramVec // of the gateway's servers
+	connections    *prometheus.CounterVec   // refreshes for the gateway
 
 	series sync.Map // from answer to *series; looking up the labels takes longer
 }
@@ -89,7 +90,10 @@ func newMetrics() *metrics {
 		Name: "signet_gateway_message_seconds", Help: "Time until a server behind the gateway has answered, by server.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
 	}, []string{"server"})
-	m.registry.MustRegister(m.messages, m.messageSeconds, m.requests, m.seconds, m.issued, m.refreshes, m.logins, m.upstream, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.connections = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "signet_gateway_refreshes_total", Help: "Requests to providers for tokens of the gateway's connections, by connection and outcome: ok, refused, failed.",
+	}, []string{"connection", "outcome"})
+	m.registry.MustRegister(m.connections, m.messages, m.messageSeconds, m.requests, m.seconds, m.issued, m.refreshes, m.logins, m.upstream, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -103,6 +107,11 @@ func (m *metrics) gauge(name, help string, value func() float64) {
 func (m *metrics) observeServer(server, outcome string, took time.Duration) {
 	m.messages.WithLabelValues(server, outcome).Inc()
 	m.messageSeconds.WithLabelValues(server).Observe(took.Seconds())
+}
+
+// countConnection counts a request for a token of a connection, see [handlers.Options].
+func (m *metrics) countConnection(connection, outcome string) {
+	m.connections.WithLabelValues(connection, outcome).Inc()
 }
 
 // count counts an event of the audit log, see [handlers.Options].
@@ -145,9 +154,11 @@ func (m *metrics) publishClasses(classes *admission.Classes) {
 	}
 }
 
-// handler serves metrics and pprof, which must not be on the public listener.
-func (m *metrics) handler(listen string) http.Handler {
+// handler serves metrics, pprof and the management API of the gateway, which must not be on the
+// public listener.
+func (m *metrics) handler(listen string, admin http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/gateway/", admin)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

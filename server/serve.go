@@ -163,6 +163,15 @@ func (s *Server) loadCertificate() error {
 	return nil
 }
 
+// operators is what the listener for operators serves.
+func (s *Server) operators() http.Handler {
+	admin := http.Handler(http.HandlerFunc(noGateway))
+	if s.gateway != nil {
+		admin = gatewayAdmin(s.gateway)
+	}
+	return s.metrics.handler(s.o.MetricsListen, admin)
+}
+
 // serveMetrics serves metrics and pprof on their own listener until the returned
 // function is called.
 func (s *Server) serveMetrics() (stop func(), err error) {
@@ -177,7 +186,7 @@ func (s *Server) serveMetrics() (stop func(), err error) {
 		}
 		return nil, fmt.Errorf("SIGNET_METRICS_LISTEN: %w", err)
 	}
-	srv := &http.Server{Handler: s.metrics.handler(s.o.MetricsListen), ReadHeaderTimeout: readHeaderTimeout}
+	srv := &http.Server{Handler: s.operators(), ReadHeaderTimeout: readHeaderTimeout}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

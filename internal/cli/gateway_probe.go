@@ -86,7 +86,7 @@ func failedServers(list []probedServer) error {
 
 // probe connects to all servers of a file at once.
 func (p Process) probe(ctx context.Context, cfg *config, args, tokens []string) ([]probedServer, error) {
-	path := cfg.all[envPrefix+"GATEWAY_CONFIG"]
+	path := cfg.Gateway.Config
 	if len(args) == 1 {
 		path = args[0]
 	}
