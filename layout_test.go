@@ -173,6 +173,7 @@ var fuzzed = map[string]string{
 	"forms of login pages":   "internal/mcpclient/FuzzForms",
 	"files of providers":     "internal/upstream/FuzzConfiguration",
 	"answers of providers":   "internal/upstream/FuzzAnswer",
+	"gateway configurations": "internal/gatewayconfig/FuzzConfiguration",
 }
 
 // Every parser of foreign input has a fuzz target, whose seeds run with the tests.

@@ -26,7 +26,7 @@ type credentials struct {
 // Uses of credentials, besides those of the strategies.
 const (
 	ofAny      = "any"
-	ofProvider = "provider"
+	ofProvider = "a provider of several servers"
 )
 
 var (
@@ -69,7 +69,7 @@ func (k *credentials) members(use string) []member {
 	for i := range all {
 		m := &all[i]
 		if !slices.Contains(membersFor[use], m.name) {
-			m.read = func(r *reader, n *yaml.Node, path string) { r.Fault(n, path, "has no meaning with %s", use) }
+			m.alien, m.read = true, func(r *reader, n *yaml.Node, path string) { r.Fault(n, path, "has no meaning with %s", use) }
 		}
 	}
 	return all

@@ -17,6 +17,7 @@ type member struct {
 	name, doc string
 	preset    string // default, for people
 	must      bool
+	alien     bool // known, and refused where it is
 	schema    schema
 	read      func(r *reader, n *yaml.Node, path string)
 }

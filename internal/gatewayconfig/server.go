@@ -80,7 +80,7 @@ func (e *entry) members() []member {
 		}),
 		list("expose", "patterns of the names of tools that are served, such as get_*", &e.expose, checkPattern).by("all, unless security.deny_by_default"),
 		list("hide", "patterns of the names of tools that are not served", &e.hide, checkPattern),
-		named("pins", "hashes of the tools that the operator has reviewed, as `signet gateway pin` prints them; other tools are not served", schema{Type: "string"}, func(r *reader, name string, n *yaml.Node, path string) {
+		named("pins", "hashes of the tools that the operator has reviewed, as `signet gateway pin` prints them; with pins, no other tool is served, and none that has changed since", schema{Type: "string"}, func(r *reader, name string, n *yaml.Node, path string) {
 			if s, ok := r.text(n, path, form{}); ok {
 				e.pins[name] = s
 			}
@@ -174,13 +174,9 @@ var instanceOnly = []string{"url", "config", "instances", "weight", "type"}
 // agree checks that a later entry of an id says the same as the first one.
 func (r *reader) agree(e *entry, first string) bool {
 	before := r.Faults()
-	prefix := e.path + "."
-	for _, at := range slices.Sorted(maps.Keys(r.at)) {
-		name, ok := strings.CutPrefix(at, prefix)
-		if !ok || strings.ContainsAny(name, ".[") || slices.Contains(instanceOnly, name) {
-			continue
-		}
-		if !same(r.at[at], r.at[first+"."+name]) {
+	for _, m := range e.members() {
+		at := e.path + "." + m.name
+		if r.has(at) && !slices.Contains(instanceOnly, m.name) && !same(r.at[at], r.at[first+"."+m.name]) {
 			r.wrong(at, "differs from that of %s, which has the same id: it stands there only", first)
 		}
 	}
