@@ -55,21 +55,8 @@ func (g Gateway) Try(role string) error {
 	if err := g.Check(); err != nil || g.Config == "" {
 		return err
 	}
-	_, _, err := g.read(gatewayPart(role), func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{Value: "sealed"}, nil })
+	_, _, err := g.read(gatewayPart(role), func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{}, gatewayconfig.ErrSkip })
 	return err
-}
-
-// Hosting returns what the configuration says in place of the issuer's URL, of the port to listen on
-// and of the log's level, empty for what it does not say, or if it has faults.
-func (g Gateway) Hosting(role string) (baseURL string, port int, level string) {
-	if g.Config == "" {
-		return "", 0, ""
-	}
-	config, _, err := g.read(gatewayPart(role), func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{Value: "sealed"}, nil })
-	if err != nil {
-		return "", 0, ""
-	}
-	return config.BaseURL, config.Port, config.LogLevel
 }
 
 const (
@@ -140,16 +127,10 @@ func (s *Server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.warnOfGateway(config)
+	s.warnOfGateway(config, nil)
 	s.gatewayConfig.Store(config)
 	s.start(ctx, func(ctx context.Context) { s.followGateway(ctx, text) })
 	return nil
-}
-
-func (s *Server) warnOfGateway(config *gatewayconfig.Config) {
-	for _, text := range config.Warnings {
-		s.o.Log.Warn("gateway configuration: " + text)
-	}
 }
 
 // startGateway makes the gateway, once it is known how credentials are had.
@@ -261,12 +242,21 @@ func (s *Server) reloadGateway() error {
 		}
 	}
 	old := s.gatewayConfig.Swap(config)
-	s.warnOfGateway(config)
-	if old.Port != config.Port || old.BaseURL != config.BaseURL {
-		s.o.Log.Warn("hosting.port and hosting.base_url take effect at the next start: restart required")
+	if old.Port != config.Port || old.BaseURL != config.BaseURL || old.LogLevel != config.LogLevel {
+		s.o.Log.Warn("hosting.port, hosting.base_url and logging.level take effect at the next start: restart required")
 	}
+	s.warnOfGateway(config, old.Warnings)
 	s.o.Log.Info("the gateway configuration has changed", "changes", gatewayconfig.Diff(old, config))
 	return nil
+}
+
+// warnOfGateway logs the warnings of a configuration, except for those that were logged before.
+func (s *Server) warnOfGateway(config *gatewayconfig.Config, before []string) {
+	for _, warning := range config.Warnings {
+		if !slices.Contains(before, warning) {
+			s.o.Log.Warn("gateway configuration: " + warning)
+		}
+	}
 }
 
 // ownIssuer gets credentials from the authorization server in this process.

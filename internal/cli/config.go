@@ -91,6 +91,9 @@ type config struct {
 
 	environ map[string]string // variables of ours that are set
 	all     map[string]string // every variable
+
+	gatewayFlags []string // such as --hosting.port=4000
+	unused       []string // what the gateway's configuration says and a variable overrides
 }
 
 // lives are [handlers.Lives]. The types convert only as long as they have the same fields.
@@ -154,8 +157,11 @@ func variablesOf(t reflect.Type) (list []reflect.StructField) {
 
 // readConfig reads the variables that begin with SIGNET_ from environ, in the form
 // of [os.Environ]. Its error names every variable that is wrong, and why.
-func readConfig(environ []string) (*config, error) {
-	c := &config{environ: map[string]string{}, all: map[string]string{}}
+func readConfig(environ []string) (*config, error) { return readConfigWith(environ, nil) }
+
+// readConfigWith is readConfig, with flags that win over the gateway's configuration.
+func readConfigWith(environ, flags []string) (*config, error) {
+	c := &config{gatewayFlags: flags, environ: map[string]string{}, all: map[string]string{}}
 	for _, kv := range environ {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok {
@@ -169,33 +175,14 @@ func readConfig(environ []string) (*config, error) {
 	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
 		return nil, parseFaults(err)
 	}
-	c.takeHosting()
+	c.useGateway()
 	return c, c.check()
-}
-
-// takeHosting takes what the gateway's file says of the process itself, where no variable says
-// it. The faults of a file are found later.
-func (c *config) takeHosting() {
-	base, port, level := c.gateway().Hosting(c.Role)
-	isSet := func(name string) bool { return c.environ[envPrefix+name] != "" }
-	if !isSet("ISSUER") && port != 0 {
-		c.Issuer = fmt.Sprintf("http://localhost:%d", port)
-	}
-	if !isSet("ISSUER") && base != "" {
-		c.Issuer = strings.TrimSuffix(base, "/")
-	}
-	if !isSet("LISTEN") && port != 0 {
-		c.Listen = fmt.Sprintf("127.0.0.1:%d", port)
-	}
-	if !isSet("LOG_LEVEL") && level != "" {
-		_ = c.LogLevel.UnmarshalText([]byte(level)) // the file has no other values
-	}
 }
 
 // withConfig returns what a command runs: do, with the settings.
 func (p Process) withConfig(do func(cmd *cobra.Command, cfg *config, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		cfg, err := readConfig(p.Environ)
+		cfg, err := readConfigWith(p.Environ, p.overrides)
 		if err != nil {
 			return err
 		}
@@ -529,7 +516,7 @@ func (c *config) upstream() server.Upstream {
 // gateway is what the server takes of the gateway.
 func (c *config) gateway() server.Gateway {
 	g := c.Gateway
-	return server.Gateway{Config: g.Config, ClientID: g.ClientID, ClientSecret: g.ClientSecret, Environ: c.upstream().Environ}
+	return server.Gateway{Config: g.Config, ClientID: g.ClientID, ClientSecret: g.ClientSecret, Flags: c.gatewayFlags, Environ: c.upstream().Environ}
 }
 
 // localOptions turns the environment into what a server over stdin and stdout takes.

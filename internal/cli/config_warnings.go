@@ -16,6 +16,7 @@ func (c *config) warnings() (list []string) {
 	warn := func(name, format string, args ...any) {
 		list = append(list, envPrefix+name+": "+fmt.Sprintf(format, args...))
 	}
+	list = append(list, c.unused...)
 	c.warnLives(warn)
 	c.warnWithoutEffect(warn)
 	for _, origin := range c.MCPOrigins {

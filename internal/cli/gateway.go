@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,11 +71,58 @@ func gatewayCheckCommand(p Process) *cobra.Command {
 // gatewayParts are what a process of a role needs of the configuration.
 var gatewayParts = map[string]gatewayconfig.Part{"all": gatewayconfig.Whole, "auth": gatewayconfig.ForIssuer, "mcp": gatewayconfig.ForGateway}
 
+// useGateway takes the address, the issuer and the level of the log from the gateway's
+// configuration, unless variables say otherwise. A file with faults says nothing: a server tells
+// them at its start.
+func (c *config) useGateway() {
+	if c.Gateway.Config == "" {
+		return
+	}
+	o := c.gatewayOptions(c.gatewayFlags)
+	o.Part, o.Decrypt = gatewayParts[c.Role], func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{}, gatewayconfig.ErrSkip }
+	g, err := gatewayconfig.Load(c.Gateway.Config, o)
+	if err != nil {
+		return
+	}
+	port := strconv.Itoa(g.Port)
+	if g.Port != 0 && c.wins("LISTEN", "hosting.port", strings.HasSuffix(c.Listen, ":"+port)) {
+		c.Listen = net.JoinHostPort("127.0.0.1", port)
+		if g.AllAddresses {
+			c.Listen = ":" + port
+		}
+		if g.BaseURL == "" && c.environ[envPrefix+"ISSUER"] == "" {
+			c.Issuer = "http://localhost:" + port
+		}
+	}
+	if g.BaseURL != "" && c.wins("ISSUER", "hosting.base_url", c.Issuer == g.BaseURL) {
+		c.Issuer = g.BaseURL
+	}
+	if level := slog.Level(0); g.LogLevel != "" && level.UnmarshalText([]byte(g.LogLevel)) == nil && c.wins("LOG_LEVEL", "logging.level", c.LogLevel == level) {
+		c.LogLevel = level
+	}
+}
+
+// wins reports whether a member of the gateway's configuration wins over a variable: if the
+// variable is not set. It notes a member that does not win and differs.
+func (c *config) wins(variable, member string, same bool) bool {
+	if c.environ[envPrefix+variable] == "" {
+		return true
+	}
+	if !same {
+		c.unused = append(c.unused, fmt.Sprintf("%s of the gateway's configuration counts for nothing: %s is set", member, envPrefix+variable))
+	}
+	return false
+}
+
 // gatewayOptions are the options to read the gateway's configuration with.
 func (c *config) gatewayOptions(flags []string) gatewayconfig.Options {
+	resources := c.Resources
+	if len(resources) == 0 {
+		resources = []string{c.Issuer + "/mcp"}
+	}
 	return gatewayconfig.Options{
 		Environ: func(name string) (string, bool) { value, ok := c.all[name]; return value, ok },
-		Decrypt: server.OpenSettings(c.data().Ring), Flags: flags,
+		Decrypt: server.OpenSettings(c.data().Ring), Flags: flags, Resources: resources,
 	}
 }
 

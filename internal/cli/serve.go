@@ -24,9 +24,10 @@ func serveCommand(p Process) *cobra.Command {
 	var demo, stdio bool
 	var role, chaos string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs,
+		Use: "serve", Short: "Serve the authorization server and the MCP endpoint", Args: cobra.NoArgs, Annotations: takesOverrides,
 		Long: "Serve the authorization server and the MCP endpoint until SIGTERM or SIGINT.\n" +
-			"Settings come from the environment: `signet help settings` lists them.\n\n" +
+			"Settings come from the environment: `signet help settings` lists them. A flag with the path\n" +
+			"of a member of the gateway's configuration, such as --hosting.port=4000, wins over it.\n\n" +
 			"With --stdio it serves the MCP tools alone, to the program that has started it, until\n" +
 			"stdin ends: no OAuth, no listener, no data directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {

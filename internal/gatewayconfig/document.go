@@ -59,8 +59,11 @@ func newDocument() *document {
 	return d
 }
 
-// platforms are where the process may run: they say no more than that PORT may be set.
-var platforms = []string{"node", "docker", "koyeb", "unknown"}
+// Platforms on which other machines reach the process by its port, and the others.
+var (
+	containers = []string{"docker", "koyeb"}
+	platforms  = append([]string{"node", "unknown"}, containers...)
+)
 
 // members are the members of the file.
 func (d *document) members() []member {
@@ -85,11 +88,7 @@ func (d *document) members() []member {
 			list("scopes", "count for nothing", &d.master.scopes, checkNothing),
 		}),
 		group("hosting", "where the gateway is found", []member{
-			text("platform", "node, docker, koyeb or unknown", &d.hosting.platform, nil).reading(func(r *reader, n *yaml.Node, path, s string) {
-				if !slices.Contains(platforms, s) {
-					r.Fault(n, path, "must be one of node, docker, koyeb, unknown: Signet runs nowhere else")
-				}
-			}),
+			text("platform", "docker, koyeb: port is listened on at all addresses; node, unknown: on this machine only", &d.hosting.platform, checkPlatform),
 			number("port", "port to listen on", &d.hosting.port, 1, 65535).by("that of SIGNET_LISTEN"),
 			text("base_url", "public address, which is the issuer", &d.hosting.base, checkBase).by("SIGNET_ISSUER"),
 			refused("storage_backend", "tokens are kept where SIGNET_STORE says"),
@@ -156,6 +155,13 @@ func (d *document) provider(r *reader, name string, n *yaml.Node, path string) {
 	d.delegation.providers = append(d.delegation.providers, p)
 }
 
+func checkPlatform(s string) string {
+	if !slices.Contains(platforms, s) {
+		return "must be one of " + strings.Join(platforms, ", ") + ": Signet runs nowhere else"
+	}
+	return ""
+}
+
 func checkNothing(string) string { return "" }
 
 func checkScope(s string) string {
@@ -183,6 +189,7 @@ func (r *reader) config(d *document) *Config {
 	c := &Config{
 		Prefix: d.prefix == "serverId", Separator: d.sep, DenyByDefault: d.security.deny, Routing: d.routing,
 		BaseURL: d.hosting.base, Port: d.hosting.port, LogLevel: d.level,
+		AllAddresses: slices.Contains(containers, d.hosting.platform),
 	}
 	r.checkRouting(d)
 	r.checkSettings(d)

@@ -152,7 +152,7 @@ func TestFaults_Row73(t *testing.T) {
 		{"delays", "jitter: full", "maxDelayMs: 100", "line 5: routing.retry.maxDelayMs: is less than baseDelayMs"},
 		{"statuses", "jitter: full", "retryOn: {httpStatuses: [200]}", "line 5: routing.retry.retryOn.httpStatuses[0]: must be a whole number from 400 to 599"},
 		{"load balancer", "jitter: full}", "jitter: full}, loadBalancer: {strategy: random}", "line 5: routing.loadBalancer.strategy: must be one of round_robin, weighted, health"},
-		{"platform", "{port: 3000,", "{platform: cloudflare-workers, port: 3000,", "line 1: hosting.platform: must be one of node, docker, koyeb, unknown"},
+		{"platform", "{port: 3000,", "{platform: cloudflare-workers, port: 3000,", "line 1: hosting.platform: must be one of node, unknown, docker, koyeb: Signet"},
 		{"storage", "{port: 3000,", "{storage_backend: memory, port: 3000,", "line 1: hosting.storage_backend: is not supported: tokens are kept where SIGNET_STORE says"},
 		{"http as the public address", "https://gw.example", "http://gw.example", "line 1: hosting.base_url: must"},
 		{"path of the public address", "https://gw.example", "https://gw.example/?a", "line 1: hosting.base_url: "},

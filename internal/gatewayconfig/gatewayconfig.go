@@ -22,9 +22,10 @@ type Config struct {
 	CallerIssuer *CallerIssuer
 
 	// What a Config says in place of the process's own settings; empty: nothing.
-	BaseURL  string
-	Port     int
-	LogLevel string
+	BaseURL      string
+	Port         int
+	AllAddresses bool // Port is that of all addresses of the machine, not of the loopback interface
+	LogLevel     string
 
 	Warnings []string // what holds although the file may suggest something else; each begins with a path
 

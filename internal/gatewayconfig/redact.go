@@ -22,6 +22,7 @@ type (
 		CallerIssuer *redactedIssuer      `json:"caller_issuer,omitempty"`
 		BaseURL      string               `json:"base_url,omitempty"`
 		Port         int                  `json:"port,omitempty"`
+		AllAddresses bool                 `json:"all_addresses,omitempty"`
 		LogLevel     string               `json:"log_level,omitempty"`
 	}
 	redactedServer struct {
@@ -130,7 +131,7 @@ func (c *Config) Redacted() any { return c.redact(asStars) }
 func (c *Config) redact(hide hiding) redacted {
 	rt := &c.Routing
 	view := redacted{
-		Servers: []redactedServer{}, Connections: []redactedConnection{}, Deny: c.DenyByDefault, BaseURL: c.BaseURL, Port: c.Port, LogLevel: c.LogLevel,
+		Servers: []redactedServer{}, Connections: []redactedConnection{}, Deny: c.DenyByDefault, BaseURL: c.BaseURL, Port: c.Port, AllAddresses: c.AllAddresses, LogLevel: c.LogLevel,
 		Routing: redactedRouting{
 			Prefix: c.Prefix, Separator: c.Separator, Strategy: rt.Strategy, FailureThreshold: rt.FailureThreshold, SuccessThreshold: rt.SuccessThreshold,
 			Recovery: rt.Recovery.String(), Retries: rt.Retries, BaseDelay: rt.BaseDelay.String(), MaxDelay: rt.MaxDelay.String(), Backoff: rt.Backoff,

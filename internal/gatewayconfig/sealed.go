@@ -18,11 +18,13 @@ func (r *reader) open(text, path string) (string, error) {
 		return "", away("there is no root secret that opens the value")
 	}
 	sealed, err := r.Decrypt(text)
-	if err != nil && !errors.Is(err, ErrSealed) {
-		return "", away("the value cannot be opened: %v", err)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrSkip):
+		return "", err
+	case errors.Is(err, ErrSealed):
 		return "", away("the root secret does not open the value: seal it anew with `signet secret encrypt`")
+	case err != nil:
+		return "", away("the value cannot be opened: %v", err)
 	}
 	if sealed.Old {
 		r.warn(path, "was sealed under an earlier root secret: seal it anew with `signet secret encrypt` before the rotation ends")

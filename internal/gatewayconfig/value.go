@@ -25,6 +25,10 @@ type Sealed struct {
 // root secret.
 var ErrSealed = errors.New("not sealed under the root secret")
 
+// ErrSkip is returned by a Decrypt that does not try: the value then counts as if the process did
+// not need it.
+var ErrSkip = errors.New("a sealed value is not looked at")
+
 type sealedValue struct {
 	path string
 	at   time.Time
@@ -66,7 +70,7 @@ func (r *reader) text(n *yaml.Node, path string, f form) (string, bool) {
 	value, err := r.resolve(s, path, f)
 	var away *awayError
 	switch {
-	case errors.As(err, &away) && !r.needs(f.part):
+	case errors.Is(err, ErrSkip), errors.As(err, &away) && !r.needs(f.part):
 		r.absent[n] = true
 		return "", false
 	case err != nil:
