@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"signet/internal/e2e"
+	"signet/internal/gatewayconfig"
 	"signet/internal/upstream"
 )
 
@@ -22,6 +23,8 @@ import (
 var notRun = map[string]string{
 	"make run":  "builds in the checkout and serves for ever; every other block runs against such a server",
 	"make test": "runs this test",
+
+	"echo demo_password | ./signet call everything.echo --server http://localhost:8080/mcp --username demo_user message=hello": "fetches a program from npm; the tests of internal/e2e/gateway call the same tool",
 
 	"make cluster": "serves until it is stopped; the tests of internal/test/cluster start the same",
 	"make chaos":   "takes most of an hour; the tests run a minute of it",
@@ -361,5 +364,25 @@ func TestUpstreamFilesOfTheDocumentsAreRight_Row91(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no document has a file of upstreams")
+	}
+}
+
+// Every file of the gateway in the documents is one that the server starts with.
+func TestGatewayFilesOfTheDocumentsAreRight_Row91(t *testing.T) {
+	found := 0
+	for _, file := range e2e.Documents(t) {
+		for _, b := range e2e.Blocks(t, file, "yaml") {
+			if !strings.HasPrefix(b.Text, "servers:") {
+				continue
+			}
+			found++
+			environ := func(name string) (string, bool) { return "secret", strings.HasPrefix(name, "GITHUB_") }
+			if _, err := gatewayconfig.Parse([]byte(b.Text), gatewayconfig.Options{Environ: environ}); err != nil {
+				t.Errorf("%s: %v", b, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no document has a file of the gateway")
 	}
 }
