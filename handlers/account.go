@@ -70,7 +70,7 @@ type linkData struct {
 }
 
 // linkData describes the connections of a user.
-func (e *endpoints) linkData(ctx context.Context, subject string) (list []linkData, err error) {
+func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, err error) {
 	all := e.connections()
 	for _, c := range all {
 		if c.Own {
@@ -80,7 +80,7 @@ func (e *endpoints) linkData(ctx context.Context, subject string) (list []linkDa
 		if err != nil {
 			return nil, err
 		}
-		entry, err := e.connected(ctx, subject, l)
+		entry, err := e.connected(ctx, who, l)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +151,7 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 	if data.Provider, err = e.providerData(r.Context(), who.user); err != nil {
 		return nil, err
 	}
-	if data.Links, err = e.linkData(r.Context(), who.user.Subject); err != nil {
+	if data.Links, err = e.linkData(r.Context(), holderOf(who.user.Subject, who.user.Version)); err != nil {
 		return nil, err
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)

@@ -214,7 +214,7 @@ func (e *endpoints) openConnect(r *http.Request, raw string, now time.Time) (sea
 // offers are what a transaction offers to the user.
 func (e *endpoints) offers(ctx context.Context, tx seal.Login) ([]*link, error) {
 	if tx.Connect.Only == "" {
-		return e.lacks(ctx, tx.Subject)
+		return e.lacks(ctx, holderOf(tx.Subject, tx.UserVersion))
 	}
 	l, err := e.linkOf(tx.Connect.Only)
 	if err != nil || l == nil || l.Own {
@@ -294,7 +294,7 @@ func (e *endpoints) connect(r *http.Request) (any, error) {
 	case !offers[i].Key:
 		return departure{link: offers[i], tx: tx}, nil
 	}
-	err = e.keepKey(r.Context(), tx.Subject, offers[i], r.PostForm.Get("key"))
+	err = e.keepKey(r.Context(), holderOf(tx.Subject, tx.UserVersion), offers[i], r.PostForm.Get("key"))
 	if errors.Is(err, errBadKey) {
 		return e.showOffers(r, tx, "connect.bad_key", now)
 	}
@@ -312,7 +312,7 @@ func (e *endpoints) later(r *http.Request, tx seal.Login, offers []*link, now ti
 		return redirect{to: e.path + "/account"}, nil
 	}
 	for _, l := range offers {
-		if err := e.putOff(r.Context(), tx.Subject, l); err != nil {
+		if err := e.putOff(r.Context(), holderOf(tx.Subject, tx.UserVersion), l); err != nil {
 			return nil, err
 		}
 	}
@@ -334,7 +334,7 @@ func (e *endpoints) leftToConnect(ctx context.Context, tx seal.Login) (bool, err
 	if tx.Connect.Only != "" {
 		return false, nil
 	}
-	left, err := e.lacks(ctx, tx.Subject)
+	left, err := e.lacks(ctx, holderOf(tx.Subject, tx.UserVersion))
 	return len(left) > 0, err
 }
 
@@ -386,7 +386,7 @@ func (e *endpoints) offerConnections(r *http.Request, tx seal.Login, g granted, 
 	if e.o.Connections == nil || !gateway || prompts(tx, "none") {
 		return "", nil
 	}
-	lacks, err := e.lacks(r.Context(), tx.Subject)
+	lacks, err := e.lacks(r.Context(), holderOf(tx.Subject, tx.UserVersion))
 	if err != nil || len(lacks) == 0 {
 		return "", err
 	}
@@ -550,7 +550,7 @@ func (e *endpoints) redeemLink(r *http.Request, l *link, u seal.UpstreamLogin, a
 		return l.problem(err)
 	}
 	c := l.credential(u.Login.Subject, tokens)
-	c.Since = now.Unix()
+	c.Since, c.User = now.Unix(), holderOf(u.Login.Subject, u.Login.UserVersion).version
 	if _, err := e.o.Vault.Put(context.WithoutCancel(r.Context()), c); err != nil {
 		return unavailable(err)
 	}

@@ -781,3 +781,25 @@ func TestFlowGoesOnAtAnotherReplica_Row64(t *testing.T) {
 		t.Errorf("the provider was asked %d times", f.exchanges)
 	}
 }
+
+// What a user connected is not that of a later user of the same name, nor of one whose password has
+// changed since.
+func TestConnectionEndsWithItsUser_Row57(t *testing.T) {
+	f := newForge(t)
+	s, tok := connected(t, f)
+	if _, _, err := s.connectionToken(t, s.claims(t, tok.Access), "github", 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Version = "2"; return true })
+	b := s.NewBrowser()
+	claims := s.claims(t, s.Redeem(t, s.PUB, b.Code(t, "alice", s.PUB)).Tokens(t).Access)
+	_, _, err := s.connectionToken(t, claims, "github", 0)
+	wantMissing(t, err, "github", false)
+	if page := b.Get(t, "/account"); !strings.Contains(page.Body, "/oauth/authorize?provider=github") || strings.Contains(page.Body, `value="disconnect_link"`) {
+		t.Errorf("the account page of the later user: %s", text(page))
+	}
+	wantConnected(t, s.connect(t, f, b, "alice", "server_id=github-tools"))
+	if _, _, err := s.connectionToken(t, claims, "github", 0); err != nil {
+		t.Error(err)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"signet/internal/denylist"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/seal"
@@ -132,13 +133,21 @@ func (e *endpoints) linkOf(id string) (*link, error) {
 	return e.find(func(c *gatewayconfig.Connection) bool { return c.ID == id })
 }
 
+// holder is a user who connects something. Version is the hash of the user's version: what a user
+// of an earlier one connected, perhaps another person of the same name, is not this user's.
+type holder struct{ subject, version string }
+
+func holderOf(subject, version string) holder {
+	return holder{subject, denylist.VersionHash(version)}
+}
+
 // connected returns the vault's entry for a connection. It is empty if there is none, or if the
-// entry was made for another issuer or client: then no request may use it. The access token of an
-// entry is empty if the user has put it off.
-func (e *endpoints) connected(ctx context.Context, subject string, l *link) (vault.Entry, error) {
-	entry, err := e.o.Vault.Get(ctx, subject, l.provider())
+// entry was made for another issuer or client, or by another version of the user: then no request
+// may use it. The access token of an entry is empty if the user has put it off.
+func (e *endpoints) connected(ctx context.Context, who holder, l *link) (vault.Entry, error) {
+	entry, err := e.o.Vault.Get(ctx, who.subject, l.provider())
 	switch {
-	case errors.Is(err, vault.ErrUnknown), err == nil && entry.Bound != l.bound():
+	case errors.Is(err, vault.ErrUnknown), err == nil && (entry.Bound != l.bound() || entry.User != who.version):
 		return vault.Entry{}, nil
 	case err != nil:
 		return vault.Entry{}, unavailable(err)
@@ -185,7 +194,7 @@ func entryExpires(entry vault.Entry) time.Time {
 // oauth.Error with the code invalid_grant means that the grant has ended.
 func (h *Handler) GatewayToken(ctx context.Context, claims *jwt.Claims, audience string, scope []string, actor string) (token string, expires time.Time, err error) {
 	e := h.endpoints
-	if err := e.callerLives(ctx, claims); err != nil {
+	if _, err := e.callerLives(ctx, claims); err != nil {
 		return "", time.Time{}, err
 	}
 	granted, err := narrowed(scope, claims)
@@ -214,16 +223,16 @@ func (e *endpoints) mintFor(claims *jwt.Claims, audience string, scope []string,
 // one that an operator chose, and none of those begins with the issuer.
 func (e *endpoints) partOf(actor string) string { return e.o.Issuer + "#" + actor }
 
-// callerLives returns errCallerEnded if the grant of an access token has ended.
-func (e *endpoints) callerLives(ctx context.Context, claims *jwt.Claims) error {
+// callerLives returns the user of an access token, or errCallerEnded if its grant has ended.
+func (e *endpoints) callerLives(ctx context.Context, claims *jwt.Claims) (holder, error) {
 	if claims.OfClient() { // which has no grant
-		return nil
+		return holder{}, nil
 	}
-	_, err := e.liveGrant(ctx, claims.GrantID)
+	grant, err := e.liveGrant(ctx, claims.GrantID)
 	if errors.Is(err, errNotLive) {
-		return errCallerEnded
+		return holder{}, errCallerEnded
 	}
-	return err
+	return holder{claims.Subject, grant.UserVersion}, err
 }
 
 // connectionEntry is [Handler.ConnectionToken] for the token as the vault has it.
@@ -237,7 +246,8 @@ func (e *endpoints) connectionEntry(ctx context.Context, claims *jwt.Claims, id 
 	case claims.OfClient() && (!l.Own || l.Grant == grantExchange):
 		return vault.Entry{}, oauth.Errorf(oauth.InvalidTarget, "the token is one that a client got for itself: no user has connected %s", id)
 	}
-	if err := e.callerLives(ctx, claims); err != nil {
+	who, err := e.callerLives(ctx, claims)
+	if err != nil {
 		return vault.Entry{}, err
 	}
 	switch {
@@ -246,12 +256,12 @@ func (e *endpoints) connectionEntry(ctx context.Context, claims *jwt.Claims, id 
 	case l.Own:
 		return e.ownEntry(ctx, l, stale)
 	}
-	return e.userEntry(ctx, claims.Subject, l, stale)
+	return e.userEntry(ctx, who, l, stale)
 }
 
 // userEntry returns what a user has connected.
-func (e *endpoints) userEntry(ctx context.Context, subject string, l *link, stale int64) (vault.Entry, error) {
-	entry, err := e.connected(ctx, subject, l)
+func (e *endpoints) userEntry(ctx context.Context, who holder, l *link, stale int64) (vault.Entry, error) {
+	entry, err := e.connected(ctx, who, l)
 	if err != nil {
 		return vault.Entry{}, err
 	}
@@ -265,13 +275,13 @@ func (e *endpoints) userEntry(ctx context.Context, subject string, l *link, stal
 		return entry, nil
 	}
 	entry, err = e.refreshLink(ctx, entry, l, dead, func(ctx context.Context, entry vault.Entry) (upstream.Tokens, error) {
-		if entry.Bound != l.bound() {
-			return upstream.Tokens{}, errors.New("the tokens were made for another client or issuer")
+		if entry.Bound != l.bound() || entry.User != who.version {
+			return upstream.Tokens{}, errors.New("the tokens were made for another client or issuer, or by another user")
 		}
 		return l.client.Refresh(ctx, tokensOf(entry.Credential))
 	})
 	if errors.Is(err, vault.ErrEnded) {
-		e.o.Log.LogAttrs(ctx, slog.LevelInfo, "a provider has ended what a user connected: the user has to connect it again", slog.String("connection", l.ID), slog.String("sub", subject), slog.Any("cause", err))
+		e.o.Log.LogAttrs(ctx, slog.LevelInfo, "a provider has ended what a user connected: the user has to connect it again", slog.String("connection", l.ID), slog.String("sub", who.subject), slog.Any("cause", err))
 		return vault.Entry{}, &MissingConnection{ID: l.ID}
 	}
 	return entry, err
@@ -356,7 +366,7 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 			return seal.Credential{}, fmt.Errorf("%w: %w", vault.ErrEnded, err)
 		}
 		c := l.credential(entry.Subject, tokens)
-		c.Since = entry.Since
+		c.Since, c.User = entry.Since, entry.User
 		return c, err
 	})
 	var limit *limitError
@@ -398,7 +408,7 @@ func (e *endpoints) revokeAt(ctx context.Context, l *link, entry vault.Entry) {
 
 // lacks returns the connections that a user has neither made nor put off. For the connections of
 // one configuration it reads as many rows.
-func (e *endpoints) lacks(ctx context.Context, subject string) (list []*link, err error) {
+func (e *endpoints) lacks(ctx context.Context, who holder) (list []*link, err error) {
 	all := e.connections()
 	for _, c := range all {
 		if c.Own || len(c.Servers) == 0 {
@@ -408,7 +418,7 @@ func (e *endpoints) lacks(ctx context.Context, subject string) (list []*link, er
 		if err != nil {
 			return nil, err
 		}
-		entry, err := e.connected(ctx, subject, l)
+		entry, err := e.connected(ctx, who, l)
 		if err != nil {
 			return nil, err
 		}
@@ -422,10 +432,10 @@ func (e *endpoints) lacks(ctx context.Context, subject string) (list []*link, er
 
 // putOff remembers that a user does not want to connect something now: it is not offered again at
 // a login.
-func (e *endpoints) putOff(ctx context.Context, subject string, l *link) error {
-	none := seal.Credential{Subject: subject, Provider: l.provider(), Bound: l.bound()}
+func (e *endpoints) putOff(ctx context.Context, who holder, l *link) error {
+	none := seal.Credential{Subject: who.subject, Provider: l.provider(), Bound: l.bound(), User: who.version}
 	entry, err := e.o.Vault.Add(ctx, none)
-	if err == nil && (entry.Bound != none.Bound || !usable(entry, e.o.Store.Now())) {
+	if err == nil && (entry.Bound != none.Bound || entry.User != none.User || !usable(entry, e.o.Store.Now())) {
 		_, err = e.o.Vault.Put(ctx, none)
 	}
 	if err != nil {
@@ -438,13 +448,13 @@ func (e *endpoints) putOff(ctx context.Context, subject string, l *link) error {
 const maxKey = 4096
 
 // keepKey keeps the key that a user has entered.
-func (e *endpoints) keepKey(ctx context.Context, subject string, l *link, key string) error {
+func (e *endpoints) keepKey(ctx context.Context, who holder, l *link, key string) error {
 	key = strings.TrimSpace(key)
 	if key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errBadKey
 	}
 	now := e.o.Store.Now().Unix()
-	if _, err := e.o.Vault.Put(ctx, seal.Credential{Subject: subject, Provider: l.provider(), Bound: l.bound(), Access: key, Obtained: now, Since: now}); err != nil {
+	if _, err := e.o.Vault.Put(ctx, seal.Credential{Subject: who.subject, Provider: l.provider(), Bound: l.bound(), Access: key, Obtained: now, Since: now, User: who.version}); err != nil {
 		return unavailable(err)
 	}
 	return nil

@@ -150,7 +150,10 @@ type Credential struct {
 	Scope    []string `json:"s,omitempty"`
 	Obtained int64    `json:"o"`
 	Expires  int64    `json:"x,omitempty"` // of Access; 0: not known
-	Since    int64    `json:"c,omitempty"` // when the user connected a provider for the gateway; 0 for a login by upstream
+
+	// Of what a user connected for the gateway.
+	Since int64  `json:"c,omitempty"` // when
+	User  string `json:"w,omitempty"` // hash of the user's version at that time; empty: the user has none
 }
 
 // UpstreamLogin is a login on its way through an upstream: an authorization request that the
