@@ -71,20 +71,12 @@ type linkData struct {
 
 // linkData describes the connections of a user.
 func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, err error) {
-	all := e.connections()
-	for _, c := range all {
-		if c.Own {
-			continue
-		}
-		l, err := e.links.get(c, all)
-		if err != nil {
-			return nil, err
-		}
+	for _, l := range e.usersLinks() {
 		entry, err := e.connected(ctx, who, l)
 		if err != nil {
 			return nil, err
 		}
-		data := linkData{ID: c.ID, Name: plain(c.Name, maxName), Key: c.Key}
+		data := linkData{ID: l.ID, Name: plain(l.Name, maxName), Key: l.Key}
 		if entry.Access != "" {
 			data.Scopes, data.Since, data.Renewed = entry.Scope, pages.Moment{Time: time.Unix(entry.Since, 0)}, pages.Moment{Time: time.Unix(entry.Obtained, 0)}
 		}

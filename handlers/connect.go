@@ -655,3 +655,25 @@ func (e *endpoints) connectFailedPage(r *http.Request) (any, error) {
 	}
 	return page{name: "connect_failed", status: http.StatusOK, data: connectFailedData{plain(query.Get("msg"), maxHost)}}, nil
 }
+
+// clientDocumentPath is the path, below the issuer's, of the description of the client that this
+// server is at authorization servers where the operator has registered none.
+const clientDocumentPath = "/oauth/client.json"
+
+// clientDocument describes this server as a client (OAuth Client ID Metadata Document §4).
+type clientDocument struct {
+	ClientID      string   `json:"client_id"`
+	ClientName    string   `json:"client_name"`
+	RedirectURIs  []string `json:"redirect_uris"`
+	GrantTypes    []string `json:"grant_types"`
+	ResponseTypes []string `json:"response_types"`
+	AuthMethod    string   `json:"token_endpoint_auth_method"`
+}
+
+func (e *endpoints) serveClientDocument(*http.Request) (any, error) {
+	body, err := json.Marshal(clientDocument{
+		ClientID: e.o.Issuer + clientDocumentPath, ClientName: e.o.App, RedirectURIs: []string{e.o.Issuer + callbackPath},
+		GrantTypes: []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}, ResponseTypes: []string{"code"}, AuthMethod: "none",
+	})
+	return document{body: body, etag: entityTag(body), maxAge: time.Hour}, err
+}

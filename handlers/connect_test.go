@@ -2,7 +2,9 @@ package handlers_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -802,4 +804,61 @@ func TestConnectionEndsWithItsUser_Row57(t *testing.T) {
 	if _, _, err := s.connectionToken(t, claims, "github", 0); err != nil {
 		t.Error(err)
 	}
+}
+
+// A connection that cannot be made is said so in the log, and stands in the way of nothing else.
+func TestFaultyConnectionIsLeftOut_Row63(t *testing.T) {
+	f := newForge(t)
+	s := chained(t, f.connection("broken", func(c *gatewayconfig.Connection) { c.ClientID = "" }), f.connection("github"))
+	b := s.NewBrowser()
+	page := b.Submit(t, b.SignIn(t, "alice", s.PUB), set("decision", "approve"))
+	wantOffers(t, page, "github")
+	back := b.Submit(t, page, set("decision", "later"))
+	claims := s.claims(t, s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t).Access)
+	if account := b.Get(t, "/account"); account.StatusCode != http.StatusOK || strings.Contains(account.Body, "Broken") || !strings.Contains(account.Body, "provider=github") {
+		t.Errorf("account page: %d %s", account.StatusCode, text(account))
+	}
+	wantPage(t, b.Get(t, linkPath+"provider=broken"), 503)
+	var refusal *oauth.Error
+	if _, _, err := s.connectionToken(t, claims, "broken", 0); !errors.As(err, &refusal) || refusal.Code != oauth.TemporarilyUnavailable {
+		t.Errorf("its token: %v", err)
+	}
+	if n := strings.Count(s.Log.String(), "there is no client id"); n == 0 || !strings.Contains(s.Log.String(), `"connection":"broken"`) {
+		t.Errorf("the log says it %d times", n)
+	}
+}
+
+// Where the operator has registered no client, the server describes itself.
+func TestServerDescribesItselfAsAClient_Row63(t *testing.T) {
+	f := newForge(t)
+	server, older := issuerOf(t, f, true), issuerOf(t, f, false)
+	s := withConnections(t, []*gatewayconfig.Connection{{ID: "corp", Name: "Corp", Servers: []string{"corp-tools"}, Issuer: server, Scopes: []string{"read"}}})
+	document := s.Get(t, "/oauth/client.json").JSON(t)
+	id := authtest.Issuer + "/oauth/client.json"
+	if uris, _ := document["redirect_uris"].([]any); document["client_id"] != id || len(uris) != 1 || uris[0] != authtest.Issuer+"/oauth/callback" || document["token_endpoint_auth_method"] != "none" {
+		t.Errorf("document %v", document)
+	}
+	b := s.NewBrowser()
+	to := leaves(t, b, s.linkTo(t, b, "alice", "server_id=corp-tools"))
+	if to.Query().Get("client_id") != id || !strings.HasPrefix(to.String(), server+"/authorize?") {
+		t.Errorf("the request is %s", to)
+	}
+	s.reload(&gatewayconfig.Connection{ID: "corp", Name: "Corp", Servers: []string{"corp-tools"}, Issuer: older})
+	wantPage(t, b.Submit(t, s.linkTo(t, b, "alice", "server_id=corp-tools"), set("decision", "connect")), 503)
+}
+
+// issuerOf starts an issuer with metadata for a forge. documents says whether it takes client ID
+// metadata documents.
+func issuerOf(t *testing.T, f *forge, documents bool) string {
+	t.Helper()
+	var issuer string
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/oauth-authorization-server", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"issuer":%q,"authorization_endpoint":"%s/authorize","token_endpoint":"%s/token","client_id_metadata_document_supported":%t}`, issuer, issuer, f.URL, documents)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	issuer = server.URL
+	return issuer
 }

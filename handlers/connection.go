@@ -61,6 +61,7 @@ func (m *MissingConnection) answer() reply {
 type link struct {
 	*gatewayconfig.Connection
 	client *upstream.Client // nil: users enter a key
+	fault  error            // why nobody can connect it
 }
 
 // provider names the connection in the vault. No provider of logins has such an id.
@@ -84,21 +85,21 @@ type links struct {
 	of map[*gatewayconfig.Connection]*link
 }
 
-func (s *links) get(c *gatewayconfig.Connection, all []*gatewayconfig.Connection) (*link, error) {
+// link returns the link of a connection, which is one of all. One with a fault is logged when it is
+// first met.
+func (e *endpoints) link(c *gatewayconfig.Connection, all []*gatewayconfig.Connection) *link {
+	s := &e.links
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.of[c]; l != nil {
-		return l, nil
+		return l
 	}
 	l := &link{Connection: c}
 	if !c.Key {
-		var err error
-		if l.client, err = upstream.NewClient(upstream.ClientOptions{
-			ID: c.ID, Name: c.Name, Preset: c.Provider, Issuer: c.Issuer, AuthorizationEndpoint: c.AuthorizationEndpoint, TokenEndpoint: c.TokenEndpoint, RevocationEndpoint: c.RevocationEndpoint,
-			ClientID: c.ClientID, ClientSecret: string(c.ClientSecret), ClientKey: string(c.ClientKey), Scopes: c.Scopes, Audience: c.Audience,
-		}); err != nil {
-			return nil, err
-		}
+		l.client, l.fault = upstream.NewClient(e.clientOptions(c))
+	}
+	if l.fault != nil {
+		e.o.Log.Error("users cannot connect what servers of the gateway need", slog.String("connection", c.ID), slog.Any("cause", l.fault))
 	}
 	kept := map[*gatewayconfig.Connection]*link{c: l}
 	for _, other := range all {
@@ -107,7 +108,18 @@ func (s *links) get(c *gatewayconfig.Connection, all []*gatewayconfig.Connection
 		}
 	}
 	s.of = kept
-	return l, nil
+	return l
+}
+
+func (e *endpoints) clientOptions(c *gatewayconfig.Connection) upstream.ClientOptions {
+	o := upstream.ClientOptions{
+		ID: c.ID, Name: c.Name, Preset: c.Provider, Issuer: c.Issuer, AuthorizationEndpoint: c.AuthorizationEndpoint, TokenEndpoint: c.TokenEndpoint, RevocationEndpoint: c.RevocationEndpoint,
+		ClientID: c.ClientID, ClientSecret: string(c.ClientSecret), ClientKey: string(c.ClientKey), Scopes: c.Scopes, Audience: c.Audience,
+	}
+	if c.ClientID == "" {
+		o.Document = e.o.Issuer + clientDocumentPath
+	}
+	return o
 }
 
 // connections are what the gateway's servers need, as the configuration says now.
@@ -125,7 +137,25 @@ func (e *endpoints) find(is func(*gatewayconfig.Connection) bool) (*link, error)
 	if i < 0 {
 		return nil, nil
 	}
-	return e.links.get(all[i], all)
+	l := e.link(all[i], all)
+	if l.fault != nil {
+		return nil, unavailable(l.fault)
+	}
+	return l, nil
+}
+
+// usersLinks are what users may connect.
+func (e *endpoints) usersLinks() (list []*link) {
+	all := e.connections()
+	for _, c := range all {
+		if c.Own {
+			continue
+		}
+		if l := e.link(c, all); l.fault == nil {
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // linkOf returns the link of a connection, or nil.
@@ -409,14 +439,9 @@ func (e *endpoints) revokeAt(ctx context.Context, l *link, entry vault.Entry) {
 // lacks returns the connections that a user has neither made nor put off. For the connections of
 // one configuration it reads as many rows.
 func (e *endpoints) lacks(ctx context.Context, who holder) (list []*link, err error) {
-	all := e.connections()
-	for _, c := range all {
-		if c.Own || len(c.Servers) == 0 {
+	for _, l := range e.usersLinks() {
+		if len(l.Servers) == 0 {
 			continue
-		}
-		l, err := e.links.get(c, all)
-		if err != nil {
-			return nil, err
 		}
 		entry, err := e.connected(ctx, who, l)
 		if err != nil {

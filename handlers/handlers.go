@@ -355,6 +355,7 @@ func (e *endpoints) routes() (*Handler, error) {
 	}
 	if e.o.Connections != nil {
 		handle(route{get: e.connectPage, post: e.connect, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/oauth/connect")
+		handle(route{api: true, get: e.serveClientDocument}, p+clientDocumentPath)
 		handle(route{get: e.connectedPage}, p+"/oauth/success")
 		handle(route{get: e.connectFailedPage}, p+"/oauth/error")
 	}

@@ -35,6 +35,7 @@ type ClientOptions struct {
 	TokenEndpoint         string
 	RevocationEndpoint    string
 	ClientID              string
+	Document              string // without ClientID: URL of the client's description, which is its id at servers that fetch such
 	ClientSecret          string // empty: a public client, unless ClientKey is set
 	ClientKey             string // PEM of an RSA or P-256 key, by which the client proves itself (RFC 7523)
 	Scopes                []string
@@ -46,6 +47,7 @@ type Client struct {
 	p        *Provider
 	key      crypto.Signer
 	audience string
+	document bool // the client id is the URL of its description
 }
 
 // discovered is the kind of an OAuth 2.0 server whose metadata is found by its issuer (RFC 8414).
@@ -67,6 +69,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 		e.kind = discovered
 	}
 	c := &Client{audience: o.Audience}
+	if o.ClientID == "" && strings.HasPrefix(o.Document, "https://") && e.kind == discovered {
+		e.clientID, c.document = o.Document, true
+	}
 	if err := c.check(e); err != nil {
 		return nil, fmt.Errorf("connection %s: %w", o.ID, err)
 	}
@@ -144,7 +149,11 @@ func (c *Client) AuthorizeURL(ctx context.Context, a AuthRequest, scopes []strin
 func (c *Client) metadata(ctx context.Context) (*metadata, error) {
 	ctx, cancel := c.p.within(ctx, maxTimeout)
 	defer cancel()
-	return c.p.metadata(ctx)
+	m, err := c.p.metadata(ctx)
+	if err == nil && c.document && !m.Documents {
+		return nil, fmt.Errorf("connection %s: no client id is configured, and the server takes no client ID metadata document", c.p.id)
+	}
+	return m, err
 }
 
 // CheckIssuer checks the parameter iss of an authorization response, "" if there is none (RFC
@@ -262,7 +271,7 @@ var secretParams = []string{"code", "code_verifier", "refresh_token", "subject_t
 func (c *Client) ask(ctx context.Context, form url.Values, known Tokens) (Tokens, error) {
 	ctx, cancel := c.p.within(ctx, maxRefresh)
 	defer cancel()
-	m, err := c.p.metadata(ctx)
+	m, err := c.metadata(ctx)
 	if err != nil {
 		return Tokens{}, err
 	}

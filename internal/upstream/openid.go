@@ -34,6 +34,7 @@ type metadata struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
 	SendsIssuer   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207 §3
+	Documents     bool     `json:"client_id_metadata_document_supported"`          // OAuth Client ID Metadata Document §5
 
 	fetched time.Time
 	keys    *oidc.RemoteKeySet // of id tokens
