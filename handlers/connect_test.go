@@ -862,3 +862,55 @@ func issuerOf(t *testing.T, f *forge, documents bool) string {
 	issuer = server.URL
 	return issuer
 }
+
+// What lies in the browser counts for its state, its epoch, its configuration and ten minutes. One
+// thing changed in one that would succeed each.
+func TestFlowIsBound_Row64(t *testing.T) {
+	f := newForge(t)
+	s := withConnections(t, []*gatewayconfig.Connection{f.connection("github"), f.connection("gitlab", func(c *gatewayconfig.Connection) { c.ClientID = "other" }), f.connection("machine", own(oauth.GrantClientCredentials))})
+	for name, tt := range map[string]struct {
+		change func(*seal.UpstreamLogin)
+		status int
+	}{
+		"nothing":               {func(*seal.UpstreamLogin) {}, 200},
+		"expired":               {func(u *seal.UpstreamLogin) { u.Expires = time.Now().Unix() - 1 }, 400},
+		"another epoch":         {func(u *seal.UpstreamLogin) { u.Login.Epoch = "another" }, 400},
+		"another browser":       {func(u *seal.UpstreamLogin) { u.Login.Browser = "another" }, 403},
+		"another state":         {func(u *seal.UpstreamLogin) { u.ID = seal.NewID(time.Now().Add(time.Minute)) }, 403},
+		"another user":          {func(u *seal.UpstreamLogin) { u.Login.Subject = "bob" }, 403},
+		"another client":        {func(u *seal.UpstreamLogin) { u.Bound = "another" }, 400},
+		"another connection":    {func(u *seal.UpstreamLogin) { u.Provider = "connection:gitlab" }, 400},
+		"the gateway's own":     {func(u *seal.UpstreamLogin) { u.Provider = "connection:machine" }, 400},
+		"no connection":         {func(u *seal.UpstreamLogin) { u.Provider = "connection:gone" }, 400},
+		"a way to sign in":      {func(u *seal.UpstreamLogin) { u.Provider = "github" }, 400},
+		"nothing to connect":    {func(u *seal.UpstreamLogin) { u.Login.Connect = nil }, 400},
+		"another PKCE verifier": {func(u *seal.UpstreamLogin) { u.Verifier = strings.Repeat("x", 43) }, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := s.NewBrowser()
+			back := f.approve("ann", leaves(t, b, s.linkTo(t, b, "alice", "server_id=github-tools")))
+			for cookie, c := range b.Cookies {
+				u, err := seal.Open[seal.UpstreamLogin](s.Ring, c.Value)
+				if err != nil {
+					continue
+				}
+				tt.change(&u)
+				raw, err := seal.Seal(s.Ring, u)
+				if err != nil {
+					t.Fatal(err)
+				}
+				keep(b, cookie, raw)
+			}
+			r := b.Get(t, back)
+			if tt.status == http.StatusOK {
+				wantConnected(t, r)
+				if _, err := s.vault.Take(t.Context(), "alice", "connection:github"); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantPage(t, r, tt.status)
+			s.nothing(t)
+		})
+	}
+}
