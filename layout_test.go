@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"signet/internal/fetch":     {"internal/oauth"},
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
-	"signet/internal/upstream":  {"internal/oauth"},
+	"signet/internal/upstream":  {"internal/configfile", "internal/oauth"},
 	"signet/internal/backend":   {"internal/gatewayconfig", "internal/oauth", "internal/rawjson"},
 	"signet/internal/vault":     {"internal/background", "internal/store", "internal/seal"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is

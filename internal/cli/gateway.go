@@ -40,25 +40,32 @@ func gatewayCheckCommand(p Process) *cobra.Command {
 	var asJSON bool
 	var part string
 	cmd := &cobra.Command{
-		Use: "check FILE", Short: "Find the faults of the gateway's configuration", Args: cobra.ExactArgs(1), Annotations: takesOverrides,
-		Long: "Read FILE as the server does, with the variables that win over it, and name each fault\n" +
-			"by line and path. No server is asked. A flag with the path of a member, such as\n" +
-			"--hosting.port=4000, wins over file and variables.",
+		Use: "check [FILE]", Short: "Find the faults of the gateway's configuration", Args: cobra.MaximumNArgs(1), Annotations: takesOverrides,
+		Long: "Read FILE, or the file of SIGNET_GATEWAY_CONFIG, as the server does, with the variables\n" +
+			"that win over it, and name each fault by line and path. No server is asked. A flag with\n" +
+			"the path of a member, such as --hosting.port=4000, wins over file and variables.",
 		RunE: p.withConfig(func(_ *cobra.Command, cfg *config, args []string) error {
 			o := cfg.gatewayOptions(p.overrides)
 			var ok bool
 			if o.Part, ok = gatewayParts[part]; !ok {
 				return wrongUse{errors.New("--role must be all, auth or mcp")}
 			}
-			c, err := gatewayconfig.Load(args[0], o)
+			file := cfg.Gateway.Config
+			if len(args) == 1 {
+				file = args[0]
+			}
+			if file == "" {
+				return wrongUse{errors.New("name a file, or set SIGNET_GATEWAY_CONFIG")}
+			}
+			c, err := gatewayconfig.Load(file, o)
 			if asJSON {
 				return p.printGateway(c, err)
 			}
 			if err != nil {
-				return fmt.Errorf("%s:\n%w", args[0], err)
+				return fmt.Errorf("%s:\n%w", file, err)
 			}
 			for _, warning := range c.Warnings {
-				p.note("%s: %s", args[0], clean(warning))
+				p.note("%s: %s", file, clean(warning))
 			}
 			return p.print("no fault; servers: %d, connections: %d", len(c.Servers), len(c.Connections))
 		}),

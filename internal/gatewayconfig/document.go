@@ -188,7 +188,7 @@ func (r *reader) config(d *document) *Config {
 	d.routing.Jitter = d.jitter == "full"
 	c := &Config{
 		Prefix: d.prefix == "serverId", Separator: d.sep, DenyByDefault: d.security.deny, Routing: d.routing,
-		BaseURL: d.hosting.base, Port: d.hosting.port, LogLevel: d.level,
+		BaseURL: strings.TrimSuffix(d.hosting.base, "/"), Port: d.hosting.port, LogLevel: d.level,
 		AllAddresses: slices.Contains(containers, d.hosting.platform),
 	}
 	r.checkRouting(d)

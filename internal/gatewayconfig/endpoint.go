@@ -245,9 +245,9 @@ func validPort(port string) bool {
 	return err == nil && n > 0 && n < 1<<16
 }
 
-// checkBase returns what is wrong with the public address of the gateway.
+// checkBase returns what is wrong with the public address of the gateway, which may end in a slash.
 func checkBase(raw string) string {
-	if err := oauth.CheckIssuer(raw); err != nil {
+	if err := oauth.CheckIssuer(strings.TrimSuffix(raw, "/")); err != nil {
 		return strings.TrimPrefix(err.Error(), "issuer ")
 	}
 	return ""

@@ -133,7 +133,7 @@ func TestPrecedence_Row71(t *testing.T) {
 		{"flag replaces a list", nil, []string{`--routing.retry.retryOn.httpStatuses=[500]`}, func(c *gatewayconfig.Config) any { return c.Routing.RetryStatuses }, []int{500}},
 		{"level", map[string]string{"LOG_LEVEL": "warn"}, nil, func(c *gatewayconfig.Config) any { return c.LogLevel }, "warn"},
 		{"stronger level", map[string]string{"LOG_LEVEL": "warn", "MASTER_LOG_LEVEL": "error"}, nil, func(c *gatewayconfig.Config) any { return c.LogLevel }, "error"},
-		{"base URL", map[string]string{"MASTER_BASE_URL": "https://gw.example"}, nil, func(c *gatewayconfig.Config) any { return c.BaseURL }, "https://gw.example"},
+		{"base URL", map[string]string{"MASTER_BASE_URL": "https://gw.example/"}, nil, func(c *gatewayconfig.Config) any { return c.BaseURL }, "https://gw.example"},
 		{"issuer of callers", map[string]string{"MASTER_OAUTH_ISSUER": "https://b.example", "MASTER_OAUTH_JWKS_URI": "https://b.example/j", "MASTER_OAUTH_AUDIENCE": "b"}, nil,
 			func(c *gatewayconfig.Config) any { return *c.CallerIssuer }, gatewayconfig.CallerIssuer{Issuer: "https://b.example", JWKSURI: "https://b.example/j", Audience: "b"}},
 		{"client id", map[string]string{"MASTER_OAUTH_CLIENT_ID": "b", "MASTER_OAUTH_SCOPES": "openid, profile", "MASTER_OAUTH_TOKEN_ENDPOINT": "https://b.example/t", "MASTER_OAUTH_AUTHORIZATION_ENDPOINT": "https://b.example/a", "MASTER_OAUTH_REDIRECT_URI": "x", "MASTER_OAUTH_CLIENT_SECRET": "quiet", "MASTER_HOSTING_PLATFORM": "docker"}, nil,

@@ -31,7 +31,7 @@ func (r *reader) check(n *yaml.Node, path string, e *entry) {
 		if r.absent[at] {
 			return
 		}
-		r.fault(at, path+"."+name, "%s", what)
+		r.Fault(at, path+"."+name, "%s", what)
 	}
 	if !idForm.MatchString(e.id) {
 		wrong("id", "must be 1 to 32 of a to z, 0 to 9 and hyphen")

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -49,16 +50,16 @@ type entry struct {
 func (s *Set) CheckScopes(exist []string) error {
 	r := &reader{}
 	for i, p := range s.list {
-		for value, scopes := range p.scopesFrom.of {
+		for _, value := range slices.Sorted(maps.Keys(p.scopesFrom.of)) {
+			scopes := p.scopesFrom.of[value]
 			for _, scope := range scopes {
 				if !slices.Contains(exist, scope) {
-					r.fault(p.at["scopes_from"], fmt.Sprintf("upstreams[%d].scopes_from.map.%s", i, cut(value, 64)), "the scope %s does not exist", scope)
+					r.Fault(p.at["scopes_from"], fmt.Sprintf("upstreams[%d].scopes_from.map.%s", i, cut(value, 64)), "the scope %s does not exist", scope)
 				}
 			}
 		}
 	}
-	slices.SortFunc(r.faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(r.faults...)
+	return r.Err()
 }
 
 // Parse reads a configuration file. Its error joins all faults, each a [*Fault]. Environ looks
@@ -75,18 +76,17 @@ func ParseForTools(text []byte, environ func(string) (string, bool)) (*Set, erro
 }
 
 func parse(text []byte, r *reader) (*Set, error) {
-	root := r.document(text)
+	root := r.Document(text)
 	if root == nil {
-		return nil, errors.Join(r.faults...)
+		return nil, r.Err()
 	}
 	var entries []entry
-	r.members(root, "", map[string]take{"upstreams": func(n *yaml.Node, path string) { entries = r.entries(n, path) }})
-	if len(r.faults) == 0 && len(entries) == 0 {
-		r.fault(root, "", "there are no upstreams")
+	r.Members(root, "", map[string]take{"upstreams": func(n *yaml.Node, path string) { entries = r.entries(n, path) }})
+	if r.Faults() == 0 && len(entries) == 0 {
+		r.Fault(root, "", "there are no upstreams")
 	}
-	if len(r.faults) > 0 {
-		slices.SortStableFunc(r.faults, func(a, b error) int { return a.(*Fault).Line - b.(*Fault).Line })
-		return nil, errors.Join(r.faults...)
+	if r.Faults() > 0 {
+		return nil, r.Err()
 	}
 	set := newSet(entries)
 	set.secret = r.secret
@@ -115,18 +115,18 @@ var openIDScopes = []string{"openid", "profile", "email"}
 
 // entries reads the list of providers.
 func (r *reader) entries(n *yaml.Node, path string) (list []entry) {
-	if !r.plain(n, path) {
+	if !r.Plain(n, path) {
 		return nil
 	}
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
-		r.fault(n, path, "must be a list of providers")
+		r.Fault(n, path, "must be a list of providers")
 		return nil
 	}
 	for i, element := range n.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		e := r.entry(element, at)
 		if slices.ContainsFunc(list, func(other entry) bool { return other.id == e.id && e.id != "" }) {
-			r.fault(e.at["id"], at+".id", "is the id of two providers")
+			r.Fault(e.at["id"], at+".id", "is the id of two providers")
 		}
 		list = append(list, e)
 	}
@@ -136,11 +136,11 @@ func (r *reader) entries(n *yaml.Node, path string) (list []entry) {
 // entry reads one provider.
 func (r *reader) entry(n *yaml.Node, path string) (e entry) {
 	e = entry{at: map[string]*yaml.Node{}, authorizeParams: map[string]string{}}
-	before := len(r.faults)
+	before := r.Faults()
 	r.preset(n, path, &e)
 	known := r.known(&e)
 	known["preset"] = func(*yaml.Node, string) {} // it was read before
-	r.members(n, path, known)
+	r.Members(n, path, known)
 	if e.at["userinfo_endpoint"] != nil && e.at["emails_endpoint"] == nil {
 		e.emails = "" // that of a preset is at another server
 	}
@@ -148,7 +148,7 @@ func (r *reader) entry(n *yaml.Node, path string) (e entry) {
 		e.deletion = ""
 	}
 	e.deletion = strings.ReplaceAll(e.deletion, "{client_id}", url.PathEscape(e.clientID))
-	if len(r.faults) == before {
+	if r.Faults() == before {
 		r.check(n, path, &e)
 	}
 	return e
@@ -159,7 +159,7 @@ func (r *reader) known(e *entry) map[string]take {
 	known := map[string]take{
 		"id": r.text(&e.id), "name": r.text(&e.name), "type": r.text(&e.kind), "timeout": r.duration(&e.timeout),
 		"base_url": r.baseURL(e), "environment": r.value(&e.environment), "sample_path": r.text(&e.samplePath),
-		"allow": r.allow(&e.allow), "scopes_from": r.scopesFrom(&e.scopesFrom), "trust_email": r.flag(&e.trustEmail),
+		"allow": r.allow(&e.allow), "scopes_from": r.scopesFrom(&e.scopesFrom), "trust_email": r.Flag(&e.trustEmail),
 		"username_field": r.text(&e.usernameField),
 		"login":          r.call(&e.login, "access_token", typedName, localPart, typedPassword),
 		"refresh":        r.call(&e.refresh, "access_token", refreshToken, accessToken),
@@ -191,13 +191,13 @@ func (r *reader) paths(f *fields) map[string]take {
 
 func (r *reader) duration(to *time.Duration) take {
 	return func(n *yaml.Node, path string) {
-		s, ok := r.scalar(n, path)
+		s, ok := r.Scalar(n, path)
 		if !ok {
 			return
 		}
 		d, err := time.ParseDuration(s)
 		if err != nil || d < minTimeout || d > maxTimeout {
-			r.fault(n, path, "must be a duration such as 10s, from %s to %s", minTimeout, maxTimeout)
+			r.Fault(n, path, "must be a duration such as 10s, from %s to %s", minTimeout, maxTimeout)
 		}
 		*to = d
 	}
@@ -211,12 +211,12 @@ func (r *reader) baseURL(e *entry) take {
 			return
 		}
 		e.baseURLs = map[string]string{}
-		r.each(n, path, func(name string, _, value *yaml.Node, path string) {
+		r.Each(n, path, func(name string, _, value *yaml.Node, path string) {
 			var u string
 			r.value(&u)(value, path)
 			if u != "" {
 				if why := checkBase(u); why != "" {
-					r.fault(value, path, "%s", why)
+					r.Fault(value, path, "%s", why)
 				}
 			}
 			e.baseURLs[name] = u
@@ -238,10 +238,10 @@ func (r *reader) call(to **call, access string, names ...string) take {
 				known[name] = read
 			}
 		}
-		before := len(r.faults)
-		r.members(n, path, known)
+		before := r.Faults()
+		r.Members(n, path, known)
 		*to = c
-		if len(r.faults) == before {
+		if r.Faults() == before {
 			r.checkCall(n, path, c, access, names)
 		}
 	}
@@ -250,39 +250,39 @@ func (r *reader) call(to **call, access string, names ...string) take {
 // checkCall checks what must be in a request.
 func (r *reader) checkCall(n *yaml.Node, path string, c *call, access string, names []string) {
 	if why := checkPath(c.path); why != "" {
-		r.fault(n, path+".path", "%s", why)
+		r.Fault(n, path+".path", "%s", why)
 	}
 	c.path = strings.TrimPrefix(c.path, "/")
 	if access != "" && c.access == "" {
-		r.fault(n, path+".access_token", "is missing: where in the answer is it?")
+		r.Fault(n, path+".access_token", "is missing: where in the answer is it?")
 	}
 	if c.body == nil {
-		r.fault(n, path+".body", "is missing")
+		r.Fault(n, path+".body", "is missing")
 		return
 	}
 	used := uses(c.body)
 	switch {
 	case slices.Contains(names, typedPassword):
 		if !slices.Contains(used, typedPassword) {
-			r.fault(n, path+".body", "does not contain {password}")
+			r.Fault(n, path+".body", "does not contain {password}")
 		}
 		if !slices.Contains(used, typedName) && !slices.Contains(used, localPart) {
-			r.fault(n, path+".body", "contains neither {username} nor {local_part}")
+			r.Fault(n, path+".body", "contains neither {username} nor {local_part}")
 		}
 	case !slices.Contains(used, refreshToken) && access != "":
-		r.fault(n, path+".body", "does not contain {refresh_token}")
+		r.Fault(n, path+".body", "does not contain {refresh_token}")
 	case len(used) == 0:
-		r.fault(n, path+".body", "contains neither {refresh_token} nor {access_token}")
+		r.Fault(n, path+".body", "contains neither {refresh_token} nor {access_token}")
 	}
 }
 
 func (r *reader) params(to *map[string]string) take {
 	return func(n *yaml.Node, path string) {
-		r.each(n, path, func(name string, key, value *yaml.Node, path string) {
+		r.Each(n, path, func(name string, key, value *yaml.Node, path string) {
 			var s string
 			r.value(&s)(value, path)
 			if why := checkParam(name); why != "" {
-				r.fault(key, path, "%s", why)
+				r.Fault(key, path, "%s", why)
 			}
 			(*to)[name] = s
 		})
@@ -291,7 +291,7 @@ func (r *reader) params(to *map[string]string) take {
 
 func (r *reader) allow(to *allow) take {
 	return func(n *yaml.Node, path string) {
-		r.members(n, path, map[string]take{
+		r.Members(n, path, map[string]take{
 			"domains": r.list(&to.domains, checkDomain), "emails": r.list(&to.emails, checkEmail), "groups": r.list(&to.groups, checkNothing),
 		})
 		for _, list := range [][]string{to.domains, to.emails} {
@@ -300,7 +300,7 @@ func (r *reader) allow(to *allow) take {
 			}
 		}
 		if to.everybody() {
-			r.fault(n, path, "admits no user; leave it out to admit all users")
+			r.Fault(n, path, "admits no user; leave it out to admit all users")
 		}
 	}
 }
@@ -308,15 +308,15 @@ func (r *reader) allow(to *allow) take {
 func (r *reader) scopesFrom(to *scopesFrom) take {
 	return func(n *yaml.Node, path string) {
 		to.of = map[string][]string{}
-		r.members(n, path, map[string]take{"claim": r.text(&to.claim), "map": func(n *yaml.Node, path string) {
-			r.each(n, path, func(name string, _, value *yaml.Node, path string) {
+		r.Members(n, path, map[string]take{"claim": r.text(&to.claim), "map": func(n *yaml.Node, path string) {
+			r.Each(n, path, func(name string, _, value *yaml.Node, path string) {
 				var scopes []string
 				r.list(&scopes, checkScope)(value, path)
 				to.of[name] = scopes
 			})
 		}})
 		if to.claim == "" || len(to.of) == 0 {
-			r.fault(n, path, "must have a claim, and a map of its values to scopes")
+			r.Fault(n, path, "must have a claim, and a map of its values to scopes")
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"signet/internal/configfile"
 )
 
 const maxDepth = 32 // of nested JSON values
@@ -168,19 +170,5 @@ func seconds(v any) (int64, bool) {
 
 const maxLife = 100 * 365 * 24 * 3600 // seconds, of an access token
 
-// cut returns at most n bytes of s, for an error: printable characters only.
-func cut(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "..."
-}
+// cut is [configfile.Cut].
+func cut(s string, n int) string { return configfile.Cut(s, n) }

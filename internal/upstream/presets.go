@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"signet/internal/configfile"
 )
 
 //go:embed presets.yaml
@@ -23,8 +25,8 @@ type issuerForm struct {
 func presets() map[string]*yaml.Node {
 	r := &reader{}
 	all := map[string]*yaml.Node{}
-	if root := r.document(presetsFile); root != nil {
-		r.each(root, "", func(name string, _, value *yaml.Node, _ string) { all[name] = value })
+	if root := r.Document(presetsFile); root != nil {
+		r.Each(root, "", func(name string, _, value *yaml.Node, _ string) { all[name] = value })
 	}
 	return all
 }
@@ -41,13 +43,13 @@ func (r *reader) preset(n *yaml.Node, path string, e *entry) {
 		named, all := n.Content[i+1], presets()
 		preset, ok := all[named.Value]
 		if !ok || named.Kind != yaml.ScalarNode {
-			r.fault(named, below(path, "preset"), "must be one of %s", strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+			r.Fault(named, configfile.Below(path, "preset"), "must be one of %s", strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 			return
 		}
 		known := r.known(e)
 		var pattern string
 		known["issuer_form"], known["issuer_pattern"] = r.text(&e.form.example), r.text(&pattern)
-		r.members(preset, "preset "+named.Value, known)
+		r.Members(preset, "preset "+named.Value, known)
 		e.form.pattern = regexp.MustCompile(pattern)
 		e.at = map[string]*yaml.Node{}
 		return
