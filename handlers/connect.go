@@ -554,6 +554,7 @@ func (e *endpoints) redeemLink(r *http.Request, l *link, u seal.UpstreamLogin, a
 	if _, err := e.o.Vault.Put(context.WithoutCancel(r.Context()), c); err != nil {
 		return unavailable(err)
 	}
+	e.connectionChanged(c.Subject, l)
 	return nil
 }
 

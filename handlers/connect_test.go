@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"signet/handlers"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
@@ -679,10 +681,15 @@ func TestForeignDecisionsConnectNothing_Row64(t *testing.T) {
 
 // The account page shows what is connected, and ends it. A key is entered and never shown.
 func TestAccountShowsConnections_Row56_Row57(t *testing.T) {
+	var changed []string // of which a gateway in the process is told
 	f := newForge(t)
 	s := withConnections(t, []*gatewayconfig.Connection{
 		f.connection("github", func(c *gatewayconfig.Connection) { c.RevocationEndpoint = f.URL + "/revoke" }), f.connection("machine", own(oauth.GrantClientCredentials)),
 		f.connection("docs", func(c *gatewayconfig.Connection) { c.Key = true }),
+	}, func(cfg *authtest.Config) {
+		cfg.Change = func(o *handlers.Options) {
+			o.ConnectionChanged = func(subject, connection string) { changed = append(changed, subject+" "+connection) }
+		}
 	})
 	claims := s.claims(t, s.Tokens(t, "alice", s.PUB).Access)
 	b := s.NewBrowser()
@@ -723,6 +730,9 @@ func TestAccountShowsConnections_Row56_Row57(t *testing.T) {
 		}
 		_, _, err := s.connectionToken(t, claims, id, 0)
 		wantMissing(t, err, id, false)
+	}
+	if diff := cmp.Diff([]string{"alice github", "alice docs", "alice github", "alice docs"}, changed); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -482,7 +482,14 @@ func (e *endpoints) keepKey(ctx context.Context, who holder, l *link, key string
 	if _, err := e.o.Vault.Put(ctx, seal.Credential{Subject: who.subject, Provider: l.provider(), Bound: l.bound(), Access: key, Obtained: now, Since: now, User: who.version}); err != nil {
 		return unavailable(err)
 	}
+	e.connectionChanged(who.subject, l)
 	return nil
+}
+
+func (e *endpoints) connectionChanged(subject string, l *link) {
+	if e.o.ConnectionChanged != nil {
+		e.o.ConnectionChanged(subject, l.ID)
+	}
 }
 
 var errBadKey = oauth.Errorf(oauth.InvalidRequest, "the key must be 1 to %d printable ASCII characters without spaces", maxKey)
@@ -505,6 +512,7 @@ func (e *endpoints) disconnectLink(r *http.Request, who signedIn, id string) err
 	case err != nil:
 		return unavailable(err)
 	}
+	e.connectionChanged(who.user.Subject, l)
 	e.audit(r, event{name: "disconnect", subject: who.user.Subject, reason: l.ID}, nil)
 	e.revokeAt(context.WithoutCancel(r.Context()), l, entry)
 	return nil

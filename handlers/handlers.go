@@ -110,6 +110,10 @@ type Options struct {
 	Audiences       func() []string
 	GatewayResource string
 
+	// ConnectionChanged, optional, is called when a user has connected something in this process,
+	// or has disconnected it, so that a gateway here does not use what it had before.
+	ConnectionChanged func(subject, connection string)
+
 	// PasswordLogin, optional, reports whether Users has users who sign in with a password. If
 	// it is nil, it has.
 	PasswordLogin func() bool

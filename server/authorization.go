@@ -220,6 +220,11 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	h.EndSessions = s.users.EndSessions
 	if s.gatewayConfig.Load() != nil {
 		h.Connections, h.Audiences, h.Vault, h.GatewayResource = s.gatewayConnections, s.gatewayAudiences, s.vault, o.Resources[0]
+		h.ConnectionChanged = func(subject, connection string) {
+			if s.gateway != nil {
+				s.gateway.ConnectionChanged(subject, connection)
+			}
+		}
 	}
 	if s.upstreams != nil {
 		h.Upstreams, h.Vault, h.Settle, h.PasswordLogin = s.upstreams, s.vault, s.settled, s.passwordLogin

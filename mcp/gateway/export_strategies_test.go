@@ -24,7 +24,7 @@ func (s *strategies) Await(ctx context.Context, caller Caller, server *gatewayco
 
 func (s *strategies) Knows(server *gatewayconfig.Server) bool { return s.knows(server) }
 
-func (s *strategies) Disconnected(subject, connection string) { s.disconnected(subject, connection) }
+func (s *strategies) Changed(subject, connection string) { s.changed(subject, connection) }
 
 func (s *strategies) Forget() { s.forget() }
 

@@ -20,8 +20,6 @@ import (
 const (
 	remoteTimeout   = 45 * time.Second // of one request; the issuer may wait for a provider
 	maxRemoteAnswer = 256 << 10        // bytes
-
-	connectionAudience = "connection:" // and the id of a connection
 )
 
 // RemoteIssuer is an authorization server in another process. Credentials come from its token
@@ -74,7 +72,7 @@ func (i *RemoteIssuer) OfUpstream(ctx context.Context, caller Caller, stale int6
 
 // OfConnection is [Issuer.OfConnection].
 func (i *RemoteIssuer) OfConnection(ctx context.Context, caller Caller, connection string, stale int64) (Credential, error) {
-	return i.provided(ctx, caller, connectionAudience+connection, stale)
+	return i.provided(ctx, caller, oauth.ConnectionAudience+connection, stale)
 }
 
 // provided asks for a token that the issuer has from elsewhere.
@@ -191,8 +189,8 @@ func (a remoteAnswer) refusal(resp *http.Response, form url.Values) error {
 	audience := form.Get("audience")
 	bad := resp.StatusCode == http.StatusBadRequest
 	switch {
-	case bad && a.Error == oauth.InteractionRequired && strings.HasPrefix(audience, connectionAudience):
-		return &Missing{Connection: strings.TrimPrefix(audience, connectionAudience), Declined: a.Declined}
+	case bad && a.Error == oauth.InteractionRequired && strings.HasPrefix(audience, oauth.ConnectionAudience):
+		return &Missing{Connection: strings.TrimPrefix(audience, oauth.ConnectionAudience), Declined: a.Declined}
 	case bad && (a.Error == oauth.InvalidGrant || a.Error == oauth.InvalidRequest && a.Description == oauth.NoSubject):
 		return fmt.Errorf("%w: the issuer answered %s", ErrEnded, a.Error)
 	case bad && (a.Error == oauth.InvalidTarget || a.Error == oauth.UnauthorizedClient):

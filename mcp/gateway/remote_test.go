@@ -14,10 +14,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet/handlers"
 	"signet/internal/clients"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
+	"signet/internal/store"
 	"signet/internal/test/authtest"
+	"signet/internal/vault"
 	"signet/jwt"
 	"signet/mcp/gateway"
 )
@@ -129,6 +132,32 @@ func TestTheIssuersRefusalsAreToldApart(t *testing.T) {
 	s.StopStore(t)
 	if _, err := i.ForAudience(t.Context(), caller, backendURL, nil); err == nil || errors.Is(err, gateway.ErrEnded) {
 		t.Errorf("a store that is down: %v, want no verdict", err)
+	}
+}
+
+// The issuer says what a user has not connected, to clients that may ask for it.
+func TestTheIssuerSaysWhatIsMissing_Row55(t *testing.T) {
+	s := authtest.New(t, func(cfg *authtest.Config) {
+		cfg.Change = func(o *handlers.Options) {
+			o.Vault = vault.New(vault.Options{Store: o.Store.(*store.Store), Ring: o.Ring, Log: o.Log})
+			o.Connections = func() []*gatewayconfig.Connection {
+				return []*gatewayconfig.Connection{{ID: "docs", Name: "Docs", Key: true}}
+			}
+		}
+	})
+	caller := callerOf(t, s, s.Tokens(t, "alice", s.PUB).Access)
+	i := remote(t, s, "gateway")
+	var m *gateway.Missing
+	for _, stale := range []int64{0, 1} {
+		if c, err := i.OfConnection(t.Context(), caller, "docs", stale); !errors.As(err, &m) || *m != (gateway.Missing{Connection: "docs"}) || c.Token != "" {
+			t.Errorf("stale %d: %v", stale, err)
+		}
+	}
+	if _, err := i.OfConnection(t.Context(), caller, "other", 0); err == nil || errors.As(err, &m) || errors.Is(err, gateway.ErrEnded) {
+		t.Errorf("an unknown connection: %v, want no verdict", err)
+	}
+	if _, err := remoteAt(t, s, s.CONF.ID, s.CONF.Secret).OfConnection(t.Context(), caller, "docs", 0); err == nil || errors.As(err, &m) || errors.Is(err, gateway.ErrEnded) {
+		t.Errorf("another client: %v, want no verdict", err)
 	}
 }
 

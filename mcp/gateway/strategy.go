@@ -44,12 +44,18 @@ func newStrategies(issuer Issuer, issuerURL string, custom map[string]Strategy, 
 // configuration, also without this.
 func (s *strategies) forget() { s.known.clear() }
 
-// disconnected drops the credentials of a user that came from a connection.
-func (s *strategies) disconnected(subject, connection string) {
+// changed drops the credentials of a user that came from a connection.
+func (s *strategies) changed(subject, connection string) {
 	s.known.drop(func(e *credential) bool {
 		c := e.key.server.Connection
 		return e.subject == subject && c != nil && c.ID == connection
 	})
+}
+
+// ConnectionChanged says that a user has connected something else, or has disconnected it: what the
+// gateway had of it is no longer used. Without this, that is noticed within a minute.
+func (g *Gateway) ConnectionChanged(subject, connection string) {
+	g.strategies.changed(subject, connection)
 }
 
 // knows reports whether there is a strategy for server.

@@ -624,11 +624,11 @@ func TestADisconnectedCredentialIsDropped(t *testing.T) {
 	bob := alice(func(c *jwt.Claims) { c.Subject, c.GrantID = "bob", "g2" })
 	wantHeaders(t, s, alice(), server, false, bearer("cred-1"))
 	wantHeaders(t, s, bob, server, false, bearer("cred-1"))
-	s.Disconnected("alice", "gitlab")
+	s.Changed("alice", "gitlab")
 	if s.Kept() != 2 {
 		t.Fatal("another connection's credential was dropped")
 	}
-	s.Disconnected("alice", "github")
+	s.Changed("alice", "github")
 	i.err = &gateway.Missing{Connection: "github"}
 	if _, err := s.Headers(t.Context(), alice(), server, false); !errors.Is(err, i.err) {
 		t.Errorf("alice: %v", err)
