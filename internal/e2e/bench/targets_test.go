@@ -65,6 +65,7 @@ func serveBare(addr string) error {
 		body, _ = io.ReadAll(r.Body)
 	})
 	mux.HandleFunc("POST /token", bareToken())
+	mux.Handle("POST /proxy", bareProxy())
 	return http.ListenAndServe(addr, mux)
 }
 
@@ -148,20 +149,25 @@ func (r *report) row(what, target, measured, bare string) {
 
 const benchmarks = "docs/benchmarks.md"
 
-func (r *report) print(b *testing.B) {
+func (r *report) table() string {
 	var out strings.Builder
 	out.WriteString("| operation | target | measured | for comparison, in the same run |\n|---|---|---|---|\n")
 	for _, row := range r.rows {
 		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", row[0], row[1], row[2], row[3])
 	}
-	fmt.Println(out.String())
+	return out.String()
+}
+
+func (r *report) print(b *testing.B) {
+	table := r.table()
+	fmt.Println(table)
 	if !*e2e.Update {
 		return
 	}
 	text := "# Benchmarks\n\n" +
 		"This document compares the throughput of one core with the targets. `make bench` measures it.\n\n" +
 		"The machine: " + cpuModel() + ", " + runtime.Version() + ". The server runs on one core, the load on another, and each row is durable\n" +
-		"(`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run.\n\n" + out.String()
+		"(`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run.\n\n" + table
 	if err := os.WriteFile(benchmarks, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
