@@ -280,7 +280,7 @@ func replyStatus(c *Call, reply Reply) int {
 	switch e.Code {
 	case jsonrpc.CodeMethodNotFound:
 		return http.StatusNotFound
-	case jsonrpc.CodeInvalidParams, sdk.CodeUnsupportedProtocolVersion, sdk.CodeMissingRequiredClientCapabilities:
+	case jsonrpc.CodeInvalidParams, sdk.CodeHeaderMismatch, sdk.CodeUnsupportedProtocolVersion, sdk.CodeMissingRequiredClientCapabilities:
 		return http.StatusBadRequest
 	}
 	return http.StatusOK

@@ -72,7 +72,7 @@ func isCode(raw []byte) bool {
 }
 
 // hasShape reports whether the result of a method is an object in which the member that the method
-// is about, if it is there, is an array or object.
+// is about, if it is there, is an array or object. A result that asks for input has none, or null.
 func hasShape(method string, result []byte) bool {
 	if result[0] != '{' {
 		return false
@@ -99,11 +99,18 @@ func hasShape(method string, result []byte) bool {
 		return true
 	}
 	for k, value := range rawjson.Members(result) {
-		if k == key && value[0] != first {
+		if k == key && value[0] != first && !(string(value) == "null" && wantsInput(result)) {
 			return false
 		}
 	}
 	return true
+}
+
+// wantsInput reports whether a result asks the client for input (MCP 2026-07-28, Multi Round-Trip
+// Requests).
+func wantsInput(result []byte) bool {
+	kind, _ := rawjson.String(rawjson.Get(result, "resultType"))
+	return kind == "input_required"
 }
 
 // errorCode is the code of a JSON-RPC error object, or 0.

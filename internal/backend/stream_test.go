@@ -225,6 +225,20 @@ func TestBadEvents(t *testing.T) {
 	}
 }
 
+// A result that asks for input has no content yet; the go-sdk writes null.
+func TestResultThatAsksForInputPasses(t *testing.T) {
+	const asks = `{"resultType":"input_required","content":null,"inputRequests":{"a":{"method":"elicitation/create","params":{}}}}`
+	for result, passes := range map[string]bool{asks: true, strings.Replace(asks, "input_required", "complete", 1): false, strings.Replace(asks, "null", "{}", 1): false} {
+		s := newScript(t, func(w http.ResponseWriter, _ *http.Request, id string) {
+			events(w, "data: {\"jsonrpc\":\"2.0\",\"id\":"+id+",\"result\":"+result+"}\n\n")
+		})
+		answer, err := open(t, at(s.URL)).Do(t.Context(), callOf("x", `{}`), nil)
+		if passes != (err == nil) || passes && string(answer.Result) != result {
+			t.Errorf("%s: %s, %v", result, answer.Result, err)
+		}
+	}
+}
+
 // A stream that the server ends early, with an event's id, goes on where it was.
 func TestResume(t *testing.T) {
 	var id string

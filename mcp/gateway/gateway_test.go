@@ -379,6 +379,30 @@ func TestNamesWithoutPrefixBelongToOneServer_Row76(t *testing.T) {
 	}
 }
 
+func TestURIBelongsToATemplate(t *testing.T) {
+	for _, tt := range []struct {
+		template, uri string
+		want          bool
+	}{
+		{"file:///{path}", "file:///a/b", true}, {"file:///{path}", "http:///a", false}, {"a://{x}/data", "a://1/data", true}, {"a://{x}/data", "a://1/other", false},
+		{"a://{x}/b/{y}", "a://1/b/2", true}, {"a://{x}/b/{y}", "a://1/c/2", false}, {"a://b", "a://b", true}, {"a://b", "a://bc", false}, {"a://{x}{?y}", "a://1?y=2", true}, {"a://{x", "a://1", true}, {"", "a", false},
+	} {
+		if got := fits(tt.template, tt.uri); got != tt.want {
+			t.Errorf("%s fits %s: %t, want %t", tt.uri, tt.template, got, tt.want)
+		}
+	}
+	w := newWorld(t, func(w *world) {
+		w.config.Prefix = false
+		w.servers["b"].lists["resourceTemplates"] = []string{`{"uriTemplate":"b://{x}/data","name":"n"}`}
+	})
+	if got := w.route(named(t, "resources/read", `{"uri":"b://7/data"}`)); got.Result == nil || len(w.servers["b"].messages()) != 1 {
+		t.Errorf("a URI of a template: %s", got.Error)
+	}
+	if got := w.route(named(t, "resources/read", `{"uri":"c://7/data"}`)); got.Error == nil {
+		t.Errorf("a URI of no server: %s", got.Result)
+	}
+}
+
 func TestResourcesHaveTheServersPrefix_Row76(t *testing.T) {
 	w := newWorld(t, func(w *world) {
 		w.servers["a"].lists["resources"] = []string{`{"uri":"file:///a","name":"n"}`}

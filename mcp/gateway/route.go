@@ -90,13 +90,32 @@ func (l *lists) has(method, name string) bool {
 				continue
 			}
 			for _, item := range one.items {
-				if item.name == name {
+				if item.name == name || k == templates && method == readResource && fits(item.name, name) {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// fits reports whether a URI may be one of a template (RFC 6570): it has the template's text in the
+// same order.
+func fits(template, uri string) bool {
+	literal, rest, more := strings.Cut(template, "{")
+	uri, ok := strings.CutPrefix(uri, literal)
+	for ok && more {
+		_, rest, _ = strings.Cut(rest, "}")
+		literal, rest, more = strings.Cut(rest, "{")
+		if literal == "" && !more {
+			return true
+		}
+		if !more {
+			return strings.HasSuffix(uri, literal)
+		}
+		_, uri, ok = strings.Cut(uri, literal)
+	}
+	return ok && uri == ""
 }
 
 func (one *keptList) isReady() bool {
