@@ -339,5 +339,6 @@ func NewRouterServer(name, version string) *sdk.Server {
 		Prompts:     &sdk.PromptCapabilities{ListChanged: true},
 		Resources:   &sdk.ResourceCapabilities{ListChanged: true, Subscribe: true},
 		Completions: &sdk.CompletionCapabilities{},
+		Logging:     &sdk.LoggingCapabilities{},
 	})
 }

@@ -81,6 +81,7 @@ type Gateway struct {
 	patience   time.Duration // how long a client waits for the lists of a server that is slow
 	dial       func(backend.Options) (connection, error)
 	changes    changes
+	levels     levels
 
 	reload sync.Mutex // held by Reload and Close
 	closed bool

@@ -628,9 +628,64 @@ func TestResourceUpdatesReachTheirSubscriber(t *testing.T) {
 	}
 }
 
+func TestLogLevelOfAClientReachesServers(t *testing.T) {
+	w := newWorld(t, nil)
+	if reply := w.route(call("logging/setLevel", `{"level":"loud"}`)); !strings.Contains(string(reply.Error), "-32602") {
+		t.Errorf("a level that does not exist: %s %s", reply.Result, reply.Error)
+	}
+	modern := call("logging/setLevel", `{"level":"info"}`)
+	modern.Modern = true
+	if reply := w.route(modern); !strings.Contains(string(reply.Error), "-32601") {
+		t.Errorf("the newer protocol has no such method: %s %s", reply.Result, reply.Error)
+	}
+	params := map[string]string{
+		`{"name":"a.echo"}`:                   `{"_meta":{"io.modelcontextprotocol/logLevel":"warning"},"name":"echo"}`,
+		`{"_meta": { }, "name":"a.echo"}`:     `{"_meta": {"io.modelcontextprotocol/logLevel":"warning"}, "name":"echo"}`,
+		`{"_meta":{"x":1}, "name":"a.echo"}`:  `{"_meta":{"io.modelcontextprotocol/logLevel":"warning","x":1}, "name":"echo"}`,
+		`{"_meta":null , "name":"a.echo"}`:    `{"_meta":null , "name":"echo"}`,
+		`{"name":"a.echo", "_meta":{"x":{}}}`: `{"name":"echo", "_meta":{"io.modelcontextprotocol/logLevel":"warning","x":{}}}`,
+	}
+	last := func() string {
+		all := w.servers["a"].messages()
+		return string(all[len(all)-1].Params)
+	}
+	w.route(named(t, "tools/call", `{"name":"a.echo"}`))
+	if got := last(); got != `{"name":"echo"}` {
+		t.Errorf("without a level: %s", got)
+	}
+	if reply := w.route(call("logging/setLevel", `{"level":"warning"}`)); string(reply.Result) != "{}" {
+		t.Fatalf("%s %s", reply.Result, reply.Error)
+	}
+	for sent, want := range params {
+		w.route(named(t, "tools/call", sent))
+		if got := last(); got != want {
+			t.Errorf("%s reached the server as %s, want %s", sent, got, want)
+		}
+	}
+	w.route(named(t, "tools/call", `{"name":"a.echo"}`, "bob"))
+	if got := last(); got != `{"name":"echo"}` {
+		t.Errorf("another caller's message: %s", got)
+	}
+}
+
+func TestOlderClientsMaySubscribeToWhatTheyMayRead(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, method := range []string{"resources/subscribe", "resources/unsubscribe"} {
+		if reply := w.route(named(t, method, `{"uri":"a.file:///x"}`)); string(reply.Result) != "{}" {
+			t.Errorf("%s: %s %s", method, reply.Result, reply.Error)
+		}
+		if reply := w.route(named(t, method, `{"uri":"nope"}`)); reply.Error == nil {
+			t.Errorf("%s of nothing: %s", method, reply.Result)
+		}
+		if got := w.Needs(method, "a.file:///x", nil); len(got) != 0 {
+			t.Errorf("needs %q", got)
+		}
+	}
+}
+
 func TestMethodsThatNoServerHasAreUnknown(t *testing.T) {
 	w := newWorld(t, nil)
-	for _, method := range []string{"tasks/list", "resources/subscribe", "logging/setLevel", ""} {
+	for _, method := range []string{"tasks/list", ""} {
 		if reply := w.route(call(method, `{}`)); !strings.Contains(string(reply.Error), "-32601") {
 			t.Errorf("%s: %s %s", method, reply.Result, reply.Error)
 		}

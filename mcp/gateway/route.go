@@ -56,6 +56,10 @@ func (g *Gateway) Route(ctx context.Context, c *mcp.Call, notify func(json.RawMe
 		return g.list(ctx, c, templates)
 	case callTool, getPrompt, readResource, complete:
 		return g.pass(ctx, c, notify)
+	case "logging/setLevel":
+		return g.setLevel(c)
+	case "resources/subscribe", "resources/unsubscribe":
+		return g.legacySubscription(c)
 	}
 	return mcp.ErrorReply(codeMethodNotFound, "method not found")
 }
@@ -155,7 +159,7 @@ func (g *Gateway) pass(ctx context.Context, c *mcp.Call, notify func(json.RawMes
 	}
 	defer m.use.RUnlock()
 	message := backend.Message{
-		Method: c.Method, Params: withoutResponses(c.Renamed(own)), Name: own, Modern: c.Modern, Session: c.Claims.GrantID,
+		Method: c.Method, Params: withoutResponses(g.withLevel(c, c.Renamed(own))), Name: own, Modern: c.Modern, Session: c.Claims.GrantID,
 		Safe: c.Method != callTool,
 	}
 	if c.Method == complete {
