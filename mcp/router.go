@@ -339,6 +339,7 @@ func NewRouterServer(name, version string) *sdk.Server {
 		Prompts:     &sdk.PromptCapabilities{ListChanged: true},
 		Resources:   &sdk.ResourceCapabilities{ListChanged: true, Subscribe: true},
 		Completions: &sdk.CompletionCapabilities{},
-		Logging:     &sdk.LoggingCapabilities{},
+		//lint:ignore SA1019 clients of the older protocol versions ask for log messages
+		Logging: &sdk.LoggingCapabilities{},
 	})
 }
