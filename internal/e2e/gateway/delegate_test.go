@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
+	"signet/internal/e2e"
 	"signet/internal/test/backends"
 	"signet/internal/test/person"
 	"signet/internal/test/upstreamtest"
@@ -267,6 +269,92 @@ func TestReturnLeadsNowhereElse_Row65(t *testing.T) {
 		}
 		if want != "" && (page.At == nil || page.At.Path != want) {
 			t.Errorf("return_to=%s ends at %s, want %s", to, page, want)
+		}
+	}
+}
+
+// A token that has ended is refreshed once, whatever the number of calls. An answer without a
+// refresh token keeps the old one. If the provider is down, nothing is lost; if it refuses, the
+// user is asked again.
+func TestTokensOfUsersAreRefreshed_Row58(t *testing.T) {
+	d := startDelegated(t, true)
+	d.connect(visitor("ann"), d.asked(d.token("ann")))
+	good := func(when, token string) {
+		t.Helper()
+		if got := d.said(d.call(token, "tickets.whoami", "{}")); d.p.Owner(got) != "ann" {
+			t.Errorf("%s the server saw %q", when, got)
+		}
+	}
+	// refused is a token of a new login, whose credential the server has begun to refuse.
+	refused := func() string {
+		t.Helper()
+		token := d.token("ann")
+		good("before its end", token)
+		d.p.InvalidateUser("ann")
+		return token
+	}
+	ten := func(when string) {
+		t.Helper()
+		token, before := refused(), d.p.Count("refresh")
+		var calls sync.WaitGroup
+		for range 10 {
+			calls.Go(func() { good(when, token) })
+		}
+		calls.Wait()
+		if n := d.p.Count("refresh") - before; n != 1 {
+			t.Errorf("%s ten calls made %d refreshes", when, n)
+		}
+	}
+	ten("when the server refuses the token")
+	d.p.Switch(func(s *upstreamtest.Switches) { s.NoRotation = true })
+	ten("when the refresh answer has no refresh token")
+	ten("after such an answer")
+	token := refused()
+	d.p.Switch(func(s *upstreamtest.Switches) { s.Unavailable = true })
+	r := d.call(token, "tickets.whoami", "{}")
+	if text, failed := r.text(); r.Status != 200 || !failed || anyLink.MatchString(text) {
+		t.Errorf("while the provider is down: %s", r)
+	}
+	d.p.Switch(func(s *upstreamtest.Switches) { s.Unavailable = false })
+	e2e.Eventually(t, func() bool { _, failed := d.call(token, "tickets.whoami", "{}").text(); return !failed })
+	if n := d.p.Count("reuse"); n != 0 {
+		t.Errorf("%d refresh tokens were used twice", n)
+	}
+	token = refused()
+	d.p.EndGrants("ann")
+	d.connect(visitor("ann"), d.asked(token))
+	good("after connecting again", token)
+}
+
+// The address that users open leads to an error page unless it names a server or provider that
+// users connect, and no more scopes than are configured. Without parameters it is the
+// authorization endpoint. Texts from the address are shown as texts.
+func TestFormsOfTheLink_Row63_Row67(t *testing.T) {
+	d := startDelegated(t, true)
+	for query, good := range map[string]bool{
+		"server_id=tickets": true, "server_id=tickets&scope=openid": true,
+		"server_id=tickets&scope=openid+admin": false, "server_id=none": false, "provider=none": false, "provider=master": false,
+	} {
+		b := visitor("ann")
+		page, err := b.Open(d.Issuer + "/oauth/authorize?" + query)
+		if err == nil && page.AsksPassword() {
+			page, err = b.SignIn(page)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := page.At.Path == "/oauth/error" || page.StatusCode >= 400
+		if failed == good || strings.Contains(page.Body, "<script") {
+			t.Errorf("%s ends at %s, %s", query, page, page.At)
+		}
+	}
+	if status, _ := e2e.Fetch(t, http.DefaultClient, d.Issuer+"/oauth/authorize"); status != http.StatusBadRequest {
+		t.Errorf("without parameters: %d", status)
+	}
+	for _, path := range []string{"/oauth/success", "/oauth/error?msg=" + url.QueryEscape("<b>bold</b><script>")} {
+		status, body := e2e.Fetch(t, http.DefaultClient, d.Issuer+path)
+		if status != http.StatusOK || strings.Contains(body, "<b>bold") || strings.Contains(body, "<script") {
+			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 }
