@@ -194,11 +194,12 @@ func usable(entry vault.Entry, now time.Time) bool {
 var errCallerEnded = oauth.Errorf(oauth.InvalidGrant, "the grant of the token has ended: the user has to sign in again")
 
 // ConnectionToken returns what the user of an access token has connected, or the gateway's own
-// credential if the connection is one. If stale is not 0, it is the version of a token that a
-// server has refused: then the token is refreshed, unless that has happened since. An error that
-// wraps a [MissingConnection] means that the user has to connect something; an oauth.Error with
-// the code invalid_grant, that the grant has ended. Any other error is no verdict. Expires is
-// zero if it is not known. ConnectionToken is safe for concurrent use.
+// credential if the connection is one: then claims may be nil, if the gateway asks for itself. If
+// stale is not 0, it is the version of a token that a server has refused: then the token is
+// refreshed, unless that has happened since. An error that wraps a [MissingConnection] means that
+// the user has to connect something; an oauth.Error with the code invalid_grant, that the grant has
+// ended. Any other error is no verdict. Expires is zero if it is not known. ConnectionToken is safe
+// for concurrent use.
 func (h *Handler) ConnectionToken(ctx context.Context, claims *jwt.Claims, connection string, stale int64) (token string, version int64, expires time.Time, err error) {
 	entry, err := h.endpoints.connectionEntry(ctx, claims, connection, stale)
 	return entry.Access, entry.Version, entryExpires(entry), err
@@ -273,6 +274,10 @@ func (e *endpoints) connectionEntry(ctx context.Context, claims *jwt.Claims, id 
 		return vault.Entry{}, err
 	case l == nil:
 		return vault.Entry{}, oauth.Errorf(oauth.InvalidTarget, "there is no such connection: %s", id)
+	case claims == nil && (!l.Own || l.Grant == grantExchange):
+		return vault.Entry{}, oauth.Errorf(oauth.InvalidTarget, "the connection %s is used on behalf of users only", id)
+	case claims == nil:
+		return e.ownEntry(ctx, l, stale)
 	case claims.OfClient() && (!l.Own || l.Grant == grantExchange):
 		return vault.Entry{}, oauth.Errorf(oauth.InvalidTarget, "the token is one that a client got for itself: no user has connected %s", id)
 	}

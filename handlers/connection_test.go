@@ -229,6 +229,9 @@ func TestConnectionTokenIsRefused_Row57(t *testing.T) {
 	if _, _, err := s.connectionToken(t, worker, "machine", 0); err != nil {
 		t.Errorf("a client's own token, and the gateway's credential: %v", err)
 	}
+	if _, _, err := s.connectionToken(t, nil, "machine", 0); err != nil {
+		t.Errorf("no caller, and the gateway's credential: %v", err)
+	}
 	_, _, err := s.connectionToken(t, claims, "github", 0)
 	wantMissing(t, err, "github", false)
 	wantCode := func(err error, code oauth.Code) {
@@ -240,6 +243,10 @@ func TestConnectionTokenIsRefused_Row57(t *testing.T) {
 	}
 	_, _, err = s.connectionToken(t, claims, "other", 0)
 	wantCode(err, oauth.InvalidTarget)
+	for _, id := range []string{"github", "partner"} {
+		_, _, err = s.connectionToken(t, nil, id, 0)
+		wantCode(err, oauth.InvalidTarget)
+	}
 	_, _, err = s.connectionToken(t, worker, "github", 0)
 	wantCode(err, oauth.InvalidTarget)
 	_, _, err = s.connectionToken(t, worker, "partner", 0)
