@@ -32,6 +32,8 @@ type Options struct {
 	Observe func(outcome string, d time.Duration)
 
 	pace pace // of processes; zero: the usual one
+
+	params *params // of the server's tools; New makes it
 }
 
 // Backend is one server with all its instances. Its methods may be called concurrently.
@@ -59,6 +61,9 @@ func New(o Options) (*Backend, error) {
 	if len(o.Server.Instances) == 0 {
 		return nil, errors.New("server " + o.Server.ID + " has no instance")
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if o.Changed == nil {
 		o.Changed = func(string) {}
 	}
@@ -66,6 +71,7 @@ func New(o Options) (*Backend, error) {
 		o.Observe = func(string, time.Duration) {}
 	}
 	o.Routing = withDefaults(o.Routing)
+	o.params = &params{}
 	most := o.Server.MaxRequests
 	if most <= 0 {
 		most = defaultMaxRequests
@@ -104,8 +110,21 @@ func withDefaults(r gatewayconfig.Routing) gatewayconfig.Routing {
 func (b *Backend) Do(ctx context.Context, m Message, notify Notify) (Answer, error) {
 	begin := time.Now()
 	a, err := b.do(ctx, m, notify)
+	if a.Error != nil && b.lacksHeaders(ctx, m, a) {
+		a, err = b.do(ctx, m, notify)
+	}
 	b.o.Observe(outcome(ctx, err), time.Since(begin))
 	return a, err
+}
+
+// lacksHeaders reports whether a server has refused the call of a tool because it wants arguments
+// in headers, which its list now says.
+func (b *Backend) lacksHeaders(ctx context.Context, m Message, a Answer) bool {
+	if m.Method != "tools/call" || errorCode(a.Error) != codeHeaderMismatch || b.o.params.knows(m.Name) {
+		return false
+	}
+	_, err := b.List(ctx, "tools", m.Session, m.Header)
+	return err == nil && b.o.params.knows(m.Name)
 }
 
 // outcome is the name of what became of a message.
@@ -192,7 +211,19 @@ func (b *Backend) Listen(ctx context.Context, session string, header http.Header
 	if err := b.refused(); err != nil {
 		return err
 	}
-	return b.next(b.instances).conn.listen(ctx, session, header, uris, notify)
+	return b.listener().conn.listen(ctx, session, header, uris, notify)
+}
+
+// listener is the instance that is listened to: the first that is not down.
+func (b *Backend) listener() *instance {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.instances {
+		if n.status != statusError {
+			return n
+		}
+	}
+	return b.instances[0]
 }
 
 // Close ends everything that is open. It is called once, and no message comes after it.

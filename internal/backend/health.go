@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -91,7 +92,11 @@ func (b *Backend) mark(n *instance, why error) {
 	now := b.status
 	b.mu.Unlock()
 	if before != status && (before != "" || status == statusError) {
-		b.o.Log.Warn("health of a server", "server", b.o.Server.ID, "instance", n.address, "status", status, "problem", problem)
+		level := slog.LevelWarn
+		if status == statusRunning {
+			level = slog.LevelInfo
+		}
+		b.o.Log.Log(context.Background(), level, "health of a server", "server", b.o.Server.ID, "instance", n.address, "status", status, "problem", problem)
 	}
 	if whole == statusError && now == statusRunning {
 		b.o.Changed("") // it may be another version of the server

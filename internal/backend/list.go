@@ -54,6 +54,9 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 		}
 		next := rawjson.Get(a.Result, "nextCursor")
 		if len(next) == 0 || next[0] != '"' {
+			if list == "tools" {
+				b.o.params.learn(items)
+			}
 			return items, nil
 		}
 		m.Params = json.RawMessage(`{"cursor":` + string(next) + `}`)

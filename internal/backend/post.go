@@ -64,6 +64,7 @@ func (c *httpConn) exchange(s *span, m Message, in *session, notify Notify) (Ans
 	r := c.request(s.ctx, encode(id, m.Method, params), m.Header)
 	if in == nil {
 		setModern(r.Header, m.Method, m.Name)
+		c.o.params.set(r.Header, m)
 	} else {
 		in.set(r.Header)
 	}
