@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ const (
 	checkTimeout = 5 * time.Second  // of one for a credential that can be used without an answer
 	checkEvery   = time.Minute      // what a user may take back is asked for so often
 	renewedFor   = time.Minute      // how long a credential in place of a refused one is not renewed
+	maxRenewals  = 5                // in that time, if it is known that the server refuses this very credential
 	unknownLife  = 5 * time.Minute  // of a credential of the gateway's own that does not say when it ends
 	spare        = 30 * time.Second // before its end a credential is no longer used
 )
@@ -53,6 +56,7 @@ type credential struct {
 	until   time.Time // when another one is needed
 	check   time.Time // when the issuer is asked whether it still counts; zero: never
 	renewed time.Time // when it was got in place of a refused one; zero: it was not
+	times   int       // how often it was renewed without a pause of renewedFor
 	refused bool      // the server refuses it
 }
 
@@ -68,7 +72,8 @@ type question struct {
 // get returns the credential that q asks for. The issuer is asked once for any number of callers
 // who ask at the same time.
 func (c *credentials) get(ctx context.Context, q question) (Credential, error) {
-	known, found := c.look(q, time.Now())
+	sent, _ := ctx.Value(sentKey{}).(http.Header)
+	known, found := c.look(q, sent, time.Now())
 	switch {
 	case !found:
 		return c.ask(ctx, q, credential{})
@@ -93,7 +98,7 @@ func isVerdict(err error) bool {
 
 // look returns the credential that is known, if it can be used or is the one that the server
 // refuses. One caller a minute is told to check it.
-func (c *credentials) look(q question, now time.Time) (credential, bool) {
+func (c *credentials) look(q question, sent http.Header, now time.Time) (credential, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, ok := c.entries[q.key]
@@ -102,9 +107,7 @@ func (c *credentials) look(q question, now time.Time) (credential, bool) {
 	}
 	e := at.Value.(*credential)
 	c.order.MoveToFront(at)
-	// A credential that has just been renewed is not the one that was refused, for a caller whose
-	// message was on its way meanwhile.
-	if q.refused && now.Sub(e.renewed) >= renewedFor {
+	if q.refused && e.refusedIn(sent, now) {
 		e.refused = true
 	}
 	if !e.refused && !now.Before(e.until) {
@@ -115,6 +118,32 @@ func (c *credentials) look(q question, now time.Time) (credential, bool) {
 		e.check = now.Add(checkEvery)
 	}
 	return found, true
+}
+
+// refusedIn reports whether a server that refuses the headers sent refuses e. A credential that has
+// just been renewed is not the one that was refused, for a caller whose message was on its way
+// meanwhile. A server that refuses every credential does not have it renewed with every message.
+func (e *credential) refusedIn(sent http.Header, now time.Time) bool {
+	recent := now.Sub(e.renewed) < renewedFor
+	if sent == nil {
+		return !recent
+	}
+	for _, values := range sent {
+		for _, v := range values {
+			if strings.HasSuffix(v, e.Token) {
+				return !recent || e.times < maxRenewals
+			}
+		}
+	}
+	return false
+}
+
+// sentKey is the key of the headers that a server has refused, in a context.
+type sentKey struct{}
+
+// withSent returns a context for the question for headers in place of those sent.
+func withSent(ctx context.Context, sent http.Header) context.Context {
+	return context.WithValue(ctx, sentKey{}, sent)
 }
 
 // ask asks the issuer. Old is the credential that the server refuses, if it does.
@@ -176,7 +205,9 @@ func (c *credentials) fetch(ctx context.Context, q question, old credential) (Cr
 		e.check = begin.Add(checkEvery)
 	}
 	if old.refused {
-		e.renewed = begin
+		if e.renewed, e.times = begin, 1; begin.Sub(old.renewed) < renewedFor {
+			e.times = old.times + 1
+		}
 	}
 	return c.put(e), nil
 }

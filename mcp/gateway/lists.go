@@ -133,7 +133,7 @@ func (g *Gateway) fetch(ctx context.Context, m *member, k kind, caller Caller, s
 	raw, err := m.backend.List(ctx, k.list, session, header)
 	var e *backend.Error
 	if errors.As(err, &e) && e.Kind == backend.Unauthorized && missing == nil && g.strategies.renews(m.config) {
-		if header, err = g.strategies.headers(ctx, caller, m.config, true); err != nil {
+		if header, err = g.strategies.headers(withSent(ctx, header), caller, m.config, true); err != nil {
 			return nil, err
 		}
 		return m.backend.List(ctx, k.list, session, header)

@@ -225,6 +225,7 @@ func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message back
 			return g.failed(c, m, err)
 		}
 		refused = e
+		ctx = withSent(ctx, header)
 	}
 	return g.failed(c, m, refused)
 }
