@@ -72,11 +72,11 @@ func (p *process) take(id uint64) *call {
 	return c
 }
 
-// idle reports whether the process has nothing to answer.
+// idle reports whether the process has nothing to answer, apart from health checks.
 func (p *process) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !slices.ContainsFunc(slices.Collect(maps.Values(p.calls)), func(c *call) bool { return c.lossy })
+	return !slices.ContainsFunc(slices.Collect(maps.Values(p.calls)), func(c *call) bool { return c.lossy && c.method != "ping" && c.method != "server/discover" })
 }
 
 func (p *process) failAll() {
