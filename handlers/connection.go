@@ -228,7 +228,7 @@ func (h *Handler) GatewayToken(ctx context.Context, claims *jwt.Claims, audience
 	if _, err := e.callerLives(ctx, claims); err != nil {
 		return "", time.Time{}, err
 	}
-	granted, err := narrowed(scope, claims)
+	granted, err := e.narrowed(scope, claims)
 	if err != nil {
 		return "", time.Time{}, err
 	}

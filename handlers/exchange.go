@@ -40,7 +40,7 @@ func (e *endpoints) exchange(ctx context.Context, client *clients.Client, form u
 	if x.wanted == oauth.TokenTypeUpstream {
 		return e.exchangeProvider(client, claims, x)
 	}
-	scope, err := narrowed(x.scope, claims)
+	scope, err := e.narrowed(x.scope, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -183,15 +183,29 @@ func (e *endpoints) subjectToken(ctx context.Context, raw string) (*jwt.Claims, 
 	return claims, err
 }
 
-// narrowed returns the requested part of the scope of a token, or all of it.
-func narrowed(requested []string, claims *jwt.Claims) ([]string, error) {
+// narrowed returns the requested part of the scope of a token, or all of it. A scope that one of the
+// token implies is a part, too.
+func (e *endpoints) narrowed(requested []string, claims *jwt.Claims) ([]string, error) {
 	if len(requested) == 0 {
 		return claims.Scopes(), nil
 	}
-	if !oauth.ScopeIsSubset(requested, claims.Scopes()) {
+	if !oauth.ScopeIsSubset(requested, e.implied(claims.Scopes())) {
 		return nil, oauth.Errorf(oauth.InvalidScope, "cannot request more than the subject_token has")
 	}
 	return requested, nil
+}
+
+// implied returns scopes, and those that they imply.
+func (e *endpoints) implied(scope []string) []string {
+	all := slices.Clone(scope)
+	for i := 0; i < len(all); i++ {
+		for _, narrower := range e.o.ScopeHierarchy[all[i]] {
+			if !slices.Contains(all, narrower) {
+				all = append(all, narrower)
+			}
+		}
+	}
+	return all
 }
 
 // exchangeProvider gives a client the user's own token at a provider. It is read, and refreshed if

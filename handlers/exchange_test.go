@@ -119,6 +119,21 @@ func TestExchangeIsAskedForInSeveralWays(t *testing.T) {
 	}
 }
 
+// A scope that another one implies is a part of it.
+func TestImpliedScopeMayBeExchanged(t *testing.T) {
+	s := authtest.New(t, choosing)
+	c := gateway(t, s, backend)
+	tok := s.Tokens(t, "alice", s.PUB, set("scope", "mcp:write"))
+	got := exchanged(t, s, c, tok.Access, set("scope", "mcp:read")).Tokens(t)
+	if claims, err := s.Verifier.For(backend).Verify(t.Context(), got.Access); err != nil || claims.Scope != "mcp:read" {
+		t.Errorf("%+v, %v", claims, err)
+	}
+	reader := s.Tokens(t, "alice", s.PUB, set("scope", "mcp:read"))
+	if r := exchanged(t, s, c, reader.Access, set("scope", "mcp:write")); r.Code != 400 || r.JSON(t)["error"] != "invalid_scope" {
+		t.Errorf("the wider scope: status %d, %s", r.Code, r.Body)
+	}
+}
+
 // One thing wrong with a good request each.
 func TestExchangeIsRefused(t *testing.T) {
 	s := authtest.New(t, several)

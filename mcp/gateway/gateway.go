@@ -28,6 +28,8 @@ import (
 type Caller struct {
 	Claims *jwt.Claims
 	Token  string // the access token; it is for the issuer only, and for servers that opted in by name
+
+	Granted []string // scopes, also implied ones; nil: those of the claims
 }
 
 // Strategy returns the headers by which server knows the caller. The error is a *Missing if the

@@ -134,7 +134,7 @@ func (g *Gateway) subscribe(ctx context.Context, c *mcp.Call, uris []string, upd
 
 // follow sends the updates of resources of one server.
 func (g *Gateway) follow(ctx context.Context, c *mcp.Call, m *member, uris []string, updates chan<- json.RawMessage) {
-	header, err := g.strategies.headers(ctx, Caller{Claims: c.Claims, Token: c.Token}, m.config, false)
+	header, err := g.strategies.headers(ctx, Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}, m.config, false)
 	if err == nil {
 		err = m.backend.Listen(ctx, c.Claims.GrantID, withContext(header, nil), uris, func(method string, n json.RawMessage) {
 			if method != resourceUpdated {

@@ -100,7 +100,7 @@ func (g *Gateway) items(ctx context.Context, c *mcp.Call, m *member, k kind) ([]
 	if !m.shares() {
 		life = listsOfOne
 	}
-	caller, session := Caller{Claims: c.Claims, Token: c.Token}, ""
+	caller, session := Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}, ""
 	if !m.shares() {
 		session = c.Claims.GrantID
 	}

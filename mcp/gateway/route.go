@@ -207,7 +207,7 @@ func (l *lists) atHand(owner string, k kind) []item {
 // send gets the credential and sends the message. If the server refuses the credential, it is got
 // anew once: nothing was done for it.
 func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message backend.Message, notify func(json.RawMessage)) mcp.Reply {
-	caller := Caller{Claims: c.Claims, Token: c.Token}
+	caller := Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}
 	relay := func(_ string, n json.RawMessage) { notify(m.outward(n)) }
 	var refused *backend.Error
 	for range 2 {

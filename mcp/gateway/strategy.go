@@ -164,7 +164,11 @@ func tokenScope(caller Caller, server *gatewayconfig.Server) ([]string, error) {
 		return nil, nil
 	}
 	var scope []string
-	for _, name := range caller.Claims.Scopes() {
+	granted := caller.Granted
+	if granted == nil {
+		granted = caller.Claims.Scopes()
+	}
+	for _, name := range granted {
 		if slices.Contains(listed, name) {
 			scope = append(scope, name)
 		}

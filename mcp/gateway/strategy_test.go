@@ -234,6 +234,10 @@ func TestNoCredentialMeansNothingIsSent_Row60_C7(t *testing.T) {
 			}
 		})
 	}
+	// A scope that one of the token implies may be the server's.
+	implying := alice()
+	implying.Granted = append(implying.Claims.Scopes(), "x")
+	wantHeaders(t, strategiesOf(&issuer{}, nil), implying, &gatewayconfig.Server{ID: "s", Strategy: "master_oauth", TokenScopes: []string{"x", "y"}}, false, bearer("cred-1"))
 	// With the fallback that the configuration names, and only then.
 	server := own(func(s *gatewayconfig.Server) { s.Fallback = true })
 	wantHeaders(t, strategiesOf(&issuer{err: &gateway.Missing{Connection: "internal"}}, nil), alice(), server, false, bearer(callersToken))
