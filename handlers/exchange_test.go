@@ -129,8 +129,8 @@ func TestImpliedScopeMayBeExchanged(t *testing.T) {
 		t.Errorf("%+v, %v", claims, err)
 	}
 	reader := s.Tokens(t, "alice", s.PUB, set("scope", "mcp:read"))
-	if r := exchanged(t, s, c, reader.Access, set("scope", "mcp:write")); r.Code != 400 || r.JSON(t)["error"] != "invalid_scope" {
-		t.Errorf("the wider scope: status %d, %s", r.Code, r.Body)
+	if r := exchanged(t, s, c, reader.Access, set("scope", "mcp:write")); r.StatusCode != 400 || r.JSON(t)["error"] != "invalid_scope" {
+		t.Errorf("the wider scope: status %d, %s", r.StatusCode, r.Body)
 	}
 }
 
