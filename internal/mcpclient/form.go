@@ -20,7 +20,7 @@ type input struct {
 }
 
 // fill returns the form's values with name and password in their fields, and the
-// approving button pressed.
+// button pressed that approves or puts off.
 func (f *form) fill(username, password string) url.Values {
 	values := url.Values{}
 	for _, in := range f.inputs {
@@ -31,7 +31,7 @@ func (f *form) fill(username, password string) url.Values {
 		case isUserField(in):
 			values.Set(in.name, username)
 		case in.kind == "button" || in.kind == "submit":
-			if isApproval(in) {
+			if isApproval(in) || isLater(in) {
 				values.Set(in.name, in.value)
 			}
 		case (in.kind == "checkbox" || in.kind == "radio") && !in.checked:
@@ -50,19 +50,34 @@ func isApproval(in input) bool {
 	return in.name == "decision" && in.value == "approve"
 }
 
-// chooseForm picks the form that signs in, or else the form that approves.
+// isLater reports whether a button puts off what a page offers, such as to connect an account.
+func isLater(in input) bool {
+	return in.name == "decision" && in.value == "later"
+}
+
+// chooseForm picks the form that signs in, or else the form that approves, or else the one that puts
+// off what the page offers.
 func chooseForm(forms []form) (f *form, isLogin bool) {
 	for i := range forms {
-		if slices.ContainsFunc(forms[i].inputs, func(in input) bool { return in.kind == "password" }) {
+		if isLoginForm(forms[i]) {
 			return &forms[i], true
 		}
 	}
-	for i := range forms {
-		if slices.ContainsFunc(forms[i].inputs, isApproval) {
-			return &forms[i], false
+	for _, button := range []func(input) bool{isApproval, isLater} {
+		for i := range forms {
+			if slices.ContainsFunc(forms[i].inputs, button) {
+				return &forms[i], false
+			}
 		}
 	}
 	return nil, false
+}
+
+// isLoginForm reports whether a form takes the password. One with a decision takes another secret,
+// such as a key.
+func isLoginForm(f form) bool {
+	return slices.ContainsFunc(f.inputs, func(in input) bool { return in.kind == "password" }) &&
+		!slices.ContainsFunc(f.inputs, func(in input) bool { return in.name == "decision" })
 }
 
 // readPage reads the forms and the title of a page. A form ends with its end tag and

@@ -17,6 +17,8 @@ func formsOf(page string) []form {
 func TestLoginAndConsentFormsAreFilledIn(t *testing.T) {
 	const login = `<form method="post" action="/login"><input type="hidden" name="state" value="a&amp;b&quot;"><input id=u name=username value=old><input name="password" type="password"><button>Go</button></form>`
 	const consent = `<form method=post action='/consent'><input type=hidden name=state value=s><button name="decision" value="deny">No</button><button name="decision" value="approve">Yes</button></form>`
+	const key = `<form method=post action="/connect"><input type=hidden name=connection value=c><input type=password name=key><button name="decision" value="connect">Go</button></form>`
+	const later = `<form method=post action="/connect"><input type=hidden name=state value=s><button name="decision" value="later">Later</button></form>`
 	signIn := url.Values{"state": {`a&b"`}, "username": {"alice"}, "password": {"cows"}}
 	approve := url.Values{"state": {"s"}, "decision": {"approve"}}
 	for _, c := range []struct {
@@ -25,6 +27,8 @@ func TestLoginAndConsentFormsAreFilledIn(t *testing.T) {
 	}{
 		{"login", login, "/login", signIn},
 		{"consent", consent, "/consent", approve},
+		{"a key, which is not the password", key + later, "/connect", url.Values{"state": {"s"}, "decision": {"later"}}},
+		{"consent before later", later + consent, "/consent", approve},
 		{"login first", consent + login, "/login", signIn},
 		{"upper case", `<FORM METHOD=POST ACTION="/x"><INPUT TYPE=PASSWORD NAME=pw></FORM>`, "/x", url.Values{"pw": {"cows"}}},
 		{"in a comment", `<!-- <form action="/evil"><input type=password name=p> -->` + login, "/login", signIn},
@@ -47,7 +51,7 @@ func TestLoginAndConsentFormsAreFilledIn(t *testing.T) {
 			t.Errorf("%s: action %q, want %q (-want +got):\n%s", c.what, f.action, c.action, diff)
 		}
 	}
-	for _, page := range []string{"", "<", "</form>", "<form", "<form>", "<input type=password>", "<form><input type=hidden name=a>", "<script><form><input type=password name=p>", "<!--<form>"} {
+	for _, page := range []string{"", "<", "</form>", "<form", "<form>", "<input type=password>", "<form><input type=hidden name=a>", "<script><form><input type=password name=p>", "<!--<form>", key} {
 		if f, _ := chooseForm(formsOf(page)); f != nil {
 			t.Errorf("%q has the form %+v", page, f)
 		}

@@ -24,6 +24,7 @@ type member struct {
 	config  *gatewayconfig.Server
 	prefix  string // what its names begin with
 	deny    bool   // only what the server exposes is served
+	own     bool   // a strategy of the program adds to the server's headers
 	backend connection
 	lists   lists
 	use     sync.RWMutex       // read-locked while a message runs
@@ -32,6 +33,9 @@ type member struct {
 
 // shares reports whether all callers see the same lists: the server does not know them.
 func (m *member) shares() bool {
+	if m.own || m.config.Connection != nil && m.config.Connection.Grant == exchange {
+		return false
+	}
 	switch m.config.Strategy {
 	case gatewayconfig.Bypass:
 		return true
@@ -40,6 +44,10 @@ func (m *member) shares() bool {
 	}
 	return false
 }
+
+// exchange is the grant of a connection by which each caller's token is exchanged for one of the
+// server's.
+const exchange = "exchange"
 
 // serves reports whether the configuration lets a tool or prompt be served.
 func (m *member) serves(name string) bool {

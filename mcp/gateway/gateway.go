@@ -185,7 +185,7 @@ func (g *Gateway) members(config *gatewayconfig.Config, old *set) (next *set, ad
 			next.members = append(next.members, old.members[i])
 			continue
 		}
-		m := &member{config: s, prefix: prefix, deny: config.DenyByDefault}
+		m := &member{config: s, prefix: prefix, deny: config.DenyByDefault, own: g.o.Strategies[ForServer+s.ID] != nil}
 		m.backend, err = g.dial(backend.Options{
 			Server: s, Routing: config.Routing, Log: g.o.Log, Agent: g.o.Agent,
 			Changed: func(list string) { g.changed(m, list) },

@@ -499,6 +499,49 @@ func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
 	}
 }
 
+// A server that knows its callers may have other tools for each.
+func TestListsAreSharedOnlyIfTheServerDoesNotKnowCallers(t *testing.T) {
+	connection := func(grant string) *gatewayconfig.Connection {
+		return &gatewayconfig.Connection{ID: "c", Own: true, Grant: grant}
+	}
+	for name, tt := range map[string]struct {
+		m      *member
+		shares bool
+	}{
+		"bypass":               {&member{config: bypass("a")}, true},
+		"own strategy besides": {&member{config: bypass("a"), own: true}, false},
+		"token":                {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.ProxyOAuth, Token: "t"}}, true},
+		"client credentials":   {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.ProxyOAuth, Connection: connection("client_credentials")}}, true},
+		"exchange":             {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.ProxyOAuth, Connection: connection("exchange")}}, false},
+		"fallback":             {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.ProxyOAuth, Token: "t", Fallback: true}}, false},
+		"master_oauth":         {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.MasterOAuth}}, false},
+		"delegate_oauth":       {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.DelegateOAuth}}, false},
+		"upstream":             {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.Upstream}}, false},
+		"user_key":             {&member{config: &gatewayconfig.Server{Strategy: gatewayconfig.UserKey}}, false},
+		"the program's":        {&member{config: &gatewayconfig.Server{Strategy: "own"}}, false},
+	} {
+		if got := tt.m.shares(); got != tt.shares {
+			t.Errorf("%s: shares %t", name, got)
+		}
+	}
+	called := make(chan Caller, 16)
+	w := newWorld(t, nil)
+	g, err := newGateway(Options{Config: w.config, Strategies: map[string]Strategy{ForServer + "a": func(_ context.Context, c Caller, _ *gatewayconfig.Server, _ bool) (http.Header, error) {
+		called <- c
+		return http.Header{"X-User": {c.Claims.Subject}}, nil
+	}}}, w.dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for _, user := range []string{"alice", "bob"} {
+		g.Route(context.Background(), call("tools/list", `{}`, user), func(json.RawMessage) {})
+		if c := <-called; c.Claims == nil || c.Claims.Subject != user {
+			t.Errorf("the list of %s was asked for by %+v", user, c)
+		}
+	}
+}
+
 func TestUserWhoHasNotConnectedSeesWhatEverybodySees_Row78(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.config.Servers[0].Strategy = "own" })
 	wantNames(t, w.names(t, call("tools/list", `{}`, "newcomer")), "a.echo", "b.echo")
