@@ -25,6 +25,7 @@ const (
 // row is an entry with its claim.
 type row struct {
 	Entry
+	sealed    string // as the row has it; no two rows, and no two states of a row, have the same
 	claim     string // empty: none
 	claimedAt int64  // Unix milliseconds, by the clock that all servers have in common
 }
@@ -85,18 +86,17 @@ func (v *Vault) read(ctx context.Context, subject, provider string) (r row, err 
 	if !known(subject, provider) {
 		return row{}, ErrUnknown
 	}
-	var raw string
 	err = v.store.Read(ctx, func(tx store.Tx) error {
 		r = row{}
 		err := tx.QueryRow(selectEntry, subject, provider).
-			Scan(&raw, &r.Version, &r.Changed, &r.claim, &r.claimedAt)
+			Scan(&r.sealed, &r.Version, &r.Changed, &r.claim, &r.claimedAt)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUnknown
 		}
 		return err
 	})
 	if err == nil {
-		r.Credential, err = v.open(raw, subject, provider)
+		r.Credential, err = v.open(r.sealed, subject, provider)
 	}
 	if err != nil {
 		return row{}, err

@@ -153,11 +153,12 @@ func (v *Vault) lapsed(r row) bool {
 	return v.now().Sub(time.UnixMilli(r.claimedAt)).Abs() >= claimLapses
 }
 
-// claim claims an entry, unless anything has changed since it was read.
+// claim claims an entry, unless anything has changed since it was read. The version alone does not
+// tell: an entry that was taken and put anew begins with the first one again.
 func (v *Vault) claim(ctx context.Context, r *row) (claimed bool, err error) {
 	claim, at := rand.Text(), v.now().UnixMilli()
-	claimed, err = v.change(ctx, "UPDATE credentials SET claim = $1, claimed_at = $2 WHERE sub = $3 AND provider = $4 AND version = $5 AND claim = $6",
-		claim, at, r.Subject, r.Provider, r.Version, r.claim)
+	claimed, err = v.change(ctx, "UPDATE credentials SET claim = $1, claimed_at = $2 WHERE sub = $3 AND provider = $4 AND version = $5 AND claim = $6 AND sealed = $7",
+		claim, at, r.Subject, r.Provider, r.Version, r.claim, r.sealed)
 	r.claim, r.claimedAt = claim, at
 	return claimed, err
 }
