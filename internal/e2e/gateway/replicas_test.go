@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,9 +16,12 @@ import (
 	"signet/internal/test/upstreamtest"
 )
 
-// fleet is an issuer with three gateways that hold no secret but that of their client.
+// fleet is two issuers on one database, and three gateways that hold no secret but that of their
+// client. The balancer leads to one issuer.
 type fleet struct {
 	*delegated
+	balancer *e2e.Proxy
+	issuers  []*e2e.Program
 	gateways []*e2e.Program
 }
 
@@ -38,9 +42,12 @@ func startFleet(t *testing.T) *fleet {
     auth_strategy: master_oauth
     config: {url: %s}
 `, p.Issuer(), be.Endpoint(), own.Endpoint())
-	w := prepare(t, config, "SIGNET_ROLE=auth", "TICKETS_SECRET="+p.ClientSecret())
-	p.Register(w.Issuer + "/oauth/callback")
+	balancer := e2e.NewProxy(t)
+	w := prepare(t, config, append(e2e.SharedStore(t), "SIGNET_ROLE=auth", "SIGNET_ISSUER="+balancer.URL, "TICKETS_SECRET="+p.ClientSecret())...)
+	p.Register(balancer.URL + "/oauth/callback")
 	w.Start()
+	balancer.To(t, w.URL())
+	w.Issuer = balancer.URL
 	var added struct {
 		ID     string `json:"client_id"`
 		Secret string `json:"client_secret"`
@@ -50,7 +57,9 @@ func startFleet(t *testing.T) *fleet {
 			t.Fatal(err)
 		}
 	})
-	f := &fleet{delegated: &delegated{w, p, be}}
+	second := w.Beside("SIGNET_USERS_FILE="+filepath.Join(w.Dir, "users"), "SIGNET_CLIENTS_FILE="+filepath.Join(w.Dir, "clients.json"))
+	second.Start()
+	f := &fleet{delegated: &delegated{w, p, be}, balancer: balancer, issuers: []*e2e.Program{w.Program, second}}
 	for range 3 {
 		g := e2e.New(t, []string{
 			"SIGNET_ISSUER=" + w.Issuer, "SIGNET_LISTEN=127.0.0.1:" + e2e.FreePort(t), "SIGNET_RESOURCES=" + w.Issuer + "/mcp", "SIGNET_GATEWAY_CONFIG=" + w.file,
@@ -88,9 +97,10 @@ func (f *fleet) whoami(gateway int, token, server string) (text string, failed b
 	return text, failed, nil
 }
 
-// Three gateways get the users' credentials from the issuer. No user's call is made with the
-// credential of another one, whichever gateways die; a provider's token that has ended is refreshed
-// once for all of them; and a gateway has no secret that would open the store.
+// Three gateways get the users' credentials from two issuers. No user's call is made with the
+// credential of another one, and no user has to do anything, whichever gateways and issuers die; a
+// provider's token that has ended is refreshed once for all of them; and a gateway has no secret
+// that would open the store.
 func TestGatewaysWithoutSecretsActForTheirUsers_Row57_Row58_Row89(t *testing.T) {
 	f := startFleet(t)
 	users := map[string]string{"ann": "ann", "bob": "bob"}
@@ -127,11 +137,14 @@ func TestGatewaysWithoutSecretsActForTheirUsers_Row57_Row58_Row89(t *testing.T) 
 			if round == 0 {
 				work.Wait()
 				g.Kill()
+				f.issuers[killed%2].Kill()
+				f.balancer.To(t, f.issuers[(killed+1)%2].URL())
 			}
 		}
 		work.Wait()
-		g.Start()
+		g.Start() // it has to ask the other issuer
 		check(killed, "ann")
+		f.issuers[killed%2].Start()
 	}
 	refreshes := f.p.Count("refresh")
 	f.p.InvalidateUser("ann")
