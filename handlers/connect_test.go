@@ -129,7 +129,7 @@ func TestUserConnectsAProviderByALink_Row56_Row57(t *testing.T) {
 }
 
 // What names a connection, and what does not.
-func TestLinksOfConnections_Row63(t *testing.T) {
+func TestLinksOfConnections_Row63_Probe13(t *testing.T) {
 	f := newForge(t)
 	s := withConnections(t, []*gatewayconfig.Connection{f.connection("github"), f.connection("machine", own(oauth.GrantClientCredentials)), f.connection("docs", func(c *gatewayconfig.Connection) { c.Key = true })})
 	b := s.NewBrowser()
@@ -178,7 +178,7 @@ func TestLinkIsForOneUser_Row64_J11(t *testing.T) {
 }
 
 // One thing wrong with a good answer of the provider each: nothing is stored.
-func TestForeignAnswersConnectNothing_Row64_J11(t *testing.T) {
+func TestForeignAnswersConnectNothing_Row64_J11_Probe27(t *testing.T) {
 	f := newForge(t)
 	s := withConnections(t, []*gatewayconfig.Connection{f.connection("github"), f.connection("gitlab")})
 	change := func(edits ...edit) func(*testing.T, *authtest.Browser, string) *authtest.Response {
@@ -778,7 +778,7 @@ func TestUsersOfAnUpstreamConnect_Row56(t *testing.T) {
 }
 
 // A flow goes on at another server of the same issuer, and ends once whichever gets the answer.
-func TestFlowGoesOnAtAnotherReplica_Row64(t *testing.T) {
+func TestFlowGoesOnAtAnotherReplica_Row64_Probe26(t *testing.T) {
 	f := newForge(t)
 	s := withConnections(t, []*gatewayconfig.Connection{f.connection("github")}, func(c *authtest.Config) { c.Database = pgtest.URL(t) })
 	other := s.Replica(t, "")

@@ -96,7 +96,7 @@ func TestCompletionIsNamedByItsReference(t *testing.T) {
 }
 
 // The endpoint itself answers what concerns it; all the rest needs a token, and goes to the router.
-func TestRouterGetsNothingWithoutAToken_Row77(t *testing.T) {
+func TestRouterGetsNothingWithoutAToken_Row77_Probe2_Probe3(t *testing.T) {
 	ran := 0
 	w := routed(t, func(_ context.Context, c *mcp.Call, _ func(json.RawMessage)) mcp.Reply {
 		ran++

@@ -97,7 +97,7 @@ func TestGatewayServesOtherServersInPlaceOfItsOwnTools_Row77(t *testing.T) {
 	}
 }
 
-func TestChangedConfigurationIsTakenUpAndABadOneIsNot_Row75(t *testing.T) {
+func TestChangedConfigurationIsTakenUpAndABadOneIsNot_Row75_Probe28(t *testing.T) {
 	is, a, b := newIssuer(t), backends.New(t, backends.Options{Name: "a"}), backends.New(t, backends.Options{Name: "b"})
 	path, write := gatewayFile(t, "servers:\n"+bypassed("a", a))
 	srv, log := gatewayOf(t, is, path, nil)
@@ -126,7 +126,7 @@ func TestChangedConfigurationIsTakenUpAndABadOneIsNot_Row75(t *testing.T) {
 	}
 }
 
-func TestGatewayThatCannotWorkDoesNotStart_Row73(t *testing.T) {
+func TestGatewayThatCannotWorkDoesNotStart_Row73_Probe21(t *testing.T) {
 	is := newIssuer(t)
 	good := "servers:\n  - {id: a, type: http, auth_strategy: bypass_auth, config: {url: \"https://a.example/mcp\"}}\n"
 	path, _ := gatewayFile(t, good)

@@ -13,7 +13,7 @@ import (
 
 // A server of every role in one process starts with each file that master-mcp-server documents,
 // and lives while the servers in it answer nothing.
-func TestFilesOfTheOtherGatewayStart_Row71(t *testing.T) {
+func TestFilesOfTheOtherGatewayStart_Row71_Probe20(t *testing.T) {
 	files, err := filepath.Glob("../internal/gatewayconfig/testdata/good/*")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files: %v", len(files), err)

@@ -36,7 +36,7 @@ func TestBreakerOpens_Row83(t *testing.T) {
 
 // However long it has been open and whoever was kept back, after its time one message at a time is
 // let through, and two that go well close it.
-func TestBreakerRecovers_Row83_C17(t *testing.T) {
+func TestBreakerRecovers_Row83_Probe17(t *testing.T) {
 	for _, wait := range []time.Duration{time.Minute, time.Hour, 1000 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			b := opened(t)

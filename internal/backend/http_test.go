@@ -19,7 +19,7 @@ import (
 
 // Both kinds of messages reach servers of both eras, at an endpoint with a path, with their bytes as
 // they are.
-func TestBothErasBothWays_Row78_C14(t *testing.T) {
+func TestBothErasBothWays_Row78_Probe14(t *testing.T) {
 	const arguments = `{"n":10000000000000001,"b":1.0,"a":"\u00e9"}`
 	for _, legacy := range []bool{false, true} {
 		m := backends.New(t, backends.Options{Path: "/deep/mcp", Legacy: legacy})

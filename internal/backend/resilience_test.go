@@ -33,7 +33,7 @@ func safe(m backend.Message) backend.Message {
 }
 
 // What is safe to repeat is repeated, if the failure is of a kind that passes; nothing else is.
-func TestRetry_Row82_C19(t *testing.T) {
+func TestRetry_Row82_Probe19(t *testing.T) {
 	for name, c := range map[string]struct {
 		status, times int
 		safe          bool
@@ -148,7 +148,7 @@ func TestCancelEndsRetries(t *testing.T) {
 }
 
 // Instances take turns, in proportion to their weights.
-func TestShares_Row81_C18(t *testing.T) {
+func TestShares_Row81_Probe18(t *testing.T) {
 	for strategy, c := range map[string]struct{ calls, first int }{"round_robin": {4, 2}, "weighted": {400, 300}, "health": {40, 20}} {
 		one, two := backends.New(t, backends.Options{}), backends.New(t, backends.Options{})
 		s := at(one.Endpoint(), two.Endpoint())
@@ -190,7 +190,7 @@ func TestHealthMovesTraffic_Row81(t *testing.T) {
 // So many failed messages in a row open the circuit breaker, however often each was repeated, and
 // then nothing is sent. Messages that are kept back do not prolong that, and after it messages that
 // go well close the breaker.
-func TestBreaker_Row83_C17(t *testing.T) {
+func TestBreaker_Row83_Probe17(t *testing.T) {
 	m := backends.New(t, backends.Options{})
 	const recovery = 200 * time.Millisecond
 	b := open(t, at(m.Endpoint()), retrying(func(r *gatewayconfig.Routing) { r.FailureThreshold, r.SuccessThreshold, r.Recovery = 3, 2, recovery }))

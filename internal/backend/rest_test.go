@@ -12,7 +12,7 @@ import (
 )
 
 // A server that is only an origin speaks MCP at /mcp, or has the REST shape.
-func TestOrigin_Row78_C14(t *testing.T) {
+func TestOrigin_Row78_Probe14(t *testing.T) {
 	m := backends.New(t, backends.Options{})
 	s := at(m.URL())
 	s.Instances[0].Root = true
@@ -66,7 +66,7 @@ func TestREST_Row78(t *testing.T) {
 }
 
 // An error in the place of the content becomes a valid result.
-func TestRESTErrors_Row86_C29(t *testing.T) {
+func TestRESTErrors_Row86_Probe29(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"content":{"error":"no \"such\" tool"},"isError":true}`:         `{"content":[{"type":"text","text":"no \"such\" tool"}],"isError":true}`,
 		`{"content":{"other":[1]},"isError":true}`:                        `{"content":[{"type":"text","text":"{\"other\":[1]}"}],"isError":true}`,

@@ -11,7 +11,7 @@ import (
 )
 
 // The server by which the protocol's authors show all of it, as people start it.
-func TestServerFromNPM_C15_Row79(t *testing.T) {
+func TestServerFromNPM_Probe15_Row79(t *testing.T) {
 	t.Chdir("../..") // paths of npm are seen from there
 	node := npm.Node(t)
 	script, err := filepath.Abs(filepath.Join(npm.Modules, "@modelcontextprotocol/server-everything/dist/index.js"))

@@ -123,7 +123,7 @@ func wantError(t *testing.T, err error, kind, what string) *backend.Error {
 }
 
 // Servers by the SDK in both kinds of protocol versions, used in both forms of messages.
-func TestServerOverStdio_C15_Row79(t *testing.T) {
+func TestServerOverStdio_Probe15_Row79(t *testing.T) {
 	for _, version := range []string{"2026-07-28", "2025-06-18"} {
 		t.Run(version, func(t *testing.T) {
 			manner := map[string]string{"2026-07-28": "", "2025-06-18": "sessions"}[version]
@@ -145,7 +145,7 @@ func TestServerOverStdio_C15_Row79(t *testing.T) {
 	}
 }
 
-func TestOneProcessForAllCallers_C15_Row79(t *testing.T) {
+func TestOneProcessForAllCallers_Probe15_Row79(t *testing.T) {
 	s := newStdio(t, "sdk", "")
 	pids := make(chan string)
 	for range 20 {
@@ -572,7 +572,7 @@ func witness(t *testing.T) (address string, here, gone func()) {
 	return l.Addr().String(), here, gone
 }
 
-func TestNothingIsLeftAfterClose_C15_Row79_Row90(t *testing.T) {
+func TestNothingIsLeftAfterClose_Probe15_Row79_Row90(t *testing.T) {
 	for _, manner := range []string{"", "stubborn"} {
 		address, here, gone := witness(t)
 		s := newStdio(t, "fake", manner, func(o *backend.Options) {

@@ -46,7 +46,7 @@ servers:
 `
 
 // Each fault is found at its line and path, and no error shows a value that could be a secret.
-func TestFaults_Row73(t *testing.T) {
+func TestFaults_Row73_Probe23(t *testing.T) {
 	const git, own, search = "    auth_config: {authorization_endpoint: \"https://git.example/a\", token_endpoint: \"https://git.example/t\", client_id: g, client_secret: quiet}\n", "    auth_config: {token_endpoint: \"https://as.example/t\", client_id: o, client_secret: quiet}\n", "config: {url: \"https://search.example/mcp\"}"
 	tests := []struct{ name, old, new, want string }{
 		{"unknown member of the file", "logging:", "loging:", "line 2: loging: is not known; there are $schema, hosting, logging"},

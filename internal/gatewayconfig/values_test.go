@@ -23,7 +23,7 @@ func parse(t *testing.T, text string, o gatewayconfig.Options) *gatewayconfig.Co
 
 var unexported = cmpopts.IgnoreUnexported(gatewayconfig.Config{})
 
-func TestEveryMemberTakesEffect_Row74(t *testing.T) {
+func TestEveryMemberTakesEffect_Row74_Probe22(t *testing.T) {
 	c := parse(t, `
 routing:
   prefix: serverId

@@ -149,7 +149,7 @@ func TestClientTellsARefusalFromNoVerdict_Row58(t *testing.T) {
 }
 
 // An answer without a refresh token leaves the one there is.
-func TestClientKeepsTheRefreshToken_Row58(t *testing.T) {
+func TestClientKeepsTheRefreshToken_Row58_Probe25(t *testing.T) {
 	c := newClient(t, newTokenEndpoint(t, says(jsonType, `{"access_token":"new"}`)).options())
 	got, err := c.Refresh(t.Context(), upstream.Tokens{Access: "a", Refresh: "old-refresh", Scope: []string{"x"}})
 	if err != nil || got.Access != "new" || got.Refresh != "old-refresh" || !slices.Equal(got.Scope, []string{"x"}) {

@@ -268,7 +268,7 @@ func TestTheObjectHasDefaults_Row55(t *testing.T) {
 }
 
 // A result is one that MCP clients read: text for people, with the link, and the object.
-func TestErrorResultIsValidAndHasTheLink_Row55_C29(t *testing.T) {
+func TestErrorResultIsValidAndHasTheLink_Row55_Probe29(t *testing.T) {
 	server := hub()
 	server.Ask = "error"
 	for name, c := range map[string]*mcp.Call{"older": call(), "newer": call(modern)} {

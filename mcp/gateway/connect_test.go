@@ -226,7 +226,7 @@ func TestOlderClientIsChallengedOnce_Row55(t *testing.T) {
 // Over each of the gateway's fronts, servers see the credential of their strategy and nothing else
 // of the caller's request. The caller's token reaches servers only where the configuration says
 // so by name.
-func TestServersSeeTheirCredentialOnly_Row54_Row60_Row61_C4_C6_C7_J05(t *testing.T) {
+func TestServersSeeTheirCredentialOnly_Row54_Row60_Row61_Probe4_Probe6_Probe7_J05(t *testing.T) {
 	own := &gatewayconfig.Connection{ID: "internal", Own: true}
 	for name, tt := range map[string]struct {
 		server gatewayconfig.Server
@@ -285,7 +285,7 @@ func TestServersSeeTheirCredentialOnly_Row54_Row60_Row61_C4_C6_C7_J05(t *testing
 
 // Two users whose tokens begin alike are told apart, and a credential outlives a refresh of the
 // token.
-func TestUsersNeverMeet_Row57_C1(t *testing.T) {
+func TestUsersNeverMeet_Row57_Probe1(t *testing.T) {
 	b := backends.New(t, backends.Options{})
 	i := &perUser{connected: map[string]string{"alice": "alices-token"}}
 	f := newFront(t, i, nil, of(b, delegated()))

@@ -542,6 +542,20 @@ func TestListsAreSharedOnlyIfTheServerDoesNotKnowCallers(t *testing.T) {
 	}
 }
 
+// A server that lists nothing without a credential is listed with the caller's, for that caller.
+func TestProtectedServerIsListedForItsCaller_Row78_Probe16(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.config.Servers[0].Strategy = "own" })
+	for _, user := range []string{"alice", "bob", "alice"} {
+		wantNames(t, w.names(t, call("tools/list", `{}`, user)), "a.echo", "b.echo")
+	}
+	a := w.servers["a"]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.headers) != 2 || a.headers[0].Get("Authorization") != "Bearer alice refused=false" || a.headers[1].Get("Authorization") != "Bearer bob refused=false" {
+		t.Errorf("the server was listed with %v", a.headers)
+	}
+}
+
 func TestUserWhoHasNotConnectedSeesWhatEverybodySees_Row78(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.config.Servers[0].Strategy = "own" })
 	wantNames(t, w.names(t, call("tools/list", `{}`, "newcomer")), "a.echo", "b.echo")

@@ -146,7 +146,7 @@ func wantHeaders(t *testing.T, s *gateway.Strategies, caller gateway.Caller, ser
 
 // Each server gets what its strategy says, and nothing else. The caller's token is sent only where
 // the configuration says so by name.
-func TestServersGetWhatTheirStrategySays_Row54_Row59_Row60_Row61_C7_J05(t *testing.T) {
+func TestServersGetWhatTheirStrategySays_Row54_Row59_Row60_Row61_Probe7_J05(t *testing.T) {
 	own := &gatewayconfig.Connection{ID: "internal", Own: true}
 	for name, tt := range map[string]struct {
 		server gatewayconfig.Server
@@ -194,7 +194,7 @@ func TestServersGetWhatTheirStrategySays_Row54_Row59_Row60_Row61_C7_J05(t *testi
 
 // One thing is changed in a good request each: the server gets nothing then, and never the
 // caller's token.
-func TestNoCredentialMeansNothingIsSent_Row60_C7(t *testing.T) {
+func TestNoCredentialMeansNothingIsSent_Row60_Probe7(t *testing.T) {
 	down := errors.New("the issuer is down")
 	ended := fmt.Errorf("%w: the issuer answered invalid_grant", gateway.ErrEnded)
 	own := func(edit func(*gatewayconfig.Server)) *gatewayconfig.Server {
@@ -245,7 +245,7 @@ func TestNoCredentialMeansNothingIsSent_Row60_C7(t *testing.T) {
 
 // A credential is one user's, at one server of one configuration. Callers are told apart by the
 // verified claims: their tokens here are all the same text.
-func TestCredentialsAreKeptForOneUserAndOneServer_Row57_C1(t *testing.T) {
+func TestCredentialsAreKeptForOneUserAndOneServer_Row57_Probe1(t *testing.T) {
 	i := &issuer{life: time.Hour}
 	s := strategiesOf(i, nil)
 	server := delegated()
@@ -645,7 +645,7 @@ func TestADisconnectedCredentialIsDropped(t *testing.T) {
 }
 
 // A strategy of the program is found by its name, or adds headers for one server.
-func TestOwnStrategies_Row70_C30(t *testing.T) {
+func TestOwnStrategies_Row70_Probe30(t *testing.T) {
 	var seen []string
 	add := func(_ context.Context, caller gateway.Caller, server *gatewayconfig.Server, refused bool) (http.Header, error) {
 		seen = append(seen, fmt.Sprint(caller.Claims.Subject, server.ID, refused))

@@ -29,7 +29,7 @@ func two(a, b string) string {
 
 // Two servers have a tool of the same name. Their schemas reach the client as they are, arguments
 // the right server byte for byte. Prompts and resources are served as well.
-func TestServersAreAggregatedAsTheyAre_Row76(t *testing.T) {
+func TestServersAreAggregatedAsTheyAre_Row76_Probe5(t *testing.T) {
 	a, b := backends.New(t, backends.Options{}), backends.New(t, backends.Options{Legacy: true})
 	w := start(t, two(a.Endpoint(), b.Endpoint()))
 	token := w.token("ann")

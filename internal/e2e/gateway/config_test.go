@@ -111,7 +111,7 @@ func TestChangedFileIsTakenUp_Row75(t *testing.T) {
 }
 
 // Each form of a secret reaches the server expanded, and no output.
-func TestSecretsAreExpandedAndNeverShown_Row72(t *testing.T) {
+func TestSecretsAreExpandedAndNeverShown_Row72_Probe22_Probe24(t *testing.T) {
 	be := backends.New(t, backends.Options{})
 	secretFile := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secretFile, []byte("canary-file\n"), 0o600); err != nil {

@@ -147,7 +147,7 @@ func TestCallThatNeedsAConnectionAsksTheUser_Row55(t *testing.T) {
 
 // The user connects in a browser without any token. Then the server is sent this user's token, at
 // every token of the user's, and no other user's calls.
-func TestConnectionIsOneUsersAndLasts_Row56_Row57(t *testing.T) {
+func TestConnectionIsOneUsersAndLasts_Row56_Row57_Probe8_Probe9_Probe10(t *testing.T) {
 	d := startDelegated(t, true)
 	client, ann := d.login("ann")
 	bob := d.token("bob")
@@ -190,7 +190,7 @@ func TestConnectionIsOneUsersAndLasts_Row56_Row57(t *testing.T) {
 
 // Only the user whose call asked can follow the link to its end, in the browser that began, once.
 // Nothing is stored otherwise.
-func TestLinkIsForItsUserAndBrowser_Row64(t *testing.T) {
+func TestLinkIsForItsUserAndBrowser_Row64_Probe11(t *testing.T) {
 	d := startDelegated(t, true)
 	ann := d.token("ann")
 	link := d.asked(ann)
@@ -257,7 +257,7 @@ func TestLinkIsForItsUserAndBrowser_Row64(t *testing.T) {
 }
 
 // return_to is followed on this server only, never to another one.
-func TestReturnLeadsNowhereElse_Row65(t *testing.T) {
+func TestReturnLeadsNowhereElse_Row65_Probe12(t *testing.T) {
 	d := startDelegated(t, true)
 	for to, want := range map[string]string{
 		"/account": "/account", "//evil.example/x": "", `/\evil.example`: "", "https://evil.example/": "", "%2f%2fevil.example": "", "javascript:alert(1)": "",
