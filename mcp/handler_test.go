@@ -210,6 +210,7 @@ func ambiguousMessagesReachNoTool(t *testing.T, routed bool) {
 		{"Name besides name", old(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"Name":"whoami","name":"echo",` + args + `}}`), invalid},
 		{"arguments twice", old(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},` + args + `}}`), invalid},
 		{"version in meta twice", sends(strings.Replace(good, `"_meta":{`, `"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25",`, 1)), invalid},
+		{"no capabilities of the client", sends(strings.Replace(good, `,"io.modelcontextprotocol/clientCapabilities":{}`, "", 1)), badParams},
 		{"params is an array", old(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["echo"]}`), invalid},
 		{"name is a number", old(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}`), badParams},
 		{"method is null", old(`{"jsonrpc":"2.0","id":1,"method":null,` + params + `}`), invalid},

@@ -248,6 +248,9 @@ func TestWhatDoesNotExistIsUnknown_Row62_J07(t *testing.T) {
 		w.config.Servers[1].Tools = map[string]gatewayconfig.Tool{"secret": {Scopes: []string{"write"}, Hide: true}, "open": {Scopes: []string{"write"}}}
 		w.config.Servers[1].Hide = []string{"rm*"}
 		w.servers["b"].lists["tools"] = []string{tool("secret"), tool("open"), tool("rm_all"), tool("echo")}
+		for id, f := range w.servers {
+			f.lists["resources"], f.lists["prompts"] = []string{`{"uri":"file:///` + id + `","name":"n"}`}, []string{`{"name":"p"}`}
+		}
 	})
 	text := func(name string) string {
 		return strings.ReplaceAll(string(w.route(named(t, "tools/call", `{"name":"`+name+`"}`)).Error), name, "X")
@@ -274,6 +277,8 @@ func TestWhatDoesNotExistIsUnknown_Row62_J07(t *testing.T) {
 		t.Errorf("a resource of a needs %q", got)
 	}
 	wantNames(t, w.names(t, call("tools/list", `{}`)), "b.echo")
+	wantNames(t, w.names(t, call("resources/list", `{}`)), "b.file:///b")
+	wantNames(t, w.names(t, call("prompts/list", `{}`)), "b.p")
 	writer := call("tools/list", `{}`)
 	writer.Granted = []string{"read", "write"}
 	wantNames(t, w.names(t, writer), "a.echo", "b.secret", "b.open", "b.echo")
