@@ -44,8 +44,8 @@ func codesOf(test string) []string {
 }
 
 var (
-	code      = regexp.MustCompile(`^([A-Z]|INV|Row)[0-9]{1,2}$`)
-	explained = regexp.MustCompile("(?m)^\\| `([A-Z]|Row)` \\|")
+	code      = regexp.MustCompile(`^([A-Z]|INV|Row|Probe)[0-9]{1,2}$`)
+	explained = regexp.MustCompile("(?m)^\\| `([A-Z]|Row|Probe)` \\|")
 	invariant = regexp.MustCompile(`(?m)^\| (INV[0-9]+) \|`)
 )
 
