@@ -43,7 +43,7 @@ var imports = map[string][]string{
 	"signet/internal/failpoint": {},
 
 	"signet/internal/background":    {},
-	"signet/internal/configfile":    {},
+	"signet/internal/configfile":    {"internal/oauth"},
 	"signet/internal/gatewayconfig": {"internal/configfile", "internal/oauth", "internal/rawjson"},
 	"signet/internal/rawjson":       {},
 	"signet/internal/mcpclient":     {"internal/oauth"},

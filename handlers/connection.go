@@ -26,7 +26,7 @@ const ownSubject = users.GatewayPrefix
 
 // grantExchange is the grant of a connection whose tokens are got by an exchange of the caller's
 // own (RFC 8693). They are not kept: what the caller may do decides what they are good for.
-const grantExchange = "exchange"
+const grantExchange = gatewayconfig.GrantExchange
 
 // MissingConnection says that a user has not connected what a server of the gateway needs, or has
 // to do it again.
@@ -421,14 +421,7 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 
 // countConnection counts a request to the provider of a connection by its outcome.
 func (e *endpoints) countConnection(l *link, err error) {
-	outcome := "failed"
-	switch {
-	case err == nil:
-		outcome = "ok"
-	case errors.Is(err, upstream.ErrRefused):
-		outcome = "refused"
-	}
-	e.o.CountConnection(l.ID, outcome)
+	e.o.CountConnection(l.ID, refreshOutcome(err))
 }
 
 // revokeAt revokes tokens at their provider, unless they were made for another one.

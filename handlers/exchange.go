@@ -189,23 +189,10 @@ func (e *endpoints) narrowed(requested []string, claims *jwt.Claims) ([]string, 
 	if len(requested) == 0 {
 		return claims.Scopes(), nil
 	}
-	if !oauth.ScopeIsSubset(requested, e.implied(claims.Scopes())) {
+	if !oauth.ScopeIsSubset(requested, oauth.ExpandScope(e.o.ScopeHierarchy, claims.Scopes())) {
 		return nil, oauth.Errorf(oauth.InvalidScope, "cannot request more than the subject_token has")
 	}
 	return requested, nil
-}
-
-// implied returns scopes, and those that they imply.
-func (e *endpoints) implied(scope []string) []string {
-	all := slices.Clone(scope)
-	for i := 0; i < len(all); i++ {
-		for _, narrower := range e.o.ScopeHierarchy[all[i]] {
-			if !slices.Contains(all, narrower) {
-				all = append(all, narrower)
-			}
-		}
-	}
-	return all
 }
 
 // exchangeProvider gives a client the user's own token at a provider. It is read, and refreshed if

@@ -166,14 +166,18 @@ func (e *endpoints) renew(ctx context.Context, seen vault.Entry, p *upstream.Pro
 
 // countRefresh counts a request to a provider by its outcome.
 func (e *endpoints) countRefresh(err error) {
-	outcome := "failed"
+	e.o.Count("upstream_refresh", refreshOutcome(err))
+}
+
+// refreshOutcome names the outcome of a request to a provider in metrics.
+func refreshOutcome(err error) string {
 	switch {
 	case err == nil:
-		outcome = "ok"
+		return "ok"
 	case errors.Is(err, upstream.ErrRefused):
-		outcome = "refused"
+		return "refused"
 	}
-	e.o.Count("upstream_refresh", outcome)
+	return "failed"
 }
 
 var errUpstreamEnded = oauth.Errorf(oauth.InvalidGrant, "the upstream has ended the user's login: the user has to sign in again")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"signet/internal/oauth"
 )
 
 // DefaultHierarchy is the hierarchy of a server without a setting for it. Links between
@@ -73,13 +75,5 @@ func (h Hierarchy) add(chain string, known []string, skipUnknown bool) error {
 
 // Expand returns scope, followed by all scopes that it implies.
 func (h Hierarchy) Expand(scope []string) []string {
-	all := slices.Clip(scope) // appending must not change the caller's array
-	for i := 0; i < len(all); i++ {
-		for _, narrower := range h[all[i]] {
-			if !slices.Contains(all, narrower) {
-				all = append(all, narrower)
-			}
-		}
-	}
-	return all
+	return oauth.ExpandScope(h, scope)
 }

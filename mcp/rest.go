@@ -78,15 +78,8 @@ func (e *Endpoint) runTool(w http.ResponseWriter, r *http.Request, m message, cl
 	if e.router == nil {
 		return e.run(w, r, claims, granted, http.Header{})
 	}
-	control := http.NewResponseController(w)
-	expectNothing(control)
-	defer admission.ExpectProgress(control)
-	ctx, watched := e.guard.streams.watch(r, claims, false)
-	defer e.guard.streams.done(watched)
-	c := newCall(r, m, claims, granted)
-	reply := e.router.Route(ctx, c, func(json.RawMessage) {})
-	if reply.Challenge != "" {
-		e.guard.refuse(w, r, oauth.Errorf(oauth.InvalidToken, "%s", reply.Challenge), e.guard.challenge)
+	reply, ok := e.routeOnce(w, r, newCall(r, m, claims, granted))
+	if !ok {
 		return nil
 	}
 	a := &answer{header: http.Header{}, status: http.StatusOK}

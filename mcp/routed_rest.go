@@ -97,16 +97,10 @@ func (e *Endpoint) plainMessage(w http.ResponseWriter, r *http.Request, method s
 }
 
 func (e *Endpoint) answerPlain(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, granted []string, load *admission.Load) {
-	control := http.NewResponseController(w)
-	expectNothing(control)
-	defer admission.ExpectProgress(control)
-	ctx, watched := e.guard.streams.watch(r, claims, false)
-	defer e.guard.streams.done(watched)
 	c := newCall(r, m, claims, granted)
 	c.Plain, c.Modern = true, false
-	reply := e.router.Route(ctx, c, func(json.RawMessage) {})
-	if reply.Challenge != "" {
-		e.guard.refuse(w, r, oauth.Errorf(oauth.InvalidToken, "%s", reply.Challenge), e.guard.challenge)
+	reply, ok := e.routeOnce(w, r, c)
+	if !ok {
 		return
 	}
 	body := plainResult(m.method, reply)
@@ -120,6 +114,22 @@ func (e *Endpoint) answerPlain(w http.ResponseWriter, r *http.Request, m message
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_ = admission.Send(w, body) // fails if the client is gone
+}
+
+// routeOnce passes a message to the router for a client that reads no notifications. It answers
+// itself, unless ok, that the client has to sign in again.
+func (e *Endpoint) routeOnce(w http.ResponseWriter, r *http.Request, c *Call) (reply Reply, ok bool) {
+	control := http.NewResponseController(w)
+	expectNothing(control)
+	defer admission.ExpectProgress(control)
+	ctx, watched := e.guard.streams.watch(r, c.Claims, false)
+	defer e.guard.streams.done(watched)
+	reply = e.router.Route(ctx, c, func(json.RawMessage) {})
+	if reply.Challenge != "" {
+		e.guard.refuse(w, r, oauth.Errorf(oauth.InvalidToken, "%s", reply.Challenge), e.guard.challenge)
+		return Reply{}, false
+	}
+	return reply, true
 }
 
 // plainResult returns the body of an answer.

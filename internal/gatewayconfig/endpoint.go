@@ -217,24 +217,11 @@ func isLocalName(host string) bool {
 
 // checkURL returns what is wrong with a URL.
 func checkURL(raw string) string {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024:
-		return "must be a valid URL"
-	case strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "has a character that is not allowed in URLs"
-	case u.Scheme != "https" && u.Scheme != "http":
-		return "must be an https URL"
-	case u.Scheme == "http" && !oauth.IsLoopbackHost(u.Hostname()):
-		return "must be https unless its host is localhost, 127.0.0.0/8 or ::1"
-	case u.User != nil:
-		return "has user information"
-	case strings.Contains(raw, "#"):
-		return "has a fragment"
-	case u.Hostname() == "" || !validPort(u.Port()):
+	why := configfile.CheckURL(raw)
+	if u, err := url.Parse(raw); why == configfile.NotURL || why == "" && (err != nil || u.Hostname() == "" || !validPort(u.Port())) {
 		return "must be a valid URL"
 	}
-	return ""
+	return why
 }
 
 func validPort(port string) bool {

@@ -43,6 +43,10 @@ const (
 	// Any other name is that of a strategy that the program has registered.
 )
 
+// GrantExchange is the grant of a connection by which each caller's token is exchanged for one of the
+// server's (RFC 8693).
+const GrantExchange = "exchange"
+
 // Server is one MCP server behind the gateway, with one or several instances.
 type Server struct {
 	ID        string

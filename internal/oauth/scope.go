@@ -57,3 +57,17 @@ func IntersectScope(scope, allowed []string) []string {
 	}
 	return both
 }
+
+// ExpandScope returns scope, followed by all scopes that it implies: hierarchy has, for each scope,
+// the next narrower ones. The array of scope is not changed.
+func ExpandScope(hierarchy map[string][]string, scope []string) []string {
+	all := slices.Clip(scope)
+	for i := 0; i < len(all); i++ {
+		for _, narrower := range hierarchy[all[i]] {
+			if !slices.Contains(all, narrower) {
+				all = append(all, narrower)
+			}
+		}
+	}
+	return all
+}

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"signet/internal/configfile"
 	"signet/internal/oauth"
 )
 
@@ -357,24 +358,7 @@ func checkEmail(s string) string {
 var idForm = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
 // checkURL returns what is wrong with the URL of an endpoint.
-func checkURL(raw string) string {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.Opaque != "" || len(raw) > 1024:
-		return "is not a URL"
-	case strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "has a character that is not allowed in URLs"
-	case u.Scheme != "https" && u.Scheme != "http":
-		return "must be an https URL"
-	case u.Scheme == "http" && !oauth.IsLoopbackHost(u.Hostname()):
-		return "must be https unless its host is localhost, 127.0.0.0/8 or ::1"
-	case u.User != nil:
-		return "has user information"
-	case strings.Contains(raw, "#"):
-		return "has a fragment"
-	}
-	return ""
-}
+func checkURL(raw string) string { return configfile.CheckURL(raw) }
 
 // checkBase returns what is wrong with a URL that paths are appended to.
 func checkBase(raw string) string {

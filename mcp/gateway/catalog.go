@@ -33,7 +33,7 @@ type member struct {
 
 // shares reports whether all callers see the same lists: the server does not know them.
 func (m *member) shares() bool {
-	if m.own || m.config.Connection != nil && m.config.Connection.Grant == exchange {
+	if m.own || m.config.Connection != nil && m.config.Connection.Grant == gatewayconfig.GrantExchange {
 		return false
 	}
 	switch m.config.Strategy {
@@ -44,10 +44,6 @@ func (m *member) shares() bool {
 	}
 	return false
 }
-
-// exchange is the grant of a connection by which each caller's token is exchanged for one of the
-// server's.
-const exchange = "exchange"
 
 // serves reports whether the configuration lets a tool or prompt be served.
 func (m *member) serves(name string) bool {

@@ -231,7 +231,7 @@ func (s *strategies) own(ctx context.Context, caller Caller, server *gatewayconf
 		return s.fallback(caller, server)
 	}
 	key := credentialKey{server: server}
-	if server.Connection.Grant == exchange && caller.Claims != nil {
+	if server.Connection.Grant == gatewayconfig.GrantExchange && caller.Claims != nil {
 		key.grant = caller.Claims.GrantID
 	}
 	h, err := s.get(ctx, question{key: key, caller: caller, refused: refused, checked: true, fetch: s.ofConnection(caller, server.Connection.ID)})
