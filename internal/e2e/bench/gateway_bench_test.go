@@ -92,7 +92,7 @@ func BenchmarkGateway(b *testing.B) {
 	}
 	r := &report{}
 	for _, connections := range []int{1, 8, 32} {
-		ours, proxy := inTurns(b, 5, connections, d.Issuer, send("/mcp", "a.echo", "Authorization: Bearer "+tok.AccessToken+"\r\n"), bare, send("/proxy", "echo", ""))
+		ours, proxy := inTurns(b, 5, connections, served{d.Issuer, d.PID()}, send("/mcp", "a.echo", "Authorization: Bearer "+tok.AccessToken+"\r\n"), bare, send("/proxy", "echo", ""))
 		target := ">= 70 % of a reverse proxy"
 		if connections == 1 {
 			target += fmt.Sprintf(", p50 <= 150 us more (%s)", ours.percentile(50)-proxy.percentile(50))
