@@ -1,5 +1,5 @@
 # run    build Signet and serve it with a demo user
-# cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand
+# cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand (PORT, GATEWAY)
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
 # chaos  thousands of kills under load, on both stores, and a cluster under mixed load (KILLS, CHAOS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
@@ -14,7 +14,7 @@ run: build
 	./signet serve --demo
 
 cluster: build
-	@go run ./internal/test/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT))
+	@go run ./internal/test/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT)) $(if $(GATEWAY),-gateway $(GATEWAY))
 
 build:
 	go build -trimpath -ldflags '-s -w' -o signet .

@@ -104,11 +104,7 @@ func TestCollisionWithoutPrefixIsRefused_Row76(t *testing.T) {
 // program over stdio with its arguments and its environment. One that is down takes only its own
 // tools away, and they come back with it.
 func TestEveryKindOfServerIsCalled_Row78(t *testing.T) {
-	node := npm.Node(t)
-	script, err := filepath.Abs(npm.Modules + "/@modelcontextprotocol/server-everything/dist/index.js")
-	if err != nil {
-		t.Fatal(err)
-	}
+	node, script := npm.Node(t), everything(t)
 	deep, old := backends.New(t, backends.Options{Path: "/deep/er/mcp"}), backends.New(t, backends.Options{Legacy: true})
 	rest, lists := backends.NewREST(t, backends.RESTOptions{}), backends.NewREST(t, backends.RESTOptions{NoCapabilities: true})
 	down := backends.New(t, backends.Options{})
@@ -156,11 +152,7 @@ func TestEveryKindOfServerIsCalled_Row78(t *testing.T) {
 
 // The program of a server over stdio runs once for all callers, and ends with the gateway.
 func TestProgramOverStdioRunsOnceAndEnds_Row79_Row90(t *testing.T) {
-	node := npm.Node(t)
-	script, err := filepath.Abs(npm.Modules + "/@modelcontextprotocol/server-everything/dist/index.js")
-	if err != nil {
-		t.Fatal(err)
-	}
+	node, script := npm.Node(t), everything(t)
 	mark := "--mark=" + e2e.FreePort(t) + filepath.Base(t.TempDir()) // finds the program among others
 	w := start(t, fmt.Sprintf("servers:\n  - {id: stdio, type: stdio, auth_strategy: bypass_auth, config: {command: %q, args: [%q, stdio, %q]}}\n", node, script, mark))
 	ann, bob := w.token("ann"), w.token("bob")

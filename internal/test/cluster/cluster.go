@@ -7,6 +7,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +42,8 @@ type Options struct {
 	Program   string // path of the program; built if empty
 
 	Users map[string]string // passwords by name, of users besides the demo's
+
+	Gateway string // path of a configuration of the gateway, which the mcp replicas serve; empty: they serve the demo's tools
 
 	Env []string // more settings of every replica
 
@@ -134,6 +137,11 @@ func (c *Cluster) begin(ctx context.Context) (err error) {
 			return fmt.Errorf("adding the user %s: %w: %s", name, err, out)
 		}
 	}
+	if c.o.Gateway != "" {
+		if err := c.addGateway(ctx); err != nil {
+			return err
+		}
+	}
 	if err := startAll(ctx, c.Auth); err != nil {
 		return err
 	}
@@ -147,6 +155,33 @@ func (c *Cluster) begin(ctx context.Context) (err error) {
 		if err := r.Ready(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// addGateway makes the mcp replicas gateways: clients of the issuer that hold no secret but that of
+// the client.
+func (c *Cluster) addGateway(ctx context.Context) error {
+	config, err := filepath.Abs(c.o.Gateway)
+	if err != nil {
+		return err
+	}
+	for _, r := range c.Auth {
+		r.env = append(r.env, "SIGNET_GATEWAY_CONFIG="+config, "SIGNET_CLIENTS_FILE="+filepath.Join(c.Dir, "clients.json"))
+	}
+	out, err := c.Command(ctx, "client", "add", "gateway", "--exchange", "gateway", "--json").Output()
+	if err != nil {
+		return fmt.Errorf("adding the gateway's client: %w", err)
+	}
+	var client struct {
+		ID     string `json:"client_id"`
+		Secret string `json:"client_secret"`
+	}
+	if err := json.Unmarshal(out, &client); err != nil {
+		return fmt.Errorf("the gateway's client: %w", err)
+	}
+	for _, r := range c.MCP {
+		r.env = append(r.env, "SIGNET_GATEWAY_CONFIG="+config, "SIGNET_GATEWAY_CLIENT_ID="+client.ID, "SIGNET_GATEWAY_CLIENT_SECRET="+client.Secret)
 	}
 	return nil
 }

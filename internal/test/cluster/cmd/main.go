@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,11 +24,23 @@ func main() {
 	defer stop()
 	port := flag.Int("port", 8080, "port of nginx, on loopback")
 	program := flag.String("signet", "", "path of the program; built if empty")
+	gateway := flag.String("gateway", "", "configuration of the gateway, with its variables in the environment; empty: the demo's tools")
 	flag.Parse()
-	if err := run(ctx, cluster.Options{Port: *port, Program: *program}); err != nil {
+	o := cluster.Options{Port: *port, Program: *program, Gateway: *gateway}
+	if *gateway != "" {
+		o.Env = variables()
+	}
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
+}
+
+// variables are those of this process to which the configuration of a gateway may refer.
+func variables() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "SIGNET_") || strings.HasPrefix(v, "HOME=") || strings.HasPrefix(v, "PATH=")
+	})
 }
 
 func run(ctx context.Context, o cluster.Options) (err error) {
