@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"encoding/base64"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,33 @@ func TestClientOfADocumentLogsInAndRefreshes(t *testing.T) {
 	}
 	if m := s.Get(t, "/.well-known/oauth-authorization-server").JSON(t); m["client_id_metadata_document_supported"] != true {
 		t.Error("the metadata does not say that documents are fetched")
+	}
+}
+
+// All installations of a program share the URL, so the bound of grants to one client would be one
+// of a user's machines.
+func TestGrantsOfASharedIDAreNotThoseOfOneClient(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching)
+	for want, c := range map[int]authtest.Client{denylist.MaxOfClient + 1: documentClient(t, h, "/m.json", nil), denylist.MaxOfClient: s.PRE} {
+		b := s.NewBrowser()
+		code := b.Code(t, "alice", c)
+		for range denylist.MaxOfClient {
+			s.Redeem(t, c, code).Tokens(t)
+			code = b.Get(t, s.AuthorizeURL(c)).Sent().Get("code")
+		}
+		s.Redeem(t, c, code).Tokens(t)
+		if err := s.Denylist.Trim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Denylist.All(t.Context(), "alice", "", 1000, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = slices.DeleteFunc(all, func(g denylist.Grant) bool { return g.ClientHash != seal.ClientHash(c.ID) })
+		if len(all) != want {
+			t.Errorf("%s: %d grants, want %d", c.ID, len(all), want)
+		}
 	}
 }
 

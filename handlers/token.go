@@ -421,6 +421,7 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 func (e *endpoints) spend(ctx context.Context, client *clients.Client, g seal.Grant, gen int64, now time.Time, ev *event) (handle string, err error) {
 	used := row(g, now)
 	used.Window = client.Lives.Replay
+	used.Shared = client.Document != ""
 	next, err := e.o.Denylist.Use(ctx, g.Epoch, used, gen, now)
 	if err != nil {
 		return "", e.refused(err, gen, ev)

@@ -90,6 +90,10 @@ type Grant struct {
 	// negative: none. It is not stored.
 	Window time.Duration
 
+	// Shared says that all installations of a program use the client's id, so that the grants of
+	// one user to it are not bounded as those of one client. It is not stored.
+	Shared bool
+
 	// Replays counts how often the last refresh was repeated within the window, over the
 	// life of the grant. It is written some seconds after the requests, and a crash loses
 	// these seconds. Nothing is decided by it.
@@ -115,7 +119,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &List{excess: excess{subjects: map[string]bool{}}, store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
+	l := &List{excess: excess{subjects: map[string]map[string]bool{}}, store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
 	if err := l.poll(ctx); err != nil && o.Store.Epoch() != "" {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
@@ -199,7 +203,7 @@ func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Gra
 	one, other := l.liveEpochs()
 	grants, err := l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE"+live+"ORDER BY created_at DESC, id DESC LIMIT $5", subject, now.Unix(), one, other, MaxOfUser)
 	if len(grants) == MaxOfUser {
-		l.excess.add(subject)
+		l.excess.add(subject, "")
 	}
 	return grants, err
 }

@@ -269,6 +269,14 @@ func TestOldestGrantsEndWhenThereAreTooMany(t *testing.T) {
 			t.Errorf("%d grants in all, %v", n, of)
 		}
 		wantLive(t, l, "the newest", newest, true)
+		insert("shared", denylist.MaxOfClient+50, now.Add(-time.Second))
+		shared := grantAt(now)
+		shared.Subject, shared.ClientHash, shared.ConsentHash, shared.Shared = "alice", seal.ClientHash("shared"), "h", true
+		want(t, l, s, shared, 0, now, 1, nil)
+		trim()
+		if n, of := count(); n != denylist.MaxOfUser || of[shared.ClientHash] != denylist.MaxOfClient+51 {
+			t.Errorf("with those of an id that installations share: %d grants, %v", n, of)
+		}
 		if e == storetest.SQLite {
 			before := commits(t, s)
 			of(t, l, s, "carol", "1", "c", "h", now)

@@ -181,6 +181,14 @@ func insertGrant(tx store.Tx, g Grant, epoch string, gen, rotatedAt, revokedAt i
 	return err
 }
 
+// boundedClient is the hash of g's client, or "" if the number of its grants has no bound.
+func boundedClient(g Grant) string {
+	if g.Shared {
+		return ""
+	}
+	return g.ClientHash
+}
+
 // note counts and logs a verdict that is on disk.
 func (l *List) note(g Grant, gen int64, v verdict, now int64) {
 	switch v.err {
@@ -190,7 +198,7 @@ func (l *List) note(g Grant, gen int64, v verdict, now int64) {
 			l.replayed.Add(1)
 			l.replays.add(g.ID, 1)
 		case insert:
-			l.excess.add(g.Subject)
+			l.excess.add(g.Subject, boundedClient(g))
 		}
 	case ErrReused:
 		l.reused.Add(1)
