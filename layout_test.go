@@ -29,7 +29,7 @@ var imports = map[string][]string{
 	"signet/keys":               {"internal/durable", "jwt", "internal/store", "internal/seal"},
 	"signet/internal/denylist":  {"internal/background", "internal/store"},
 	"signet/internal/upstream":  {"internal/configfile", "internal/oauth"},
-	"signet/internal/backend":   {"internal/gatewayconfig", "internal/oauth", "internal/rawjson"},
+	"signet/internal/backend":   {"internal/gatewayconfig", "internal/oauth", "internal/plainhttp", "internal/rawjson"},
 	"signet/internal/vault":     {"internal/background", "internal/store", "internal/seal"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
@@ -45,6 +45,7 @@ var imports = map[string][]string{
 	"signet/internal/background":    {},
 	"signet/internal/configfile":    {"internal/oauth"},
 	"signet/internal/gatewayconfig": {"internal/configfile", "internal/oauth", "internal/rawjson"},
+	"signet/internal/plainhttp":     {},
 	"signet/internal/rawjson":       {},
 	"signet/internal/mcpclient":     {"internal/oauth"},
 	"signet/internal/chaos":         {"internal/background"},

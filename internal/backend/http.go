@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"signet/internal/gatewayconfig"
+	"signet/internal/plainhttp"
 	"signet/internal/rawjson"
 )
 
@@ -30,7 +32,7 @@ type httpConn struct {
 	server    *gatewayconfig.Server
 	endpoint  *url.URL
 	root      *url.URL // of the REST shape, if the instance may have it
-	transport *http.Transport
+	transport transport
 	triple    string // of _meta
 	info      string // clientInfo of initialize
 	timeout   time.Duration
@@ -45,6 +47,12 @@ type httpConn struct {
 	behind   sync.WaitGroup // work that no caller waits for
 	closed   context.Context
 	end      context.CancelFunc
+}
+
+// transport is a [http.Transport], or what is faster.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // rest is the protocol of an instance in the REST shape of older gateways.
@@ -74,19 +82,29 @@ func newHTTP(o Options, i gatewayconfig.Instance) (*httpConn, error) {
 	if c.most <= 0 {
 		c.most = defaultMaxAnswer
 	}
-	c.transport = &http.Transport{
+	c.transport = newTransport(o, endpoint, c.timeout)
+	c.sessions.open = map[string]*session{}
+	c.closed, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// newTransport returns the transport to a server. Plain HTTP is spoken to servers on this machine.
+func newTransport(o Options, endpoint *url.URL, timeout time.Duration) transport {
+	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: min(10*time.Second, c.timeout), KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    min(10*time.Second, c.timeout),
+		DialContext:            (&net.Dialer{Timeout: min(10*time.Second, timeout), KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    min(10*time.Second, timeout),
 		MaxIdleConns:           256,
 		MaxIdleConnsPerHost:    max(defaultMaxRequests, o.Server.MaxRequests),
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // so that no header is sent which nobody asked for
 	}
-	c.sessions.open = map[string]*session{}
-	c.closed, c.end = context.WithCancel(context.Background())
-	return c, nil
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: endpoint})
+	if endpoint.Scheme != "http" || proxy != nil || err != nil {
+		return t
+	}
+	return plainhttp.New(net.JoinHostPort(endpoint.Hostname(), cmp.Or(endpoint.Port(), "80")), t)
 }
 
 func (c *httpConn) era() string {
@@ -201,6 +219,9 @@ func (c *httpConn) check(ctx context.Context) error {
 	s := newSpan(ctx, c.closed, min(c.timeout, 10*time.Second))
 	defer s.end()
 	c.sweep(time.Now())
+	if plain, ok := c.transport.(*plainhttp.Transport); ok {
+		plain.Sweep(time.Now())
+	}
 	if c.era() == rest {
 		return c.checkREST(s)
 	}

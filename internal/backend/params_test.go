@@ -26,9 +26,11 @@ func TestArgumentsInHeaders(t *testing.T) {
 	var mu sync.Mutex
 	var last http.Header
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		last = r.Header.Clone()
-		mu.Unlock()
+		if r.Header.Get("Mcp-Method") == "tools/call" { // and not a health check
+			mu.Lock()
+			last = r.Header.Clone()
+			mu.Unlock()
+		}
 		endpoint.ServeHTTP(w, r)
 	}))
 	defer h.Close()
