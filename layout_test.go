@@ -40,6 +40,7 @@ var imports = map[string][]string{
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
 	"signet/internal/state":     {"internal/background", "internal/store", "internal/vault", "internal/seal", "internal/durable", "keys", "jwt"},
 	"signet/internal/durable":   {},
+	"signet/internal/memory":    {},
 	"signet/internal/failpoint": {},
 
 	"signet/internal/background":    {},

@@ -8,15 +8,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"signet/internal/memory"
 	"signet/server"
 )
 
@@ -60,7 +58,7 @@ func serveCommand(p Process) *cobra.Command {
 // serveStdio serves the tools to the program that has started this one. Stdout is for the
 // protocol alone.
 func serveStdio(ctx context.Context, p Process, cfg *config) error {
-	tuneGC(p.Environ)
+	defer memory.Pace(p.Environ, os.DirFS("/"))()
 	log := cfg.logger(p.Stderr)
 	for _, name := range cfg.unknown() {
 		log.Warn("unknown variable is not used", "name", name)
@@ -73,23 +71,8 @@ func serveStdio(ctx context.Context, p Process, cfg *config) error {
 	return l.Serve(ctx, p.Stdin, p.Stdout)
 }
 
-// tuneGC trades memory for time: an MCP call leaves half a megabyte of garbage behind,
-// most of it from the SDK. The limit keeps that trade small; GOGC and GOMEMLIMIT override
-// both.
-func tuneGC(environ []string) {
-	set := func(name string) bool {
-		return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
-	}
-	if !set("GOGC") {
-		debug.SetGCPercent(800)
-	}
-	if !set("GOMEMLIMIT") {
-		debug.SetMemoryLimit(256 << 20)
-	}
-}
-
 func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64) error {
-	tuneGC(p.Environ)
+	defer memory.Pace(p.Environ, os.DirFS("/"))()
 	log := cfg.logger(p.Stderr)
 	for _, name := range cfg.unknown() {
 		log.Warn("unknown variable is not used", "name", name)

@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +31,7 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/e2e"
+	"signet/internal/memory"
 	"signet/internal/test/process"
 	"signet/mcp"
 )
@@ -43,7 +43,7 @@ const bareServer = "SIGNET_TEST_BARE_SERVER"
 // serveBare serves bytes that were put there, with their headers, the same tools without a
 // Guard, and tokens. It keeps its files in the working directory.
 func serveBare(addr string) error {
-	debug.SetGCPercent(800) // as signet serve does
+	defer memory.Pace(os.Environ(), os.DirFS("/"))() // as signet serve does
 	tools := mcp.NewServer("bare", "1")
 	mcp.AddSampleTools(tools, func(string, ...string) {})
 	mux := http.NewServeMux()
