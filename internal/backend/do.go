@@ -154,15 +154,28 @@ func (b *Backend) do(ctx context.Context, m Message, notify Notify) (Answer, err
 	defer b.requests.ReleasePermit()
 	way := &message{b: b}
 	defer way.done()
-	send := func() (Answer, error) { return way.send(ctx, m, notify) }
+	a, err := way.send(ctx, m, notify)
 	repeat := b.once
 	if m.Safe {
 		repeat = b.twice
 	}
-	if repeat == nil {
-		return send()
+	if err == nil || repeat == nil {
+		return a, err
 	}
-	a, err := repeat.WithContext(ctx).Get(send)
+	return again(ctx, repeat, a, err, func() (Answer, error) { return way.send(ctx, m, notify) })
+}
+
+// again repeats a message whose first attempt has failed. A message that succeeds at once, as most
+// do, has nothing of the cost of repeat.
+func again(ctx context.Context, repeat failsafe.Executor[Answer], first Answer, failure error, send func() (Answer, error)) (Answer, error) {
+	made := false
+	a, err := repeat.WithContext(ctx).Get(func() (Answer, error) {
+		if !made {
+			made = true
+			return first, failure
+		}
+		return send()
+	})
 	if err != nil && ctx.Err() != nil {
 		return Answer{}, ctx.Err()
 	}

@@ -33,8 +33,10 @@ type httpConn struct {
 	endpoint  *url.URL
 	root      *url.URL // of the REST shape, if the instance may have it
 	transport transport
-	triple    string // of _meta
-	info      string // clientInfo of initialize
+	common    *http.Request // what all requests have in common
+	agent     []string      // User-Agent
+	triple    string        // of _meta
+	info      string        // clientInfo of initialize
 	timeout   time.Duration
 	most      int // bytes of one answer
 
@@ -82,6 +84,8 @@ func newHTTP(o Options, i gatewayconfig.Instance) (*httpConn, error) {
 	if c.most <= 0 {
 		c.most = defaultMaxAnswer
 	}
+	c.common = &http.Request{Method: http.MethodPost, URL: c.endpoint, Host: c.endpoint.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	c.agent = []string{o.Agent}
 	c.transport = newTransport(o, endpoint, c.timeout)
 	c.sessions.open = map[string]*session{}
 	c.closed, c.end = context.WithCancel(context.Background())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"mime"
 	"net/http"
 	"strconv"
 
@@ -12,8 +11,7 @@ import (
 )
 
 func isEvents(resp *http.Response) bool {
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	return resp.StatusCode == http.StatusOK && kind == "text/event-stream"
+	return resp.StatusCode == http.StatusOK && mediaType(resp.Header) == "text/event-stream"
 }
 
 func (c *httpConn) listen(ctx context.Context, key string, header http.Header, uris []string, notify Notify) error {

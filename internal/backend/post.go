@@ -25,22 +25,24 @@ func (c *httpConn) request(ctx context.Context, body []byte, header http.Header)
 	for name, values := range header {
 		h[name] = values
 	}
-	h["Content-Type"] = []string{"application/json"}
-	h["Accept"] = []string{"application/json, text/event-stream"}
-	h["User-Agent"] = []string{c.o.Agent}
-	r := &http.Request{
-		Method: http.MethodPost, URL: c.endpoint, Host: c.endpoint.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-		// A connection that the server has closed is noticed before anything is written.
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-	}
-	return r.WithContext(ctx)
+	h["Content-Type"], h["Accept"], h["User-Agent"] = jsonType, bothTypes, c.agent
+	r := c.common.WithContext(ctx)
+	r.Header, r.Body, r.ContentLength = h, io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	// A connection that the server has closed is noticed before anything is written.
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return r
 }
+
+// Values of headers that all requests have. They are never written.
+var (
+	jsonType       = []string{"application/json"}
+	bothTypes      = []string{"application/json, text/event-stream"}
+	modernVersions = []string{modernVersion}
+)
 
 // setModern sets the headers that the protocol without sessions demands.
 func setModern(h http.Header, method, name string) {
-	h["Mcp-Protocol-Version"] = []string{modernVersion}
+	h["Mcp-Protocol-Version"] = modernVersions
 	h["Mcp-Method"] = []string{method}
 	if name != "" {
 		h["Mcp-Name"] = []string{headerValue(name)}
@@ -128,7 +130,7 @@ type stream struct {
 // answer reads the answer to the request with an id. If there may be more of the body, which is to
 // be drained, the body is returned, too.
 func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string, st *stream) (Answer, io.ReadCloser, error) {
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	kind := mediaType(resp.Header)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden, resp.StatusCode >= 500,
 		resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode == http.StatusTooManyRequests:
@@ -164,6 +166,16 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		return Answer{}, nil, c.noAnswer(resp.StatusCode, wrong)
 	}
 	return a, nil, nil
+}
+
+// mediaType is the Content-Type without its parameters.
+func mediaType(h http.Header) string {
+	text := h.Get("Content-Type")
+	if text == jsonType[0] {
+		return text
+	}
+	kind, _, _ := mime.ParseMediaType(text)
+	return kind
 }
 
 // read returns the whole body, which has to come within the timeout.

@@ -70,6 +70,17 @@ func (s *Scanner) skipString() {
 // of data. There are none if data is not an object.
 func Members(data []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
+		for raw, value := range quoted(data) {
+			if key, ok := String(raw); !ok || !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// quoted is [Members] with the keys as parts of data, with their quotes.
+func quoted(data []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
 		s := Scanner{Data: data}
 		if len(bytes.TrimSpace(data)) == 0 || s.Peek() != '{' {
 			return
@@ -79,11 +90,11 @@ func Members(data []byte) iter.Seq2[string, []byte] {
 				s.Pos++
 				s.Peek()
 			}
-			key, ok := String(s.Value())
+			key := s.Value()
 			s.Peek()
 			s.Pos++ // the colon
 			s.Peek()
-			if value := s.Value(); !ok || !yield(key, value) {
+			if !yield(key, s.Value()) {
 				return
 			}
 		}
@@ -113,12 +124,21 @@ func Elements(data []byte) iter.Seq[[]byte] {
 // Get returns the value of a member of an object, as a part of data, or nil. Of equal keys, the
 // last one counts, as in most parsers.
 func Get(data []byte, key string) (value []byte) {
-	for k, v := range Members(data) {
-		if k == key {
+	for raw, v := range quoted(data) {
+		if isString(raw, key) {
 			value = v
 		}
 	}
 	return value
+}
+
+// isString reports whether raw is the JSON string of a text.
+func isString(raw []byte, text string) bool {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return len(raw) == len(text)+2 && string(raw[1:len(raw)-1]) == text
+	}
+	s, ok := String(raw)
+	return ok && s == text
 }
 
 // String returns the text of a JSON string.
@@ -136,11 +156,25 @@ func String(raw []byte) (string, bool) {
 
 // Quote returns s as a JSON string. Unlike json.Marshal it leaves &, < and > as they are.
 func Quote(s string) []byte {
+	if isPlain(s) {
+		b := append(make([]byte, 0, len(s)+2), '"')
+		return append(append(b, s...), '"')
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	_ = e.Encode(s) // a string is always encoded
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// isPlain reports whether s stands in JSON as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // Replace returns data with text in place of part, which must be a part of data.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -245,22 +247,23 @@ func (g *Gateway) credential(ctx context.Context, c *mcp.Call, m *member, caller
 // and Baggage), which may name no user, and arguments that a tool's schema puts into headers.
 var passed = []string{"Traceparent", "Tracestate", "Baggage"}
 
+// withContext returns the headers of a credential, with those of the request that are passed. It
+// changes neither.
 func withContext(credential, request http.Header) http.Header {
-	h := credential.Clone()
-	if h == nil {
-		h = http.Header{}
-	}
-	for _, name := range passed {
-		if v := request[name]; len(v) > 0 {
-			h[name] = v
-		}
-	}
+	var both http.Header
 	for name, v := range request {
-		if strings.HasPrefix(name, "Mcp-Param-") && len(h[name]) == 0 {
-			h[name] = v
+		if slices.Contains(passed, name) || strings.HasPrefix(name, "Mcp-Param-") && len(credential[name]) == 0 {
+			if both == nil {
+				both = http.Header{}
+				maps.Copy(both, credential)
+			}
+			both[name] = v
 		}
 	}
-	return h
+	if both == nil {
+		return credential
+	}
+	return both
 }
 
 // reply returns a server's answer as clients see it.
