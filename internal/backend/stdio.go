@@ -62,7 +62,7 @@ type life struct {
 	up    chan struct{} // closed when the process answers, or has not come so far
 	over  chan struct{} // closed when nothing of the process is left
 
-	process *process // set when up is closed, unless err is
+	process *process // set under mu of the stdioConn before up is closed, unless err is
 	err     error
 }
 
@@ -233,7 +233,10 @@ func (c *stdioConn) current() (*life, time.Duration, error) {
 // live starts the process and stays until its end.
 func (c *stdioConn) live(ctx context.Context, l *life, again bool) {
 	begin := time.Now()
-	l.process, l.err = c.start(ctx)
+	process, err := c.start(ctx)
+	c.mu.Lock() // end looks at the process of a life that is not up yet
+	l.process, l.err = process, err
+	c.mu.Unlock()
 	close(l.up)
 	if l.err == nil {
 		if again {
