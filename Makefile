@@ -24,6 +24,8 @@ build:
 
 # The packages under the race detector; then the commands as users run them, and the long
 # crash and model tests, which -short cuts down, at their full length.
+# All builds have the flags of the program's own, so that they share what is compiled.
+test: export GOFLAGS += -trimpath
 test: setup lint
 	$(GOTESTSUM) $(RACE) -short $$(go list ./... | grep -v '^signet$$')
 	$(GOTESTSUM) . ./internal/store ./internal/denylist

@@ -21,7 +21,7 @@ var exampleBinaries = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(filepath.Dir(path), "examples")
-	out, err := exec.Command("go", "build", "-o", dir+"/", "./examples/...").CombinedOutput()
+	out, err := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "./examples/...").CombinedOutput()
 	if err != nil {
 		return "", &exec.Error{Name: "go build ./examples/...: " + string(out), Err: err}
 	}

@@ -72,7 +72,7 @@ func withToken(t *testing.T, server, token string) (base string) {
 func TestConformanceSuitePassesThroughTheGateway_Row76(t *testing.T) {
 	npm.Node(t)
 	program := filepath.Join(t.TempDir(), "everything-server")
-	if out, err := exec.Command("go", "build", "-o", program, fixtureServer).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", program, fixtureServer).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	address := "localhost:" + e2e.FreePort(t)
