@@ -44,6 +44,9 @@ func Main(m *testing.M) {
 // BuildDir is the directory of the programs built for the tests of this process.
 var BuildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "signet-test-") })
 
+// stripped are the flags of a program that no debugger looks at.
+var stripped = []string{"-ldflags", "-s -w"}
+
 // Build builds the program with more flags than usual.
 func Build(name string, flags ...string) (path string, err error) {
 	dir, err := BuildDir()
@@ -51,7 +54,7 @@ func Build(name string, flags ...string) (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, name)
-	return path, process.Build(context.Background(), path, append(flags, "-ldflags", "-s -w")...)
+	return path, process.Build(context.Background(), path, append(flags, stripped...)...)
 }
 
 var plainBinary = sync.OnceValues(func() (string, error) { return Build("signet") })

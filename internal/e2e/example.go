@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -14,29 +13,19 @@ import (
 	"signet/internal/test/process"
 )
 
-// exampleBinaries builds all examples once.
-var exampleBinaries = sync.OnceValues(func() (string, error) {
-	path, err := plainBinary() // its directory is removed at the end
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(filepath.Dir(path), "examples")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "./examples/...").CombinedOutput()
-	if err != nil {
-		return "", &exec.Error{Name: "go build ./examples/...: " + string(out), Err: err}
-	}
-	return dir, nil
-})
-
 // StartExample runs an example in a directory of its own, waits until it listens at
 // base, and returns the directory.
 func StartExample(t *testing.T, name, base string, settings ...string) (dir string) {
 	t.Helper()
-	binaries, err := exampleBinaries()
+	dir, err := BuildDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return runExample(t, name, base, exec.Command(filepath.Join(binaries, name)), settings...)
+	program := filepath.Join(dir, "example-"+name)
+	if err := process.Go(t.Context(), program, "./examples/"+name, stripped...); err != nil {
+		t.Fatal(err)
+	}
+	return runExample(t, name, base, exec.Command(program), settings...)
 }
 
 // StartScript runs an example in JavaScript, as StartExample does.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"signet/internal/e2e"
+	"signet/internal/test/process"
 )
 
 // shiftedBinary is the program with a wall clock that a test can set: only time.Now
@@ -55,7 +57,8 @@ var shiftedBinary = sync.OnceValues(func() (string, error) {
 	if err := os.WriteFile(path, overlay, 0o600); err != nil {
 		return "", err
 	}
-	return e2e.Build("signet-clock", "-overlay", path)
+	program := filepath.Join(dir, "signet-clock")
+	return program, process.Compile(context.Background(), program, "signet", "-overlay", path)
 })
 
 const clockVariable = "SIGNET_TEST_CLOCK"

@@ -72,8 +72,8 @@ func withToken(t *testing.T, server, token string) (base string) {
 func TestConformanceSuitePassesThroughTheGateway_Row76(t *testing.T) {
 	npm.Node(t)
 	program := filepath.Join(t.TempDir(), "everything-server")
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", program, fixtureServer).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := process.Compile(t.Context(), program, fixtureServer); err != nil {
+		t.Fatal(err)
 	}
 	address := "localhost:" + e2e.FreePort(t)
 	p, err := process.Start(exec.Command(program, "-http="+address, "-stateless=true"))

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -18,15 +17,6 @@ import (
 // Patience is how long a process may take to start or to end. Other work may keep the
 // machine busy.
 const Patience = time.Minute
-
-// Build builds the program of this module at path, with more flags than usual.
-func Build(ctx context.Context, path string, flags ...string) error {
-	args := slices.Concat([]string{"build", "-trimpath", "-o", path}, flags, []string{"signet"})
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return nil
-}
 
 // Process is a process that was started. Its methods are safe for concurrent use.
 type Process struct {
