@@ -51,10 +51,9 @@ func (a *answer) send(w http.ResponseWriter, m message, load *admission.Load) {
 		a.translate(w, m)
 		return
 	}
-	const begin = `{"jsonrpc":"2.0","id":` // as the SDK writes a response
 	body := a.body.Bytes()
-	if rest, ok := bytes.CutPrefix(body, []byte(begin+standIn)); ok && m.replaced {
-		body = append(append([]byte(begin), m.id...), rest...)
+	if rest, ok := bytes.CutPrefix(body, []byte(beginOfResponse+standIn)); ok && m.replaced {
+		body = append(append([]byte(beginOfResponse), m.id...), rest...)
 	}
 	if err := load.Take(int64(len(body))); err != nil {
 		no := refused(http.StatusOK, jsonrpc.CodeInternalError, "%s", unread)

@@ -20,23 +20,31 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discard) WriteHeader(int)             {}
 
-// BenchmarkCall compares a tool call through Handler with the same call of the
-// same tools through the SDK alone.
+// BenchmarkCall compares a tool call through Handler with the same call of the same tools
+// through the SDK alone, in the protocol without sessions and in one with them.
 func BenchmarkCall(b *testing.B) {
 	w := newWorld(b)
 	bare := sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return w.options.Server },
 		&sdk.StreamableHTTPOptions{Stateless: true, JSONResponse: true, DisableLocalhostProtection: true, PropagateRequestCancellation: true})
-	text := body("echo", `{"message":"hi"}`)
-	header := w.call(b, "echo", "{}").Header
+	guarded := w.handler(b)
+	sessionless, session := w.call(b, "echo", "{}").Header, w.call(b, "echo", "{}")
+	legacy(session)
 	for _, bb := range []struct {
-		name string
-		h    http.Handler
-	}{{"bare", bare}, {"guarded", w.handler(b)}} {
+		name   string
+		h      http.Handler
+		header http.Header
+		text   string
+	}{
+		{"bare", bare, sessionless, body("echo", `{"message":"hi"}`)},
+		{"guarded", guarded, sessionless, body("echo", `{"message":"hi"}`)},
+		{"bare_session", bare, session.Header, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hi"}}}`},
+		{"guarded_session", guarded, session.Header, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hi"}}}`},
+	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				r := httptest.NewRequest(http.MethodPost, resource, strings.NewReader(text))
-				r.Header = header
+				r := httptest.NewRequest(http.MethodPost, resource, strings.NewReader(bb.text))
+				r.Header = bb.header
 				bb.h.ServeHTTP(&discard{http.Header{}}, r)
 			}
 		})

@@ -76,8 +76,9 @@ func Handler(o Options) (*Endpoint, error) {
 		access = new(Access)
 	}
 	protect := sync.OnceFunc(func() { o.Server.AddReceivingMiddleware(Contain(o.logger()), access.Middleware) })
-	withoutToken := sdk.NewStreamableHTTPHandler(
-		func(*http.Request) *sdk.Server { protect(); return o.Server },
+	server := func() *sdk.Server { protect(); return o.Server }
+	handler := sdk.NewStreamableHTTPHandler(
+		func(*http.Request) *sdk.Server { return server() },
 		&sdk.StreamableHTTPOptions{
 			Stateless:    true,
 			JSONResponse: true, // an event stream for one event costs 40 us more
@@ -88,7 +89,7 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	g := newGuard(o)
+	g, withoutToken := newGuard(o), &calls{server, handler}
 	return &Endpoint{guard: g, door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, withoutToken: withoutToken, withToken: newAdmit(withoutToken, g.upstreams)}, nil
 }
 
@@ -295,6 +296,9 @@ func receive(w http.ResponseWriter, r *http.Request, load *admission.Load) (*htt
 	r2.Body = io.NopCloser(bytes.NewReader(body))
 	r2.ContentLength = int64(len(body))
 	r2.Header, no = headers(r.Header, m)
+	if one := m.asCall(r2.Body, r.Header.Get("Mcp-Protocol-Version")); one != nil {
+		r2.Body = one
+	}
 	if no == nil && m.replaced && m.method == listen { // its events repeat the id
 		no = badMessage("the id of a subscription is a string without escapes, or an integer of at most 2^53")
 	}

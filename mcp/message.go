@@ -23,6 +23,7 @@ type message struct {
 	name   string          // name of the tool or prompt, or URI of the resource; otherwise empty
 	modern bool            // _meta names a protocol version, as those without sessions demand
 
+	standard     bool   // it names the version of JSON-RPC
 	params       []byte // nil: there are none
 	rawName      []byte // name in params, as it was sent; nil: there is none
 	version      string // in _meta
@@ -118,6 +119,8 @@ func (m *message) read(top object) *refusal {
 	if !ok || string(rawParams) == "null" {
 		return nil
 	}
+	version, _ := top.get("jsonrpc")
+	m.standard = string(version) == `"2.0"`
 	m.params = rawParams
 	key := nameKey(m.method)
 	params, err := members(rawParams, "params", "_meta", "arguments", "ref", key)
