@@ -55,7 +55,7 @@ var imports = map[string][]string{
 // kept lists libraries that only the named packages may import.
 var kept = map[string][]string{
 	"github.com/lestrrat-go/jwx/":             {"signet/jwt", "signet/keys"},
-	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/mcp/gateway", "signet/server", "signet/internal/mcpclient"},
+	"github.com/modelcontextprotocol/go-sdk/": {"signet/mcp", "signet/mcp/gateway", "signet/server", "signet/internal/mcpclient", "signet/internal/upstream"},
 	"github.com/alexedwards/argon2id":         {"signet/users"},
 	"golang.org/x/crypto/bcrypt":              {"signet/users"},
 	"github.com/ccojocar/zxcvbn-go":           {"signet/users"},

@@ -71,7 +71,11 @@ type linkData struct {
 
 // linkData describes the connections of a user.
 func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, err error) {
-	for _, l := range e.usersLinks() {
+	all, err := e.usersLinks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
 		entry, err := e.connected(ctx, who, l)
 		if err != nil {
 			return nil, err

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,7 +50,7 @@ func (e *endpoints) followLink(r *http.Request, query url.Values) (any, error) {
 	if name := oauth.Duplicated(query, linkParams...); name != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "%s occurs more than once", name)
 	}
-	l, err := e.named(query)
+	l, err := e.named(r.Context(), query)
 	switch {
 	case err != nil:
 		return nil, err
@@ -95,12 +94,12 @@ func (e *endpoints) newConnect(r *http.Request, now time.Time) (seal.Login, []*h
 }
 
 // named returns the link that a query names by a server or a provider, or nil.
-func (e *endpoints) named(query url.Values) (*link, error) {
+func (e *endpoints) named(ctx context.Context, query url.Values) (*link, error) {
 	server, provider := query.Get("server_id"), query.Get("provider")
 	if server != "" && provider != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "server_id and provider exclude each other")
 	}
-	return e.find(func(c *gatewayconfig.Connection) bool {
+	return e.find(ctx, func(c *gatewayconfig.Connection) bool {
 		if c.Own {
 			return false
 		}
@@ -126,7 +125,7 @@ func (l *link) part(requested string) ([]string, error) {
 		return nil, err
 	case len(scope) == 0:
 		return l.Scopes, nil
-	case !oauth.ScopeIsSubset(scope, l.Scopes):
+	case !oauth.ScopeIsSubset(scope, l.scopes()):
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope must be a part of what is configured for %s", l.ID)
 	}
 	return scope, nil
@@ -185,7 +184,7 @@ func (e *endpoints) showConnect(tx seal.Login, client, account, problem string, 
 	for _, l := range offers {
 		offer := offerData{ID: l.ID, Name: plain(l.Name, maxName), Servers: l.Servers, Key: l.Key}
 		if !l.Key {
-			offer.Host, offer.Scopes = hostOf(cmp.Or(l.AuthorizationEndpoint, l.Issuer)), l.Scopes
+			offer.Host, offer.Scopes = l.host(), l.scopes()
 		}
 		if tx.Connect.Only != "" && len(tx.Connect.Scope) > 0 {
 			offer.Scopes = tx.Connect.Scope
@@ -216,7 +215,7 @@ func (e *endpoints) offers(ctx context.Context, tx seal.Login) ([]*link, error) 
 	if tx.Connect.Only == "" {
 		return e.lacks(ctx, holderOf(tx.Subject, tx.UserVersion))
 	}
-	l, err := e.linkOf(tx.Connect.Only)
+	l, err := e.linkOf(ctx, tx.Connect.Only)
 	if err != nil || l == nil || l.Own {
 		return nil, errors.Join(err, errNoConnection)
 	}
@@ -403,9 +402,18 @@ func (e *endpoints) offerConnections(r *http.Request, tx seal.Login, g granted, 
 // departToConnect sends the browser to the provider of a connection. What is needed on its way
 // back lies in a cookie, as for a login.
 func (e *endpoints) departToConnect(r *http.Request, d departure) (any, error) {
-	l, tx := d.link, d.tx
-	scope := l.Scopes
-	if tx.Connect.Only != "" {
+	tx := d.tx
+	slot, err := e.enterUpstream(r, tx.Subject)
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Leave()
+	l, err := e.enrol(r.Context(), d.link)
+	if err != nil {
+		return nil, err
+	}
+	scope := l.scopes()
+	if tx.Connect.Only != "" && len(tx.Connect.Scope) > 0 {
 		scope = tx.Connect.Scope
 	}
 	expires := e.o.Store.Now().Add(loginTTL)
@@ -414,11 +422,6 @@ func (e *endpoints) departToConnect(r *http.Request, d departure) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	slot, err := e.enterUpstream(r, tx.Subject)
-	if err != nil {
-		return nil, err
-	}
-	defer slot.Leave()
 	to, err := l.client.AuthorizeURL(r.Context(), upstream.AuthRequest{RedirectURI: e.o.Issuer + callbackPath, State: u.ID, Verifier: u.Verifier}, scope)
 	if err != nil {
 		return nil, l.down(err)
@@ -487,7 +490,7 @@ func (e *endpoints) opened(r *http.Request, state string, now time.Time) (seal.U
 // and is still signed in there. It is the same whether the browser followed the provider's
 // redirect or sent state and code on its own.
 func (e *endpoints) connectBy(r *http.Request, u seal.UpstreamLogin, a connectAnswer, now time.Time) error {
-	l, err := e.linkOf(strings.TrimPrefix(u.Provider, oauth.ConnectionAudience))
+	l, err := e.linkOf(r.Context(), strings.TrimPrefix(u.Provider, oauth.ConnectionAudience))
 	switch {
 	case err != nil:
 		return err
@@ -547,6 +550,7 @@ func (e *endpoints) redeemLink(r *http.Request, l *link, u seal.UpstreamLogin, a
 	}
 	tokens, err := l.client.Redeem(r.Context(), upstream.Callback{Code: a.code, Verifier: u.Verifier, RedirectURI: e.o.Issuer + callbackPath}, u.Scope)
 	if err != nil {
+		e.forgetClient(r.Context(), l, err)
 		return l.problem(err)
 	}
 	c := l.credential(u.Login.Subject, tokens)

@@ -749,7 +749,7 @@ func TestUsersOfAnUpstreamConnect_Row56(t *testing.T) {
 	before := s.Config.Change
 	s.Config.Change = func(o *handlers.Options) {
 		before(o)
-		o.Connections = g.list
+		o.Connections, o.Elsewhere = g.list, http.DefaultTransport
 	}
 	s.Restart(t)
 	g.vault = s.vault
@@ -865,7 +865,7 @@ func issuerOf(t *testing.T, f *forge, documents bool) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"issuer":%q,"authorization_endpoint":"%s/authorize","token_endpoint":"%s/token","client_id_metadata_document_supported":%t}`, issuer, issuer, f.URL, documents)
+		fmt.Fprintf(w, `{"issuer":%q,"authorization_endpoint":"%s/authorize","token_endpoint":"%s/token","code_challenge_methods_supported":["S256"],"client_id_metadata_document_supported":%t}`, issuer, issuer, f.URL, documents)
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)

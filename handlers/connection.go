@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"signet/internal/denylist"
@@ -60,8 +61,13 @@ func (m *MissingConnection) answer() reply {
 // link is a connection with the client by which its tokens are got.
 type link struct {
 	*gatewayconfig.Connection
-	client *upstream.Client // nil: users enter a key
+	client *upstream.Client // nil: users enter a key, or this server has not registered yet
 	fault  error            // why nobody can connect it
+
+	registration *seal.Registration   // by which client came to be; nil: the operator has registered it
+	version      int64                // of registration
+	base         *link                // without the registration
+	latest       atomic.Pointer[link] // with the registration, of a base
 }
 
 // provider names the connection in the vault. No provider of logins has such an id.
@@ -71,8 +77,10 @@ func (l *link) provider() string { return oauth.ConnectionAudience + l.ID }
 // operator has replaced, make another one.
 func (l *link) bound() string {
 	switch {
-	case l.client == nil:
+	case l.Key:
 		return "key"
+	case l.client == nil: // nobody has connected it
+		return ""
 	case l.RefreshToken != "":
 		return hashText(l.client.Bound() + "\n" + string(l.RefreshToken))[:22]
 	}
@@ -97,6 +105,9 @@ func (e *endpoints) link(c *gatewayconfig.Connection, all []*gatewayconfig.Conne
 	l := &link{Connection: c}
 	if !c.Key {
 		l.client, l.fault = upstream.NewClient(e.clientOptions(c))
+	}
+	if l.registers() { // which is to come
+		l.fault = nil
 	}
 	if l.fault != nil {
 		e.o.Log.Error("users cannot connect what servers of the gateway need", slog.String("connection", c.ID), slog.Any("cause", l.fault))
@@ -131,36 +142,45 @@ func (e *endpoints) connections() []*gatewayconfig.Connection {
 }
 
 // find returns the link of the first connection that is, or nil.
-func (e *endpoints) find(is func(*gatewayconfig.Connection) bool) (*link, error) {
+func (e *endpoints) find(ctx context.Context, is func(*gatewayconfig.Connection) bool) (*link, error) {
 	all := e.connections()
 	i := slices.IndexFunc(all, is)
 	if i < 0 {
 		return nil, nil
 	}
 	l := e.link(all[i], all)
-	if l.fault != nil {
+	switch {
+	case l.fault != nil:
 		return nil, unavailable(l.fault)
+	case l.registers():
+		return e.registered(ctx, l)
 	}
 	return l, nil
 }
 
 // usersLinks are what users may connect.
-func (e *endpoints) usersLinks() (list []*link) {
+func (e *endpoints) usersLinks(ctx context.Context) (list []*link, err error) {
 	all := e.connections()
 	for _, c := range all {
 		if c.Own {
 			continue
 		}
-		if l := e.link(c, all); l.fault == nil {
+		l := e.link(c, all)
+		if l.registers() {
+			if l, err = e.registered(ctx, l); err != nil {
+				return nil, err
+			}
+		}
+		if l.fault == nil {
 			list = append(list, l)
 		}
 	}
-	return list
+	return list, nil
 }
 
 // linkOf returns the link of a connection, or nil.
-func (e *endpoints) linkOf(id string) (*link, error) {
-	return e.find(func(c *gatewayconfig.Connection) bool { return c.ID == id })
+func (e *endpoints) linkOf(ctx context.Context, id string) (*link, error) {
+	return e.find(ctx, func(c *gatewayconfig.Connection) bool { return c.ID == id })
 }
 
 // holder is a user who connects something. Version is the hash of the user's version: what a user
@@ -268,7 +288,7 @@ func (e *endpoints) callerLives(ctx context.Context, claims *jwt.Claims) (holder
 
 // connectionEntry is [Handler.ConnectionToken] for the token as the vault has it.
 func (e *endpoints) connectionEntry(ctx context.Context, claims *jwt.Claims, id string, stale int64) (vault.Entry, error) {
-	l, err := e.linkOf(id)
+	l, err := e.linkOf(ctx, id)
 	switch {
 	case err != nil:
 		return vault.Entry{}, err
@@ -397,6 +417,7 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 		}
 		tokens, err := get(ctx, entry)
 		e.countConnection(l, err)
+		e.forgetClient(ctx, l, err)
 		if errors.Is(err, upstream.ErrRefused) || errors.Is(err, upstream.ErrNoRefresh) {
 			return seal.Credential{}, fmt.Errorf("%w: %w", vault.ErrEnded, err)
 		}
@@ -437,7 +458,11 @@ func (e *endpoints) revokeAt(ctx context.Context, l *link, entry vault.Entry) {
 // lacks returns the connections that a user has neither made nor put off. For the connections of
 // one configuration it reads as many rows.
 func (e *endpoints) lacks(ctx context.Context, who holder) (list []*link, err error) {
-	for _, l := range e.usersLinks() {
+	all, err := e.usersLinks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
 		if len(l.Servers) == 0 {
 			continue
 		}
@@ -494,7 +519,7 @@ var errBadKey = oauth.Errorf(oauth.InvalidRequest, "the key must be 1 to %d prin
 
 // disconnectLink takes what a user has connected, and has it revoked at its provider.
 func (e *endpoints) disconnectLink(r *http.Request, who signedIn, id string) error {
-	l, err := e.linkOf(id)
+	l, err := e.linkOf(r.Context(), id)
 	if err != nil || l == nil || l.Own {
 		return errors.Join(err, errNoConnection)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"signet/handlers"
 	"signet/internal/clients"
+	"signet/internal/fetch"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/store"
@@ -41,7 +42,7 @@ func withConnections(t *testing.T, list []*gatewayconfig.Connection, change ...f
 			}
 			s.vault = vault.New(vault.Options{Store: o.Store.(*store.Store), Ring: o.Ring, Log: o.Log})
 			o.Vault, o.Connections, o.Audiences = s.vault, s.list, func() []string { return []string{backend} }
-			o.GatewayResource = s.gateway
+			o.GatewayResource, o.Elsewhere = s.gateway, fetch.New(fetch.Options{Loopback: true})
 		}
 	})...)
 	s.Log.Forbid("forge-secret", "forge-access-", "forge-refresh-", "first-refresh")

@@ -105,8 +105,11 @@ type Options struct {
 	// gateway, as its configuration says now; nobody changes what it has returned. It is safe for
 	// concurrent use, and needs a Vault. Audiences, optional, returns the audiences of those servers,
 	// for which a client with the audience gateway may exchange tokens. GatewayResource, optional,
-	// is the one of Resources that is the gateway: other logins offer no connections.
+	// is the one of Resources that is the gateway: other logins offer no connections. Elsewhere is
+	// the way to authorization servers that no operator has named, but a server of the gateway: it
+	// must ask no host that strangers must not make this server ask.
 	Connections     func() []*gatewayconfig.Connection
+	Elsewhere       http.RoundTripper
 	Audiences       func() []string
 	GatewayResource string
 
@@ -242,8 +245,8 @@ func (o *Options) check() error {
 	if o.Upstreams != nil && o.Vault == nil {
 		return errors.New("upstreams need a vault")
 	}
-	if o.Connections != nil && o.Vault == nil {
-		return errors.New("connections need a vault")
+	if o.Connections != nil && (o.Vault == nil || o.Elsewhere == nil) {
+		return errors.New("connections need a vault, and a way elsewhere")
 	}
 	for _, r := range o.Resources {
 		if canonical, err := oauth.CanonicalResource(r); err != nil || canonical != r {

@@ -9,6 +9,7 @@ import (
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/durable"
+	"signet/internal/fetch"
 	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
@@ -219,6 +220,7 @@ func (s *Server) authorizationServer() (*handlers.Handler, error) {
 	}
 	h.EndSessions = s.users.EndSessions
 	if s.gatewayConfig.Load() != nil {
+		h.Elsewhere = fetch.New(fetch.Options{Loopback: o.loopback(), Deny: o.ClientDocuments.DeniedHosts, Agent: "Signet/" + Version})
 		h.Connections, h.Audiences, h.Vault, h.GatewayResource = s.gatewayConnections, s.gatewayAudiences, s.vault, o.Resources[0]
 		h.ConnectionChanged = func(subject, connection string) {
 			if s.gateway != nil {

@@ -129,6 +129,30 @@ func (f *Fetcher) JSON(ctx context.Context, rawURL string, limit int) (*Answer, 
 	return f.get(ctx, route, rawURL, limit)
 }
 
+// RoundTrip sends one request to a host of which documents may be fetched, and follows no redirect.
+// The caller bounds the time, the length of the answer and the number of requests.
+func (f *Fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
+	route, err := f.mayAsk(r)
+	if err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
+	}
+	resp, err := route.RoundTrip(r)
+	if err != nil {
+		return nil, transportError(err)
+	}
+	return resp, nil
+}
+
+func (f *Fetcher) mayAsk(r *http.Request) (http.RoundTripper, error) {
+	if err := f.o.Check(r.URL.String()); err != nil {
+		return nil, err
+	}
+	return f.route(r.Context(), r.URL)
+}
+
 func (f *Fetcher) begin(site string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

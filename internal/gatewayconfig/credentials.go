@@ -46,12 +46,12 @@ var (
 func (k *credentials) members(use string) []member {
 	all := []member{
 		text("provider", "delegate_oauth, proxy_oauth: github, google, custom, or a name of oauth_delegation.providers", &k.provider, nil),
-		textFor(ForIssuer, "issuer", "delegate_oauth, proxy_oauth: the authorization server, whose metadata has the endpoints", &k.issuer, checkURL),
+		textFor(ForIssuer, "issuer", "delegate_oauth, proxy_oauth: the authorization server, whose metadata has the endpoints; without issuer and endpoints, delegate_oauth asks the server for it", &k.issuer, checkURL),
 		textFor(ForIssuer, "authorization_endpoint", "delegate_oauth, proxy_oauth: where users sign in, if there is no issuer", &k.authorization, checkURL),
 		textFor(ForIssuer, "token_endpoint", "delegate_oauth, proxy_oauth: where tokens come from, if there is no issuer", &k.token, checkURL),
 		textFor(ForIssuer, "revocation_endpoint", "delegate_oauth, proxy_oauth: where tokens are revoked", &k.revocation, checkURL),
 		textFor(ForIssuer, "jwks_uri", "delegate_oauth, proxy_oauth: keys of a custom provider's tokens", &k.jwks, checkURL),
-		textFor(ForIssuer, "client_id", "delegate_oauth, proxy_oauth: Signet's client at the provider; without one, Signet registers itself at the issuer", &k.clientID, nil),
+		textFor(ForIssuer, "client_id", "delegate_oauth, proxy_oauth: Signet's client at the provider; without one, Signet becomes a client of the issuer itself", &k.clientID, nil),
 		textFor(ForIssuer, "client_secret", "delegate_oauth, proxy_oauth: its secret", &k.clientSecret, nil),
 		lines(ForIssuer, "client_key", "delegate_oauth, proxy_oauth: its private key as PEM, for private_key_jwt", &k.clientKey, checkKey),
 		list("scopes", "delegate_oauth, proxy_oauth: scopes to ask for; master_oauth: the part of the caller's scopes that the server's token has", &k.scopes, checkScope),
@@ -264,8 +264,10 @@ func (r *reader) delegateOAuth(c *Config, d *document, e *entry, s *Server) {
 	}
 	conn := e.credentials.connection("", "")
 	r.checkConnection(conn, path, true)
-	if r.connect(c, e, s, conn) && conn.Issuer == "" && conn.TokenEndpoint == "" && !slices.ContainsFunc(s.Instances, func(i Instance) bool { return i.URL != "" }) {
-		r.wrong(path, "names no provider, and there is no address of the server to ask")
+	if r.connect(c, e, s, conn) && conn.Issuer == "" && conn.TokenEndpoint == "" {
+		if conn.Resource = s.endpoint(); conn.Resource == "" {
+			r.wrong(path, "names no provider, and there is no address of the server to ask")
+		}
 	}
 }
 

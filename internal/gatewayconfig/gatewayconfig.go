@@ -124,7 +124,8 @@ type Connection struct {
 	Grant   string // Own: refresh_token, client_credentials or exchange
 
 	Provider              string // github, google, custom; or empty
-	Issuer                string // for discovery; empty: the endpoints are set
+	Issuer                string // for discovery; empty: the endpoints are set, or Resource says who is asked
+	Resource              string // URL of the server that is asked for its issuer; empty: issuer or endpoints are set
 	AuthorizationEndpoint string
 	TokenEndpoint         string
 	RevocationEndpoint    string

@@ -49,3 +49,22 @@ func TestIncompleteFilesAreRefused_Row62_Row71(t *testing.T) {
 		}
 	}
 }
+
+// A server for which neither an authorization server nor a client is named is asked for it.
+func TestServerThatIsAskedForItsIssuer_Row63(t *testing.T) {
+	for config, want := range map[string]string{
+		`auth_config: {}, config: {url: "https://one.example/a/mcp"}`:                             "https://one.example/a/mcp",
+		`auth_config: {}, config: {url: "https://one.example"}`:                                   "https://one.example/mcp",
+		`auth_config: {scopes: [x]}, config: {port: 4100}`:                                        "http://127.0.0.1:4100/mcp",
+		`auth_config: {issuer: "https://as.example"}, config: {url: "https://one.example/a/mcp"}`: "",
+	} {
+		c, err := gatewayconfig.Parse([]byte("servers:\n  - {id: a, type: http, auth_strategy: delegate_oauth, "+config+"}\n"), options())
+		if err != nil {
+			t.Errorf("%s: %v", config, err)
+			continue
+		}
+		if got := c.Connections[0].Resource; got != want {
+			t.Errorf("%s: %q, want %q", config, got, want)
+		}
+	}
+}

@@ -213,3 +213,16 @@ func (s *Server) resource() (string, error) {
 	}
 	return "", fmt.Errorf("the server has no address")
 }
+
+// endpoint returns the URL of the MCP endpoint of the first instance that has one, or "".
+func (s *Server) endpoint() string {
+	for _, i := range s.Instances {
+		switch {
+		case i.Root:
+			return strings.TrimSuffix(i.URL, "/") + "/mcp"
+		case i.URL != "":
+			return i.URL
+		}
+	}
+	return ""
+}

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"signet/internal/oauth"
 )
 
 // loginTime is how long a person may take to sign in.
@@ -96,7 +98,7 @@ func (c *Client) fillForms(ctx context.Context, where, redirectURI string) (url.
 	if err != nil {
 		return nil, err
 	}
-	origin := originOf(begin)
+	origin := oauth.Origin(begin)
 	var answer url.Values
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -109,7 +111,7 @@ func (c *Client) fillForms(ctx context.Context, where, redirectURI string) (url.
 		case to.String() == redirectURI:
 			answer = r.URL.Query()
 			return http.ErrUseLastResponse
-		case originOf(&to) != origin:
+		case oauth.Origin(&to) != origin:
 			return fmt.Errorf("the login continues at %s: %w", to.Host, ErrBrowser)
 		case len(via) > 10:
 			return errors.New("the login redirects in circles")
@@ -158,7 +160,7 @@ func (c *Client) submit(ctx context.Context, page *url.URL, f *form, origin stri
 	if err != nil {
 		return nil, fmt.Errorf("the form's address: %w", err)
 	}
-	if originOf(to) != origin {
+	if oauth.Origin(to) != origin {
 		return nil, fmt.Errorf("the form goes to %s: %w", to.Host, ErrBrowser)
 	}
 	values := f.fill(c.options.Username, c.options.Password)

@@ -9,12 +9,13 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
+
+	"signet/internal/oauth"
 )
 
 // probe learns whether the server wants a token, and signs in if it does. A ping
@@ -91,7 +92,7 @@ func (c *Client) findEndpoint(ctx context.Context) error {
 	}
 	c.say("Looking for the MCP endpoint of %s", c.endpoint)
 	m := &resourceMetadata{}
-	err := c.fetchMetadata(ctx, c.endpoint.ResolveReference(&url.URL{Path: wellKnownResource}).String(), m)
+	err := c.fetchMetadata(ctx, c.endpoint.ResolveReference(&url.URL{Path: oauth.WellKnownResource}).String(), m)
 	if errors.Is(err, errNotThere) {
 		return nil
 	}
@@ -99,22 +100,19 @@ func (c *Client) findEndpoint(ctx context.Context) error {
 		return err
 	}
 	u, err := ParseEndpoint(m.Resource)
-	if err == nil && originOf(u) == originOf(c.endpoint) && strings.Trim(u.Path, "/") != "" {
+	if err == nil && oauth.Origin(u) == oauth.Origin(c.endpoint) && strings.Trim(u.Path, "/") != "" {
 		c.say("It is %s", u)
 		c.endpoint = u
 	}
 	return nil
 }
 
-// wellKnownResource is where an origin has the metadata of its resources (RFC 9728 §3).
-const wellKnownResource = "/.well-known/oauth-protected-resource"
-
 // findResource fetches the protected resource's metadata: from where the challenge says,
 // from the well-known place of the path, or from that of the root. A server without
 // metadata is older than RFC 9728, and is its own authorization server.
 func (c *Client) findResource(ctx context.Context, challenge map[string]string) (*resourceMetadata, error) {
 	root := url.URL{Scheme: c.endpoint.Scheme, Host: c.endpoint.Host}
-	wellKnown := root.String() + wellKnownResource
+	wellKnown := root.String() + oauth.WellKnownResource
 	places := []string{wellKnown + strings.TrimSuffix(c.endpoint.EscapedPath(), "/"), wellKnown}
 	if c.endpoint.RawQuery != "" {
 		places[0] += "?" + c.endpoint.RawQuery
@@ -146,19 +144,10 @@ func (c *Client) findResource(ctx context.Context, challenge map[string]string) 
 	return &resourceMetadata{AuthorizationServers: []string{root.String()}}, nil
 }
 
-// checkResource refuses the metadata of another resource. RFC 9728 §3.3 requires the URL
-// of the request. Many servers name their origin instead, or a path above, and most
-// clients accept that. A token for such a resource is good for its other paths too, so the
-// metadata must come from the well-known places of the origin, which belong to its owner.
+// checkResource refuses the metadata of another resource.
 func (c *Client) checkResource(resource, from string) error {
-	u, err := url.Parse(resource)
-	at, fromErr := url.Parse(from)
-	if err == nil && fromErr == nil && originOf(u) == originOf(c.endpoint) && u.User == nil && u.Fragment == "" {
-		want, parent := strings.TrimSuffix(c.endpoint.EscapedPath(), "/")+"/", strings.TrimSuffix(u.EscapedPath(), "/")+"/"
-		byOwner := originOf(at) == originOf(c.endpoint) && strings.HasPrefix(path.Clean(at.Path)+"/", wellKnownResource+"/")
-		if want == parent || byOwner && strings.HasPrefix(want, parent) {
-			return nil
-		}
+	if at, err := url.Parse(from); err == nil && oauth.CoversResource(resource, at, c.endpoint) {
+		return nil
 	}
 	return fmt.Errorf("it is the metadata of %q, not of %s", resource, c.endpoint)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 	"golang.org/x/oauth2"
+
+	"signet/internal/oauth"
 )
 
 // register registers this program as a client of the server (RFC 7591): a public client
@@ -113,8 +115,8 @@ func (c *Client) confirm(ctx context.Context, as *oauthex.AuthServerMeta) error 
 	if err != nil {
 		return err
 	}
-	origin, named := originOf(page), c.options.Issuer
-	if origin == originOf(c.endpoint) || named != nil && origin == originOf(named) {
+	origin, named := oauth.Origin(page), c.options.Issuer
+	if origin == oauth.Origin(c.endpoint) || named != nil && origin == oauth.Origin(named) {
 		return nil
 	}
 	if c.options.Confirm != nil {
@@ -174,7 +176,7 @@ func (c *Client) authorize(ctx context.Context, as *oauthex.AuthServerMeta, reso
 func ownPage(as *oauthex.AuthServerMeta) bool {
 	issuer, err := url.Parse(as.Issuer)
 	page, pageErr := url.Parse(as.AuthorizationEndpoint)
-	return err == nil && pageErr == nil && originOf(issuer) == originOf(page)
+	return err == nil && pageErr == nil && oauth.Origin(issuer) == oauth.Origin(page)
 }
 
 // checkAnswer returns the code of an authorization response. The response must belong to

@@ -8,6 +8,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 	"golang.org/x/oauth2"
+
+	"signet/internal/oauth"
 )
 
 // authorized sends MCP requests with the client's token.
@@ -52,7 +54,7 @@ func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (c *Client) send(r *http.Request, token string) (*http.Response, error) {
-	if token != "" && originOf(r.URL) == originOf(c.endpoint) {
+	if token != "" && oauth.Origin(r.URL) == oauth.Origin(c.endpoint) {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -63,15 +63,6 @@ func isPlain(host string) bool {
 	return last != "" && (last[0] < '0' || last[0] > '9')
 }
 
-// originOf returns scheme, host and port, in one spelling.
-func originOf(u *url.URL) string {
-	origin := strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Host)
-	if port := map[string]string{"https": ":443", "http": ":80"}[strings.ToLower(u.Scheme)]; port != "" {
-		origin = strings.TrimSuffix(origin, port)
-	}
-	return strings.TrimSuffix(origin, ":")
-}
-
 // hostPort is what is dialled for u.
 func hostPort(u *url.URL) string {
 	port := u.Port()
@@ -201,8 +192,8 @@ func (e *redirectError) Error() string { return e.what }
 // gets it, and a POST remains one.
 func sameOrigin(r *http.Request, via []*http.Request) error {
 	switch first := via[0]; {
-	case originOf(r.URL) != originOf(first.URL):
-		return &redirectError{fmt.Sprintf("the server redirects to %s, which is another origin", originOf(r.URL))}
+	case oauth.Origin(r.URL) != oauth.Origin(first.URL):
+		return &redirectError{fmt.Sprintf("the server redirects to %s, which is another origin", oauth.Origin(r.URL))}
 	case r.Method != first.Method:
 		return &redirectError{"the server answers a POST with a redirect to another page"}
 	case len(via) > 5:

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+
+	"signet/internal/oauth"
 )
 
 func TestPlaceOfAnAddress(t *testing.T) {
@@ -116,7 +118,7 @@ func TestOriginHasOneSpelling(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := originOf(u); got != want {
+		if got := oauth.Origin(u); got != want {
 			t.Errorf("%s: %s, want %s", raw, got, want)
 		}
 	}

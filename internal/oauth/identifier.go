@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -46,6 +47,34 @@ func withoutRoot(resource string) string {
 		return scheme + "://" + after[:end] + rest
 	}
 	return resource
+}
+
+// WellKnownResource is where an origin has the metadata of its resources (RFC 9728 §3).
+const WellKnownResource = "/.well-known/oauth-protected-resource"
+
+// CoversResource reports whether the metadata of a resource, which came from a URL, counts for an
+// endpoint. RFC 9728 §3.3 requires the URL of the endpoint. Many servers name their origin instead,
+// or a path above, and most clients accept that. A token for such a resource is good for its other
+// paths too, so that the metadata must come from the well-known places of the origin, which belong
+// to its owner.
+func CoversResource(resource string, from, endpoint *url.URL) bool {
+	u, err := url.Parse(resource)
+	if err != nil || Origin(u) != Origin(endpoint) || u.User != nil || u.Fragment != "" {
+		return false
+	}
+	want, parent := strings.TrimSuffix(endpoint.EscapedPath(), "/")+"/", strings.TrimSuffix(u.EscapedPath(), "/")+"/"
+	byOwner := Origin(from) == Origin(endpoint) && strings.HasPrefix(path.Clean(from.Path)+"/", WellKnownResource+"/")
+	return want == parent || byOwner && strings.HasPrefix(want, parent)
+}
+
+// Origin returns scheme, host and port of a URL in lower case, without the default port of the
+// scheme.
+func Origin(u *url.URL) string {
+	origin := strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Host)
+	if port := map[string]string{"https": ":443", "http": ":80"}[strings.ToLower(u.Scheme)]; port != "" {
+		origin = strings.TrimSuffix(origin, port)
+	}
+	return strings.TrimSuffix(origin, ":")
 }
 
 // splitURL cuts raw where its host begins and ends. Scheme and host are in lower case,

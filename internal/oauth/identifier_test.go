@@ -145,3 +145,37 @@ func TestHostnameHasNoPort(t *testing.T) {
 		}
 	}
 }
+
+func TestMetadataCountsForItsResource_J01(t *testing.T) {
+	const well = "https://mcp.example.com/.well-known/oauth-protected-resource"
+	for _, tt := range []struct {
+		resource, from string
+		want           bool
+	}{
+		{"https://mcp.example.com/a/mcp", well + "/a/mcp", true},
+		{"https://MCP.example.com:443/a/mcp/", well, true},
+		{"https://mcp.example.com", well, true},
+		{"https://mcp.example.com/a", well + "/a", true},
+		{"https://mcp.example.com/a/mcp", "https://mcp.example.com/a/metadata", true},
+		{"https://mcp.example.com/a", "https://mcp.example.com/a/metadata", false},
+		{"https://mcp.example.com", "https://mcp.example.com/.well-known/oauth-protected-resource/../a", false},
+		{"https://mcp.example.com/ab", well, false},
+		{"https://mcp.example.com/a/mcp/more", well, false},
+		{"http://mcp.example.com/a/mcp", well, false},
+		{"https://mcp.example.com:8443/a/mcp", well, false},
+		{"https://evil.example/a/mcp", well, false},
+		{"https://user@mcp.example.com/a/mcp", well, false},
+		{"https://mcp.example.com/a/mcp#x", well, false},
+		{"%", well, false},
+		{"", well, false},
+	} {
+		from, err := url.Parse(tt.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		endpoint := &url.URL{Scheme: "https", Host: "mcp.example.com", Path: "/a/mcp"}
+		if got := oauth.CoversResource(tt.resource, from, endpoint); got != tt.want {
+			t.Errorf("%q from %s: %t, want %t", tt.resource, tt.from, got, tt.want)
+		}
+	}
+}

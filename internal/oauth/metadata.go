@@ -58,5 +58,5 @@ func ResourceMetadataURL(resource string) string {
 	if rest == "/" || strings.HasPrefix(rest, "/?") {
 		rest = rest[1:]
 	}
-	return scheme + "://" + host + "/.well-known/oauth-protected-resource" + rest
+	return scheme + "://" + host + WellKnownResource + rest
 }

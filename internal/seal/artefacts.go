@@ -154,6 +154,19 @@ type Credential struct {
 	// Of what a user connected for the gateway.
 	Since int64  `json:"c,omitempty"` // when
 	User  string `json:"w,omitempty"` // hash of the user's version at that time; empty: the user has none
+
+	// Of the client that this server has become where no operator registered it.
+	Registration *Registration `json:"i,omitempty"`
+}
+
+// Registration is a client of this server's at an authorization server.
+type Registration struct {
+	Issuer   string   `json:"i"` // which stays the one for the connection
+	Resource string   `json:"r,omitempty"`
+	Scope    []string `json:"s,omitempty"` // that the resource asks for
+	ClientID string   `json:"c,omitempty"` // empty: the server has forgotten the client
+	Secret   string   `json:"k,omitempty"`
+	Expires  int64    `json:"x,omitempty"` // of Secret; 0: never
 }
 
 // UpstreamLogin is a login on its way through an upstream: an authorization request that the

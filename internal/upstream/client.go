@@ -40,6 +40,9 @@ type ClientOptions struct {
 	ClientKey             string // PEM of an RSA or P-256 key, by which the client proves itself (RFC 7523)
 	Scopes                []string
 	Audience              string // of the tokens that the client gets for itself, or by an exchange; may be empty
+	Resource              string // that the tokens of users are for (RFC 8707); may be empty
+
+	Way http.RoundTripper // to the server; nil: the way to the operator's providers
 }
 
 // Client gets tokens at an authorization server. It is safe for concurrent use.
@@ -47,6 +50,7 @@ type Client struct {
 	p        *Provider
 	key      crypto.Signer
 	audience string
+	resource string
 	document bool // the client id is the URL of its description
 }
 
@@ -68,7 +72,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if e.token == "" {
 		e.kind = discovered
 	}
-	c := &Client{audience: o.Audience}
+	c := &Client{audience: o.Audience, resource: o.Resource}
 	if o.ClientID == "" && strings.HasPrefix(o.Document, "https://") && e.kind == discovered {
 		e.clientID, c.document = o.Document, true
 	}
@@ -81,7 +85,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 			return nil, fmt.Errorf("connection %s: the client's key: %w", o.ID, err)
 		}
 	}
-	c.p = newProvider(e, newTransport())
+	if o.Way == nil {
+		o.Way = newTransport()
+	}
+	c.p = newProvider(e, o.Way)
 	return c, nil
 }
 
@@ -120,10 +127,10 @@ func (c *Client) Timeout() time.Duration { return c.p.timeout }
 // Bound returns a short hash that names what the client's tokens were made for, as that of a
 // [Provider] does. Tokens of another Bound must not be sent to this server.
 func (c *Client) Bound() string {
-	if c.audience == "" {
+	if c.audience == "" && c.resource == "" {
 		return c.p.Bound()
 	}
-	h := sha256.Sum256([]byte(c.p.Bound() + "\n" + c.audience))
+	h := sha256.Sum256([]byte(strings.TrimSuffix(c.p.Bound()+"\n"+c.audience+"\n"+c.resource, "\n")))
 	return base64.RawURLEncoding.EncodeToString(h[:16])
 }
 
@@ -142,6 +149,9 @@ func (c *Client) AuthorizeURL(ctx context.Context, a AuthRequest, scopes []strin
 	options := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(a.Verifier)}
 	for name, value := range c.p.authorizeParams {
 		options = append(options, oauth2.SetAuthURLParam(name, value))
+	}
+	if c.resource != "" {
+		options = append(options, oauth2.SetAuthURLParam("resource", c.resource))
 	}
 	return conf.AuthCodeURL(a.State, options...), nil
 }
@@ -179,11 +189,19 @@ func origin(raw string) string {
 	return strings.ToLower(u.Scheme + "://" + u.Host)
 }
 
+// forResource adds the resource to a request for a user's tokens (RFC 8707 §2).
+func (c *Client) forResource(form url.Values) url.Values {
+	if c.resource != "" {
+		form.Set("resource", c.resource)
+	}
+	return form
+}
+
 // Redeem redeems the code of an authorization response. The scope of the result is what the
 // server says, or else asked. The error wraps [ErrRefused] if the server refuses the code.
 func (c *Client) Redeem(ctx context.Context, back Callback, asked []string) (Tokens, error) {
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {back.Code}, "code_verifier": {back.Verifier}, "redirect_uri": {back.RedirectURI}}
-	return c.ask(ctx, form, Tokens{Scope: asked})
+	return c.ask(ctx, c.forResource(form), Tokens{Scope: asked})
 }
 
 // Refresh gets a new access token. The result has the old refresh token if the server gave no new
@@ -193,7 +211,7 @@ func (c *Client) Refresh(ctx context.Context, t Tokens) (Tokens, error) {
 	if t.Refresh == "" {
 		return Tokens{}, ErrNoRefresh
 	}
-	return c.ask(ctx, url.Values{"grant_type": {refreshToken}, "refresh_token": {t.Refresh}}, t)
+	return c.ask(ctx, c.forResource(url.Values{"grant_type": {refreshToken}, "refresh_token": {t.Refresh}}), t)
 }
 
 // ForItself gets a token for the client itself (RFC 6749 §4.4).
@@ -281,15 +299,15 @@ func (c *Client) ask(ctx context.Context, form url.Values, known Tokens) (Tokens
 		if err == nil {
 			c.p.style.Store(int32(style))
 		}
-		if !errors.Is(err, errNotIdentified) {
+		if !errors.Is(err, ErrClient) {
 			break
 		}
 	}
 	return t, err
 }
 
-// errNotIdentified says that the token endpoint did not identify the client.
-var errNotIdentified = errors.New("the client is not known, or its secret is wrong")
+// ErrClient is wrapped by the error if the server does not know the client.
+var ErrClient = errors.New("the client is not known, or its secret is wrong")
 
 // askBy is ask with the client's secret in one place.
 func (c *Client) askBy(ctx context.Context, m *metadata, style oauth2.AuthStyle, form url.Values, known Tokens) (Tokens, error) {
@@ -368,7 +386,7 @@ func (c *Client) refusal(status int, a tokenAnswer, form url.Values) error {
 	case status < 500 && slices.Contains(refusals, a.Error):
 		return fmt.Errorf("%w: %s", ErrRefused, what)
 	case a.Error == "invalid_client" || status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %s", errNotIdentified, what)
+		return fmt.Errorf("%w: %s", ErrClient, what)
 	}
 	return errors.New(what)
 }

@@ -35,6 +35,8 @@ type metadata struct {
 	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
 	SendsIssuer   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207 §3
 	Documents     bool     `json:"client_id_metadata_document_supported"`          // OAuth Client ID Metadata Document §5
+	Registration  string   `json:"registration_endpoint"`
+	Challenges    []string `json:"code_challenge_methods_supported"`
 
 	fetched time.Time
 	keys    *oidc.RemoteKeySet // of id tokens
@@ -134,7 +136,7 @@ func (p *Provider) checkMetadata(m *metadata) error {
 		needed    bool
 	}{
 		{"authorization_endpoint", m.Authorization, p.kind == OpenID}, {"token_endpoint", m.Token, true}, {"jwks_uri", m.Keys, p.kind == OpenID},
-		{"userinfo_endpoint", m.UserInfo, false}, {"revocation_endpoint", m.Revocation, false},
+		{"userinfo_endpoint", m.UserInfo, false}, {"revocation_endpoint", m.Revocation, false}, {"registration_endpoint", m.Registration, false},
 	} {
 		if e.url == "" && !e.needed {
 			continue

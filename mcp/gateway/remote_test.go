@@ -140,6 +140,7 @@ func TestTheIssuerSaysWhatIsMissing_Row55(t *testing.T) {
 	s := authtest.New(t, func(cfg *authtest.Config) {
 		cfg.Change = func(o *handlers.Options) {
 			o.Vault = vault.New(vault.Options{Store: o.Store.(*store.Store), Ring: o.Ring, Log: o.Log})
+			o.Elsewhere = http.DefaultTransport // which nothing uses
 			o.Connections = func() []*gatewayconfig.Connection {
 				return []*gatewayconfig.Connection{{ID: "docs", Name: "Docs", Key: true}}
 			}

@@ -351,3 +351,30 @@ func TestFormsOfTheLink_Row63_Row67(t *testing.T) {
 		}
 	}
 }
+
+// A server with a login of its own needs nothing but its address: its 401 leads to its authorization
+// server, where Signet registers itself. Two users connect, after a restart too, as one client.
+func TestServerWithALoginOfItsOwnNeedsOnlyItsAddress_Row63(t *testing.T) {
+	p := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.Strict, Registers: true})
+	be := backends.New(t, backends.Options{Accept: func(token string) bool { return p.Owner(token) != "" }, Issuer: p.Issuer()})
+	w := start(t, fmt.Sprintf("servers:\n  - {id: tickets, type: http, auth_strategy: delegate_oauth, ask: error, auth_config: {}, config: {url: %s}}\n", be.Endpoint()))
+	d := &delegated{w, p, be}
+	for _, name := range []string{"ann", "bob"} {
+		token := d.token(name)
+		d.connect(visitor(name), d.asked(token))
+		if got := d.said(d.call(token, "tickets.whoami", "{}")); p.Owner(got) != name {
+			t.Errorf("the server saw %q", got)
+		}
+		p.InvalidateUser(name)
+		if got := d.said(d.call(token, "tickets.whoami", "{}")); p.Owner(got) != name {
+			t.Errorf("after a refresh the server saw %q", got)
+		}
+		d.Restart()
+	}
+	if n := p.Count("registration"); n != 1 {
+		t.Errorf("%d registrations, want 1", n)
+	}
+	if d.Says("registered-secret-") > 0 {
+		t.Error("the log has the client's secret")
+	}
+}

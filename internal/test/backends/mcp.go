@@ -23,6 +23,10 @@ type Options struct {
 	// Accept says which bearer tokens are accepted, also for lists; nil: none is needed.
 	Accept func(token string) bool
 
+	// Issuer, if set, is the authorization server that the metadata of the server names, to which the
+	// answers without an accepted token lead (RFC 9728).
+	Issuer string
+
 	// Hold, if set, is what the tool slow waits for after its progress notifications.
 	Hold <-chan struct{}
 }
@@ -77,6 +81,7 @@ func Start(o Options) (*MCP, error) {
 	})
 	mux := http.NewServeMux()
 	mux.Handle(o.Path, m.guard(endpoint))
+	mux.HandleFunc(wellKnown+o.Path, m.metadata)
 	var err error
 	m.Server, err = listen(o.Address, mux)
 	return m, err
@@ -97,7 +102,7 @@ func (m *MCP) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if m.o.Accept != nil && !m.o.Accept(token) {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			w.Header().Set("WWW-Authenticate", m.challenge())
 			http.Error(w, "unauthorized", http.StatusUnauthorized)
 			return
 		}
@@ -116,6 +121,26 @@ func (m *MCP) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+const wellKnown = "/.well-known/oauth-protected-resource"
+
+// challenge is what an answer without an accepted token says.
+func (m *MCP) challenge() string {
+	if m.o.Issuer == "" {
+		return `Bearer error="invalid_token"`
+	}
+	return `Bearer error="invalid_token", scope="openid offline_access", resource_metadata="` + m.URL() + wellKnown + m.o.Path + `"`
+}
+
+// metadata serves the metadata of the protected resource (RFC 9728 §3).
+func (m *MCP) metadata(w http.ResponseWriter, r *http.Request) {
+	if m.o.Issuer == "" {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(map[string]any{"resource": m.Endpoint(), "authorization_servers": []string{m.o.Issuer}})
 }
 
 // failure is the status that the switches demand for the next answer, or 0.

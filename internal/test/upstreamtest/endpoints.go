@@ -35,7 +35,7 @@ func (p *Provider) algorithm() jose.SignatureAlgorithm {
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	p.count("discovery")
 	p.mu.Lock()
-	gone := p.s.NoDiscovery
+	gone, change := p.s.NoDiscovery, p.s.Metadata
 	p.mu.Unlock()
 	if gone {
 		http.Error(w, "<h1>Service Unavailable</h1>", http.StatusServiceUnavailable)
@@ -55,6 +55,15 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	}
 	if !p.o.Manner.NoLogout {
 		m["backchannel_logout_supported"], m["backchannel_logout_session_supported"] = true, true
+	}
+	if p.o.Registers {
+		m["registration_endpoint"] = base + "/register"
+	}
+	if p.o.Documents {
+		m["client_id_metadata_document_supported"] = true
+	}
+	if change != nil {
+		change(m)
 	}
 	writeJSON(w, http.StatusOK, m)
 }
@@ -120,10 +129,11 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 func (p *Provider) checkClient(q url.Values) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if q.Get("client_id") != p.o.ClientID {
+	c, ok := p.client(q.Get("client_id"))
+	if !ok {
 		return "no such client"
 	}
-	if !slices.Contains(p.o.RedirectURIs, q.Get("redirect_uri")) {
+	if !slices.Contains(c.RedirectURIs, q.Get("redirect_uri")) {
 		return "redirect_uri is not registered"
 	}
 	return ""
@@ -144,6 +154,8 @@ func (p *Provider) checkRequest(q url.Values) string {
 		return "invalid_request"
 	case q.Get("state") == "":
 		return "invalid_request"
+	case p.wrongResource(q):
+		return "invalid_target"
 	}
 	scope := strings.Fields(q.Get("scope"))
 	if !p.o.Manner.GitHub && !slices.Contains(scope, "openid") {
@@ -197,7 +209,7 @@ func (p *Provider) newCode(q url.Values, user string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sessions++
-	g := &grant{user: user, nonce: q.Get("nonce"), session: "session-" + strconv.Itoa(p.sessions), scope: strings.Fields(q.Get("scope")), audience: q.Get("audience"), expires: map[string]time.Time{}, offline: !p.o.Manner.GitHub}
+	g := &grant{client: q.Get("client_id"), user: user, nonce: q.Get("nonce"), session: "session-" + strconv.Itoa(p.sessions), scope: strings.Fields(q.Get("scope")), audience: q.Get("audience"), expires: map[string]time.Time{}, offline: !p.o.Manner.GitHub}
 	for name, value := range p.o.Manner.RefreshParams {
 		g.offline = g.offline && q.Get(name) == value
 	}
@@ -230,7 +242,8 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
-	if !p.knows(r) {
+	client := p.knows(r)
+	if client == "" {
 		p.refuse(w, http.StatusUnauthorized, "invalid_client")
 		return
 	}
@@ -238,11 +251,13 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	defer p.mu.Unlock()
 	var g *grant
 	var why string
-	switch r.PostForm.Get("grant_type") {
-	case "authorization_code":
-		g, why = p.redeem(r.PostForm)
-	case "refresh_token":
-		g, why = p.rotate(r.PostForm)
+	switch kind := r.PostForm.Get("grant_type"); {
+	case p.wrongResource(r.PostForm):
+		why = "invalid_target"
+	case kind == "authorization_code":
+		g, why = p.redeem(client, r.PostForm)
+	case kind == "refresh_token":
+		g, why = p.rotate(client, r.PostForm)
 	default:
 		why = "unsupported_grant_type"
 	}
@@ -262,25 +277,31 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// knows checks the client's secret.
-func (p *Provider) knows(r *http.Request) bool {
+// knows returns the id of the client that proves itself in a request, or "".
+func (p *Provider) knows(r *http.Request) string {
 	id, secret, basic := r.BasicAuth()
 	if basic {
 		id, _ = url.QueryUnescape(id)
 		secret, _ = url.QueryUnescape(secret)
 		if p.o.Manner.PostOnly || r.PostForm.Has("client_secret") {
-			return false
+			return ""
 		}
 	} else {
 		if p.o.Manner.HeaderOnly {
-			return false
+			return ""
 		}
 		id, secret = r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
 	}
-	return id == p.o.ClientID && subtle.ConstantTimeCompare([]byte(secret), []byte(p.o.ClientSecret)) == 1
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.client(id)
+	if !ok || c.Method != "" && basic != (c.Method == "client_secret_basic") || subtle.ConstantTimeCompare([]byte(secret), []byte(c.Secret)) != 1 {
+		return ""
+	}
+	return id
 }
 
-func (p *Provider) redeem(form url.Values) (*grant, string) {
+func (p *Provider) redeem(client string, form url.Values) (*grant, string) {
 	c := p.codes[form.Get("code")]
 	if c == nil {
 		return nil, "invalid_grant"
@@ -290,7 +311,7 @@ func (p *Provider) redeem(form url.Values) (*grant, string) {
 	case c.spent:
 		c.ended = true // RFC 6749 §4.1.2: the tokens of a code that is used twice are revoked
 		return nil, "invalid_grant"
-	case time.Now().After(c.expires), c.redirectURI != form.Get("redirect_uri"), base64.RawURLEncoding.EncodeToString(h[:]) != c.challenge:
+	case time.Now().After(c.expires), c.client != client, c.redirectURI != form.Get("redirect_uri"), base64.RawURLEncoding.EncodeToString(h[:]) != c.challenge:
 		return nil, "invalid_grant"
 	}
 	c.spent = true
@@ -299,11 +320,11 @@ func (p *Provider) redeem(form url.Values) (*grant, string) {
 }
 
 // rotate accepts a refresh token once. Another use of it ends its family.
-func (p *Provider) rotate(form url.Values) (*grant, string) {
+func (p *Provider) rotate(client string, form url.Values) (*grant, string) {
 	token := form.Get("refresh_token")
 	g := p.refresh[token]
 	switch {
-	case g == nil || g.ended:
+	case g == nil || g.ended || g.client != client:
 		return nil, "invalid_grant"
 	case g.current != token:
 		g.ended = true
@@ -490,7 +511,7 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if r.ParseForm() != nil || !p.knows(r) {
+	if r.ParseForm() != nil || p.knows(r) == "" {
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_client"})
 		return
 	}

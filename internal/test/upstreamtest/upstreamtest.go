@@ -43,6 +43,9 @@ type Options struct {
 	ClientSecret string          // default: a secret of the provider's own
 	Public       bool            // the client has no secret
 	RedirectURIs []string        // that the client has registered; see also Register
+	Registers    bool            // clients register themselves, and there is no other one
+	Documents    bool            // the URL of a client's description is a client id; its redirect URIs are RedirectURIs
+	Resource     string          // that requests have to name; default: any, or none
 	Users        map[string]User // by the name with which they sign in; default: ann and bob
 }
 
@@ -61,6 +64,10 @@ type Switches struct {
 	TokenAnswer func(http.ResponseWriter)
 	// TokenAnswer, if set, answers a token request in place of the provider, after the request
 	// was carried out.
+
+	Metadata           func(m map[string]any)    // changes the metadata
+	RegistrationAnswer func(http.ResponseWriter) // answers a registration in place of the provider
+	SecretExpires      int64                     // of clients that register from now on
 
 	Claims      func(claims map[string]any) // changes the claims of id tokens
 	NoIDToken   bool
@@ -85,12 +92,14 @@ type Provider struct {
 	access   map[string]*grant
 	refresh  map[string]*grant
 	counts   map[string]int
+	clients  map[string]registration // that have registered themselves
 	sessions int
 	users    map[string]User
 }
 
 // grant is what one user gave to the client once: a family of tokens.
 type grant struct {
+	client               string // id
 	user, nonce, session string
 	audience             string
 	scope                []string
@@ -132,7 +141,7 @@ func Start(o Options) (*Provider, error) {
 			"bob": {Password: "bob-password", ID: "1002", Name: "Bob Example", Email: "bob@example.org"},
 		}
 	}
-	p := &Provider{o: o, codes: map[string]*code{}, access: map[string]*grant{}, refresh: map[string]*grant{}, counts: map[string]int{}, users: o.Users, address: "127.0.0.1:0"}
+	p := &Provider{o: o, codes: map[string]*code{}, access: map[string]*grant{}, refresh: map[string]*grant{}, counts: map[string]int{}, clients: map[string]registration{}, users: o.Users, address: "127.0.0.1:0"}
 	var err error
 	if o.RSA {
 		p.key, err = rsa.GenerateKey(rand.Reader, 2048)
@@ -200,7 +209,7 @@ func (p *Provider) Switch(change func(s *Switches)) {
 
 // Count returns how often something has happened: "refresh" and "refresh ann" (accepted ones),
 // "reuse" (of a rotated refresh token), "code", "revocation", "userinfo", "api", "keys",
-// "discovery".
+// "discovery", "registration".
 func (p *Provider) Count(what string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -335,7 +344,7 @@ func (p *Provider) endpoints() map[string]http.HandlerFunc {
 		return map[string]http.HandlerFunc{pathGitHub + "/authorize": p.authorize, pathGitHub + "/access_token": p.token, "/user": p.gitHubUser, "/user/emails": p.gitHubEmails, "/revoke": p.revoke, "/applications/" + p.o.ClientID + "/token": p.gitHubDelete}
 	}
 	return map[string]http.HandlerFunc{
-		"/.well-known/openid-configuration": p.discovery, "/jwks": p.keys, "/authorize": p.authorize, "/token": p.token, "/userinfo": p.userinfo, "/revoke": p.revoke,
+		"/.well-known/openid-configuration": p.discovery, "/jwks": p.keys, "/authorize": p.authorize, "/token": p.token, "/userinfo": p.userinfo, "/revoke": p.revoke, "/register": p.register,
 	}
 }
 
