@@ -10,7 +10,8 @@ import (
 const shards = 16
 
 // cache remembers verified tokens by the hash of their text, so it holds no token that
-// could be presented. It holds at most its size, and no refusals.
+// could be presented. It holds at most its size, and no refusals. A token that is longer
+// than ordinary ones counts for several, because its claims are kept.
 //
 // It is a map and not the LRU of a library, because a hit then takes a read lock and
 // writes nothing: BenchmarkVerifyCached beside BenchmarkVerifyCold shows the gain of a
@@ -22,7 +23,8 @@ type cache struct {
 type shard struct {
 	mu     sync.RWMutex
 	tokens map[[sha256.Size]byte]*verifiedToken
-	size   int
+	weight int   // of all tokens
+	size   int   // bound of weight, unless there is only one token
 	swept  int64 // Unix second of the last search for expired tokens
 }
 
@@ -51,35 +53,50 @@ func (c *cache) put(hash [sha256.Size]byte, t *verifiedToken, now time.Time) {
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tokens) >= s.size {
-		s.makeRoom(now)
+	s.drop(hash)
+	if s.weight+t.weight() > s.size {
+		s.makeRoom(s.size-t.weight(), now)
 	}
 	s.tokens[hash] = t
+	s.weight += t.weight()
 }
 
 func (c *cache) forget(hash [sha256.Size]byte) {
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.tokens, hash)
+	s.drop(hash)
 }
 
-// makeRoom drops expired tokens, or any other if none has expired: the next use of a
-// dropped token costs one more signature check. It searches at most once a second,
-// because a search reads the whole shard.
-func (s *shard) makeRoom(now time.Time) {
+func (s *shard) drop(hash [sha256.Size]byte) {
+	if t, ok := s.tokens[hash]; ok {
+		s.weight -= t.weight()
+		delete(s.tokens, hash)
+	}
+}
+
+// makeRoom drops expired tokens, or any other if none has expired, until the rest weighs at
+// most rest: the next use of a dropped token costs one more signature check. It searches at
+// most once a second, because a search reads the whole shard.
+func (s *shard) makeRoom(rest int, now time.Time) {
 	if s.swept != now.Unix() {
 		s.swept = now.Unix()
 		for hash, t := range s.tokens {
 			if t.checkTime(now) != nil {
-				delete(s.tokens, hash)
+				s.drop(hash)
 			}
 		}
 	}
 	for hash := range s.tokens {
-		if len(s.tokens) < s.size {
+		if s.weight <= rest {
 			return
 		}
-		delete(s.tokens, hash)
+		s.drop(hash)
 	}
 }
+
+// ordinary is the length of the longest token that counts as one, in characters.
+const ordinary = 1 << 10
+
+// weight is the number of ordinary tokens that t counts for.
+func (t *verifiedToken) weight() int { return (t.length + ordinary - 1) / ordinary }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,6 +101,62 @@ func TestCacheIsBounded(t *testing.T) {
 	w := newWorld(t)
 	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: -1})
 	w.accepts(t, "without a cache", w.token(t, nil))
+}
+
+// Long tokens count for several, because their claims are kept.
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	w := newWorld(t)
+	const size = 100
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: size})
+	long := func(c *jwt.Claims) { c.Upstream = strings.Repeat("x", 4000) } // more than 5 KiB in base64
+	for range 2 * size {
+		w.accepts(t, "long", w.token(t, long))
+	}
+	if n := w.verifier.Remembered(); n > size/5 || n == 0 {
+		t.Errorf("%d long tokens remembered, want 1 to %d", n, size/5)
+	}
+	for range 10 * size { // they make room
+		w.accepts(t, "ordinary", w.token(t, nil))
+	}
+	if n := w.verifier.Remembered(); n <= size/5 || n > size {
+		t.Errorf("%d ordinary tokens remembered, want %d to %d", n, size/5, size)
+	}
+}
+
+// Forgotten and repeated tokens leave the bound where it was.
+func TestCacheCountsEachTokenOnce(t *testing.T) {
+	w := newWorld(t)
+	var revoked atomic.Bool
+	w.verifier = newVerifier(t, jwt.VerifierOptions{Keys: w.source, CacheSize: 1, Revoked: func(string) bool { return revoked.Load() }})
+	raw := w.token(t, nil)
+	for range 10 {
+		w.accepts(t, "good", raw)
+		if n := w.verifier.Remembered(); n != 1 {
+			t.Fatalf("%d remembered, want 1", n)
+		}
+		revoked.Store(true)
+		if _, err := w.verifier.Verify(t.Context(), raw); !errors.Is(err, jwt.ErrRevoked) {
+			t.Fatalf("Verify = %v, want ErrRevoked", err)
+		}
+		if n := w.verifier.Remembered(); n != 0 {
+			t.Fatalf("%d remembered, want 0", n)
+		}
+		revoked.Store(false)
+	}
+}
+
+// A remembered token costs no memory.
+func TestVerifySharedOfARememberedTokenAllocatesNothing(t *testing.T) {
+	w := newWorld(t)
+	raw := w.token(t, nil)
+	w.accepts(t, "first", raw)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := w.verifier.VerifyShared(t.Context(), raw); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
 }
 
 func TestVerifierServesConcurrentCallers(t *testing.T) {

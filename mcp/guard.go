@@ -57,7 +57,12 @@ func Guard(o Options, next http.Handler) http.Handler {
 func Caller(ctx context.Context) (jwt.Claims, bool) {
 	if info, ok := ctx.Value(infoKey{}).(*auth.TokenInfo); ok && info != nil {
 		if claims, ok := info.Extra[claimsKey].(*jwt.Claims); ok {
-			return *claims, true
+			c := *claims // those of the verifier, which other requests read
+			if c.Actor != nil {
+				actor := *c.Actor
+				c.Actor = &actor
+			}
+			return c, true
 		}
 	}
 	return jwt.Claims{}, false
@@ -102,7 +107,7 @@ func newGuard(o Options) *guard {
 // some hosts start a login on this form only.
 var errNoCredentials = errors.New("no bearer token")
 
-// authenticate returns the claims of r's access token. Any error it returns is
+// authenticate returns the claims of r's access token, which are shared. Any error it returns is
 // errNoCredentials or an *oauth.Error.
 func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	rawToken, ok, err := oauth.Bearer(r.Header["Authorization"])
@@ -112,7 +117,7 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 	if !ok {
 		return nil, errNoCredentials
 	}
-	claims, err := g.verifier.Verify(r.Context(), rawToken)
+	claims, err := g.verifier.VerifyShared(r.Context(), rawToken)
 	if g.others != nil && errors.Is(err, jwt.ErrInvalid) {
 		if other, err := g.others(r.Context(), rawToken); err == nil {
 			return other, nil

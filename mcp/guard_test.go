@@ -422,3 +422,24 @@ func TestTokensOfOthersCountOnlyIfTheyAreChecked_Row53(t *testing.T) {
 		}
 	}
 }
+
+// What Caller returns is the request's own: a program that changes it changes no other
+// request with the same token.
+func TestCallerIsACopy(t *testing.T) {
+	w := newWorld(t)
+	h := mcp.Guard(w.options, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c, ok := mcp.Caller(r.Context())
+		if !ok || c.Subject != "alice" || c.Actor.Subject != "bot" {
+			t.Errorf("Caller = %+v, %v", c, ok)
+			return
+		}
+		c.Subject, c.Actor.Subject = "admin", "admin"
+	}))
+	r := w.call(t, "echo", "{}")
+	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Actor = &jwt.Actor{Subject: "bot"} }))
+	for range 3 {
+		if got := serve(h, r); got.Code != http.StatusOK {
+			t.Fatalf("%d %s", got.Code, got.Body)
+		}
+	}
+}
