@@ -49,6 +49,10 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 	var v verdict
 	var at int64
 	err = l.store.Write(ctx, func(tx store.Tx) error {
+		if done, err := rotate(tx, g, epoch, gen, now.UnixMilli(), seen); done || err != nil {
+			v = verdict{next: gen + 1, write: advance}
+			return err
+		}
 		row, found, state, err := load(tx, g)
 		if err != nil {
 			return err
@@ -84,6 +88,25 @@ func (l *List) window(g Grant) time.Duration {
 		return l.options.Window
 	}
 	return max(0, min(g.Window, l.options.Window))
+}
+
+// rotate makes the change of the usual verdict, advance, in one statement. It does so only where
+// [decide] and the checks before it come to that verdict for a row (whose rotated_at is before its
+// end). Otherwise it changes nothing.
+func rotate(tx store.Tx, g Grant, epoch string, gen, now, seen int64) (done bool, err error) {
+	if gen == 0 {
+		return false, nil // there is no row yet
+	}
+	// Version and epoch are news only if an older release made the row.
+	result, err := tx.Exec(`UPDATE grants SET gen = gen + 1, rotated_at = CASE WHEN rotated_at > $1 THEN rotated_at ELSE $1 END, user_version = $2, epoch = $3
+		WHERE id = $4 AND gen = $5 AND revoked_at = 0 AND expires_at * 1000 > $1
+		AND EXISTS (SELECT 1 FROM meta WHERE epoch = $6 AND last_seen >= $7)`,
+		now, g.UserVersion, epochTag(epoch), g.ID, gen, epoch, seen)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n == 1, err
 }
 
 // apply makes the change of a verdict, and what follows from it.
