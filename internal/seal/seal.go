@@ -21,7 +21,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -226,7 +225,7 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 func Seal[T Artefact](k *Keyring, v T) (string, error) { return sealUnder(&k.roots()[0], v) }
 
 func sealUnder[T Artefact](r *root, v T) (string, error) {
-	plain, err := json.Marshal(v)
+	plain, err := marshal(&v)
 	if err != nil {
 		return "", fmt.Errorf("sealing a %s: %w", v.purpose(), err)
 	}
@@ -266,7 +265,7 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	if err != nil {
 		return zero, ErrInvalid
 	}
-	if err := json.Unmarshal(plain, &v); err != nil {
+	if err := unmarshal(plain, &v); err != nil {
 		return zero, ErrInvalid
 	}
 	return v, nil
