@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -557,12 +556,4 @@ func (c *config) options(log *slog.Logger) server.Options {
 		o.DrainDelay = 1 // no delay: 0 would mean the default
 	}
 	return o
-}
-
-func (c *config) logger(w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "text" {
-		return slog.New(server.WithRequestID(slog.NewTextHandler(w, opts)))
-	}
-	return slog.New(server.WithRequestID(slog.NewJSONHandler(w, opts)))
 }
