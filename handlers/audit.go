@@ -51,7 +51,7 @@ func (e *endpoints) audit(r *http.Request, ev event, err error) {
 	if address, _ := e.o.ClientIP(r); address.IsValid() {
 		from = address.String()
 	}
-	attrs := []slog.Attr{slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", from)}
+	attrs := append(make([]slog.Attr, 0, 9), slog.String("event", ev.name), slog.String("outcome", outcome), slog.String("address", from))
 	if ev.subject != "" {
 		attrs = append(attrs, slog.String("sub", ev.subject))
 	}

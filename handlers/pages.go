@@ -66,6 +66,9 @@ const (
 // formatting characters, which reorder or hide the text around them (bidirectional
 // overrides, zero-width characters). Escaping is left to the template.
 func plain(s string, limit int) string {
+	if len(s) <= limit && isPlain(s) {
+		return s
+	}
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "\uFFFD")), " ")
 	var out []rune
 	marks := 0
@@ -84,6 +87,19 @@ func plain(s string, limit int) string {
 		out = append(out, r)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// isPlain reports whether s is words of visible ASCII with one space between them, as most
+// names are.
+func isPlain(s string) bool {
+	before := byte(' ')
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == ' ' && before == ' ' {
+			return false
+		}
+		before = s[i]
+	}
+	return s == "" || before != ' '
 }
 
 // invisible reports whether r shows nothing where it stands.

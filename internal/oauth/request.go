@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -38,7 +39,7 @@ var singleValued = []string{
 // omitted (OAuth 2.1 §3.1).
 func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, error) {
 	const form = "application/x-www-form-urlencoded"
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != form {
+	if media := r.Header.Get("Content-Type"); media != form && !isMedia(media, form) {
 		return nil, Errorf(InvalidRequest, "Content-Type must be %s", form).WithStatus(http.StatusUnsupportedMediaType)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -54,6 +55,11 @@ func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, erro
 		return nil, err
 	}
 	return v, CheckDuplicates(v)
+}
+
+func isMedia(header, want string) bool {
+	media, _, err := mime.ParseMediaType(header)
+	return err == nil && media == want
 }
 
 // Query reads the parameters of an authorization request as strictly as [Form], but
@@ -73,10 +79,8 @@ func parse(encoded string) (url.Values, error) {
 		return nil, Errorf(InvalidRequest, "parameters are malformed: bad escape or semicolon")
 	}
 	for name, values := range v {
-		for _, value := range append(values, name) {
-			if !utf8.ValidString(value) {
-				return nil, Errorf(InvalidRequest, "parameters are not UTF-8") // RFC 6749 Appendix B
-			}
+		if !utf8.ValidString(name) || slices.ContainsFunc(values, notUTF8) {
+			return nil, Errorf(InvalidRequest, "parameters are not UTF-8") // RFC 6749 Appendix B
 		}
 		if len(values) == 1 && values[0] == "" {
 			delete(v, name)
@@ -84,6 +88,8 @@ func parse(encoded string) (url.Values, error) {
 	}
 	return v, nil
 }
+
+func notUTF8(s string) bool { return !utf8.ValidString(s) }
 
 // Duplicated returns the first of names that occurs more than once in v, "" if none
 // does.
@@ -99,6 +105,9 @@ func Duplicated(v url.Values, names ...string) string {
 // CheckDuplicates returns invalid_request, or invalid_target for resource, if a known
 // parameter occurs twice, with the same value or with another.
 func CheckDuplicates(v url.Values) error {
+	if !hasDuplicates(v) {
+		return nil
+	}
 	switch name := Duplicated(v, singleValued...); name {
 	case "":
 		return nil
@@ -108,6 +117,15 @@ func CheckDuplicates(v url.Values) error {
 	default:
 		return Errorf(InvalidRequest, "%s occurs more than once", name)
 	}
+}
+
+func hasDuplicates(v url.Values) bool {
+	for _, values := range v {
+		if len(values) > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // CheckState returns invalid_request for a state of more than 4 KB, which is too long to
