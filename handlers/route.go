@@ -217,6 +217,7 @@ var (
 	noReferrer = []string{"no-referrer"}
 	ownPages   = []string{"same-origin"}
 	noStore    = []string{"no-store"}
+	asJSON     = []string{"application/json"}
 	anyOrigin  = []string{"*"}
 	exposed    = []string{"WWW-Authenticate, Retry-After"}
 )
@@ -421,14 +422,14 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 		w.WriteHeader(status)
 		return
 	}
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	if err := json.NewEncoder(&body).Encode(v); err != nil {
 		rt.fail(w, r, fmt.Errorf("encoding the answer: %w", err))
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = asJSON
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body.Bytes()) // fails if the client is gone
 }
 
 // writePage renders into memory first, so that a page that fails half way becomes an
