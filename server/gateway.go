@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"signet/handlers"
+	"signet/internal/durable"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/seal"
@@ -26,9 +27,10 @@ type Gateway struct {
 	Config string   // YAML or JSON file (docs/gateway.md), read again when it changes; default: there is no gateway
 	Flags  []string // values over those of the file, such as --routing.separator=/
 
-	// ClientID and ClientSecret are those of the client with which a process of role mcp asks the
-	// issuer for credentials (`signet client add NAME --exchange gateway`).
-	ClientID, ClientSecret string
+	// ClientID is that of the client with which a process of role mcp asks the issuer for credentials
+	// (`signet client add NAME --exchange gateway`). The client proves itself by its secret, or by its
+	// private key: ClientKey is the path of a PEM file.
+	ClientID, ClientSecret, ClientKey string
 
 	// Strategies are strategies of the program's own, by the name that auth_strategy gives.
 	Strategies map[string]gateway.Strategy
@@ -41,12 +43,44 @@ type Gateway struct {
 // Check returns an error if the settings contradict each other. It reads no file.
 func (g Gateway) Check() error {
 	switch {
-	case (g.ClientID == "") != (g.ClientSecret == ""):
-		return errors.New("SIGNET_GATEWAY_CLIENT_ID, SIGNET_GATEWAY_CLIENT_SECRET: one is missing")
+	case g.ClientSecret != "" && g.ClientKey != "":
+		return errors.New("SIGNET_GATEWAY_CLIENT_KEY: there is SIGNET_GATEWAY_CLIENT_SECRET too")
+	case (g.ClientID == "") != (g.ClientSecret == "" && g.ClientKey == ""):
+		return errors.New("SIGNET_GATEWAY_CLIENT_ID, and SIGNET_GATEWAY_CLIENT_SECRET or SIGNET_GATEWAY_CLIENT_KEY: one is missing")
 	case g.Config == "" && g.ClientID != "":
 		return errors.New("SIGNET_GATEWAY_CLIENT_ID: there is no gateway: SIGNET_GATEWAY_CONFIG is not set")
 	}
 	return nil
+}
+
+// maxClientKey is the length of a file with a private key, in bytes.
+const maxClientKey = 64 << 10
+
+// client returns the client that the gateway is at its issuer.
+func (g Gateway) client(access durable.Access) (c gateway.RemoteClient, err error) {
+	c = gateway.RemoteClient{ID: g.ClientID, Secret: g.ClientSecret}
+	if g.ClientKey == "" {
+		return c, nil
+	}
+	text, err := readSecretFile(g.ClientKey, access)
+	if err == nil {
+		c.Key, err = oauth.ParseClientKey(text)
+	}
+	if err != nil {
+		return c, fmt.Errorf("SIGNET_GATEWAY_CLIENT_KEY: %s: %w", g.ClientKey, err)
+	}
+	return c, nil
+}
+
+// readSecretFile reads a file that others must not read.
+func readSecretFile(path string, access durable.Access) (string, error) {
+	f, err := access.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxClientKey))
+	return string(text), err
 }
 
 // Try reads the configuration as a process of a role does, and returns its faults. Values that only
@@ -144,7 +178,7 @@ func (s *Server) startGateway(authorization *handlers.Handler) (err error) {
 		issuer = ownIssuer{authorization}
 	} else if s.o.Gateway.ClientID == "" {
 		issuer = noIssuer{}
-	} else if issuer, err = gateway.NewRemoteIssuer(s.o.Issuer, s.o.Gateway.ClientID, s.o.Gateway.ClientSecret); err != nil {
+	} else if issuer, err = s.remoteIssuer(); err != nil {
 		return err
 	}
 	s.gateway, err = gateway.New(gateway.Options{
@@ -156,6 +190,15 @@ func (s *Server) startGateway(authorization *handlers.Handler) (err error) {
 	}
 	s.metrics.registry.MustRegister(serverCollector{s.gateway})
 	return nil
+}
+
+// remoteIssuer is the issuer of a process that holds no secret but that of its client there.
+func (s *Server) remoteIssuer() (*gateway.RemoteIssuer, error) {
+	client, err := s.o.Gateway.client(durable.Access{GroupRead: s.o.GroupMayRead})
+	if err != nil {
+		return nil, err
+	}
+	return gateway.NewRemoteIssuer(s.o.Issuer, client)
 }
 
 // others checks access tokens of the issuer that master_oauth names, if it names one. Their users

@@ -140,6 +140,11 @@ func TestGatewayThatCannotWorkDoesNotStart_Row73_Probe21(t *testing.T) {
 		"a fault":            {func(o *server.Options) { o.Gateway.Config = bad }, "servers[0].auth_strategy"},
 		"token for a server": {func(o *server.Options) { o.Gateway.Config = through }, "passthrough"},
 		"half a client":      {func(o *server.Options) { o.Gateway.ClientID = "gw" }, "SIGNET_GATEWAY_CLIENT_SECRET"},
+		"a secret and a key": {func(o *server.Options) {
+			o.Gateway.ClientID, o.Gateway.ClientSecret, o.Gateway.ClientKey = "gw", "s", path
+		}, "SIGNET_GATEWAY_CLIENT_KEY"},
+		"no file of a key":   {func(o *server.Options) { o.Gateway.ClientID, o.Gateway.ClientKey = "gw", path+"x" }, "SIGNET_GATEWAY_CLIENT_KEY"},
+		"a key that is none": {func(o *server.Options) { o.Gateway.ClientID, o.Gateway.ClientKey = "gw", path }, "is not PEM"},
 		"client, no gateway": {func(o *server.Options) {
 			o.Gateway.Config, o.Gateway.ClientID, o.Gateway.ClientSecret = "", "gw", "s"
 		}, "SIGNET_GATEWAY_CONFIG"},

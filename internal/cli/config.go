@@ -128,6 +128,7 @@ type gateways struct {
 	Config       string `env:"GATEWAY_CONFIG"`
 	ClientID     string `env:"GATEWAY_CLIENT_ID"`
 	ClientSecret string `env:"GATEWAY_CLIENT_SECRET"`
+	ClientKey    string `env:"GATEWAY_CLIENT_KEY"`
 }
 
 // look is [pages.Options], in the same way.
@@ -515,7 +516,7 @@ func (c *config) upstream() server.Upstream {
 // gateway is what the server takes of the gateway.
 func (c *config) gateway() server.Gateway {
 	g := c.Gateway
-	return server.Gateway{Config: g.Config, ClientID: g.ClientID, ClientSecret: g.ClientSecret, Flags: c.gatewayFlags, Environ: c.upstream().Environ}
+	return server.Gateway{Config: g.Config, ClientID: g.ClientID, ClientSecret: g.ClientSecret, ClientKey: g.ClientKey, Flags: c.gatewayFlags, Environ: c.upstream().Environ}
 }
 
 // localOptions turns the environment into what a server over stdin and stdout takes.

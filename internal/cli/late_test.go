@@ -49,7 +49,7 @@ func TestLateFailureNamesTheVariable(t *testing.T) {
 		"REVOCATION_POLL": {"0s"}, "REVOCATION_MAX_AGE": {"1s"}, "METRICS_LISTEN": {"127.0.0.1:99999", "192.0.2.1:0", busy},
 		"ROLLBACK": {"none"}, "CLIENT_DOCUMENTS": {"maybe"}, "CLIENT_DOCUMENT_HOSTS": {"https://a.example"}, "CLIENT_DOCUMENT_DENIED_HOSTS": {"a b"}, "CLIENT_DOCUMENT_FILES": {none, file, dir}, "CLIENT_QUIRKS": {none, file, dir},
 		"UPSTREAM_ISSUER": {"http://id.example", "id.example"}, "UPSTREAM_CLIENT_ID": {"x"}, "UPSTREAM_CLIENT_SECRET": {"x"}, "UPSTREAM_CONFIG": {none, file, dir}, "UPSTREAM_KEY": {"short"}, "UPSTREAM_USERNAME": any, "UPSTREAM_PASSWORD": any,
-		"GATEWAY_CONFIG": {none, file, dir}, "GATEWAY_CLIENT_ID": {"x"}, "GATEWAY_CLIENT_SECRET": {"x"},
+		"GATEWAY_CONFIG": {none, file, dir}, "GATEWAY_CLIENT_ID": {"x"}, "GATEWAY_CLIENT_SECRET": {"x"}, "GATEWAY_CLIENT_KEY": {none},
 		"LOG_FORMAT": {"xml"}, "LOG_LEVEL": {"loud"}, "DRAIN_DELAY": {"1h"},
 	}
 	needed := map[string]string{"TLS_CERT": "TLS_KEY", "TLS_KEY": "TLS_CERT"}

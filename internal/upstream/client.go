@@ -3,14 +3,9 @@ package upstream
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"signet/internal/oauth"
 )
 
 // ClientOptions describe a client at an authorization server by which nobody signs in here: only
@@ -81,7 +78,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}
 	if o.ClientKey != "" {
 		var err error
-		if c.key, err = parseKey(o.ClientKey); err != nil {
+		if c.key, err = oauth.ParseClientKey(o.ClientKey); err != nil {
 			return nil, fmt.Errorf("connection %s: the client's key: %w", o.ID, err)
 		}
 	}
@@ -398,70 +395,5 @@ func (c *Client) sign(form url.Values, m *metadata) error {
 	if audience == "" {
 		audience = m.Token
 	}
-	now := time.Now().Unix()
-	claims, err := json.Marshal(map[string]any{"iss": c.p.clientID, "sub": c.p.clientID, "aud": audience, "iat": now, "exp": now + 60, "jti": rand.Text()})
-	if err != nil {
-		return err
-	}
-	assertion, err := signJWT(c.key, claims)
-	if err != nil {
-		return err
-	}
-	form.Set("client_id", c.p.clientID)
-	form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-	form.Set("client_assertion", assertion)
-	return nil
-}
-
-// parseKey reads a private key of one of the kinds that signJWT signs with.
-func parseKey(text string) (crypto.Signer, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, errors.New("is not PEM")
-	}
-	var key any
-	var err error
-	switch block.Type {
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	default:
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
-	if err != nil {
-		return nil, errors.New("cannot be read") // the error may show a part of it
-	}
-	switch key := key.(type) {
-	case *rsa.PrivateKey:
-		return key, nil
-	case *ecdsa.PrivateKey:
-		if key.Curve.Params().BitSize == 256 {
-			return key, nil
-		}
-	}
-	return nil, errors.New("is neither an RSA key nor one of the curve P-256")
-}
-
-// signJWT signs a payload with RS256 or ES256 (RFC 7518 §3.1).
-func signJWT(key crypto.Signer, payload []byte) (string, error) {
-	algorithm := "RS256"
-	ec, isEC := key.(*ecdsa.PrivateKey)
-	if isEC {
-		algorithm = "ES256"
-	}
-	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"`+algorithm+`","typ":"JWT"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload)
-	digest := sha256.Sum256([]byte(text))
-	if !isEC {
-		signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
-		return text + "." + base64.RawURLEncoding.EncodeToString(signature), err
-	}
-	r, s, err := ecdsa.Sign(rand.Reader, ec, digest[:])
-	if err != nil {
-		return "", err
-	}
-	var signature [64]byte
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return text + "." + base64.RawURLEncoding.EncodeToString(signature[:]), nil
+	return oauth.SetAssertion(form, c.key, c.p.clientID, audience)
 }

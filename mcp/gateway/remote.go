@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,23 +26,30 @@ const (
 // RemoteIssuer is an authorization server in another process. Credentials come from its token
 // endpoint, in exchange for the caller's token (RFC 8693). Nothing is sent anywhere else.
 type RemoteIssuer struct {
-	endpoint   string
-	id, secret string // of the client that this gateway is there
-	client     *http.Client
+	issuer string
+	as     RemoteClient
+	client *http.Client
+}
+
+// RemoteClient is the client that a gateway is at its issuer. It proves itself by a secret or, if Key
+// is set, by that (RFC 7523), of which the issuer knows the public half.
+type RemoteClient struct {
+	ID, Secret string
+	Key        crypto.Signer // RSA, or of the curve P-256
 }
 
 // NewRemoteIssuer returns a client of the issuer with a URL, which must be https, or http on
-// loopback. The client with this id and secret must be allowed to exchange tokens for what the
-// servers of the gateway need. It uses no proxy, as the client that fetches the issuer's keys.
-func NewRemoteIssuer(issuer, clientID, clientSecret string) (*RemoteIssuer, error) {
+// loopback. The client must be allowed to exchange tokens for what the servers of the gateway need.
+// It uses no proxy, as the client that fetches the issuer's keys.
+func NewRemoteIssuer(issuer string, as RemoteClient) (*RemoteIssuer, error) {
 	u, err := url.Parse(issuer)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("gateway: the issuer is not a URL of scheme, host and path")
 	case u.Scheme != "https" && (u.Scheme != "http" || !oauth.IsLoopbackHost(u.Hostname())):
 		return nil, fmt.Errorf("gateway: the issuer %s is neither https nor on loopback", u)
-	case clientID == "" || clientSecret == "":
-		return nil, errors.New("gateway: the id and the secret of the client are needed that exchanges tokens at the issuer")
+	case as.ID == "" || (as.Secret == "") == (as.Key == nil):
+		return nil, errors.New("gateway: the id and either the secret or the key of the client are needed that exchanges tokens at the issuer")
 	}
 	client := &http.Client{Timeout: remoteTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -50,7 +58,7 @@ func NewRemoteIssuer(issuer, clientID, clientSecret string) (*RemoteIssuer, erro
 		t.MaxIdleConnsPerHost = 32
 		client.Transport = t
 	}
-	return &RemoteIssuer{endpoint: strings.TrimSuffix(issuer, "/") + "/token", id: clientID, secret: clientSecret, client: client}, nil
+	return &RemoteIssuer{issuer: issuer, as: as, client: client}, nil
 }
 
 // ForAudience is [Issuer.ForAudience].
@@ -112,12 +120,20 @@ func (i *RemoteIssuer) exchange(ctx context.Context, caller Caller, form url.Val
 	return answer.credential(resp, form, begin)
 }
 
+// post sends a request. With a key, each one has a proof of its own: the issuer takes none twice.
 func (i *RemoteIssuer) post(ctx context.Context, form url.Values) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, i.endpoint, strings.NewReader(form.Encode()))
+	if i.as.Key != nil {
+		if err := oauth.SetAssertion(form, i.as.Key, i.as.ID, i.issuer); err != nil {
+			return nil, err
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(i.issuer, "/")+"/token", strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
-	r.SetBasicAuth(url.QueryEscape(i.id), url.QueryEscape(i.secret)) // RFC 6749 §2.3.1
+	if i.as.Key == nil {
+		r.SetBasicAuth(url.QueryEscape(i.as.ID), url.QueryEscape(i.as.Secret)) // RFC 6749 §2.3.1
+	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Accept", "application/json")
 	return i.client.Do(r)
@@ -196,7 +212,7 @@ func (a remoteAnswer) refusal(resp *http.Response, form url.Values) error {
 	case bad && (a.Error == oauth.InvalidTarget || a.Error == oauth.UnauthorizedClient):
 		return fmt.Errorf("the issuer answered %s: the client of this gateway may not exchange tokens for %s", a.Error, audience)
 	case resp.StatusCode == http.StatusUnauthorized && a.Error == oauth.InvalidClient:
-		return errors.New("the issuer does not know the client of this gateway, or its secret is wrong")
+		return errors.New("the issuer does not know the client of this gateway, or its secret or key is wrong")
 	}
 	return fmt.Errorf("the issuer answered %s for %s", resp.Status, audience)
 }

@@ -2,6 +2,9 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -38,7 +41,7 @@ func remoteAt(t *testing.T, h http.Handler, id, secret string) *gateway.RemoteIs
 	t.Helper()
 	web := httptest.NewServer(h)
 	t.Cleanup(web.Close)
-	i, err := gateway.NewRemoteIssuer(web.URL, id, secret)
+	i, err := gateway.NewRemoteIssuer(web.URL, gateway.RemoteClient{ID: id, Secret: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +111,7 @@ func TestTheIssuersRefusalsAreToldApart(t *testing.T) {
 	}{
 		"another audience":  {i, caller, "https://other.test", nil, "the issuer answered invalid_target: the client of this gateway may not exchange tokens for https://other.test"},
 		"a wider scope":     {i, caller, backendURL, []string{"admin"}, "the issuer answered 400 Bad Request for " + backendURL},
-		"a wrong secret":    {remoteAt(t, s, "gw", "wrong"), caller, backendURL, nil, "the issuer does not know the client of this gateway, or its secret is wrong"},
+		"a wrong secret":    {remoteAt(t, s, "gw", "wrong"), caller, backendURL, nil, "the issuer does not know the client of this gateway, or its secret or key is wrong"},
 		"another client":    {remoteAt(t, s, s.CONF.ID, s.CONF.Secret), caller, backendURL, nil, "the issuer answered unauthorized_client: the client of this gateway may not exchange tokens for " + backendURL},
 		"a malformed scope": {i, caller, backendURL, []string{"a\"b"}, "the issuer answered 400 Bad Request for " + backendURL},
 		"no caller":         {i, gateway.Caller{}, backendURL, nil, "the issuer is asked on behalf of callers only"},
@@ -311,7 +314,7 @@ func TestABrokenConnectionIsTriedAgain(t *testing.T) {
 	}
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	dead, err := gateway.NewRemoteIssuer(gone.URL, "gw", "top-secret")
+	dead, err := gateway.NewRemoteIssuer(gone.URL, gateway.RemoteClient{ID: "gw", Secret: "top-secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,8 +346,18 @@ func TestNewRemoteIssuerRefuses(t *testing.T) {
 		"no id":              {"https://auth.test", "", "s", false},
 		"no secret":          {"https://auth.test", "gw", "", false},
 	} {
-		if i, err := gateway.NewRemoteIssuer(tt.issuer, tt.id, tt.secret); (err == nil) != tt.ok || (i != nil) != tt.ok {
+		if i, err := gateway.NewRemoteIssuer(tt.issuer, gateway.RemoteClient{ID: tt.id, Secret: tt.secret}); (err == nil) != tt.ok || (i != nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i, err := gateway.NewRemoteIssuer("https://auth.test", gateway.RemoteClient{ID: "gw", Key: key}); err != nil || i == nil {
+		t.Errorf("a key: %v", err)
+	}
+	if _, err := gateway.NewRemoteIssuer("https://auth.test", gateway.RemoteClient{ID: "gw", Secret: "s", Key: key}); err == nil {
+		t.Error("a secret and a key are accepted")
 	}
 }

@@ -2,7 +2,12 @@ package gateway
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"signet/internal/e2e"
 	"signet/internal/test/backends"
@@ -279,5 +286,53 @@ func TestGatewaysWithoutSecretsActForTheirUsers_Row57_Row58_Row89(t *testing.T) 
 	}
 	if f.be.Log() == "" || strings.Contains(f.be.Log(), ann.tokens.AccessToken) {
 		t.Error("the server has seen the caller's token")
+	}
+}
+
+// keyPair writes a private key, and the JWK Set with its public half.
+func keyPair(t *testing.T) (private, public string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), Algorithm: "ES256", Use: "sig"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	private, public = filepath.Join(dir, "key.pem"), filepath.Join(dir, "jwks.json")
+	for path, text := range map[string][]byte{private: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), public: set} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return private, public
+}
+
+// A gateway may prove itself to its issuer by a key in place of a secret. Another key gets nothing.
+func TestGatewayProvesItselfByAKey_Row57_Row60(t *testing.T) {
+	own := backends.New(t, backends.Options{})
+	issuer := prepare(t, fmt.Sprintf("servers:\n  - {id: own, type: http, auth_strategy: master_oauth, config: {url: %s}}\n", own.Endpoint()), "SIGNET_ROLE=auth")
+	private, public := keyPair(t)
+	other, _ := keyPair(t)
+	issuer.Env = append(issuer.Env, "SIGNET_RESOURCES="+issuer.Issuer+"/mcp")
+	issuer.Start()
+	issuer.TakesUp("clients", func() { issuer.Must("client", "add", "gw", "--exchange", "gateway", "--jwks", public) })
+	for key, good := range map[string]bool{private: true, other: false} {
+		g := e2e.Start(t, []string{
+			"SIGNET_ISSUER=" + issuer.Issuer, "SIGNET_LISTEN=127.0.0.1:" + e2e.FreePort(t), "SIGNET_RESOURCES=" + issuer.Issuer + "/mcp", "SIGNET_GATEWAY_CONFIG=" + issuer.file,
+			"SIGNET_GATEWAY_CLIENT_ID=gw", "SIGNET_GATEWAY_CLIENT_KEY=" + key,
+		}, "--role", "mcp")
+		for range 2 { // a proof counts once
+			text, err := whoami(t.Context(), g.URL(), issuer.token("ann"), "own")
+			if (err == nil) != good || good && claims(t, text)["sub"] != "ann" {
+				t.Errorf("good key %t: %q, %v", good, text, err)
+			}
+		}
 	}
 }
