@@ -28,7 +28,7 @@ build:
 test: export GOFLAGS += -trimpath
 test: setup lint
 	$(GOTESTSUM) $(RACE) -short $$(go list ./... | grep -v '^signet$$')
-	$(GOTESTSUM) . ./internal/store ./internal/denylist
+	$(GOTESTSUM) . ./internal/store ./internal/denylist ./users
 	go -C deploy/check test ./...
 
 lint:

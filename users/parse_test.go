@@ -212,7 +212,11 @@ func FuzzNormalize(f *testing.F) {
 }
 
 func TestNormalizeIsIdempotent(t *testing.T) {
-	for r := range rune(unicode.MaxRune + 1) {
+	step := rune(1)
+	if testing.Short() {
+		step = 101
+	}
+	for r := rune(0); r <= unicode.MaxRune; r += step {
 		for _, s := range []string{string(r), "a" + string(r) + "\u0301"} {
 			once, err := users.Normalize(s)
 			if err != nil {
