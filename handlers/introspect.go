@@ -49,7 +49,7 @@ func (e *endpoints) introspect(r *http.Request) (any, error) {
 		answer, err = e.introspectAccess(r.Context(), client, raw)
 	}
 	if errors.Is(err, errNotLive) || errors.Is(err, users.ErrUnknown) {
-		return introspection{}, nil
+		return fruitless{introspection{}}, nil
 	}
 	if err != nil {
 		return nil, err

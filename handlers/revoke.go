@@ -27,7 +27,7 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
 	grant, err := e.grantOf(r.Context(), client, raw, now)
 	if errors.Is(err, errNotLive) {
-		return nil, nil
+		return fruitless{}, nil
 	}
 	if err != nil {
 		return nil, err

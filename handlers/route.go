@@ -57,6 +57,10 @@ type (
 		status int
 		body   any
 	}
+	// fruitless is JSON about a token that is not valid. Anybody can present such a token.
+	fruitless struct {
+		body any // nil: the answer has no body
+	}
 	// page is an HTML page for the user.
 	page struct {
 		name    string
@@ -254,13 +258,20 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 // counts as an error.
 func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	result, err = rt.runInSlot(w, r, e)
-	if d, ok := result.(departure); ok && err == nil {
-		if d.link != nil {
-			return rt.e.departToConnect(r, d)
-		}
-		return rt.e.depart(r, d)
+	if err != nil {
+		return nil, err
 	}
-	return result, err
+	switch v := result.(type) {
+	case departure:
+		if v.link != nil {
+			return rt.e.departToConnect(r, v)
+		}
+		return rt.e.depart(r, v)
+	case fruitless:
+		rt.e.o.Admission.Yield(r.Context())
+		return v.body, nil
+	}
+	return result, nil
 }
 
 func (rt route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
@@ -450,17 +461,20 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 }
 
 // fail renders an error: as a redirect if one is allowed, otherwise as JSON for
-// programs and as a page for users.
+// programs and as a page for users. Anybody can send requests that are refused, so the
+// answers to them are spread. The request holds no slot meanwhile.
 func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := oauth.AsError(unanswered(err))
 	rt.log(r, e)
+	if e.Status() < 500 {
+		rt.e.o.Admission.Refuse(r.Context())
+	}
 	if e.Status() == http.StatusRequestEntityTooLarge {
 		// Otherwise net/http would read the rest before it answers.
 		w.Header().Set("Connection", "close")
 	}
 	var limited *limitError
 	if errors.As(err, &limited) {
-		rt.e.o.Admission.Refuse(r.Context()) // the slot was released before
 		w.Header().Set("Retry-After", strconv.Itoa(limited.retryAfter))
 	}
 	var over *loginOver

@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -846,4 +847,22 @@ func TestConnectionsBeyondTheLimitAreClosed_K03(t *testing.T) {
 	if served != limit-1 {
 		t.Errorf("%d of the %d connections before are served, want %d", served, limit, limit-1)
 	}
+}
+
+// Anybody can call an MCP endpoint with a token that is not valid. The refusals are spread,
+// so that they take a share of the cores.
+func TestRefusalsOfResourcesAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newServer(t, nil)
+		begin := time.Now()
+		const times = 250
+		for range times {
+			if w := get(t, srv, "/mcp"); w.Code != http.StatusUnauthorized {
+				t.Fatalf("without a token: %d", w.Code)
+			}
+		}
+		if took, gap := time.Since(begin), time.Second/time.Duration(3000*runtime.GOMAXPROCS(0)); took < (times-51)*gap || took > times*gap {
+			t.Errorf("%d refusals took %v, want about %v", times, took, (times-50)*gap)
+		}
+	})
 }

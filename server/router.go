@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"signet/handlers"
 	"signet/internal/failpoint"
@@ -103,6 +104,7 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 	if err := s.startGateway(authorization); err != nil {
 		return err
 	}
+	r = r.With(s.spreadRefusals)
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
@@ -147,6 +149,18 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 		}
 	}
 	return nil
+}
+
+// spreadRefusals has refusals wait for their turn: anybody can send a token that is not
+// valid. The endpoints of the authorization server do so themselves.
+func (s *Server) spreadRefusals(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		// measure has wrapped w.
+		if ww, ok := w.(middleware.WrapResponseWriter); ok && ww.Status() >= 400 && ww.Status() < 500 {
+			s.classes.Refuse(r.Context())
+		}
+	})
 }
 
 // routePlain serves the gateway's paths for programs that do not speak MCP.

@@ -4,6 +4,10 @@
 // understand. Refusals cost something too, so their number per second is limited; beyond
 // the limit a refusal waits for its turn.
 //
+// Anybody may ask for a page, register a client or present a wrong token. While credentials
+// are in use, such requests wait for their turn as well, so that they get a sixth of the
+// cores in all, however many of them come.
+//
 // Passwords are checked for one caller after the other: no address and no account can keep
 // the others from signing in.
 //
@@ -30,7 +34,7 @@ const (
 	// patience is the longest expected wait with which the door admits a request. It is
 	// long enough for a burst, as when a proxy comes back, and short compared with a
 	// client's deadline.
-	patience = 100 * time.Millisecond
+	patience = 80 * time.Millisecond
 
 	// longest is the wait after which a request is refused after all, because those before
 	// it took longer than expected: as when the store hangs.
@@ -44,10 +48,12 @@ const (
 type Class struct {
 	name   string
 	slots  chan struct{}
-	queued bool        // whether requests may wait
-	pace   *pace       // of refusals; nil: at once
-	also   func() bool // whether the door is closed for another reason; may be nil
-	turns  *turns      // orders requests by their callers; nil: they run as they come
+	queued bool                  // whether requests may wait
+	pace   *pace                 // of refusals; nil: at once
+	also   func() bool           // whether the door is closed for another reason; may be nil
+	turns  *turns                // orders requests by their callers; nil: they run as they come
+	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
+	used   *atomic.Int64         // time of the latest request with a credential, in Unix nanoseconds; nil: the requests need none
 
 	waiting  atomic.Int64
 	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
@@ -71,10 +77,17 @@ type Slot struct {
 }
 
 // Door refuses a request with [ErrFull] if it would get no slot in time. It takes no slot,
-// so it may be called before the rest of a request has arrived. A nil Class refuses no
-// request, nor does a class with turns: whether there is room depends on the caller.
+// so it may be called before the rest of a request has arrived. A request that anybody may
+// send waits here for its turn, see [Classes.Yield]. A nil Class refuses no request, nor
+// does a class with turns: whether there is room depends on the caller.
 func (c *Class) Door(ctx context.Context) error {
-	if c == nil || c.turns != nil || !c.full() && (c.also == nil || !c.also()) {
+	if c == nil || c.turns != nil {
+		return nil
+	}
+	if c.open != nil {
+		c.open(ctx)
+	}
+	if !c.full() && (c.also == nil || !c.also()) {
 		return nil
 	}
 	return c.refuse(ctx)
@@ -123,7 +136,11 @@ func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 		}
 	}
 	c.admitted.Add(1)
-	return Slot{class: c, since: time.Now()}, nil
+	now := time.Now()
+	if c.used != nil {
+		c.used.Store(now.UnixNano())
+	}
+	return Slot{class: c, since: now}, nil
 }
 
 func (c *Class) wait(ctx context.Context) error {
@@ -199,13 +216,23 @@ type Classes struct {
 	Documents  *Class
 	MCP        *Class
 
-	refusals *pace // shared by all classes
+	refusals *pace        // of all classes
+	open     *pace        // of requests without a credential, whatever their answer
+	used     atomic.Int64 // see Class.used
 }
 
-// Refuse waits for the turn of a refusal that comes from elsewhere, such as a caller's own
-// limit. The first refusals of a burst do not wait. Later ones do, for two seconds at most,
-// so that a flood of refusals leaves the core to other requests.
-func (c *Classes) Refuse(ctx context.Context) { c.refusals.wait(ctx) }
+// Refuse waits for the turn of the answer to a request that shows no valid credential, or
+// that is over a limit of its caller. The first answers of a burst do not wait. Later ones
+// do, for five seconds at most, so that a flood of such requests leaves the cores to others.
+func (c *Classes) Refuse(ctx context.Context) { c.open.wait(ctx) }
+
+// Yield waits for the turn of a request that anybody may send, and that is not refused. It
+// takes its turn among those of Refuse, but only while requests with a credential come.
+func (c *Classes) Yield(ctx context.Context) {
+	if time.Since(time.Unix(0, c.used.Load())) < inUse {
+		c.open.wait(ctx)
+	}
+}
 
 // New returns the classes of one process. Classes of requests that need the store have
 // enough slots to fill its groups of writes, and more on more cores.
@@ -227,9 +254,14 @@ func New() *Classes {
 		MCP: newClass("mcp", 1024*cores, false),
 	}
 	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores)}
+	c.open = &pace{gap: time.Second / time.Duration(openRequests*cores)}
 	for _, class := range c.All() {
 		class.pace = c.refusals
 	}
+	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.MCP} {
+		class.used = &c.used
+	}
+	c.Pages.open, c.Register.open = c.Yield, c.Yield
 	// Clients that register have no tokens to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
 	return c
@@ -266,51 +298,80 @@ func (c *Classes) All() []*Class {
 }
 
 const (
-	// refusals is the number of refusals per second and core. One costs a quarter of a
-	// refresh: more of them would take the core from the admitted requests.
-	refusals = 5000
+	// refusals is the number of refusals per second and core for lack of room. One costs a
+	// third of a refresh: more of them would take the core from the admitted requests.
+	refusals = 500
 
-	// refusalBurst is the number of refusals without a wait after a quiet moment.
-	refusalBurst = 50
+	// openRequests is the number of requests without a credential per second and core. One
+	// costs about 50 µs, so they take a sixth of a core.
+	openRequests = 3000
 
-	// refusalDelay is the longest wait of a refusal.
-	refusalDelay = 2 * time.Second
+	// burst is the number of requests without a wait after a quiet moment.
+	burst = 50
+
+	// longestTurn is the longest wait for a turn.
+	longestTurn = 5 * time.Second
+
+	// inUse is how long after a request with a credential the cores are shared with such
+	// requests.
+	inUse = time.Second
+
+	// tolerable is how late a timer may be on a busy core. A pace is half as fast if its
+	// timers are so late, and slowest times slower at most.
+	tolerable = time.Millisecond
+	slowest   = 16
 )
 
-// pace spreads refusals. A client that waits for its refusal costs nothing meanwhile, and
-// sends nothing more over its connection.
+// pace spreads answers. A client that waits for its answer costs nothing meanwhile, and
+// sends nothing more over its connection. If the answers of the longest wait are not enough
+// for all clients, each waits as long: the number of connections is bounded.
+//
+// Timers that fire late show that the cores have more to do than they can, because of a slow
+// machine, its other programs, or requests of other kinds. The answers get slower then.
 type pace struct {
-	gap time.Duration // between two refusals
+	gap time.Duration // between two answers, if the cores are not busy
 
 	mu   sync.Mutex
 	next time.Time
+	late time.Duration // by which timers fire, smoothed
 }
 
 func (p *pace) wait(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	if d := p.turn(time.Now()); d > 0 {
-		turn := time.NewTimer(d)
-		defer turn.Stop()
-		select {
-		case <-turn.C:
-		case <-ctx.Done():
-		}
+	due, d := p.turn(time.Now())
+	if d <= 0 {
+		return
+	}
+	turn := time.NewTimer(d)
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+		p.fired(time.Since(due))
+	case <-ctx.Done():
 	}
 }
 
-// turn returns how long the next refusal waits.
-func (p *pace) turn(now time.Time) time.Duration {
+// turn returns when the next answer is due, and how long that is from now.
+func (p *pace) turn(now time.Time) (due time.Time, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if earliest := now.Add(-refusalBurst * p.gap); p.next.Before(earliest) {
+	gap := min(p.gap+time.Duration(float64(p.gap)*float64(p.late)/float64(tolerable)), slowest*p.gap)
+	if earliest := now.Add(-burst * gap); p.next.Before(earliest) {
 		p.next = earliest
 	}
-	d := p.next.Sub(now)
-	if d > refusalDelay {
-		return 0 // refusals come too fast to spread them, and the number that waits is bounded
+	if latest := now.Add(longestTurn); p.next.After(latest) {
+		return latest, longestTurn
 	}
-	p.next = p.next.Add(p.gap)
-	return d
+	due = p.next
+	p.next = p.next.Add(gap)
+	return due, due.Sub(now)
+}
+
+// fired takes note of how late a timer was.
+func (p *pace) fired(late time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late += (late - p.late) / 64
 }

@@ -34,20 +34,26 @@ const tardy = 20 * time.Millisecond
 type Seen struct {
 	Good, Refused []time.Duration // time from sending to the end of the answer
 	Late          []time.Duration // the same for good answers, from the time on the schedule
+	InTime        int             // good answers before the end of the schedule
 	Skipped       int             // requests not sent: no connection was free
-	Over          time.Duration
-	Failed        error // first answer that was neither good nor refused, or first missing answer
+	Over          time.Duration   // time until the last answer
+	Lasts         time.Duration   // length of the schedule
+	Failed        error           // first answer that was neither good nor refused, or first missing answer
 	Failures      int
 }
 
 func (s *Seen) Add(o Seen) {
 	s.Good, s.Refused, s.Late = append(s.Good, o.Good...), append(s.Refused, o.Refused...), append(s.Late, o.Late...)
+	s.InTime += o.InTime
 	s.Skipped += o.Skipped
 	s.Failures += o.Failures
 	if s.Failed == nil {
 		s.Failed = o.Failed
 	}
 }
+
+// Rate is the number of good answers a second, while the schedule lasts.
+func (s *Seen) Rate() float64 { return float64(s.InTime) / s.Lasts.Seconds() }
 
 func (s Schedule) Run(t testing.TB, base string) Seen {
 	t.Helper()
@@ -94,6 +100,9 @@ func (s Schedule) Run(t testing.TB, base string) Seen {
 				case err == nil && status < 400:
 					mine.Good = append(mine.Good, done-sent)
 					mine.Late = append(mine.Late, done-due)
+					if done <= s.Lasts {
+						mine.InTime++
+					}
 				default:
 					mine.Failures++
 					if mine.Failed == nil {
@@ -110,7 +119,7 @@ func (s Schedule) Run(t testing.TB, base string) Seen {
 		})
 	}
 	wg.Wait()
-	all.Over = time.Since(begin)
+	all.Over, all.Lasts = time.Since(begin), s.Lasts
 	return all
 }
 
@@ -194,7 +203,7 @@ func Percentile(of []time.Duration, p int) time.Duration {
 
 func (s Seen) String() string {
 	return fmt.Sprintf("good %.0f/s p50 %v p99 %v; refused %.0f/s p50 %v p99 %v; not sent %.0f/s; failed %d %v",
-		float64(len(s.Good))/s.Over.Seconds(), Percentile(s.Good, 50), Percentile(s.Good, 99),
+		s.Rate(), Percentile(s.Good, 50), Percentile(s.Good, 99),
 		float64(len(s.Refused))/s.Over.Seconds(), Percentile(s.Refused, 50), Percentile(s.Refused, 99), float64(s.Skipped)/s.Over.Seconds(), s.Failures, s.Failed)
 }
 
