@@ -128,6 +128,10 @@ var postgresSchema = []string{`
 		claimed_at BIGINT NOT NULL DEFAULT 0,  -- Unix milliseconds, by the clock that all servers have in common
 		PRIMARY KEY (sub, provider)
 	);
+`, `
+	-- The hash of the consent doubled the index: a user has a few grants, among which it is found as well.
+	DROP INDEX grants_live;
+	CREATE INDEX grants_live ON grants (sub) WHERE revoked_at = 0;
 `}
 
 // createTables makes the tables and the epoch.
