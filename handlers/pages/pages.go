@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/text/language"
@@ -89,7 +90,7 @@ type translation struct {
 	tag    language.Tag
 	dir    string // rtl, or empty
 	texts  texts
-	byName map[string]*template.Template
+	byName map[string]func() (*template.Template, error) // parses it at its first use
 }
 
 // view is the data of the layout. Data is for the page in it.
@@ -99,8 +100,7 @@ type view struct {
 	Data                        any
 }
 
-// New reads the operator's files and parses the templates. An error names the file and
-// the mistake in it.
+// New reads the operator's files. An error names the file and the mistake in it.
 func New(site Site, o Options) (*Set, error) {
 	if site.Login == "" {
 		site.Login = "/login"
@@ -141,7 +141,8 @@ func (s *Set) setStyle() error {
 	return nil
 }
 
-// translate parses the templates once for each language.
+// translate reads the texts of all languages. The templates are parsed when they are first
+// rendered: to parse all of them takes longer than the rest of a start.
 func (s *Set) translate() error {
 	all, err := allTexts(s.o.Messages, s.site.Scopes)
 	if err != nil {
@@ -150,13 +151,11 @@ func (s *Set) translate() error {
 	var tags []language.Tag
 	for _, l := range all {
 		tags = append(tags, l.tag)
-		l.byName = map[string]*template.Template{}
+		l.byName = map[string]func() (*template.Template, error){}
 		for _, name := range names {
-			t, err := template.New("layout.html").Funcs(l.texts.functions()).ParseFS(files, "templates/layout.html", "templates/"+name+".html")
-			if err != nil {
-				return fmt.Errorf("reading page %s: %w", name, err)
-			}
-			l.byName[name] = t
+			l.byName[name] = sync.OnceValues(func() (*template.Template, error) {
+				return template.New("layout.html").Funcs(l.texts.functions()).ParseFS(files, "templates/layout.html", "templates/"+name+".html")
+			})
 		}
 	}
 	s.languages, s.matcher = all, language.NewMatcher(tags)
@@ -175,7 +174,11 @@ func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage str
 	}
 	h.Set("Content-Security-Policy", s.policy)
 	h.Set("Content-Language", l.tag.String())
-	return l.byName[name].Execute(body, view{App: s.site.App, Path: s.site.Path, Login: s.site.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
+	page, err := l.byName[name]()
+	if err != nil {
+		return fmt.Errorf("reading page %s: %w", name, err)
+	}
+	return page.Execute(body, view{App: s.site.App, Path: s.site.Path, Login: s.site.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
 }
 
 // LenientPolicy is the policy of pages that an operator wrote: any styles, images from

@@ -279,3 +279,14 @@ func TestLoginPageShowsWays(t *testing.T) {
 		t.Error("the page asks for a password that nobody has")
 	}
 }
+
+// Pages are parsed when they are first shown, so a mistake in one of ours would be found late.
+func TestEveryPageParses(t *testing.T) {
+	s, err := pages.New(pages.Site{App: "Signet"}, pages.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Parse(); err != nil {
+		t.Error(err)
+	}
+}
