@@ -44,9 +44,13 @@ type Backend struct {
 	twice     failsafe.Executor[Answer] // for messages that may be sent twice; nil: nothing is repeated
 	once      failsafe.Executor[Answer] // for others
 
-	disabled atomic.Bool
-	end      context.CancelFunc // of the health checks
-	checks   sync.WaitGroup
+	switching sync.Mutex // held while disabled changes, and while a disabled server is put to rest
+	disabled  atomic.Bool
+	running   atomic.Int64 // messages and checks
+
+	end    context.CancelFunc // of the health checks
+	checks sync.WaitGroup
+	due    chan struct{} // has one if a check is due now
 
 	mu     sync.Mutex
 	status string // as in State, apart from disabled
@@ -76,7 +80,7 @@ func New(o Options) (*Backend, error) {
 	if most <= 0 {
 		most = defaultMaxRequests
 	}
-	b := &Backend{o: o, requests: bulkhead.New[any](uint(most)), since: time.Now()}
+	b := &Backend{o: o, requests: bulkhead.New[any](uint(most)), since: time.Now(), due: make(chan struct{}, 1)}
 	if o.Routing.Retries > 0 {
 		b.twice, b.once = newRetry(o.Routing, true), newRetry(o.Routing, o.Routing.RetryAnyMethod)
 	}
@@ -142,9 +146,10 @@ func outcome(ctx context.Context, err error) string {
 }
 
 func (b *Backend) do(ctx context.Context, m Message, notify Notify) (Answer, error) {
-	if err := b.refused(); err != nil {
+	if err := b.enter(); err != nil {
 		return Answer{}, err
 	}
+	defer b.left()
 	if err := b.requests.AcquirePermitWithMaxWait(ctx, maxWait); err != nil {
 		if ctx.Err() != nil {
 			return Answer{}, ctx.Err()
@@ -180,6 +185,19 @@ func again(ctx context.Context, repeat failsafe.Executor[Answer], first Answer, 
 		return Answer{}, ctx.Err()
 	}
 	return a, err
+}
+
+// enter counts a message, which calls left when it ends, unless the server is disabled.
+func (b *Backend) enter() error {
+	if err := b.refused(); err != nil {
+		return err // without a wait for what ends it
+	}
+	b.running.Add(1)
+	err := b.refused()
+	if err != nil {
+		b.left()
+	}
+	return err
 }
 
 // refused is the error of a server that the operator has disabled.

@@ -32,6 +32,7 @@ func (b *Backend) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-b.due:
 		}
 	}
 }
@@ -48,6 +49,8 @@ func (b *Backend) Check(ctx context.Context) error {
 }
 
 func (b *Backend) check(ctx context.Context, n *instance) error {
+	b.running.Add(1)
+	defer b.left()
 	err := n.conn.check(ctx)
 	v := judge(ctx, err)
 	if v == none {
@@ -137,15 +140,61 @@ func (b *Backend) State() State {
 	return s
 }
 
-// Enable lets messages through from now on, or refuses them. Those that run go on.
+// Enable lets messages through from now on, or refuses them. Those that run go on, and when they
+// have ended, so do the processes and sessions of a disabled server. A server that is enabled again
+// is checked at once, which starts its processes.
 func (b *Backend) Enable(on bool) {
-	if b.disabled.Swap(!on) == !on {
+	if !b.enable(on) {
 		return
 	}
-	b.mu.Lock()
-	b.since = time.Now()
-	b.mu.Unlock()
+	if on {
+		select {
+		case b.due <- struct{}{}:
+		default:
+		}
+	} else {
+		b.rest()
+	}
 	b.o.Changed("")
+}
+
+// enable reports whether it has changed anything.
+func (b *Backend) enable(on bool) bool {
+	b.switching.Lock()
+	defer b.switching.Unlock()
+	if b.disabled.Swap(!on) == !on {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since = time.Now()
+	return true
+}
+
+// left notes that a message or check has ended.
+func (b *Backend) left() {
+	if b.running.Add(-1) == 0 && b.disabled.Load() {
+		b.rest()
+	}
+}
+
+// restTime is how long a disabled server may take to end.
+const restTime = 10 * time.Second
+
+// rest ends what is open at the instances of a disabled server for which nothing runs.
+func (b *Backend) rest() {
+	b.switching.Lock()
+	defer b.switching.Unlock()
+	if !b.disabled.Load() || b.running.Load() > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restTime)
+	defer cancel()
+	for _, n := range b.instances {
+		if err := n.conn.restart(ctx); err != nil {
+			b.o.Log.Warn("a disabled server does not end", "server", b.o.Server.ID, "instance", n.address, "error", err)
+		}
+	}
 }
 
 // Restart restarts all instances: processes begin anew, sessions and protocol versions are

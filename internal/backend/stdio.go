@@ -233,24 +233,27 @@ func (c *stdioConn) current() (*life, time.Duration, error) {
 // live starts the process and stays until its end.
 func (c *stdioConn) live(ctx context.Context, l *life, again bool) {
 	begin := time.Now()
+	defer close(l.over)
+	defer l.stop()
 	process, err := c.start(ctx)
 	c.mu.Lock() // end looks at the process of a life that is not up yet
 	l.process, l.err = process, err
 	c.mu.Unlock()
-	close(l.up)
-	if l.err == nil {
-		if again {
-			c.changes.add("")
-		}
-		select {
-		case <-l.process.ended:
-		case <-ctx.Done():
-			l.process.stop()
-		}
+	if err != nil {
+		c.ended(l, time.Since(begin)) // before callers who hear of it come back
+		close(l.up)
+		return
 	}
-	l.stop()
+	close(l.up)
+	if again {
+		c.changes.add("")
+	}
+	select {
+	case <-process.ended:
+	case <-ctx.Done():
+		process.stop()
+	}
 	c.ended(l, time.Since(begin))
-	close(l.over)
 }
 
 // ended decides when the process may be started again.

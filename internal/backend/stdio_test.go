@@ -15,8 +15,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -389,6 +391,46 @@ func TestRestart(t *testing.T) {
 	}
 	if list := next(t, s.changed); list != "" {
 		t.Errorf("list %q has changed after a restart, want all", list)
+	}
+}
+
+// The process of a disabled server ends with its last call, and another one starts when the server
+// is enabled.
+func TestDisabledServerHasNoProcess(t *testing.T) {
+	s := newStdio(t, "sdk", "")
+	pid := text(t, s.call(t, "pid", `{}`))
+	number, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lives := func() bool { return syscall.Kill(number, 0) == nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	m := callOf("hold", `{}`)
+	m.Params = json.RawMessage(`{"name":"hold","arguments":{},"_meta":{"progressToken":1}}`)
+	holds, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Do(ctx, m, func(string, json.RawMessage) { close(holds) })
+	}()
+	next(t, holds)
+	s.Enable(false)
+	if !lives() {
+		t.Error("the process ends while a call runs")
+	}
+	_, err = s.Do(t.Context(), callOf("pid", `{}`), nil)
+	wantError(t, err, backend.Disabled, "disabled")
+	cancel()
+	next(t, ended)
+	if lives() {
+		t.Error("the process of a disabled server runs")
+	}
+	if err := s.Check(t.Context()); err != nil || s.State().Status != "disabled" || s.State().Era != "" {
+		t.Errorf("a check of a disabled server: %v, %+v, want one that leaves nothing behind", err, s.State())
+	}
+	s.Enable(true)
+	eventually(t, "a process runs again", func() bool { return s.State().Era != "" })
+	if again := text(t, s.call(t, "pid", `{}`)); again == pid {
+		t.Errorf("process %s again", again)
 	}
 }
 
