@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"signet/internal/gatewayconfig"
+	"signet/internal/rawjson"
 )
 
 // stdioConn is a server that speaks over the standard input and output of a process, one line for
 // each message. All callers share one process: it is started when the first message needs it, and
 // again after it has ended, with growing pauses. Nothing that the server sends reaches another
-// caller than that of the message it belongs to, so a notification that belongs to no message,
-// such as notifications/message, reaches the log only.
+// caller than that of the message it belongs to. A notifications/message does not say to which one
+// it belongs, so it reaches the log only.
 type stdioConn struct {
 	server   *gatewayconfig.Server
 	instance gatewayconfig.Instance
@@ -367,7 +368,8 @@ func (c *stdioConn) environment(lookup func(string) (string, bool)) ([]string, *
 	for name, value := range c.instance.Env {
 		env = append(env, name+"="+string(value))
 		if len(value) >= 6 { // shorter ones, such as "true", are in ordinary words
-			secrets = append(secrets, string(value), "***")
+			quoted := rawjson.Quote(string(value))
+			secrets = append(secrets, string(value), "***", string(quoted[1:len(quoted)-1]), "***")
 		}
 	}
 	slices.Sort(env[len(env)-len(c.instance.Env):])

@@ -271,6 +271,8 @@ func (p *process) notified(method string, text, params []byte) {
 		p.progress(n, params)
 	case "notifications/resources/updated":
 		p.updated(n, params)
+	case "notifications/message":
+		p.log("log message", params)
 	default:
 		p.conn.log.Debug("the server has sent a notification to no caller", "method", method)
 	}

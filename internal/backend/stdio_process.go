@@ -32,6 +32,8 @@ type process struct {
 	ended  chan struct{}    // closed when everything that it wrote has been read, too
 	state  *os.ProcessState // set when exited is closed
 
+	secrets *strings.Replacer // that takes out what the process was given
+
 	version string // of the protocol; neither is written after the start
 	offers  capabilities
 
@@ -50,6 +52,7 @@ func (c *stdioConn) spawn() (*process, error) {
 	p := &process{conn: c, cmd: exec.Command(command[0], command[1:]...), lines: make(chan []byte, maxQueued), exited: make(chan struct{}), ended: make(chan struct{}),
 		calls: map[uint64]*call{}, listeners: map[string][]*call{}}
 	env, secrets := c.environment(os.LookupEnv)
+	p.secrets = secrets
 	p.cmd.Env, p.cmd.Dir, p.cmd.SysProcAttr = env, c.instance.Dir, processAttributes()
 	in, err1 := p.cmd.StdinPipe()
 	out, err2 := p.cmd.StdoutPipe()
@@ -72,7 +75,7 @@ func (c *stdioConn) spawn() (*process, error) {
 	p.in = in
 	var readers sync.WaitGroup
 	readers.Go(func() { readLines(out, c.max, p.line) })
-	readers.Go(func() { p.logLines(log, secrets) })
+	readers.Go(func() { readLines(log, 2*maxStderrLine, func(line, _ []byte, _ bool) { p.log("stderr", line) }) })
 	readers.Go(p.write)
 	go p.wait(&readers, out, log)
 	return p, nil
@@ -172,15 +175,12 @@ func (p *process) offer(line []byte) {
 	}
 }
 
-// logLines logs what the process writes to stderr, without the secrets that it was given.
-func (p *process) logLines(r io.Reader, secrets *strings.Replacer) {
-	log := p.conn.log
-	readLines(r, 2*maxStderrLine, func(line, _ []byte, _ bool) {
-		if len(line) > 0 && log.Enabled(context.Background(), slog.LevelDebug) {
-			text := secrets.Replace(string(line))
-			log.Debug("stderr", "line", text[:min(len(text), maxStderrLine)])
-		}
-	})
+// log logs what the process writes, without the secrets that it was given.
+func (p *process) log(what string, line []byte) {
+	if len(line) > 0 && p.conn.log.Enabled(context.Background(), slog.LevelDebug) {
+		text := p.secrets.Replace(string(line[:min(len(line), 2*maxStderrLine)]))
+		p.conn.log.Debug(what, "line", text[:min(len(text), maxStderrLine)])
+	}
 }
 
 // readLines calls each with every line of r, until its end. Of a line that is longer than most,

@@ -232,6 +232,9 @@ func (f *fake) call(id json.RawMessage, tool string, params, token json.RawMessa
 		}
 		fmt.Println(`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"of another caller"}}`)
 		answer(`{}`)
+	case "logs":
+		fmt.Println(`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":` + toJSON("key is "+os.Getenv("API_KEY")) + `}}`)
+		answer(`{}`)
 	case "updates":
 		fmt.Println(`{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}` + "\n" + `{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:a"}}`)
 		answer(`{}`)

@@ -582,6 +582,18 @@ func TestProcessThatDoesNotReadIsEnded(t *testing.T) {
 	}
 }
 
+// A log message over stdio does not say to whose call it belongs.
+func TestLogMessagesAreLogged(t *testing.T) {
+	s := newStdio(t, "fake", "", func(o *backend.Options) {
+		o.Server.Instances[0].Env["API_KEY"] = "horse \"battery\""
+	})
+	s.send(t, callOf("logs", `{}`), func(_ string, message json.RawMessage) { t.Errorf("the caller gets %s", message) })
+	s.Close()
+	if log := s.log.String(); !strings.Contains(log, `level=DEBUG msg="log message" server=files line="{\"level\":\"info\",\"data\":\"key is ***\"}"`) {
+		t.Errorf("log: %s", log)
+	}
+}
+
 func TestStderrIsLoggedWithoutSecrets(t *testing.T) {
 	s := newStdio(t, "fake", "", func(o *backend.Options) { o.Server.Instances[0].Env["API_KEY"] = "correct horse" })
 	s.call(t, "writes to stderr", `{"size":100000}`)
