@@ -74,6 +74,10 @@ type State struct {
 	Era      string          `json:"protocol,omitempty"` // protocol version, "rest", or empty if not known yet
 	Since    time.Time       `json:"since"`              // of Status
 	Instance []InstanceState `json:"instances"`
+
+	// LeftOut are names of the server that are not served, because a server before it has the same
+	// and names have no prefix: "tool search: it is that of the server notes".
+	LeftOut []string `json:"left_out,omitempty"`
 }
 
 // InstanceState is what operators see of one instance.

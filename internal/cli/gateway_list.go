@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -104,9 +106,22 @@ func (p Process) printServers(list []backend.State) error {
 		if open > 0 {
 			instances += fmt.Sprintf(", %d open", open)
 		}
-		rows = append(rows, []string{s.ID, orDash(s.Status), orDash(s.Era), instances, s.Since.UTC().Format(time.RFC3339), orDash(clean(s.Problem))})
+		rows = append(rows, []string{s.ID, orDash(s.Status), orDash(s.Era), instances, s.Since.UTC().Format(time.RFC3339), orDash(problems(s))})
 	}
 	return p.printTable("ID\tSTATUS\tPROTOCOL\tRUNNING\tSINCE\tPROBLEM", rows)
+}
+
+// problems are what is wrong with a server, for a table.
+func problems(s backend.State) string {
+	const most = 3
+	said := slices.Clone(s.LeftOut[:min(len(s.LeftOut), most)])
+	if more := len(s.LeftOut) - most; more > 0 {
+		said = append(said, fmt.Sprintf("%d more (--json)", more))
+	}
+	if s.Problem != "" {
+		said = append([]string{s.Problem}, said...)
+	}
+	return clean(strings.Join(said, "; "))
 }
 
 func orDash(s string) string {

@@ -87,13 +87,14 @@ type kind struct {
 	member string // of the result
 	list   string // of backend.List
 	name   string // member that names an item
+	item   string // for people
 }
 
 var (
-	tools     = kind{"tools/list", "tools", "tools", "name"}
-	prompts   = kind{"prompts/list", "prompts", "prompts", "name"}
-	resources = kind{"resources/list", "resources", "resources", "uri"}
-	templates = kind{"resources/templates/list", "resourceTemplates", "resourceTemplates", "uriTemplate"}
+	tools     = kind{"tools/list", "tools", "tools", "name", "tool"}
+	prompts   = kind{"prompts/list", "prompts", "prompts", "name", "prompt"}
+	resources = kind{"resources/list", "resources", "resources", "uri", "resource"}
+	templates = kind{"resources/templates/list", "resourceTemplates", "resourceTemplates", "uriTemplate", "template"}
 
 	kinds = []kind{tools, prompts, resources, templates}
 )

@@ -273,8 +273,12 @@ func (g *Gateway) watch(m *member) {
 // State returns the states of the servers, in the order of the configuration.
 func (g *Gateway) State() []backend.State {
 	var states []backend.State
-	for _, m := range g.now.Load().members {
-		states = append(states, m.backend.State())
+	s := g.now.Load()
+	collisions := s.collisions()
+	for _, m := range s.members {
+		state := m.backend.State()
+		state.LeftOut = collisions[m]
+		states = append(states, state)
 	}
 	return states
 }

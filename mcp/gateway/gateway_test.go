@@ -382,6 +382,10 @@ func TestNamesWithoutPrefixBelongToOneServer_Row76(t *testing.T) {
 	if !strings.Contains(w.log.String(), "another server has the same name") {
 		t.Errorf("the collision is not logged: %s", w.log)
 	}
+	states := w.State()
+	if got := states[1].LeftOut; len(states[0].LeftOut) != 0 || !slices.Equal(got, []string{"tool echo: it is that of the server a"}) {
+		t.Errorf("the state of a says %q, that of b %q", states[0].LeftOut, got)
+	}
 }
 
 func TestURIBelongsToATemplate(t *testing.T) {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -63,6 +66,43 @@ func (g *Gateway) twice(seen map[string]bool, m *member, k kind, name string) bo
 	}
 	seen[name] = true
 	return false
+}
+
+// collisions returns the names of servers without prefix that are not served because an earlier
+// server has the same, as far as their lists have been read.
+func (s *set) collisions() map[*member][]string {
+	found := map[*member][]string{}
+	for _, k := range kinds {
+		first := map[string]*member{}
+		for _, m := range s.members {
+			if m.prefix != "" {
+				continue
+			}
+			for _, name := range m.lists.names(k) {
+				if owner := first[name]; owner != nil {
+					found[m] = append(found[m], fmt.Sprintf("%s %s: it is that of the server %s", k.item, name, owner.config.ID))
+				} else {
+					first[name] = m
+				}
+			}
+		}
+	}
+	return found
+}
+
+// names returns the names in a list of all callers, sorted.
+func (l *lists) names(k kind) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := map[string]bool{}
+	for _, own := range l.owners {
+		if one := own[k.index()]; one != nil && one.isReady() {
+			for _, item := range one.items {
+				names[item.name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // mayCall reports whether the scopes allow the call of a tool.
