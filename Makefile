@@ -1,7 +1,8 @@
 # run    build Signet and serve it with a demo user
 # cluster  nginx, five replicas and PostgreSQL on this machine, to break by hand (PORT, GATEWAY)
 # test   everything: formatting, vet, static analysis, race and end-to-end tests
-# chaos  thousands of kills under load, on both stores, and a cluster under mixed load (KILLS, CHAOS, SEED)
+# chaos  a million random steps of the rule, thousands of kills under load, on both stores, and a cluster under mixed load
+#        (STEPS, KILLS, CHAOS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
 # scale  the figures of docs/scale.md (GRANTS, UPDATE=1 to write them there)
 # fuzz   every fuzz target for FUZZTIME
@@ -22,8 +23,8 @@ cluster: build
 build:
 	go build -trimpath -ldflags '-s -w' -o signet .
 
-# The packages under the race detector; then the commands as users run them, and the long
-# crash and model tests, which -short cuts down, at their full length.
+# The packages under the race detector; then the commands as users run them, and the tests
+# that -short cuts down at their full length.
 # All builds have the flags of the program's own, so that they share what is compiled.
 test: export GOFLAGS += -trimpath
 test: setup lint
@@ -43,9 +44,11 @@ setup:
 	@.ci/setup
 
 KILLS ?= 2000
+STEPS ?= 1000000
 CHAOS ?= 10m
 
 chaos:
+	go test -count 1 -timeout 60m -v -run 'RuleEqualsReference' ./internal/denylist -steps $(STEPS)
 	SIGNET_TEST_KILLS=$(KILLS) SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'KilledUnderLoad' ./internal/e2e/faults
 	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/test/cluster
 
