@@ -20,7 +20,7 @@ var imports = map[string][]string{
 	"signet/internal/cli":       {"*"},
 	"signet/server":             {"*"},
 	"signet/internal/admission": {},
-	"signet/handlers":           {"handlers/pages", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/gatewayconfig", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
+	"signet/handlers":           {"handlers/pages", "internal/rawjson", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/gatewayconfig", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth", "internal/rawjson"},
 	"signet/mcp/gateway":        {"internal/backend", "internal/gatewayconfig", "internal/oauth", "internal/rawjson", "jwt", "mcp"},
@@ -34,7 +34,7 @@ var imports = map[string][]string{
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
 	"signet/jwt":                {},
-	"signet/internal/seal":      {},
+	"signet/internal/seal":      {"internal/rawjson"},
 	"signet/internal/store":     {"internal/background", "internal/durable", "internal/failpoint"}, // in a build for tests
 	"signet/internal/oauth":     {},
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},

@@ -21,6 +21,7 @@ import (
 	"signet/internal/admission"
 	"signet/internal/clients"
 	"signet/internal/oauth"
+	"signet/internal/rawjson"
 	"signet/internal/seal"
 	"signet/internal/upstream"
 )
@@ -433,14 +434,28 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 		w.WriteHeader(status)
 		return
 	}
-	var body bytes.Buffer
-	if err := json.NewEncoder(&body).Encode(v); err != nil {
+	body, err := encode(v)
+	if err != nil {
 		rt.fail(w, r, fmt.Errorf("encoding the answer: %w", err))
 		return
 	}
 	w.Header()["Content-Type"] = asJSON
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // fails if the client is gone
+	_, _ = w.Write(body) // fails if the client is gone
+}
+
+// encode returns v as a line of JSON.
+func encode(v any) ([]byte, error) {
+	if response, ok := v.(*tokenResponse); ok {
+		w := rawjson.NewWriter(2 << 10)
+		response.write(w)
+		if text, ok := w.Text(); ok {
+			return append(text, '\n'), nil
+		}
+	}
+	var text bytes.Buffer
+	err := json.NewEncoder(&text).Encode(v)
+	return text.Bytes(), err
 }
 
 // writePage renders into memory first, so that a page that fails half way becomes an

@@ -14,6 +14,7 @@ import (
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/oauth"
+	"signet/internal/rawjson"
 	"signet/internal/seal"
 	"signet/jwt"
 	"signet/users"
@@ -35,6 +36,20 @@ type tokenResponse struct {
 	// finish, if not nil, completes the answer when the request has left its slot: it may have
 	// to wait for a provider.
 	finish func(*http.Request) error
+}
+
+// write writes what encoding/json would write.
+func (t *tokenResponse) write(w *rawjson.Writer) {
+	w.Begin()
+	w.String("access_token", t.AccessToken)
+	w.String("token_type", t.TokenType)
+	w.OptionalNumber("expires_in", t.ExpiresIn)
+	w.Optional("refresh_token", t.RefreshToken)
+	w.Optional("id_token", t.IDToken)
+	w.Optional("scope", t.Scope)
+	w.Optional("issued_token_type", t.IssuedTokenType)
+	w.OptionalNumber("version", t.Version)
+	w.End()
 }
 
 // grant is a row of the table of grants: how the token endpoint serves one grant type.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+
+	"signet/internal/rawjson"
 )
 
 // Every token request opens one [Refresh] and seals one, and opens a [Client] if that has
@@ -12,7 +14,7 @@ import (
 // What these writers and readers do not expect, such as an escape, is left to encoding/json.
 
 // writable writes itself as JSON.
-type writable interface{ write(w *jsonWriter) }
+type writable interface{ write(w *rawjson.Writer) }
 
 // readable reads one member of its JSON, and reports whether it could.
 type readable interface {
@@ -21,9 +23,10 @@ type readable interface {
 
 func marshal[T Artefact](v *T) ([]byte, error) {
 	if known, ok := any(v).(writable); ok {
-		w := jsonWriter{text: make([]byte, 0, 512)}
-		if known.write(&w); !w.strange {
-			return w.text, nil
+		w := rawjson.NewWriter(512)
+		known.write(w)
+		if text, ok := w.Text(); ok {
+			return text, nil
 		}
 	}
 	return json.Marshal(v)
@@ -41,13 +44,13 @@ func unmarshal[T Artefact](text []byte, v *T) error {
 	return json.Unmarshal(text, v)
 }
 
-func (v *Refresh) write(w *jsonWriter) {
-	w.begin()
-	w.name("g")
+func (v *Refresh) write(w *rawjson.Writer) {
+	w.Begin()
+	w.Name("g")
 	v.Grant.write(w)
-	w.number("n", v.Gen)
-	w.number("x", v.Expires)
-	w.end()
+	w.Number("n", v.Gen)
+	w.Number("x", v.Expires)
+	w.End()
 }
 
 func (v *Refresh) read(r *jsonReader, name string) bool {
@@ -62,23 +65,21 @@ func (v *Refresh) read(r *jsonReader, name string) bool {
 	return false
 }
 
-func (g *Grant) write(w *jsonWriter) {
-	w.begin()
-	w.string("i", g.ID)
-	w.string("e", g.Epoch)
-	w.string("u", g.Subject)
-	w.optional("v", g.UserVersion)
-	w.string("c", g.ClientHash)
-	w.optional("n", g.ClientName)
-	w.optional("h", g.ConsentHash)
-	w.strings("s", g.Scope)
-	w.string("r", g.Resource)
-	w.number("a", g.AuthTime)
-	w.number("x", g.Expires)
-	if g.Issued != 0 {
-		w.number("t", g.Issued)
-	}
-	w.end()
+func (g *Grant) write(w *rawjson.Writer) {
+	w.Begin()
+	w.String("i", g.ID)
+	w.String("e", g.Epoch)
+	w.String("u", g.Subject)
+	w.Optional("v", g.UserVersion)
+	w.String("c", g.ClientHash)
+	w.Optional("n", g.ClientName)
+	w.Optional("h", g.ConsentHash)
+	w.Strings("s", g.Scope)
+	w.String("r", g.Resource)
+	w.Number("a", g.AuthTime)
+	w.Number("x", g.Expires)
+	w.OptionalNumber("t", g.Issued)
+	w.End()
 }
 
 func (g *Grant) read(r *jsonReader, name string) bool {
@@ -129,71 +130,10 @@ func (c *Client) read(r *jsonReader, name string) bool {
 	return false
 }
 
-// jsonWriter writes objects as encoding/json does.
-type jsonWriter struct {
-	text    []byte
-	strange bool // a string needs an escape, or may need one
-}
-
-func (w *jsonWriter) begin() { w.text = append(w.text, '{') }
-func (w *jsonWriter) end()   { w.text = append(w.text, '}') }
-
-func (w *jsonWriter) name(name string) {
-	if w.text[len(w.text)-1] != '{' {
-		w.text = append(w.text, ',')
-	}
-	w.value(name)
-	w.text = append(w.text, ':')
-}
-
-func (w *jsonWriter) value(s string) {
-	for i := range len(s) {
-		w.strange = w.strange || !isPlain(s[i])
-	}
-	w.text = append(w.text, '"')
-	w.text = append(w.text, s...)
-	w.text = append(w.text, '"')
-}
-
-func (w *jsonWriter) string(name, value string) {
-	w.name(name)
-	w.value(value)
-}
-
-// optional leaves an empty value out.
-func (w *jsonWriter) optional(name, value string) {
-	if value != "" {
-		w.string(name, value)
-	}
-}
-
-func (w *jsonWriter) number(name string, n int64) {
-	w.name(name)
-	w.text = strconv.AppendInt(w.text, n, 10)
-}
-
-func (w *jsonWriter) strings(name string, list []string) {
-	w.name(name)
-	w.strange = w.strange || len(list) == 0 // null or []
-	w.text = append(w.text, '[')
-	for i, s := range list {
-		if i > 0 {
-			w.text = append(w.text, ',')
-		}
-		w.value(s)
-	}
-	w.text = append(w.text, ']')
-}
-
-// jsonReader reads what a jsonWriter writes. Strings that it reads are parts of the text.
+// jsonReader reads what a [rawjson.Writer] writes. Strings that it reads are parts of the text.
 type jsonReader struct {
 	text string
 	at   int
-}
-
-// isPlain reports whether c stands for itself in a JSON string, whoever writes it.
-func isPlain(c byte) bool {
-	return c >= ' ' && c <= '~' && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
 }
 
 // take reports whether c is next, and if so moves past it.
@@ -223,7 +163,7 @@ func (r *jsonReader) string(s *string) bool {
 		return false
 	}
 	start := r.at
-	for r.at < len(r.text) && isPlain(r.text[r.at]) {
+	for r.at < len(r.text) && rawjson.Plain(r.text[r.at]) {
 		r.at++
 	}
 	*s = r.text[start:r.at]
