@@ -4,7 +4,7 @@
 # chaos  a million random steps of the rule, thousands of kills under load, on both stores, and a cluster under mixed load
 #        (STEPS, KILLS, CHAOS, SEED)
 # bench  the figures of docs/benchmarks.md, each beside its bare primitive
-# scale  the figures of docs/scale.md (GRANTS, UPDATE=1 to write them there)
+# scale  the figures and curves of docs/scale.md (GRANTS, UPDATE=1 to write them there)
 # fuzz   every fuzz target for FUZZTIME
 .PHONY: run cluster build test lint setup chaos bench scale fuzz
 
@@ -58,7 +58,7 @@ bench:
 	go test -run '^$$' -bench '^BenchmarkGateway$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 
-GRANTS ?= 100000
+GRANTS ?= 5000000
 
 scale:
 	SIGNET_TEST_GRANTS=$(GRANTS) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 60m ./internal/e2e/bench $(if $(UPDATE),-update)

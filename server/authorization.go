@@ -121,6 +121,7 @@ func (s *Server) openUsers() (err error) {
 	if s.o.Check != nil {
 		return nil
 	}
+	warnManyUsers(s.o.Log, s.o.UsersFile)
 	openFile := users.OpenFile
 	if s.o.GroupMayRead {
 		openFile = users.OpenMounted

@@ -113,3 +113,21 @@ func TestReloadTakesNewCertificate(t *testing.T) {
 		t.Error("the new certificate is not in use")
 	}
 }
+
+// The start says, before it reads a users file that takes long, what to use in its place.
+func TestLongUsersFileIsWarnedOf(t *testing.T) {
+	comments := strings.Repeat("# "+strings.Repeat("x", 1021)+"\n", 1<<10) // 1 MiB
+	for megabytes, warned := range map[int]bool{20: false, 21: true} {
+		dir, log := t.TempDir(), &safeBuffer{}
+		if err := os.WriteFile(filepath.Join(dir, "users"), []byte(strings.Repeat(comments, megabytes)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		newServer(t, func(o *server.Options) {
+			o.Check, o.DataDir, o.Log = nil, dir, slog.New(slog.NewTextHandler(log, nil))
+		})
+		text := log.String()
+		if got := strings.Contains(text, "the users file is long") && strings.Contains(text, "docs/upstream.md"); got != warned {
+			t.Errorf("%d MiB: warned %t, want %t:\n%s", megabytes, got, warned, text)
+		}
+	}
+}

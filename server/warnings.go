@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -24,6 +26,19 @@ func (o *Options) warnings() []string {
 		list = append(list, fmt.Sprintf("listening on %s, while clients are told to go to the issuer %s: unless something there passes requests on, set the issuer", o.Listen, o.Issuer))
 	}
 	return list
+}
+
+// manyUsers is the length of a users file, in bytes, from which it is the wrong place: about
+// 110,000 users, who take a second to read.
+const manyUsers = 20 << 20
+
+// warnManyUsers warns of a users file that takes long to read, before it is read.
+func warnManyUsers(log *slog.Logger, path string) {
+	if info, err := os.Stat(path); err == nil && info.Size() > manyUsers {
+		log.Warn("the users file is long: reading it takes a second for 100,000 users, at the start and after each change, and their lines stay in memory; "+
+			"for so many let users sign in by a provider (docs/upstream.md), or have a program check passwords in your own database (docs/library.md)",
+			"file", path, "megabytes", info.Size()>>20)
+	}
 }
 
 // warnTools warns of settings for tools that have no effect.

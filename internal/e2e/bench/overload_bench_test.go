@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -35,9 +34,8 @@ func BenchmarkOverload(b *testing.B) {
 		b.Fatalf("%v: %s", err, out)
 	}
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_ACCESS_TTL=1h", "SIGNET_TRUSTED_PROXIES=127.0.0.0/8", e2e.WideLimits}, "--demo")
-	d.AddUser("ann", "correct horse battery staple")
 	d.Stop()
-	addPopulation(b, d)
+	addPeople(b, d, fewPeople)
 	d.Prefix = core
 	d.Start()
 	o := newOverload(b, d)
@@ -159,27 +157,6 @@ func loginRequest(b testing.TB, authorize, name, password string) []byte {
 	return wire.Bytes()
 }
 
-// people is the number of users: so many that none gets too many grants.
-const people = 20_000
-
-func member(i int) string { return fmt.Sprintf("p%05d", i) }
-
-// addPopulation adds users to the file, who all have the password and the version of ann.
-func addPopulation(b *testing.B, d *e2e.Program) {
-	path := filepath.Join(d.Dir, "users")
-	ann, err := os.ReadFile(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	all := bytes.NewBuffer(ann)
-	for i := range people {
-		all.Write(bytes.Replace(ann, []byte(`"ann"`), []byte(`"`+member(i)+`"`), 1))
-	}
-	if err := os.WriteFile(path, all.Bytes(), 0o600); err != nil {
-		b.Fatal(err)
-	}
-}
-
 // minted makes codes with the secret of the server, as the server does after a consent.
 type minted struct {
 	ring   *seal.Keyring
@@ -202,7 +179,7 @@ func newMinted(b *testing.B, d *e2e.Program, client *e2e.Client, tok e2e.Tokens)
 // code returns the code of a new grant.
 func (m *minted) code() (string, error) {
 	now, g := time.Now(), m.grant
-	g.Subject = member(rand.N(people))
+	g.Subject = member(rand.N(fewPeople))
 	g.ID = seal.NewID(now.Add(30 * 24 * time.Hour))
 	return seal.Seal(m.ring, seal.Code{Grant: g, RedirectURI: m.client.RedirectURI, Challenge: e2e.Challenge(), Expires: now.Add(time.Minute).Unix()})
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,8 +23,10 @@ const mostReplicas = 4
 
 // measureReplicas compares refreshes by replicas on one PostgreSQL with what pgbench reaches
 // there with the same update of a row and its commit, in turns. Everything shares the cores
-// of this machine. It returns the rate by the number of replicas.
-func measureReplicas(b *testing.B, out *strings.Builder) (rates []point) {
+// of this machine.
+func measureReplicas(b *testing.B, out *strings.Builder) chart {
+	pin(b, fmt.Sprintf("0-%d", runtime.NumCPU()-1))
+	var rates []point
 	at := pgtest.URL(b)
 	first := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits, "SIGNET_STORE=" + at, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo", "--role", "auth")
 	replicas := []*e2e.Program{first}
@@ -63,7 +66,8 @@ func measureReplicas(b *testing.B, out *strings.Builder) (rates []point) {
 		rates = append(rates, point{float64(i + 1), l.rate()})
 	}
 	out.WriteString("\n")
-	return rates
+	level := []point{{1, bare}, {mostReplicas, bare}}
+	return chart{title: "Requests a second by replicas, all on one machine", x: "replicas on one PostgreSQL", lines: []line{{"refresh", rates}, {"pgbench, the same update", level}}}
 }
 
 func cpuOf(b *testing.B, programs []*e2e.Program) (sum time.Duration) {
