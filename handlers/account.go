@@ -65,8 +65,8 @@ type linkData struct {
 	ID, Name string
 	Scopes   []string
 	Since    pages.Moment // zero: it is not made
-	Renewed  pages.Moment
-	Key      bool // the user enters a key, which is not shown
+	Used     pages.Moment // to the hour; zero: never
+	Key      bool         // the user enters a key, which is not shown
 }
 
 // linkData describes the connections of a user.
@@ -82,7 +82,10 @@ func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, 
 		}
 		data := linkData{ID: l.ID, Name: plain(l.Name, maxName), Key: l.Key}
 		if entry.Access != "" {
-			data.Scopes, data.Since, data.Renewed = entry.Scope, pages.Moment{Time: time.Unix(entry.Since, 0)}, pages.Moment{Time: time.Unix(entry.Obtained, 0)}
+			data.Scopes, data.Since = entry.Scope, pages.Moment{Time: time.Unix(entry.Since, 0)}
+			if entry.Used != 0 {
+				data.Used = pages.Moment{Time: time.Unix(entry.Used, 0)}
+			}
 		}
 		list = append(list, data)
 	}

@@ -20,6 +20,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/test/authtest"
 	"signet/internal/test/pgtest"
+	"signet/internal/test/upstreamtest"
 	"signet/internal/vault"
 )
 
@@ -813,6 +814,87 @@ func TestConnectionEndsWithItsUser_Row57(t *testing.T) {
 	wantConnected(t, s.connect(t, f, b, "alice", "server_id=github-tools"))
 	if _, _, err := s.connectionToken(t, claims, "github", 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a user has connected who was changed or removed is deleted, and revoked at its provider.
+// Nothing else is.
+func TestConnectionsOfRemovedUsersAreRevoked_Row57(t *testing.T) {
+	p := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.Strict, RedirectURIs: []string{authtest.Issuer + "/oauth/callback"}})
+	for name, tt := range map[string]struct {
+		change func(s *gatewayServer)
+		ended  bool
+	}{
+		"unchanged": {func(*gatewayServer) {}, false},
+		"changed": {func(s *gatewayServer) {
+			s.Users.Change("alice", func(a *authtest.Account) bool { a.Version = "2"; return true })
+		}, true},
+		"removed": {func(s *gatewayServer) { s.Users.Change("alice", func(*authtest.Account) bool { return false }) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := withConnections(t, []*gatewayconfig.Connection{{ID: "notes", Name: "Notes", Servers: []string{"notes-tools"}, Issuer: p.Issuer(), ClientID: p.ClientID(), ClientSecret: gatewayconfig.Secret(p.ClientSecret()), Scopes: []string{"openid"}}})
+			b := s.NewBrowser()
+			back, err := p.Authorize(t.Context(), leaves(t, b, s.linkTo(t, b, "alice", "server_id=notes-tools")).String(), "ann")
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantConnected(t, b.Get(t, back))
+			entry, err := s.vault.Get(t.Context(), "alice", "connection:notes")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range [][2]string{{"gateway:", "connection:notes"}, {"alice", "connection:other"}, {"alice", "notes"}, {"", ""}} {
+				if err := s.in(t).EndConnection(t.Context(), id[0], id[1]); err != nil {
+					t.Errorf("%v: %v", id, err)
+				}
+			}
+			tt.change(s)
+			for range 2 {
+				if err := s.in(t).EndConnection(t.Context(), "alice", "connection:notes"); err != nil {
+					t.Error(err)
+				}
+			}
+			_, err = s.vault.Get(t.Context(), "alice", "connection:notes")
+			if ended := errors.Is(err, vault.ErrUnknown); ended != tt.ended || p.Live(entry.Refresh) == tt.ended {
+				t.Errorf("deleted: %t, alive at the provider: %t, %v", ended, p.Live(entry.Refresh), err)
+			}
+		})
+	}
+}
+
+// The account page says when what a user has connected was used, to the hour: a call of a server
+// costs no write.
+func TestAccountShowsTheLastUse_Row56(t *testing.T) {
+	f := newForge(t)
+	s, tok := connected(t, f)
+	b := s.NewBrowser()
+	b.Code(t, "alice", s.PUB)
+	if page := b.Get(t, "/account"); !strings.Contains(page.Body, "Last used</dt><dd>Not yet") {
+		t.Errorf("before the first use: %s", text(page))
+	}
+	claims := s.claims(t, tok.Access)
+	var before vault.Entry
+	for i := range 3 {
+		if _, _, err := s.connectionToken(t, claims, "github", 0); err != nil {
+			t.Fatal(err)
+		}
+		entry, err := s.vault.Get(t.Context(), "alice", "connection:github")
+		if err != nil || time.Since(time.Unix(entry.Used, 0)).Abs() > time.Minute || i > 0 && entry.Used != before.Used || entry.Version != 1 {
+			t.Errorf("use %d is noted at %d of version %d, before %d, %v", i, entry.Used, entry.Version, before.Used, err)
+		}
+		before = entry
+	}
+	if page := b.Get(t, "/account"); !strings.Contains(page.Body, "Last used</dt><dd><time") {
+		t.Errorf("after a use: %s", text(page))
+	}
+	if err := s.vault.Use(t.Context(), "alice", "connection:github", 1, time.Now().Unix()-7200); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.connectionToken(t, claims, "github", 0); err != nil {
+		t.Fatal(err)
+	}
+	if entry, err := s.vault.Get(t.Context(), "alice", "connection:github"); err != nil || entry.Used < before.Used || entry.Access != before.Access {
+		t.Errorf("two hours later: %d, before %d, %v", entry.Used, before.Used, err)
 	}
 }
 

@@ -327,6 +327,7 @@ func (e *endpoints) userEntry(ctx context.Context, who holder, l *link, stale in
 	case l.Key && dead: // the user enters another one
 		return vault.Entry{}, &MissingConnection{ID: l.ID}
 	case l.Key, !dead && !endsSoon(entry, now), !dead && entry.Refresh == "" && usable(entry, now):
+		e.noteUse(ctx, entry, now)
 		return entry, nil
 	}
 	entry, err = e.refreshLink(ctx, entry, l, dead, func(ctx context.Context, entry vault.Entry) (upstream.Tokens, error) {
@@ -340,6 +341,19 @@ func (e *endpoints) userEntry(ctx context.Context, who holder, l *link, stale in
 		return vault.Entry{}, &MissingConnection{ID: l.ID}
 	}
 	return entry, err
+}
+
+// useNoted is how exactly the account page knows when a connection was used. It bounds the writes.
+const useNoted = time.Hour
+
+// noteUse notes that what a user has connected was given out, at most once in useNoted.
+func (e *endpoints) noteUse(ctx context.Context, entry vault.Entry, now time.Time) {
+	if now.Sub(time.Unix(entry.Used, 0)).Abs() < useNoted {
+		return
+	}
+	if err := e.o.Vault.Use(ctx, entry.Subject, entry.Provider, entry.Version, now.Unix()); err != nil {
+		e.o.Log.LogAttrs(ctx, slog.LevelDebug, "the use of a connection could not be noted", slog.String("provider", entry.Provider), slog.Any("cause", err))
+	}
 }
 
 // ownEntry returns the gateway's own credential.
@@ -422,7 +436,7 @@ func (e *endpoints) refreshLink(ctx context.Context, seen vault.Entry, l *link, 
 			return seal.Credential{}, fmt.Errorf("%w: %w", vault.ErrEnded, err)
 		}
 		c := l.credential(entry.Subject, tokens)
-		c.Since, c.User = entry.Since, entry.User
+		c.Since, c.User, c.Used = entry.Since, entry.User, e.o.Store.Now().Unix()
 		return c, err
 	})
 	var limit *limitError
@@ -538,6 +552,44 @@ func (e *endpoints) disconnectLink(r *http.Request, who signedIn, id string) err
 	e.connectionChanged(who.user.Subject, l)
 	e.audit(r, event{name: "disconnect", subject: who.user.Subject, reason: l.ID}, nil)
 	e.revokeAt(context.WithoutCancel(r.Context()), l, entry)
+	return nil
+}
+
+// EndConnection deletes what a user had connected, by the names that the vault has for both, if there
+// is no such user any more, or a later one of the name; then nobody can use it. It is revoked at its
+// provider.
+func (h *Handler) EndConnection(ctx context.Context, subject, provider string) error {
+	return h.endpoints.endConnection(ctx, subject, provider)
+}
+
+func (e *endpoints) endConnection(ctx context.Context, subject, provider string) error {
+	id, ok := strings.CutPrefix(provider, oauth.ConnectionAudience)
+	if !ok || subject == ownSubject {
+		return nil
+	}
+	user, err := e.o.Users.Lookup(ctx, subject)
+	gone := errors.Is(err, users.ErrUnknown)
+	if err != nil && !gone {
+		return err
+	}
+	entry, err := e.o.Vault.Get(ctx, subject, provider)
+	if err == nil && (gone || entry.User != denylist.VersionHash(user.Version)) {
+		entry, err = e.o.Vault.Take(ctx, subject, provider)
+	} else if err == nil {
+		return nil
+	}
+	switch {
+	case errors.Is(err, vault.ErrUnknown):
+		return nil
+	case err != nil:
+		return err
+	}
+	e.o.Log.LogAttrs(ctx, slog.LevelInfo, "what a user had connected was deleted: the user was changed or removed", slog.String("connection", id), slog.String("sub", subject))
+	l, err := e.linkOf(ctx, id)
+	if err != nil || l == nil {
+		return err
+	}
+	e.revokeAt(ctx, l, entry)
 	return nil
 }
 

@@ -83,6 +83,9 @@ func (s *Server) endChanged(ctx context.Context, changed map[string]bool) error 
 		if err != nil {
 			return err
 		}
+		if _, known := s.version(ctx, subject); !known {
+			s.start(ctx, func(ctx context.Context) { s.endConnections(ctx, subject) })
+		}
 		s.o.Log.Info("the grants of a changed user were ended", "sub", subject, "grants", n)
 		delete(changed, subject)
 	}

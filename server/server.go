@@ -21,6 +21,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"signet/handlers"
 	"signet/internal/admission"
 	"signet/internal/chaos"
 	"signet/internal/clients"
@@ -82,7 +83,9 @@ type Server struct {
 	gatewayConfig atomic.Pointer[gatewayconfig.Config] // nil: there is no gateway
 	gateway       *gateway.Gateway                     // nil: there is none, or it is in other processes
 
-	vault    *vault.Vault
+	vault         *vault.Vault
+	authorization atomic.Pointer[handlers.Handler] // nil before the start, and in role mcp
+
 	toSettle chan string // subjects of users of upstreams whose grants have ended
 
 	changedUsers, goneClients, endedClients pending
@@ -149,6 +152,10 @@ func (s *Server) build(ctx context.Context) error {
 	authorization, err := s.authorizationServer()
 	if err != nil {
 		return err
+	}
+	s.authorization.Store(authorization)
+	if s.gatewayConfig.Load() != nil {
+		s.start(ctx, func(ctx context.Context) { s.watchConnections(ctx, authorization) })
 	}
 	return s.route(authorization, s.verification())
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"signet/handlers"
+	"signet/internal/background"
 	"signet/internal/upstream"
 	"signet/internal/vault"
 )
@@ -103,6 +105,15 @@ func (s *Server) revokeOnce(ctx context.Context, p *upstream.Provider, tokens up
 // settleAll settles every user whose tokens are old enough.
 func (s *Server) settleAll(ctx context.Context) {
 	old := s.store.Now().Add(-settleAfter).UnixMilli()
+	s.eachEntry(ctx, func(entry vault.Entry) {
+		if entry.Changed < old {
+			s.settle(ctx, entry.Subject)
+		}
+	})
+}
+
+// eachEntry calls do for all entries of the vault.
+func (s *Server) eachEntry(ctx context.Context, do func(vault.Entry)) {
 	var subject, provider string
 	for {
 		page, err := s.vault.Entries(ctx, subject, provider, settlePage)
@@ -110,11 +121,45 @@ func (s *Server) settleAll(ctx context.Context) {
 			return
 		}
 		for _, entry := range page {
-			if entry.Changed < old {
-				s.settle(ctx, entry.Subject)
-			}
+			do(entry)
 			subject, provider = entry.Subject, entry.Provider
 		}
+	}
+}
+
+// watchConnections ends, now and then, what users had connected who have been changed or removed since.
+// What is younger than settleAfter stays: another replica may know of a user before this one does.
+func (s *Server) watchConnections(ctx context.Context, h *handlers.Handler) {
+	background.Every(ctx, settleEvery, func() {
+		old := s.store.Now().Add(-settleAfter).UnixMilli()
+		s.eachEntry(ctx, func(entry vault.Entry) {
+			if entry.Changed < old {
+				s.endConnection(ctx, h, entry)
+			}
+		})
+	})
+}
+
+// endConnections ends what a user had connected who was removed.
+func (s *Server) endConnections(ctx context.Context, subject string) {
+	h := s.authorization.Load()
+	if h == nil || s.gatewayConfig.Load() == nil {
+		return
+	}
+	page, err := s.vault.Entries(ctx, subject, "", settlePage)
+	if err != nil {
+		return // the next look at all of them comes
+	}
+	for _, entry := range page {
+		if entry.Subject == subject {
+			s.endConnection(ctx, h, entry)
+		}
+	}
+}
+
+func (s *Server) endConnection(ctx context.Context, h *handlers.Handler, entry vault.Entry) {
+	if err := h.EndConnection(ctx, entry.Subject, entry.Provider); err != nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelWarn, "what a user had connected stays for now", slog.String("provider", entry.Provider), slog.String("sub", entry.Subject), slog.Any("cause", err))
 	}
 }
 

@@ -154,6 +154,7 @@ type Credential struct {
 	// Of what a user connected for the gateway.
 	Since int64  `json:"c,omitempty"` // when
 	User  string `json:"w,omitempty"` // hash of the user's version at that time; empty: the user has none
+	Used  int64  `json:"l,omitempty"` // when it was last given out, to the hour; 0: never
 
 	// Of the client that this server has become where no operator registered it.
 	Registration *Registration `json:"i,omitempty"`

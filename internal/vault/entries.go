@@ -115,6 +115,22 @@ func (v *Vault) open(raw, subject, provider string) (seal.Credential, error) {
 	return c, nil
 }
 
+// Use notes when tokens were last given out. Their version stays. Tokens that have changed since they
+// were read, or are being refreshed, are left alone.
+func (v *Vault) Use(ctx context.Context, subject, provider string, version, used int64) error {
+	r, err := v.read(ctx, subject, provider)
+	if err != nil || r.Version != version || r.claim != "" {
+		return err
+	}
+	r.Used = used
+	raw, err := sealed(v.ring, r.Credential, "provider's tokens are")
+	if err != nil {
+		return err
+	}
+	_, err = v.change(ctx, "UPDATE credentials SET sealed = $1 WHERE sub = $2 AND provider = $3 AND version = $4 AND claim = '' AND sealed = $5", raw, subject, provider, version, r.sealed)
+	return err
+}
+
 // Take deletes the tokens of a user at a provider and returns them, so that they can be revoked
 // there. Of several calls one gets them; the others get [ErrUnknown]. Tokens that no root
 // secret opens stay, also with ErrUnknown.

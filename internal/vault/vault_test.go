@@ -490,3 +490,26 @@ func TestAddKeepsTheEntryThatThereIs(t *testing.T) {
 		}
 	})
 }
+
+// A use is noted without another version, unless the tokens have changed, or are being refreshed.
+func TestUseIsNoted(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		v, _, _ := open(t, e)
+		first := must[vault.Entry](t)(v.Put(t.Context(), tokens(ann, "first")))
+		used := func() int64 { return must[vault.Entry](t)(v.Get(t.Context(), ann, corp)).Used }
+		check(t, v.Use(t.Context(), ann, corp, first.Version, 1000))
+		if got := must[vault.Entry](t)(v.Get(t.Context(), ann, corp)); got.Used != 1000 || got.Version != first.Version || got.Access != "first" {
+			t.Errorf("used %d, version %d, %s", got.Used, got.Version, got.Access)
+		}
+		check(t, v.Use(t.Context(), ann, corp, first.Version+1, 2000))
+		if used() != 1000 {
+			t.Error("the use of another version was noted")
+		}
+		check(t, v.Die(t.Context(), ann, corp)) // while somebody refreshes them
+		check(t, v.Use(t.Context(), ann, corp, first.Version, 3000))
+		if used() != 1000 {
+			t.Error("the use of tokens that are being refreshed was noted")
+		}
+		wantErr(t, "no tokens", v.Use(t.Context(), bob, corp, 1, 1), vault.ErrUnknown)
+	})
+}

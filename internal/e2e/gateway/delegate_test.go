@@ -378,3 +378,20 @@ func TestServerWithALoginOfItsOwnNeedsOnlyItsAddress_Row63(t *testing.T) {
 		t.Error("the log has the client's secret")
 	}
 }
+
+// When a user is removed, what the user had connected is deleted, and revoked at the provider. What
+// others have connected stays.
+func TestConnectionsOfARemovedUserAreRevoked_Row57(t *testing.T) {
+	d := startDelegated(t, true)
+	tokens := map[string]string{}
+	for _, name := range []string{"ann", "bob"} {
+		token := d.token(name)
+		d.connect(visitor(name), d.asked(token))
+		tokens[name] = d.said(d.call(token, "tickets.whoami", "{}"))
+	}
+	d.TakesUp("users", func() { d.Must("user", "remove", "ann") })
+	e2e.Eventually(t, func() bool { return !d.p.Live(tokens["ann"]) })
+	if n := d.p.Count("revocation"); n != 1 || !d.p.Live(tokens["bob"]) {
+		t.Errorf("%d revocations, and bob's token counts: %t", n, d.p.Live(tokens["bob"]))
+	}
+}
