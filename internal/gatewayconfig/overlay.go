@@ -2,6 +2,7 @@ package gatewayconfig
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -134,19 +135,49 @@ func (r *reader) merge(n *yaml.Node, name string, value *yaml.Node) {
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value != name {
-			continue
-		}
-		if there := n.Content[i+1]; there.Kind == yaml.MappingNode && value.Kind == yaml.MappingNode {
-			for j := 0; j+1 < len(value.Content); j += 2 {
-				r.merge(there, value.Content[j].Value, value.Content[j+1])
-			}
+		if n.Content[i].Value == name {
+			n.Content[i+1] = r.merged(name, n.Content[i+1], value)
 			return
 		}
-		n.Content[i+1] = value
-		return
 	}
 	n.Content = append(n.Content, r.like(value, textNode(name)), value)
+}
+
+// merged returns what a value makes of what is there. An object whose members are numbers changes the
+// entries of a list with these indices.
+func (r *reader) merged(name string, there, value *yaml.Node) *yaml.Node {
+	switch {
+	case value.Kind != yaml.MappingNode:
+		return value
+	case there.Kind == yaml.MappingNode:
+		for j := 0; j+1 < len(value.Content); j += 2 {
+			r.merge(there, value.Content[j].Value, value.Content[j+1])
+		}
+		return there
+	case there.Kind != yaml.SequenceNode || !indices(value):
+		return value
+	}
+	for j := 0; j+1 < len(value.Content); j += 2 {
+		index, change := value.Content[j].Value, value.Content[j+1]
+		i, err := strconv.Atoi(index)
+		if err != nil || i >= len(there.Content) {
+			r.Fault(change, name+"["+index+"]", "is not there: the list is shorter")
+			continue
+		}
+		there.Content[i] = r.merged(index, there.Content[i], change)
+	}
+	return there
+}
+
+// indices reports whether all members of an object are indices of a list.
+func indices(n *yaml.Node) bool {
+	for j := 0; j+1 < len(n.Content); j += 2 {
+		name := n.Content[j].Value
+		if name == "" || len(name) > 4 || strings.Trim(name, "0123456789") != "" {
+			return false
+		}
+	}
+	return len(n.Content) > 0
 }
 
 // child returns a member of a mapping, or nil.

@@ -131,6 +131,13 @@ func TestPrecedence_Row71(t *testing.T) {
 		{"flag without a value", nil, []string{"--security.deny_by_default"}, func(c *gatewayconfig.Config) any { return c.DenyByDefault }, true},
 		{"flag merges", nil, []string{`--routing={"retry": {"retryOn": {"networkErrors": false}}}`}, func(c *gatewayconfig.Config) any { return []any{c.Routing.Retries, c.Routing.RetryNetwork} }, []any{1, false}},
 		{"flag replaces a list", nil, []string{`--routing.retry.retryOn.httpStatuses=[500]`}, func(c *gatewayconfig.Config) any { return c.Routing.RetryStatuses }, []int{500}},
+		{"flag into a list", nil, []string{"--servers.1.config.port=3"}, func(c *gatewayconfig.Config) any {
+			return []any{c.Servers[0].Instances[0].URL, c.Servers[1].Instances[0].URL, c.Servers[1].ID}
+		}, []any{"http://127.0.0.1:1", "http://127.0.0.1:3", "b"}},
+		{"flags into a list", nil, []string{"--servers.0.weight=3", "--servers.0.scopes=[\"x\"]", "--servers.0.scopes.0=y"}, func(c *gatewayconfig.Config) any {
+			return []any{c.Servers[0].Instances[0].Weight, c.Servers[0].Scopes}
+		}, []any{3, []string{"y"}}},
+		{"flag into a list of a variable", map[string]string{"MASTER_SERVERS": `[{"id":"c","type":"local","auth_strategy":"bypass_auth","config":{"port":3}}]`}, []string{"--servers.0.id=e"}, func(c *gatewayconfig.Config) any { return c.Servers[0].ID }, "e"},
 		{"level", map[string]string{"LOG_LEVEL": "warn"}, nil, func(c *gatewayconfig.Config) any { return c.LogLevel }, "warn"},
 		{"stronger level", map[string]string{"LOG_LEVEL": "warn", "MASTER_LOG_LEVEL": "error"}, nil, func(c *gatewayconfig.Config) any { return c.LogLevel }, "error"},
 		{"base URL", map[string]string{"MASTER_BASE_URL": "https://gw.example/"}, nil, func(c *gatewayconfig.Config) any { return c.BaseURL }, "https://gw.example"},
@@ -149,6 +156,27 @@ func TestPrecedence_Row71(t *testing.T) {
 		}
 		if diff := cmp.Diff(test.is, test.want(c)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", test.name, diff)
+		}
+	}
+}
+
+// A flag whose index no entry of the list has is a fault, which names the flag and the path.
+func TestFlagsIntoListsAreRefused_Row71(t *testing.T) {
+	const text = "servers: [{id: a, type: local, auth_strategy: bypass_auth, config: {port: 1}}]\n"
+	for flag, want := range map[string]string{
+		"--servers.1.config.port=3":       "servers[1]: is not there: the list is shorter",
+		"--servers.9999.config.port=3":    "servers[9999]: is not there",
+		"--servers.99999.config.port=3":   "servers: ",
+		"--servers.-1.config.port=3":      "servers: ",
+		"--servers.x.config.port=3":       "servers: ",
+		"--servers.0.config.prt=3":        "servers[0].config.prt",
+		"--servers.0.config.port.0=3":     "servers[0].config.port",
+		`--servers={"0":{"type":"x"}}`:    "servers[0].type",
+		`--servers={"0":{},"id":{"a":1}}`: "servers: ",
+	} {
+		_, err := gatewayconfig.Parse([]byte(text), gatewayconfig.Options{Flags: []string{flag}})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--servers") {
+			t.Errorf("%s: %v, want %s", flag, err, want)
 		}
 	}
 }
