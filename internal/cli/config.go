@@ -432,6 +432,9 @@ func (c *config) checkFiles() error {
 		{"MESSAGES", pages.Options{Messages: c.Pages.Messages}},
 		{"LOGIN_TEMPLATE", pages.Options{LoginTemplate: c.Pages.LoginTemplate}},
 	} {
+		if s.o == (pages.Options{}) {
+			continue // no file
+		}
 		if _, err := pages.New(site, s.o); err != nil {
 			faults = append(faults, fmt.Errorf("%s%s: %w", envPrefix, s.name, err))
 		}
