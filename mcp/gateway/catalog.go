@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -200,8 +201,9 @@ type lists struct {
 	owners map[string]*[4]*keptList // by caller, or "" for all
 }
 
-// keptList is one list. Its fields are set when ready is closed.
+// keptList is one list. Its other fields are set when ready is closed.
 type keptList struct {
+	slow  atomic.Bool // a client has waited in vain: others do not wait
 	ready chan struct{}
 	until time.Time
 	items []item
@@ -213,13 +215,17 @@ func (k kind) index() int { return slices.Index(kinds, k) }
 
 // get returns a list of an owner. If there is none that is fresh, fetch begins, and the caller gets
 // what it brings. A failure is the answer for a moment, so that a dead server is not asked by each
-// request.
+// request. If one client has waited for a slow server, others do not until it has answered, or says
+// that its lists have changed.
 func (l *lists) get(ctx context.Context, owner string, k kind, life, patience time.Duration, fetch func(ctx context.Context) ([]item, error)) ([]item, error) {
 	one := l.current(owner, k, life, fetch)
 	select {
 	case <-one.ready:
 		return one.items, one.err
 	default:
+	}
+	if one.slow.Load() {
+		return nil, errSlow
 	}
 	late := time.NewTimer(patience)
 	defer late.Stop()
@@ -229,6 +235,7 @@ func (l *lists) get(ctx context.Context, owner string, k kind, life, patience ti
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-late.C:
+		one.slow.Store(true)
 		return nil, errSlow
 	}
 }
@@ -248,6 +255,9 @@ func (l *lists) current(owner string, k kind, life time.Duration, fetch func(ctx
 		return one
 	}
 	one := &keptList{ready: make(chan struct{})}
+	if last := own[k.index()]; last != nil && last.err != nil {
+		one.slow.Store(last.slow.Load())
+	}
 	own[k.index()] = one
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), listTimeout)

@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"signet/internal/backend"
@@ -599,9 +601,50 @@ func TestDeadServerTakesOnlyItsOwnToolsAway_Row78(t *testing.T) {
 	if reply := w.route(named(t, "resources/read", `{"uri":"a.file:///x"}`)); !strings.Contains(string(reply.Error), "Circuit open") {
 		t.Errorf("a resource: %s", reply.Error)
 	}
+	w.patience = time.Hour
+	wantNames(t, w.names(t, call("tools/list", `{}`)), "b.echo") // one client has waited for a, and that is enough
 	close(w.servers["a"].block)
-	w.patience = time.Minute
+	for {
+		if _, fresh := w.now.Load().members[0].lists.fresh("", tools); fresh {
+			break
+		}
+	}
 	wantNames(t, w.names(t, call("tools/list", `{}`)), "a.echo", "b.echo")
+}
+
+// A server that was too slow once is asked again when its failure is forgotten, and waited for when
+// its lists have changed; but not each time by a client.
+func TestSlowServerIsNotWaitedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lists
+		var asked atomic.Int64
+		get := func() (time.Duration, error) {
+			begin := time.Now()
+			_, err := l.get(t.Context(), "", tools, listsOfAll, listPatience, func(ctx context.Context) ([]item, error) {
+				asked.Add(1)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			return time.Since(begin), err
+		}
+		if took, err := get(); took != listPatience || err == nil {
+			t.Errorf("the first list: %v after %s", err, took)
+		}
+		for range 3 { // the server is asked, or has failed, or is asked again
+			if took, err := get(); took != 0 || err == nil {
+				t.Errorf("a list of a slow server: %v after %s", err, took)
+			}
+			time.Sleep(listTimeout - time.Second)
+		}
+		if n := asked.Load(); n != 2 {
+			t.Errorf("the server was asked %d times, want 2", n)
+		}
+		l.forget("")
+		if took, err := get(); took != listPatience || err == nil {
+			t.Errorf("the list that has changed: %v after %s", err, took)
+		}
+		time.Sleep(listTimeout)
+	})
 }
 
 func TestReloadKeepsWhatIsNotChanged_Row75(t *testing.T) {
