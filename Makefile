@@ -55,6 +55,7 @@ chaos:
 bench:
 	go test -run '^$$' -bench . ./internal/seal ./jwt ./keys ./internal/denylist ./mcp ./handlers ./server
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
+	go test -run '^$$' -bench '^BenchmarkResilience$$' ./internal/backend
 	go test -run '^$$' -bench '^BenchmarkGateway$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 	go test -run '^$$' -bench '^BenchmarkOverload$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 

@@ -77,3 +77,25 @@ func repeat(b *testing.B, parallel int, one func() error) {
 		}
 	})
 }
+
+// BenchmarkResilience is what retries, circuit breaker, bulkhead and the choice of an instance add to
+// a message, at an instance that answers at once.
+func BenchmarkResilience(b *testing.B) {
+	with, without := backend.Instant(gatewayconfig.Routing{Retries: 2, RetryNetwork: true, RetryClasses: []int{5}})
+	m := callOf("echo", `{}`)
+	m.Safe = true
+	for _, parallel := range []int{1, 8} {
+		b.Run("with/"+strconv.Itoa(parallel), func(b *testing.B) {
+			repeat(b, parallel, func() error {
+				_, err := with.Do(b.Context(), m, nil)
+				return err
+			})
+		})
+		b.Run("without/"+strconv.Itoa(parallel), func(b *testing.B) {
+			repeat(b, parallel, func() error {
+				_, err := without(b.Context(), m)
+				return err
+			})
+		})
+	}
+}

@@ -100,5 +100,7 @@ func BenchmarkGateway(b *testing.B) {
 		r.row(fmt.Sprintf("call through the gateway, connections: %d", connections), target, ours.against(proxy), "httputil.ReverseProxy: "+proxy.String())
 	}
 	r.row("memory under load", "", fmt.Sprintf("%.1f MiB", rss(d)), "")
+	d.Stop()
+	measureMany(b, core, r)
 	fmt.Println(r.table())
 }
