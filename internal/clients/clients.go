@@ -74,6 +74,8 @@ type Client struct {
 
 	Consent string // ConsentChoose or ConsentFixed, if the operator says so; empty: what is known of the client decides
 
+	hash string // see Hash; empty: not computed yet
+
 	PostLogoutRedirectURIs []string // where the browser may go after a logout; they must match exactly
 
 	Resource string // audience of the tokens that it may introspect, if it is a resource server; it gets no tokens itself
@@ -109,7 +111,12 @@ func (l Lives) Within(other Lives) Lives {
 }
 
 // Hash is the short form of the id that grants carry.
-func (c *Client) Hash() string { return seal.ClientHash(c.ID) }
+func (c *Client) Hash() string {
+	if c.hash != "" {
+		return c.hash
+	}
+	return seal.ClientHash(c.ID)
+}
 
 // Public reports whether the client has no secret.
 func (c *Client) Public() bool { return c.Method == methodNone }
@@ -388,6 +395,7 @@ func (r *Registry) find(id string) (known, error) {
 	}
 	k, err := r.look(id)
 	if err == nil {
+		k.hash = seal.ClientHash(id)
 		r.quirkRows().narrow(&k)
 	}
 	return k, err

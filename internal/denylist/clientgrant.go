@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"time"
 
 	"signet/internal/store"
@@ -43,7 +44,11 @@ func (l *List) ClientGrant(hash string, at time.Time) (string, error) {
 // client.
 func (l *List) clientGrant(hash string, ended int64, at time.Time) string {
 	number := at.Unix() / int64(period/time.Second)
-	sum := sha256.Sum256(fmt.Appendf(nil, "client credentials %q %q %d %d", l.store.Epoch(), hash, ended, number))
+	text := append(make([]byte, 0, 160), "client credentials "...)
+	text = append(strconv.AppendQuote(text, l.store.Epoch()), ' ')
+	text = append(strconv.AppendQuote(text, hash), ' ')
+	text = append(strconv.AppendInt(text, ended, 10), ' ')
+	sum := sha256.Sum256(strconv.AppendInt(text, number, 10))
 	var id [16]byte
 	var until [8]byte
 	binary.BigEndian.PutUint64(until[:], uint64(endOf(at)+2*int64(period/time.Second)))

@@ -16,6 +16,9 @@ const (
 	// however little of it is live.
 	floor = 128 << 20
 
+	// profileRate is how many bytes are allocated for each sample of the heap profile.
+	profileRate = 8 << 20
+
 	// smallestGoal is the runtime's smallest goal of a collection at GOGC=100, in bytes.
 	// It grows with GOGC.
 	smallestGoal = 4 << 20
@@ -32,9 +35,15 @@ const (
 // collection costs as much as the live heap is large. GOGC and GOMEMLIMIT in environ are
 // the runtime's and override the pace and the soft limit.
 //
+// The heap profile has one allocation in 8 MiB, not in 512 KiB: at that rate of garbage the
+// stacks of the samples cost 2 % of a token. GODEBUG=memprofilerate overrides it.
+//
 // The function that it returns ends the pacing. Until then each collection adjusts GOGC,
 // and a process without garbage does nothing.
 func Pace(environ []string, root fs.FS) (stop func()) {
+	if !slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "GODEBUG=") && strings.Contains(kv, "memprofilerate=") }) {
+		runtime.MemProfileRate = profileRate
+	}
 	limit, most, own := Limit(root), int64(math.MaxInt64), isSet(environ, "GOMEMLIMIT")
 	switch {
 	case own:

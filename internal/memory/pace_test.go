@@ -40,6 +40,21 @@ func collections(bytes int) int {
 
 var garbage, kept []byte
 
+// The heap profile has fewer samples, unless the operator says how many.
+func TestHeapProfileHasFewSamples(t *testing.T) {
+	keepSettings(t)
+	usual := runtime.MemProfileRate
+	t.Cleanup(func() { runtime.MemProfileRate = usual })
+	memory.Pace([]string{"GODEBUG=madvdontneed=1,memprofilerate=1"}, fstest.MapFS{})()
+	if runtime.MemProfileRate != usual {
+		t.Errorf("one sample in %d bytes, although GODEBUG says how many", runtime.MemProfileRate)
+	}
+	memory.Pace([]string{"GODEBUG=madvdontneed=1"}, fstest.MapFS{})()
+	if runtime.MemProfileRate != 8*mib {
+		t.Errorf("one sample in %d bytes, want one in 8 MiB", runtime.MemProfileRate)
+	}
+}
+
 // The heap of a small process is collected at 128 MiB, or at a third of what the process
 // may have.
 func TestHeapGrowsToItsFloor(t *testing.T) {
