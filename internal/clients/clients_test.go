@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"signet/internal/clients"
 	"signet/internal/oauth"
@@ -108,8 +109,11 @@ func TestFindsEachKindOfClient(t *testing.T) {
 	} {
 		got := *find(t, r, id)
 		want.ID, want.GrantTypes, want.Issued = id, grants, got.Issued
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(clients.Client{})); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if got.Hash() != seal.ClientHash(id) {
+			t.Errorf("%s has the hash %s", id, got.Hash())
 		}
 		if got.Hash() != seal.ClientHash(id) || got.Public() != (want.Method == "none") {
 			t.Errorf("%s: hash %s, public %v", id, got.Hash(), got.Public())

@@ -41,7 +41,9 @@ const (
 // The function that it returns ends the pacing. Until then each collection adjusts GOGC,
 // and a process without garbage does nothing.
 func Pace(environ []string, root fs.FS) (stop func()) {
-	if !slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "GODEBUG=") && strings.Contains(kv, "memprofilerate=") }) {
+	if !slices.ContainsFunc(environ, func(kv string) bool {
+		return strings.HasPrefix(kv, "GODEBUG=") && strings.Contains(kv, "memprofilerate=")
+	}) {
 		runtime.MemProfileRate = profileRate
 	}
 	limit, most, own := Limit(root), int64(math.MaxInt64), isSet(environ, "GOMEMLIMIT")
