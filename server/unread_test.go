@@ -90,19 +90,22 @@ func TestUnreadAnswersTakeBoundedMemory_K03(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			refused := 0
-			for range 40 {
+			calls, refused := 0, 0
+			for begin := time.Now(); calls < 40; calls++ {
 				c := call(t, addr, path, "big")
 				b := bufio.NewReaderSize(c, 512) // wait for the beginning of the answer, and read no more
 				head, _ := b.Peek(512)           // a refusal is shorter
+				if time.Since(begin) > 25*time.Second {
+					break // soon the first answer is cut off, and makes room for another
+				}
 				if !strings.Contains(string(head), `"text":"xxx`) {
 					refused++
 				}
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)
-			if refused < 30 || refused > 36 { // 16 MiB are five answers
-				t.Errorf("%d of 40 answers were refused", refused)
+			if n := calls - refused; n < min(calls, 4) || n > 10 { // 16 MiB are five answers
+				t.Errorf("%d of %d answers were refused", refused, calls)
 			}
 			if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 40<<20 {
 				t.Errorf("the heap has grown by %d MiB", grown>>20)
