@@ -86,6 +86,9 @@ func (c *config) useGateway() {
 		return
 	}
 	o := c.gatewayOptions(c.gatewayFlags)
+	if len(c.Resources) == 0 {
+		o.Resources = nil // they follow from the issuer, which the file may set
+	}
 	o.Part, o.Decrypt = gatewayParts[c.Role], func(string) (gatewayconfig.Sealed, error) { return gatewayconfig.Sealed{}, gatewayconfig.ErrSkip }
 	g, err := gatewayconfig.Load(c.Gateway.Config, o)
 	if err != nil {
