@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"signet/internal/test/freeport"
 )
 
 // Request is one request that reached a server.
@@ -29,45 +31,20 @@ func (r Request) Bearer() string {
 
 // Server is what all servers of this package have in common: an address, and a log.
 type Server struct {
+	*freeport.Server
 	handler http.Handler
 
 	mu       sync.Mutex
-	address  string
-	server   *http.Server
 	requests []Request
 }
 
 func listen(address string, h http.Handler) (*Server, error) {
-	if address == "" {
-		address = "127.0.0.1:0"
+	s := &Server{handler: h}
+	var err error
+	if s.Server, err = freeport.NewServer(address, s); err != nil {
+		return nil, err
 	}
-	s := &Server{handler: h, address: address}
 	return s, s.Up()
-}
-
-// Up starts the server again after Down, at the same address.
-func (s *Server) Up() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := net.Listen("tcp", s.address)
-	if err != nil {
-		return err
-	}
-	s.address = l.Addr().String()
-	s.server = &http.Server{Handler: s}
-	go s.server.Serve(l)
-	return nil
-}
-
-// Down ends the server: its connections are cut, and new ones are refused.
-func (s *Server) Down() {
-	s.mu.Lock()
-	server := s.server
-	s.server = nil
-	s.mu.Unlock()
-	if server != nil {
-		server.Close()
-	}
 }
 
 // ServeHTTP keeps the request and answers it.
@@ -84,13 +61,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	s.handler.ServeHTTP(w, r)
-}
-
-// URL is the address of the server, without a path.
-func (s *Server) URL() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return "http://" + s.address
 }
 
 // Port is the port of the server.

@@ -14,13 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"signet/internal/test/freeport"
 )
 
 // User is an account.
@@ -58,12 +59,11 @@ type Invoice struct {
 
 // API is a running API.
 type API struct {
+	*freeport.Server
 	o   Options
 	key []byte
 
 	mu       sync.Mutex
-	address  string
-	server   *http.Server
 	s        Switches
 	log      bytes.Buffer
 	counts   map[string]int
@@ -93,47 +93,19 @@ func New(t testing.TB, o Options) *API {
 
 // Start starts an API. Down ends it.
 func Start(o Options) (*API, error) {
-	if o.Address == "" {
-		o.Address = "127.0.0.1:0"
-	}
 	if o.Users == nil {
 		o.Users = []User{{"ann@example.com", "ann-password", []string{"ann-gmbh", "shared-ag"}}, {"bob@example.com", "bob-password", []string{"bob-gmbh", "shared-ag"}}}
 	}
-	a := &API{o: o, address: o.Address, key: []byte(rand.Text()), counts: map[string]int{}, access: map[string]*family{}, refresh: map[string]*family{}, invoices: map[string][]Invoice{}}
+	a := &API{o: o, key: []byte(rand.Text()), counts: map[string]int{}, access: map[string]*family{}, refresh: map[string]*family{}, invoices: map[string][]Invoice{}}
+	var err error
+	if a.Server, err = freeport.NewServer(o.Address, a); err != nil {
+		return nil, err
+	}
 	return a, a.Up()
 }
 
-// Up starts the API again after Down, at the same address.
-func (a *API) Up() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l, err := net.Listen("tcp", a.address)
-	if err != nil {
-		return err
-	}
-	a.address = l.Addr().String()
-	a.server = &http.Server{Handler: a}
-	go a.server.Serve(l)
-	return nil
-}
-
-// Down ends the API: connections are refused.
-func (a *API) Down() {
-	a.mu.Lock()
-	server := a.server
-	a.server = nil
-	a.mu.Unlock()
-	if server != nil {
-		server.Close()
-	}
-}
-
 // URL returns the base URL, with a slash at its end.
-func (a *API) URL() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return "http://" + a.address + "/"
-}
+func (a *API) URL() string { return a.Server.URL() + "/" }
 
 // Switch changes the switches.
 func (a *API) Switch(change func(s *Switches)) {

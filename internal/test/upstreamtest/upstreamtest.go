@@ -13,13 +13,14 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"signet/internal/test/freeport"
 )
 
 // User is an account at a provider.
@@ -79,13 +80,11 @@ type Switches struct {
 
 // Provider is a running provider.
 type Provider struct {
+	*freeport.Server
 	o   Options
 	key crypto.Signer
 
-	address string
-
 	mu       sync.Mutex
-	server   *http.Server
 	s        Switches
 	log      bytes.Buffer
 	codes    map[string]*code
@@ -141,7 +140,7 @@ func Start(o Options) (*Provider, error) {
 			"bob": {Password: "bob-password", ID: "1002", Name: "Bob Example", Email: "bob@example.org"},
 		}
 	}
-	p := &Provider{o: o, codes: map[string]*code{}, access: map[string]*grant{}, refresh: map[string]*grant{}, counts: map[string]int{}, clients: map[string]registration{}, users: o.Users, address: "127.0.0.1:0"}
+	p := &Provider{o: o, codes: map[string]*code{}, access: map[string]*grant{}, refresh: map[string]*grant{}, counts: map[string]int{}, clients: map[string]registration{}, users: o.Users}
 	var err error
 	if o.RSA {
 		p.key, err = rsa.GenerateKey(rand.Reader, 2048)
@@ -151,38 +150,13 @@ func Start(o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Server, err = freeport.NewServer("", p); err != nil {
+		return nil, err
+	}
 	return p, p.Up()
 }
 
 func random() string { return rand.Text() }
-
-// Up starts the provider again after Down, at the same address.
-func (p *Provider) Up() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l, err := net.Listen("tcp", p.address)
-	if err != nil {
-		return err
-	}
-	p.address = l.Addr().String()
-	p.server = &http.Server{Handler: p}
-	go p.server.Serve(l)
-	return nil
-}
-
-// Down ends the provider: connections are refused.
-func (p *Provider) Down() {
-	p.mu.Lock()
-	server := p.server
-	p.server = nil
-	p.mu.Unlock()
-	if server != nil {
-		server.Close()
-	}
-}
-
-// URL returns the URL of the provider without a path.
-func (p *Provider) URL() string { return "http://" + p.address }
 
 // Issuer returns the issuer identifier.
 func (p *Provider) Issuer() string { return p.URL() + p.o.Manner.Path }
