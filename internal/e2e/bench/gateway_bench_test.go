@@ -103,4 +103,8 @@ func BenchmarkGateway(b *testing.B) {
 	d.Stop()
 	measureMany(b, core, r)
 	fmt.Println(r.table())
+	if *e2e.Update {
+		targets, _, _ := benchmarkParts(b)
+		writeBenchmarks(b, targets, "\nThe gateway runs on one core, the load and the servers behind it on another. `httputil.ReverseProxy` stands in front of the same server.\n\n"+r.table())
+	}
 }
