@@ -122,7 +122,7 @@ func (v *Verifier) Verify(ctx context.Context, rawToken string) (*Claims, error)
 	if err != nil {
 		return nil, err
 	}
-	return c.clone(), nil
+	return c.Clone(), nil
 }
 
 // VerifyShared is Verify without the copy: the claims are those that v remembers, so the
@@ -165,7 +165,8 @@ type verifiedToken struct {
 	key       *ecdsa.PublicKey
 }
 
-func (c *Claims) clone() *Claims {
+// Clone returns a copy that shares nothing with c.
+func (c *Claims) Clone() *Claims {
 	d := *c
 	if c.Actor != nil {
 		a := *c.Actor

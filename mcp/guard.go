@@ -57,12 +57,7 @@ func Guard(o Options, next http.Handler) http.Handler {
 func Caller(ctx context.Context) (jwt.Claims, bool) {
 	if info, ok := ctx.Value(infoKey{}).(*auth.TokenInfo); ok && info != nil {
 		if claims, ok := info.Extra[claimsKey].(*jwt.Claims); ok {
-			c := *claims // those of the verifier, which other requests read
-			if c.Actor != nil {
-				actor := *c.Actor
-				c.Actor = &actor
-			}
-			return c, true
+			return *claims.Clone(), true // those of the verifier are read by other requests
 		}
 	}
 	return jwt.Claims{}, false

@@ -62,25 +62,14 @@ func (g Gateway) client(access durable.Access) (c gateway.RemoteClient, err erro
 	if g.ClientKey == "" {
 		return c, nil
 	}
-	text, err := readSecretFile(g.ClientKey, access)
+	text, err := access.Read(g.ClientKey, maxClientKey)
 	if err == nil {
-		c.Key, err = oauth.ParseClientKey(text)
+		c.Key, err = oauth.ParseClientKey(string(text))
 	}
 	if err != nil {
 		return c, fmt.Errorf("SIGNET_GATEWAY_CLIENT_KEY: %s: %w", g.ClientKey, err)
 	}
 	return c, nil
-}
-
-// readSecretFile reads a file that others must not read.
-func readSecretFile(path string, access durable.Access) (string, error) {
-	f, err := access.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxClientKey))
-	return string(text), err
 }
 
 // Try reads the configuration as a process of a role does, and returns its faults. Values that only

@@ -10,9 +10,6 @@ import (
 	"signet/jwt"
 )
 
-// assertionType is the only one that there is (RFC 7523 §2.2).
-const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
 // Claimed returns the client id in a client assertion, which nothing proves yet, or "".
 func Claimed(form url.Values) string {
 	if !form.Has("client_assertion") {
@@ -33,8 +30,8 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 	switch {
 	case usedBasic || form.Get("client_secret") != "":
 		return nil, oauth.Errorf(oauth.InvalidRequest, "more than one method of client authentication") // OAuth 2.1 §2.4
-	case form.Get("client_assertion_type") != assertionType:
-		return nil, refuse("client_assertion_type must be %s", assertionType)
+	case form.Get("client_assertion_type") != oauth.AssertionType:
+		return nil, refuse("client_assertion_type must be %s", oauth.AssertionType)
 	case form.Get("client_assertion") == "":
 		return nil, refuse("client_assertion is missing")
 	}

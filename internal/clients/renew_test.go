@@ -65,7 +65,7 @@ func TestNewerKeysAreLookedForOnce(t *testing.T) {
 			ask := func(when, want string, fetches int) {
 				t.Helper()
 				h.asked = 0
-				form := url.Values{"client_assertion_type": {assertionType}, "client_assertion": {tt.key.Assertion(t, "c", tt.audience, nil)}}
+				form := url.Values{"client_assertion_type": {oauth.AssertionType}, "client_assertion": {tt.key.Assertion(t, "c", tt.audience, nil)}}
 				if !r.Ready("c", form) {
 					if err := r.Fetch(t.Context(), "c", form); err != nil {
 						t.Fatal(err)
@@ -108,7 +108,7 @@ func TestKeysAtHandCountWhileTheirHostIsDown(t *testing.T) {
 		h := &keyHost{keys: []*clientdoc.Key{old}}
 		r := signing(t, h)
 		ask := func(k *clientdoc.Key) error {
-			form := url.Values{"client_assertion_type": {assertionType}, "client_assertion": {k.Assertion(t, "c", "https://as.test", nil)}}
+			form := url.Values{"client_assertion_type": {oauth.AssertionType}, "client_assertion": {k.Assertion(t, "c", "https://as.test", nil)}}
 			if err := r.Fetch(t.Context(), "c", form); err != nil {
 				return err
 			}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// assertionType is the type of assertions that are JWTs (RFC 7523 §2.2).
-const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+// AssertionType is the type of assertions that are JWTs (RFC 7523 §2.2).
+const AssertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // assertionLife is long enough for a request and the difference of two clocks, in seconds.
 const assertionLife = 60
@@ -44,7 +44,7 @@ func SetAssertion(form url.Values, key crypto.Signer, clientID, audience string)
 		return err
 	}
 	form.Set("client_id", clientID)
-	form.Set("client_assertion_type", assertionType)
+	form.Set("client_assertion_type", AssertionType)
 	form.Set("client_assertion", assertion)
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"signet/internal/configfile"
 )
 
 // The members of each kind, besides those of every kind.
@@ -108,7 +110,7 @@ func (e *entry) checkGrants(wrong func(name, what string)) {
 		{"authorization_endpoint", e.authorization, e.kind == OAuth}, {"token_endpoint", e.token, e.kind == OAuth}, {"userinfo_endpoint", e.userinfo, e.kind == OAuth},
 		{"emails_endpoint", e.emails, false}, {"deletion_endpoint", e.deletion, false}, {"revocation_endpoint", e.revocation, false},
 	} {
-		check := checkURL
+		check := configfile.CheckURL
 		if u.name == "issuer" {
 			check = checkIssuer
 		}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"signet/internal/configfile"
 	"signet/internal/oauth"
 )
 
@@ -111,7 +112,7 @@ func (c *Client) check(e entry) error {
 		if u.url == "" {
 			continue
 		}
-		if why := checkURL(u.url); why != "" {
+		if why := configfile.CheckURL(u.url); why != "" {
 			return fmt.Errorf("the %s %s", u.name, why)
 		}
 	}

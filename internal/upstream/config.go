@@ -357,12 +357,9 @@ func checkEmail(s string) string {
 
 var idForm = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
-// checkURL returns what is wrong with the URL of an endpoint.
-func checkURL(raw string) string { return configfile.CheckURL(raw) }
-
 // checkBase returns what is wrong with a URL that paths are appended to.
 func checkBase(raw string) string {
-	if why := checkURL(raw); why != "" {
+	if why := configfile.CheckURL(raw); why != "" {
 		return why
 	}
 	if strings.Contains(raw, "?") {

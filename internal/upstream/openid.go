@@ -13,6 +13,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 	"golang.org/x/sync/singleflight"
+
+	"signet/internal/configfile"
 )
 
 const (
@@ -141,7 +143,7 @@ func (p *Provider) checkMetadata(m *metadata) error {
 		if e.url == "" && !e.needed {
 			continue
 		}
-		why := checkURL(e.url)
+		why := configfile.CheckURL(e.url)
 		if why == "" && !loopback && strings.HasPrefix(e.url, "http:") {
 			why = "must be https, as the issuer is"
 		}
