@@ -67,6 +67,17 @@ func (c *Claims) Scopes() []string {
 	return strings.FieldsFunc(c.Scope, func(r rune) bool { return r == ' ' })
 }
 
+// HasScope reports whether scope is one of Scopes, without a list of them.
+func (c *Claims) HasScope(scope string) bool {
+	for rest := c.Scope; rest != ""; {
+		var name string
+		if name, rest, _ = strings.Cut(rest, " "); name == scope && name != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // OfClient reports whether a client got the token for itself, with the grant
 // client_credentials: then Subject is the id of the client, and no user takes part
 // (RFC 9068 §2.2, §5). The token of a user says when the user signed in.

@@ -95,6 +95,15 @@ func TestTokenHasExactlyItsProfile_F01(t *testing.T) {
 	}
 }
 
+func TestHasScopeComparesWholeNames(t *testing.T) {
+	c := jwt.Claims{Scope: " read  write:all"}
+	for scope, want := range map[string]bool{"read": true, "write:all": true, "write": false, "all": false, "": false, " ": false, "read  write:all": false} {
+		if c.HasScope(scope) != want {
+			t.Errorf("%q: %t, want %t", scope, !want, want)
+		}
+	}
+}
+
 func TestTokenIDsDiffer_F01(t *testing.T) {
 	w := newWorld(t)
 	seen := map[string]bool{}

@@ -146,9 +146,9 @@ func (a *Access) public(method, tool string) bool {
 
 const callTool = "tools/call"
 
-// union returns the elements of a and those of b that a lacks, in a new array.
+// union returns the elements of a and those of b that a lacks. The arrays of both stay as they are.
 func union(a, b []string) []string {
-	all := slices.Clone(a)
+	all := slices.Clip(a)
 	for _, s := range b {
 		if !slices.Contains(all, s) {
 			all = append(all, s)

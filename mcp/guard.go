@@ -29,25 +29,23 @@ import (
 // of single tools; [Handler] does.
 func Guard(o Options, next http.Handler) http.Handler {
 	g := newGuard(o)
-	admit := newAdmit(next, g.upstreams)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, err := g.authenticate(r)
 		if err != nil {
 			g.refuse(w, r, err, g.challenge)
 			return
 		}
-		granted := g.hierarchy.Expand(claims.Scopes())
-		if err := authorize(granted, g.required); err != nil {
+		if err := g.authorize(claims, g.required); err != nil {
 			g.refuse(w, r, err, stepUp(r, claims.Scopes(), g.required))
 			return
 		}
-		ctx := r.Context()
+		ctx := g.admit(r, claims)
 		if mayStream(r) {
-			var watched *stream
-			ctx, watched = g.streams.watch(r, claims, isStream(r))
-			defer g.streams.done(watched)
+			g.streams.watch(&ctx.stream, r, claims, isStream(r))
+			defer g.streams.done(&ctx.stream)
+			ctx.Context = &ctx.stream
 		}
-		admit(ctx, w, r, claims, granted)
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
@@ -62,12 +60,6 @@ func Caller(ctx context.Context) (jwt.Claims, bool) {
 	}
 	return jwt.Claims{}, false
 }
-
-// infoKey is where a context holds the *auth.TokenInfo of its request.
-type infoKey struct{}
-
-// claimsKey is where TokenInfo.Extra holds the *jwt.Claims.
-const claimsKey = "claims"
 
 type guard struct {
 	resource    string
@@ -150,8 +142,9 @@ func (g *guard) authenticate(r *http.Request) (*jwt.Claims, error) {
 }
 
 // authorize refuses a token that lacks one of the needed scopes.
-func authorize(granted, needed []string) error {
-	if oauth.ScopeIsSubset(needed, granted) {
+func (g *guard) authorize(claims *jwt.Claims, needed []string) error {
+	lacks := func(scope string) bool { return !claims.HasScope(scope) }
+	if !slices.ContainsFunc(needed, lacks) || oauth.ScopeIsSubset(needed, g.hierarchy.Expand(claims.Scopes())) {
 		return nil
 	}
 	return oauth.Errorf(oauth.InsufficientScope, "the access token lacks a scope that this operation needs")
@@ -189,37 +182,4 @@ func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error, scope 
 		e = oauth.Errorf(oauth.InvalidToken, "this resource needs a bearer access token")
 	}
 	e.WriteJSON(w, false)
-}
-
-// admit handles a request on behalf of verified claims, with ctx in place of the
-// request's own context.
-type admit func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string)
-
-// newAdmit returns a function that calls next. The SDK does not export the context key of
-// TokenInfo, so its own middleware has to set it; the decision was made before, and the
-// middleware only fetches the result.
-func newAdmit(next http.Handler, upstreams *upstreams) admit {
-	fetch := func(ctx context.Context, _ string, r *http.Request) (*auth.TokenInfo, error) {
-		info := ctx.Value(infoKey{}).(*auth.TokenInfo)
-		restore(info.Extra, r)
-		return info, nil
-	}
-	// Twice the leeway: a token that expires between this check and the SDK's still
-	// counts as checked.
-	h := auth.RequireBearerToken(fetch, &auth.RequireBearerTokenOptions{ClockSkew: 2 * jwt.Leeway})(next)
-	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
-		info := &auth.TokenInfo{
-			UserID:     claims.Subject,
-			Scopes:     granted,
-			Expiration: claims.Expires(),
-			Extra: map[string]any{
-				"client_id": claims.ClientID,
-				"gid":       claims.GrantID,
-				claimsKey:   claims,
-			},
-		}
-		r = r.WithContext(context.WithValue(ctx, infoKey{}, info))
-		upstreams.addUpstream(info.Extra, r, claims)
-		h.ServeHTTP(w, r)
-	}
 }

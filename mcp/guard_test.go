@@ -443,3 +443,42 @@ func TestCallerIsACopy(t *testing.T) {
 		}
 	}
 }
+
+// For a token that was verified before, a Guard makes a context and the copy of the request
+// that has it, which [http.Request.WithContext] makes. All else is made when a handler asks.
+func TestGuardAllocatesTheRequestAndItsContextAlone(t *testing.T) {
+	w := newWorld(t)
+	h := mcp.Guard(w.options, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for _, accept := range []string{"application/json", "application/json, text/event-stream"} {
+		r, rw := w.call(t, "echo", "{}"), &discard{http.Header{}}
+		r.Header.Set("Accept", accept)
+		h.ServeHTTP(rw, r)
+		if n := testing.AllocsPerRun(1000, func() { h.ServeHTTP(rw, r) }); n > 2 {
+			t.Errorf("Accept %s: %.0f allocations, want 2", accept, n)
+		}
+	}
+}
+
+// The TokenInfo is the request's own, and the same whoever asks.
+func TestEachRequestHasItsOwnTokenInfo(t *testing.T) {
+	w := newWorld(t)
+	w.options.Hierarchy = mcp.Hierarchy{"admin": {"read"}}
+	h := mcp.Guard(w.options, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		type key struct{}
+		info := auth.TokenInfoFromContext(context.WithValue(r.Context(), key{}, 1))
+		if info == nil || info != auth.TokenInfoFromContext(r.Context()) {
+			t.Fatal("no TokenInfo, or another one each time")
+		}
+		if !cmp.Equal(info.Scopes, []string{"admin", "read"}) || info.Extra["gid"] != "g1" {
+			t.Errorf("TokenInfo: %+v", info)
+		}
+		info.Scopes[0], info.Extra["gid"] = "changed", "changed"
+	}))
+	r := w.call(t, "echo", "{}")
+	r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.Scope = "admin" }))
+	for range 2 {
+		if got := serve(h, r); got.Code != http.StatusOK {
+			t.Fatalf("status %d", got.Code)
+		}
+	}
+}

@@ -89,8 +89,7 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	g, withoutToken := newGuard(o), &calls{server, handler}
-	return &Endpoint{guard: g, door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, withoutToken: withoutToken, withToken: newAdmit(withoutToken, g.upstreams)}, nil
+	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, calls: &calls{server, handler}}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -106,8 +105,7 @@ type Endpoint struct {
 	router  Router // nil: the SDK runs all messages
 	running running
 
-	withoutToken http.Handler // runs a message of a request without token
-	withToken    admit        // runs a message of a request with a token
+	calls http.Handler // runs a message
 }
 
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -144,9 +142,9 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, m message, clai
 	case e.router != nil && !isLocal(m.method):
 		e.route(w, r, m, claims, granted, load)
 	case m.method == listen:
-		e.listen(w, r, claims, granted)
+		e.listen(w, r, claims)
 	default:
-		if a := e.run(w, r, claims, granted, w.Header()); a != nil {
+		if a := e.run(w, r, claims, w.Header()); a != nil {
 			load.Reset()
 			a.send(w, m, load)
 		}
@@ -200,9 +198,9 @@ func (e *Endpoint) weigh(w http.ResponseWriter, r *http.Request, claims *jwt.Cla
 	return load, err == nil
 }
 
-// allows reports whether m may run on behalf of claims, and answers if not. It returns the scopes
-// of the claims and those that they imply. The decision is made here because a tool cannot answer
-// 403; the middleware of Access, which the SDK runs later, decides for itself.
+// allows reports whether m may run on behalf of claims, and answers if not. For a Router it
+// returns the scopes of the claims and those that they imply. The decision is made here because
+// a tool cannot answer 403; the middleware of Access, which the SDK runs later, decides for itself.
 func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) (granted []string, ok bool) {
 	if claims == nil {
 		if !e.access.public(m.method, m.name) {
@@ -215,11 +213,11 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 	if m.method == callTool {
 		needed = union(needed, e.access.needed(m.name))
 	}
-	granted = e.guard.hierarchy.Expand(claims.Scopes())
 	if e.router != nil {
+		granted = e.guard.hierarchy.Expand(claims.Scopes())
 		needed = union(needed, e.router.Needs(m.method, m.name, granted))
 	}
-	if err := authorize(granted, needed); err != nil {
+	if err := e.guard.authorize(claims, needed); err != nil {
 		e.guard.refuse(w, r, err, stepUp(r, claims.Scopes(), needed))
 		return nil, false
 	}
@@ -234,7 +232,7 @@ func refuseBusy(w http.ResponseWriter, cause error) {
 
 // run runs an allowed message in the SDK and returns its answer, or answers that there is no
 // slot for it. While the message runs, which may take long, there is no write deadline.
-func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string, header http.Header) *answer {
+func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, header http.Header) *answer {
 	slot, err := e.admission.Enter(r.Context())
 	if err != nil {
 		refuseBusy(w, err)
@@ -244,29 +242,28 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, claims *jwt.Claim
 	control := http.NewResponseController(w)
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
-	a := &answer{header: header}
-	if claims == nil {
-		e.withoutToken.ServeHTTP(a, r)
-	} else {
-		e.withToken(r.Context(), a, r, claims, granted)
+	if claims != nil {
+		r = r.WithContext(e.guard.admit(r, claims))
 	}
+	a := &answer{header: header}
+	e.calls.ServeHTTP(a, r)
 	return a
 }
 
 // listen passes a subscription to the SDK, whose answer is a stream. It needs no slot: while
 // it waits for events, it costs nothing.
-func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Claims, granted []string) {
+func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Claims) {
 	control := http.NewResponseController(w)
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
-	stream := &events{w, control}
-	if claims == nil {
-		e.withoutToken.ServeHTTP(stream, r)
-		return
+	if claims != nil {
+		ctx := e.guard.admit(r, claims)
+		e.guard.streams.watch(&ctx.stream, r, claims, true)
+		defer e.guard.streams.done(&ctx.stream)
+		ctx.Context = &ctx.stream
+		r = r.WithContext(ctx)
 	}
-	ctx, watched := e.guard.streams.watch(r, claims, true)
-	defer e.guard.streams.done(watched)
-	e.withToken(ctx, stream, r, claims, granted)
+	e.calls.ServeHTTP(&events{w, control}, r)
 }
 
 // receive reads the one message in r. It returns the request to run, which has the body

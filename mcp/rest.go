@@ -76,7 +76,7 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 // runTool runs the call of a tool in the SDK, or in the router.
 func (e *Endpoint) runTool(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, granted []string) *answer {
 	if e.router == nil {
-		return e.run(w, r, claims, granted, http.Header{})
+		return e.run(w, r, claims, http.Header{})
 	}
 	reply, ok := e.routeOnce(w, r, newCall(r, m, claims, granted))
 	if !ok {

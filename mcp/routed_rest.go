@@ -122,9 +122,10 @@ func (e *Endpoint) routeOnce(w http.ResponseWriter, r *http.Request, c *Call) (r
 	control := http.NewResponseController(w)
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
-	ctx, watched := e.guard.streams.watch(r, c.Claims, false)
+	watched := new(stream)
+	e.guard.streams.watch(watched, r, c.Claims, false)
 	defer e.guard.streams.done(watched)
-	reply = e.router.Route(ctx, c, func(json.RawMessage) {})
+	reply = e.router.Route(watched, c, func(json.RawMessage) {})
 	if reply.Challenge != "" {
 		e.guard.refuse(w, r, oauth.Errorf(oauth.InvalidToken, "%s", reply.Challenge), e.guard.challenge)
 		return Reply{}, false

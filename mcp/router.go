@@ -108,10 +108,11 @@ func (e *Endpoint) route(w http.ResponseWriter, r *http.Request, m message, clai
 	control := http.NewResponseController(w)
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
-	ctx, watched := e.guard.streams.watch(r, claims, m.method == listen)
+	watched := new(stream)
+	e.guard.streams.watch(watched, r, claims, m.method == listen)
 	defer e.guard.streams.done(watched)
 	call := newCall(r, m, claims, granted)
-	ctx, done := e.running.begin(ctx, call)
+	ctx, done := e.running.begin(watched, call)
 	defer done()
 	s := &routed{w: w, control: control, events: m.events}
 	if m.method == listen {

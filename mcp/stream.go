@@ -25,12 +25,60 @@ type streams struct {
 	armed bool // whether timer will call look
 }
 
-// stream is one request of streams.
+// stream is one request of streams, and the context of its answer. Most handlers never ask
+// when their context ends, so what can end is made when one does.
 type stream struct {
-	next, prev *stream
-	claims     *jwt.Claims
-	listens    bool // whether it lasts until one side hangs up, so that nothing is lost if it begins anew
-	end        context.CancelFunc
+	context.Context // of the request
+	next, prev      *stream
+	claims          *jwt.Claims
+	listens         bool      // whether it lasts until one side hangs up, so that nothing is lost if it begins anew
+	until           time.Time // when it ends at the latest, if it listens
+
+	mu     sync.Mutex
+	over   bool
+	own    context.Context // nil until it is asked for
+	cancel context.CancelFunc
+}
+
+// ending returns the context that ends with the stream.
+func (one *stream) ending() context.Context {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if one.own == nil {
+		if one.listens {
+			one.own, one.cancel = context.WithDeadline(one.Context, one.until)
+		} else {
+			one.own, one.cancel = context.WithCancel(one.Context)
+		}
+		if one.over {
+			one.cancel()
+		}
+	}
+	return one.own
+}
+
+func (one *stream) end() {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	one.over = true
+	if one.cancel != nil {
+		one.cancel()
+	}
+}
+
+func (one *stream) Deadline() (time.Time, bool) { return one.ending().Deadline() }
+func (one *stream) Done() <-chan struct{}       { return one.ending().Done() }
+func (one *stream) Err() error                  { return one.ending().Err() }
+
+// Value asks the context that ends, if there is one: contexts derived from it find it so.
+func (one *stream) Value(key any) any {
+	one.mu.Lock()
+	own := one.own
+	one.mu.Unlock()
+	if own == nil {
+		own = one.Context
+	}
+	return own.Value(key)
 }
 
 func newStreams(v *jwt.Verifier) *streams {
@@ -39,19 +87,15 @@ func newStreams(v *jwt.Verifier) *streams {
 	return s
 }
 
-// watch returns a context for the answer to r that ends when the grant of claims is revoked
-// and, if r listens until one side hangs up, also when claims are no longer accepted. The
-// caller passes the stream to done when r has been answered.
-func (s *streams) watch(r *http.Request, claims *jwt.Claims, listens bool) (context.Context, *stream) {
-	var ctx context.Context
-	one := &stream{claims: claims, listens: listens}
+// watch makes one the context of the answer to r, which ends when the grant of claims is
+// revoked and, if it listens until one side hangs up, also when claims are no longer accepted.
+// The caller passes it to done when r has been answered.
+func (s *streams) watch(one *stream, r *http.Request, claims *jwt.Claims, listens bool) {
+	one.Context, one.claims, one.listens = r.Context(), claims, listens
 	if listens {
-		ctx, one.end = context.WithDeadline(r.Context(), s.verifier.AcceptedUntil(claims))
-	} else {
-		ctx, one.end = context.WithCancel(r.Context())
+		one.until = s.verifier.AcceptedUntil(claims)
 	}
 	s.add(one)
-	return ctx, one
 }
 
 func (s *streams) done(one *stream) {

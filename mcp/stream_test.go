@@ -1,6 +1,7 @@
 package mcp_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -93,6 +94,38 @@ func TestRevocationEndsStreams_G04(t *testing.T) {
 		all.Wait()
 		if took := ended["later"]; took > 7*time.Second {
 			t.Errorf("after a pause: ended after %v, want at most 7 s", took)
+		}
+	})
+}
+
+// It makes no difference whether a handler asks for its context before or after the revocation,
+// or only for one that is derived from it.
+func TestContextOfAStreamThatIsAskedForLate_G04(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		revoke := w.revocable(t)
+		h := mcp.Guard(w.options, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			name, derived := r.Header.Get("X-Name"), r.Context()
+			if name == "early" {
+				var cancel context.CancelFunc
+				derived, cancel = context.WithCancel(r.Context())
+				defer cancel()
+				if derived.Err() != nil {
+					t.Error("ended before the revocation")
+				}
+			}
+			revoke(name)
+			time.Sleep(2 * time.Second)
+			if err := derived.Err(); err != context.Canceled {
+				t.Errorf("%s: %v, want that the context has ended", name, err)
+			}
+		}))
+		for _, name := range []string{"early", "late"} {
+			r := httptest.NewRequest("POST", resource, nil)
+			r.Header.Set("X-Name", name)
+			r.Header.Set("Accept", "text/event-stream")
+			r.Header.Set("Authorization", "Bearer "+w.token(t, func(c *jwt.Claims) { c.GrantID = name }))
+			serve(h, r)
 		}
 	})
 }

@@ -185,7 +185,8 @@ func (c *upstreamCall) String() string { return "[caller]" }
 // GoString keeps the access token out of %#v.
 func (c *upstreamCall) GoString() string { return c.String() }
 
-// upstreamKey is where TokenInfo.Extra holds the *upstreamCall.
+// upstreamKey is where TokenInfo.Extra holds the *upstreamCall. The claim is not opened before
+// a tool asks.
 const upstreamKey = "upstream"
 
 // current returns the newest token of the caller that this process has. Access may be empty.
@@ -198,27 +199,4 @@ func (c *upstreamCall) current() (UpstreamToken, error) {
 		return newer, nil
 	}
 	return token, nil
-}
-
-// addUpstream adds the caller's upstream to the Extra of a TokenInfo. The claim is not opened
-// before a tool asks.
-//
-// Until restore is called, r has another Authorization header: the SDK's middleware searches
-// it for spaces, which takes longer than all the rest for a token with a token in it.
-func (u *upstreams) addUpstream(extra map[string]any, r *http.Request, claims *jwt.Claims) {
-	if u == nil || claims.Upstream == "" {
-		return
-	}
-	extra[upstreamKey] = &upstreamCall{u, claims, r.Header}
-	r.Header = checked
-}
-
-// checked is a header that the SDK's middleware accepts. Nothing writes it.
-var checked = http.Header{"Authorization": {"Bearer checked"}}
-
-// restore undoes the replacement of r's header.
-func restore(extra map[string]any, r *http.Request) {
-	if call, ok := extra[upstreamKey].(*upstreamCall); ok {
-		r.Header = call.header
-	}
 }
