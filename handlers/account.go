@@ -19,58 +19,8 @@ import (
 	"signet/users"
 )
 
-// accountData is what the account page shows.
-type accountData struct {
-	Token        string // ties the forms to the session
-	Account      string
-	Apps         []appData
-	Previous     int // number of the page before, 0: none
-	Next         int
-	Password     bool   // the user can change the password here
-	EndsSessions bool   // signing out everywhere ends every session of the user
-	Done         string // the action just done, as the end of a message's key
-	Problem      string // key of a message about the password
-	WrongOld     bool   // the problem is the current password, not the new one
-	Provider     *providerData
-	Links        []linkData
-	Reason       string // why the new password is refused, in English
-}
-
-// appData is one connected application.
-type appData struct {
-	Client, Key string      // Key is the hash of its id
-	Count       int         // of its grants
-	Grants      []grantData // the newest of them
-}
-
-// grantData is one sign-in with an application.
-type grantData struct {
-	ID, Client  string
-	Scopes      []string
-	Resource    string
-	Since, Used pages.Moment // Used is zero until the first refresh
-	Until       pages.Moment
-	Replays     int64
-}
-
-// providerData is the provider at which the user signs in.
-type providerData struct {
-	Name    string
-	Account string       // what the provider says of the user: name and e-mail address
-	Renewed pages.Moment // when the provider's tokens were got; zero: there are none
-}
-
-// linkData is a connection that the user has made, or may make.
-type linkData struct {
-	ID, Name string
-	Scopes   []string
-	Since    pages.Moment // zero: it is not made
-	Used     pages.Moment // to the hour; zero: never
-	Key      bool         // the user enters a key, which is not shown
-}
-
 // linkData describes the connections of a user.
-func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, err error) {
+func (e *endpoints) linkData(ctx context.Context, who holder) (list []pages.Link, err error) {
 	all, err := e.usersLinks(ctx)
 	if err != nil {
 		return nil, err
@@ -80,11 +30,11 @@ func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, 
 		if err != nil {
 			return nil, err
 		}
-		data := linkData{ID: l.ID, Name: plain(l.Name, maxName), Key: l.Key}
+		data := pages.Link{ID: l.ID, Name: plain(l.Name, maxName)}
 		if entry.Access != "" {
-			data.Scopes, data.Since = entry.Scope, pages.Moment{Time: time.Unix(entry.Since, 0)}
+			data.Scopes, data.Since = entry.Scope, time.Unix(entry.Since, 0)
 			if entry.Used != 0 {
-				data.Used = pages.Moment{Time: time.Unix(entry.Used, 0)}
+				data.Used = time.Unix(entry.Used, 0)
 			}
 		}
 		list = append(list, data)
@@ -93,7 +43,7 @@ func (e *endpoints) linkData(ctx context.Context, who holder) (list []linkData, 
 }
 
 // providerData describes the provider of a user, or returns nil.
-func (e *endpoints) providerData(ctx context.Context, user users.User) (*providerData, error) {
+func (e *endpoints) providerData(ctx context.Context, user users.User) (*pages.Provider, error) {
 	p := e.provider(providerOf(user.Subject))
 	if p == nil {
 		return nil, nil
@@ -102,15 +52,12 @@ func (e *endpoints) providerData(ctx context.Context, user users.User) (*provide
 	if err != nil {
 		return nil, err
 	}
-	data := &providerData{Name: p.Name(), Account: plain(cmp.Or(user.DisplayName, user.Name)+" "+user.Email, maxHost)}
+	data := &pages.Provider{Name: p.Name(), Account: plain(cmp.Or(user.DisplayName, user.Name)+" "+user.Email, maxHost)}
 	if entry.Access != "" {
-		data.Renewed = pages.Moment{Time: time.Unix(entry.Obtained, 0)}
+		data.Renewed = time.Unix(entry.Obtained, 0)
 	}
 	return data, nil
 }
-
-// signedOutData is shown after signing out.
-type signedOutData struct{ Note string }
 
 var errForeignSession = oauth.Errorf(oauth.InvalidRequest, "this form belongs to another session; open the account page again").WithStatus(http.StatusForbidden)
 
@@ -126,7 +73,7 @@ func (e *endpoints) accountPage(r *http.Request) (any, error) {
 	if login != nil || err != nil {
 		return login, err
 	}
-	data := accountData{}
+	data := pages.Account{}
 	// Shown only on the way back from the page's own form: a link could claim anything.
 	if done := query.Get("done"); r.Header.Get("Sec-Fetch-Site") == "same-origin" && slices.Contains([]string{"disconnected", "password", "link"}, done) {
 		data.Done = done
@@ -141,7 +88,7 @@ const (
 )
 
 // showAccount shows the page of applications that the query asks for, or the first one.
-func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData, status int, now time.Time) (any, error) {
+func (e *endpoints) showAccount(r *http.Request, who signedIn, data pages.Account, status int, now time.Time) (any, error) {
 	grants, err := e.o.Denylist.Grants(r.Context(), who.user.Subject, now)
 	if err != nil {
 		return nil, unavailable(err)
@@ -155,7 +102,7 @@ func (e *endpoints) showAccount(r *http.Request, who signedIn, data accountData,
 	}
 	data.Token, data.Account = formToken(who.session), accountName(who.user)
 	data.Password, data.EndsSessions = e.hasPassword(who.user), e.o.EndSessions != nil && who.user.Version != ""
-	return page{name: "account", status: status, data: data}, nil
+	return page{status: status, data: data}, nil
 }
 
 // hasPassword reports whether a user has a password here that can be changed.
@@ -165,14 +112,14 @@ func (e *endpoints) hasPassword(user users.User) bool {
 
 // byApp groups grants, which are sorted, by application. The order is that of the newest
 // grant of each.
-func byApp(grants []denylist.Grant) (apps []appData) {
+func byApp(grants []denylist.Grant) (apps []pages.App) {
 	at := map[string]int{}
 	for _, g := range grants {
 		i, ok := at[g.ClientHash]
 		if !ok {
 			i = len(apps)
 			at[g.ClientHash] = i
-			apps = append(apps, appData{Client: plain(g.ClientName, maxName), Key: g.ClientHash})
+			apps = append(apps, pages.App{Client: plain(g.ClientName, maxName), Key: g.ClientHash})
 		}
 		if apps[i].Count++; apps[i].Count <= grantsShown {
 			apps[i].Grants = append(apps[i].Grants, describeGrant(g))
@@ -183,26 +130,26 @@ func byApp(grants []denylist.Grant) (apps []appData) {
 
 // pageOf returns one page of the applications, and the numbers of its neighbours. A number
 // that is none of a page means the last page or the first.
-func pageOf(apps []appData, number string) (shown []appData, previous, next int) {
-	pages := max(1, (len(apps)+appsShown-1)/appsShown)
+func pageOf(apps []pages.App, number string) (shown []pages.App, previous, next int) {
+	last := max(1, (len(apps)+appsShown-1)/appsShown)
 	n, err := strconv.Atoi(number)
 	if err != nil {
 		n = 1
 	}
-	n = min(max(n, 1), pages)
-	if n < pages {
+	n = min(max(n, 1), last)
+	if n < last {
 		next = n + 1
 	}
 	return apps[(n-1)*appsShown : min(n*appsShown, len(apps))], n - 1, next
 }
 
-func describeGrant(g denylist.Grant) grantData {
-	d := grantData{
+func describeGrant(g denylist.Grant) pages.Grant {
+	d := pages.Grant{
 		ID: g.ID, Client: plain(g.ClientName, maxName), Scopes: strings.Fields(g.Scope), Resource: g.Resource, Replays: g.Replays,
-		Since: pages.Moment{Time: time.Unix(g.Created, 0)}, Until: pages.Moment{Time: time.Unix(g.Expires, 0)},
+		Since: time.Unix(g.Created, 0), Until: time.Unix(g.Expires, 0),
 	}
 	if g.Gen > 1 { // the first generation is the code's
-		d.Used = pages.Moment{Time: time.UnixMilli(g.RotatedAt)}
+		d.Used = time.UnixMilli(g.RotatedAt)
 	}
 	return d
 }
@@ -308,7 +255,7 @@ func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time)
 	}
 	old, next := r.PostForm.Get("old"), r.PostForm.Get("new")
 	if old == "" || next == "" {
-		return e.showAccount(r, who, accountData{Problem: "login.missing"}, http.StatusBadRequest, now)
+		return e.showAccount(r, who, pages.Account{Problem: "login.missing"}, http.StatusBadRequest, now)
 	}
 	var user users.User
 	err := e.throttled(r, e.o.Admission.Login, who.user.Name, now, func() (err error) {
@@ -340,17 +287,17 @@ func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time)
 
 // passwordProblem says what the user can do about err. It returns no problem if the
 // user can only wait.
-func passwordProblem(err error) (accountData, error) {
+func passwordProblem(err error) (pages.Account, error) {
 	var rule users.PasswordError
 	switch {
 	case errors.Is(err, users.ErrInvalid):
-		return accountData{Problem: "account.password_invalid", WrongOld: true}, oauth.Errorf(oauth.AccessDenied, "wrong password")
+		return pages.Account{Problem: "account.password_invalid", WrongOld: true}, oauth.Errorf(oauth.AccessDenied, "wrong password")
 	case errors.As(err, &rule):
-		return accountData{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "the new password is not strong enough or not allowed")
+		return pages.Account{Problem: "account.password_refused", Reason: rule.Error()}, oauth.Errorf(oauth.InvalidRequest, "the new password is not strong enough or not allowed")
 	case errors.Is(err, users.ErrReadOnly):
-		return accountData{Problem: "account.password_readonly"}, err
+		return pages.Account{Problem: "account.password_readonly"}, err
 	}
-	return accountData{}, nil
+	return pages.Account{}, nil
 }
 
 func (e *endpoints) revokeAll(ctx context.Context, who signedIn, now time.Time) error {
@@ -368,7 +315,7 @@ func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, er
 		return nil, err
 	}
 	e.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
-	return page{name: "signed_out", status: http.StatusOK, data: signedOutData{Note: note}, cookies: e.cookies.gone()}, nil
+	return page{status: http.StatusOK, data: pages.SignedOut{Note: note}, cookies: e.cookies.gone()}, nil
 }
 
 // signOutEverywhere ends every grant of the user and, if the source of users supports

@@ -231,25 +231,9 @@ func (c choice) grant(scope []string, ends int64) granted {
 	return g
 }
 
-// scopeData is a scope on the consent page.
-type scopeData struct {
-	Name     string
-	Free     bool // it may be refused
-	Ticked   bool
-	Required bool // it may not, while others may
-}
-
-// durationData is a duration on the consent page.
-type durationData struct {
-	Name   string
-	Text   string // key of a message
-	Ticked bool
-	At     pages.Moment
-}
-
 // show fills in the part of the page that a choice is about. form has what the user chose
 // before, if something was wrong with it.
-func (c choice) show(data *consentData, form url.Values) {
+func (c choice) show(data *pages.Consent, form url.Values) {
 	ticked := c.ticked
 	if form != nil {
 		ticked = form[fieldScope]
@@ -260,11 +244,11 @@ func (c choice) show(data *consentData, form url.Values) {
 			continue
 		}
 		free := !slices.Contains(c.fixed, name)
-		data.Scopes = append(data.Scopes, scopeData{Name: name, Free: free, Ticked: slices.Contains(ticked, name), Required: !free && len(c.fixed) < len(c.asked)})
+		data.Scopes = append(data.Scopes, pages.Scope{Name: name, Free: free, Ticked: slices.Contains(ticked, name), Required: !free && len(c.fixed) < len(c.asked)})
 	}
 	data.ReadOnly = len(c.readOnly) > 0
 	chosen := max(0, slices.IndexFunc(c.durations, func(d duration) bool { return d.name == form.Get(fieldDuration) }))
 	for i, d := range c.durations {
-		data.Durations = append(data.Durations, durationData{Name: d.name, Text: d.text, Ticked: i == chosen, At: pages.Moment{Time: time.Unix(d.at, 0)}})
+		data.Durations = append(data.Durations, pages.Duration{Name: d.name, Text: d.text, Ticked: i == chosen, At: time.Unix(d.at, 0)})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"signet/handlers/pages"
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/gatewayconfig"
@@ -157,22 +158,6 @@ func (e *endpoints) afterLogin(tx seal.Login) string {
 	return e.path + "/account"
 }
 
-// connectData is what the page shows on which users connect providers.
-type connectData struct {
-	State   string
-	Account string
-	Client  string // that waits for the user; empty: the user has followed a link
-	Problem string // key of a message
-	Offers  []offerData
-}
-
-// offerData is a connection that the user may make.
-type offerData struct {
-	ID, Name, Host  string
-	Servers, Scopes []string
-	Key             bool // the user enters a key
-}
-
 // showConnect shows what the user may connect. client is the name of the client that waits, or
 // empty.
 func (e *endpoints) showConnect(tx seal.Login, client, account, problem string, offers []*link) (any, error) {
@@ -180,9 +165,9 @@ func (e *endpoints) showConnect(tx seal.Login, client, account, problem string, 
 	if err != nil {
 		return nil, err
 	}
-	data := connectData{State: raw, Account: account, Client: client, Problem: problem}
+	data := pages.Connect{State: raw, Account: account, Client: client, Problem: problem}
 	for _, l := range offers {
-		offer := offerData{ID: l.ID, Name: plain(l.Name, maxName), Servers: l.Servers, Key: l.Key}
+		offer := pages.Offer{ID: l.ID, Name: plain(l.Name, maxName), Servers: l.Servers, Key: l.Key}
 		if !l.Key {
 			offer.Host, offer.Scopes = l.host(), l.scopes()
 		}
@@ -195,7 +180,7 @@ func (e *endpoints) showConnect(tx seal.Login, client, account, problem string, 
 	if problem == "connect.bad_key" {
 		status = http.StatusBadRequest
 	}
-	return page{name: "connect", status: status, data: data}, nil
+	return page{status: status, data: data}, nil
 }
 
 // openConnect opens a transaction in which the user of this browser connects something.
@@ -646,11 +631,8 @@ func byType(other, forJSON route) http.Handler {
 	})
 }
 
-// connectFailedData is what the page of a failure shows.
-type connectFailedData struct{ Message string }
-
 func (e *endpoints) connectedPage(*http.Request) (any, error) {
-	return page{name: "connected", status: http.StatusOK}, nil
+	return page{status: http.StatusOK, data: pages.Connected{}}, nil
 }
 
 func (e *endpoints) connectFailedPage(r *http.Request) (any, error) {
@@ -658,7 +640,7 @@ func (e *endpoints) connectFailedPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return page{name: "connect_failed", status: http.StatusOK, data: connectFailedData{plain(query.Get("msg"), maxHost)}}, nil
+	return page{status: http.StatusOK, data: pages.ConnectFailed{Message: plain(query.Get("msg"), maxHost)}}, nil
 }
 
 // clientDocumentPath is the path, below the issuer's, of the description of the client that this

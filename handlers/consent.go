@@ -10,31 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"signet/handlers/pages"
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/users"
 )
-
-// consentData is what the consent page shows.
-type consentData struct {
-	State      string
-	Client     string
-	ClientHost string // host of a client id that is a URL
-	Unverified bool   // the client chose its name itself
-	Host       string // where the browser goes on approval
-	Loopback   bool
-	Scopes     []scopeData
-	Had        []string // scopes that the client has already
-	ReadOnly   bool     // the user may approve for reading only
-	Durations  []durationData
-	Problem    string // key of a message
-	Resource   string
-	Account    string
-	Other      string // link to sign in with another account
-	SignInAt   string // name of the provider where the user signs in afterwards, in place of Account and Other
-}
 
 // consentPage serves the page.
 func (e *endpoints) consentPage(r *http.Request) (any, error) {
@@ -51,14 +33,14 @@ func (e *endpoints) consentPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return page{name: "consent", status: http.StatusOK, data: e.consentData(raw, tx, client, user, choice, nil)}, nil
+	return page{status: http.StatusOK, data: e.consentData(raw, tx, client, user, choice, nil)}, nil
 }
 
 // consentData makes the data of the page. form is nil, or what the user sent.
-func (e *endpoints) consentData(raw string, tx seal.Login, client *clients.Client, user users.User, c choice, form url.Values) consentData {
-	data := consentData{
+func (e *endpoints) consentData(raw string, tx seal.Login, client *clients.Client, user users.User, c choice, form url.Values) pages.Consent {
+	data := pages.Consent{
 		State: raw, Client: clientName(client), Unverified: client.Registered, Host: hostOf(tx.RedirectURI), Loopback: oauth.IsLoopbackRedirect(tx.RedirectURI),
-		Resource: tx.Resource, Account: accountName(user), Other: e.path + e.o.LoginPath + "?state=" + raw,
+		Resource: tx.Resource, Account: accountName(user), Other: pages.URL(e.path + e.o.LoginPath + "?state=" + raw),
 	}
 	if p := e.provider(tx.Provider); p != nil {
 		data.SignInAt = p.Name()
@@ -134,7 +116,7 @@ func (e *endpoints) consent(r *http.Request) (any, error) {
 	if errors.As(err, &problem) {
 		data := e.consentData(raw, tx, client, user, choice, r.PostForm)
 		data.Problem = problem.key
-		return page{name: "consent", status: http.StatusBadRequest, data: data}, nil
+		return page{status: http.StatusBadRequest, data: data}, nil
 	}
 	if tx.Subject == "" {
 		return departure{provider: e.provider(tx.Provider), tx: tx, granted: g}, nil

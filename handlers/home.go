@@ -3,13 +3,9 @@ package handlers
 import (
 	"net/http"
 	"slices"
-)
 
-// homeData is shown to people who open the issuer in a browser.
-type homeData struct {
-	Resources []string
-	Documents []string
-}
+	"signet/handlers/pages"
+)
 
 // hasHome reports whether the issuer's root is a page. It is not if a resource is the
 // whole host.
@@ -19,9 +15,9 @@ func (e *endpoints) hasHome() bool {
 
 // home serves the page that the metadata calls service_documentation.
 func (e *endpoints) home(*http.Request) (any, error) {
-	data := homeData{Resources: e.o.Resources}
+	data := pages.Home{Resources: e.o.Resources}
 	for _, path := range append(e.metadataPaths()[:1], e.path+"/.well-known/jwks.json") {
-		data.Documents = append(data.Documents, e.origin+path)
+		data.Documents = append(data.Documents, pages.URL(e.origin+path))
 	}
-	return page{name: "home", status: http.StatusOK, data: data}, nil
+	return page{status: http.StatusOK, data: data}, nil
 }

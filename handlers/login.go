@@ -98,7 +98,7 @@ func (e *endpoints) loginForm(r *http.Request, try loginTry, problem string, sta
 		}
 		data.Client, data.Host = clientName(client), hostOf(try.tx.RedirectURI)
 	}
-	return page{name: "login", status: status, data: data}, nil
+	return page{status: status, data: data}, nil
 }
 
 // loginProblem is a problem that the user can correct on the login page.

@@ -135,7 +135,7 @@ func (e *endpoints) loginError(r *http.Request, err error) error {
 	} else {
 		refusal := oauth.AsError(unanswered(err))
 		route{e: e}.log(r, refusal)
-		key = "error." + errorPage(refusal, err).data.(errorData).Kind + "_title"
+		key = "error." + errorPage(refusal, err).data.(pages.Error).Kind + "_title"
 	}
 	return &loginError{text: e.pages.Text(r.Header.Get("Accept-Language"), key), cause: err}
 }

@@ -7,17 +7,11 @@ import (
 	"net/url"
 	"slices"
 
+	"signet/handlers/pages"
 	"signet/internal/clients"
 	"signet/internal/oauth"
 	"signet/jwt"
 )
-
-// logoutData is shown on the page and sent back by its form. Host is where the browser
-// goes afterwards; it may be empty.
-type logoutData struct {
-	Account, Client, Host        string
-	ClientID, RedirectURI, State string
-}
 
 // logoutPage asks whether to sign out. A link alone never signs out, whoever made it
 // (OpenID Connect RP-Initiated Logout §2 allows asking). A client that sends the
@@ -39,7 +33,7 @@ func (e *endpoints) logoutPage(r *http.Request) (any, error) {
 	if err == nil {
 		data.Account = accountName(who.user)
 	}
-	return page{name: "logout", status: http.StatusOK, data: data}, nil
+	return page{status: http.StatusOK, data: data}, nil
 }
 
 // logout ends the session for good and deletes the browser's binding, so that the next
@@ -68,7 +62,7 @@ func (e *endpoints) logout(r *http.Request) (any, error) {
 	if way.uri != "" {
 		return redirect{to: way.location(), cookies: e.cookies.gone()}, nil
 	}
-	return page{name: "logout", status: http.StatusOK, data: logoutData{}, cookies: e.cookies.gone()}, nil
+	return page{status: http.StatusOK, data: pages.Logout{}, cookies: e.cookies.gone()}, nil
 }
 
 // logoutRequest returns the parameters of a logout request that count.
@@ -88,11 +82,11 @@ type wayBack struct {
 	uri, state string
 }
 
-func (w wayBack) data() logoutData {
+func (w wayBack) data() pages.Logout {
 	if w.uri == "" {
-		return logoutData{}
+		return pages.Logout{}
 	}
-	return logoutData{Client: clientName(w.client), Host: hostOf(w.uri), ClientID: w.client.ID, RedirectURI: w.uri, State: w.state}
+	return pages.Logout{Host: hostOf(w.uri), ClientID: w.client.ID, RedirectURI: w.uri, State: w.state}
 }
 
 func (w wayBack) location() string { return oauth.LogoutResponse(w.uri, w.state) }

@@ -7,16 +7,11 @@ import (
 	"strings"
 	"unicode"
 
+	"signet/handlers/pages"
 	"signet/internal/clients"
 	"signet/internal/oauth"
 	"signet/users"
 )
-
-// errorData describes an error. Kind chooses the words; code and description are for
-// the developer of a client.
-type errorData struct {
-	Kind, Description, Code, Host string
-}
 
 // errorKinds are the errors that a user can do something about.
 var errorKinds = map[error]string{errExpired: "expired", errAnswered: "answered", errOtherBrowser: "browser", errForeignForm: "foreign", errForeignSession: "session", errForeignLogin: "login", errNotAllowed: "denied", errOtherUser: "other_user"}
@@ -28,7 +23,7 @@ func errorPage(e *oauth.Error, err error) page {
 	if status == http.StatusUnauthorized {
 		status = http.StatusBadRequest
 	}
-	data := errorData{Kind: "request", Description: e.Description, Code: string(e.Code)}
+	data := pages.Error{Kind: "request", Description: e.Description, Code: string(e.Code)}
 	var over *loginOver
 	switch {
 	case status == http.StatusServiceUnavailable && errors.As(err, &over):
@@ -53,7 +48,7 @@ func errorPage(e *oauth.Error, err error) page {
 	if errors.As(err, &aboutClient) {
 		data.Host = aboutClient.host
 	}
-	return page{name: "error", status: status, data: data}
+	return page{status: status, data: data}
 }
 
 // Lengths to which foreign text is shown.
@@ -64,7 +59,7 @@ const (
 
 // plain makes foreign text safe to read: one line, short, and without control and
 // formatting characters, which reorder or hide the text around them (bidirectional
-// overrides, zero-width characters). Escaping is left to the template.
+// overrides, zero-width characters). Escaping is left to the pages.
 func plain(s string, limit int) string {
 	if len(s) <= limit && isPlain(s) {
 		return s

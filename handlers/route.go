@@ -64,9 +64,8 @@ type (
 	}
 	// page is an HTML page for the user.
 	page struct {
-		name    string
 		status  int
-		data    any
+		data    pages.Page
 		cookies []*http.Cookie
 	}
 	// redirect sends the browser to a path of this server, or to the redirect URI of
@@ -463,8 +462,8 @@ func encode(v any) ([]byte, error) {
 func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	var body bytes.Buffer
 	h := w.Header()
-	if err := rt.e.pages.Render(h, &body, p.name, r.Header.Get("Accept-Language"), p.data); err != nil {
-		rt.e.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", p.name), slog.Any("cause", err))
+	if err := rt.e.pages.Render(h, &body, r.Header.Get("Accept-Language"), p.data); err != nil {
+		rt.e.o.Log.LogAttrs(r.Context(), slog.LevelError, "rendering a page", slog.String("page", fmt.Sprintf("%T", p.data)), slog.Any("cause", err))
 		http.Error(w, "Something went wrong.", http.StatusInternalServerError)
 		return
 	}

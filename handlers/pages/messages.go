@@ -6,12 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"maps"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/text/language"
 )
@@ -147,65 +148,46 @@ func placeholders(text string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(placeholder.FindAllString(text, -1))))
 }
 
-// functions are the functions with which templates use texts:
-//
-//	{{t "login.to" "client" (client .Client)}}
-//
-// The value of a placeholder is escaped unless one of these functions made it.
-func (t texts) functions() template.FuncMap {
-	return template.FuncMap{
-		"t":     t.fill,
-		"scope": func(name string) string { return t["scope."+name] },
-		"name":  func(s string) template.HTML { return wrap("strong", "name", s) },
-		"client": func(s string) template.HTML {
-			if s == "" {
-				s = t["client.unnamed"]
-			}
-			return wrap("strong", "name", s)
-		},
-		"host": func(s string) template.HTML { return wrap("span", "host", s) },
-		"english": func(s string) template.HTML {
-			return `<span lang="en">` + template.HTML(template.HTMLEscapeString(s)) + `</span>`
-		},
-		"date": t.date,
-	}
-}
+// with is the values of placeholders, by name.
+type with map[string]part
 
-func wrap(element, class, s string) template.HTML {
-	return template.HTML("<" + element + ` class="` + class + `">` + template.HTMLEscapeString(s) + "</" + element + ">")
-}
-
-// fill returns a message with its placeholders filled in. pairs are names and values.
-func (t texts) fill(key string, pairs ...any) (template.HTML, error) {
-	text, ok := t[key]
+// say is a message with its placeholders filled in. If there is no such message, or no value for a
+// placeholder, the page fails.
+func (t texts) say(key string, values ...with) part {
+	message, ok := t[key]
 	if !ok {
-		return "", fmt.Errorf("there is no message %q", key)
+		return part{err: fmt.Errorf("there is no message %q", key)}
 	}
-	values := map[string]string{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		name := fmt.Sprint("{", pairs[i], "}")
-		if html, ok := pairs[i+1].(template.HTML); ok {
-			values[name] = string(html)
-		} else {
-			values[name] = template.HTMLEscapeString(fmt.Sprint(pairs[i+1]))
-		}
+	var given with
+	if len(values) > 0 {
+		given = values[0]
 	}
-	var missing error
-	filled := placeholder.ReplaceAllStringFunc(template.HTMLEscapeString(text), func(p string) string {
-		v, ok := values[p]
+	var said part
+	at := 0
+	for _, m := range placeholder.FindAllStringIndex(message, -1) {
+		name := message[m[0]+1 : m[1]-1]
+		value, ok := given[name]
 		if !ok {
-			missing = fmt.Errorf("message %q: no value for %s", key, p)
+			return part{err: fmt.Errorf("message %q: no value for %s", key, name)}
 		}
-		return v
-	})
-	return template.HTML(filled), missing
+		said = group(said, text(message[at:m[0]]), value)
+		at = m[1]
+	}
+	return group(said, text(message[at:]))
+}
+
+// label names an element for screen readers, by a message with one placeholder.
+func (t texts) label(key, name, value string) part {
+	return attr("aria-label", strings.ReplaceAll(t[key], "{"+name+"}", value))
 }
 
 // date formats a time, in UTC because the reader's time zone is unknown.
-func (t texts) date(m Moment) (template.HTML, error) {
-	u := m.UTC()
+func (t texts) date(at time.Time) part {
+	u := at.UTC()
 	month := strings.TrimSpace(strings.Split(t["date.months"], ",")[u.Month()-1])
-	return t.fill("date.format", "day", u.Day(), "month", month, "year", u.Year(), "time", u.Format("15:04"))
+	return t.say("date.format", with{
+		"day": text(strconv.Itoa(u.Day())), "month": text(month), "year": text(strconv.Itoa(u.Year())), "time": text(u.Format("15:04")),
+	})
 }
 
 // readFile reads a file whose size is bounded.

@@ -13,20 +13,13 @@ import (
 	"embed"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"html/template"
 	"net/http"
-	"sync"
-	"time"
 
 	"golang.org/x/text/language"
 )
 
-//go:embed templates/*.html style.css messages.json mark.svg
+//go:embed style.css messages.json mark.svg
 var files embed.FS
-
-// names are the names of the pages. Each has a template of its own, inside layout.html.
-var names = []string{"login", "consent", "account", "logout", "signed_out", "error", "home", "connect", "connected", "connect_failed"}
 
 // Site is the server that the pages belong to.
 type Site struct {
@@ -55,49 +48,23 @@ func (o Options) Check() error {
 	return err
 }
 
-// Login is what the login page shows.
-type Login struct {
-	State    string // value of the hidden field
-	Username string // kept after a failure
-	Problem  string // key of a message, or ""
-	Account  bool   // the login is for the account page, not for a client
-	Client   string // name of the client; may be empty
-	Host     string // where the client gets its answer
-	Form     bool   // whether there is a form for a name and a password
-	Field    string // name of the form's field for the name: username or email
-	Provider string // id of the provider that checks the password, or ""
-	At       string // name of that provider
-	Ways     []Way  // other ways to sign in
-}
-
-// Way is a provider at which the user may sign in.
-type Way struct{ ID, Name string }
-
 // Set is the pages, ready to be rendered. It is safe for concurrent use.
 type Set struct {
 	site      Site
 	o         Options
-	style     template.CSS
+	style     string
 	policy    string // Content-Security-Policy
 	languages []*translation
 	matcher   language.Matcher
 	logo      Asset
-	login     *template.Template // login page of the operator, or nil
+	login     ownPage // login page of the operator, or nil
 }
 
-// translation is one language and the pages in it.
+// translation is one language and the texts in it.
 type translation struct {
-	tag    language.Tag
-	dir    string // rtl, or empty
-	texts  texts
-	byName map[string]func() (*template.Template, error) // parses it at its first use
-}
-
-// view is the data of the layout. Data is for the page in it.
-type view struct {
-	App, Path, Login, Lang, Dir string
-	Style                       template.CSS
-	Data                        any
+	tag   language.Tag
+	dir   string // rtl, or empty
+	texts texts
 }
 
 // New reads the operator's files. An error names the file and the mistake in it.
@@ -136,13 +103,12 @@ func (s *Set) setStyle() error {
 	}
 	css = append(css, accent...)
 	hash := sha256.Sum256(css)
-	s.style = template.CSS(css)
+	s.style = string(css)
 	s.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 	return nil
 }
 
-// translate reads the texts of all languages. The templates are parsed when they are first
-// rendered: to parse all of them takes longer than the rest of a start.
+// translate reads the texts of all languages.
 func (s *Set) translate() error {
 	all, err := allTexts(s.o.Messages, s.site.Scopes)
 	if err != nil {
@@ -151,34 +117,27 @@ func (s *Set) translate() error {
 	var tags []language.Tag
 	for _, l := range all {
 		tags = append(tags, l.tag)
-		l.byName = map[string]func() (*template.Template, error){}
-		for _, name := range names {
-			l.byName[name] = sync.OnceValues(func() (*template.Template, error) {
-				return template.New("layout.html").Funcs(l.texts.functions()).ParseFS(files, "templates/layout.html", "templates/"+name+".html")
-			})
-		}
 	}
 	s.languages, s.matcher = all, language.NewMatcher(tags)
 	return nil
 }
 
 // Render writes a page in the language that the reader prefers, and sets its headers.
-func (s *Set) Render(h http.Header, body *bytes.Buffer, name, acceptLanguage string, data any) error {
+func (s *Set) Render(h http.Header, body *bytes.Buffer, acceptLanguage string, p Page) error {
 	l := s.match(acceptLanguage)
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Vary", "Accept-Language")
-	if login, ok := data.(Login); ok && s.login != nil {
+	if login, ok := p.(Login); ok && s.login != nil {
 		h.Set("Content-Security-Policy", LenientPolicy)
 		return s.renderOwn(body, l, login)
 	}
 	h.Set("Content-Security-Policy", s.policy)
 	h.Set("Content-Language", l.tag.String())
-	page, err := l.byName[name]()
-	if err != nil {
-		return fmt.Errorf("reading page %s: %w", name, err)
-	}
-	return page.Execute(body, view{App: s.site.App, Path: s.site.Path, Login: s.site.Login, Lang: l.tag.String(), Dir: l.dir, Style: s.style, Data: data})
+	v := view{texts: l.texts, site: s.site}
+	page := s.layout(l, v, p.content(v))
+	body.WriteString(page.content)
+	return page.err
 }
 
 // LenientPolicy is the policy of pages that an operator wrote: any styles, images from
@@ -201,9 +160,3 @@ func (s *Set) match(acceptLanguage string) *translation {
 	_, i, _ := s.matcher.Match(wanted...)
 	return s.languages[i]
 }
-
-// Moment is a time that pages show.
-type Moment struct{ time.Time }
-
-// Machine is the form for the datetime attribute.
-func (m Moment) Machine() string { return m.UTC().Format(time.RFC3339) }

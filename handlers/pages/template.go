@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"html/template"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,18 +14,22 @@ import (
 // maxTemplate is the greatest size of the operator's login page.
 const maxTemplate = 1 << 20
 
-// macros are the placeholders in a login template, and the fields that replace them.
-// The first is the sealed transaction, never the client's state.
-var macros = map[string]string{"{state}": "State", "{username}": "Username", "{app_name}": "App", "{error_message}": "Error"}
-
+// macro is a placeholder in a login template. {state} is the sealed transaction, never the
+// client's state.
 var macro = regexp.MustCompile(`\{(state|username|app_name|error_message)\}`)
 
-// Braces in the template have no meaning, so actions stand between characters that have
-// no meaning anywhere.
-const left, right = "\uE000", "\uE001"
+// ownPage is a login page that an operator wrote, in pieces.
+type ownPage []piece
+
+// piece is some of the page's text, or a macro.
+type piece struct {
+	text  string
+	macro bool
+	inURL bool // the macro is a part of a URL
+}
 
 // readLogin returns the operator's login page, nil if there is none.
-func readLogin(o Options, site Site) (*template.Template, error) {
+func readLogin(o Options, site Site) (ownPage, error) {
 	from, text := "LoginHTML", o.LoginHTML
 	if o.LoginTemplate != "" {
 		b, err := readFile(o.LoginTemplate, maxTemplate)
@@ -48,10 +52,7 @@ func readLogin(o Options, site Site) (*template.Template, error) {
 // is empty or a <div class="error"> that contains the text. Values are escaped for their
 // place and not scanned for macros again. A macro in a place where escaping would not be
 // enough is an error. The form must be sent to one of the given paths.
-func parseLogin(src string, actions []string) (*template.Template, error) {
-	if strings.ContainsAny(src, left+right) {
-		return nil, errors.New("the characters U+E000 and U+E001 may not be used")
-	}
+func parseLogin(src string, actions []string) (ownPage, error) {
 	s := &scanner{src: src, actions: actions}
 	s.scan()
 	if err := errors.Join(s.faults...); err != nil {
@@ -60,31 +61,25 @@ func parseLogin(src string, actions []string) (*template.Template, error) {
 	if err := s.checkForms(); err != nil {
 		return nil, err
 	}
-	// html/template escapes each macro for the place where it finds it.
-	src = macro.ReplaceAllStringFunc(src, func(m string) string { return left + "." + macros[m] + right })
-	t, err := template.New("login").Delims(left, right).Parse(src)
-	if err == nil {
-		err = t.Execute(new(bytes.Buffer), ownLogin{})
-	}
-	return t, err
-}
-
-// ownLogin is the data of a login template.
-type ownLogin struct {
-	State, Username, App string
-	Error                template.HTML
+	return s.pieces(), nil
 }
 
 func (s *Set) renderOwn(body *bytes.Buffer, l *translation, login Login) error {
-	own := ownLogin{State: login.State, Username: login.Username, App: s.site.App}
-	if login.Problem != "" {
-		text, err := l.texts.fill(login.Problem)
-		if err != nil {
-			return err
+	values := map[string]string{"{state}": login.State, "{username}": login.Username, "{app_name}": s.site.App}
+	problem := when(login.Problem != "", el("div", class("error"), l.texts.say(login.Problem)))
+	for _, p := range s.login {
+		switch {
+		case !p.macro:
+			body.WriteString(p.text)
+		case p.text == "{error_message}":
+			body.WriteString(problem.content)
+		case p.inURL: // no character of the value can end its part of the URL
+			body.WriteString(strings.ReplaceAll(url.QueryEscape(values[p.text]), "+", "%20"))
+		default: // between elements, in a title, or in an attribute with quotes
+			body.WriteString(escaper.Replace(values[p.text]))
 		}
-		own.Error = `<div class="error">` + text + `</div>`
 	}
-	return s.login.Execute(body, own)
+	return problem.err
 }
 
 // scanner reads HTML as a browser does (HTML Standard §13.2.5), as far as it is needed
@@ -94,6 +89,15 @@ type scanner struct {
 	actions []string
 	faults  []error
 	forms   []form
+	urls    []edit // values of attributes that are URLs
+	edits   []edit // what is sent in another form
+	foreign int    // how many <svg> and <math> are open
+}
+
+// edit is a part of the source, from an offset to another, and what is sent in its place.
+type edit struct {
+	from, to int
+	text     string
 }
 
 // form is a form with its fields.
@@ -141,21 +145,39 @@ func (s *scanner) scan() {
 		case len(rest) > 1 && strings.IndexByte("!?/", rest[1]) >= 0: // a declaration, or something that counts as a comment
 			end := at + until(rest, ">")
 			s.refuse(at, end, "a declaration")
+			if !doctype.MatchString(rest) { // where it ends depends on the element around it
+				s.less(at)
+				end = at + 1
+			}
 			at = end
 		default:
+			s.less(at)
 			at++
 		}
 	}
 }
 
-// comment skips a comment. The short forms end at once.
+var doctype = regexp.MustCompile(`^<!(?i:DOCTYPE)[^>]*>`)
+
+// less makes a < that begins no tag text, whatever comes to stand after it.
+func (s *scanner) less(at int) { s.edits = append(s.edits, edit{at, at + 1, "&lt;"}) }
+
+// comment leaves out a comment, which is for the authors of the page. The short forms end at once.
 func (s *scanner) comment(at int) int {
 	rest := s.src[at:]
-	end := until(rest[2:], "-->") + 2
+	end := len(rest) + 1
+	if i := strings.Index(rest[2:], "-->"); i >= 0 {
+		end = 2 + i + 3
+	}
 	if i := strings.Index(rest[4:], "--!>"); i >= 0 {
 		end = min(end, 4+i+4)
 	}
+	if end > len(rest) {
+		s.fault(at, "the comment is not closed")
+		return len(s.src)
+	}
 	s.refuse(at, at+end, "a comment")
+	s.edits = append(s.edits, edit{at, at + end, ""})
 	return at + end
 }
 
@@ -197,7 +219,14 @@ func (s *scanner) tag(at, name int) int {
 		a, i = s.attribute(i)
 		list = append(list, a)
 	}
+	step := 1
 	if s.src[name-1] == '/' {
+		step = -1
+	}
+	if element == "svg" || element == "math" {
+		s.foreign = max(0, s.foreign+step)
+	}
+	if step < 0 {
 		s.refuse(at, i, "an end tag")
 		return i
 	}
@@ -256,7 +285,8 @@ func (s *scanner) element(at int, element string, list []attribute) {
 	}
 }
 
-var urlAttributes = []string{"action", "background", "cite", "data", "formaction", "href", "longdesc", "manifest", "ping", "poster", "src", "srcset", "usemap", "xlink:href"}
+var urlAttributes = []string{"action", "archive", "attributionsrc", "background", "cite", "classid", "codebase", "data", "formaction", "href", "icon", "imagesrcset", "longdesc", "manifest",
+	"ping", "poster", "profile", "src", "srcset", "usemap", "xlink:href"}
 
 // ours is the beginning of a URL that a macro further on cannot turn into another site
 // or a script.
@@ -265,17 +295,23 @@ var ours = regexp.MustCompile(`^(/[^/\\{]|\./|[?#]|https?://[^/?#{]+[/?#])`)
 // quoted checks a macro in a quoted attribute.
 func (s *scanner) quoted(a attribute, refresh bool) {
 	end := a.at + len(a.value)
+	isURL := slices.Contains(urlAttributes, a.name)
+	if isURL {
+		s.urls = append(s.urls, edit{from: a.at, to: end})
+	}
 	switch {
 	case strings.HasPrefix(a.name, "on"):
 		s.refuse(a.at, end, "the script "+a.name)
 	case a.name == "style" || a.name == "srcdoc" || refresh:
 		s.refuse(a.at, end, "the attribute "+a.name)
-	case slices.Contains(urlAttributes, a.name) && !ours.MatchString(strings.TrimSpace(html.UnescapeString(a.value))):
+	case isURL && !ours.MatchString(strings.TrimSpace(html.UnescapeString(a.value))):
 		s.refuse(a.at, end, "the beginning of the URL "+a.name)
 	case strings.Contains(a.value, "{error_message}"):
 		s.fault(a.at, "{error_message} is an element and cannot stand in an attribute")
 	}
 }
+
+var cdata = regexp.MustCompile(`<!\[CDATA\[[^<]*?\]\]>`)
 
 // content skips the content of an element that is text and not HTML.
 func (s *scanner) content(at int, element string) int {
@@ -287,22 +323,70 @@ func (s *scanner) content(at int, element string) int {
 	default:
 		return at
 	}
-	end := len(s.src)
-	closing := regexp.MustCompile(`(?i)</` + element + `[\s/>]`)
-	if m := closing.FindStringIndex(s.src[at:]); m != nil {
-		end = at + m[0]
+	end := s.end(at, element)
+	if end < 0 {
+		s.fault(at, "the <%s> is not closed", element)
+		return len(s.src)
 	}
-	switch {
-	case element != "title" && element != "textarea":
+	// In SVG it is HTML after all, unless it is in a CDATA section.
+	if s.foreign > 0 && strings.Contains(cdata.ReplaceAllString(s.src[at:end], ""), "<") {
+		s.fault(at, "<%s> in an image with < in it", element)
+	}
+	if element != "title" && element != "textarea" {
 		s.refuse(at, end, "<"+element+">")
-	case strings.Contains(s.src[at:end], "{error_message}"):
+	} else if strings.Contains(s.src[at:end], "{error_message}") {
 		s.fault(at, "{error_message} is an element and cannot stand in <%s>", element)
+	} else {
+		for i := at; i < end; i++ {
+			if s.src[i] == '<' {
+				s.less(i)
+			}
+		}
 	}
 	// In such a script, </script> does not always end it.
 	if element == "script" && strings.Contains(s.src[at:end], "<!--") {
 		s.fault(at, "a script with a comment in HTML's way")
 	}
 	return end
+}
+
+// end is the offset of the end tag that closes an element, or -1. As many bytes are equal only if
+// all are ASCII: </ſtyle> ends no style.
+func (s *scanner) end(at int, element string) int {
+	for i := at; ; i += 2 {
+		next := strings.Index(s.src[i:], "</")
+		if next < 0 {
+			return -1
+		}
+		i += next
+		name := s.src[i+2:]
+		if len(name) > len(element) && strings.EqualFold(name[:len(element)], element) && strings.IndexByte(space+"/>", name[len(element)]) >= 0 {
+			return i
+		}
+	}
+}
+
+// pieces splits the source at the macros.
+func (s *scanner) pieces() (page ownPage) {
+	at := 0
+	for _, m := range macro.FindAllStringIndex(s.src, -1) {
+		inURL := slices.ContainsFunc(s.urls, func(u edit) bool { return u.from <= m[0] && m[0] < u.to })
+		page = append(page, piece{text: s.edited(at, m[0])}, piece{text: s.src[m[0]:m[1]], macro: true, inURL: inURL})
+		at = m[1]
+	}
+	return append(page, piece{text: s.edited(at, len(s.src))})
+}
+
+// edited is a part of the source as it is sent. No edit is partly in it.
+func (s *scanner) edited(from, to int) string {
+	var text strings.Builder
+	for _, e := range s.edits {
+		if from <= e.from && e.to <= to {
+			text.WriteString(s.src[from:e.from] + e.text)
+			from = e.to
+		}
+	}
+	return text.String() + s.src[from:to]
 }
 
 // checkForms demands one form that signs in.

@@ -1,10 +1,11 @@
 package pages_test
 
 import (
-	"html"
-	"os"
+	"fmt"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/html"
 
 	"signet/handlers/pages"
 )
@@ -112,7 +113,14 @@ func TestWrongLoginTemplatesAreRefused_Row28(t *testing.T) {
 		{"no form", change("<form", "<div"), "", "no form"},
 		{"get", change(`method="post"`, ""), "line 11", "post"},
 		{"elsewhere", change("/oauth/login", "https://evil.example/oauth/login"), "line 11", "evil.example"},
-		{"our delimiters", plain + "\uE000", "", "U+E000"},
+		{"tag in a style of SVG", change("<h1>", "<svg><style><a href='</style>{username}'></svg><h1>"), "line 9", "<style>"},
+		{"open comment", plain + "<!-- the end", "line 20", "not closed"},
+		{"open title", plain + "<title>x</titles>", "line 20", "not closed"},
+		{"open style", plain + "<style>x</style", "line 20", "not closed"},
+		{"letters that fold to ASCII", change("<h1>", "<style></\u017ftyle>{username}</style><h1>"), "line 9", "<style>"},
+		{"set of URLs", change("<h1>", `<img srcset="{username} 2x"><h1>`), "line 9", "URL srcset"},
+		{"set of URLs of a link", change("<title>", `<link rel="preload" imagesrcset="{username}"><title>`), "line 4", "URL imagesrcset"},
+		{"URL that is called", change("<h1>", `<img src="/x" attributionsrc="{username}"><h1>`), "line 9", "URL attributionsrc"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			wantFault(t, pages.Options{LoginTemplate: write(t, "login.html", c.src)}, "login.html", c.line, c.word)
@@ -122,32 +130,110 @@ func TestWrongLoginTemplatesAreRefused_Row28(t *testing.T) {
 	wantFaultFor(t, pages.Site{Path: "/auth"}, pages.Options{LoginTemplate: write(t, "login.html", plain)}, "/oauth/login, not to /auth/oauth/login")
 }
 
-// If a template is accepted, no input of a user becomes markup in it.
+// Each value is escaped for its place.
+func TestMacrosAreEscapedForTheirPlace_Row28(t *testing.T) {
+	const value = "a+ b/c?d=e&f#g%41\"'<i>\x00é</textarea></title>"
+	const inText = "a+ b/c?d=e&amp;f#g%41&#34;&#39;&lt;i&gt;\uFFFDé&lt;/textarea&gt;&lt;/title&gt;"
+	const inURL = "a%2B%20b%2Fc%3Fd%3De%26f%23g%2541%22%27%3Ci%3E%00%C3%A9%3C%2Ftextarea%3E%3C%2Ftitle%3E"
+	for place, want := range map[string]string{
+		"<p>{username}</p>":                          "<p>" + inText + "</p>",
+		"{username}":                                 inText,
+		`<p title="{username}">`:                     `<p title="` + inText + `">`,
+		`<p title='{username}, {state}'>`:            `<p title='` + inText + `, s'>`,
+		`<p data-href="{username}">`:                 `<p data-href="` + inText + `">`,
+		"<title>{username}</title>":                  "<title>" + inText + "</title>",
+		"<textarea>{username}</textarea>":            "<textarea>" + inText + "</textarea>",
+		`<a href="/x?u={username}#{username}">`:      `<a href="/x?u=` + inURL + "#" + inURL + `">`,
+		`<a HREF='/users/{username}/{state}'>`:       `<a HREF='/users/` + inURL + `/s'>`,
+		`<a href=" https://a.example/{username}">`:   `<a href=" https://a.example/` + inURL + `">`,
+		`<img src="/a?{username}" alt="{username}">`: `<img src="/a?` + inURL + `" alt="` + inText + `">`,
+		`<img srcset="/a?{username} 2x, /b 1x">`:     `<img srcset="/a?` + inURL + ` 2x, /b 1x">`,
+		`<form action="/x?{username}">`:              `<form action="/x?` + inURL + `">`,
+		"{user}{{username}}{USERNAME}":               "{user}{" + inText + "}{USERNAME}",
+	} {
+		page, _ := login(t, newSet(t, pages.Options{LoginHTML: place + plain}), "", pages.Login{State: "s", Username: value})
+		if got, _, _ := strings.Cut(page, "<!DOCTYPE"); got != want {
+			t.Errorf("%s became\n%s, want\n%s", place, got, want)
+		}
+	}
+}
+
+// An error is text too, whatever the operator's file says.
+func TestErrorMessageOfALoginTemplateIsText_Row28(t *testing.T) {
+	s := newSet(t, pages.Options{LoginHTML: plain, Messages: write(t, "m.json", `{"en": {"login.invalid": "<b>\"No\""}}`)})
+	if page, _ := login(t, s, "", pages.Login{Problem: "login.invalid"}); !strings.Contains(page, `<div class="error">&lt;b&gt;&#34;No&#34;</div>`) {
+		t.Error(page)
+	}
+}
+
+// Comments are for the authors of a page and not sent. A < that begins no tag is text, whatever
+// stands after it.
+func TestLoginTemplateIsSentWithoutComments_Row28(t *testing.T) {
+	for src, want := range map[string]string{
+		"a<!-- TODO: {nothing} -->b":                      "ab",
+		"<!-- 1 -->{username}<!-- 2 --><!-- 3 --!>":       "u",
+		"<!-->a<!--->b":                                   "ab",
+		"<<!-- x -->b title={username}>":                  "&lt;b title=u>",
+		"1 < 2 <{username}":                               "1 &lt; 2 &lt;u",
+		"<?xml x?><![CDATA[<p>]]></ p>":                   "&lt;?xml x?>&lt;![CDATA[<p>]]>&lt;/ p>",
+		"<svg><style><![CDATA[a > b {}]]></style></svg>":  "<svg><style><![CDATA[a > b {}]]></style></svg>",
+		"<style><!-- p {} --></style><title><!--</title>": "<style><!-- p {} --></style><title>&lt;!--</title>",
+	} {
+		page, _ := login(t, newSet(t, pages.Options{LoginHTML: src + plain}), "", pages.Login{Username: "u"})
+		if got, _, _ := strings.Cut(page, "<!DOCTYPE"); got != want || strings.Contains(page, "our own page") {
+			t.Errorf("%s became\n%s, want\n%s", src, got, want)
+		}
+	}
+}
+
+// attacks are values that would become markup in one place or another.
+var attacks = []string{`zq"'><zq onzq=zq>`, "zq onzq=zq", "zq", "/title ", "/textarea", "title", "!--", "!--zq", "--", "!", "?zq", "lt;zq onzq=zq", "#60;zq", " onzq=zq ", "x>", "\x00<zq>"}
+
+// shape is the elements of a page and the names of their attributes, as a browser sees them.
+func shape(t *testing.T, page string) string {
+	t.Helper()
+	document, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for n := range document.Descendants() {
+		switch n.Type {
+		case html.ElementNode:
+			fmt.Fprint(&out, "<", n.Data)
+			for _, a := range n.Attr {
+				fmt.Fprint(&out, " ", a.Namespace, a.Key)
+			}
+			fmt.Fprint(&out, ">")
+		case html.CommentNode:
+			fmt.Fprint(&out, "<!", n.Data, ">")
+		}
+	}
+	return out.String()
+}
+
+// If a template is accepted, no value changes the shape of the page.
 func FuzzLoginTemplate(f *testing.F) {
 	for _, src := range []string{"", "<a title='{username}'>", "<a href={username}>", "<script>{username}</script>", "<svg><style>{username}</style></svg>", "<!--{username}--!>", "<b {username}>",
-		"<textarea>{username}</textarea>", "<a href='/x{username}'>", "<![CDATA[>{username}]]>", "<a =\"{username}\">", "<a title=\"'>{username}\">", "<title></title >{username}"} {
+		"<textarea>{username}</textarea>", "<a href='/x{username}'>", "<![CDATA[>{username}]]>", "<a =\"{username}\">", "<a title=\"'>{username}\">", "<title></title >{username}",
+		"<<!-- -->b title={username}>", "<style></\u017ftyle>{username}</style>", "<svg><title><b title='</title>{username}'>",
+		"<{username}>", "<{username} x>", "</{username}>", "</ {username}>", "<!{username}>", "<?{username}>", "&{username}", "&#{username}", "<title><{username}></title>", "<title></{username}><b>x</b></title>",
+		"<title></ti{username}></title>", "<textarea></text{username} x>y</textarea>", "<textarea><!--</textarea>{username}-->", "<svg><![CDATA[<{username}]]></svg>", "a<!-- -->{username}", "<<{username}",
+		"<svg><iframe><a href='/x</iframe>", "<svg><title>{username}</title><style><![CDATA[a{}]]></style></svg>", "<svg><![CDATA[><a title=\"]]><b {username}\">"} {
 		f.Add(src)
 	}
-	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, extra string) {
-		s, err := pages.New(pages.Site{App: "A"}, pages.Options{LoginTemplate: writeIn(t, dir, extra+plain)})
+		s, err := pages.New(pages.Site{App: "A"}, pages.Options{LoginHTML: extra + plain})
 		if err != nil {
 			return
 		}
-		page, _ := login(t, s, "", pages.Login{Username: `zq"'><zq onzq=zq>`})
-		for _, bad := range []string{`zq"`, "zq'", "<zq", "zq>"} {
-			if strings.Contains(page, bad) && !strings.Contains(extra, "zq") {
-				t.Errorf("%s came out of\n%s", bad, extra)
+		usual, _ := login(t, s, "", pages.Login{Username: "x"})
+		want := shape(t, usual)
+		for _, value := range attacks {
+			page, _ := login(t, s, "", pages.Login{Username: value})
+			if got := shape(t, page); got != want {
+				t.Errorf("%q in %q changes\n%s to\n%s", value, extra, want, got)
 			}
 		}
 	})
-}
-
-func writeIn(t *testing.T, dir, content string) string {
-	t.Helper()
-	path := dir + "/login.html"
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
