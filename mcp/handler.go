@@ -89,7 +89,7 @@ func Handler(o Options) (*Endpoint, error) {
 			MaxRequestBodyBytes:          maxBody,
 			PropagateRequestCancellation: true,
 		})
-	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, calls: &calls{server, handler}}, nil
+	return &Endpoint{guard: newGuard(o), door: door, access: access, admission: o.Admission, budget: o.Budget, caller: o.caller(), router: o.Router, calls: &calls{server: server, handler: handler}}, nil
 }
 
 // Endpoint is a protected MCP endpoint, made by [Handler].
@@ -293,7 +293,7 @@ func receive(w http.ResponseWriter, r *http.Request, load *admission.Load) (*htt
 	r2.Body = io.NopCloser(bytes.NewReader(body))
 	r2.ContentLength = int64(len(body))
 	r2.Header, no = headers(r.Header, m)
-	if one := m.asCall(r2.Body, r.Header.Get("Mcp-Protocol-Version")); one != nil {
+	if one := m.asCall(r2.Body, r2.Header); one != nil {
 		r2.Body = one
 	}
 	if no == nil && m.replaced && m.method == listen { // its events repeat the id

@@ -25,6 +25,7 @@ type message struct {
 
 	standard     bool   // it names the version of JSON-RPC
 	params       []byte // nil: there are none
+	ordinary     bool   // params have no other members than name, arguments and _meta
 	rawName      []byte // name in params, as it was sent; nil: there is none
 	version      string // in _meta
 	events       bool   // the client accepts events
@@ -127,6 +128,7 @@ func (m *message) read(top object) *refusal {
 	if err != nil {
 		return err
 	}
+	m.ordinary = !slices.ContainsFunc(params, func(p member) bool { return p.key != "name" && p.key != "arguments" && p.key != "_meta" })
 	if meta, ok := params.get("_meta"); ok && meta[0] == '{' {
 		names, err := members(meta, "_meta")
 		if err != nil {

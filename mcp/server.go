@@ -35,9 +35,12 @@ func newServer(name, version string, capabilities *sdk.ServerCapabilities) *sdk.
 
 // setCaller makes Caller return the token of the present request. In a server that keeps
 // sessions, the context belongs to the request that opened the session, maybe with another
-// token.
+// token. It is the innermost middleware, and tells [calls] what is behind it.
 func setCaller(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
+		if c, ok := ctx.Value(callsKey{}).(*calls); ok {
+			c.innermost.CompareAndSwap(nil, &next)
+		}
 		if extra := req.GetExtra(); extra != nil && ctx.Value(infoKey{}) != extra.TokenInfo {
 			ctx = context.WithValue(ctx, infoKey{}, extra.TokenInfo)
 		}
