@@ -319,7 +319,7 @@ func measureLogin(b *testing.B, core []string, r *report) {
 		hashes += hashRate(b) / rounds
 		logins += loginRate(b, client) / rounds
 	}
-	r.row("whole login (4 pages), 4 at a time", ">= 90 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", logins, 100*logins/hashes), fmt.Sprintf("bare argon2id: %.1f/s", hashes))
+	r.row("whole login (4 pages), 4 at a time", ">= 95 % of the bare argon2id rate", fmt.Sprintf("%.1f/s, %.0f %%", logins, 100*logins/hashes), fmt.Sprintf("bare argon2id: %.1f/s", hashes))
 }
 
 // loginRate is the number of logins a second.
