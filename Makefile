@@ -12,7 +12,9 @@ FUZZTIME ?= 10s
 # The race detector leaves SQLite's engine out. It is C in the form of Go, has no goroutines of
 # its own, and would take six times as long.
 RACE = -race $(foreach p,modernc.org/sqlite/lib modernc.org/libc modernc.org/memory,-gcflags=$(p)=-race=false)
-GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m
+# Most of the time of the end-to-end tests is waiting, so four packages run at once, the longest
+# first. lint has vetted all packages.
+GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m -vet=off -p 4
 
 run: build
 	./signet serve --demo
@@ -28,7 +30,7 @@ build:
 # All builds have the flags of the program's own, so that they share what is compiled.
 test: export GOFLAGS += -trimpath
 test: setup lint
-	$(GOTESTSUM) $(RACE) -short $$(go list ./... | grep -v '^signet$$')
+	$(GOTESTSUM) $(RACE) -short $$(go list ./internal/e2e/... ./server ./... | grep -v '^signet$$')
 	$(GOTESTSUM) . ./internal/store ./internal/denylist ./users
 	go -C deploy/check test ./...
 
