@@ -138,16 +138,16 @@ func (f *File) SignOut(ctx context.Context, subject string) error {
 // hashInstead returns a hash of next if old is the password of r. Both run in one turn of
 // the limiter.
 func (f *File) hashInstead(ctx context.Context, r *record, old, next string) (hash string, err error) {
-	busy := f.limit.do(ctx, func(h *hasher) {
+	busy := f.limit.do(ctx, func() {
 		var match bool
-		switch match, err = h.compare(old, r.Hash); {
+		switch match, err = compare(old, r.Hash); {
 		case err != nil:
 		case !match:
 			err = ErrInvalid
 		case old == next:
 			err = PasswordError("that is the current password")
 		default:
-			hash = h.hash(next, f.params)
+			hash, err = f.hash(next)
 		}
 	})
 	return hash, errors.Join(busy, err)
@@ -187,8 +187,8 @@ func (f *File) hashNew(ctx context.Context, password string) (hash string, err e
 	if len(password) > MaxPassword {
 		return "", ErrPasswordTooLong
 	}
-	busy := f.limit.do(ctx, func(h *hasher) { hash = h.hash(password, f.params) })
-	return hash, busy
+	busy := f.limit.do(ctx, func() { hash, err = f.hash(password) })
+	return hash, errors.Join(busy, err)
 }
 
 // rehash replaces the hash that r has, unless it was replaced meanwhile. The version

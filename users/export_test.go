@@ -7,12 +7,6 @@ func (f *File) UseParams(memory, iterations uint32) {
 	f.useParams(argon2id.Params{Memory: memory, Iterations: iterations, Parallelism: 1, SaltLength: 16, KeyLength: 32})
 }
 
-// NewArgon2id returns a function that computes keys, all in the same memory.
-func NewArgon2id() func(password, salt []byte, p argon2id.Params) []byte {
-	h := &hasher{}
-	return func(password, salt []byte, p argon2id.Params) []byte { return h.argon2id(password, salt, &p) }
-}
-
 // SetLimit lets n hashes run at once.
 func (f *File) SetLimit(n int) {
 	rest := f.limit.rest

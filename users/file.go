@@ -104,11 +104,11 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 		err   error
 		fresh string // hash that replaces bcrypt, or a hash made with other parameters
 	)
-	if busy := f.limit.do(ctx, func(h *hasher) {
-		match, err = h.compare(password, hash)
+	if busy := f.limit.do(ctx, func() {
+		match, err = compare(password, hash)
 		match = match && r != nil && !r.Disabled
 		if err == nil && match && r.params != f.params && f.readOnly.Load() != all {
-			fresh = h.hash(password, f.params)
+			fresh, err = f.hash(password)
 		}
 	}); busy != nil {
 		return User{}, busy
@@ -123,6 +123,11 @@ func (f *File) Check(ctx context.Context, name, password string) (User, error) {
 		f.rehash(ctx, all, r, fresh)
 	}
 	return r.user(), nil
+}
+
+// hash makes a hash with the current parameters. The caller has a slot of the limiter.
+func (f *File) hash(password string) (string, error) {
+	return argon2id.CreateHash(password, &f.params)
 }
 
 // Lookup returns the user of that subject, or [ErrUnknown] if there is none or the user

@@ -3,7 +3,6 @@ package users
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -39,13 +38,6 @@ func dummyHash(p argon2id.Params) string {
 	return formatHash(&p, salt, key)
 }
 
-// hash makes the hash of a password.
-func (h *hasher) hash(password string, p argon2id.Params) string {
-	salt := make([]byte, p.SaltLength)
-	rand.Read(salt)
-	return formatHash(&p, salt, h.argon2id([]byte(password), salt, &p))
-}
-
 // bcryptForm is a bcrypt hash as other systems write it. 2x marks the hashes of a
 // broken implementation, which cannot be checked.
 var bcryptForm = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
@@ -68,10 +60,9 @@ func checkBcrypt(hash string) error {
 // compare reports whether hash is that of password. Bcrypt reads only the first 72 bytes,
 // and reads "a\x00a" as "a", so passwords that are longer or have a NUL are wrong, after
 // the same work.
-func (h *hasher) compare(password, hash string) (bool, error) {
+func compare(password, hash string) (bool, error) {
 	if !isBcrypt(hash) {
-		p, salt, key, err := argon2id.DecodeHash(hash)
-		return err == nil && subtle.ConstantTimeCompare(h.argon2id([]byte(password), salt, p), key) == 1, err
+		return argon2id.ComparePasswordAndHash(password, hash)
 	}
 	b := []byte(password)
 	err := bcrypt.CompareHashAndPassword([]byte(hash), b)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-	"weak"
 )
 
 const (
@@ -16,47 +15,31 @@ const (
 // slower, and each takes memory.
 type limiter struct {
 	slots   chan struct{}
-	idle    chan weak.Pointer[hasher] // of which no slot makes use; the next collection frees their memory
 	waiting atomic.Int64
 	hashes  atomic.Uint64                          // that began
 	busy    atomic.Uint64                          // refused
 	rest    func(took time.Duration) time.Duration // how long a slot stays empty after a hash; may be nil
 }
 
-func newLimiter(n int) *limiter {
-	return &limiter{slots: make(chan struct{}, n), idle: make(chan weak.Pointer[hasher], n)}
-}
+func newLimiter(n int) *limiter { return &limiter{slots: make(chan struct{}, n)} }
 
 // do runs hash when it is its turn, or returns [ErrBusy] when the queue is full or
 // does not move. A call whose ctx ends leaves the queue.
-func (l *limiter) do(ctx context.Context, hash func(*hasher)) error {
+func (l *limiter) do(ctx context.Context, hash func()) error {
 	if err := l.enter(ctx); err != nil {
 		if ctx.Err() == nil {
 			l.busy.Add(1)
 		}
 		return err
 	}
-	h, begin := l.hasher(), time.Now()
-	defer func() { l.leave(h, time.Since(begin)) }()
+	begin := time.Now()
+	defer func() { l.leave(time.Since(begin)) }()
 	l.hashes.Add(1)
-	hash(h)
+	hash()
 	return nil
 }
 
-// hasher returns one that is idle, or a new one. The caller has a slot.
-func (l *limiter) hasher() *hasher {
-	select {
-	case p := <-l.idle:
-		if h := p.Value(); h != nil {
-			return h
-		}
-	default:
-	}
-	return &hasher{}
-}
-
-func (l *limiter) leave(h *hasher, took time.Duration) {
-	l.idle <- weak.Make(h)
+func (l *limiter) leave(took time.Duration) {
 	pause := time.Duration(0)
 	if l.rest != nil {
 		pause = min(l.rest(took), maxWait/4)
