@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// compress keeps a compressed form of the document beside the plain one.
+// compress keeps a compressed form of the document beside the plain one. Each form has its own
+// entity tag (RFC 9110 §8.8.3.3).
 func (d *document) compress() {
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
@@ -16,13 +17,15 @@ func (d *document) compress() {
 	}
 	_, _ = w.Write(d.body) // a buffer takes everything
 	if w.Close() == nil && b.Len() < len(d.body) {
-		d.zipped = b.Bytes()
+		zipped := *d
+		zipped.body, zipped.etag = b.Bytes(), strings.TrimSuffix(d.etag, `"`)+`-gzip"`
+		d.zipped = zipped.prepare()
 	}
 }
 
 // encoded returns the form of the document that the request takes, and sets the headers
-// of that form. Each form has its own entity tag (RFC 9110 §8.8.3.3).
-func (d document) encoded(h http.Header, r *http.Request) document {
+// of that form.
+func (d *document) encoded(h http.Header, r *http.Request) *document {
 	if d.zipped == nil {
 		return d
 	}
@@ -31,8 +34,7 @@ func (d document) encoded(h http.Header, r *http.Request) document {
 		return d
 	}
 	h.Set("Content-Encoding", "gzip")
-	d.body, d.etag = d.zipped, strings.TrimSuffix(d.etag, `"`)+`-gzip"`
-	return d
+	return d.zipped
 }
 
 // takesGzip reads Accept-Encoding (RFC 9110 §12.5.3). A client that does not name gzip

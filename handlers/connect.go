@@ -662,5 +662,5 @@ func (e *endpoints) serveClientDocument(*http.Request) (any, error) {
 		ClientID: e.o.Issuer + clientDocumentPath, ClientName: e.o.App, RedirectURIs: []string{e.o.Issuer + callbackPath},
 		GrantTypes: []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}, ResponseTypes: []string{"code"}, AuthMethod: "none",
 	})
-	return document{body: body, etag: entityTag(body), maxAge: time.Hour}, err
+	return &document{body: body, etag: entityTag(body), maxAge: time.Hour}, err
 }

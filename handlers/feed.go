@@ -26,7 +26,7 @@ const feedCompressed = 4 << 10
 // feed is the revocation feed as it was last served.
 type feed struct {
 	mu     sync.Mutex
-	served document
+	served *document
 	keyID  string
 	made   time.Time
 	readAt time.Time
@@ -45,7 +45,7 @@ func (e *endpoints) revoked(*http.Request) (any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if f.served.body != nil && now.Sub(f.made) < feedEvery {
+	if f.served != nil && now.Sub(f.made) < feedEvery {
 		return f.served, nil
 	}
 	readAt := e.o.Denylist.ReadAt()
@@ -53,10 +53,10 @@ func (e *endpoints) revoked(*http.Request) (any, error) {
 		return nil, unavailable(errors.New("no revocation feed yet: the store has not answered since the start"))
 	}
 	key, err := e.o.Keys.Signing(now)
-	if err == nil && (f.served.body == nil || f.keyID != key.ID || !f.readAt.Equal(readAt) || f.length != e.o.Denylist.Stats().Revoked) {
+	if err == nil && (f.served == nil || f.keyID != key.ID || !f.readAt.Equal(readAt) || f.length != e.o.Denylist.Stats().Revoked) {
 		err = e.makeFeed(key.ID, now)
 	}
-	if err != nil && f.served.body == nil {
+	if err != nil && f.served == nil {
 		return nil, unavailable(err)
 	}
 	f.made = now
@@ -80,10 +80,11 @@ func (e *endpoints) makeFeed(keyID string, now time.Time) error {
 		return err
 	}
 	f := &e.feed
-	f.served = document{body: []byte(token), mediaType: "application/revoked+jwt", etag: entityTag([]byte(token)), maxAge: feedMaxAge}
+	d := &document{body: []byte(token), mediaType: "application/revoked+jwt", etag: entityTag([]byte(token)), maxAge: feedMaxAge}
 	if len(token) > feedCompressed {
-		f.served.compress()
+		d.compress()
 	}
+	f.served = d.prepare()
 	f.keyID, f.readAt, f.length = keyID, readAt, length
 	return nil
 }

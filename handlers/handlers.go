@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -166,18 +167,20 @@ type endpoints struct {
 	pages   *pages.Set
 	limits  limits
 	grants  []grant
-	served  document // the metadata, which never changes
+	served  *document // the metadata, which never changes
 	feed    feed
 	large   largeTokens
 	links   links
 
-	servedExchange document // the metadata while a client may exchange tokens
+	servedExchange *document // the metadata while a client may exchange tokens
+
+	keySet atomic.Pointer[document] // as it was last served
 }
 
 // Handler is the authorization server, made by [New].
 type Handler struct {
 	http.Handler
-	documents map[string]route
+	documents map[string]*route
 	endpoints *endpoints
 }
 
@@ -192,7 +195,7 @@ func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) 
 		return 0
 	}
 	result, err := rt.run(w, r, rt.get)
-	d, ok := result.(document)
+	d, ok := result.(*document)
 	if err != nil || !ok {
 		return 0
 	}
@@ -314,13 +317,13 @@ const (
 
 // routes makes the handler from the table of what is served at which path.
 func (e *endpoints) routes() (*Handler, error) {
-	r, documents := chi.NewRouter(), map[string]route{}
+	r, documents := chi.NewRouter(), map[string]*route{}
 	handle := func(rt route, paths ...string) {
 		rt.e = e
 		for _, p := range paths {
 			r.Handle(p, rt)
 			if rt.atHand {
-				documents[p] = rt
+				documents[p] = &rt
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func (e *endpoints) metadataPaths() []string {
 // OpenID name refuse one without them.
 //
 // exchange says whether a client may exchange tokens.
-func (e *endpoints) newMetadata(exchange bool) (document, error) {
+func (e *endpoints) newMetadata(exchange bool) (*document, error) {
 	i := e.o.Issuer
 	methods := []string{"none", "client_secret_post", "client_secret_basic", "private_key_jwt"} // some clients take the first
 	body, err := json.Marshal(oauth.ServerMetadata{
@@ -65,9 +65,9 @@ func (e *endpoints) newMetadata(exchange bool) (document, error) {
 		PromptValuesSupported:                              []string{"none", "login", "consent"},
 	})
 	if err != nil {
-		return document{}, err
+		return nil, err
 	}
-	return document{body: body, etag: entityTag(body), maxAge: metadataMaxAge}, nil
+	return (&document{body: body, etag: entityTag(body), maxAge: metadataMaxAge}).prepare(), nil
 }
 
 // supportedScopes are the scopes that clients should know. offline_access is accepted
@@ -98,13 +98,19 @@ func (e *endpoints) metadata(*http.Request) (any, error) {
 }
 
 // jwks serves the public keys (RFC 7517 §5). How long they may be cached follows
-// from the key schedule.
+// from the key schedule, and is mostly the same for hours.
 func (e *endpoints) jwks(*http.Request) (any, error) {
 	body, etag, maxAge := e.o.Keys.JWKS(time.Now())
 	if body == nil {
 		return nil, unavailable(errors.New("no keys yet: the store has not answered since the start"))
 	}
-	return document{body: body, etag: etag, maxAge: maxAge, kept: e.o.Keys.Rotation()}, nil
+	kept := e.o.Keys.Rotation()
+	d := e.keySet.Load()
+	if d == nil || d.etag != etag || d.maxAge != maxAge || d.kept != kept {
+		d = (&document{body: body, etag: etag, maxAge: maxAge, kept: kept}).prepare()
+		e.keySet.Store(d)
+	}
+	return d, nil
 }
 
 func (e *endpoints) grantTypes(exchange bool) (names []string) {

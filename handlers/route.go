@@ -40,14 +40,15 @@ type endpoint func(*http.Request) (any, error)
 // The results other than JSON with status 200. A nil result is an empty 200.
 type (
 	// document is a public document that may be cached, JSON unless it says
-	// otherwise.
+	// otherwise. It is a result as a pointer, and does not change.
 	document struct {
 		body      []byte
 		mediaType string
 		etag      string
 		maxAge    time.Duration
 		kept      time.Duration // longest life of a copy while there is no answer; 0: not said
-		zipped    []byte        // see compress; nil: there is only the plain form
+		zipped    *document     // see compress; nil: there is only the plain form
+		header    *[4]string    // see prepare; nil: it is made for each answer
 	}
 	// asset is a file that a page shows, such as the logo.
 	asset struct {
@@ -349,11 +350,11 @@ func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
 	case nil:
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
-	case document:
+	case *document:
 		writeDocument(w, r, v)
 	case asset:
 		w.Header().Set("Content-Security-Policy", v.Policy)
-		writeDocument(w, r, document{body: v.Body, mediaType: v.Type, etag: v.ETag, maxAge: time.Hour})
+		writeDocument(w, r, &document{body: v.Body, mediaType: v.Type, etag: v.ETag, maxAge: time.Hour})
 	case reply:
 		rt.writeJSON(w, r, v.status, v.body)
 	case page:
@@ -379,11 +380,25 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 // slowly.
 const longAnswer = 128 << 10
 
+// prepare makes the values of the header once for all answers.
+func (d *document) prepare() *document {
+	d.header = d.headerValues()
+	return d
+}
+
+// headerValues returns the values of Content-Type, Cache-Control, Etag and Content-Length.
+func (d *document) headerValues() *[4]string {
+	return &[4]string{cmp.Or(d.mediaType, "application/json"), d.cacheControl(), d.etag, strconv.Itoa(len(d.body))}
+}
+
 // writeDocument writes a document and returns the status of the answer.
-func writeDocument(w http.ResponseWriter, r *http.Request, d document) (status int) {
-	d = d.encoded(w.Header(), r)
-	values := [...]string{cmp.Or(d.mediaType, "application/json"), d.cacheControl(), d.etag, strconv.Itoa(len(d.body))}
+func writeDocument(w http.ResponseWriter, r *http.Request, d *document) (status int) {
 	h := w.Header()
+	d = d.encoded(h, r)
+	values := d.header
+	if values == nil {
+		values = d.headerValues()
+	}
 	h["Content-Type"], h["Cache-Control"], h["Etag"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
 		w.WriteHeader(http.StatusNotModified)

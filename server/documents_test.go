@@ -85,3 +85,22 @@ func TestEarlyAnswersEqualThoseOfTheFullHandler(t *testing.T) {
 		t.Errorf("POST: %d, want 405", resp.StatusCode)
 	}
 }
+
+// A plain request for a document costs nothing but its answer.
+func TestDocumentsAreAnsweredWithoutAllocation(t *testing.T) {
+	srv := newServer(t, nil)
+	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/jwks.json", "/.well-known/revoked"} {
+		r, w := httptest.NewRequest("GET", path, nil), &discard{http.Header{}}
+		srv.Handler().ServeHTTP(w, r)
+		if n := testing.AllocsPerRun(1000, func() { srv.Handler().ServeHTTP(w, r) }); n > 0 || w.header.Get("ETag") == "" {
+			t.Errorf("%s: %.0f allocations", path, n)
+		}
+	}
+}
+
+// discard is an answer that nobody reads.
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discard) WriteHeader(int)             {}

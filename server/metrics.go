@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -34,7 +36,9 @@ type metrics struct {
 	messageSeconds *prometheus.HistogramVec // of the gateway's servers
 	connections    *prometheus.CounterVec   // refreshes for the gateway
 
-	series sync.Map // from answer to *series; looking up the labels takes longer
+	// series are found here without their labels, which take longer. A new one replaces the map.
+	series  atomic.Pointer[map[answer]*series]
+	growing sync.Mutex
 }
 
 // answer is a route and the status code of an answer.
@@ -51,13 +55,23 @@ type series struct {
 
 // observe counts one answer.
 func (m *metrics) observe(a answer, took time.Duration) {
-	v, ok := m.series.Load(a)
-	if !ok {
-		v, _ = m.series.LoadOrStore(a, &series{m.requests.WithLabelValues(a.route, strconv.Itoa(a.status)), m.seconds.WithLabelValues(a.route)})
+	s := (*m.series.Load())[a]
+	if s == nil {
+		s = m.add(a)
 	}
-	s := v.(*series)
 	s.requests.Inc()
 	s.seconds.Observe(took.Seconds())
+}
+
+// add returns the series of a kind of answers that was not counted before.
+func (m *metrics) add(a answer) *series {
+	m.growing.Lock()
+	defer m.growing.Unlock()
+	all := maps.Clone(*m.series.Load())
+	s := &series{m.requests.WithLabelValues(a.route, strconv.Itoa(a.status)), m.seconds.WithLabelValues(a.route)}
+	all[a] = s
+	m.series.Store(&all)
+	return s
 }
 
 func newMetrics() *metrics {
@@ -83,6 +97,7 @@ func newMetrics() *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"route"}),
 	}
+	m.series.Store(&map[answer]*series{})
 	m.messages = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "signet_gateway_messages_total", Help: "Messages to the servers behind the gateway, by server and outcome: ok, unauthorized, open, busy, down, malformed, disabled.",
 	}, []string{"server", "outcome"})
