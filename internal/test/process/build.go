@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -45,9 +46,13 @@ func Go(ctx context.Context, path, pkg string, flags ...string) error {
 }
 
 // Compile builds the program in the package pkg at path, for a test that shares it with no other.
+// It is without C, as make builds it, unless it has the race detector, which is C.
 func Compile(ctx context.Context, path, pkg string, flags ...string) error {
-	args := append([]string{"build", "-trimpath", "-o", path}, flags...)
-	if out, err := exec.CommandContext(ctx, "go", append(args, pkg)...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-trimpath", "-o", path}, flags, []string{pkg})...)
+	if !slices.Contains(flags, "-race") {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
 	}
 	return nil
