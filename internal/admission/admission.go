@@ -6,7 +6,7 @@
 //
 // Anybody may ask for a page, register a client or present a wrong token. While credentials
 // are in use, such requests wait for their turn as well, so that they get a sixth of the
-// cores in all, however many of them come.
+// cores in all, however many of them come, and password hashes get a quarter.
 //
 // Passwords are checked for one caller after the other: no address and no account can keep
 // the others from signing in.
@@ -229,7 +229,7 @@ func (c *Classes) Refuse(ctx context.Context) { c.open.wait(ctx) }
 // Yield waits for the turn of a request that anybody may send, and that is not refused. It
 // takes its turn among those of Refuse, but only while requests with a credential come.
 func (c *Classes) Yield(ctx context.Context) {
-	if time.Since(time.Unix(0, c.used.Load())) < inUse {
+	if c.unused() < inUse {
 		c.open.wait(ctx)
 	}
 }
@@ -267,19 +267,20 @@ func New() *Classes {
 	return c
 }
 
-// Rest returns how long a core is left to other requests after a password hash that took
-// so long. A hash runs in slices of 10 ms, so without a rest refreshes would run only
-// between the slices of a flood of logins. Other requests get half of the time while there
-// are any, and four fifths while some wait for a slot.
+// Rest returns how long a core is left to other requests after a password hash that took so
+// long. A hash runs in slices of 10 ms, so without a rest refreshes would run only between
+// the slices of a flood of logins. If a request with a credential is at work, or came during
+// the hash, others get three quarters of the time. An MCP call may wait for another machine,
+// so only its beginning counts.
 func (c *Classes) Rest(took time.Duration) time.Duration {
-	switch {
-	case c.tokensWait():
-		return 4 * took
-	case len(c.Revoke.slots)+len(c.Refresh.slots)+len(c.Introspect.slots)+len(c.Code.slots) > 0:
-		return took
+	if len(c.Revoke.slots)+len(c.Refresh.slots)+len(c.Introspect.slots)+len(c.Code.slots) > 0 || c.unused() <= took {
+		return 3 * took
 	}
 	return 0
 }
+
+// unused is how long ago the latest request with a credential came.
+func (c *Classes) unused() time.Duration { return time.Since(time.Unix(0, c.used.Load())) }
 
 func (c *Classes) tokensWait() bool {
 	return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits()

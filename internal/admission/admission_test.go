@@ -188,25 +188,43 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 			for _, other := range classes.All() {
 				wantDoor(t, other, other != classes.Register)
 			}
-			want := 4 * time.Second
-			if c == classes.Pages {
-				want = 0 // pages come with logins
-			}
-			if got := classes.Rest(time.Second); got != want {
-				t.Errorf("%s waits: a rest of %v after a second, want %v", c.Stats().Class, got, want)
-			}
-			for _, s := range taken[1:] {
+			for _, s := range taken {
 				s.Leave()
 			}
 			synctest.Wait()
-			if got := classes.Rest(time.Second); got != want/4 {
-				t.Errorf("%s is served: a rest of %v after a second, want %v", c.Stats().Class, got, want/4)
-			}
-			taken[0].Leave()
-			if got := classes.Rest(time.Second); got != 0 {
-				t.Errorf("without requests: a rest of %v", got)
-			}
 			wantDoor(t, classes.Register, true)
+		}
+	})
+}
+
+// A password hash beside requests with a credential leaves them three quarters of the time.
+func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		const took = 20 * time.Millisecond
+		wantRest := func(when string, c *admission.Class, want time.Duration) {
+			t.Helper()
+			if got := classes.Rest(took); got != want {
+				t.Errorf("%s %s: a rest of %v after %v, want %v", when, c.Stats().Class, got, took, want)
+			}
+		}
+		for _, c := range []*admission.Class{classes.Pages, classes.Login, classes.Register} {
+			s := enter(t, c)
+			wantRest("during a request of", c, 0)
+			s.Leave()
+		}
+		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.MCP} {
+			s := enter(t, c)
+			time.Sleep(took)
+			wantRest("at the beginning of a request of", c, 3*took)
+			time.Sleep(time.Second)
+			want := 3 * took
+			if c == classes.MCP {
+				want = 0
+			}
+			wantRest("during a long request of", c, want)
+			s.Leave()
+			wantRest("long after the beginning of a request of", c, 0)
 		}
 	})
 }
