@@ -28,10 +28,12 @@ build:
 
 # The packages under the race detector; then the commands as users run them, and the tests
 # that -short cuts down at their full length.
-# All builds have the flags of the program's own, so that they share what is compiled.
+# All builds but those with the race detector, which is C, have the flags of the program's own, so
+# that they share what is compiled.
 test: export GOFLAGS += -trimpath
+test: export CGO_ENABLED = 0
 test: setup lint
-	$(GOTESTSUM) $(RACE) -short $$(go list ./internal/e2e/... ./server ./... | grep -v '^signet$$')
+	CGO_ENABLED=1 $(GOTESTSUM) $(RACE) -short $$(go list ./internal/e2e/... ./server ./... | grep -v '^signet$$')
 	$(GOTESTSUM) . ./internal/store ./internal/denylist ./users
 	go -C deploy/check test ./...
 
