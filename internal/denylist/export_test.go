@@ -9,3 +9,8 @@ const ScanPage = scanPage
 func (l *List) Page(tx store.Tx, since int64, after string) (grants []Grant, last string, err error) {
 	return l.page(tx, since, after)
 }
+
+// Rotation is the change of a rotation.
+func Rotation(g Grant, epoch string, gen, now, seen int64) store.Change {
+	return rotate(g, epoch, gen, now, seen)
+}

@@ -48,11 +48,7 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 	seen := l.store.SeenLast() // first, so that what the transaction reads is never older
 	var v verdict
 	var at int64
-	err = l.store.Write(ctx, func(tx store.Tx) error {
-		if done, err := rotate(tx, g, epoch, gen, now.UnixMilli(), seen); done || err != nil {
-			v = verdict{next: gen + 1, write: advance}
-			return err
-		}
+	judge := func(tx store.Tx) error {
 		row, found, state, err := load(tx, g)
 		if err != nil {
 			return err
@@ -70,9 +66,18 @@ func (l *List) Use(ctx context.Context, epoch string, g Grant, gen int64, now ti
 			v = verdict{err: ErrRevoked} // a replica whose clock is ahead has deleted the row
 		}
 		return l.apply(tx, v, g, epoch, at)
-	})
-	if err != nil {
+	}
+	rotated := false
+	if gen == 0 { // there is no row yet
+		err = l.store.Write(ctx, judge)
+	} else {
+		rotated, err = l.store.Change(ctx, rotate(g, epoch, gen, now.UnixMilli(), seen), judge)
+	}
+	switch {
+	case err != nil:
 		return 0, err
+	case rotated:
+		v = verdict{next: gen + 1, write: advance}
 	}
 	l.note(g, gen, v, at)
 	if v.write == condemn {
@@ -90,24 +95,27 @@ func (l *List) window(g Grant) time.Duration {
 	return max(0, min(g.Window, l.options.Window))
 }
 
-// rotate makes the change of the usual verdict, advance, in one statement. It does so only where
-// [decide] and the checks before it come to that verdict for a row (whose rotated_at is before its
-// end). Otherwise it changes nothing.
-func rotate(tx store.Tx, g Grant, epoch string, gen, now, seen int64) (done bool, err error) {
-	if gen == 0 {
-		return false, nil // there is no row yet
-	}
-	// Version and epoch are news only if an older release made the row.
-	result, err := tx.Exec(`UPDATE grants SET gen = gen + 1, rotated_at = CASE WHEN rotated_at > $1 THEN rotated_at ELSE $1 END, user_version = $2, epoch = $3
-		WHERE id = $4 AND gen = $5 AND revoked_at = 0 AND expires_at * 1000 > $1
-		AND EXISTS (SELECT 1 FROM meta WHERE epoch = $6 AND last_seen >= $7)`,
-		now, g.UserVersion, epochTag(epoch), g.ID, gen, epoch, seen)
-	if err != nil {
-		return false, err
-	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+// rotate is the change of the usual verdict, advance. Its conditions hold only where [decide]
+// and the checks before it come to that verdict for a row (whose rotated_at is before its end).
+func rotate(g Grant, epoch string, gen, now, seen int64) store.Change {
+	return store.Change{One: rotateOne, Many: rotateMany, Args: []any{now, g.UserVersion, epochTag(epoch), g.ID, gen, epoch, seen}}
 }
+
+// Version and epoch are news only if an older release made the row. The first array of
+// rotateMany hides its length in a subquery: if the planner knew it, it would make a new plan
+// for every group.
+const (
+	rotateOne = `UPDATE grants SET gen = gen + 1, rotated_at = CASE WHEN rotated_at > $1 THEN rotated_at ELSE $1 END, user_version = $2, epoch = $3
+		WHERE id = $4 AND gen = $5 AND revoked_at = 0 AND expires_at * 1000 > $1
+		AND EXISTS (SELECT 1 FROM meta WHERE epoch = $6 AND last_seen >= $7)`
+
+	rotateMany = `UPDATE grants SET gen = grants.gen + 1, rotated_at = greatest(grants.rotated_at, used.now), user_version = used.user_version, epoch = used.tag
+		FROM unnest((SELECT $1::bigint[]), $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bigint[])
+			WITH ORDINALITY AS used (now, user_version, tag, id, gen, epoch, seen, number)
+		WHERE grants.id = used.id AND grants.gen = used.gen AND revoked_at = 0 AND expires_at * 1000 > used.now
+		AND EXISTS (SELECT 1 FROM meta WHERE epoch = used.epoch AND last_seen >= used.seen)
+		RETURNING used.number`
+)
 
 // apply makes the change of a verdict, and what follows from it.
 func (l *List) apply(tx store.Tx, v verdict, g Grant, epoch string, at int64) error {

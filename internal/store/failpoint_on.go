@@ -5,6 +5,7 @@ package store
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,21 @@ func (b failpointWriter) transact(by time.Time, group bool, fn func(session) err
 		}
 	}
 	return err
+}
+
+func (b failpointWriter) change(by time.Time, requests []*request) ([]bool, error) {
+	for _, point := range []string{failpoint.Begin, failpoint.Commit} {
+		if err := failpoint.At(point); err != nil {
+			return nil, fmt.Errorf("%w: %w", errLost, err)
+		}
+	}
+	made, err := b.writer.change(by, requests)
+	if err == nil && slices.Contains(made, true) {
+		if err = failpoint.At(failpoint.Committed); err != nil {
+			return nil, fmt.Errorf("%w: %w", errLost, err)
+		}
+	}
+	return made, err
 }
 
 func (o Options) withFailpoints() Options {

@@ -23,6 +23,8 @@ const (
 // request is one call of Write on its way through the queue.
 type request struct {
 	fn       func(Tx) error
+	change   Change       // what fn does first; the zero Change: none
+	made     bool         // whether the change was made
 	by       time.Time    // when its answer is due
 	state    atomic.Int32 // waiting, then once started or abandoned
 	err      error
@@ -48,14 +50,19 @@ func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abando
 // the database went away in the middle of a commit, that is unknown. A call whose ctx
 // ends in the queue does not run. A call that has begun is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
+	return s.await(ctx, s.queue, &request{fn: fn})
+}
+
+// await puts r into a queue and waits for its answer.
+func (s *Store) await(ctx context.Context, queue chan *request, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(s.name, err)
 	}
 	if err := s.database.health(); err != nil {
 		return err
 	}
-	r := &request{fn: fn, by: time.Now().Add(answerIn), done: make(chan struct{})}
-	if err := s.enqueue(r); err != nil {
+	r.by, r.done = time.Now().Add(answerIn), make(chan struct{})
+	if err := s.enqueue(queue, r); err != nil {
 		return unavailable(s.name, err)
 	}
 	late := time.NewTimer(maxWait)
@@ -79,19 +86,21 @@ func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	return r.err
 }
 
-func (s *Store) enqueue(r *request) error {
+func (s *Store) enqueue(queue chan *request, r *request) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return errClosed
 	}
 	select {
-	case s.queue <- r:
+	case queue <- r:
 		return nil
 	default:
-		return errors.New("too many writes are waiting")
+		return errFull
 	}
 }
+
+var errFull = errors.New("too many writes are waiting")
 
 // commitLoop commits groups until ctx ends, and then the rest of the queue.
 func (s *Store) commitLoop(ctx context.Context, w writer) {
@@ -106,23 +115,28 @@ func (s *Store) commitLoop(ctx context.Context, w writer) {
 		case r := <-s.queue:
 			s.commitGroup(w, r)
 		case <-ctx.Done():
-			for r := s.next(0); r != nil; r = s.next(0) {
-				s.commitAlone(w, r)
-			}
+			s.commitRest(w, s.queue)
 			return
 		}
 	}
 }
 
+// commitRest commits what is left in a queue.
+func (s *Store) commitRest(w writer, queue chan *request) {
+	for r := next(queue, 0); r != nil; r = next(queue, 0) {
+		s.commitAlone(w, r)
+	}
+}
+
 // next takes a waiting request for a group that has size requests already.
-func (s *Store) next(size int) *request {
+func next(queue chan *request, size int) *request {
 	if size >= maxGroup {
 		return nil
 	}
 	for range 1 + yields {
 		for more := true; more; {
 			select {
-			case r := <-s.queue:
+			case r := <-queue:
 				if r.start() {
 					return r
 				}
@@ -144,7 +158,7 @@ func (s *Store) commitGroup(w writer, first *request) {
 	}
 	group := []*request{first}
 	err := w.transact(first.by, true, func(tx session) error {
-		for r := first; r != nil; r = s.next(len(group)) {
+		for r := first; r != nil; r = next(s.queue, len(group)) {
 			if r != first {
 				group = append(group, r)
 			}

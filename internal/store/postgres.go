@@ -162,7 +162,7 @@ func (p *postgresDatabase) checkConnection(ctx context.Context, c *pgx.Conn) err
 var errOtherEpoch = fmt.Errorf("%w: its epoch changed since this server started: if that was meant, restart it", ErrOtherStore)
 
 func (p *postgresDatabase) writers() []writer {
-	list := make([]writer, maxConnections)
+	list := make([]writer, maxConnections-1) // one connection is for changes
 	for i := range list {
 		list[i] = p
 	}

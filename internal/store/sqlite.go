@@ -212,6 +212,9 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 	return nil
 }
 
+// change is not called: the store is not shared.
+func (f *sqliteFile) change(time.Time, []*request) ([]bool, error) { return nil, errUndone }
+
 // rolledBack takes the counter of a file that was rolled back to where it was, after last,
 // and ends the epoch.
 func (f *sqliteFile) rolledBack(epoch string, last int64) error {

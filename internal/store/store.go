@@ -128,6 +128,12 @@ type writer interface {
 	// locked rows. After an error nothing was committed, except after [errLost], when
 	// that is unknown.
 	transact(by time.Time, group bool, fn func(session) error) error
+
+	// change makes the changes of requests, which have the same Many, in one statement and
+	// its own transaction. made tells for each whether it was made. After an error none was,
+	// except after [errLost], when that is unknown. Only a store that is shared has it.
+	change(by time.Time, requests []*request) (made []bool, err error)
+
 	idle() // is called between transactions
 }
 
@@ -171,11 +177,12 @@ type Store struct {
 	*state
 	database database
 
-	mu     sync.RWMutex // held for reading while a request enters the queue
-	closed bool
-	queue  chan *request
-	stop   context.CancelFunc
-	done   sync.WaitGroup
+	mu      sync.RWMutex // held for reading while a request enters the queue
+	closed  bool
+	queue   chan *request
+	changes chan *request // shared store: those that makeChanges takes first
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 }
 
 // Open opens an existing store. On SQLite it never creates one: it checks the file
@@ -192,7 +199,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	shared := &state{options: o, name: o.Path, id: newServerID(), refused: make(chan error, 1)}
-	s := &Store{state: shared, queue: make(chan *request, queueSize)}
+	s := &Store{state: shared, queue: make(chan *request, queueSize), changes: make(chan *request, queueSize)}
 	if s.database, err = o.engine.open(ctx, shared); err != nil {
 		return nil, err
 	}
@@ -202,8 +209,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Serve {
 		s.done.Go(func() { s.watch(ctx) })
 	}
-	for _, w := range s.database.writers() {
+	writers := s.database.writers()
+	for _, w := range writers {
 		s.done.Go(func() { s.commitLoop(ctx, withFailpoints(w)) })
+	}
+	if o.engine.shared() {
+		s.done.Go(func() { s.changeLoop(ctx, withFailpoints(writers[0])) })
 	}
 	return s, nil
 }
