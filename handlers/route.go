@@ -192,10 +192,11 @@ var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the 
 
 // door refuses, before the body is read, requests that could not be answered in time. A
 // server that started while its database was down does not know its epoch yet, so it
-// cannot tell its own artefacts from those of another store.
+// cannot tell its own artefacts from those of another store, or not yet which grants are
+// revoked and which clients are blocked.
 func (rt route) door(r *http.Request) error {
 	c := rt.classOf(r)
-	if c != nil && rt.e.o.Store.Epoch() == "" {
+	if c != nil && (rt.e.o.Store.Epoch() == "" || !rt.e.o.Denylist.Known()) {
 		return errNoStoreYet
 	}
 	return c.Door(r.Context())

@@ -83,6 +83,37 @@ func TestStartDuringOutageServesWhatNeedsNoStore(t *testing.T) {
 	}
 }
 
+// An outage that begins in the middle of a start ends no server: whichever answer of the
+// database is the last one, the replica waits for it, and then serves everything.
+func TestOutageInTheMiddleOfAStartEndsNoServer(t *testing.T) {
+	proxy, secret := pgtest.NewProxy(t, pgtest.URL(t)), seal.NewSecret()
+	start := func() *server.Server {
+		return newServer(t, func(o *server.Options) { o.Store, o.Secret = proxy.URL, secret })
+	}
+	start().Close() // makes the tables
+	for answers := 1; ; answers++ {
+		proxy.ResetAfter(answers)
+		srv := start()
+		if proxy.Mode() == pgtest.Pass {
+			if answers < 10 {
+				t.Errorf("a start is over after %d answers", answers)
+			}
+			break
+		}
+		if w := get(t, srv, "/authorize?client_id=x"); w.Code != 503 {
+			t.Errorf("an outage after %d answers: GET /authorize: %d, want 503", answers, w.Code)
+		}
+		if answers%8 == 0 {
+			proxy.Set(pgtest.Pass)
+			until(t, "readiness after the outage", func() (any, bool) {
+				ready := get(t, srv, "/readyz?require=store")
+				return ready.Body, ready.Code == 200 && get(t, srv, "/authorize?client_id=x").Code != 503
+			})
+		}
+		srv.Close()
+	}
+}
+
 // A server that waited for its database, and is then refused, stops with the reason.
 func TestServerStopsWhenDatabaseRefusesItAfterAnOutage(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.URL(t))

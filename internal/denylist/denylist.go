@@ -109,9 +109,8 @@ type Stats struct {
 	Revoked    int   // revoked grants in memory, now
 }
 
-// New returns the list after filling the set of revoked grants. A store that is waiting
-// for its database is not an error: until [List.Run] has filled the set, every grant
-// counts as revoked.
+// New returns the list after filling the set of revoked grants. A store that is unavailable
+// is not an error: until [List.Run] has filled the set, every grant counts as revoked.
 func New(ctx context.Context, o Options) (*List, error) {
 	if o.Store == nil || o.Window < 0 || o.Skew < 0 || o.Keep < 0 {
 		return nil, errors.New("denylist: a store is needed, and durations of 0 or more")
@@ -120,7 +119,7 @@ func New(ctx context.Context, o Options) (*List, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{excess: excess{subjects: map[string]map[string]bool{}}, store: o.Store, options: o, log: o.Log, revoked: revokedSet{at: map[string]int64{}}, replays: replayCounts{counts: map[string]int64{}}}
-	if err := l.poll(ctx); err != nil && o.Store.Epoch() != "" {
+	if err := l.poll(ctx); err != nil && (!errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged)) {
 		return nil, fmt.Errorf("reading the revoked grants: %w", err)
 	}
 	return l, nil

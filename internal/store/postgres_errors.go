@@ -46,7 +46,7 @@ func mayPass(err error) bool {
 	var network net.Error // deadlines too
 	var system syscall.Errno
 	return errors.As(err, &network) || errors.As(err, &system) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrReadOnlyConnection)
+		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, pgconn.ErrReadOnlyConnection)
 }
 
 func refusalMayPass(refused *pgconn.PgError) bool {

@@ -25,6 +25,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
 	mode     Mode
+	answers  int // that pass before the mode becomes Reset; 0: no such end
 	conns    map[*net.TCPConn]bool
 }
 
@@ -63,6 +64,26 @@ func NewProxy(t testing.TB, to string) *Proxy {
 func (p *Proxy) Set(m Mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.answers = 0
+	p.set(m)
+}
+
+// ResetAfter sets the mode Pass, and Reset after some answers of the database.
+func (p *Proxy) ResetAfter(answers int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set(Pass)
+	p.answers = answers
+}
+
+// Mode returns the mode.
+func (p *Proxy) Mode() Mode {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mode
+}
+
+func (p *Proxy) set(m Mode) {
 	p.mode = m
 	p.changed.Broadcast()
 	if m == Reset {
@@ -79,6 +100,11 @@ func (p *Proxy) passes(answer bool) bool {
 	defer p.mu.Unlock()
 	for p.mode == Stall || p.mode == HalfOpen && answer {
 		p.changed.Wait()
+	}
+	if answer && p.answers > 0 {
+		if p.answers--; p.answers == 0 {
+			p.set(Reset)
+		}
 	}
 	return p.mode != Reset
 }
