@@ -67,7 +67,7 @@ func (e *endpoints) readyz(r *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
 	defer cancel()
-	if err := e.o.Store.Check(ctx); err != nil {
+	if err := e.o.Store.Check(ctx); err != nil || !e.o.Denylist.Known() {
 		h.Store = "unavailable"
 		if query.Get("require") == "store" {
 			h.Status = "waiting for the store"
