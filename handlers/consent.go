@@ -176,7 +176,7 @@ func addedAt(client *clients.Client) int64 {
 // consentHash identifies the content of a consent, the version of the user who gave it,
 // the client with the version of its metadata document, and the epoch. A JSON list is
 // unambiguous. The epoch is a secret, so no client can search for two consents with one
-// hash, and half of the hash is enough.
+// hash, and 96 bits of the hash are enough.
 func consentHash(tx seal.Login, client *clients.Client) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
 	content := []any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource}
@@ -187,7 +187,7 @@ func consentHash(tx seal.Login, client *clients.Client) string {
 	if err != nil {
 		return "" // strings always marshal; and "" is never remembered
 	}
-	return hashText(string(b))[:22]
+	return hashText(string(b))[:16]
 }
 
 // Kinds of consent. A consent to all that was requested, without a chosen end, has none. The kind
@@ -234,7 +234,8 @@ func (e *endpoints) remembered(ctx context.Context, tx seal.Login, client *clien
 	case err != nil:
 		return granted{}, unavailable(err)
 	}
-	g := granted{scope: tx.Scope, kind: strings.TrimSuffix(last.ConsentHash, hash)}
+	kind, _, _ := strings.Cut(last.ConsentHash, hash)
+	g := granted{scope: tx.Scope, kind: kind}
 	if g.kind == "" {
 		return g, nil
 	}

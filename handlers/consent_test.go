@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"signet/internal/seal"
+	"signet/internal/store"
 	"signet/internal/test/authtest"
 )
 
@@ -185,6 +186,28 @@ func TestConsentIsRememberedOnlyForTheSameRequest_C06(t *testing.T) {
 	s.Revoke(t, s.PUB, tok.Refresh)
 	if !asks(s.PUB) {
 		t.Error("a revoked grant counts as consent")
+	}
+}
+
+// Earlier releases stored more of the hash. Those consents are remembered too.
+func TestConsentOfAnEarlierReleaseIsRemembered(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	s.Redeem(t, s.PUB, b.Code(t, "alice", s.PUB)).Tokens(t)
+	for _, c := range []struct {
+		hash       string // as SQL
+		remembered bool
+	}{{"consent_hash", true}, {"consent_hash || 'abcdef'", true}, {"'x' || consent_hash", false}} {
+		err := s.Store.Write(t.Context(), func(tx store.Tx) error {
+			_, err := tx.Exec("UPDATE grants SET consent_hash = " + c.hash)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := b.Get(t, s.AuthorizeURL(s.PUB)); (r.Sent().Get("code") != "") != c.remembered {
+			t.Errorf("with the stored hash %s: %d %s; remembered should be %v", c.hash, r.StatusCode, text(r), c.remembered)
+		}
 	}
 }
 

@@ -408,11 +408,10 @@ func (e *endpoints) callbackClient(r *http.Request) string {
 // A login at a provider lies in one cookie, or in several parts if it is long: browsers keep 4096
 // bytes of a cookie (RFC 6265 §6.1).
 const (
-	cookiePart   = 3600
-	cookieParts  = 3
-	keptLogins   = 4       // that one browser may have begun at a time
-	keptBytes    = 6 << 10 // of them: many proxies take 8 KB of cookies (nginx, large_client_header_buffers)
-	loginStateID = 26
+	cookiePart  = 3600
+	cookieParts = 3
+	keptLogins  = 4       // that one browser may have begun at a time
+	keptBytes   = 6 << 10 // of them: many proxies take 8 KB of cookies (nginx, large_client_header_buffers)
 )
 
 func (c cookies) loginPart(state string, part int) string {
@@ -427,11 +426,9 @@ func (c cookies) keepLogin(state, raw string) (set []*http.Cookie) {
 	return set
 }
 
-// login returns the sealed login of a state from the request's cookies, or "".
+// login returns the sealed login of a state from the request's cookies, or "". The caller looks
+// whether the login has that state.
 func (c cookies) login(r *http.Request, state string) string {
-	if len(state) != loginStateID {
-		return ""
-	}
 	var raw strings.Builder
 	for i := range cookieParts {
 		part, err := r.Cookie(c.loginPart(state, i))

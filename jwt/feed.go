@@ -23,7 +23,7 @@ const MaxRevoked = 200_000
 const maxFeedSize = 16 << 20
 
 // maxGrantID is the length of the longest grant id in a feed, in bytes. The ids of a
-// Signet issuer have 26.
+// Signet issuer have 26 at most.
 const maxGrantID = 128
 
 // FeedClaims are the claims of a revocation feed: the grants that were revoked so

@@ -9,8 +9,8 @@ import (
 	"signet/internal/store"
 )
 
-// Consent returns the newest live grant of a user whose ConsentHash is one of those given, or
-// [ErrUnknown].
+// Consent returns the newest live grant of a user whose ConsentHash begins with one of those
+// given, or [ErrUnknown]. Earlier releases stored more characters of a hash.
 func (l *List) Consent(ctx context.Context, subject string, hashes []string, now time.Time) (newest Grant, err error) {
 	one, other := l.liveEpochs()
 	err = l.store.Read(ctx, func(tx store.Tx) error {
@@ -19,8 +19,8 @@ func (l *List) Consent(ctx context.Context, subject string, hashes []string, now
 			if hash == "" {
 				continue
 			}
-			g, err := scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE"+live+"AND consent_hash = $5 ORDER BY created_at DESC, rotated_at DESC LIMIT 1",
-				subject, now.Unix(), one, other, hash))
+			g, err := scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE"+live+"AND substr(consent_hash, 1, $6) = $5 ORDER BY created_at DESC, rotated_at DESC LIMIT 1",
+				subject, now.Unix(), one, other, hash, len(hash)))
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
 			case err != nil:

@@ -236,12 +236,12 @@ func (l UpstreamLogin) LogValue() slog.Value {
 
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// NewID makes a random identifier of 26 characters. It begins with the time, in
+// NewID makes a random identifier of 23 characters. It begins with the time, in
 // seconds, until which a store must remember it, so that identifiers sort by that
-// time: a store appends in one place and deletes by range. The rest is 88 random
-// bits.
+// time: a store appends in one place and deletes by range. The rest is 72 random
+// bits, enough for one that is unique in its second and that nobody guesses.
 func NewID(rememberUntil time.Time) string {
-	var b [16]byte
+	var b [14]byte
 	sec := rememberUntil.Unix()
 	for i := range 5 {
 		b[i] = byte(sec >> (8 * (4 - i)))

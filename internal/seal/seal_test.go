@@ -253,8 +253,8 @@ func TestIDsSortByTheirTime(t *testing.T) {
 	if bound := seal.IDsBefore(at.Add(time.Second)); early >= bound || late < bound {
 		t.Errorf("bound %s is not between %s and %s", bound, early, late)
 	}
-	if a, b := seal.NewID(at), seal.NewID(at); a == b || len(a) != 26 {
-		t.Errorf("ids %q and %q: want two different ids of 26 characters", a, b)
+	if a, b := seal.NewID(at), seal.NewID(at); a == b || len(a) != 23 {
+		t.Errorf("ids %q and %q: want two different ids of 23 characters", a, b)
 	}
 }
 

@@ -311,9 +311,9 @@ func insertGrants(b *testing.B, s *store.Store, ids []string, people int) {
 			for _, id := range batch {
 				n++
 				user := member(n % people)
-				_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at)
-					VALUES ($1, 1, $2, 0, $3, $4, 'Claude Code', $5, 'read write', 'https://mcp.example.com/mcp', $6, $7)`,
-					id, now.UnixMilli(), user, seal.ClientHash("client"+user[:4]), seal.ClientHash(id), now.Unix(), now.Add(30*24*time.Hour).Unix())
+				_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version, epoch)
+					VALUES ($1, 1, $2, 0, $3, $4, 'Claude Code', $5, 'read write', 'https://mcp.example.com/mcp', $6, $7, '12345678', '1234')`,
+					id, now.UnixMilli(), user, seal.ClientHash("client"+user[:4]), seal.ClientHash(id)[:16], now.Unix(), now.Add(30*24*time.Hour).Unix())
 				if err != nil {
 					return err
 				}
