@@ -6,7 +6,8 @@
 //
 // Anybody may ask for a page, register a client or present a wrong token. While credentials
 // are in use, such requests wait for their turn as well, so that they get a sixth of the
-// cores in all, however many of them come, and password hashes get a quarter.
+// cores in all, however many of them come, and password hashes get a quarter if the requests
+// with a credential are many.
 //
 // Passwords are checked for one caller after the other: no address and no account can keep
 // the others from signing in.
@@ -53,7 +54,7 @@ type Class struct {
 	also   func() bool           // whether the door is closed for another reason; may be nil
 	turns  *turns                // orders requests by their callers; nil: they run as they come
 	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
-	used   *atomic.Int64         // time of the latest request with a credential, in Unix nanoseconds; nil: the requests need none
+	used   *used                 // takes note of the requests; nil: they need no credential
 
 	waiting  atomic.Int64
 	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
@@ -138,7 +139,7 @@ func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 	c.admitted.Add(1)
 	now := time.Now()
 	if c.used != nil {
-		c.used.Store(now.UnixNano())
+		c.used.note(now)
 	}
 	return Slot{class: c, since: now}, nil
 }
@@ -216,9 +217,9 @@ type Classes struct {
 	Documents  *Class
 	MCP        *Class
 
-	refusals *pace        // of all classes
-	open     *pace        // of requests without a credential, whatever their answer
-	used     atomic.Int64 // see Class.used
+	refusals *pace // of all classes
+	open     *pace // of requests without a credential, whatever their answer
+	used     used  // requests with a credential
 }
 
 // Refuse waits for the turn of the answer to a request that shows no valid credential, or
@@ -229,7 +230,7 @@ func (c *Classes) Refuse(ctx context.Context) { c.open.wait(ctx) }
 // Yield waits for the turn of a request that anybody may send, and that is not refused. It
 // takes its turn among those of Refuse, but only while requests with a credential come.
 func (c *Classes) Yield(ctx context.Context) {
-	if c.unused() < inUse {
+	if time.Since(time.Unix(0, c.used.latest.Load())) < inUse {
 		c.open.wait(ctx)
 	}
 }
@@ -268,19 +269,45 @@ func New() *Classes {
 }
 
 // Rest returns how long a core is left to other requests after a password hash that took so
-// long. A hash runs in slices of 10 ms, so without a rest refreshes would run only between
-// the slices of a flood of logins. If a request with a credential is at work, or came during
-// the hash, others get three quarters of the time. An MCP call may wait for another machine,
-// so only its beginning counts.
+// long. A hash runs in slices of 10 ms, and while it has the only core no request begins, so
+// without a rest others would run only between the slices of a flood of hashes. Requests with a
+// credential get three quarters of the time if there are many of them, and less in proportion
+// if there are fewer.
 func (c *Classes) Rest(took time.Duration) time.Duration {
-	if len(c.Revoke.slots)+len(c.Refresh.slots)+len(c.Introspect.slots)+len(c.Code.slots) > 0 || c.unused() <= took {
-		return 3 * took
-	}
-	return 0
+	many := float64(manyUses * runtime.GOMAXPROCS(0))
+	return time.Duration(3 * float64(took) * min(1, c.used.rate(time.Now())/many))
 }
 
-// unused is how long ago the latest request with a credential came.
-func (c *Classes) unused() time.Duration { return time.Since(time.Unix(0, c.used.Load())) }
+// used counts the requests with a credential.
+type used struct {
+	latest atomic.Int64 // time in Unix nanoseconds
+	count  atomic.Int64
+
+	mu        sync.Mutex
+	since     time.Time // of the present window
+	before    int64     // count at that time
+	perSecond float64   // in the window before
+}
+
+// window is the shortest time over which requests are counted.
+const window = 100 * time.Millisecond
+
+func (u *used) note(now time.Time) {
+	u.latest.Store(now.UnixNano())
+	u.count.Add(1)
+}
+
+// rate returns how many requests came per second lately.
+func (u *used) rate(now time.Time) float64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if lasted := now.Sub(u.since); lasted >= window {
+		count := u.count.Load()
+		u.perSecond = float64(count-u.before) / lasted.Seconds()
+		u.since, u.before = now, count
+	}
+	return u.perSecond
+}
 
 func (c *Classes) tokensWait() bool {
 	return c.Revoke.waits() || c.Refresh.waits() || c.Introspect.waits() || c.Code.waits()
@@ -306,6 +333,10 @@ const (
 	// openRequests is the number of requests without a credential per second and core. One
 	// costs about 50 µs, so they take a sixth of a core.
 	openRequests = 3000
+
+	// manyUses is the number of requests with a credential per second and core that leave a
+	// quarter of the time to password hashes. One costs about 100 µs.
+	manyUses = 2000
 
 	// burst is the number of requests without a wait after a quiet moment.
 	burst = 50
