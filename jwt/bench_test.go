@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -78,6 +79,28 @@ func BenchmarkVerifyFullCache(b *testing.B) {
 		}
 		i++
 	}
+}
+
+// BenchmarkVerifyNewTokens verifies live tokens that have never been seen, and reports how much
+// memory the verifier holds afterwards. With -benchtime 1000000x there are a million of them.
+func BenchmarkVerifyNewTokens(b *testing.B) {
+	w := newWorld(b)
+	v := newVerifier(b, jwt.VerifierOptions{Keys: w.source})
+	before := heapInUse()
+	for b.Loop() {
+		if _, err := v.Verify(context.Background(), w.token(b, nil)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(heapInUse()-before)/(1<<20), "MiB-held")
+	b.ReportMetric(float64(v.Remembered()), "tokens-held")
+}
+
+func heapInUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func benchVerify(b *testing.B, v *jwt.Verifier, raw string) {
