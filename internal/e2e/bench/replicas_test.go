@@ -107,8 +107,8 @@ func slow(b *testing.B, postmaster int) bool {
 			b.Error(err)
 		}
 	})
-	write(group, "cpu.cfs_period_us", 10_000)
-	write(group, "cpu.cfs_quota_us", 2_000)
+	write(group, "cpu.cfs_period_us", 100_000)
+	write(group, "cpu.cfs_quota_us", 20_000)
 	move(group)
 	return !b.Failed()
 }
