@@ -271,11 +271,12 @@ func New() *Classes {
 // Rest returns how long a core is left to other requests after a password hash that took so
 // long. A hash runs in slices of 10 ms, and while it has the only core no request begins, so
 // without a rest others would run only between the slices of a flood of hashes. Requests with a
-// credential get three quarters of the time if there are many of them, and less in proportion
-// if there are fewer.
+// credential get three quarters of the time if there are many of them, less in proportion if
+// there are fewer, and none if there are few: a login is itself followed by some.
 func (c *Classes) Rest(took time.Duration) time.Duration {
-	many := float64(manyUses * runtime.GOMAXPROCS(0))
-	return time.Duration(3 * float64(took) * min(1, c.used.rate(time.Now())/many))
+	perCore := c.used.rate(time.Now()) / float64(runtime.GOMAXPROCS(0))
+	share := min(1, max(0, perCore-fewUses)/(manyUses-fewUses))
+	return time.Duration(3 * share * float64(took))
 }
 
 // used counts the requests with a credential.
@@ -334,9 +335,10 @@ const (
 	// costs about 50 µs, so they take a sixth of a core.
 	openRequests = 3000
 
-	// manyUses is the number of requests with a credential per second and core that leave a
-	// quarter of the time to password hashes. One costs about 100 µs.
-	manyUses = 2000
+	// fewUses and manyUses are numbers of requests with a credential per second and core. One
+	// costs about 100 µs. Password hashes take no heed of few, and have a quarter of the time
+	// beside many.
+	fewUses, manyUses = 200, 2000
 
 	// burst is the number of requests without a wait after a quiet moment.
 	burst = 50

@@ -228,8 +228,8 @@ func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
 		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.MCP} {
 			wantRest(2*many, c, 3*took)
 			wantRest(many, c, 3*took)
-			wantRest(many/2, c, 3*took/2)
-			wantRest(many/10, c, 3*took/10)
+			wantRest(many*11/20, c, 3*took/2)
+			wantRest(many/10, c, 0)
 			wantRest(0, c, 0)
 		}
 	})
