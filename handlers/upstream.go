@@ -426,8 +426,8 @@ func (c cookies) keepLogin(state, raw string) (set []*http.Cookie) {
 	return set
 }
 
-// login returns the sealed login of a state from the request's cookies, or "". The caller looks
-// whether the login has that state.
+// login returns what the request's cookies hold under the name of a state, or "". Who goes on with
+// the login in it checks first that it has that state.
 func (c cookies) login(r *http.Request, state string) string {
 	var raw strings.Builder
 	for i := range cookieParts {
