@@ -20,6 +20,7 @@ import (
 	"signet/handlers/pages"
 	"signet/internal/admission"
 	"signet/internal/clients"
+	"signet/internal/memory"
 	"signet/internal/oauth"
 	"signet/internal/rawjson"
 	"signet/internal/seal"
@@ -449,27 +450,30 @@ func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v 
 		w.WriteHeader(status)
 		return
 	}
-	body, err := encode(v)
+	scratch := memory.Buffer()
+	defer memory.Release(scratch)
+	body, err := appendLine(*scratch, v)
 	if err != nil {
 		rt.fail(w, r, fmt.Errorf("encoding the answer: %w", err))
 		return
 	}
+	*scratch = body
 	w.Header()["Content-Type"] = asJSON
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // fails if the client is gone
 }
 
-// encode returns v as a line of JSON.
-func encode(v any) ([]byte, error) {
+// appendLine appends v as a line of JSON.
+func appendLine(b []byte, v any) ([]byte, error) {
 	if response, ok := v.(*tokenResponse); ok {
-		w := rawjson.NewWriter(2 << 10)
-		response.write(w)
+		w := rawjson.NewWriter(b)
+		response.write(&w)
 		if text, ok := w.Text(); ok {
 			return append(text, '\n'), nil
 		}
 	}
-	var text bytes.Buffer
-	err := json.NewEncoder(&text).Encode(v)
+	text := bytes.NewBuffer(b)
+	err := json.NewEncoder(text).Encode(v)
 	return text.Bytes(), err
 }
 

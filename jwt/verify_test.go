@@ -156,6 +156,41 @@ func TestSubjectsComeBackUnchanged(t *testing.T) {
 	}
 }
 
+// The text of the claims is that of encoding/json, whichever of them are there.
+func TestClaimsAreWrittenAsEncodingJSONWritesThem(t *testing.T) {
+	w := newWorld(t)
+	for name, change := range map[string]func(*jwt.Claims){
+		"all":          func(c *jwt.Claims) { c.Actor, c.Confirm, c.Upstream = &jwt.Actor{Subject: "gateway"}, &jwt.Confirmation{Thumbprint: "t"}, "sealed" },
+		"the least":    func(c *jwt.Claims) { c.Scope, c.AuthTime, c.GrantID = "", 0, "" },
+		"with escapes": func(c *jwt.Claims) { c.Subject, c.Actor = "a<b>", &jwt.Actor{Subject: `"`} },
+	} {
+		c := goodClaims()
+		c.ID = "id"
+		change(&c)
+		raw, err := w.signer.Sign(c, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, payload, err := jwt.UnsafeClaims(raw)
+		if want := marshal(t, &c); err != nil || string(payload) != want {
+			t.Errorf("%s: %s, %v; want %s", name, payload, err, want)
+		}
+	}
+}
+
+// A key whose name needs an escape signs too.
+func TestKeyIDMayNeedAnEscape(t *testing.T) {
+	key := newKey(t)
+	s := jwt.NewSigner(func(time.Time) (jwt.SigningKey, error) { return jwt.SigningKey{ID: `a"b`, Private: key}, nil })
+	raw, err := s.Sign(goodClaims(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := newVerifier(t, jwt.VerifierOptions{Keys: publish(`a"b`, key)}).Verify(t.Context(), raw); err != nil || c.Subject != "alice" {
+		t.Errorf("got %v, %v", c, err)
+	}
+}
+
 // The sealed token comes back, and a token without one has no such member.
 func TestUpstreamComesBackUnchanged(t *testing.T) {
 	w := newWorld(t)

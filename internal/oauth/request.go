@@ -1,15 +1,17 @@
 package oauth
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"signet/internal/memory"
 )
 
 // Limits of a request, the latter two in bytes.
@@ -42,7 +44,11 @@ func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, erro
 	if media := r.Header.Get("Content-Type"); media != form && !isMedia(media, form) {
 		return nil, Errorf(InvalidRequest, "Content-Type must be %s", form).WithStatus(http.StatusUnsupportedMediaType)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	scratch := memory.Buffer()
+	defer memory.Release(scratch)
+	body := bytes.NewBuffer(*scratch)
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	*scratch = body.Bytes()
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
@@ -50,7 +56,7 @@ func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, erro
 	case err != nil:
 		return nil, Errorf(InvalidRequest, "body could not be read").Because(err)
 	}
-	v, err := parse(string(body))
+	v, err := parse(body.String())
 	if err != nil {
 		return nil, err
 	}

@@ -10,10 +10,10 @@ type Writer struct {
 	strange bool
 }
 
-// NewWriter returns a Writer for a text of about size bytes.
-func NewWriter(size int) *Writer { return &Writer{text: make([]byte, 0, size)} }
+// NewWriter returns a Writer that appends the object to text.
+func NewWriter(text []byte) Writer { return Writer{text: text} }
 
-// Text returns what was written. ok is false if a string needs an escape, or if encoding/json
+// Text returns the text with the object. ok is false if a string needs an escape, or if encoding/json
 // could write a value in another way: then the caller leaves the object to encoding/json.
 func (w *Writer) Text() (text []byte, ok bool) { return w.text, !w.strange }
 

@@ -38,11 +38,11 @@ func TestWriterWritesAsEncodingJSON(t *testing.T) {
 		{Name: "", Other: "x y~", Count: -1, Times: 1 << 62, List: []string{""}},
 		{Name: "a", List: list, Inner: &written{Name: "b", List: list, Inner: &written{Name: "c", Times: -5, List: list}}},
 	} {
-		w := rawjson.NewWriter(8)
-		v.write(w)
+		w := rawjson.NewWriter([]byte("before"))
+		v.write(&w)
 		text, ok := w.Text()
 		want, err := json.Marshal(v)
-		if !ok || err != nil || string(text) != string(want) {
+		if !ok || err != nil || string(text) != "before"+string(want) {
 			t.Errorf("%s, %v; want %s, %v", text, ok, want, err)
 		}
 	}
@@ -52,16 +52,16 @@ func TestWriterWritesAsEncodingJSON(t *testing.T) {
 func TestWriterSaysWhatItCannotWrite(t *testing.T) {
 	for _, s := range []string{`"`, `\`, "<", ">", "&", "\n", "\x00", "\x7f", "é", "\u2028", "\xff", "a\tb"} {
 		for _, v := range []written{{Name: s, List: []string{"a"}}, {Other: s, List: []string{"a"}}, {List: []string{"a", s}}, {List: []string{"a"}, Inner: &written{Name: s, List: []string{"a"}}}} {
-			w := rawjson.NewWriter(8)
-			v.write(w)
+			w := rawjson.NewWriter(nil)
+			v.write(&w)
 			if text, ok := w.Text(); ok {
 				t.Errorf("%q: written as %s", s, text)
 			}
 		}
 	}
 	for _, none := range [][]string{nil, {}} {
-		w := rawjson.NewWriter(8)
-		(&written{List: none}).write(w)
+		w := rawjson.NewWriter(nil)
+		(&written{List: none}).write(&w)
 		if text, ok := w.Text(); ok {
 			t.Errorf("%#v: written as %s", none, text)
 		}

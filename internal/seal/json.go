@@ -21,15 +21,17 @@ type readable interface {
 	read(r *jsonReader, name string) bool
 }
 
-func marshal[T Artefact](v *T) ([]byte, error) {
+// appendJSON appends the JSON of v to b.
+func appendJSON[T Artefact](b []byte, v *T) ([]byte, error) {
 	if known, ok := any(v).(writable); ok {
-		w := rawjson.NewWriter(512)
-		known.write(w)
+		w := rawjson.NewWriter(b)
+		known.write(&w)
 		if text, ok := w.Text(); ok {
 			return text, nil
 		}
 	}
-	return json.Marshal(v)
+	text, err := json.Marshal(v)
+	return append(b, text...), err
 }
 
 // unmarshal reads text into v, which points to a zero value.

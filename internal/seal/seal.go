@@ -28,6 +28,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"signet/internal/memory"
 )
 
 // RootSize is the length of a root secret in bytes.
@@ -225,17 +227,20 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 func Seal[T Artefact](k *Keyring, v T) (string, error) { return sealUnder(&k.roots()[0], v) }
 
 func sealUnder[T Artefact](r *root, v T) (string, error) {
-	plain, err := marshal(&v)
+	scratch := memory.Buffer()
+	defer memory.Release(scratch)
+	plain, err := appendJSON(*scratch, &v)
 	if err != nil {
 		return "", fmt.Errorf("sealing a %s: %w", v.purpose(), err)
 	}
-	b := make([]byte, overhead-chacha20poly1305.Overhead, overhead+len(plain))
-	b[0] = version
-	copy(b[1:], r.id[:])
-	nonce := b[1+rootIDSize:]
+	b := append(append(plain, version), r.id[:]...)
+	b = append(b, make([]byte, chacha20poly1305.NonceSizeX)...)
+	head, nonce := b[len(plain):len(b)-chacha20poly1305.NonceSizeX], b[len(b)-chacha20poly1305.NonceSizeX:]
 	rand.Read(nonce)
-	b = r.aeads[v.purpose()].Seal(b, nonce, plain, b[:1+rootIDSize])
-	return encoding.EncodeToString(b), nil
+	b = r.aeads[v.purpose()].Seal(b, nonce, plain, head)
+	text := encoding.AppendEncode(b, b[len(plain):])
+	*scratch = text
+	return string(text[len(b):]), nil
 }
 
 // Open returns the value that Seal sealed as a T under one of the roots of k, or
@@ -247,12 +252,10 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	if len(raw) > MaxSize && (p != forCredential && p != forAccount && p != forUpstream || len(raw) > maxStored) {
 		return zero, ErrInvalid
 	}
-	// DecodeString skips line breaks, which would make another spelling.
-	if strings.ContainsAny(raw, "\r\n") {
-		return zero, ErrInvalid
-	}
-	b, err := encoding.DecodeString(raw)
-	if err != nil || len(b) < overhead || b[0] != version {
+	scratch := memory.Buffer()
+	defer memory.Release(scratch)
+	b, err := decode(*scratch, raw)
+	if *scratch = b; err != nil || len(b) < overhead || b[0] != version {
 		return zero, ErrInvalid
 	}
 	r := k.root([rootIDSize]byte(b[1:1+rootIDSize]), p)
@@ -271,25 +274,43 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	return v, nil
 }
 
+// decode appends the bytes that raw spells to b.
+func decode(b []byte, raw string) ([]byte, error) {
+	// Decoding skips line breaks, which would make another spelling.
+	if strings.ContainsAny(raw, "\r\n") {
+		return b, ErrInvalid
+	}
+	return encoding.AppendDecode(b, []byte(raw))
+}
+
+// rootOf returns the name of the root in an artefact. It opens nothing, so raw may be forged.
+func rootOf(raw string) (id [rootIDSize]byte, ok bool) {
+	const spelled = (1 + rootIDSize + 2) / 3 * 4 // characters, of which each four spell three bytes
+	if len(raw) < encoding.EncodedLen(overhead) {
+		return id, false
+	}
+	b, err := decode(make([]byte, 0, spelled), raw[:spelled])
+	if err != nil || len(b) < 1+rootIDSize || b[0] != version {
+		return id, false
+	}
+	return [rootIDSize]byte(b[1:]), true
+}
+
 // IsCurrent reports whether raw names the sealing root. It opens nothing, so raw
 // may be forged.
 func IsCurrent(k *Keyring, raw string) bool {
-	b, err := encoding.DecodeString(raw)
-	return err == nil && len(b) >= overhead && [rootIDSize]byte(b[1:1+rootIDSize]) == k.roots()[0].id
+	id, ok := rootOf(raw)
+	return ok && id == k.roots()[0].id
 }
 
 // RetiredRoot returns the fingerprint of the root that raw names, if that root is for clients
 // only. It opens nothing, so raw may be forged.
 func (k *Keyring) RetiredRoot(raw string) (fingerprint string, retired bool) {
-	b, err := encoding.DecodeString(raw)
-	if err != nil || len(b) < overhead {
-		return "", false
+	id, ok := rootOf(raw)
+	if r := k.root(id, forClient); ok && r != nil && r.clientsOnly {
+		return r.fingerprint, true
 	}
-	r := k.root([rootIDSize]byte(b[1:1+rootIDSize]), forClient)
-	if r == nil || !r.clientsOnly {
-		return "", false
-	}
-	return r.fingerprint, true
+	return "", false
 }
 
 // RetiredRoots returns the fingerprints of the roots that are for clients only.
@@ -317,12 +338,9 @@ func (k *Keyring) root(id [rootIDSize]byte, p purpose) *root {
 // sealed the id derives the secret, so the secret survives a rotation of the root.
 // The error is [ErrInvalid] for an id that names no root of k.
 func (k *Keyring) ClientSecret(clientID string) (string, error) {
-	b, err := encoding.DecodeString(clientID)
-	if err != nil || len(b) < overhead {
-		return "", ErrInvalid
-	}
-	r := k.root([rootIDSize]byte(b[1:1+rootIDSize]), forClient)
-	if r == nil {
+	id, ok := rootOf(clientID)
+	r := k.root(id, forClient)
+	if !ok || r == nil {
 		return "", ErrInvalid
 	}
 	return mac(r.macs[forClientSecret], clientID), nil
