@@ -321,7 +321,7 @@ func (e *endpoints) routes() (*Handler, error) {
 	handle := func(rt route, paths ...string) {
 		rt.e = e
 		for _, p := range paths {
-			r.Handle(p, rt)
+			r.Handle(p, &rt)
 			if rt.atHand {
 				documents[p] = &rt
 			}
@@ -377,6 +377,6 @@ func (e *endpoints) routes() (*Handler, error) {
 		return nil, err
 	}
 	r.NotFound(e.absent)
-	r.MethodNotAllowed(route{e: e}.ServeHTTP)
+	r.MethodNotAllowed((&route{e: e}).ServeHTTP)
 	return &Handler{r, documents, e}, nil
 }

@@ -187,7 +187,7 @@ func (e *endpoints) signIn(r *http.Request, raw, id, name, password string) (any
 		return nil, &loginProblem{try, "login.not_allowed", http.StatusForbidden}
 	case err != nil && p != nil && !errors.Is(err, admission.ErrFull):
 		e.audit(r, ev, unavailable(err))
-		route{e: e}.log(r, oauth.AsError(unavailable(err)))
+		(&route{e: e}).log(r, oauth.AsError(unavailable(err)))
 		return nil, &loginProblem{try, "login.upstream_down", http.StatusServiceUnavailable}
 	case err != nil:
 		e.audit(r, ev, unavailable(err))

@@ -71,10 +71,10 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 
 // ownLogin calls the program's login handler.
 func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), route{e: e, asks: true}.timeout())
+	rt := &route{e: e, asks: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login}
+	ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
 	defer cancel()
 	r = r.WithContext(ctx)
-	rt := route{e: e}
 	h := w.Header()
 	rt.setHeaders(h)
 	h.Set("X-Frame-Options", "DENY")
@@ -83,7 +83,7 @@ func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 		rt.fail(w, r, err)
 		return
 	}
-	if err := (route{e: e, class: e.o.Admission.Pages, posted: e.o.Admission.Login}).door(r); err != nil {
+	if err := rt.door(r); err != nil {
 		rt.fail(w, r, err)
 		return
 	}
@@ -111,7 +111,7 @@ func (e *endpoints) complete(w http.ResponseWriter, r *http.Request, state, user
 		return "", errors.New("a login is completed by a POST")
 	}
 	if err := e.fetchClient(r, e.clientOf(state)); err != nil {
-		return "", e.loginError(r, (route{e: e}).clientProblem(err))
+		return "", e.loginError(r, (&route{e: e}).clientProblem(err))
 	}
 	result, err := e.signIn(r, state, "", username, password)
 	var toClient *redirectError
@@ -134,7 +134,7 @@ func (e *endpoints) loginError(r *http.Request, err error) error {
 		key = problem.key
 	} else {
 		refusal := oauth.AsError(unanswered(err))
-		route{e: e}.log(r, refusal)
+		(&route{e: e}).log(r, refusal)
 		key = "error." + errorPage(refusal, err).data.(pages.Error).Kind + "_title"
 	}
 	return &loginError{text: e.pages.Text(r.Header.Get("Accept-Language"), key), cause: err}

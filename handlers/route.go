@@ -128,7 +128,7 @@ type route struct {
 	asks     bool             // the endpoint may ask a provider
 }
 
-func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !rt.atHand {
 		ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
 		defer cancel()
@@ -163,14 +163,14 @@ func (rt route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt.render(w, r, result)
 }
 
-func (rt route) timeout() time.Duration {
+func (rt *route) timeout() time.Duration {
 	if rt.asks && (rt.e.o.Upstreams != nil || rt.e.o.Connections != nil) {
 		return providerTimeout
 	}
 	return handlerTimeout
 }
 
-func (rt route) endpoint(method string) endpoint {
+func (rt *route) endpoint(method string) endpoint {
 	switch method {
 	case http.MethodGet, http.MethodHead:
 		return rt.get
@@ -181,7 +181,7 @@ func (rt route) endpoint(method string) endpoint {
 }
 
 // classOf is the class of r, which may be nil.
-func (rt route) classOf(r *http.Request) *admission.Class {
+func (rt *route) classOf(r *http.Request) *admission.Class {
 	if r.Method == http.MethodPost && rt.posted != nil {
 		return rt.posted
 	}
@@ -195,7 +195,7 @@ var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the 
 // server that started while its database was down does not know its epoch yet, so it
 // cannot tell its own artefacts from those of another store, or not yet which grants are
 // revoked and which clients are blocked.
-func (rt route) door(r *http.Request) error {
+func (rt *route) door(r *http.Request) error {
 	c := rt.classOf(r)
 	if c != nil && (rt.e.o.Store.Epoch() == "" || !rt.e.o.Denylist.Known()) {
 		return errNoStoreYet
@@ -203,7 +203,7 @@ func (rt route) door(r *http.Request) error {
 	return c.Door(r.Context())
 }
 
-func (rt route) allowed() string {
+func (rt *route) allowed() string {
 	var methods []string
 	if rt.get != nil {
 		methods = append(methods, "GET", "HEAD")
@@ -233,7 +233,7 @@ var (
 // some of them. Scripts of any origin may read the answers for programs, as OAuth
 // clients in a browser must (OAuth 2.1 §3.2). They are sent without credentials:
 // cookies do not count there.
-func (rt route) setHeaders(h http.Header) {
+func (rt *route) setHeaders(h http.Header) {
 	h["X-Content-Type-Options"] = nosniff
 	// A page of another site learns nothing of the address. The own pages must not hide it
 	// from each other: under no-referrer their forms are sent with `Origin: null`, and a
@@ -249,7 +249,7 @@ func (rt route) setHeaders(h http.Header) {
 }
 
 // answerPreflight tells a browser what a script of another origin may send.
-func (rt route) answerPreflight(w http.ResponseWriter) {
+func (rt *route) answerPreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", rt.allowed())
 	h.Set("Access-Control-Allow-Headers", "authorization, content-type, accept, mcp-protocol-version, dpop, "+oauth.TracingHeaders)
@@ -259,7 +259,7 @@ func (rt route) answerPreflight(w http.ResponseWriter) {
 
 // run calls the endpoint with the body parsed into PostForm. A panic in an endpoint
 // counts as an error.
-func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
+func (rt *route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	result, err = rt.runInSlot(w, r, e)
 	if err != nil {
 		return nil, err
@@ -277,7 +277,7 @@ func (rt route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result 
 	return result, nil
 }
 
-func (rt route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
+func (rt *route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			rt.e.logPanic(r, p)
@@ -318,7 +318,7 @@ func (rt route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (r
 }
 
 // clientProblem is the answer for a client that cannot be fetched.
-func (rt route) clientProblem(err error) error {
+func (rt *route) clientProblem(err error) error {
 	var limited *limitError
 	switch {
 	case errors.As(err, &limited), errors.Is(err, admission.ErrFull):
@@ -347,7 +347,7 @@ func params(r *http.Request) (url.Values, error) {
 	return oauth.Query(r)
 }
 
-func (rt route) render(w http.ResponseWriter, r *http.Request, result any) {
+func (rt *route) render(w http.ResponseWriter, r *http.Request, result any) {
 	switch v := result.(type) {
 	case nil:
 		w.Header().Set("Content-Type", "application/json")
@@ -445,7 +445,7 @@ func etagMatches(header, etag string) bool {
 	return false
 }
 
-func (rt route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+func (rt *route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	if v == nil {
 		w.WriteHeader(status)
 		return
@@ -479,7 +479,7 @@ func appendLine(b []byte, v any) ([]byte, error) {
 
 // writePage renders into memory first, so that a page that fails half way becomes an
 // error and not half a page.
-func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
+func (rt *route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 	var body bytes.Buffer
 	h := w.Header()
 	if err := rt.e.pages.Render(h, &body, r.Header.Get("Accept-Language"), p.data); err != nil {
@@ -497,7 +497,7 @@ func (rt route) writePage(w http.ResponseWriter, r *http.Request, p page) {
 // fail renders an error: as a redirect if one is allowed, otherwise as JSON for
 // programs and as a page for users. Anybody can send requests that are refused, so the
 // answers to them are spread. The request holds no slot meanwhile.
-func (rt route) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (rt *route) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := oauth.AsError(unanswered(err))
 	rt.log(r, e)
 	if e.Status() < 500 {
@@ -540,7 +540,7 @@ func unanswered(err error) error {
 	return err
 }
 
-func (rt route) log(r *http.Request, e *oauth.Error) {
+func (rt *route) log(r *http.Request, e *oauth.Error) {
 	level := slog.LevelDebug
 	switch {
 	case e.Status() == http.StatusTooManyRequests, errors.Is(e, admission.ErrFull), e == errNoStoreYet: // a flood must not fill the log

@@ -226,7 +226,7 @@ func (s *Server) measure(next http.Handler) http.Handler {
 }
 
 func routeOf(r *http.Request) string {
-	if route := chi.RouteContext(r.Context()).RoutePattern(); route != "" && route != "/*" {
+	if route := chi.RouteContext(r.Context()).RoutePattern(); route != "" {
 		return route
 	}
 	return "none"

@@ -26,7 +26,7 @@ import (
 // resources that this process serves.
 func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
-	r.Use(s.measure, s.announceDrain, addRequestID, s.refuseAmbiguous)
+	r.Use(s.measure, s.announceDrain, s.refuseAmbiguous)
 	if s.o.Role != "auth" {
 		if err := s.routeResources(r, authorization, verify); err != nil {
 			return err
@@ -36,12 +36,14 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		if err := s.checkLoginPath(r); err != nil {
 			return err
 		}
-		r.Mount("/", authorization)
+		// Not r.Mount, which would make a map for each request, of what its pattern has matched.
+		r.NotFound(authorization.ServeHTTP)
+		r.MethodNotAllowed(authorization.ServeHTTP)
 	} else {
 		s.routeHealth(r)
 		r.NotFound(notFound)
 	}
-	s.handler = failpoint.Handler(r)
+	s.handler = addRequestID(failpoint.Handler(r))
 	if authorization != nil {
 		s.handler = s.answerDocuments(authorization, s.handler)
 	}

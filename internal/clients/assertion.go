@@ -52,7 +52,7 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 	if !k.Quirk.accepts(methodKey) {
 		return nil, k.Quirk.refusal()
 	}
-	if err := r.checkAssertion(a, &k); err != nil {
+	if err := r.checkAssertion(a, k); err != nil {
 		return nil, err
 	}
 	fresh, err := r.o.Once(ctx, k.Hash()+" "+a.ID, a.Expires)
@@ -63,6 +63,7 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 		return nil, refuse("client assertion: it was used before")
 	}
 	k.Method = methodKey
+	k.RedirectURIs, k.PostLogoutRedirectURIs = nil, nil
 	return &k.Client, nil
 }
 

@@ -22,6 +22,8 @@ var ErrWrongSecret = errors.New("a wrong secret for a configured client")
 // A registered client must use the method that it registered. A configured client has
 // registered none, and client libraries use either Basic or the body, so both are
 // accepted. A client that has a secret must always send it.
+//
+// The redirect URIs of the client are not for use: nothing is sent to them after such a request.
 func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
 	if len(h.Values("Authorization")) > 1 {
 		return nil, false, oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
@@ -41,19 +43,20 @@ func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Val
 	if err := k.authenticate(secrets, usedBasic); err != nil {
 		return nil, usedBasic, err
 	}
+	k.RedirectURIs, k.PostLogoutRedirectURIs = nil, nil
 	return &k.Client, usedBasic, nil
 }
 
 // claimed finds the client that a request names, with the possible readings of the secret
 // in the request. A Basic header has two, because some clients form-encode it and others
 // do not.
-func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (known, []string, error) {
+func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form url.Values) (*known, []string, error) {
 	id, bodySecret := form.Get("client_id"), form.Get("client_secret")
 	switch {
 	case usedBasic && bodySecret != "":
-		return known{}, nil, oauth.Errorf(oauth.InvalidRequest, "credentials in the header and in the body") // OAuth 2.1 §2.4
+		return nil, nil, oauth.Errorf(oauth.InvalidRequest, "credentials in the header and in the body") // OAuth 2.1 §2.4
 	case !usedBasic && id == "":
-		return known{}, nil, invalid("client_id is missing")
+		return nil, nil, invalid("client_id is missing")
 	case !usedBasic:
 		k, err := r.claimant(id)
 		return k, []string{bodySecret}, err
@@ -68,7 +71,7 @@ func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form ur
 	return k, []string{basic.Secret, basic.DecodedSecret}, err
 }
 
-func (r *Registry) claimant(id string) (known, error) {
+func (r *Registry) claimant(id string) (*known, error) {
 	k, err := r.find(id)
 	return k, Refusal(err)
 }

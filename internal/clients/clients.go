@@ -333,7 +333,20 @@ func (r *Registry) Find(_ context.Context, id string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.dropURIs(k)
 	return &k.Client, nil
+}
+
+// dropURIs drops the redirect URIs of a registered client that may no longer be registered: a
+// registration never ends, so a rule that became stricter is applied to it here. The URIs of
+// other clients are checked when they are read.
+func (r *Registry) dropURIs(k *known) {
+	if !k.Registered || k.Document != "" {
+		return
+	}
+	refused := func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil }
+	k.RedirectURIs = slices.DeleteFunc(k.RedirectURIs, refused)
+	k.PostLogoutRedirectURIs = slices.DeleteFunc(k.PostLogoutRedirectURIs, refused)
 }
 
 // Ready reports whether Fetch has nothing to do for a request that names the client id, and
@@ -389,24 +402,27 @@ func (r *Registry) Known(ctx context.Context, id string) (*Client, error) {
 
 func (r *Registry) blocked(id string) bool { return r.o.Blocked != nil && r.o.Blocked(id) }
 
-func (r *Registry) find(id string) (known, error) {
+// find returns a client of its own for each call.
+func (r *Registry) find(id string) (*known, error) {
 	if r.blocked(id) {
-		return known{}, ErrBlocked
+		return nil, ErrBlocked
 	}
 	k, err := r.look(id)
-	if err == nil {
-		k.hash = seal.ClientHash(id)
-		r.quirkRows().narrow(&k)
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	k.hash = seal.ClientHash(id)
+	r.quirkRows().narrow(k)
+	return k, nil
 }
 
-func (r *Registry) look(id string) (known, error) {
+func (r *Registry) look(id string) (*known, error) {
 	if k, ok := r.named(id); ok {
-		return k, nil
+		return &k, nil
 	}
 	if isDocumentURL(id) {
-		return r.documents.find(id)
+		k, err := r.documents.find(id)
+		return &k, err
 	}
 	return r.registered(id)
 }
@@ -426,31 +442,28 @@ func (r *Registry) ActsAsSubject(id string) bool {
 	return ok && k.MayUse(oauth.GrantClientCredentials)
 }
 
-// registered opens a client id that Register issued. Redirect URIs that may no longer be
-// registered are left out: a registration never ends, so a rule that became stricter is
-// applied to it here.
-func (r *Registry) registered(id string) (known, error) {
+// registered opens a client id that Register issued. Its redirect URIs are as they were
+// registered, see [Registry.dropURIs].
+func (r *Registry) registered(id string) (*known, error) {
 	c, err := seal.Open[seal.Client](r.o.Ring, id)
 	if err != nil {
-		return known{}, ErrUnknown
+		return nil, ErrUnknown
 	}
 	if err := r.checkRetired(id, c); err != nil {
-		return known{}, err
+		return nil, err
 	}
-	uris := slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
-	logoutURIs := slices.DeleteFunc(c.PostLogoutRedirectURIs, func(uri string) bool { return oauth.CheckRedirectURI(uri, r.o.Schemes) != nil })
 	scope := c.Scope
 	if len(scope) == 0 {
 		scope = r.o.Default
 	}
-	k := known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: uris, Method: c.Method, Scopes: append([]string{}, scope...),
-		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: logoutURIs}}
+	k := &known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: c.RedirectURIs, Method: c.Method, Scopes: append([]string{}, scope...),
+		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs}}
 	if c.Method == methodNone {
 		return k, nil
 	}
 	secret, err := r.o.Ring.ClientSecret(id)
 	if err != nil {
-		return known{}, ErrUnknown
+		return nil, ErrUnknown
 	}
 	k.matches = func(s string) bool { return equal(s, secret) }
 	return k, nil

@@ -130,7 +130,12 @@ func (r *Registry) explainRegistered(e *Explanation) (known, error) {
 	if _, retired := r.o.Ring.RetiredRoot(e.ID); retired {
 		e.refuse("the id, unless it was made before its root secret was retired: a server with the store knows")
 	}
-	return r.registered(e.ID)
+	k, err := r.registered(e.ID)
+	if err != nil {
+		return known{}, err
+	}
+	r.dropURIs(k)
+	return *k, nil
 }
 
 // explainDocument reads the document of a client. That it cannot be had is part of the
@@ -148,7 +153,7 @@ func (r *Registry) explainDocument(ctx context.Context, e *Explanation) (k known
 	if err != nil {
 		e.Document.Error = err.Error()
 		e.refuse("the client: %v", err)
-		e.Quirk, e.QuirkBy = r.quirkRows().of(&Client{ID: e.ID, Document: "unread"})
+		e.addQuirk(r.quirkRows(), &Client{ID: e.ID, Document: "unread"})
 		return known{}, nil
 	}
 	return k, nil
@@ -169,10 +174,17 @@ func (r *Registry) fetchDocument(ctx context.Context, e *Explanation) (known, er
 	return r.documents.parse(e.ID, answer.Body)
 }
 
+func (e *Explanation) addQuirk(rows quirks, c *Client) {
+	q, key := rows.of(c)
+	if e.Quirk = q; q != nil {
+		e.QuirkBy = key.String()
+	}
+}
+
 // explainKnown adds what is the same for all kinds of clients.
 func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 	rows := r.quirkRows()
-	e.Quirk, e.QuirkBy = rows.of(&k.Client)
+	e.addQuirk(rows, &k.Client)
 	rows.narrow(k)
 	e.client = &k.Client
 	e.Name, e.Resource, e.Exchange = k.Name, k.Resource, k.Exchange
@@ -265,7 +277,7 @@ func (r *Registry) ExplainRegistration(ctx context.Context, body []byte) (*Expla
 	if err != nil {
 		return nil, err
 	}
-	r.explainKnown(ctx, e, &k)
+	r.explainKnown(ctx, e, k)
 	e.Since = nil
 	return e, nil
 }

@@ -56,8 +56,8 @@ type quirkMatch struct {
 
 // quirkKeys are the entries of quirkMatch as keys, in the order in which they count: what is
 // verified goes before what a client claims, so that a claim cannot lead away from a row.
-func (m *quirkMatch) keys() []string {
-	var all []string
+func (m *quirkMatch) keys() []quirkKey {
+	var all []quirkKey
 	for _, list := range []struct {
 		kind    string
 		entries []string
@@ -65,11 +65,16 @@ func (m *quirkMatch) keys() []string {
 		{byID, m.IDs}, {byDocumentHost, m.DocumentHosts}, {byRedirectHost, m.RedirectHosts}, {byRedirectScheme, m.RedirectSchemes}, {byName, m.Names},
 	} {
 		for _, entry := range list.entries {
-			all = append(all, list.kind+" "+entry)
+			all = append(all, quirkKey{list.kind, entry})
 		}
 	}
 	return all
 }
+
+// quirkKey is what a row matches: an entry of one of the lists.
+type quirkKey struct{ kind, entry string }
+
+func (k quirkKey) String() string { return k.kind + " " + k.entry }
 
 // The kinds of keys, named as in the file.
 const (
@@ -86,7 +91,7 @@ func (m *quirkMatch) claimed() bool {
 }
 
 // quirks are rows by their keys.
-type quirks map[string]*Quirk
+type quirks map[quirkKey]*Quirk
 
 type quirkFile struct {
 	Quirks []Quirk `json:"quirks"`
@@ -156,7 +161,7 @@ func readQuirks(path string, text []byte) ([]Quirk, error) {
 	case list.Quirks == nil:
 		return nil, fmt.Errorf(`%s: not a list of quirks: no "quirks"`, path)
 	}
-	names, keys := map[string]bool{}, map[string]string{}
+	names, keys := map[string]bool{}, map[quirkKey]string{}
 	for i := range list.Quirks {
 		q := &list.Quirks[i]
 		if err := q.check(); err != nil {
@@ -168,7 +173,7 @@ func readQuirks(path string, text []byte) ([]Quirk, error) {
 		names[q.Name] = true
 		for _, key := range q.Match.keys() {
 			if other, twice := keys[key]; twice {
-				return nil, fmt.Errorf("%s: quirk %q: match.%q is listed twice, before in %q", path, q.Name, key, other)
+				return nil, fmt.Errorf("%s: quirk %q: match.%q is listed twice, before in %q", path, q.Name, key.String(), other)
 			}
 			keys[key] = q.Name
 		}
@@ -261,11 +266,10 @@ func (q *Quirk) readLives() error {
 }
 
 // of returns the row for a client, and the key by which it matches, or nil.
-func (all quirks) of(c *Client) (q *Quirk, key string) {
+func (all quirks) of(c *Client) (q *Quirk, key quirkKey) {
 	find := func(kind, entry string) bool {
-		if q = all[kind+" "+entry]; q != nil {
-			key = kind + " " + entry
-		}
+		key = quirkKey{kind, entry}
+		q = all[key]
 		return q != nil
 	}
 	if find(byID, c.ID) {

@@ -146,11 +146,11 @@ func TestKeysInADocumentAreRenewedWithIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cache, url := r.source(&k); cache != renewer(r.documents.cached) || url != id {
+	if cache, url := r.source(k); cache != renewer(r.documents.cached) || url != id {
 		t.Errorf("%v, %s", cache, url)
 	}
 	k.Document = ""
-	if cache, _ := r.source(&k); cache != nil {
+	if cache, _ := r.source(k); cache != nil {
 		t.Errorf("a configured client: %v", cache)
 	}
 }

@@ -1,6 +1,9 @@
 package rawjson
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // Writer writes an object as encoding/json does, to the byte, for the few texts that every
 // request writes: reflection takes several times as long. Begin and the method for a member come
@@ -86,6 +89,13 @@ func (w *Writer) value(s string) {
 
 // Plain reports whether c stands for itself in a string, whoever writes it: encoding/json also
 // escapes what means something in HTML.
-func Plain(c byte) bool {
-	return c >= ' ' && c <= '~' && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
-}
+func Plain(c byte) bool { return plain[c] }
+
+// plain is a table because each character of each token is looked up: it takes half the time of
+// comparisons.
+var plain = func() (t [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		t[c] = !strings.ContainsRune(`"\<>&`, c)
+	}
+	return t
+}()
