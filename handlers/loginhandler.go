@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -72,8 +71,8 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 // ownLogin calls the program's login handler.
 func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 	rt := &route{e: e, asks: true, class: e.o.Admission.Pages, posted: e.o.Admission.Login}
-	ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
-	defer cancel()
+	ctx := newBounded(r.Context(), rt.timeout())
+	defer ctx.end()
 	r = r.WithContext(ctx)
 	h := w.Header()
 	rt.setHeaders(h)

@@ -130,8 +130,8 @@ type route struct {
 
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !rt.atHand {
-		ctx, cancel := context.WithTimeout(r.Context(), rt.timeout())
-		defer cancel()
+		ctx := newBounded(r.Context(), rt.timeout())
+		defer ctx.end()
 		r = r.WithContext(ctx)
 	}
 	rt.setHeaders(w.Header())

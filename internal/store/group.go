@@ -15,6 +15,10 @@ const (
 	maxWait   = 2 * time.Second         // time in the queue
 	answerIn  = 2800 * time.Millisecond // after this a database that does not answer is given up
 
+	// soon is when most calls have their answer. Until then a call does not look whether its
+	// context has ended: many contexts are made ready for that by the first who asks.
+	soon = 20 * time.Millisecond
+
 	// yields is how often the writer lets other goroutines run before it closes a group.
 	// Without it, on a busy core, groups collapse to one write each.
 	yields = 2
@@ -48,7 +52,8 @@ func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abando
 // all of them each time. An error of fn's own is returned as it is, and undoes what fn
 // wrote. If the engine fails, the error is [ErrUnavailable]: fn wrote nothing, or, if
 // the database went away in the middle of a commit, that is unknown. A call whose ctx
-// ends in the queue does not run. A call that has begun is finished.
+// ends in the queue does not run, unless its turn comes within 20 ms. A call that has begun
+// is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	return s.await(ctx, s.queue, &request{fn: fn})
 }
@@ -65,25 +70,38 @@ func (s *Store) await(ctx context.Context, queue chan *request, r *request) erro
 	if err := s.enqueue(queue, r); err != nil {
 		return unavailable(s.name, err)
 	}
-	late := time.NewTimer(maxWait)
+	late := time.NewTimer(soon)
 	defer late.Stop()
 	select {
 	case <-r.done:
-	case <-ctx.Done():
-		if r.abandon() {
-			return unavailable(s.name, ctx.Err())
-		}
-		<-r.done
 	case <-late.C:
-		if r.abandon() {
-			return unavailable(s.name, fmt.Errorf("waited %v for its turn", maxWait))
+		if err := waitLonger(ctx, r, late); err != nil {
+			return unavailable(s.name, err)
 		}
-		<-r.done
 	}
 	if r.panicked != nil {
 		panic(r.panicked)
 	}
 	return r.err
+}
+
+// waitLonger waits for r's answer until its turn is too late or ctx ends, unless r has begun by
+// then.
+func waitLonger(ctx context.Context, r *request, late *time.Timer) (err error) {
+	late.Reset(maxWait - soon)
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-late.C:
+		err = fmt.Errorf("waited %v for its turn", maxWait)
+	}
+	if r.abandon() {
+		return err
+	}
+	<-r.done
+	return nil
 }
 
 func (s *Store) enqueue(queue chan *request, r *request) error {
