@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,8 +14,7 @@ type bounded struct {
 	at              time.Time
 
 	waited atomic.Pointer[withTimer] // nil: nobody has waited yet
-	mu     sync.Mutex
-	ended  bool
+	ended  atomic.Bool
 }
 
 // withTimer is a context of [context.WithDeadline].
@@ -35,9 +33,7 @@ func newBounded(ctx context.Context, lasts time.Duration) *bounded {
 
 // end ends the context. The request is answered.
 func (b *bounded) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
+	b.ended.Store(true)
 	if w := b.waited.Load(); w != nil {
 		w.cancel()
 	}
@@ -48,16 +44,14 @@ func (b *bounded) wait() *withTimer {
 	if w := b.waited.Load(); w != nil {
 		return w
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w := b.waited.Load()
-	if w == nil {
-		w = new(withTimer)
-		w.Context, w.cancel = context.WithDeadline(b.Context, b.at)
-		if b.ended {
-			w.cancel()
-		}
-		b.waited.Store(w)
+	w := new(withTimer)
+	w.Context, w.cancel = context.WithDeadline(b.Context, b.at)
+	if !b.waited.CompareAndSwap(nil, w) {
+		w.cancel() // somebody else was faster
+		return b.waited.Load()
+	}
+	if b.ended.Load() { // perhaps end did not see w
+		w.cancel()
 	}
 	return w
 }
@@ -67,16 +61,10 @@ func (b *bounded) Deadline() (at time.Time, ok bool) { return b.at, true }
 func (b *bounded) Done() <-chan struct{} { return b.wait().Done() }
 
 func (b *bounded) Err() error {
-	if b.waited.Load() == nil && b.Context.Err() == nil && time.Now().Before(b.at) && !b.isEnded() {
+	if b.waited.Load() == nil && b.Context.Err() == nil && time.Now().Before(b.at) && !b.ended.Load() {
 		return nil
 	}
 	return b.wait().Err()
-}
-
-func (b *bounded) isEnded() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ended
 }
 
 // Value asks the context with the timer, if there is one: package context finds there what a

@@ -137,6 +137,9 @@ func (l limiter) full(key string) error { return refusal(l.requests.Full(key)) }
 
 // refusal turns the error of a limit into an answer, and returns any other as it is.
 func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
 	var throttled *throttle.TooManyError
 	if errors.As(err, &throttled) {
 		return tooMany(throttled.RetryAfter)

@@ -79,6 +79,9 @@ func (r *Registry) claimant(id string) (*known, error) {
 // Refusal is the answer to a client that cannot be found: invalid_client, if err says that
 // there is none, and otherwise err.
 func Refusal(err error) error {
+	if err == nil {
+		return nil
+	}
 	var document *DocumentError
 	switch {
 	case errors.Is(err, ErrBlocked):

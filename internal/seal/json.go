@@ -189,6 +189,9 @@ func (r *jsonReader) strings(list *[]string) bool {
 		if !r.string(&s) {
 			return false
 		}
+		if *list == nil {
+			*list = make([]string, 0, 4)
+		}
 		if *list = append(*list, s); r.take(']') {
 			return true
 		}
