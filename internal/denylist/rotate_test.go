@@ -1,6 +1,7 @@
 package denylist_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -27,7 +28,8 @@ func testRotations(t *testing.T, e storetest.Engine) {
 	}
 	at, end, late := now.UnixMilli(), now.Add(life).Unix()*1000, now.Add(-time.Minute).UnixMilli()
 	const seen = 1
-	twice, ahead := grant(), grant()
+	twice, ahead, old := grant(), grant(), grant()
+	raw(t, s, fmt.Sprintf("UPDATE grants SET user_version = '', epoch = '' WHERE id = '%s'", old.ID))
 	cases := []struct {
 		name   string
 		change store.Change
@@ -44,6 +46,7 @@ func testRotations(t *testing.T, e storetest.Engine) {
 		{"another epoch", denylist.Rotation(grant(), "other", gen, at+5, seen), false, at},
 		{"time that went back", denylist.Rotation(grant(), s.Epoch(), gen, at+5, at+1e9), false, at},
 		{"clock of another replica ahead", denylist.Rotation(ahead, s.Epoch(), gen, late, seen), true, at},
+		{"row of an older release", denylist.Rotation(old, s.Epoch(), gen, at+5, seen), false, at},
 		{"twice", denylist.Rotation(twice, s.Epoch(), gen, at+5, seen), true, at + 5},
 		{"the second time", denylist.Rotation(twice, s.Epoch(), gen, at+5, seen), false, at + 5},
 	}
@@ -81,7 +84,7 @@ func testRotations(t *testing.T, e storetest.Engine) {
 		}
 		gotGen, gotAt := int64(-1), int64(-1)
 		err := s.Read(t.Context(), func(tx store.Tx) error {
-			return tx.QueryRow("SELECT coalesce(max(gen), -1), coalesce(max(rotated_at), -1) FROM grants WHERE id = $1", c.change.Args[3]).Scan(&gotGen, &gotAt)
+			return tx.QueryRow("SELECT coalesce(max(gen), -1), coalesce(max(rotated_at), -1) FROM grants WHERE id = $1", c.change.Args[1]).Scan(&gotGen, &gotAt)
 		})
 		wantGen := int64(gen)
 		if c.made || c.name == "the second time" {

@@ -98,21 +98,21 @@ func (l *List) window(g Grant) time.Duration {
 // rotate is the change of the usual verdict, advance. Its conditions hold only where [decide]
 // and the checks before it come to that verdict for a row (whose rotated_at is before its end).
 func rotate(g Grant, epoch string, gen, now, seen int64) store.Change {
-	return store.Change{One: rotateOne, Many: rotateMany, Args: []any{now, g.UserVersion, epochTag(epoch), g.ID, gen, epoch, seen}}
+	return store.Change{One: rotateOne, Many: rotateMany, Args: []any{now, g.ID, gen, epoch, seen}}
 }
 
-// Version and epoch are news only if an older release made the row. The first array of
-// rotateMany hides its length in a subquery: if the planner knew it, it would make a new plan
-// for every group.
+// A row of an older release, which has neither the user's version nor the epoch, is left to
+// [verdict.apply], which writes them. The first array of rotateMany hides its length in a
+// subquery: if the planner knew it, it would make a new plan for every group.
 const (
-	rotateOne = `UPDATE grants SET gen = gen + 1, rotated_at = CASE WHEN rotated_at > $1 THEN rotated_at ELSE $1 END, user_version = $2, epoch = $3
-		WHERE id = $4 AND gen = $5 AND revoked_at = 0 AND expires_at * 1000 > $1
-		AND EXISTS (SELECT 1 FROM meta WHERE epoch = $6 AND last_seen >= $7)`
+	rotateOne = `UPDATE grants SET gen = gen + 1, rotated_at = CASE WHEN rotated_at > $1 THEN rotated_at ELSE $1 END
+		WHERE id = $2 AND gen = $3 AND revoked_at = 0 AND expires_at * 1000 > $1 AND epoch <> ''
+		AND EXISTS (SELECT 1 FROM meta WHERE epoch = $4 AND last_seen >= $5)`
 
-	rotateMany = `UPDATE grants SET gen = grants.gen + 1, rotated_at = greatest(grants.rotated_at, used.now), user_version = used.user_version, epoch = used.tag
-		FROM unnest((SELECT $1::bigint[]), $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bigint[])
-			WITH ORDINALITY AS used (now, user_version, tag, id, gen, epoch, seen, number)
-		WHERE grants.id = used.id AND grants.gen = used.gen AND revoked_at = 0 AND expires_at * 1000 > used.now
+	rotateMany = `UPDATE grants SET gen = grants.gen + 1, rotated_at = greatest(grants.rotated_at, used.now)
+		FROM unnest((SELECT $1::bigint[]), $2::text[], $3::bigint[], $4::text[], $5::bigint[])
+			WITH ORDINALITY AS used (now, id, gen, epoch, seen, number)
+		WHERE grants.id = used.id AND grants.gen = used.gen AND revoked_at = 0 AND expires_at * 1000 > used.now AND grants.epoch <> ''
 		AND EXISTS (SELECT 1 FROM meta WHERE epoch = used.epoch AND last_seen >= used.seen)
 		RETURNING used.number`
 )

@@ -30,6 +30,10 @@ type Program struct {
 	Path   string   // path of the program; empty for [Binary]
 	Cwd    string   // working directory; empty for the one of the tests
 
+	// Log is the path of a file that takes the output. A benchmark that kept the output in memory
+	// would read it on the core of its load, as much as the load's own answers. Empty: in memory.
+	Log string
+
 	process *process.Process // nil before the first start
 
 	mu     sync.Mutex
@@ -65,6 +69,10 @@ func New(t testing.TB, settings []string, args ...string) *Program {
 func (p *Program) Start() {
 	p.T.Helper()
 	cmd := p.Command()
+	if p.Log != "" {
+		p.startWithFile(cmd)
+		return
+	}
 	cmd.Stdout, cmd.Stderr = p, p // one pipe, which keeps the order
 	up := make(chan struct{})
 	p.mu.Lock()
@@ -81,6 +89,23 @@ func (p *Program) Start() {
 		p.T.Fatalf("signet %s stopped at once:\n%s", strings.Join(p.Args, " "), p.Output())
 	case <-time.After(process.Patience):
 		p.T.Fatalf("signet %s does not serve after %s:\n%s", strings.Join(p.Args, " "), process.Patience, p.Output())
+	}
+}
+
+// startWithFile starts the program with its output in p.Log.
+func (p *Program) startWithFile(cmd *exec.Cmd) {
+	p.T.Helper()
+	f, err := os.OpenFile(p.Log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		p.T.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	if p.process, err = process.Start(cmd); err != nil {
+		p.T.Fatal(err)
+	}
+	if err := p.process.Listens(p.T.Context(), strings.TrimPrefix(p.URL(), "http://")); err != nil {
+		p.T.Fatalf("signet %s: %v:\n%s", strings.Join(p.Args, " "), err, p.Output())
 	}
 }
 
@@ -122,6 +147,10 @@ func (p *Program) Write(b []byte) (int, error) {
 
 // Output returns the output of the process, including earlier starts.
 func (p *Program) Output() string {
+	if p.Log != "" {
+		text, _ := os.ReadFile(p.Log) // not there yet: there is no output
+		return string(text)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return string(p.log)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"signet/internal/e2e"
+	"signet/internal/seal"
 	"signet/internal/store"
 )
 
@@ -81,12 +82,13 @@ func (t *bareTokens) refresh(w http.ResponseWriter, r *http.Request) {
 	t.answer(w, "user", next)
 }
 
-// begin adds a row, and answers with its first handle.
+// begin adds a row with as many bytes as one of Signet's, and answers with its first handle.
 func (t *bareTokens) begin(w http.ResponseWriter, r *http.Request) {
-	id := rand.Text()
+	id, now := seal.NewID(time.Now()), time.Now().Unix()
 	err := t.store.Write(r.Context(), func(tx store.Tx) error {
-		_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version)
-			VALUES ($1, 1, 0, 0, '', '', '', '', '', '', 0, 0, '')`, id)
+		_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version, epoch)
+			VALUES ($1, 1, $2, 0, 'demo_user', $3, 'Test client', $4, 'read write', 'http://localhost:8080/mcp', $5, $6, '', 'abcd')`,
+			id, now*1000, rand.Text()[:22], rand.Text()[:16], now, now+1e6)
 		return err
 	})
 	if err != nil {
@@ -104,7 +106,7 @@ func (t *bareTokens) rotate(ctx context.Context, handle string) (next string, er
 	}
 	var changed int64
 	err = t.store.Write(ctx, func(tx store.Tx) error {
-		result, err := tx.Exec("UPDATE grants SET gen = gen + 1 WHERE id = $1 AND gen = $2", id, gen)
+		result, err := tx.Exec("UPDATE grants SET gen = gen + 1, rotated_at = $1 WHERE id = $2 AND gen = $3", time.Now().UnixMilli(), id, gen)
 		if err == nil {
 			changed, err = result.RowsAffected()
 		}

@@ -71,7 +71,7 @@ func BenchmarkGateway(b *testing.B) {
 	}
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_GATEWAY_CONFIG=" + config, e2e.WideLimits}, "--demo")
 	d.Stop()
-	d.Prefix = core
+	d.Prefix, d.Log = core, filepath.Join(b.TempDir(), "log")
 	d.Start()
 	_, tok := d.Login()
 	b.Setenv(bareBackend, backend.URL+"/mcp")

@@ -55,7 +55,7 @@ func startMany(b *testing.B, core []string) *many {
 	}
 	m.program = e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_GATEWAY_CONFIG=" + file, e2e.WideLimits}, "--demo")
 	m.program.Stop()
-	m.program.Prefix = core
+	m.program.Prefix, m.program.Log = core, filepath.Join(b.TempDir(), "log")
 	m.program.Start()
 	m.gateway = served{m.program.Issuer, m.program.PID()}
 	for range manyUsers {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -36,7 +37,7 @@ func BenchmarkOverload(b *testing.B) {
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", "SIGNET_ACCESS_TTL=1h", "SIGNET_TRUSTED_PROXIES=127.0.0.0/8", e2e.WideLimits}, "--demo")
 	d.Stop()
 	addPeople(b, d, fewPeople)
-	d.Prefix = core
+	d.Prefix, d.Log = core, filepath.Join(b.TempDir(), "log")
 	d.Start()
 	o := newOverload(b, d)
 	rows := 0

@@ -29,10 +29,13 @@ func measureReplicas(b *testing.B, out *strings.Builder) chart {
 	pin(b, fmt.Sprintf("0-%d", runtime.NumCPU()-1))
 	var rates []point
 	at := pgtest.URL(b)
-	first := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits, "SIGNET_STORE=" + at, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo", "--role", "auth")
+	first := e2e.New(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits, "SIGNET_STORE=" + at, "SIGNET_SECRET=" + seal.NewSecret()}, "--demo", "--role", "auth")
+	first.Log = filepath.Join(b.TempDir(), "log")
+	first.Start()
 	replicas := []*e2e.Program{first}
 	for len(replicas) < mostReplicas {
 		other := first.Beside()
+		other.Log = filepath.Join(b.TempDir(), "log")
 		other.Start()
 		replicas = append(replicas, other)
 	}

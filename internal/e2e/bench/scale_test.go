@@ -131,7 +131,7 @@ func measureCosts(b *testing.B, out *strings.Builder) map[string]cost {
 	onCore := func(settings []string, args ...string) *e2e.Program {
 		d := e2e.Start(b, slices.Concat(quiet, settings), args...)
 		d.Stop()
-		d.Prefix = core
+		d.Prefix, d.Log = core, filepath.Join(b.TempDir(), "log")
 		d.Start()
 		return d
 	}

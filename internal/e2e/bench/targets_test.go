@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/argon2id"
+	"github.com/go-chi/chi/v5"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"signet/internal/e2e"
@@ -67,12 +68,14 @@ func serveBare(addr string) error {
 	if err != nil {
 		return err
 	}
-	mux.HandleFunc("POST /token", tokens.forClient)
-	mux.HandleFunc("POST /begin", tokens.begin)
-	mux.HandleFunc("POST /refresh", tokens.refresh)
+	r := chi.NewRouter()
+	r.Post("/token", tokens.forClient)
+	r.Post("/begin", tokens.begin)
+	r.Post("/refresh", tokens.refresh)
 	mux.Handle("POST /proxy", bareProxy())
+	r.NotFound(mux.ServeHTTP)
 	// Signet limits the time of requests too: a deadline is set before each read and write.
-	s := http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: time.Minute, ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
+	s := http.Server{Addr: addr, Handler: r, ReadHeaderTimeout: time.Minute, ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
 	return s.ListenAndServe()
 }
 
@@ -98,7 +101,7 @@ func BenchmarkTargets(b *testing.B) {
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits}, "--demo")
 	d.Stop()
 	uncache(b, e2e.Binary(b))
-	d.Prefix = core
+	d.Prefix, d.Log = core, filepath.Join(b.TempDir(), "log")
 	d.Start()
 	report.row("start to first answer", "<= 20 ms", startTime(d).String(), "")
 	report.row("memory when idle", "<= 28 MiB", fmt.Sprintf("%.1f MiB", rss(d)), "")
@@ -329,7 +332,7 @@ func measureLogin(b *testing.B, core []string, r *report) {
 	d := e2e.Start(b, []string{"SIGNET_LOG_LEVEL=info", e2e.WideLimits})
 	d.AddUser("ann", "correct horse battery staple")
 	d.Stop()
-	d.Prefix = core
+	d.Prefix, d.Log = core, filepath.Join(b.TempDir(), "log")
 	d.Start()
 	client := e2e.Register(b, d.Issuer, e2e.RedirectURI)
 	const rounds = 3
