@@ -211,6 +211,7 @@ func (s Seen) String() string {
 type Wire struct {
 	net.Conn
 	r    *bufio.Reader
+	out  []byte // the last request
 	Host string
 }
 
@@ -220,11 +221,14 @@ func Dial(base string) (*Wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Wire{c, bufio.NewReader(c), host}, nil
+	return &Wire{Conn: c, r: bufio.NewReader(c), Host: host}, nil
 }
 
 func (c *Wire) Do(method, path, headers, body string) ([]byte, error) {
-	if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s", method, path, c.Host, headers, len(body), body); err != nil {
+	c.out = append(append(append(append(c.out[:0], method...), ' '), path...), " HTTP/1.1\r\nHost: "...)
+	c.out = append(append(append(append(c.out, c.Host...), "\r\n"...), headers...), "Content-Length: "...)
+	c.out = append(append(strconv.AppendInt(c.out, int64(len(body)), 10), "\r\n\r\n"...), body...)
+	if _, err := c.Write(c.out); err != nil {
 		return nil, err
 	}
 	status, err := c.r.ReadString('\n')

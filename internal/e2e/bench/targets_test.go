@@ -201,18 +201,26 @@ type family struct {
 
 func refreshOver(c *e2e.Wire, f *family) error { return refreshAt(c, "/token", f) }
 
+// refreshAt costs the load's core little: what the load takes longer, the next commit has fewer
+// requests. Handles and ids are base64url, which no form and no JSON escapes.
 func refreshAt(c *e2e.Wire, path string, f *family) error {
-	body := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {f.handle}, "client_id": {f.client.ID}}.Encode()
-	answer, err := c.Do("POST", path, "Content-Type: application/x-www-form-urlencoded\r\n", body)
+	answer, err := c.Do("POST", path, "Content-Type: application/x-www-form-urlencoded\r\n", "grant_type=refresh_token&refresh_token="+f.handle+"&client_id="+f.client.ID)
 	if err != nil {
 		return err
 	}
-	var tok e2e.Tokens
-	if err := json.Unmarshal(answer, &tok); err != nil || tok.RefreshToken == "" {
+	next := textOf(answer, "refresh_token")
+	if next == "" || next == f.handle {
 		return fmt.Errorf("%s", answer)
 	}
-	f.handle, f.access = tok.RefreshToken, tok.AccessToken
+	f.handle, f.access = next, textOf(answer, "access_token")
 	return nil
+}
+
+// textOf returns the value of a member that is a plain text, or "".
+func textOf(object []byte, member string) string {
+	_, rest, _ := bytes.Cut(object, []byte(`"`+member+`":"`))
+	value, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(value)
 }
 
 func measureTokens(b *testing.B, d *e2e.Program, r *report) {
