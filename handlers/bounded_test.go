@@ -1,10 +1,12 @@
-package handlers
+package handlers_test
 
 import (
 	"context"
 	"errors"
 	"testing"
 	"time"
+
+	"signet/handlers"
 )
 
 // The context ends as one of context.WithTimeout does, whether or not somebody waited for its
@@ -13,18 +15,18 @@ func TestBoundedContextEndsAsOthersDo(t *testing.T) {
 	type key struct{}
 	for name, c := range map[string]struct {
 		lasts time.Duration
-		end   func(b *bounded, endParent func())
+		end   func(answered, endParent func())
 		want  error
 	}{
-		"by its time":     {0, func(*bounded, func()) {}, context.DeadlineExceeded},
-		"by the answer":   {time.Hour, func(b *bounded, _ func()) { b.end() }, context.Canceled},
-		"with its parent": {time.Hour, func(_ *bounded, endParent func()) { endParent() }, context.Canceled},
+		"by its time":     {0, func(_, _ func()) {}, context.DeadlineExceeded},
+		"by the answer":   {time.Hour, func(answered, _ func()) { answered() }, context.Canceled},
+		"with its parent": {time.Hour, func(_, endParent func()) { endParent() }, context.Canceled},
 	} {
 		for _, waited := range []bool{false, true} {
 			parent, endParent := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 			defer endParent()
-			b := newBounded(parent, c.lasts)
-			defer b.end()
+			b, answered := handlers.NewBounded(parent, c.lasts)
+			defer answered()
 			before, cancel := context.WithCancel(context.Background())
 			if waited {
 				before, cancel = context.WithCancel(b)
@@ -36,7 +38,7 @@ func TestBoundedContextEndsAsOthersDo(t *testing.T) {
 			if b.Value(key{}) != "value" {
 				t.Errorf("%s: without the parent's value", name)
 			}
-			c.end(b, endParent)
+			c.end(answered, endParent)
 			if err := b.Err(); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", name, err, c.want)
 			}
@@ -59,8 +61,8 @@ func TestBoundedContextEndsAsOthersDo(t *testing.T) {
 func TestBoundedContextIsBoundByItsParent(t *testing.T) {
 	parent, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	b := newBounded(parent, time.Hour)
-	defer b.end()
+	b, end := handlers.NewBounded(parent, time.Hour)
+	defer end()
 	want, _ := parent.Deadline()
 	if at, ok := b.Deadline(); !ok || !at.Equal(want) {
 		t.Errorf("%v, want %v", at, want)

@@ -44,11 +44,12 @@ func (s *Store) Change(ctx context.Context, c Change, otherwise func(Tx) error) 
 // changeLoop makes changes until ctx ends, and then the rest one by one. There is one
 // statement at a time: the calls that come meanwhile share the next one.
 func (s *Store) changeLoop(ctx context.Context, w writer) {
+	g := &gatherer{queue: s.changes}
 	for {
 		select {
 		case r := <-s.changes:
 			if r.start() {
-				s.makeChanges(w, r)
+				s.makeChanges(w, g, r)
 			}
 		case <-ctx.Done():
 			s.commitRest(w, s.changes)
@@ -61,9 +62,9 @@ func (s *Store) changeLoop(ctx context.Context, w writer) {
 // makeChanges makes the changes of first and of the other waiting requests with the same
 // statement, and answers them. A request whose change was not made runs in a transaction like
 // any other. So do all if the statement fails: one of them is bad, or its row is locked.
-func (s *Store) makeChanges(w writer, first *request) {
+func (s *Store) makeChanges(w writer, g *gatherer, first *request) {
 	group := []*request{first}
-	for r := next(s.changes, 1); r != nil; r = next(s.changes, len(group)) {
+	for r := g.next(1); r != nil; r = g.next(len(group)) {
 		if r.change.Many != first.change.Many {
 			s.leave(w, r)
 			continue
@@ -71,6 +72,7 @@ func (s *Store) makeChanges(w writer, first *request) {
 		group = append(group, r)
 	}
 	made, err := w.change(first.by, group)
+	g.committed(len(group))
 	if errors.Is(err, errLost) {
 		s.answer(w, err, group...)
 		return

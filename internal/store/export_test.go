@@ -43,3 +43,25 @@ func (c *Clock) At(passing, wall time.Time) (now, sure time.Time) {
 
 // WithClockAhead compares clocks as if the local one were ahead by d.
 func (o Options) WithClockAhead(d time.Duration) Options { o.ahead = d; return o }
+
+// Gatherer collects groups of calls that do nothing.
+type Gatherer struct{ gatherer }
+
+func NewGatherer() *Gatherer { return &Gatherer{gatherer{queue: make(chan *request, queueSize)}} }
+
+// Ask puts calls into the queue.
+func (g *Gatherer) Ask(calls int) {
+	for range calls {
+		g.queue <- &request{}
+	}
+}
+
+// Group collects a group, whose commit takes so long, and returns its size.
+func (g *Gatherer) Group(commit time.Duration) (size int) {
+	for r := <-g.queue; r != nil; r = g.next(size) {
+		size++
+	}
+	time.Sleep(commit)
+	g.committed(size)
+	return size
+}

@@ -122,16 +122,17 @@ var errFull = errors.New("too many writes are waiting")
 
 // commitLoop commits groups until ctx ends, and then the rest of the queue.
 func (s *Store) commitLoop(ctx context.Context, w writer) {
+	g := &gatherer{queue: s.queue}
 	for {
 		select {
 		case r := <-s.queue:
-			s.commitGroup(w, r)
+			s.commitGroup(w, g, r)
 			continue
 		default:
 		}
 		select {
 		case r := <-s.queue:
-			s.commitGroup(w, r)
+			s.commitGroup(w, g, r)
 		case <-ctx.Done():
 			s.commitRest(w, s.queue)
 			return
@@ -167,16 +168,73 @@ func next(queue chan *request, size int) *request {
 	return nil
 }
 
+// gatherer takes the requests of one group after another from a queue.
+//
+// Where many clients ask again as soon as they have their answers, the first of them are often
+// alone in the queue: the others are on their way. A group that closed then would have them all
+// wait for the commit of a few. So a group that is small beside those of lately waits for more,
+// at most as long as a commit takes.
+type gatherer struct {
+	queue chan *request
+	usual int           // size of a group lately
+	takes time.Duration // a commit lately
+
+	closes time.Time // when the present group closes at the latest; zero: it has not waited
+	closed time.Time // when it did; zero: it has not
+}
+
+// longestGather is the longest time for which a group waits.
+const longestGather = 2 * time.Millisecond
+
+// next takes a request for a group that has size requests already, or closes the group.
+func (g *gatherer) next(size int) *request {
+	r := next(g.queue, size)
+	if r == nil && size < g.usual/2 {
+		r = g.wait()
+	}
+	if r == nil {
+		g.closed = time.Now()
+	}
+	return r
+}
+
+func (g *gatherer) wait() *request {
+	if g.closes.IsZero() {
+		g.closes = time.Now().Add(min(g.takes, longestGather))
+	}
+	late := time.NewTimer(time.Until(g.closes))
+	defer late.Stop()
+	for {
+		select {
+		case r := <-g.queue:
+			if r.start() {
+				return r
+			}
+		case <-late.C:
+			return nil
+		}
+	}
+}
+
+// committed takes note of a group, for the next one.
+func (g *gatherer) committed(size int) {
+	g.usual = max(size, g.usual*7/8)
+	if !g.closed.IsZero() {
+		g.takes = (7*g.takes + time.Since(g.closed)) / 8
+	}
+	g.closes, g.closed = time.Time{}, time.Time{}
+}
+
 // commitGroup runs first and all other waiting requests in one transaction. If that
 // fails, the requests before the one that failed are tried together again, and if that
 // fails too, each runs in a transaction of its own: a bad write fails alone.
-func (s *Store) commitGroup(w writer, first *request) {
+func (s *Store) commitGroup(w writer, g *gatherer, first *request) {
 	if !first.start() {
 		return
 	}
 	group := []*request{first}
 	err := w.transact(first.by, true, func(tx session) error {
-		for r := first; r != nil; r = next(s.queue, len(group)) {
+		for r := first; r != nil; r = g.next(len(group)) {
 			if r != first {
 				group = append(group, r)
 			}
@@ -186,6 +244,7 @@ func (s *Store) commitGroup(w writer, first *request) {
 		}
 		return nil
 	})
+	g.committed(len(group))
 	if err == nil || errors.Is(err, errLost) || len(group) < 2 && !errors.Is(err, errConflict) {
 		s.answer(w, err, group...)
 		return
