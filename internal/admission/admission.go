@@ -111,7 +111,7 @@ func (c *Class) full() bool {
 }
 
 // Enter takes a slot until [Slot.Leave], and waits for it if necessary. It fails with
-// ErrFull, also if ctx ends first. The caller has read the request before, so that slow
+// ErrFull, also if ctx has ended when there is one. The caller has read the request before, so that slow
 // clients hold no slots.
 func (c *Class) Enter(ctx context.Context) (Slot, error) { return c.EnterAs(ctx, Caller{}) }
 
@@ -157,13 +157,17 @@ func (c *Class) wait(ctx context.Context) error {
 	defer late.Stop()
 	select {
 	case c.slots <- struct{}{}:
-		return nil
 	case <-late.C:
 		c.refused.Add(1)
 		return ErrFull
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
 	}
+	// Whether the caller has gone is looked at here and not in the select: the wait is short, and
+	// many contexts make a timer for the first who waits for their end.
+	if err := ctx.Err(); err != nil {
+		<-c.slots
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return nil
 }
 
 // Leave frees the slot for the next request.

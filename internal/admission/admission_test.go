@@ -105,7 +105,38 @@ func TestBurstWaitsInOrder(t *testing.T) {
 	})
 }
 
-// Requests that wait too long are refused, and requests whose clients go away make room.
+// A request whose client has gone while it waited leaves its slot to the next one.
+func TestGoneClientGetsNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := admission.New().Refresh
+		var held []admission.Slot
+		for range c.Stats().Slots {
+			held = append(held, enter(t, c))
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		gone, next := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := c.Enter(ctx)
+			gone <- err
+		}()
+		synctest.Wait()
+		go func() {
+			_, err := c.Enter(t.Context())
+			next <- err
+		}()
+		synctest.Wait()
+		leave()
+		held[0].Leave()
+		if err := <-gone; !errors.Is(err, admission.ErrFull) || !errors.Is(err, context.Canceled) {
+			t.Errorf("the client that has gone: %v, want ErrFull and the context's error", err)
+		}
+		if err := <-next; err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+	})
+}
+
+// Requests that wait too long are refused.
 func TestQueueIsBounded_INV20(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
