@@ -160,7 +160,9 @@ func TestSubjectsComeBackUnchanged(t *testing.T) {
 func TestClaimsAreWrittenAsEncodingJSONWritesThem(t *testing.T) {
 	w := newWorld(t)
 	for name, change := range map[string]func(*jwt.Claims){
-		"all":          func(c *jwt.Claims) { c.Actor, c.Confirm, c.Upstream = &jwt.Actor{Subject: "gateway"}, &jwt.Confirmation{Thumbprint: "t"}, "sealed" },
+		"all": func(c *jwt.Claims) {
+			c.Actor, c.Confirm, c.Upstream = &jwt.Actor{Subject: "gateway"}, &jwt.Confirmation{Thumbprint: "t"}, "sealed"
+		},
 		"the least":    func(c *jwt.Claims) { c.Scope, c.AuthTime, c.GrantID = "", 0, "" },
 		"with escapes": func(c *jwt.Claims) { c.Subject, c.Actor = "a<b>", &jwt.Actor{Subject: `"`} },
 	} {
