@@ -20,7 +20,7 @@ var imports = map[string][]string{
 	"signet/internal/cli":       {"*"},
 	"signet/server":             {"*"},
 	"signet/internal/admission": {},
-	"signet/handlers":           {"handlers/pages", "internal/rawjson", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/gatewayconfig", "internal/memory", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
+	"signet/handlers":           {"handlers/pages", "internal/rawjson", "internal/admission", "internal/clients", "users", "internal/denylist", "internal/gatewayconfig", "internal/throttle", "internal/upstream", "internal/vault", "keys", "jwt", "internal/seal", "internal/oauth"},
 	"signet/handlers/pages":     {},
 	"signet/mcp":                {"internal/admission", "jwt", "internal/oauth", "internal/rawjson"},
 	"signet/mcp/gateway":        {"internal/backend", "internal/gatewayconfig", "internal/oauth", "internal/rawjson", "jwt", "mcp"},
@@ -33,10 +33,10 @@ var imports = map[string][]string{
 	"signet/internal/vault":     {"internal/background", "internal/store", "internal/seal"},
 	"signet/internal/throttle":  {"internal/background", "internal/store", "users"}, // users for what one account is
 	"signet/users":              {"internal/durable"},
-	"signet/jwt":                {"internal/memory", "internal/rawjson"},
-	"signet/internal/seal":      {"internal/memory", "internal/rawjson"},
+	"signet/jwt":                {"internal/rawjson"},
+	"signet/internal/seal":      {"internal/rawjson"},
 	"signet/internal/store":     {"internal/background", "internal/durable", "internal/failpoint"}, // in a build for tests
-	"signet/internal/oauth":     {"internal/memory"},
+	"signet/internal/oauth":     {"internal/rawjson"},
 	"signet/internal/backup":    {"internal/state", "internal/store", "internal/seal", "internal/durable"},
 	"signet/internal/state":     {"internal/background", "internal/store", "internal/vault", "internal/seal", "internal/durable", "keys", "jwt"},
 	"signet/internal/durable":   {},

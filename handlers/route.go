@@ -20,7 +20,6 @@ import (
 	"signet/handlers/pages"
 	"signet/internal/admission"
 	"signet/internal/clients"
-	"signet/internal/memory"
 	"signet/internal/oauth"
 	"signet/internal/rawjson"
 	"signet/internal/seal"
@@ -450,8 +449,8 @@ func (rt *route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v
 		w.WriteHeader(status)
 		return
 	}
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	body, err := appendLine(*scratch, v)
 	if err != nil {
 		rt.fail(w, r, fmt.Errorf("encoding the answer: %w", err))

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
-	"signet/internal/memory"
 	"signet/internal/rawjson"
 )
 
@@ -73,8 +72,8 @@ func (s *Signer) sign(typ string, claims any, now time.Time, limit int) (string,
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)
 	}
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	payload, err := appendJSON(*scratch, claims)
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)
@@ -157,8 +156,8 @@ func sign(key SigningKey, typ string, payload []byte, limit int) (string, error)
 	if key.Private == nil {
 		return "", errors.New("signing: no private key")
 	}
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	head, err := appendJSON(*scratch, &header{algorithm, typ, key.ID})
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)

@@ -1,5 +1,5 @@
-// Package memory knows how much memory the process may have, paces the garbage
-// collector by it, and lends buffers that are used again.
+// Package memory knows how much memory the process may have, and paces the garbage
+// collector by it.
 //
 // It imports no other package of this module.
 package memory

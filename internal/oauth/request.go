@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"signet/internal/memory"
+	"signet/internal/rawjson"
 )
 
 // Limits of a request, the latter two in bytes.
@@ -44,8 +44,8 @@ func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, erro
 	if media := r.Header.Get("Content-Type"); media != form && !isMedia(media, form) {
 		return nil, Errorf(InvalidRequest, "Content-Type must be %s", form).WithStatus(http.StatusUnsupportedMediaType)
 	}
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	body := bytes.NewBuffer(*scratch)
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	*scratch = body.Bytes()

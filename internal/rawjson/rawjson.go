@@ -1,5 +1,5 @@
 // Package rawjson finds the parts of a JSON text without decoding it, for texts that are passed on
-// as they came. It also writes the few texts that every request writes.
+// as they came. It also writes the few texts that every request writes, and lends buffers for them.
 package rawjson
 
 import (

@@ -29,7 +29,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
-	"signet/internal/memory"
+	"signet/internal/rawjson"
 )
 
 // RootSize is the length of a root secret in bytes.
@@ -227,8 +227,8 @@ func (k *Keyring) HasFingerprint(fp string) bool {
 func Seal[T Artefact](k *Keyring, v T) (string, error) { return sealUnder(&k.roots()[0], v) }
 
 func sealUnder[T Artefact](r *root, v T) (string, error) {
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	plain, err := appendJSON(*scratch, &v)
 	if err != nil {
 		return "", fmt.Errorf("sealing a %s: %w", v.purpose(), err)
@@ -252,8 +252,8 @@ func Open[T Artefact](k *Keyring, raw string) (T, error) {
 	if len(raw) > MaxSize && (p != forCredential && p != forAccount && p != forUpstream || len(raw) > maxStored) {
 		return zero, ErrInvalid
 	}
-	scratch := memory.Buffer()
-	defer memory.Release(scratch)
+	scratch := rawjson.Buffer()
+	defer rawjson.Release(scratch)
 	b, err := decode(*scratch, raw)
 	if *scratch = b; err != nil || len(b) < overhead || b[0] != version {
 		return zero, ErrInvalid

@@ -89,7 +89,7 @@ func TestVerifierExample_Row34(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dep := range strings.Fields(string(deps)) {
-		if strings.HasPrefix(dep, "signet/") && dep != "signet/jwt" && dep != "signet/internal/oauth" {
+		if strings.HasPrefix(dep, "signet/") && !slices.Contains([]string{"signet/jwt", "signet/internal/oauth", "signet/internal/rawjson"}, dep) {
 			t.Errorf("the verifier depends on %s", dep)
 		}
 	}
