@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -464,16 +463,12 @@ func (rt *route) writeJSON(w http.ResponseWriter, r *http.Request, status int, v
 
 // appendLine appends v as a line of JSON.
 func appendLine(b []byte, v any) ([]byte, error) {
+	var write func(*rawjson.Writer)
 	if response, ok := v.(*tokenResponse); ok {
-		w := rawjson.NewWriter(b)
-		response.write(&w)
-		if text, ok := w.Text(); ok {
-			return append(text, '\n'), nil
-		}
+		write = response.write
 	}
-	text := bytes.NewBuffer(b)
-	err := json.NewEncoder(text).Encode(v)
-	return text.Bytes(), err
+	text, err := rawjson.Append(b, v, write)
+	return append(text, '\n'), err
 }
 
 // writePage renders into memory first, so that a page that fails half way becomes an

@@ -1,6 +1,7 @@
 package rawjson
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -19,6 +20,19 @@ func NewWriter(text []byte) Writer { return Writer{text: text} }
 // Text returns the text with the object. ok is false if a string needs an escape, or if encoding/json
 // could write a value in another way: then the caller leaves the object to encoding/json.
 func (w *Writer) Text() (text []byte, ok bool) { return w.text, !w.strange }
+
+// Append appends v as encoding/json writes it. write writes v if it can; nil: it cannot.
+func Append(b []byte, v any, write func(*Writer)) ([]byte, error) {
+	if write != nil {
+		w := NewWriter(b)
+		write(&w)
+		if text, ok := w.Text(); ok {
+			return text, nil
+		}
+	}
+	text, err := json.Marshal(v)
+	return append(b, text...), err
+}
 
 // Begin begins an object: the outermost, or the value of the last Name.
 func (w *Writer) Begin() { w.text = append(w.text, '{') }

@@ -24,14 +24,9 @@ type readable interface {
 // appendJSON appends the JSON of v to b.
 func appendJSON[T Artefact](b []byte, v *T) ([]byte, error) {
 	if known, ok := any(v).(writable); ok {
-		w := rawjson.NewWriter(b)
-		known.write(&w)
-		if text, ok := w.Text(); ok {
-			return text, nil
-		}
+		return rawjson.Append(b, v, known.write)
 	}
-	text, err := json.Marshal(v)
-	return append(b, text...), err
+	return rawjson.Append(b, v, nil)
 }
 
 // unmarshal reads text into v, which points to a zero value.
