@@ -63,7 +63,6 @@ func (r *Registry) assert(ctx context.Context, form url.Values, usedBasic bool) 
 		return nil, refuse("client assertion: it was used before")
 	}
 	k.Method = methodKey
-	k.RedirectURIs, k.PostLogoutRedirectURIs = nil, nil
 	return &k.Client, nil
 }
 

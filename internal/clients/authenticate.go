@@ -23,7 +23,7 @@ var ErrWrongSecret = errors.New("a wrong secret for a configured client")
 // registered none, and client libraries use either Basic or the body, so both are
 // accepted. A client that has a secret must always send it.
 //
-// The redirect URIs of the client are not for use: nothing is sent to them after such a request.
+// The client comes without its redirect URIs: nothing is sent to them after such a request.
 func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Values) (c *Client, usedBasic bool, err error) {
 	if len(h.Values("Authorization")) > 1 {
 		return nil, false, oauth.Errorf(oauth.InvalidRequest, "more than one Authorization header")
@@ -43,7 +43,6 @@ func (r *Registry) Authenticate(ctx context.Context, h http.Header, form url.Val
 	if err := k.authenticate(secrets, usedBasic); err != nil {
 		return nil, usedBasic, err
 	}
-	k.RedirectURIs, k.PostLogoutRedirectURIs = nil, nil
 	return &k.Client, usedBasic, nil
 }
 
@@ -73,7 +72,11 @@ func (r *Registry) claimed(basic oauth.BasicCredentials, usedBasic bool, form ur
 
 func (r *Registry) claimant(id string) (*known, error) {
 	k, err := r.find(id)
-	return k, Refusal(err)
+	if err != nil {
+		return nil, Refusal(err)
+	}
+	k.RedirectURIs, k.PostLogoutRedirectURIs = nil, nil // not checked, see [Registry.dropURIs]
+	return k, nil
 }
 
 // Refusal is the answer to a client that cannot be found: invalid_client, if err says that

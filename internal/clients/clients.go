@@ -412,7 +412,11 @@ func (r *Registry) find(id string) (*known, error) {
 		return nil, err
 	}
 	k.hash = seal.ClientHash(id)
-	r.quirkRows().narrow(k)
+	rows := r.quirkRows()
+	if q, _ := rows.of(&k.Client); q != nil {
+		r.dropURIs(k) // one that may no longer be registered matches no row
+		rows.narrow(k)
+	}
 	return k, nil
 }
 

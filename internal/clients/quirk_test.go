@@ -297,3 +297,28 @@ func TestQuirkAcceptsOnlySomeMethods(t *testing.T) {
 		}
 	}
 }
+
+// A redirect URI that may no longer be registered matches no row, and a client that authenticates
+// comes without redirect URIs.
+func TestQuirkMatchesByAllowedRedirectURIsOnly(t *testing.T) {
+	o := withQuirks(t, options(t), `{"name":"a","match":{"redirect_schemes":["cursor"]},"access_ttl":"90s"}`)
+	id := mustRegister(t, open(t, o), map[string]any{
+		"client_name": "App", "redirect_uris": []string{"https://app.test/cb", "cursor://x/y"}, "token_endpoint_auth_method": "none",
+	}).ClientID
+	for _, c := range []struct {
+		schemes []string
+		want    time.Duration
+		uris    int
+	}{{nil, 90 * time.Second, 2}, {[]string{}, 0, 1}} {
+		o.Schemes = c.schemes
+		r := open(t, o)
+		found, err := r.Find(t.Context(), id)
+		if err != nil || found.Lives.Access != c.want || len(found.RedirectURIs) != c.uris {
+			t.Errorf("schemes %q: %+v, %v", c.schemes, found, err)
+		}
+		authenticated, _, err := r.Authenticate(t.Context(), http.Header{}, url.Values{"client_id": {id}})
+		if err != nil || authenticated.Lives.Access != c.want || len(authenticated.RedirectURIs) != 0 {
+			t.Errorf("schemes %q: authenticated %+v, %v", c.schemes, authenticated, err)
+		}
+	}
+}
