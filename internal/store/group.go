@@ -17,7 +17,7 @@ const (
 
 	// soon is when most calls have their answer. Until then a call does not look whether its
 	// context has ended: many contexts are made ready for that by the first who asks.
-	soon = 20 * time.Millisecond
+	soon = 200 * time.Millisecond
 
 	// yields is how often the writer lets other goroutines run before it closes a group.
 	// Without it, on a busy core, groups collapse to one write each.
@@ -52,7 +52,7 @@ func (r *request) abandon() bool { return r.state.CompareAndSwap(waiting, abando
 // all of them each time. An error of fn's own is returned as it is, and undoes what fn
 // wrote. If the engine fails, the error is [ErrUnavailable]: fn wrote nothing, or, if
 // the database went away in the middle of a commit, that is unknown. A call whose ctx
-// ends in the queue does not run, unless its turn comes within 20 ms. A call that has begun
+// ends in the queue does not run, unless its turn comes within 200 ms. A call that has begun
 // is finished.
 func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	return s.await(ctx, s.queue, &request{fn: fn})
