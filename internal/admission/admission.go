@@ -35,7 +35,7 @@ const (
 	// patience is the longest expected wait with which the door admits a request. It is
 	// long enough for a burst, as when a proxy comes back, and short compared with a
 	// client's deadline.
-	patience = 80 * time.Millisecond
+	patience = 60 * time.Millisecond
 
 	// longest is the wait after which a request is refused after all, because those before
 	// it took longer than expected: as when the store hangs.
@@ -245,9 +245,9 @@ func New() *Classes {
 	cores := runtime.GOMAXPROCS(0)
 	c := &Classes{
 		Revoke:     newClass("revoke", 16*cores, true),
-		Refresh:    newClass("refresh", 64*cores, true),
+		Refresh:    newClass("refresh", 128*cores, true),
 		Introspect: newClass("introspect", 32*cores, true),
-		Code:       newClass("code", 16*cores, true),
+		Code:       newClass("code", 32*cores, true),
 		Pages:      newClass("pages", 16*cores, true),
 		// A check of a password may ask another machine. See Logins for hashes.
 		Login:    &Class{name: "login", turns: newTurns(64*cores, 64*cores)},
@@ -331,9 +331,9 @@ func (c *Classes) All() []*Class {
 }
 
 const (
-	// refusals is the number of refusals per second and core for lack of room. One costs a
-	// third of a refresh: more of them would take the core from the admitted requests.
-	refusals = 500
+	// refusals is the number of refusals per second and core for lack of room. One costs two
+	// thirds of a refresh: more of them would take the core from the admitted requests.
+	refusals = 250
 
 	// openRequests is the number of requests without a credential per second and core. One
 	// costs about 50 µs, so they take a sixth of a core.
@@ -342,7 +342,7 @@ const (
 	// fewUses and manyUses are numbers of requests with a credential per second and core. One
 	// costs about 100 µs. Password hashes take no heed of few, and have a quarter of the time
 	// beside many.
-	fewUses, manyUses = 200, 2000
+	fewUses, manyUses = 200, 1500
 
 	// burst is the number of requests without a wait after a quiet moment.
 	burst = 50
