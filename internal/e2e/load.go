@@ -47,13 +47,15 @@ func (s *Seen) Add(o Seen) {
 	s.InTime += o.InTime
 	s.Skipped += o.Skipped
 	s.Failures += o.Failures
+	s.Over += o.Over
+	s.Lasts += o.Lasts
 	if s.Failed == nil {
 		s.Failed = o.Failed
 	}
 }
 
 // Rate is the number of good answers a second, while the schedule lasts.
-func (s *Seen) Rate() float64 { return float64(s.InTime) / s.Lasts.Seconds() }
+func (s Seen) Rate() float64 { return float64(s.InTime) / s.Lasts.Seconds() }
 
 func (s Schedule) Run(t testing.TB, base string) Seen {
 	t.Helper()
@@ -68,6 +70,10 @@ func (s Schedule) Run(t testing.TB, base string) Seen {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		// The server has accepted the connection when the load begins.
+		if _, _, err := c.Exchange(GetRequest(c.Host, "/livez")); err != nil {
+			t.Fatal(err)
+		}
 		conns[i] = c
 	}
 	begin := time.Now()
