@@ -259,7 +259,7 @@ func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
 		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.MCP} {
 			wantRest(2*many, c, 3*took)
 			wantRest(many, c, 3*took)
-			wantRest(many*17/30, c, 3*took/2)
+			wantRest(many*17/30, c, 3*took/2) // halfway between few and many
 			wantRest(many/10, c, 0)
 			wantRest(0, c, 0)
 		}

@@ -55,7 +55,7 @@ func (s *Seen) Add(o Seen) {
 }
 
 // Rate is the number of good answers a second, while the schedule lasts.
-func (s Seen) Rate() float64 { return float64(s.InTime) / s.Lasts.Seconds() }
+func (s *Seen) Rate() float64 { return float64(s.InTime) / s.Lasts.Seconds() }
 
 func (s Schedule) Run(t testing.TB, base string) Seen {
 	t.Helper()

@@ -236,9 +236,9 @@ func (o *overload) run(c *classLoad, rate float64, connections int, lasts time.D
 
 const phase = 5 * time.Second
 
-// measurePeak measures the capacity of a class: requests follow one another without a
-// schedule.
-func (o *overload) measurePeak(c *classLoad) e2e.Seen {
+// measurePeak measures the capacity of a class, in requests a second: they follow one another
+// without a schedule.
+func (o *overload) measurePeak(c *classLoad) float64 {
 	before := cpu(o.d)
 	peak := e2e.Schedule{Rate: 1e9, Connections: c.atPeak, Lasts: phase, Send: c.send, Closed: true}.Run(o.b, o.d.Issuer)
 	c.each = (cpu(o.d) - before) / time.Duration(max(1, len(peak.Good)))
@@ -247,14 +247,14 @@ func (o *overload) measurePeak(c *classLoad) e2e.Seen {
 		o.b.Fatalf("%s: no request was served: %v", c.name, peak)
 	}
 	c.peak = peak.Rate()
-	return peak
+	return c.peak
 }
 
 // measure adds the row of c to the table. Capacity and overload are measured in turns,
 // because a machine may get slower within seconds.
 func (o *overload) measure(c *classLoad) {
 	o.b.Helper()
-	capacity := o.measurePeak(c).Rate()
+	capacity := o.measurePeak(c)
 	normal, _ := o.run(c, c.peak/2, c.atPeak, phase)
 	o.check(c.name, normal)
 	fmt.Printf("%s\n  normal %v\n", c.name, normal)
@@ -265,7 +265,7 @@ func (o *overload) measure(c *classLoad) {
 		one, probed := o.runOver(c)
 		worst = max(worst, probed)
 		over.Add(one)
-		capacity += o.measurePeak(c).Rate()
+		capacity += o.measurePeak(c)
 	}
 	c.peak = capacity / (turns + 1)
 	perSecond := func(n int) float64 { return float64(n) / over.Over.Seconds() }
