@@ -25,6 +25,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // ErrFull is the refusal: more requests of this class came than the server can handle. It
@@ -43,13 +45,21 @@ const (
 
 	// maxQueue bounds the requests that wait, however short their wait is.
 	maxQueue = 1024
+
+	// usualQueue is the number of requests per core that wait at all times if more come than
+	// are served. A longer queue would let each wait longer and serve fewer: what a request
+	// needs has left the caches of the processor when its turn comes. But a burst is over when
+	// its requests have waited, so they may fill the whole queue, and again after burstRest.
+	usualQueue = 32
+	burstRest  = 4 * time.Second
 )
 
 // Class bounds the requests of one kind. It is safe for concurrent use.
 type Class struct {
 	name   string
 	slots  chan struct{}
-	queued bool                  // whether requests may wait
+	usual  int64                 // requests that wait without being a burst
+	bursts *rate.Limiter         // counts further requests that wait; nil: none may wait
 	pace   *pace                 // of refusals; nil: at once
 	also   func() bool           // whether the door is closed for another reason; may be nil
 	turns  *turns                // orders requests by their callers; nil: they run as they come
@@ -63,7 +73,12 @@ type Class struct {
 }
 
 func newClass(name string, slots int, queued bool) *Class {
-	return &Class{name: name, slots: make(chan struct{}, slots), queued: queued}
+	c := &Class{name: name, slots: make(chan struct{}, slots)}
+	if queued {
+		c.usual = int64(usualQueue * runtime.GOMAXPROCS(0))
+		c.bursts = rate.NewLimiter(rate.Every(burstRest/maxQueue), max(0, maxQueue-int(c.usual)))
+	}
+	return c
 }
 
 // NewClass returns a class for a program's own use. At most slots requests run at once, and
@@ -100,14 +115,16 @@ func (c *Class) refuse(ctx context.Context) error {
 	return ErrFull
 }
 
-// full reports whether all slots are taken and the wait for one is too long. The expected
-// wait is the length of the queue, times how long a slot is held, over the number of slots.
+// full reports whether all slots are taken and the queue or the wait for one is too long. The
+// expected wait is the length of the queue, times how long a slot is held, over the number of
+// slots.
 func (c *Class) full() bool {
 	if len(c.slots) < cap(c.slots) {
 		return false
 	}
 	n := c.waiting.Load()
-	return !c.queued || n >= maxQueue || (n+1)*c.service.Load()/int64(cap(c.slots)) > int64(patience)
+	return c.bursts == nil || n >= maxQueue || (n+1)*c.service.Load()/int64(cap(c.slots)) > int64(patience) ||
+		n >= c.usual && c.bursts.Tokens() < 1
 }
 
 // Enter takes a slot until [Slot.Leave], and waits for it if necessary. It fails with
@@ -148,11 +165,11 @@ func (c *Class) wait(ctx context.Context) error {
 	if c.full() {
 		return c.refuse(ctx)
 	}
-	defer c.waiting.Add(-1)
-	if c.waiting.Add(1) > maxQueue {
-		c.refused.Add(1)
-		return ErrFull
+	if n := c.waiting.Add(1); n > maxQueue || n > c.usual && !c.bursts.Allow() {
+		c.waiting.Add(-1)
+		return c.refuse(ctx)
 	}
+	defer c.waiting.Add(-1)
 	late := time.NewTimer(longest)
 	defer late.Stop()
 	select {

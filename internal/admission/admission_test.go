@@ -74,10 +74,11 @@ func TestBurstWaitsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
 		slots := c.Stats().Slots
+		const waits = 900
 		var mu sync.Mutex
 		var order []int
 		var calls sync.WaitGroup
-		for i := range 4 * slots {
+		for i := range slots + waits {
 			time.Sleep(time.Microsecond)
 			wantDoor(t, c, true)
 			calls.Go(func() {
@@ -90,8 +91,8 @@ func TestBurstWaitsInOrder(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if s := c.Stats(); s.Running != slots || s.Waiting != 3*slots {
-			t.Errorf("%+v, want %d running and %d waiting", s, slots, 3*slots)
+		if s := c.Stats(); s.Running != slots || s.Waiting != waits {
+			t.Errorf("%+v, want %d running and %d waiting", s, slots, waits)
 		}
 		calls.Wait()
 		for i, n := range order {
@@ -173,6 +174,46 @@ func TestQueueIsBounded_INV20(t *testing.T) {
 		}
 		if s := c.Stats(); s.Waiting != 0 {
 			t.Errorf("afterwards: %+v", s)
+		}
+	})
+}
+
+// Where more requests come than are served for a while, few wait. After a pause many may.
+func TestOnlyABurstFillsTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []*admission.Class{admission.New().Refresh, admission.New().Revoke} {
+			usual := 32 * runtime.GOMAXPROCS(0)
+			for _, after := range []struct {
+				pause time.Duration
+				waits int
+			}{{0, 1024}, {0, usual}, {time.Second, usual + 256}, {0, usual}, {4 * time.Second, 1024}} {
+				time.Sleep(after.pause)
+				var held []admission.Slot
+				for range c.Stats().Slots {
+					held = append(held, enter(t, c))
+				}
+				ctx, leave := context.WithCancel(t.Context())
+				var calls sync.WaitGroup
+				for range 1060 {
+					calls.Go(func() {
+						if s, err := c.Enter(ctx); err == nil {
+							s.Leave()
+						}
+					})
+				}
+				synctest.Wait()
+				if got, want := c.Stats().Waiting, min(1024, after.waits); got != want {
+					t.Errorf("%s: %d wait %v after the requests before, want %d", c.Stats().Class, got, after.pause, want)
+				}
+				leave() // refusals do not wait for their turn any longer
+				if err := c.Door(ctx); !errors.Is(err, admission.ErrFull) {
+					t.Errorf("%s: the door says %v, want %v", c.Stats().Class, err, admission.ErrFull)
+				}
+				for _, s := range held {
+					s.Leave()
+				}
+				calls.Wait()
+			}
 		}
 	})
 }

@@ -258,16 +258,18 @@ func (o *overload) measure(c *classLoad) {
 	normal, _ := o.run(c, c.peak/2, c.atPeak, phase)
 	o.check(c.name, normal)
 	fmt.Printf("%s\n  normal %v\n", c.name, normal)
-	const turns = 2
+	const turns = 3
 	var over e2e.Seen
-	var worst time.Duration
+	probes := map[string]e2e.Seen{}
 	for range turns {
-		one, probed := o.runOver(c)
-		worst = max(worst, probed)
-		over.Add(one)
+		o.runOver(c, &over, probes)
 		capacity += o.measurePeak(c)
 	}
 	c.peak = capacity / (turns + 1)
+	var worst time.Duration
+	for _, p := range probes {
+		worst = max(worst, e2e.Percentile(p.Late, 99))
+	}
 	perSecond := func(n int) float64 { return float64(n) / over.Over.Seconds() }
 	refusals := "none"
 	if n := len(over.Refused); n > 0 {
@@ -279,9 +281,9 @@ func (o *overload) measure(c *classLoad) {
 		offered, offered/c.peak, goodput, 100*goodput/c.peak, e2e.Percentile(over.Good, 99), refusals, worst)
 }
 
-// runOver loads the server with ten times the capacity of c, and returns the highest p99 of
-// the probes.
-func (o *overload) runOver(c *classLoad) (over e2e.Seen, probed time.Duration) {
+// runOver loads the server with ten times the capacity of c, and adds what is seen to all and
+// to probed, which has the requests beside the load.
+func (o *overload) runOver(c *classLoad, all *e2e.Seen, probed map[string]e2e.Seen) {
 	o.b.Helper()
 	before := cpu(o.d)
 	over, probes := o.run(c, 10*c.peak, c.connections, phase)
@@ -294,9 +296,11 @@ func (o *overload) runOver(c *classLoad) (over e2e.Seen, probed time.Duration) {
 		if len(p.Refused) > 0 {
 			o.b.Errorf("%d requests of %s are refused beside %s", len(p.Refused), name, c.name)
 		}
-		probed = max(probed, e2e.Percentile(p.Late, 99))
+		sum := probed[name]
+		sum.Add(p)
+		probed[name] = sum
 	}
-	return over, probed
+	all.Add(over)
 }
 
 func (o *overload) check(what string, s e2e.Seen) {
