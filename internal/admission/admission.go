@@ -75,8 +75,9 @@ type Class struct {
 func newClass(name string, slots int, queued bool) *Class {
 	c := &Class{name: name, slots: make(chan struct{}, slots)}
 	if queued {
-		c.usual = int64(usualQueue * runtime.GOMAXPROCS(0))
-		c.bursts = rate.NewLimiter(rate.Every(burstRest/maxQueue), max(0, maxQueue-int(c.usual)))
+		usual := min(maxQueue, usualQueue*runtime.GOMAXPROCS(0))
+		c.usual = int64(usual)
+		c.bursts = rate.NewLimiter(rate.Every(burstRest/maxQueue), maxQueue-usual)
 	}
 	return c
 }
