@@ -26,7 +26,6 @@ import (
 // resources that this process serves.
 func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
-	r.Use(s.measure, s.announceDrain, s.refuseAmbiguous)
 	if s.o.Role != "auth" {
 		if err := s.routeResources(r, authorization, verify); err != nil {
 			return err
@@ -43,7 +42,8 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		s.routeHealth(r)
 		r.NotFound(notFound)
 	}
-	s.handler = addRequestID(failpoint.Handler(r))
+	// Not r.Use, whose middleware a router without routes leaves out: that of role auth.
+	s.handler = addRequestID(failpoint.Handler(s.measure(s.announceDrain(s.refuseAmbiguous(r)))))
 	if authorization != nil {
 		s.handler = s.answerDocuments(authorization, s.handler)
 	}

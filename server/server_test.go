@@ -278,28 +278,88 @@ func TestStopAnswersOrRefusesNewConnections(t *testing.T) {
 }
 
 func TestDrainingServerSendsClientsElsewhere(t *testing.T) {
-	srv := newServer(t, func(o *server.Options) { o.DrainDelay = 3 * time.Second })
-	base, stop := serving(t, srv)
-	if resp, err := http.Get(base + "/readyz"); err != nil || resp.StatusCode != 200 || resp.Close {
-		t.Fatalf("before the stop: %v, %v", resp, err)
+	forEachRole(t, func(t *testing.T, change func(*server.Options)) {
+		srv := newServer(t, func(o *server.Options) { change(o); o.DrainDelay = 3 * time.Second })
+		base, stop := serving(t, srv)
+		ask := func(path string) (answer string, closed bool) {
+			resp, err := http.Get(base + path)
+			if err != nil {
+				t.Fatalf("%s: %v", path, err) // at the end of the stop at the latest
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			return string(body), resp.Close
+		}
+		if answer, closed := ask("/readyz"); strings.Contains(answer, "draining") || closed {
+			t.Fatalf("before the stop: %s, closed %t", answer, closed)
+		}
+		go stop()
+		for {
+			if answer, closed := ask("/readyz"); strings.Contains(answer, "draining") {
+				if !closed {
+					t.Error("a draining server does not ask to close the connection")
+				}
+				break
+			}
+		}
+		for _, path := range []string{"/livez", "/token", "/mcp", "/.well-known/jwks.json", "/nothing"} {
+			if _, closed := ask(path); !closed {
+				t.Errorf("%s: a draining server does not ask to close the connection", path)
+			}
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// forEachRole runs a test for a server of each role, all at once.
+func forEachRole(t *testing.T, test func(t *testing.T, change func(*server.Options))) {
+	for _, role := range []string{"all", "auth", "mcp"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			test(t, func(o *server.Options) {
+				if o.Role = role; role == "mcp" {
+					o.Issuer, o.Check = "http://127.0.0.1:1", nil
+				}
+			})
+		})
 	}
-	go stop()
-	for ready := true; ready; { // ends with an error after the stop at the latest
-		resp, err := http.Get(base + "/readyz")
+}
+
+// What holds for every request holds in every role, also in one without a resource.
+func TestEveryRoleCountsAndChecksRequests(t *testing.T) {
+	forEachRole(t, func(t *testing.T, change func(*server.Options)) {
+		port, err := freeport.New()
 		if err != nil {
-			t.Fatalf("/readyz never said no while the server drained: %v", err)
+			t.Fatal(err)
 		}
-		resp.Body.Close()
-		if ready = resp.StatusCode != 503; !ready && !resp.Close {
-			t.Error("a draining server does not ask to close the connection")
+		metrics := fmt.Sprintf("127.0.0.1:%d", port)
+		addr, _ := live(t, func(o *server.Options) { change(o); o.MetricsListen = metrics })
+		for name, c := range map[string]struct{ request, status string }{
+			"good":            {"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "200"},
+			"another host":    {"GET http://evil.test/livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
+			"too long":        {"GET /livez?" + strings.Repeat("a", 16<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "414"},
+			"chunked":         {"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200"},
+			"unknown, hidden": {"GET /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"},
+		} {
+			answers, closed := exchange(t, addr, c.request)
+			if status(answers) != c.status || !closed || strings.Count(answers, "HTTP/1.") != 1 || !strings.Contains(answers, "X-Request-Id: ") {
+				t.Errorf("%s: closed %t, want %s once, with an ID: %.300q", name, closed, c.status, answers)
+			}
 		}
-	}
-	if resp, err := http.Get(base + "/.well-known/jwks.json"); err != nil || resp.StatusCode != 200 || !resp.Close {
-		t.Errorf("a document of a draining server: %v, %v; want it, and the connection closed", resp, err)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
+		resp, err := http.Get("http://" + metrics + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		for _, want := range []string{`{code="200",route="/livez"} 2`, `{code="404",route="none"} 1`, `{code="400",route="none"} 1`, `{code="414",route="none"} 1`} {
+			if want = "signet_http_requests_total" + want; !strings.Contains(string(body), want+"\n") {
+				t.Errorf("no %s:\n%s", want, grep(string(body), "signet_http_requests_total"))
+			}
+		}
+	})
 }
 
 // TLS 1.0 and 1.1 fail in the handshake; 1.2 works and speaks HTTP/2.
