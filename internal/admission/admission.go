@@ -52,6 +52,11 @@ const (
 	// its requests have waited, so they may fill the whole queue, and again after burstRest.
 	usualQueue = 32
 	burstRest  = 4 * time.Second
+
+	// burstSlots is the number of slots per core that are in use while the requests of a burst
+	// are being read. With more, those that have been read would delay all others, also of
+	// other kinds.
+	burstSlots = 16
 )
 
 // Class bounds the requests of one kind. It is safe for concurrent use.
@@ -66,8 +71,11 @@ type Class struct {
 	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
 	used   *used                 // takes note of the requests; nil: they need no credential
 
+	inbox inbox
+	kept  atomic.Int64 // slots that nobody gets while the requests of a burst are being read
+
 	waiting  atomic.Int64
-	service  atomic.Int64 // nanoseconds that a slot is held, smoothed
+	service  atomic.Int64 // nanoseconds that a slot is held while all are, smoothed
 	admitted atomic.Uint64
 	refused  atomic.Uint64
 }
@@ -90,6 +98,7 @@ func NewClass(name string, slots int) *Class { return newClass(name, slots, fals
 type Slot struct {
 	class *Class
 	since time.Time
+	among int64 // slots in use at that time
 	turn  *turn // of a class with turns
 }
 
@@ -159,7 +168,7 @@ func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 	if c.used != nil {
 		c.used.note(now)
 	}
-	return Slot{class: c, since: now}, nil
+	return Slot{class: c, since: now, among: int64(cap(c.slots)) - c.kept.Load()}, nil
 }
 
 func (c *Class) wait(ctx context.Context) error {
@@ -197,11 +206,45 @@ func (s Slot) Leave() {
 		s.class.turns.leave(s.turn)
 		return
 	}
-	took, c := time.Since(s.since), s.class
+	took, c := int64(time.Since(s.since)), s.class
 	// If two requests leave at the same time, one of them may not be counted.
 	before := c.service.Load()
-	c.service.Store(before + (int64(took)-before)/16)
-	<-c.slots
+	c.service.Store(before + (took*int64(cap(c.slots))/s.among-before)/16)
+	if !c.burst() || !c.inbox.behind(c.caughtUp) || !c.keep() {
+		<-c.slots
+		return
+	}
+	c.inbox.behind(c.caughtUp) // the byte may have arrived before the slot was kept
+}
+
+// burst reports whether more requests wait than those that always may, and as many again as
+// run. On many cores the queue is never so long, and one of them looks at the connections.
+func (c *Class) burst() bool { return c.waiting.Load() > c.usual+int64(cap(c.slots)) }
+
+// keep keeps a slot, unless only the burstSlots are left.
+func (c *Class) keep() bool {
+	most := int64(cap(c.slots) - burstSlots*runtime.GOMAXPROCS(0))
+	for n := c.kept.Load(); n < most; n = c.kept.Load() {
+		if c.kept.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// caughtUp gives some of the slots that were kept to the requests that wait, and then has the
+// connections looked at again: a process that is not behind soon has all slots in use.
+func (c *Class) caughtUp() {
+	kept := c.kept.Load()
+	n := min(kept, int64(burstSlots*runtime.GOMAXPROCS(0)))
+	if c.kept.CompareAndSwap(kept, kept-n) {
+		for range n {
+			<-c.slots
+		}
+	}
+	if c.kept.Load() > 0 {
+		c.inbox.behind(c.caughtUp)
+	}
 }
 
 // Stats are the numbers of one class.
@@ -222,7 +265,7 @@ func (c *Class) Stats() Stats {
 	}
 	return Stats{
 		Class: c.name, Admitted: c.admitted.Load(), Refused: c.refused.Load(),
-		Running: len(c.slots), Waiting: int(c.waiting.Load()), Slots: cap(c.slots),
+		Running: max(0, len(c.slots)-int(c.kept.Load())), Waiting: int(c.waiting.Load()), Slots: cap(c.slots),
 	}
 }
 

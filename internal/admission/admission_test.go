@@ -213,6 +213,7 @@ func TestOnlyABurstFillsTheQueue(t *testing.T) {
 					s.Leave()
 				}
 				calls.Wait()
+				synctest.Wait() // until the slots that were kept in the burst are free
 			}
 		}
 	})
