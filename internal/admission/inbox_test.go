@@ -36,16 +36,24 @@ func TestInboxIsBehindUntilItsByteArrives(t *testing.T) {
 	})
 }
 
+// The numbers of requests of class refresh on two cores.
+const (
+	all  = 256      // that may run
+	few  = 32       // that run while a burst is being read
+	long = 64 + all // that wait if it is no burst yet
+)
+
+func twoCores(t *testing.T) {
+	before := runtime.GOMAXPROCS(2)
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+}
+
 // While the requests of a burst are being read, few of them run. When they have been read, all
 // slots are in use, also if no request leaves.
 func TestFewRunWhileABurstIsRead(t *testing.T) {
+	twoCores(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
-		all, few := c.Stats().Slots, 16*runtime.GOMAXPROCS(0)
-		long := 32*runtime.GOMAXPROCS(0) + all
-		if long > 700 {
-			t.Skipf("with %d cores the queue is never so long", runtime.GOMAXPROCS(0))
-		}
 		end := make(chan bool)
 		var calls sync.WaitGroup
 		come := func(n int) {
@@ -89,13 +97,9 @@ func TestFewRunWhileABurstIsRead(t *testing.T) {
 
 // The expected wait is that of the slots that are in use.
 func TestDoorKnowsThatFewRun(t *testing.T) {
+	twoCores(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := admission.New().Refresh
-		all, few := c.Stats().Slots, 16*runtime.GOMAXPROCS(0)
-		long := 32*runtime.GOMAXPROCS(0) + all
-		if long > 700 {
-			t.Skipf("with %d cores the queue is never so long", runtime.GOMAXPROCS(0))
-		}
 		var calls sync.WaitGroup
 		arrives := c.IsLate()
 		for range all + 1000 {
