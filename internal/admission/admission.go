@@ -72,7 +72,8 @@ type Class struct {
 	used   *used                 // takes note of the requests; nil: they need no credential
 
 	inbox inbox
-	kept  atomic.Int64 // slots that nobody gets while the requests of a burst are being read
+	spare int64        // slots that nobody needs while the requests of a burst are being read
+	kept  atomic.Int64 // those of them that nobody gets now
 
 	waiting  atomic.Int64
 	service  atomic.Int64 // nanoseconds that a slot is held while all are, smoothed
@@ -86,6 +87,7 @@ func newClass(name string, slots int, queued bool) *Class {
 		usual := min(maxQueue, usualQueue*runtime.GOMAXPROCS(0))
 		c.usual = int64(usual)
 		c.bursts = rate.NewLimiter(rate.Every(burstRest/maxQueue), maxQueue-usual)
+		c.spare = int64(max(0, slots-burstSlots*runtime.GOMAXPROCS(0)))
 	}
 	return c
 }
@@ -217,14 +219,16 @@ func (s Slot) Leave() {
 	c.inbox.behind(c.caughtUp) // the byte may have arrived before the slot was kept
 }
 
-// burst reports whether more requests wait than those that always may, and as many again as
-// run. On many cores the queue is never so long, and one of them looks at the connections.
-func (c *Class) burst() bool { return c.waiting.Load() > c.usual+int64(cap(c.slots)) }
+// burst reports whether there are slots to spare, and more requests wait than those that always
+// may, and as many again as run. On many cores the queue is never so long, and one of them looks
+// at the connections.
+func (c *Class) burst() bool {
+	return c.spare > 0 && c.waiting.Load() > c.usual+int64(cap(c.slots))
+}
 
 // keep keeps a slot, unless only the burstSlots are left.
 func (c *Class) keep() bool {
-	most := int64(cap(c.slots) - burstSlots*runtime.GOMAXPROCS(0))
-	for n := c.kept.Load(); n < most; n = c.kept.Load() {
+	for n := c.kept.Load(); n < c.spare; n = c.kept.Load() {
 		if c.kept.CompareAndSwap(n, n+1) {
 			return true
 		}
@@ -236,7 +240,7 @@ func (c *Class) keep() bool {
 // connections looked at again: a process that is not behind soon has all slots in use.
 func (c *Class) caughtUp() {
 	kept := c.kept.Load()
-	n := min(kept, int64(burstSlots*runtime.GOMAXPROCS(0)))
+	n := min(kept, int64(cap(c.slots))-c.spare)
 	if c.kept.CompareAndSwap(kept, kept-n) {
 		for range n {
 			<-c.slots
