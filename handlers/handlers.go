@@ -194,6 +194,7 @@ func (h *Handler) Document(w http.ResponseWriter, r *http.Request) (status int) 
 	if !ok || r.Method != http.MethodGet || r.RequestURI != r.URL.Path || r.ContentLength != 0 {
 		return 0
 	}
+	h.endpoints.o.Admission.Public(r.Context())
 	result, err := rt.run(w, r, rt.get)
 	d, ok := result.(*document)
 	if err != nil || !ok {

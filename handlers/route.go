@@ -134,6 +134,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rt.setHeaders(w.Header())
 	if rt.api && r.Method == http.MethodOptions {
+		rt.e.o.Admission.Public(r.Context())
 		rt.answerPreflight(w)
 		return
 	}
@@ -192,13 +193,26 @@ var errNoStoreYet = oauth.Errorf(oauth.TemporarilyUnavailable, "waiting for the 
 // door refuses, before the body is read, requests that could not be answered in time. A
 // server that started while its database was down does not know its epoch yet, so it
 // cannot tell its own artefacts from those of another store, or not yet which grants are
-// revoked and which clients are blocked.
+// revoked and which clients are blocked. A request without a class waits for its turn, and so
+// does one with a long body.
 func (rt *route) door(r *http.Request) error {
 	c := rt.classOf(r)
-	if c != nil && (rt.e.o.Store.Epoch() == "" || !rt.e.o.Denylist.Known()) {
+	if c == nil {
+		rt.e.o.Admission.Public(r.Context())
+		return nil
+	}
+	if rt.e.o.Store.Epoch() == "" || !rt.e.o.Denylist.Known() {
 		return errNoStoreYet
 	}
-	return c.Door(r.Context())
+	if err := c.Door(r.Context()); err != nil {
+		return err
+	}
+	if length := r.ContentLength; length >= 0 {
+		rt.e.o.Admission.YieldLong(r.Context(), min(length, rt.limit))
+	} else {
+		rt.e.o.Admission.YieldLong(r.Context(), rt.limit)
+	}
+	return nil
 }
 
 func (rt *route) allowed() string {

@@ -201,12 +201,14 @@ func (e *Endpoint) weigh(w http.ResponseWriter, r *http.Request, claims *jwt.Cla
 // allows reports whether m may run on behalf of claims, and answers if not. For a Router it
 // returns the scopes of the claims and those that they imply. The decision is made here because
 // a tool cannot answer 403; the middleware of Access, which the SDK runs later, decides for itself.
+// A message without a token waits for its turn.
 func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) (granted []string, ok bool) {
 	if claims == nil {
 		if !e.access.public(m.method, m.name) {
 			e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 			return nil, false
 		}
+		e.admission.Yield(r.Context())
 		return nil, true
 	}
 	needed := e.guard.required
@@ -221,6 +223,7 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 		e.guard.refuse(w, r, err, stepUp(r, claims.Scopes(), needed))
 		return nil, false
 	}
+	e.admission.Known()
 	return granted, true
 }
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -156,4 +159,49 @@ func TestBytesOfAGrantAreBounded(t *testing.T) {
 	if got := serve(e.Tools(), w.post(t, "big", "{}")); got.Code != http.StatusInternalServerError {
 		t.Errorf("a result without room: %d", got.Code)
 	}
+}
+
+// A message that a tool for everybody needs no token for waits for its turn beside messages
+// with a token. One whose token is not valid does not make it wait.
+func TestMessagesWithoutTokenAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.options.Access.WithoutLogin("echo")
+		w.options.Admission = admission.New().MCP
+		e := w.endpoint(t)
+		send := func(h http.Handler, r *http.Request, authorization string, want int) {
+			t.Helper()
+			if r.Header.Del("Authorization"); authorization != "" {
+				r.Header.Set("Authorization", authorization)
+			}
+			if got := serve(h, r); got.Code != want {
+				t.Fatalf("%d %s, want %d", got.Code, got.Body, want)
+			}
+		}
+		mcp, plain := func() *http.Request { return w.call(t, "echo", `{"message":"x"}`) }, func() *http.Request { return w.post(t, "echo", `{"message":"x"}`) }
+		took := func() time.Duration {
+			begin := time.Now()
+			for range 100 {
+				send(e, mcp(), "", http.StatusOK)
+				send(e.Tools(), plain(), "", http.StatusOK)
+			}
+			return time.Since(begin)
+		}
+		send(e, mcp(), "Bearer x", http.StatusUnauthorized)
+		if took := took(); took != 0 {
+			t.Errorf("beside a token that is not valid: %v", took)
+		}
+		token := "Bearer " + w.token(t, nil)
+		for name, known := range map[string]func(){
+			"mcp":   func() { send(e, mcp(), token, http.StatusOK) },
+			"tools": func() { send(e.Tools(), plain(), token, http.StatusOK) },
+		} {
+			time.Sleep(2 * time.Second)
+			known()
+			gap := time.Second / time.Duration(3000*runtime.GOMAXPROCS(0))
+			if took := took(); took < 148*gap || took > 150*gap {
+				t.Errorf("beside a token at %s: %v, want about %v", name, took, 150*gap)
+			}
+		}
+	})
 }

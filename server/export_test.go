@@ -88,3 +88,8 @@ func (s *Server) Users() *accounts { return s.users }
 
 // ReadNoStore makes every read of the vault fail the test.
 func (s *Server) ReadNoStore() { s.users.vault = nil }
+
+// Used has the server believe that a request with a credential has come.
+func (s *Server) Used() {
+	s.classes.MCP.Known()
+}

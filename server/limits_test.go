@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -849,20 +850,104 @@ func TestConnectionsBeyondTheLimitAreClosed_K03(t *testing.T) {
 	}
 }
 
-// Anybody can call an MCP endpoint with a token that is not valid. The refusals are spread,
-// so that they take a share of the cores.
-func TestRefusalsOfResourcesAreSpread(t *testing.T) {
+// What anybody can send without a credential is spread in every role, whatever the answer is,
+// so that it takes a share of the cores: refusals always, and what is in memory for everybody
+// while requests with a credential come.
+func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
+	const public, refused = 5000, 3000 // a second and core
+	resource := []string{"GET /.well-known/oauth-protected-resource/mcp", "GET /.well-known/oauth-protected-resource", "OPTIONS /mcp", "OPTIONS /.well-known/oauth-protected-resource"}
+	issuer := []string{
+		"GET /.well-known/jwks.json", "HEAD /.well-known/jwks.json", "GET /.well-known/jwks.json?again", "GET /.well-known/oauth-authorization-server", "GET /.well-known/openid-configuration",
+		"GET /.well-known/revoked", "GET /favicon.ico", "OPTIONS /token", "OPTIONS /register", "OPTIONS /.well-known/jwks.json",
+	}
+	always := []string{"GET /nothing", "POST /livez", "GET http://evil.test/livez", "GET /livez?" + strings.Repeat("a", 16<<10)}
+	for role, requests := range map[string]map[int][]string{
+		"all":  {public: slices.Concat(issuer, resource, []string{"GET /livez", "GET /readyz"}), refused: append(always, "GET /mcp", "POST /mcp/connect", "POST /token", "GET /userinfo")},
+		"auth": {public: append(issuer, "GET /livez", "GET /readyz"), refused: append(always, "POST /token", "GET /userinfo")},
+		"mcp":  {public: append(resource, "GET /livez"), refused: append(always, "GET /mcp", "POST /mcp/connect")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := newServer(t, func(o *server.Options) {
+				if o.Role = role; role == "mcp" {
+					o.Issuer, o.Check = "http://127.0.0.1:1", nil
+				}
+			})
+			const times = 250
+			took := func(line string) time.Duration {
+				t.Helper()
+				method, target, _ := strings.Cut(line, " ")
+				begin := time.Now()
+				for range times {
+					r := httptest.NewRequest(method, target, nil)
+					if r.URL.Host == "" {
+						r.Host = "localhost"
+					}
+					srv.Handler().ServeHTTP(httptest.NewRecorder(), r)
+				}
+				return time.Since(begin)
+			}
+			for perSecond, lines := range requests {
+				gap := time.Second / time.Duration(perSecond*runtime.GOMAXPROCS(0))
+				for _, line := range lines {
+					time.Sleep(2 * time.Second) // no credential is in use
+					alone := took(line)
+					time.Sleep(2 * time.Second) // nothing waits any longer
+					srv.Used()
+					beside := took(line)
+					if beside < (times-51)*gap || beside > times*gap {
+						t.Errorf("%s: %d of %.80s took %v beside others, want about %v", role, times, line, beside, (times-50)*gap)
+					}
+					if perSecond == public && alone != 0 {
+						t.Errorf("%s: %d of %.80s took %v alone", role, times, line, alone)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A long form costs more than a short one, so it waits for more turns, and before it is read.
+// So does one that does not say how long it is.
+func TestLongFormsTakeMoreTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newServer(t, nil)
-		begin := time.Now()
-		const times = 250
-		for range times {
-			if w := get(t, srv, "/mcp"); w.Code != http.StatusUnauthorized {
-				t.Fatalf("without a token: %d", w.Code)
+		gap := time.Second / time.Duration(3000*runtime.GOMAXPROCS(0))
+		for name, c := range map[string]struct {
+			path   string
+			length int
+			hidden bool // whether the request does not say its length
+			used   bool // whether requests with a credential come
+			turns  time.Duration
+		}{
+			"short":            {"/token", 2 << 10, false, true, 1},
+			"long":             {"/token", 60 << 10, false, true, 1 + 7},
+			"says too much":    {"/token", 200 << 10, false, true, 1 + 8},
+			"of any length":    {"/token", 2 << 10, true, true, 1 + 8},
+			"a document":       {"/register", 16 << 10, false, true, 1 + 1 + 2}, // anybody may register, and this is refused
+			"nothing is used":  {"/token", 60 << 10, false, false, 1},
+			"a long page form": {"/authorize", 60 << 10, false, true, 1 + 1 + 7},
+		} {
+			time.Sleep(10 * time.Second) // nothing waits any longer, and nothing is used
+			if c.used {
+				srv.Used()
 			}
-		}
-		if took, gap := time.Since(begin), time.Second/time.Duration(3000*runtime.GOMAXPROCS(0)); took < (times-51)*gap || took > times*gap {
-			t.Errorf("%d refusals took %v, want about %v", times, took, (times-50)*gap)
+			const times = 100
+			begin := time.Now()
+			for range times {
+				r := httptest.NewRequest("POST", c.path, strings.NewReader(strings.Repeat("x", c.length)))
+				r.Host = "localhost"
+				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				if c.hidden {
+					r.ContentLength = -1
+				}
+				w := httptest.NewRecorder()
+				if srv.Handler().ServeHTTP(w, r); w.Code < 400 || w.Code >= 500 {
+					t.Fatalf("%s: %d", name, w.Code)
+				}
+			}
+			if took, most := time.Since(begin), times*c.turns*gap; took > most || took < most-(50+c.turns)*gap {
+				t.Errorf("%s: took %v, want about %v", name, took, most-50*gap)
+			}
 		}
 	})
 }

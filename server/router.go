@@ -26,6 +26,7 @@ import (
 // resources that this process serves.
 func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptions) error {
 	r := chi.NewRouter()
+	var handler http.Handler = r
 	if s.o.Role != "auth" {
 		if err := s.routeResources(r, authorization, verify); err != nil {
 			return err
@@ -39,11 +40,12 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		r.NotFound(authorization.ServeHTTP)
 		r.MethodNotAllowed(authorization.ServeHTTP)
 	} else {
-		s.routeHealth(r)
+		s.routeHealth(r.With(s.public))
 		r.NotFound(notFound)
+		handler = s.spread(r)
 	}
 	// Not r.Use, whose middleware a router without routes leaves out: that of role auth.
-	s.handler = addRequestID(failpoint.Handler(s.measure(s.announceDrain(s.refuseAmbiguous(r)))))
+	s.handler = addRequestID(failpoint.Handler(s.measure(s.announceDrain(s.refuseAmbiguous(handler)))))
 	if authorization != nil {
 		s.handler = s.answerDocuments(authorization, s.handler)
 	}
@@ -106,7 +108,9 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 	if err := s.startGateway(authorization); err != nil {
 		return err
 	}
-	r = r.With(s.spreadRefusals)
+	if authorization != nil { // otherwise all requests are spread
+		r = r.With(s.spread)
+	}
 	for i, resource := range s.o.Resources {
 		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
 			continue
@@ -135,7 +139,7 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 			return err
 		}
 		const wellKnown = "/.well-known/oauth-protected-resource"
-		metadata := mcp.Metadata(o)
+		metadata := s.public(mcp.Metadata(o))
 		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
 			r.Handle("/", h)
 			r.Handle(wellKnown, metadata)
@@ -153,15 +157,29 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 	return nil
 }
 
-// spreadRefusals has refusals wait for their turn: anybody can send a token that is not
-// valid. The endpoints of the authorization server do so themselves.
-func (s *Server) spreadRefusals(next http.Handler) http.Handler {
+// spread has refusals wait for their turn: anybody can send a token that is not valid. So do
+// the answers to what browsers ask before a request. The endpoints of the authorization server
+// do so themselves.
+func (s *Server) spread(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r)
-		// measure has wrapped w.
-		if ww, ok := w.(middleware.WrapResponseWriter); ok && ww.Status() >= 400 && ww.Status() < 500 {
+		ww, ok := w.(middleware.WrapResponseWriter) // measure has wrapped w
+		switch {
+		case ok && ww.Status() >= 400 && ww.Status() < 500:
 			s.classes.Refuse(r.Context())
+		case r.Method == http.MethodOptions:
+			s.classes.Public(r.Context())
 		}
+	})
+}
+
+// public has a handler wait for its turn whose answer is for everybody.
+func (s *Server) public(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodOptions { // see spread
+			s.classes.Public(r.Context())
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -174,7 +192,7 @@ func (s *Server) routePlain(r chi.Router, path string, h *mcp.Endpoint) {
 		r.Handle(path+below, h.Plain())
 	}
 	r.Handle("/capabilities", h.Capabilities())
-	r.Get("/health", func(w http.ResponseWriter, _ *http.Request) {
+	r.With(s.public).Get("/health", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
 	})
 }

@@ -32,16 +32,17 @@ func (s *Server) refuseAmbiguous(next http.Handler) http.Handler {
 		}
 		switch {
 		case len(r.RequestURI) > maxTarget:
-			refuse(w, http.StatusRequestURITooLong, "the request target is longer than %d bytes", maxTarget)
+			s.refuse(w, r, http.StatusRequestURITooLong, "the request target is longer than %d bytes", maxTarget)
 		case !slices.Contains(hosts, r.URL.Host): // it replaces the Host header (RFC 9112 §3.2.2)
-			refuse(w, http.StatusBadRequest, "the request target names another host")
+			s.refuse(w, r, http.StatusBadRequest, "the request target names another host")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-func refuse(w http.ResponseWriter, status int, format string, args ...any) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, format string, args ...any) {
+	s.classes.Refuse(r.Context())
 	w.Header().Set("Connection", "close")
 	writeJSON(w, status, oauth.Errorf(oauth.InvalidRequest, format, args...))
 }

@@ -7,7 +7,8 @@
 // Anybody may ask for a page, register a client or present a wrong token. While credentials
 // are in use, such requests wait for their turn as well, so that they get a sixth of the
 // cores in all, however many of them come, and password hashes get a quarter if the requests
-// with a credential are many.
+// with a credential are many. What is in memory for everybody, such as keys and health, has
+// turns of its own, so that no other flood delays it.
 //
 // Passwords are checked for one caller after the other: no address and no account can keep
 // the others from signing in.
@@ -69,7 +70,9 @@ type Class struct {
 	also   func() bool           // whether the door is closed for another reason; may be nil
 	turns  *turns                // orders requests by their callers; nil: they run as they come
 	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
-	used   *used                 // takes note of the requests; nil: they need no credential
+	used   *used                 // takes note of the requests; nil: they need no credential, or not all of them
+	known  *used                 // takes note of the requests that have one, if not all do; nil: see used
+	yield  func(context.Context) // waits for the turn of the others; nil: they do not wait
 
 	inbox inbox
 	spare int64        // slots that nobody needs while the requests of a burst are being read
@@ -171,6 +174,22 @@ func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 		c.used.note(now)
 	}
 	return Slot{class: c, since: now, among: int64(cap(c.slots)) - c.kept.Load()}, nil
+}
+
+// Known takes note of a request with a valid credential, in a class for requests with and
+// without.
+func (c *Class) Known() {
+	if c != nil && c.known != nil {
+		c.known.note(time.Now())
+	}
+}
+
+// Yield waits for the turn of a request without a credential, in such a class, as
+// [Classes.Yield] does.
+func (c *Class) Yield(ctx context.Context) {
+	if c != nil && c.yield != nil {
+		c.yield(ctx)
+	}
 }
 
 func (c *Class) wait(ctx context.Context) error {
@@ -288,6 +307,7 @@ type Classes struct {
 
 	refusals *pace // of all classes
 	open     *pace // of requests without a credential, whatever their answer
+	public   *pace // of answers that are in memory for everybody
 	used     used  // requests with a credential
 }
 
@@ -299,9 +319,31 @@ func (c *Classes) Refuse(ctx context.Context) { c.open.wait(ctx) }
 // Yield waits for the turn of a request that anybody may send, and that is not refused. It
 // takes its turn among those of Refuse, but only while requests with a credential come.
 func (c *Classes) Yield(ctx context.Context) {
-	if time.Since(time.Unix(0, c.used.latest.Load())) < inUse {
+	if c.inUse() {
 		c.open.wait(ctx)
 	}
+}
+
+// YieldLong waits likewise before so many bytes are read, for as many turns as they are worth.
+// Requests with a credential are short.
+func (c *Classes) YieldLong(ctx context.Context, bytes int64) {
+	if n := bytes / bytesOfTurn; n > 0 && c.inUse() {
+		c.open.waitFor(ctx, n)
+	}
+}
+
+// Public waits for the turn of an answer that is in memory for everybody: a document, health,
+// or what a browser asks before a request. It waits only while requests with a credential come,
+// and for no other requests than these.
+func (c *Classes) Public(ctx context.Context) {
+	if c.inUse() {
+		c.public.wait(ctx)
+	}
+}
+
+// inUse reports whether requests with a credential come.
+func (c *Classes) inUse() bool {
+	return time.Since(time.Unix(0, c.used.latest.Load())) < inUse
 }
 
 // New returns the classes of one process. Classes of requests that need the store have
@@ -323,14 +365,16 @@ func New() *Classes {
 		// A tool may wait for other machines for a long time.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
-	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores)}
-	c.open = &pace{gap: time.Second / time.Duration(openRequests*cores)}
+	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores), slowest: slowest}
+	c.open = &pace{gap: time.Second / time.Duration(openRequests*cores), slowest: slowest}
+	c.public = &pace{gap: time.Second / time.Duration(publicAnswers*cores), slowest: slowestPublic}
 	for _, class := range c.All() {
 		class.pace = c.refusals
 	}
-	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.MCP} {
+	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code} {
 		class.used = &c.used
 	}
+	c.MCP.known, c.MCP.yield = &c.used, c.Yield // a tool may be public
 	c.Pages.open, c.Register.open = c.Yield, c.Yield
 	// Clients that register have no tokens to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
@@ -404,6 +448,13 @@ const (
 	// costs about 50 µs, so they take a sixth of a core.
 	openRequests = 3000
 
+	// bytesOfTurn is the length of a form that costs as much as a request without one.
+	bytesOfTurn = 8 << 10
+
+	// publicAnswers is the number of answers per second and core that are in memory for
+	// everybody. One costs about 15 µs.
+	publicAnswers = 5000
+
 	// fewUses and manyUses are numbers of requests with a credential per second and core. One
 	// costs about 100 µs. Password hashes take no heed of few, and have a quarter of the time
 	// beside many.
@@ -420,9 +471,11 @@ const (
 	inUse = time.Second
 
 	// tolerable is how late a timer may be on a busy core. A pace is half as fast if its
-	// timers are so late, and slowest times slower at most.
-	tolerable = time.Millisecond
-	slowest   = 16
+	// timers are so late, and slowest times slower at most. Probes of health have short time
+	// limits, so public answers do not get so slow.
+	tolerable     = time.Millisecond
+	slowest       = 16
+	slowestPublic = 2
 )
 
 // pace spreads answers. A client that waits for its answer costs nothing meanwhile, and
@@ -432,18 +485,22 @@ const (
 // Timers that fire late show that the cores have more to do than they can, because of a slow
 // machine, its other programs, or requests of other kinds. The answers get slower then.
 type pace struct {
-	gap time.Duration // between two answers, if the cores are not busy
+	gap     time.Duration // between two answers, if the cores are not busy
+	slowest time.Duration // how many gaps there are between them at most
 
 	mu   sync.Mutex
 	next time.Time
 	late time.Duration // by which timers fire, smoothed
 }
 
-func (p *pace) wait(ctx context.Context) {
+func (p *pace) wait(ctx context.Context) { p.waitFor(ctx, 1) }
+
+// waitFor waits for the first of so many turns.
+func (p *pace) waitFor(ctx context.Context, turns int64) {
 	if p == nil {
 		return
 	}
-	due, d := p.turn(time.Now())
+	due, d := p.turn(time.Now(), turns)
 	if d <= 0 {
 		return
 	}
@@ -456,11 +513,12 @@ func (p *pace) wait(ctx context.Context) {
 	}
 }
 
-// turn returns when the next answer is due, and how long that is from now.
-func (p *pace) turn(now time.Time) (due time.Time, wait time.Duration) {
+// turn returns when the next answer is due, which takes so many turns, and how long that is from
+// now.
+func (p *pace) turn(now time.Time, turns int64) (due time.Time, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gap := min(p.gap+time.Duration(float64(p.gap)*float64(p.late)/float64(tolerable)), slowest*p.gap)
+	gap := min(p.gap+time.Duration(float64(p.gap)*float64(p.late)/float64(tolerable)), p.slowest*p.gap)
 	if earliest := now.Add(-burst * gap); p.next.Before(earliest) {
 		p.next = earliest
 	}
@@ -468,7 +526,7 @@ func (p *pace) turn(now time.Time) (due time.Time, wait time.Duration) {
 		return latest, longestTurn
 	}
 	due = p.next
-	p.next = p.next.Add(gap)
+	p.next = p.next.Add(time.Duration(turns) * gap)
 	return due, due.Sub(now)
 }
 

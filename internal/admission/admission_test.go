@@ -270,6 +270,14 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 	})
 }
 
+// use is a request of c with a credential.
+func use(t *testing.T, classes *admission.Classes, c *admission.Class) {
+	t.Helper()
+	if enter(t, c).Leave(); c == classes.MCP {
+		c.Known()
+	}
+}
+
 // Password hashes beside many requests with a credential leave them three quarters of the time,
 // and beside fewer less. Where there are none, hashes follow one another.
 func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
@@ -281,7 +289,7 @@ func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
 			t.Helper()
 			classes.Rest(took)
 			for range requests {
-				enter(t, c).Leave()
+				use(t, classes, c)
 			}
 			time.Sleep(100 * time.Millisecond)
 			for _, when := range []string{"after", "soon after"} { // hashes on other cores end as well
@@ -315,6 +323,8 @@ func TestRequestWithoutClassIsNeverRefused(t *testing.T) {
 	if wantNil != nil || err != nil {
 		t.Errorf("got %v and %v, want nothing", wantNil, err)
 	}
+	c.Known()
+	c.Yield(t.Context())
 	s.Leave()
 }
 
@@ -384,6 +394,7 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 			func() { wantDoor(t, classes.Pages, true) },
 			func() { wantDoor(t, classes.Register, true) },
 			func() { classes.Yield(t.Context()) },
+			func() { classes.MCP.Yield(t.Context()) },
 		}
 		const each = 1000
 		ask := func() time.Duration {
@@ -401,8 +412,12 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 		if took := ask(); took != 0 {
 			t.Errorf("without a request that has a credential they waited %v", took)
 		}
+		enter(t, classes.MCP).Leave()
+		if took := ask(); took != 0 {
+			t.Errorf("beside a message that may have no credential they waited %v", took)
+		}
 		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.MCP} {
-			enter(t, c).Leave()
+			use(t, classes, c)
 			want := time.Duration(len(ways)*each) * time.Second / time.Duration(3000*runtime.GOMAXPROCS(0))
 			if took := ask(); took < want*9/10 || took > want {
 				t.Errorf("beside %s they took %v, want about %v", c.Stats().Class, took, want)
@@ -423,6 +438,36 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 		}
 		if took := time.Since(begin); took != 0 {
 			t.Errorf("other requests waited %v", took)
+		}
+	})
+}
+
+// What is in memory for everybody has turns of its own, which get little slower on busy cores.
+func TestPublicAnswersHaveTurnsOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		enter(t, classes.Refresh).Leave()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 100_000 {
+			go classes.Refuse(ctx)
+		}
+		synctest.Wait()
+		gap := time.Second / time.Duration(5000*runtime.GOMAXPROCS(0))
+		ask := func(times int) time.Duration {
+			begin := time.Now()
+			for range times {
+				classes.Public(t.Context())
+			}
+			return time.Since(begin)
+		}
+		if took, want := ask(550), 500*gap; took < want-gap || took > want {
+			t.Errorf("beside a flood of refusals, 550 answers took %v, want about %v", took, want)
+		}
+		classes.PublicFired(time.Second)
+		enter(t, classes.Refresh).Leave()
+		if took, want := ask(500), 2*500*gap; took < want*9/10 || took > want {
+			t.Errorf("on busy cores, 500 answers took %v, want about %v", took, want)
 		}
 	})
 }

@@ -8,11 +8,14 @@ import (
 // Pace is a pace of a test's own.
 type Pace struct{ pace }
 
-func NewPace(gap time.Duration) *Pace { return &Pace{pace{gap: gap}} }
+func NewPace(gap time.Duration) *Pace { return &Pace{pace{gap: gap, slowest: slowest}} }
 
 func (p *Pace) Wait(ctx context.Context) { p.wait(ctx) }
 
 func (p *Pace) Fired(late time.Duration) { p.fired(late) }
+
+// PublicFired has the timers of public answers be so late.
+func (c *Classes) PublicFired(late time.Duration) { c.public.late = late }
 
 // Inbox is an inbox of a test's own.
 type Inbox struct{ inbox }

@@ -98,12 +98,6 @@ func newOverload(b *testing.B, d *e2e.Program) *overload {
 	}
 	authorize := client.AuthorizationURL("s")
 	gone := o.minted.redeem(b)
-	same := func(request []byte) func(int, *e2e.Wire) (int, error) {
-		return func(_ int, c *e2e.Wire) (int, error) {
-			status, _, err := c.Exchange(request)
-			return status, err
-		}
-	}
 	call := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"x"}}}`
 	registration := `{"redirect_uris":["http://127.0.0.1:9/callback"],"token_endpoint_auth_method":"none"}`
 	post := func(path, contentType, headers, body string) []byte {
@@ -125,6 +119,14 @@ func newOverload(b *testing.B, d *e2e.Program) *overload {
 		"JWKS": same(e2e.GetRequest(host, "/.well-known/jwks.json")), "metadata": same(e2e.GetRequest(host, "/.well-known/oauth-authorization-server")), "health": same(e2e.GetRequest(host, "/livez")),
 	}
 	return o
+}
+
+// same sends the same request again and again.
+func same(request []byte) func(int, *e2e.Wire) (int, error) {
+	return func(_ int, c *e2e.Wire) (int, error) {
+		status, _, err := c.Exchange(request)
+		return status, err
+	}
 }
 
 // loginFrom sends a filled login form, from a different address over each connection:
@@ -349,6 +351,9 @@ func (o *overload) floods() []*classLoad {
 		{name: "handles that do not open", send: refused(e2e.FormRequest(host, "/token", "grant_type=refresh_token&refresh_token=x&client_id="+client))},
 		{name: "introspection of wrong tokens", send: refused(e2e.FormRequest(host, "/introspect", "token=x&client_id="+client))},
 		{name: "guesses of a client's secret", send: refused(e2e.FormRequest(host, "/introspect", "client_id=demo_client&client_secret=wrong&token=x"))},
+		{name: "requests for keys", send: o.class("JWKS").send},
+		{name: "probes of health", send: o.probes["health"]},
+		{name: "preflights of browsers", send: same([]byte("OPTIONS /token HTTP/1.1\r\nHost: " + host + "\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: POST\r\n\r\n"))},
 		{name: "calls with wrong tokens", send: refused(e2e.GetRequest(host, "/mcp"))},
 	}
 	for _, f := range all {
