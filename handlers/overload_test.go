@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"signet/handlers"
 	"signet/internal/admission"
@@ -204,4 +206,53 @@ func TestPasswordsAreCheckedInSlotsForLogins(t *testing.T) {
 	if r := b.Post(t, "/account", form); r.StatusCode >= 400 {
 		t.Errorf("signing out while logins are refused: %d %s", r.StatusCode, text(r))
 	}
+}
+
+// Only a request whose credential is valid has the requests that anybody can send wait. A flood
+// of wrong ones must not slow the logins down either, which rest beside valid ones.
+func TestOnlyValidCredentialsCountAsUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		classes := admission.New()
+		s := authtest.New(t, func(cfg *authtest.Config) {
+			cfg.Change = func(o *handlers.Options) { o.Admission = classes }
+		})
+		tok, other := s.Tokens(t, "alice", s.PUB), s.Tokens(t, "alice", s.PUB)
+		code := s.Code(t, "alice", s.PUB)
+		userinfo := func(token string) func() *authtest.Response {
+			return func() *authtest.Response {
+				return s.Do(t, request("GET", authtest.Issuer+"/userinfo", "", "Authorization", "Bearer "+token))
+			}
+		}
+		for _, c := range []struct {
+			name string
+			used bool
+			send func() *authtest.Response
+		}{
+			{"code", true, func() *authtest.Response { return s.Redeem(t, s.PUB, code) }},
+			{"refresh", true, func() *authtest.Response { return s.Refresh(t, s.PUB, tok.Refresh) }},
+			{"introspect", true, func() *authtest.Response { return s.Introspect(t, s.PUB, tok.Access) }},
+			{"userinfo", true, userinfo(tok.Access)},
+			{"revoke", true, func() *authtest.Response { return s.Revoke(t, s.PUB, other.Access) }},
+			{"wrong code", false, func() *authtest.Response { return s.Redeem(t, s.PUB, "x") }},
+			{"code again", false, func() *authtest.Response { return s.Redeem(t, s.PUB, code) }},
+			{"wrong handle", false, func() *authtest.Response { return s.Refresh(t, s.PUB, "x") }},
+			{"revoked handle", false, func() *authtest.Response { return s.Refresh(t, s.PUB, other.Refresh) }},
+			{"introspect a wrong token", false, func() *authtest.Response { return s.Introspect(t, s.PUB, "x") }},
+			{"userinfo of a wrong token", false, userinfo("x")},
+			{"revoke a wrong token", false, func() *authtest.Response { return s.Revoke(t, s.PUB, "x") }},
+			{"authorize", false, func() *authtest.Response { return s.NewBrowser().Get(t, s.AuthorizeURL(s.PUB)) }},
+			{"account page", false, func() *authtest.Response { return s.NewBrowser().Get(t, "/account") }},
+			{"keys", false, func() *authtest.Response { return s.Get(t, "/.well-known/jwks.json") }},
+		} {
+			time.Sleep(2 * time.Second) // no credential is in use
+			r := c.send()
+			begin := time.Now()
+			for range 100 {
+				classes.Public(t.Context())
+			}
+			if used := time.Since(begin) > 0; used != c.used {
+				t.Errorf("%s (%d): used is %t, want %t", c.name, r.StatusCode, used, c.used)
+			}
+		}
+	})
 }

@@ -286,6 +286,7 @@ func (rt *route) run(w http.ResponseWriter, r *http.Request, e endpoint) (result
 		rt.e.o.Admission.Yield(r.Context())
 		return v.body, nil
 	}
+	rt.classOf(r).Known()
 	return result, nil
 }
 

@@ -861,15 +861,16 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 		"GET /.well-known/revoked", "GET /favicon.ico", "OPTIONS /token", "OPTIONS /register", "OPTIONS /.well-known/jwks.json",
 	}
 	always := []string{"GET /nothing", "POST /livez", "GET http://evil.test/livez", "GET /livez?" + strings.Repeat("a", 16<<10)}
+	gateway, _ := gatewayFile(t, `servers: [{id: a, type: http, auth_strategy: bypass_auth, config: {url: "http://127.0.0.1:1/mcp"}}]`)
 	for role, requests := range map[string]map[int][]string{
 		"all":  {public: slices.Concat(issuer, resource, []string{"GET /livez", "GET /readyz"}), refused: append(always, "GET /mcp", "POST /mcp/connect", "POST /token", "GET /userinfo")},
 		"auth": {public: append(issuer, "GET /livez", "GET /readyz"), refused: append(always, "POST /token", "GET /userinfo")},
-		"mcp":  {public: append(resource, "GET /livez"), refused: append(always, "GET /mcp", "POST /mcp/connect")},
+		"mcp":  {public: append(resource, "GET /livez", "GET /health"), refused: append(always, "GET /mcp", "POST /mcp/connect")},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			srv := newServer(t, func(o *server.Options) {
 				if o.Role = role; role == "mcp" {
-					o.Issuer, o.Check = "http://127.0.0.1:1", nil
+					o.Issuer, o.Check, o.Gateway.Config = "http://127.0.0.1:1", nil, gateway
 				}
 			})
 			const times = 250

@@ -70,9 +70,8 @@ type Class struct {
 	also   func() bool           // whether the door is closed for another reason; may be nil
 	turns  *turns                // orders requests by their callers; nil: they run as they come
 	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
-	used   *used                 // takes note of the requests; nil: they need no credential, or not all of them
-	known  *used                 // takes note of the requests that have one, if not all do; nil: see used
-	yield  func(context.Context) // waits for the turn of the others; nil: they do not wait
+	used   *used                 // takes note of the requests with a valid credential; nil: they need none
+	yield  func(context.Context) // waits for the turn of a request without one; nil: it does not wait
 
 	inbox inbox
 	spare int64        // slots that nobody needs while the requests of a burst are being read
@@ -169,23 +168,18 @@ func (c *Class) EnterAs(ctx context.Context, caller Caller) (Slot, error) {
 		}
 	}
 	c.admitted.Add(1)
-	now := time.Now()
-	if c.used != nil {
-		c.used.note(now)
-	}
-	return Slot{class: c, since: now, among: int64(cap(c.slots)) - c.kept.Load()}, nil
+	return Slot{class: c, since: time.Now(), among: int64(cap(c.slots)) - c.kept.Load()}, nil
 }
 
-// Known takes note of a request with a valid credential, in a class for requests with and
-// without.
+// Known takes note of a request whose credential was valid, if the requests of the class need
+// one. Those that anybody can send leave the cores to such requests.
 func (c *Class) Known() {
-	if c != nil && c.known != nil {
-		c.known.note(time.Now())
+	if c != nil && c.used != nil {
+		c.used.note(time.Now())
 	}
 }
 
-// Yield waits for the turn of a request without a credential, in such a class, as
-// [Classes.Yield] does.
+// Yield is [Classes.Yield] for a class of requests with and without a credential.
 func (c *Class) Yield(ctx context.Context) {
 	if c != nil && c.yield != nil {
 		c.yield(ctx)
@@ -308,7 +302,7 @@ type Classes struct {
 	refusals *pace // of all classes
 	open     *pace // of requests without a credential, whatever their answer
 	public   *pace // of answers that are in memory for everybody
-	used     used  // requests with a credential
+	used     used  // requests with a valid credential
 }
 
 // Refuse waits for the turn of the answer to a request that shows no valid credential, or
@@ -371,10 +365,10 @@ func New() *Classes {
 	for _, class := range c.All() {
 		class.pace = c.refusals
 	}
-	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code} {
+	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.MCP} {
 		class.used = &c.used
 	}
-	c.MCP.known, c.MCP.yield = &c.used, c.Yield // a tool may be public
+	c.MCP.yield = c.Yield // a tool may be public
 	c.Pages.open, c.Register.open = c.Yield, c.Yield
 	// Clients that register have no tokens to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
@@ -392,7 +386,7 @@ func (c *Classes) Rest(took time.Duration) time.Duration {
 	return time.Duration(3 * share * float64(took))
 }
 
-// used counts the requests with a credential.
+// used counts the requests with a valid credential.
 type used struct {
 	latest atomic.Int64 // time in Unix nanoseconds
 	count  atomic.Int64

@@ -270,14 +270,6 @@ func TestRegistrationIsShedFirst(t *testing.T) {
 	})
 }
 
-// use is a request of c with a credential.
-func use(t *testing.T, classes *admission.Classes, c *admission.Class) {
-	t.Helper()
-	if enter(t, c).Leave(); c == classes.MCP {
-		c.Known()
-	}
-}
-
 // Password hashes beside many requests with a credential leave them three quarters of the time,
 // and beside fewer less. Where there are none, hashes follow one another.
 func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
@@ -289,7 +281,7 @@ func TestHashesRestWhileCredentialsAreUsed(t *testing.T) {
 			t.Helper()
 			classes.Rest(took)
 			for range requests {
-				use(t, classes, c)
+				c.Known()
 			}
 			time.Sleep(100 * time.Millisecond)
 			for _, when := range []string{"after", "soon after"} { // hashes on other cores end as well
@@ -412,12 +404,14 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 		if took := ask(); took != 0 {
 			t.Errorf("without a request that has a credential they waited %v", took)
 		}
-		enter(t, classes.MCP).Leave()
+		for _, c := range classes.All() {
+			enter(t, c).Leave()
+		}
 		if took := ask(); took != 0 {
-			t.Errorf("beside a message that may have no credential they waited %v", took)
+			t.Errorf("beside requests whose credentials are not valid they waited %v", took)
 		}
 		for _, c := range []*admission.Class{classes.Revoke, classes.Refresh, classes.Introspect, classes.Code, classes.MCP} {
-			use(t, classes, c)
+			c.Known()
 			want := time.Duration(len(ways)*each) * time.Second / time.Duration(3000*runtime.GOMAXPROCS(0))
 			if took := ask(); took < want*9/10 || took > want {
 				t.Errorf("beside %s they took %v, want about %v", c.Stats().Class, took, want)
@@ -428,7 +422,7 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 			}
 		}
 		begin := time.Now()
-		enter(t, classes.Refresh).Leave()
+		classes.Refresh.Known()
 		for _, c := range classes.All() {
 			if c != classes.Pages && c != classes.Register {
 				for range each {
@@ -446,7 +440,7 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 func TestPublicAnswersHaveTurnsOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		classes := admission.New()
-		enter(t, classes.Refresh).Leave()
+		classes.Refresh.Known()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		for range 100_000 {
@@ -465,7 +459,7 @@ func TestPublicAnswersHaveTurnsOfTheirOwn(t *testing.T) {
 			t.Errorf("beside a flood of refusals, 550 answers took %v, want about %v", took, want)
 		}
 		classes.PublicFired(time.Second)
-		enter(t, classes.Refresh).Leave()
+		classes.Refresh.Known()
 		if took, want := ask(500), 2*500*gap; took < want*9/10 || took > want {
 			t.Errorf("on busy cores, 500 answers took %v, want about %v", took, want)
 		}
