@@ -121,7 +121,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r, m, no := receive(w, r, load)
 	switch {
 	case no == noRoom:
-		refuseBusy(w, admission.ErrFull)
+		e.refuseCrowd(w, r, load)
 	case no != nil && claims == nil:
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 	case no != nil:
@@ -193,9 +193,16 @@ func (e *Endpoint) weigh(w http.ResponseWriter, r *http.Request, claims *jwt.Cla
 	}
 	load, err := e.budget.Open(holder)
 	if err != nil {
-		refuseBusy(w, err)
+		e.refuseCrowd(w, r, load)
 	}
 	return load, err == nil
+}
+
+// refuseCrowd refuses a message whose sender has too many messages or bytes here already. It
+// holds nothing of the budget while it waits for the turn of its answer.
+func (e *Endpoint) refuseCrowd(w http.ResponseWriter, r *http.Request, load *admission.Load) {
+	load.Close()
+	refuseBusy(w, e.admission.Refuse(r.Context()))
 }
 
 // allows reports whether m may run on behalf of claims, and answers if not. For a Router it

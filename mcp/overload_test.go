@@ -2,6 +2,7 @@ package mcp_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 
 	"signet/internal/admission"
 	"signet/jwt"
+	"signet/mcp"
 )
 
 // taker is a body that calls take when it is read.
@@ -201,6 +203,65 @@ func TestMessagesWithoutTokenAreSpread(t *testing.T) {
 			gap := time.Second / time.Duration(3000*runtime.GOMAXPROCS(0))
 			if took := took(); took < 148*gap || took > 150*gap {
 				t.Errorf("beside a token at %s: %v, want about %v", name, took, 150*gap)
+			}
+		}
+	})
+}
+
+// Refusals for want of bytes are spread like all others, and hold no bytes while they wait.
+func TestRefusalsOfACrowdAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := routed(t, func(_ context.Context, c *mcp.Call, _ func(json.RawMessage)) mcp.Reply { return echoed(c) })
+		w.options.Admission = admission.New().MCP
+		w.options.Budget = admission.NewBudget(128<<10, 16<<20)
+		e := w.endpoint(t)
+		held, err := w.options.Budget.Open("grant g1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		const times, most = 100, 64 << 10
+		large := `{"message":"` + strings.Repeat("x", most) + `"}`
+		for name, send := range map[string]func() int{
+			"mcp":   func() int { return serve(e, w.call(t, "echo", large)).Code },
+			"tools": func() int { return serve(e.Tools(), w.post(t, "echo", large)).Code },
+			"plain": func() int {
+				r := w.post(t, "echo", large)
+				r.URL.Path = "/mcp/tools/call"
+				return serve(e.Plain(), r).Code
+			},
+			"many": func() int {
+				r := w.call(t, "echo", `{"message":"x"}`)
+				r.Body = io.NopCloser(unread{t})
+				return serve(e, r).Code
+			},
+		} {
+			if name == "many" {
+				if err := held.Take(most); err != nil {
+					t.Fatal(err)
+				}
+			}
+			used := w.options.Budget.Used()
+			time.Sleep(10 * time.Second) // nothing waits any longer
+			begin := time.Now()
+			var all sync.WaitGroup
+			for range times {
+				all.Go(func() {
+					if code := send(); code != http.StatusServiceUnavailable {
+						t.Errorf("%s: %d", name, code)
+					}
+				})
+			}
+			synctest.Wait()
+			if got := w.options.Budget.Used(); got != used {
+				t.Errorf("%s: refusals that wait hold %d bytes", name, got-used)
+			}
+			all.Wait()
+			if took, gap := time.Since(begin), time.Second/time.Duration(250*runtime.GOMAXPROCS(0)); took < (times-52)*gap || took > times*gap {
+				t.Errorf("%s: %d refusals took %v, want about %v", name, times, took, (times-50)*gap)
+			}
+			if name == "many" {
+				held.Reset()
 			}
 		}
 	})

@@ -42,6 +42,9 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	case err != nil && claims == nil && err.Status() != http.StatusServiceUnavailable:
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 		return
+	case err != nil && err.Status() == http.StatusServiceUnavailable:
+		e.refuseCrowd(w, r, load)
+		return
 	case err != nil:
 		if err.Status() == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", "POST, OPTIONS")

@@ -60,6 +60,10 @@ func (e *Endpoint) servePlain(w http.ResponseWriter, r *http.Request, method str
 	}
 	defer load.Close()
 	m, call, err := e.plainMessage(w, r, method, load)
+	if err != nil && err.Status() == http.StatusServiceUnavailable {
+		e.refuseCrowd(w, r, load)
+		return
+	}
 	if err != nil {
 		if err.Status() == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", "POST, OPTIONS")

@@ -129,6 +129,15 @@ func (c *Class) refuse(ctx context.Context) error {
 	return ErrFull
 }
 
+// Refuse is for a request that is refused for lack of room elsewhere, such as a [Budget]. It
+// waits as one that the Door refuses does, and returns [ErrFull].
+func (c *Class) Refuse(ctx context.Context) error {
+	if c == nil {
+		return ErrFull
+	}
+	return c.refuse(ctx)
+}
+
 // full reports whether all slots are taken and the queue or the wait for one is too long. The
 // expected wait is the length of the queue, times how long a slot is held, over the number of
 // slots.
