@@ -156,7 +156,8 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, m message, clai
 func (e *Endpoint) EndStreams() { e.guard.streams.endAll() }
 
 // enter makes the decisions that do not depend on the message, and answers unless ok. The
-// claims are nil if there is no token, which only messages that need none may lack.
+// claims are nil if there is no token, which only messages that need none may lack. Before they
+// are read, these wait for their turn.
 func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Claims, ok bool) {
 	if no := e.door.check(r); no != nil {
 		no.write(w)
@@ -173,6 +174,7 @@ func (e *Endpoint) enter(w http.ResponseWriter, r *http.Request) (claims *jwt.Cl
 	}
 	claims, err := e.guard.authenticate(r)
 	if err == errNoCredentials && e.router == nil && e.access.hasPublicTools() {
+		e.admission.Yield(r.Context())
 		return nil, true
 	}
 	if err != nil {
@@ -208,14 +210,12 @@ func (e *Endpoint) refuseCrowd(w http.ResponseWriter, r *http.Request, load *adm
 // allows reports whether m may run on behalf of claims, and answers if not. For a Router it
 // returns the scopes of the claims and those that they imply. The decision is made here because
 // a tool cannot answer 403; the middleware of Access, which the SDK runs later, decides for itself.
-// A message without a token waits for its turn.
 func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims) (granted []string, ok bool) {
 	if claims == nil {
 		if !e.access.public(m.method, m.name) {
 			e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 			return nil, false
 		}
-		e.admission.Yield(r.Context())
 		return nil, true
 	}
 	needed := e.guard.required
