@@ -368,9 +368,9 @@ func New() *Classes {
 		// A tool may wait for other machines for a long time.
 		MCP: newClass("mcp", 1024*cores, false),
 	}
-	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores), slowest: slowest}
-	c.open = &pace{gap: time.Second / time.Duration(openRequests*cores), slowest: slowest}
-	c.public = &pace{gap: time.Second / time.Duration(publicAnswers*cores), slowest: slowestPublic}
+	c.refusals = &pace{gap: time.Second / time.Duration(refusals*cores), slowest: slowest, longest: longestTurn}
+	c.open = &pace{gap: time.Second / time.Duration(openRequests*cores), slowest: slowest, longest: longestTurn}
+	c.public = &pace{gap: time.Second / time.Duration(publicAnswers*cores), slowest: slowestPublic, longest: longestPublic}
 	for _, class := range c.All() {
 		class.pace = c.refusals
 	}
@@ -466,16 +466,17 @@ const (
 	// burst is the number of requests without a wait after a quiet moment.
 	burst = 50
 
-	// longestTurn is the longest wait for a turn.
-	longestTurn = 5 * time.Second
+	// longestTurn is the longest wait for a turn. Probes of health and verifiers that ask for keys
+	// have short time limits, so they wait for less.
+	longestTurn   = 5 * time.Second
+	longestPublic = 500 * time.Millisecond
 
 	// inUse is how long after a request with a credential the cores are shared with such
 	// requests.
 	inUse = time.Second
 
 	// tolerable is how late a timer may be on a busy core. A pace is half as fast if its
-	// timers are so late, and slowest times slower at most. Probes of health have short time
-	// limits, so public answers do not get so slow.
+	// timers are so late, and slowest times slower at most.
 	tolerable     = time.Millisecond
 	slowest       = 16
 	slowestPublic = 2
@@ -490,6 +491,7 @@ const (
 type pace struct {
 	gap     time.Duration // between two answers, if the cores are not busy
 	slowest time.Duration // how many gaps there are between them at most
+	longest time.Duration // wait
 
 	mu   sync.Mutex
 	next time.Time
@@ -525,8 +527,8 @@ func (p *pace) turn(now time.Time, turns int64) (due time.Time, wait time.Durati
 	if earliest := now.Add(-burst * gap); p.next.Before(earliest) {
 		p.next = earliest
 	}
-	if latest := now.Add(longestTurn); p.next.After(latest) {
-		return latest, longestTurn
+	if latest := now.Add(p.longest); p.next.After(latest) {
+		return latest, p.longest
 	}
 	due = p.next
 	p.next = p.next.Add(time.Duration(turns) * gap)

@@ -8,7 +8,9 @@ import (
 // Pace is a pace of a test's own.
 type Pace struct{ pace }
 
-func NewPace(gap time.Duration) *Pace { return &Pace{pace{gap: gap, slowest: slowest}} }
+func NewPace(gap time.Duration) *Pace {
+	return &Pace{pace{gap: gap, slowest: slowest, longest: longestTurn}}
+}
 
 func (p *Pace) Wait(ctx context.Context) { p.wait(ctx) }
 
