@@ -14,7 +14,7 @@ FUZZTIME ?= 10s
 RACE = -race $(foreach p,modernc.org/sqlite/lib modernc.org/libc modernc.org/memory,-gcflags=$(p)=-race=false)
 # Most of the time of the end-to-end tests is waiting, so four packages run at once, the longest
 # first. lint has vetted all packages.
-GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 20m -vet=off -p 4
+GOTESTSUM = go tool gotestsum --format pkgname-and-test-fails -- -timeout 40m -vet=off -p 4
 
 run: build
 	./signet serve --demo
