@@ -306,6 +306,7 @@ func measureReads(b *testing.B, d *e2e.Program, r *report, core []string) {
 			return err
 		}
 	}
+	time.Sleep(2 * time.Second) // beside requests with a credential, answers for everybody take turns
 	for _, path := range []string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server"} {
 		serveSame(b, d.Issuer+path, bare.base+"/bytes")
 		ours, without := inTurns(b, 3, 16, served{d.Issuer, d.PID()}, get(path), bare, get("/bytes"))
