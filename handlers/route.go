@@ -207,11 +207,11 @@ func (rt *route) door(r *http.Request) error {
 	if err := c.Door(r.Context()); err != nil {
 		return err
 	}
-	if length := r.ContentLength; length >= 0 {
-		rt.e.o.Admission.YieldLong(r.Context(), min(length, rt.limit))
-	} else {
-		rt.e.o.Admission.YieldLong(r.Context(), rt.limit)
+	length := r.ContentLength
+	if length < 0 || length > rt.limit {
+		length = rt.limit
 	}
+	rt.e.o.Admission.YieldLong(r.Context(), length)
 	return nil
 }
 

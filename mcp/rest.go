@@ -39,11 +39,11 @@ func (e *Endpoint) serveTool(w http.ResponseWriter, r *http.Request) {
 	defer load.Close()
 	call, m, err := toolCall(w, r, load)
 	switch {
-	case err != nil && claims == nil && err.Status() != http.StatusServiceUnavailable:
-		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
-		return
 	case err != nil && err.Status() == http.StatusServiceUnavailable:
 		e.refuseCrowd(w, r, load)
+		return
+	case err != nil && claims == nil:
+		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 		return
 	case err != nil:
 		if err.Status() == http.StatusMethodNotAllowed {

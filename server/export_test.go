@@ -90,6 +90,4 @@ func (s *Server) Users() *accounts { return s.users }
 func (s *Server) ReadNoStore() { s.users.vault = nil }
 
 // Used has the server believe that a request with a credential has come.
-func (s *Server) Used() {
-	s.classes.MCP.Known()
-}
+func (s *Server) Used() { s.classes.MCP.Known() }

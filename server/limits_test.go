@@ -874,7 +874,7 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 				}
 			})
 			const times = 250
-			took := func(line string) time.Duration {
+			took := func(line string, want int) time.Duration {
 				t.Helper()
 				method, target, _ := strings.Cut(line, " ")
 				begin := time.Now()
@@ -883,7 +883,11 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 					if r.URL.Host == "" {
 						r.Host = "localhost"
 					}
-					srv.Handler().ServeHTTP(httptest.NewRecorder(), r)
+					w := httptest.NewRecorder()
+					srv.Handler().ServeHTTP(w, r)
+					if refusal := w.Code >= 400 && w.Code < 500; refusal != (want == refused) || target == "/mcp" && refusal && w.Code != http.StatusUnauthorized {
+						t.Fatalf("%s: %.80s: %d", role, line, w.Code)
+					}
 				}
 				return time.Since(begin)
 			}
@@ -891,10 +895,10 @@ func TestRequestsWithoutCredentialAreSpread(t *testing.T) {
 				gap := time.Second / time.Duration(perSecond*runtime.GOMAXPROCS(0))
 				for _, line := range lines {
 					time.Sleep(2 * time.Second) // no credential is in use
-					alone := took(line)
+					alone := took(line, perSecond)
 					time.Sleep(2 * time.Second) // nothing waits any longer
 					srv.Used()
-					beside := took(line)
+					beside := took(line, perSecond)
 					if beside < (times-51)*gap || beside > times*gap {
 						t.Errorf("%s: %d of %.80s took %v beside others, want about %v", role, times, line, beside, (times-50)*gap)
 					}

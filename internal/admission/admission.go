@@ -69,9 +69,9 @@ type Class struct {
 	pace   *pace                 // of refusals; nil: at once
 	also   func() bool           // whether the door is closed for another reason; may be nil
 	turns  *turns                // orders requests by their callers; nil: they run as they come
-	open   func(context.Context) // waits for the turn of a request without a credential; nil: the requests have one
 	used   *used                 // takes note of the requests with a valid credential; nil: they need none
-	yield  func(context.Context) // waits for the turn of a request without one; nil: it does not wait
+	yield  func(context.Context) // waits for the turn of a request without one; nil: all need one
+	open   bool                  // none needs one
 
 	inbox inbox
 	spare int64        // slots that nobody needs while the requests of a burst are being read
@@ -114,8 +114,8 @@ func (c *Class) Door(ctx context.Context) error {
 	if c == nil || c.turns != nil {
 		return nil
 	}
-	if c.open != nil {
-		c.open(ctx)
+	if c.open {
+		c.yield(ctx)
 	}
 	if !c.full() && (c.also == nil || !c.also()) {
 		return nil
@@ -188,7 +188,7 @@ func (c *Class) Known() {
 	}
 }
 
-// Yield is [Classes.Yield] for a class of requests with and without a credential.
+// Yield is [Classes.Yield], in a class whose requests need not all have a credential.
 func (c *Class) Yield(ctx context.Context) {
 	if c != nil && c.yield != nil {
 		c.yield(ctx)
@@ -377,8 +377,10 @@ func New() *Classes {
 	for _, class := range []*Class{c.Revoke, c.Refresh, c.Introspect, c.Code, c.MCP} {
 		class.used = &c.used
 	}
-	c.MCP.yield = c.Yield // a tool may be public
-	c.Pages.open, c.Register.open = c.Yield, c.Yield
+	c.Pages.open, c.Register.open = true, true
+	for _, class := range []*Class{c.Pages, c.Register, c.MCP} { // a tool may be public
+		class.yield = c.Yield
+	}
 	// Clients that register have no tokens to lose yet.
 	c.Register.also = func() bool { return c.tokensWait() || c.Pages.waits() }
 	return c
