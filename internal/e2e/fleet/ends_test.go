@@ -231,8 +231,8 @@ func TestChangesForgetConsent(t *testing.T) {
 	}{
 		"password reset": {newPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, _, _ granted) { ways["passwd"](d, "ann") }},
 		"disabled and enabled": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, _, _ granted) {
-			d.Must("user", "disable", "ann")
-			d.Must("user", "enable", "ann")
+			d.TakesUp("users", func() { d.Must("user", "disable", "ann") })
+			d.TakesUp("users", func() { d.Must("user", "enable", "ann") })
 		}},
 		"another person of that name": {e2e.AnnsPassword, func(t *testing.T, d *e2e.Program, _ *e2e.Client, first, _ granted) {
 			d.Must("user", "remove", "ann")
