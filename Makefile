@@ -58,7 +58,7 @@ chaos:
 	SIGNET_TEST_CHAOS=$(CHAOS) SIGNET_TEST_RACE=1 SIGNET_TEST_SEED=$(SEED) go test -count 1 -timeout 60m -v -run 'MixedLoad' ./internal/test/cluster
 
 bench:
-	go test -run '^$$' -bench . ./internal/seal ./jwt ./keys ./internal/denylist ./mcp ./handlers ./server
+	go test -run '^$$' -bench . ./internal/seal ./jwt ./keys ./users ./internal/denylist ./mcp ./handlers ./server
 	go test -run '^$$' -bench '^BenchmarkTargets$$' -benchtime 1x -timeout 30m ./internal/e2e/bench
 	go test -run '^$$' -bench '^BenchmarkResilience$$' ./internal/backend
 	go test -run '^$$' -bench '^BenchmarkGateway$$' -benchtime 1x -timeout 30m ./internal/e2e/bench

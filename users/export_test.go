@@ -7,6 +7,9 @@ func (f *File) UseParams(memory, iterations uint32) {
 	f.useParams(argon2id.Params{Memory: memory, Iterations: iterations, Parallelism: 1, SaltLength: 16, KeyLength: 32})
 }
 
+// DummyHash is what the password of an unknown user is compared with.
+func (f *File) DummyHash() string { return f.dummy }
+
 // SetLimit lets n hashes run at once.
 func (f *File) SetLimit(n int) {
 	rest := f.limit.rest

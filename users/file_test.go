@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -138,42 +137,60 @@ func TestNoFileIsNoUsers(t *testing.T) {
 	}
 }
 
-// Unknown users, disabled users and wrong passwords get the same answer after the same work.
-func TestUnknownUserCostsTheSame_C08(t *testing.T) {
-	f, _ := newFile(t)
-	f.UseParams(1<<10, 1)
-	add(t, f, "alice", "cows")
-	add(t, f, "carol", "cows")
+// refused are names that no password signs in, and alice, whose password is not "dogs".
+func refused(t testing.TB, f *users.File) (names []string) {
+	t.Helper()
+	for _, name := range []string{"alice", "carol"} {
+		if _, err := f.Add(t.Context(), users.User{Name: name}, "cows"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := f.SetDisabled(t.Context(), "carol", true); err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"alice", "nobody", "carol", "not\x00a name"}
-	for try := 1; ; try++ {
-		took := map[string]time.Duration{} // the shortest: other work on the machine only adds
+	return []string{"alice", "carol", "nobody", "not\x00a name"}
+}
+
+// Unknown users, disabled users and wrong passwords get the same answer after the same work:
+// one hash of the same parameters. BenchmarkRefused measures the times.
+func TestUnknownUserCostsTheSame_C08(t *testing.T) {
+	f, _ := newFile(t)
+	f.UseParams(4<<10, 2)
+	for _, name := range refused(t, f) {
 		before := f.Stats().Hashes
-		const rounds = 100
-		for range rounds {
-			for _, i := range rand.Perm(len(names)) { // or the garbage of four would be collected at the same one
-				name := names[i]
-				begin := time.Now()
-				check(t, f, name, "dogs", users.ErrInvalid)
-				if d := time.Since(begin); took[name] == 0 || d < took[name] {
-					took[name] = d
+		var m, after runtime.MemStats
+		runtime.ReadMemStats(&m)
+		check(t, f, name, "dogs", users.ErrInvalid)
+		runtime.ReadMemStats(&after)
+		if n := f.Stats().Hashes - before; n != 1 {
+			t.Errorf("%q costs %d hashes, want 1", name, n)
+		}
+		if n := after.TotalAlloc - m.TotalAlloc; n < 4<<20 || n > 5<<20 { // so the hash was made
+			t.Errorf("%q takes %d bytes, want little more than the 4 MiB of a hash", name, n)
+		}
+	}
+	if dummy, err := users.ParseHash(f.DummyHash()); err != nil || dummy.Memory != 4<<10 || dummy.Iterations != 2 || dummy.Parallelism != 1 {
+		t.Errorf("the hash in place of an unknown user's has %+v, %v", dummy, err)
+	}
+}
+
+func BenchmarkRefused(b *testing.B) {
+	dir := b.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	f, err := users.OpenFile(filepath.Join(dir, "users"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i, name := range refused(b, f) {
+		b.Run([]string{"wrong_password", "disabled", "unknown", "not_a_name"}[i], func(b *testing.B) {
+			for b.Loop() {
+				if _, err := f.Check(b.Context(), name, "dogs"); !errors.Is(err, users.ErrInvalid) {
+					b.Fatal(err)
 				}
 			}
-		}
-		if got := f.Stats().Hashes - before; got != rounds*uint64(len(names)) {
-			t.Errorf("%d checks made %d hashes", rounds*len(names), got)
-		}
-		apart := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-			return took[name] > took["alice"]*4/5 && took[name] < took["alice"]*5/4
 		})
-		if len(apart) == 0 {
-			return
-		}
-		if try == 3 {
-			t.Fatalf("times tell %q apart from alice: %v", apart, took)
-		}
 	}
 }
 
