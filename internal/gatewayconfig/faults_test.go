@@ -61,6 +61,7 @@ func TestFaults_Row73_Probe23(t *testing.T) {
 		{"server is no object", "  - {id: script, type: local, url: \"file://./x.cjs\", auth_strategy: bypass_auth}\n", "  - script\n", "servers[5]: must be members with values"},
 		{"no id", "  - id: search\n    type: http", "  - type: http", "servers[0].id: is missing"},
 		{"id with a space", "id: search", "id: a search", "line 11: servers[0].id: must be 1 to 64"},
+		{"id that is too long", "id: search", "id: " + strings.Repeat("a", 65), "line 11: servers[0].id: must be 1 to 64"},
 		{"id with a control character", "id: search", `id: "a\u0007"`, "line 11: servers[0].id: has a control character"},
 		{"id that is no text", "id: search", "id: true", "line 11: servers[0].id: must be a text"},
 		{"no type", "    type: stdio\n", "", "servers[4].type: is missing"},

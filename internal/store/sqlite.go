@@ -38,9 +38,10 @@ func (sqliteEngine) hold(path string) (release func(), err error) {
 // sqliteFile is an open SQLite store, and its one writer.
 type sqliteFile struct {
 	*state
-	mirror  *mirror
-	unlock  func()           // nil unless it serves
-	readers chan *sqliteConn // nil entries are opened when they are needed
+	mirror *mirror
+	unlock func()           // nil unless it serves
+	reads  chan struct{}    // one for each read that runs
+	unused chan *sqliteConn // connections for reading that are open and wait for a read
 
 	checked chan struct{} // closed when the check for damage is done
 	damage  error         // result of that check, read after checked is closed
@@ -56,7 +57,7 @@ type sqliteFile struct {
 func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) {
 	o := s.options
 	f := &sqliteFile{
-		state: s, readers: make(chan *sqliteConn, maxReaders), checked: make(chan struct{}),
+		state: s, reads: make(chan struct{}, maxReaders), unused: make(chan *sqliteConn, maxReaders), checked: make(chan struct{}),
 		clockBehind: background.Condition{Log: o.Log, Level: slog.LevelWarn, Begin: clockIsBehind},
 		mirrorFails: background.Condition{Log: o.Log, Level: slog.LevelError, Begin: "the store's mirror cannot be written: a later loss may go unnoticed"},
 	}
@@ -70,10 +71,11 @@ func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) 
 			return nil, err
 		}
 	}
-	small, err := inspect(ctx, o)
+	reader, small, err := inspect(ctx, o)
 	if err != nil {
 		return nil, err
 	}
+	f.unused <- reader
 	if err := checkWritable(o.Path); err != nil {
 		return nil, err
 	}
@@ -101,9 +103,6 @@ func (sqliteEngine) open(ctx context.Context, s *state) (_ database, err error) 
 	f.commits.Store(m.commits)
 	f.known.Store(&m)
 	f.takeUp(m.lastSeen)
-	for range maxReaders {
-		f.readers <- nil
-	}
 	if small || !o.Serve { // a command that opens a large store leaves the check to the server
 		close(f.checked)
 	}
@@ -120,7 +119,7 @@ func (f *sqliteFile) work(ctx context.Context) {
 	default:
 	}
 	defer close(f.checked)
-	c, err := openConn(ctx, f.options, inspecting)
+	c, err := openConn(ctx, f.options, reading)
 	if err == nil {
 		defer c.close()
 		err = quickCheck(ctx, c)
@@ -142,18 +141,21 @@ func (f *sqliteFile) health() error {
 }
 
 func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
-	var c *sqliteConn
 	select {
-	case c = <-f.readers:
+	case f.reads <- struct{}{}:
 	case <-ctx.Done():
 		return unavailable(f.options.Path, ctx.Err())
 	}
-	defer func() { f.readers <- c }()
-	if c == nil {
+	defer func() { <-f.reads }()
+	var c *sqliteConn
+	select {
+	case c = <-f.unused:
+	default:
 		if c, err = openConn(ctx, f.options, reading); err != nil {
 			return unavailable(f.options.Path, err)
 		}
 	}
+	defer func() { f.unused <- c }()
 	if err := c.begin("BEGIN"); err != nil {
 		return unavailable(f.options.Path, err)
 	}
@@ -320,11 +322,10 @@ func (f *sqliteFile) advanceMirror(to mark) {
 // have been refused, and empties the log. A command leaves both to the server that may
 // be running.
 func (f *sqliteFile) finish() error {
-	for range maxReaders {
-		if c := <-f.readers; c != nil {
-			c.close()
-		}
+	for range maxReaders { // the reads that run end, and none begins
+		f.reads <- struct{}{}
 	}
+	f.closeUnused()
 	if !f.options.Serve {
 		f.checkpoint("PASSIVE")
 		return nil
@@ -343,7 +344,15 @@ func (f *sqliteFile) finish() error {
 	return nil
 }
 
+// closeUnused closes the connections for reading. Those of reads that run are not among them.
+func (f *sqliteFile) closeUnused() {
+	for len(f.unused) > 0 {
+		(<-f.unused).close()
+	}
+}
+
 func (f *sqliteFile) release() {
+	f.closeUnused()
 	if f.sqliteConn != nil {
 		f.sqliteConn.close()
 	}

@@ -24,10 +24,9 @@ const (
 type use string
 
 const (
-	writing    use = "mode=rw&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(ON)&_pragma=cache_size(-32000)"
-	reading    use = "mode=rw&_query_only=1&_pragma=cache_size(-8000)"
-	inspecting use = "mode=ro"             // changes nothing, not even by a checkpoint at close
-	fileAlone  use = "mode=ro&immutable=1" // reads the file without its log
+	writing   use = "mode=rw&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(ON)&_pragma=cache_size(-32000)"
+	reading   use = "mode=ro&_pragma=cache_size(-8000)" // changes nothing, not even by a checkpoint at close
+	fileAlone use = "mode=ro&immutable=1"               // reads the file without its log
 )
 
 // openConn opens the file and reads from it once, so that a file that is not a

@@ -21,7 +21,7 @@ func (sqliteEngine) create(ctx context.Context, o Options, fingerprint string) e
 		return err
 	}
 	defer unlock()
-	if _, err := inspect(ctx, o); !errors.Is(err, ErrNoStore) || errors.Is(err, ErrHalf) {
+	if err := inspected(ctx, o); !errors.Is(err, ErrNoStore) || errors.Is(err, ErrHalf) {
 		if err == nil {
 			err = fmt.Errorf("%s: %w", o.Path, fs.ErrExist)
 		}
@@ -109,13 +109,13 @@ func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string)
 		return err
 	}
 	defer unlock()
-	_, err = inspect(ctx, o)
+	err = inspected(ctx, o)
 	if errors.Is(err, ErrHalf) && !errors.Is(err, ErrNoStore) {
 		// The mirror is missing or unreadable, so the store itself was not inspected.
 		if err := createMirror(o.Mirror, mark{epoch: "unknown"}); err != nil {
 			return err
 		}
-		_, err = inspect(ctx, o)
+		err = inspected(ctx, o)
 	}
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNoStore), errors.Is(err, ErrOtherRoot):

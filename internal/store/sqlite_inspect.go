@@ -17,24 +17,40 @@ import (
 
 // inspect checks a store without changing it: that it exists, that it is whole, that
 // its mirror knows it, and that it lost nothing. The mirror is read before the store,
-// because a running server may write both meanwhile. small reports whether the file
-// was checked page by page.
-func inspect(ctx context.Context, o Options) (small bool, err error) {
+// because a running server may write both meanwhile. The connection that it was read by
+// is open and for reading. small reports whether the file was checked page by page.
+func inspect(ctx context.Context, o Options) (c *sqliteConn, small bool, err error) {
 	seen, mirrorErr := readMirror(o.Mirror)
 	small, err = inspectFile(o)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, missingError(o, seen, mirrorErr)
+		return nil, false, missingError(o, seen, mirrorErr)
 	}
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if errors.Is(mirrorErr, fs.ErrNotExist) {
-		return false, fmt.Errorf("%w: %s is there, its mirror %s is not (%s)", ErrHalf, o.Path, o.Mirror, acceptLoss)
+		return nil, false, fmt.Errorf("%w: %s is there, its mirror %s is not (%s)", ErrHalf, o.Path, o.Mirror, acceptLoss)
 	}
 	if mirrorErr != nil {
-		return false, mirrorErr
+		return nil, false, mirrorErr
 	}
-	return small, inspectContent(ctx, o, seen, small)
+	if c, err = openConn(ctx, o, reading); err != nil {
+		return nil, false, inspectError(o.Path, err)
+	}
+	if err := inspectContent(ctx, c, o, seen, small); err != nil {
+		c.close()
+		return nil, false, err
+	}
+	return c, small, nil
+}
+
+// inspected is inspect without the connection.
+func inspected(ctx context.Context, o Options) error {
+	c, _, err := inspect(ctx, o)
+	if err == nil {
+		c.close()
+	}
+	return err
 }
 
 // missingError tells a first start from a loss. A mirror that counts no commit is left
@@ -68,12 +84,7 @@ func inspectFile(o Options) (small bool, err error) {
 	return fi.Size() < cmp.Or(o.small, smallFile), nil
 }
 
-func inspectContent(ctx context.Context, o Options, seen mark, small bool) error {
-	c, err := openConn(ctx, o, inspecting)
-	if err != nil {
-		return inspectError(o.Path, err)
-	}
-	defer c.close()
+func inspectContent(ctx context.Context, c *sqliteConn, o Options, seen mark, small bool) error {
 	if small {
 		if err := quickCheck(ctx, c); err != nil {
 			return inspectError(o.Path, err)
@@ -112,9 +123,12 @@ func inspectError(path string, err error) error {
 	return damaged(path, err)
 }
 
-// fileCommits reads the counter from the file without its log. It is not ok if
-// another process is just moving the log into the file.
+// fileCommits reads the counter from the file without its log. It is not ok if there is no
+// log, so that the file has all commits, or if another process is just moving the log into it.
 func fileCommits(ctx context.Context, o Options) (commits int64, ok bool) {
+	if log, err := os.Stat(o.Path + "-wal"); err == nil && log.Size() == 0 || errors.Is(err, fs.ErrNotExist) {
+		return 0, false
+	}
 	c, err := openConn(ctx, o, fileAlone)
 	if err != nil {
 		return 0, false
