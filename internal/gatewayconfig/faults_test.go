@@ -183,8 +183,10 @@ func TestFaults_Row73_Probe23(t *testing.T) {
 			t.Errorf("%s: %v shows a secret", test.name, err)
 		}
 	}
-	if _, err := gatewayconfig.Parse([]byte(fine), options()); err != nil {
-		t.Errorf("the good configuration: %v", err)
+	for _, good := range []string{fine, strings.Replace(fine, "id: search", "id: "+strings.Repeat("a", 64), 1)} {
+		if _, err := gatewayconfig.Parse([]byte(good), options()); err != nil {
+			t.Errorf("a good configuration: %v", err)
+		}
 	}
 }
 
