@@ -176,7 +176,7 @@ func addedAt(client *clients.Client) int64 {
 // consentHash identifies the content of a consent, the version of the user who gave it,
 // the client with the version of its metadata document, and the epoch. A JSON list is
 // unambiguous. The epoch is a secret, so no client can search for two consents with one
-// hash, and 96 bits of the hash are enough.
+// hash, and 72 bits of the hash are enough.
 func consentHash(tx seal.Login, client *clients.Client) string {
 	scope := slices.Sorted(slices.Values(tx.Scope))
 	content := []any{tx.Epoch, tx.Subject, tx.UserVersion, tx.ClientID, addedAt(client), tx.RedirectURI, scope, tx.Resource}
@@ -187,7 +187,7 @@ func consentHash(tx seal.Login, client *clients.Client) string {
 	if err != nil {
 		return "" // strings always marshal; and "" is never remembered
 	}
-	return hashText(string(b))[:16]
+	return hashText(string(b))[:12]
 }
 
 // Kinds of consent. A consent to all that was requested, without a chosen end, has none. The kind

@@ -19,7 +19,7 @@ func (l *List) Consent(ctx context.Context, subject string, hashes []string, now
 			if hash == "" {
 				continue
 			}
-			g, err := scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE"+live+"AND substr(consent_hash, 1, $6) = $5 ORDER BY created_at DESC, rotated_at DESC LIMIT 1",
+			g, err := scanGrant(tx.QueryRow("SELECT "+grantColumns+" FROM grants WHERE "+l.live()+"AND substr(consent_hash, 1, $6) = $5 ORDER BY created_at DESC, rotated_at DESC LIMIT 1",
 				subject, now.Unix(), one, other, hash, len(hash)))
 			switch {
 			case errors.Is(err, sql.ErrNoRows):

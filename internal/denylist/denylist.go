@@ -193,14 +193,18 @@ func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
 	return g, err
 }
 
-// live is the condition of a live grant of a user. It names the condition of the index.
-const live = " sub = $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) "
+// ofUser is the condition of a grant of the user $1 that is not revoked. It names what the
+// index contains.
+func (l *List) ofUser() string { return l.store.SubjectIs("$1") + " AND revoked_at = 0 " }
+
+// live is the condition of a live grant of the user $1.
+func (l *List) live() string { return l.ofUser() + "AND expires_at > $2 AND epoch IN ($3, $4) " }
 
 // Grants lists a user's live grants, newest first. There are at most [MaxOfUser] of
 // them, except for a moment.
 func (l *List) Grants(ctx context.Context, subject string, now time.Time) ([]Grant, error) {
 	one, other := l.liveEpochs()
-	grants, err := l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE"+live+"ORDER BY created_at DESC, id DESC LIMIT $5", subject, now.Unix(), one, other, MaxOfUser)
+	grants, err := l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE "+l.live()+"ORDER BY created_at DESC, id DESC LIMIT $5", subject, now.Unix(), one, other, MaxOfUser)
 	if len(grants) == MaxOfUser {
 		l.excess.add(subject, "")
 	}
@@ -217,7 +221,7 @@ func (l *List) All(ctx context.Context, subject, after string, limit int, now ti
 	}
 	one, other := l.liveEpochs()
 	if subject != "" {
-		return l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE"+live+"AND id > $5 ORDER BY id LIMIT $6", subject, now.Unix(), one, other, after, limit)
+		return l.list(ctx, "SELECT "+grantColumns+" FROM grants WHERE "+l.live()+"AND id > $5 ORDER BY id LIMIT $6", subject, now.Unix(), one, other, after, limit)
 	}
 	return l.list(ctx, "SELECT "+grantColumns+` FROM grants
 		WHERE id > $1 AND revoked_at = 0 AND expires_at > $2 AND epoch IN ($3, $4) ORDER BY id LIMIT $5`, after, now.Unix(), one, other, limit)

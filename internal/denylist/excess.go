@@ -94,7 +94,7 @@ func (l *List) trim(ctx context.Context, subject string, made map[string]bool) e
 func (l *List) tooMany(ctx context.Context, subject string, made map[string]bool) (over []any, err error) {
 	err = l.store.Read(ctx, func(tx store.Tx) error {
 		over = nil
-		rows, err := tx.Query("SELECT id, client_hash FROM grants WHERE sub = $1 AND revoked_at = 0 ORDER BY created_at DESC, id DESC", subject)
+		rows, err := tx.Query("SELECT id, client_hash FROM grants WHERE "+l.ofUser()+"ORDER BY created_at DESC, id DESC", subject)
 		if err != nil {
 			return err
 		}

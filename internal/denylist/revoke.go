@@ -33,7 +33,7 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		return forgetConsent(tx, g)
+		return l.forgetConsent(tx, g)
 	})
 	if err == nil {
 		l.revoked.add(g.ID, at)
@@ -43,8 +43,8 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 
 // forgetConsent clears the consent in the other live grants of g's user and client.
 // There are few of them, see [List.Trim].
-func forgetConsent(tx store.Tx, g Grant) error {
-	_, err := tx.Exec(`UPDATE grants SET consent_hash = '' WHERE sub = $1 AND revoked_at = 0 AND client_hash = $2 AND id <> $3 AND consent_hash <> ''`,
+func (l *List) forgetConsent(tx store.Tx, g Grant) error {
+	_, err := tx.Exec("UPDATE grants SET consent_hash = '' WHERE "+l.ofUser()+"AND client_hash = $2 AND id <> $3 AND consent_hash <> ''",
 		g.Subject, g.ClientHash, g.ID)
 	return err
 }
@@ -74,12 +74,12 @@ const revokeBatch = 200
 // revokeOf ends the live grants of a user that meet a condition, whose arguments begin
 // with $5. Other processes look for recent revocations, so each batch has its own time.
 func (l *List) revokeOf(ctx context.Context, subject string, now time.Time, condition string, args ...any) (n int, err error) {
-	query := `UPDATE grants SET revoked_at = $1 WHERE id IN
-		(SELECT id FROM grants WHERE sub = $2 AND revoked_at = 0 AND expires_at > $3 AND ` + condition + ` ORDER BY id LIMIT $4)
+	query := `UPDATE grants SET revoked_at = $2 WHERE id IN
+		(SELECT id FROM grants WHERE ` + l.ofUser() + `AND expires_at > $3 AND ` + condition + ` ORDER BY id LIMIT $4)
 		RETURNING id, revoked_at`
 	for began := time.Now(); ; {
 		at := now.Add(time.Since(began)).UnixMilli()
-		done, err := l.revoke(ctx, query, append([]any{at, subject, now.Unix(), revokeBatch}, args...)...)
+		done, err := l.revoke(ctx, query, append([]any{subject, at, now.Unix(), revokeBatch}, args...)...)
 		n += done
 		if err != nil || done < revokeBatch {
 			return n, err

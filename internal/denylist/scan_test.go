@@ -195,3 +195,118 @@ func TestEachPassesEveryLiveGrant(t *testing.T) {
 		}
 	})
 }
+
+// earlierGrants makes of the table of a new store what an earlier release made.
+const earlierGrants = `ALTER TABLE grants ALTER gen TYPE BIGINT, ALTER replays TYPE BIGINT;
+	DROP INDEX grants_live; CREATE INDEX grants_live ON grants (sub) WHERE revoked_at = 0`
+
+// What concerns one user reads the grants of that user on PostgreSQL, also in a store that an
+// earlier release made, and before the planner knows anything of the table.
+func TestUsersGrantsAreFoundByIndex(t *testing.T) {
+	for name, before := range map[string]string{
+		"new": "", "analyzed": "ANALYZE grants", "of an earlier release": earlierGrants, "of an earlier release, analyzed": earlierGrants + "; ANALYZE grants",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t, storetest.PostgreSQL)
+			now := time.Now()
+			const others = 20_000
+			s := storetest.Open(t, o)
+			of(t, listOn(t, s, window), s, "ann", "1", "c", "consent", now)
+			fill(t, s, others, now)
+			raw(t, s, "UPDATE grants SET sub = 'user' || id")
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			outside(t, storetest.PostgreSQL, o, before)
+			scans, rows := readsOfGrants(t, o)
+
+			s = storetest.Open(t, o)
+			l := listOn(t, s, window)
+			first := of(t, l, s, "bob", "1", "c", "consent1", now)
+			of(t, l, s, "bob", "1", "c", "consent2", now)
+			of(t, l, s, "bob", "1", "d", "consent3", now)
+			if g, err := l.Consent(t.Context(), "bob", []string{"consent2"}, now); err != nil || g.Subject != "bob" {
+				t.Errorf("consent: %+v, %v", g, err)
+			}
+			if g, err := l.Grants(t.Context(), "bob", now); err != nil || len(g) != 3 {
+				t.Errorf("grants: %+v, %v", g, err)
+			}
+			if g, err := l.All(t.Context(), "bob", first.ID[:2], 10, now); err != nil || len(g) != 3 {
+				t.Errorf("grants in pages: %+v, %v", g, err)
+			}
+			if err := l.Trim(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := l.Revoke(t.Context(), first, now); err != nil { // looks for the consents of the user
+				t.Error(err)
+			}
+			if g, err := l.Consent(t.Context(), "bob", []string{"consent2"}, now); !errors.Is(err, denylist.ErrUnknown) {
+				t.Errorf("a consent that was ended: %+v, %v", g, err)
+			}
+			if n, err := l.RevokeClient(t.Context(), "bob", first.ClientHash, now); err != nil || n != 1 {
+				t.Errorf("%d grants of a client were revoked, %v", n, err)
+			}
+			if n, err := l.RevokeAll(t.Context(), "bob", now); err != nil || n != 1 {
+				t.Errorf("%d grants of a user were revoked, %v", n, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+
+			scansAfter, rowsAfter := readsOfGrants(t, o)
+			if n := scansAfter - scans; n != 0 {
+				t.Errorf("%d statements read all grants", n)
+			}
+			if n := rowsAfter - rows; n > others/20 {
+				t.Errorf("%d rows were read, of a user with three", n)
+			}
+		})
+	}
+}
+
+// Users whose names have the same hash in PostgreSQL's index have nothing to do with each other.
+func TestUsersOfOneHashAreApart(t *testing.T) {
+	l, s := listIn(t, storetest.PostgreSQL, window)
+	now := time.Now()
+	var ann, bob string
+	err := s.Read(t.Context(), func(tx store.Tx) error {
+		return tx.QueryRow(`SELECT min(name), max(name) FROM (SELECT 'user' || i AS name FROM generate_series(1, 300000) AS i) AS users
+			GROUP BY hashtext(name) HAVING count(*) > 1 LIMIT 1`).Scan(&ann, &bob)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofAnn, ofBob := of(t, l, s, ann, "1", "c", "consent", now), of(t, l, s, bob, "1", "c", "consent", now)
+	if g, err := l.Grants(t.Context(), ann, now); err != nil || len(g) != 1 || g[0].ID != ofAnn.ID {
+		t.Errorf("the grants of %s: %+v, %v", ann, g, err)
+	}
+	if n, err := l.RevokeAll(t.Context(), ann, now); err != nil || n != 1 {
+		t.Errorf("%d grants were revoked, %v", n, err)
+	}
+	wantLive(t, l, ann, ofAnn, false)
+	wantLive(t, l, bob, ofBob, true)
+	if _, err := l.Consent(t.Context(), ann, []string{"consent"}, now); !errors.Is(err, denylist.ErrUnknown) {
+		t.Errorf("%s has the consent of %s: %v", ann, bob, err)
+	}
+}
+
+// readsOfGrants returns how many statements read the whole table, and how many rows were found
+// by indexes, once all other sessions of the database have ended.
+func readsOfGrants(t *testing.T, o store.Options) (scans, rows int64) {
+	t.Helper()
+	db, err := sql.Open("pgx", o.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for left := 1; left > 0; {
+		err := db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()").Scan(&left)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.QueryRow("SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'grants'").Scan(&scans, &rows); err != nil {
+		t.Fatal(err)
+	}
+	return scans, rows
+}

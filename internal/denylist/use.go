@@ -123,7 +123,7 @@ func (l *List) apply(tx store.Tx, v verdict, g Grant, epoch string, at int64) er
 	case err != nil:
 		return err
 	case v.write == revoke:
-		return forgetConsent(tx, g)
+		return l.forgetConsent(tx, g)
 	case v.write == condemn:
 		return l.store.FoundRollback(tx, epoch)
 	}

@@ -46,7 +46,8 @@ func (t Table) insert() string {
 }
 
 // Dump calls fn with each row of [Tables], table by table, all of one snapshot. The
-// values are int64, string or nil; fn must not keep the slice. Writes are not blocked.
+// values are whole numbers (int64, or int32 of a narrow column), strings or nil; fn must not
+// keep the slice. Writes are not blocked.
 func (s *Store) Dump(ctx context.Context, fn func(t Table, values []any) error) error {
 	if s.isClosed() {
 		return unavailable(s.name, errClosed)

@@ -66,6 +66,9 @@ type engine interface {
 	// runningServers is an SQL condition for the rows of servers that run.
 	runningServers() string
 
+	// subjectIs is what [Store.SubjectIs] returns.
+	subjectIs(place string) string
+
 	// staleServers is the time before which a server was last seen whose row may be
 	// deleted. Times are Unix milliseconds.
 	staleServers(now int64) int64

@@ -114,6 +114,43 @@ func TestReplicasThatStartTogetherMigrateOnce_L16(t *testing.T) {
 	}
 }
 
+// The grants of a store that an earlier release made stay in their table, and its replicas go
+// on with it. A new store has the table that takes less room.
+func TestOnlyNewStoresHaveTheNarrowTable(t *testing.T) {
+	const narrow = 8 // the step that makes it
+	table := func(s *store.Store) (gen, index string, rows int) {
+		err := s.Read(t.Context(), func(tx store.Tx) error {
+			return tx.QueryRow(`SELECT (SELECT data_type FROM information_schema.columns WHERE table_name = 'grants' AND column_name = 'gen'),
+				(SELECT indexdef FROM pg_indexes WHERE indexname = 'grants_live'), (SELECT count(*) FROM grants)`).Scan(&gen, &index, &rows)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gen, index, rows
+	}
+	for _, rows := range []int{0, 1} {
+		o := firstOptions(t)
+		before := open(t, o.WithSteps(store.PostgresSchema()[:narrow]...))
+		for i := range rows {
+			if err := before.Write(t.Context(), func(tx store.Tx) error { return insertGrant(tx, i) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after := open(t, o)
+		for i, s := range []*store.Store{before, after} {
+			if gen, index, n := table(s); gen != "bigint" || !strings.Contains(index, "(sub)") || n != rows+i {
+				t.Errorf("an earlier store: numbers are %s, the index is %s, and %d grants are there", gen, index, n)
+			}
+			if err := s.Write(t.Context(), func(tx store.Tx) error { return insertGrant(tx, 10+i) }); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if gen, index, _ := table(open(t, firstOptions(t))); gen != "integer" || !strings.Contains(index, "(hashtext(sub))") {
+		t.Errorf("a new store: numbers are %s, and the index is %s", gen, index)
+	}
+}
+
 // A replica with another root secret refuses to start. If the secret is lost, the loss
 // can be accepted once no server runs.
 func TestReplicaWithAnotherRootIsRefused(t *testing.T) {

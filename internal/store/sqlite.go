@@ -28,6 +28,8 @@ func (sqliteEngine) schema() []string { return sqliteSchema }
 // last. Whether it still runs is known by its lock, see [Hold].
 func (sqliteEngine) runningServers() string { return "1 = 1" }
 
+func (sqliteEngine) subjectIs(place string) string { return "sub = " + place }
+
 // staleServers has the row of every earlier server deleted.
 func (sqliteEngine) staleServers(now int64) int64 { return now + 1 }
 

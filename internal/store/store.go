@@ -266,6 +266,10 @@ func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
 	return s.database.read(ctx, fn)
 }
 
+// SubjectIs returns the condition, by which an index finds the rows, that a grant which is
+// not revoked is of the user at a place ($1, for one). The other condition has to be there too.
+func (s *Store) SubjectIs(place string) string { return s.options.engine.subjectIs(place) }
+
 // Check reports whether the store is sound and answers before ctx ends.
 func (s *Store) Check(ctx context.Context) error {
 	if err := s.database.health(); err != nil {

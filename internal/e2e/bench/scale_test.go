@@ -313,7 +313,7 @@ func insertGrants(b *testing.B, s *store.Store, ids []string, people int) {
 				user := member(n % people)
 				_, err := tx.Exec(`INSERT INTO grants (id, gen, rotated_at, revoked_at, sub, client_hash, client_name, consent_hash, scope, resource, created_at, expires_at, user_version, epoch)
 					VALUES ($1, 1, $2, 0, $3, $4, 'Claude Code', $5, 'read write', 'https://mcp.example.com/mcp', $6, $7, '12345678', '1234')`,
-					id, now.UnixMilli(), user, seal.ClientHash("client"+user[:4]), seal.ClientHash(id)[:16], now.Unix(), now.Add(30*24*time.Hour).Unix())
+					id, now.UnixMilli(), user, seal.ClientHash("client"+user[:4]), seal.ClientHash(id)[:12], now.Unix(), now.Add(30*24*time.Hour).Unix())
 				if err != nil {
 					return err
 				}
@@ -426,9 +426,8 @@ func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
 				stores = append(stores, emptyStore(b, kind))
 			}
 			p, postmaster := populate(b, grants, stores...), 0
-			size := 0.0
 			if kind == "PostgreSQL" {
-				size, postmaster = tableSize(b, stores), postmasterOf(b, stores[0].Path)
+				postmaster = postmasterOf(b, stores[0].Path)
 			}
 			ours, theirs, log := ownTime(b), databaseTime(b, postmaster), logPosition(b, stores[0])
 			l := p.busy(b, grants, 3*time.Second)
@@ -437,8 +436,9 @@ func measureShards(b *testing.B, out *strings.Builder, grants int) (s sizes) {
 			open := p.poisson(b, l.rate()/2, 3*time.Second)
 			least, most := p.rowsPerShard()
 			p.close(b)
-			if kind == "SQLite" {
-				size = fileSize(stores)
+			size := fileSize(stores)
+			if kind == "PostgreSQL" {
+				size = tableSize(b, stores)
 			}
 			size /= float64(grants)
 			fmt.Fprintf(out, "| %d %s | %d to %d | %.0f B | %s | %s | %s | %s | %s |\n", k, kind, least, most, size, l, micros(ours), micros(theirs), bytesEach(log), open)
