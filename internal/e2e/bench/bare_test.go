@@ -13,9 +13,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/alexedwards/argon2id"
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"signet/internal/e2e"
@@ -180,4 +182,17 @@ func bareFamilies(b *testing.B, base string, n int) []*family {
 		families[i] = &family{client: &e2e.Client{ID: "bare"}, handle: string(handle)}
 	}
 	return families
+}
+
+// bareHash hashes a password with the parameters of Signet, one at a time.
+func bareHash() http.HandlerFunc {
+	p := argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+	var one sync.Mutex
+	return func(w http.ResponseWriter, _ *http.Request) {
+		one.Lock()
+		defer one.Unlock()
+		if _, err := argon2id.CreateHash("correct horse battery staple", &p); err != nil {
+			panic(err)
+		}
+	}
 }
