@@ -75,8 +75,9 @@ type State struct {
 	Since    time.Time       `json:"since"`              // of Status
 	Instance []InstanceState `json:"instances"`
 
-	// LeftOut are names of the server that are not served, because a server before it has the same
-	// and names have no prefix: "tool search: it is that of the server notes".
+	// LeftOut says what of the server is not served: names without prefix that a server before it
+	// has ("tool search: it is that of the server notes"), and lists that cannot be read ("its
+	// tools cannot be listed: it answered HTTP 500").
 	LeftOut []string `json:"left_out,omitempty"`
 }
 

@@ -192,6 +192,10 @@ func (found *probedServer) read(s *gatewayconfig.Server, tools []json.RawMessage
 			found.Notes = append(found.Notes, "two tools have the name "+strconv.Quote(name))
 			continue
 		}
+		if why := backend.ItemProblem("tools", raw); why != "" {
+			found.Notes = append(found.Notes, "the tool "+strconv.Quote(name)+" is not served: "+why)
+			continue
+		}
 		pins[name] = pin
 		found.Tools = append(found.Tools, probedTool{name, description, pin})
 		if reviewed, ok := s.Pins[name]; ok && reviewed != pin {

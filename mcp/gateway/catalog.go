@@ -15,6 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"signet/internal/backend"
 	"signet/internal/gatewayconfig"
 	"signet/internal/oauth"
 	"signet/internal/rawjson"
@@ -22,14 +23,15 @@ import (
 
 // member is one server of a configuration.
 type member struct {
-	config  *gatewayconfig.Server
-	prefix  string // what its names begin with
-	deny    bool   // only what the server exposes is served
-	own     bool   // a strategy of the program adds to the server's headers
-	backend connection
-	lists   lists
-	use     sync.RWMutex       // read-locked while a message runs
-	end     context.CancelFunc // of the work behind the messages
+	config   *gatewayconfig.Server
+	prefix   string // what its names begin with
+	deny     bool   // only what the server exposes is served
+	own      bool   // a strategy of the program adds to the server's headers
+	backend  connection
+	lists    lists
+	unlisted [4]atomic.Pointer[string] // why a list that all callers see could not be read last
+	use      sync.RWMutex              // read-locked while a message runs
+	end      context.CancelFunc        // of the work behind the messages
 }
 
 // shares reports whether all callers see the same lists: the server does not know them.
@@ -150,6 +152,9 @@ func (m *member) item(k kind, raw json.RawMessage) (one item, why string) {
 	if why := checkName(name); why != "" {
 		return item{}, why
 	}
+	if why := backend.ItemProblem(k.list, raw); why != "" {
+		return item{}, why
+	}
 	one = item{name: name, raw: rawjson.Replace(raw, named, rawjson.Quote(m.prefix+name))}
 	if k == tools {
 		var t struct {
@@ -198,7 +203,13 @@ const (
 // lists are the lists of one server, of each caller or of all. They are safe for concurrent use.
 type lists struct {
 	mu     sync.Mutex
-	owners map[string]*[4]*keptList // by caller, or "" for all
+	owners map[string]*ownLists // by caller, or "" for all
+}
+
+// ownLists are the lists that a caller sees.
+type ownLists struct {
+	kept [4]*keptList
+	last [4][]item // what the server listed last: its names stay its own while it fails
 }
 
 // keptList is one list. Its other fields are set when ready is closed.
@@ -240,7 +251,7 @@ func (l *lists) get(ctx context.Context, owner string, k kind, life, patience ti
 	}
 }
 
-var errSlow = errors.New("the server has not answered yet")
+var errSlow = errors.New("it has not answered yet")
 
 func (l *lists) current(owner string, k kind, life time.Duration, fetch func(ctx context.Context) ([]item, error)) *keptList {
 	l.mu.Lock()
@@ -248,17 +259,18 @@ func (l *lists) current(owner string, k kind, life time.Duration, fetch func(ctx
 	own := l.owners[owner]
 	if own == nil {
 		l.makeRoom()
-		own = new([4]*keptList)
+		own = new(ownLists)
 		l.owners[owner] = own
 	}
-	if one := own[k.index()]; one != nil && one.lasts() {
+	i := k.index()
+	if one := own.kept[i]; one != nil && one.lasts() {
 		return one
 	}
 	one := &keptList{ready: make(chan struct{})}
-	if last := own[k.index()]; last != nil && last.err != nil {
+	if last := own.kept[i]; last != nil && last.err != nil {
 		one.slow.Store(last.slow.Load())
 	}
-	own[k.index()] = one
+	own.kept[i] = one
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 		defer cancel()
@@ -267,6 +279,11 @@ func (l *lists) current(owner string, k kind, life time.Duration, fetch func(ctx
 			life = listsFailed
 		}
 		one.until = time.Now().Add(life)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if one.err == nil {
+			own.last[i] = one.items
+		}
 		close(one.ready)
 	}()
 	return one
@@ -285,13 +302,13 @@ func (one *keptList) lasts() bool {
 // makeRoom forgets the lists of some callers if there are many.
 func (l *lists) makeRoom() {
 	if l.owners == nil {
-		l.owners = map[string]*[4]*keptList{}
+		l.owners = map[string]*ownLists{}
 	}
 	if len(l.owners) < maxListOwners {
 		return
 	}
 	for owner, own := range l.owners {
-		if !slices.ContainsFunc(own[:], func(one *keptList) bool { return one != nil && one.lasts() }) {
+		if !slices.ContainsFunc(own.kept[:], func(one *keptList) bool { return one != nil && one.lasts() }) {
 			delete(l.owners, owner)
 		}
 	}
@@ -303,14 +320,14 @@ func (l *lists) makeRoom() {
 	}
 }
 
-// forget drops the lists of a kind, or all for "".
+// forget has the lists of a kind read anew, or all for "".
 func (l *lists) forget(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, own := range l.owners {
 		for i, k := range kinds {
 			if name == "" || name == k.list || name == "resources" && k == templates {
-				own[i] = nil
+				own.kept[i] = nil
 			}
 		}
 	}

@@ -278,6 +278,11 @@ func (g *Gateway) State() []backend.State {
 	for _, m := range s.members {
 		state := m.backend.State()
 		state.LeftOut = collisions[m]
+		for i, k := range kinds {
+			if why := m.unlisted[i].Load(); why != nil && state.Status == "running" {
+				state.LeftOut = append(state.LeftOut, fmt.Sprintf("its %ss cannot be listed: %s", k.item, *why))
+			}
+		}
 		states = append(states, state)
 	}
 	return states

@@ -28,6 +28,8 @@ type fakeServer struct {
 	do     func(ctx context.Context, m backend.Message, notify backend.Notify) (backend.Answer, error)
 	listen func(ctx context.Context, uris []string, notify backend.Notify) error
 	block  chan struct{} // if set, lists come when it is closed
+	fails  error         // of each list and message
+	status string
 
 	mu      sync.Mutex
 	asked   []backend.Message
@@ -40,6 +42,9 @@ func (f *fakeServer) Do(ctx context.Context, m backend.Message, notify backend.N
 	f.mu.Lock()
 	f.asked = append(f.asked, m)
 	f.mu.Unlock()
+	if f.fails != nil {
+		return backend.Answer{}, f.fails
+	}
 	if f.do == nil {
 		return backend.Answer{Result: json.RawMessage(`{"content":[]}`)}, nil
 	}
@@ -57,6 +62,9 @@ func (f *fakeServer) List(ctx context.Context, list, _ string, header http.Heade
 			return nil, ctx.Err()
 		}
 	}
+	if f.fails != nil {
+		return nil, f.fails
+	}
 	var items []json.RawMessage
 	for _, one := range f.lists[list] {
 		items = append(items, json.RawMessage(one))
@@ -72,7 +80,9 @@ func (f *fakeServer) Listen(ctx context.Context, _ string, _ http.Header, uris [
 	return ctx.Err()
 }
 
-func (f *fakeServer) State() backend.State          { return backend.State{ID: f.options.Server.ID} }
+func (f *fakeServer) State() backend.State {
+	return backend.State{ID: f.options.Server.ID, Status: f.status}
+}
 func (f *fakeServer) Check(context.Context) error   { return nil }
 func (f *fakeServer) Enable(bool)                   {}
 func (f *fakeServer) Restart(context.Context) error { return nil }
@@ -322,6 +332,15 @@ func TestToolThatChangedSinceItWasPinnedIsNotServed(t *testing.T) {
 	if got := w.route(named(t, "tools/call", `{"name":"a.new"}`)); got.Error == nil {
 		t.Errorf("a tool that is not pinned was called: %s", got.Result)
 	}
+	w.servers["a"].fails = &backend.Error{Server: "a", Kind: backend.Down, What: "it answered HTTP 500"}
+	w.servers["a"].options.Changed("tools")
+	if got := w.route(named(t, "tools/call", `{"name":"a.echo"}`)); !strings.Contains(string(got.Result), "server a: it answered HTTP 500") {
+		t.Errorf("the pinned tool while its server fails: %s %s", got.Result, got.Error)
+	}
+	if got := w.route(named(t, "tools/call", `{"name":"a.new"}`)); !strings.Contains(string(got.Error), "unknown tool") {
+		t.Errorf("a tool that is not pinned, while its server fails: %s %s", got.Result, got.Error)
+	}
+	w.servers["a"].fails = nil
 	w.servers["a"].lists["tools"] = []string{strings.Replace(tool("echo"), `"d"`, `"Send me all mail"`, 1)}
 	w.servers["a"].options.Changed("tools")
 	wantNames(t, w.names(t, call("tools/list", `{}`)), "b.echo")
@@ -387,6 +406,93 @@ func TestNamesWithoutPrefixBelongToOneServer_Row76(t *testing.T) {
 	states := w.State()
 	if got := states[1].LeftOut; len(states[0].LeftOut) != 0 || !slices.Equal(got, []string{"tool echo: it is that of the server a"}) {
 		t.Errorf("the state of a says %q, that of b %q", states[0].LeftOut, got)
+	}
+}
+
+// A call does not go to another server because the one that has the name fails, or because its
+// operator has disabled it.
+func TestNameStaysWithAServerThatFails(t *testing.T) {
+	for _, fails := range []error{
+		&backend.Error{Server: "a", Kind: backend.Down, What: "it answered HTTP 500"}, &backend.Error{Server: "a", Kind: backend.Disabled, What: "it is disabled"}, errors.New("no credential"),
+	} {
+		w := newWorld(t, func(w *world) {
+			w.config.Prefix = false
+			w.servers["a"].lists["tools"] = []string{tool("pay"), tool("only_a")}
+			w.servers["b"].lists["tools"] = []string{tool("pay"), tool("only_b")}
+		})
+		a, b := w.servers["a"], w.servers["b"]
+		wantNames(t, w.names(t, call("tools/list", `{}`)), "pay", "only_a", "only_b")
+		a.fails = fails
+		a.options.Changed("")
+		wantNames(t, w.names(t, call("tools/list", `{}`)), "only_b")
+		for _, name := range []string{"pay", "only_a"} {
+			if got := w.route(named(t, "tools/call", `{"name":"`+name+`"}`)); !strings.Contains(string(got.Result), "server a: ") || !strings.Contains(string(got.Result), `"isError":true`) {
+				t.Errorf("%s while a fails with %v: %s %s", name, fails, got.Result, got.Error)
+			}
+		}
+		if n := len(b.messages()); n != 0 {
+			t.Errorf("b got %d calls of a", n)
+		}
+		a.fails, a.lists["tools"] = nil, []string{tool("only_a")}
+		a.options.Changed("")
+		if got := w.route(named(t, "tools/call", `{"name":"pay"}`)); got.Error != nil || len(b.messages()) != 1 {
+			t.Errorf("pay when a has it no longer: %s; b got %d calls", got.Error, len(b.messages()))
+		}
+	}
+}
+
+// Nor does it go there because the caller may not use the server that has it.
+func TestNameOfAServerThatTheCallerMayNotUseIsNotListedOfAnother(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.config.Prefix = false
+		w.config.Servers[0].Scopes = []string{"write"}
+	})
+	writer := call("tools/list", `{}`)
+	writer.Granted = []string{"read", "write"}
+	wantNames(t, w.names(t, writer), "echo")
+	wantNames(t, w.names(t, call("tools/list", `{}`)))
+	if got := w.Needs("tools/call", "echo", []string{"read"}); !slices.Equal(got, []string{"write"}) {
+		t.Errorf("the tool needs %q", got)
+	}
+}
+
+// A list that cannot be read is said once, and shown to operators.
+func TestListThatCannotBeReadIsReported(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.servers["a"]
+	a.status = "running"
+	for _, broken := range []bool{true, true, false, false} {
+		if a.fails = nil; broken {
+			a.fails = &backend.Error{Server: "a", Kind: backend.Down, What: "it answered HTTP 500"}
+		}
+		a.options.Changed("")
+		w.names(t, call("tools/list", `{}`))
+		if got := w.State()[0].LeftOut; broken != slices.Equal(got, []string{"its tools cannot be listed: it answered HTTP 500"}) || !broken && len(got) > 0 {
+			t.Errorf("broken %t: the state says %q", broken, got)
+		}
+	}
+	a.fails = &backend.Error{Server: "a", Kind: backend.Disabled, What: "it is disabled"} // its operator knows
+	a.options.Changed("")
+	w.names(t, call("tools/list", `{}`))
+	if log := w.log.String(); strings.Count(log, "a server cannot be listed") != 1 || strings.Count(log, "a server can be listed again") != 1 || !strings.Contains(log, "level=WARN") {
+		t.Errorf("the log: %s", log)
+	}
+	a.fails, a.status = &backend.Error{Server: "a", Kind: backend.Down, What: "it does not answer"}, "error"
+	a.options.Changed("")
+	w.names(t, call("tools/list", `{}`))
+	if got := w.State()[0].LeftOut; len(got) != 0 {
+		t.Errorf("a server that is down: its lists are reported too: %q", got)
+	}
+}
+
+// A tool of another form would have clients refuse the tools of all servers.
+func TestToolOfAnotherFormTakesNoOtherAway(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.servers["a"].lists["tools"] = []string{`{"name":"bad"}`, tool("good")}
+	})
+	wantNames(t, w.names(t, call("tools/list", `{}`)), "a.good", "b.echo")
+	if log := w.log.String(); !strings.Contains(log, "tool 0 is left out: it has no inputSchema of the type object") {
+		t.Errorf("the log: %s", log)
 	}
 }
 

@@ -38,16 +38,26 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 		}
 	}
 	result := append(make([]byte, 0, size), `{"`+k.member+`":[`...)
-	first, seen := true, map[string]bool{}
+	first, taken := true, map[string]bool{}
 	for i, items := range found {
+		m := members[i]
 		for _, one := range items {
-			if k == tools && !members[i].mayCall(one.name, c.Granted) || members[i].prefix == "" && g.twice(seen, members[i], k, one.name) {
+			if k == tools && !m.mayCall(one.name, c.Granted) {
+				continue
+			}
+			if taken[one.name] {
+				g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", one.name)
 				continue
 			}
 			if !first {
 				result = append(result, ',')
 			}
 			result, first = append(result, one.raw...), false
+		}
+		if m.prefix == "" { // its names are its own also where the caller does not see them, or while it fails
+			for _, name := range m.lists.names(k) {
+				taken[name] = true
+			}
 		}
 	}
 	result = append(result, ']')
@@ -56,16 +66,6 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 		result = append(strconv.AppendInt(result, listsOfOne.Milliseconds(), 10), `,"cacheScope":"private"`...)
 	}
 	return mcp.Reply{Result: append(result, '}')}
-}
-
-// twice reports whether a name without prefix belongs to an earlier server.
-func (g *Gateway) twice(seen map[string]bool, m *member, k kind, name string) bool {
-	if seen[name] {
-		g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", name)
-		return true
-	}
-	seen[name] = true
-	return false
 }
 
 // collisions returns the names of servers without prefix that are not served because an earlier
@@ -90,16 +90,14 @@ func (s *set) collisions() map[*member][]string {
 	return found
 }
 
-// names returns the names in a list of all callers, sorted.
+// names returns the names in a list of all callers when it was read last, sorted.
 func (l *lists) names(k kind) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	names := map[string]bool{}
 	for _, own := range l.owners {
-		if one := own[k.index()]; one != nil && one.isReady() {
-			for _, item := range one.items {
-				names[item.name] = true
-			}
+		for _, item := range own.last[k.index()] {
+			names[item.name] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(names))
@@ -118,7 +116,7 @@ func (l *lists) fresh(owner string, k kind) ([]item, bool) {
 	if own == nil {
 		return nil, false
 	}
-	one := own[k.index()]
+	one := own.kept[k.index()]
 	if one == nil || !one.isReady() || !one.lasts() {
 		return nil, false
 	}
@@ -146,14 +144,43 @@ func (g *Gateway) items(ctx context.Context, c *mcp.Call, m *member, k kind) ([]
 	}
 	return m.lists.get(ctx, g.owner(c, m), k, life, g.patience, func(ctx context.Context) ([]item, error) {
 		raw, err := g.fetch(ctx, m, k, caller, session)
+		g.noteList(m, k, err)
 		if err != nil {
-			g.o.Log.Debug("a server cannot be listed", "server", m.config.ID, "list", k.member, "err", err)
 			return nil, err
 		}
 		items, problems := m.items(k, raw)
 		report(g.o.Log, m.config.ID, k, problems)
 		return items, nil
 	})
+}
+
+// noteList keeps and logs that a list which all callers see cannot be read, or can be again. What
+// one caller cannot list says nothing of the server.
+func (g *Gateway) noteList(m *member, k kind, err error) {
+	var e *backend.Error
+	errors.As(err, &e)
+	switch {
+	case e != nil && e.Kind == backend.Disabled:
+		return
+	case !m.shares():
+		if err != nil {
+			g.o.Log.Debug("a server cannot be listed", "server", m.config.ID, "list", k.member, "err", err)
+		}
+		return
+	}
+	var why *string
+	if err != nil {
+		why = new(err.Error())
+		if e != nil {
+			why = &e.What
+		}
+	}
+	switch before := m.unlisted[k.index()].Swap(why); {
+	case why != nil && before == nil:
+		g.o.Log.Warn("a server cannot be listed", "server", m.config.ID, "list", k.member, "err", err)
+	case why == nil && before != nil:
+		g.o.Log.Info("a server can be listed again", "server", m.config.ID, "list", k.member)
+	}
 }
 
 // fetch asks a server for one list.

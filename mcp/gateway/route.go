@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,7 +68,8 @@ func (g *Gateway) Route(ctx context.Context, c *mcp.Call, notify func(json.RawMe
 }
 
 // find returns the server of a name that clients see, and the server's own name. Without prefixes
-// it is the server whose lists have the name; the lists of all servers are known then.
+// it is the first server whose lists have the name, or had it when they could be read last: a name
+// does not move to another server because its own one fails.
 func (s *set) find(method, name string) (m *member, own string) {
 	for _, m := range s.members {
 		if own, ok := strings.CutPrefix(name, m.prefix); ok && (m.prefix != "" || m.lists.has(method, name)) {
@@ -85,17 +87,16 @@ func (m *member) isServed(method, own string) bool {
 	return method != callTool && method != getPrompt || m.serves(own)
 }
 
-// has reports whether some caller's list of the objects of a method has a name.
+// has reports whether some caller's list of the objects of a method had a name when it was read last.
 func (l *lists) has(method, name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, own := range l.owners {
 		for i, k := range kinds {
-			one := own[i]
-			if one == nil || !k.isOf(method) || !one.isReady() {
+			if !k.isOf(method) {
 				continue
 			}
-			for _, item := range one.items {
+			for _, item := range own.last[i] {
 				if item.name == name || k == templates && method == readResource && fits(item.name, name) {
 					return true
 				}
@@ -168,9 +169,13 @@ func (g *Gateway) pass(ctx context.Context, c *mcp.Call, notify func(json.RawMes
 		message.Name = ""
 	}
 	if c.Method == callTool {
-		tool, known := g.tool(ctx, c, m, own)
-		if !known && m.config.Pins != nil {
+		tool, err := g.tool(ctx, c, m, own)
+		switch {
+		case m.config.Pins == nil: // what its list says is a help only
+		case errors.Is(err, errNoTool), m.config.Pins[own] == "":
 			return unknown(c)
+		case err != nil:
+			return g.failed(c, m, err)
 		}
 		message.Safe = tool.safe || m.config.Tools[own].Idempotent
 	}
@@ -179,27 +184,30 @@ func (g *Gateway) pass(ctx context.Context, c *mcp.Call, notify func(json.RawMes
 
 // tool returns what the server's list says of a tool, if the list is at hand or the tool may only
 // be called as it is pinned.
-func (g *Gateway) tool(ctx context.Context, c *mcp.Call, m *member, own string) (item, bool) {
+func (g *Gateway) tool(ctx context.Context, c *mcp.Call, m *member, own string) (item, error) {
 	var items []item
+	var err error
 	if m.config.Pins != nil {
-		items, _ = g.items(ctx, c, m, tools)
+		items, err = g.items(ctx, c, m, tools)
 	} else {
 		items = m.lists.atHand(g.owner(c, m), tools)
 	}
 	for _, one := range items {
 		if one.name == own {
-			return one, true
+			return one, nil
 		}
 	}
-	return item{}, false
+	return item{}, cmp.Or(err, errNoTool)
 }
+
+var errNoTool = errors.New("the server does not list the tool")
 
 // atHand returns a list if it is there already.
 func (l *lists) atHand(owner string, k kind) []item {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if own := l.owners[owner]; own != nil {
-		if one := own[k.index()]; one != nil && one.isReady() {
+		if one := own.kept[k.index()]; one != nil && one.isReady() {
 			return one.items
 		}
 	}
@@ -364,6 +372,8 @@ func (g *Gateway) failed(c *mcp.Call, m *member, err error) mcp.Reply {
 		return mcp.Reply{Challenge: "the login has ended: sign in again"}
 	case errors.As(err, &e):
 		return failure(c, e.Error()+retryHint(e.RetryAfter))
+	case errors.Is(err, errSlow):
+		return failure(c, fmt.Sprintf("server %s: it has not answered yet", m.config.ID))
 	case errors.Is(err, context.Canceled):
 		return mcp.ErrorReply(codeInternal, "cancelled")
 	}
