@@ -290,8 +290,14 @@ func replyStatus(c *Call, reply Reply) int {
 // running are the routed messages that a client may cancel by a notification, as clients of the
 // older protocol do. The notification must reach this process.
 type running struct {
-	mu  sync.Mutex
-	end map[string]context.CancelFunc // by grant and id
+	mu    sync.Mutex
+	calls map[string]*cancellable // by grant and id
+}
+
+// cancellable are the messages of one grant and id.
+type cancellable struct {
+	end context.CancelFunc // nil: there were several, of clients of one grant, which cannot be told apart
+	n   int                // how many run
 }
 
 func (s *running) begin(ctx context.Context, c *Call) (context.Context, func()) {
@@ -302,16 +308,22 @@ func (s *running) begin(ctx context.Context, c *Call) (context.Context, func()) 
 	key := c.Claims.GrantID + "\n" + string(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end == nil {
-		s.end = map[string]context.CancelFunc{}
+	if s.calls == nil {
+		s.calls = map[string]*cancellable{}
 	}
-	if _, twice := s.end[key]; twice { // another client of the same grant: neither can be told apart
-		return ctx, cancel
+	one := s.calls[key]
+	if one == nil {
+		one = &cancellable{end: cancel}
+		s.calls[key] = one
+	} else {
+		one.end = nil
 	}
-	s.end[key] = cancel
+	one.n++
 	return ctx, func() {
 		s.mu.Lock()
-		delete(s.end, key)
+		if one.n--; one.n == 0 {
+			delete(s.calls, key)
+		}
 		s.mu.Unlock()
 		cancel()
 	}
@@ -327,15 +339,15 @@ func (s *running) cancel(claims *jwt.Claims, params []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if end := s.end[claims.GrantID+"\n"+string(p.ID)]; end != nil {
-		end()
+	if one := s.calls[claims.GrantID+"\n"+string(p.ID)]; one != nil && one.end != nil {
+		one.end()
 	}
 }
 
 // NewRouterServer returns an SDK server for an endpoint with a [Router]: it declares that there
 // are tools, resources and prompts, and has none itself.
 func NewRouterServer(name, version string) *sdk.Server {
-	return newServer(name, version, &sdk.ServerCapabilities{
+	s := newServer(name, version, &sdk.ServerCapabilities{
 		Tools:       &sdk.ToolCapabilities{ListChanged: true},
 		Prompts:     &sdk.PromptCapabilities{ListChanged: true},
 		Resources:   &sdk.ResourceCapabilities{ListChanged: true, Subscribe: true},
@@ -343,4 +355,20 @@ func NewRouterServer(name, version string) *sdk.Server {
 		//lint:ignore SA1019 clients of the older protocol versions ask for log messages
 		Logging: &sdk.LoggingCapabilities{},
 	})
+	s.AddReceivingMiddleware(declareNoStream)
+	return s
+}
+
+// declareNoStream takes back, for clients of the older protocol versions, what needs a stream of the
+// server's own, which is not there: they would wait for changes in vain.
+func declareNoStream(next sdk.MethodHandler) sdk.MethodHandler {
+	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
+		result, err := next(ctx, method, req)
+		if r, ok := result.(*sdk.InitializeResult); ok && r.Capabilities != nil {
+			c := *r.Capabilities
+			c.Tools, c.Prompts, c.Resources = &sdk.ToolCapabilities{}, &sdk.PromptCapabilities{}, &sdk.ResourceCapabilities{}
+			r.Capabilities = &c
+		}
+		return result, err
+	}
 }

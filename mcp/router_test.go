@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"signet/jwt"
 	"signet/mcp"
@@ -228,6 +229,88 @@ func TestClientCancelsARoutedMessage(t *testing.T) {
 	cancel("1", "g1")
 	if got := <-done; !strings.Contains(got.Body.String(), "cancelled") {
 		t.Errorf("%s", got.Body)
+	}
+}
+
+// Messages of two clients of one grant may have the same id. Neither client ends the other's.
+func TestCancellationThatMayBeAnothersEndsNothing(t *testing.T) {
+	begun, end := make(chan struct{}), make(chan struct{})
+	w := routed(t, func(ctx context.Context, c *mcp.Call, _ func(json.RawMessage)) mcp.Reply {
+		begun <- struct{}{}
+		select {
+		case <-ctx.Done():
+			return mcp.ErrorReply(-32603, "cancelled")
+		case <-end:
+			return echoed(c)
+		}
+	})
+	h := w.handler(t)
+	send := func(body string) *httptest.ResponseRecorder {
+		r := w.call(t, "echo", `{"message":"hi"}`)
+		legacy(r)
+		if body != "" {
+			setBody(r, body)
+		}
+		return serve(h, r)
+	}
+	done := make(chan *httptest.ResponseRecorder)
+	for range 2 {
+		go func() { done <- send("") }()
+		<-begun
+	}
+	const cancel = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}`
+	for i := range 3 {
+		if i == 1 { // a third, while the second goes on
+			go func() { done <- send("") }()
+			<-begun
+		}
+		send(cancel)
+		select {
+		case end <- struct{}{}:
+			if got := <-done; decode(t, got).text() != "Echo: hi" {
+				t.Errorf("one of several: %s", got.Body)
+			}
+		case got := <-done:
+			t.Errorf("one of several was cancelled: %s", got.Body)
+		}
+	}
+	go func() { done <- send("") }() // a message alone is cancelled again
+	<-begun
+	send(cancel)
+	select {
+	case got := <-done:
+		if !strings.Contains(got.Body.String(), "cancelled") {
+			t.Errorf("a message alone: %s", got.Body)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a message alone cannot be cancelled")
+		end <- struct{}{}
+		<-done
+	}
+}
+
+// Clients of the older protocol have no stream of the server's own.
+func TestOlderClientsArePromisedNoChanges(t *testing.T) {
+	w := routed(t, nil)
+	h := w.handler(t)
+	r := w.call(t, "echo", "{}")
+	legacy(r)
+	setBody(r, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+	got := serve(h, r).Body.String()
+	if strings.Contains(got, "listChanged") || strings.Contains(got, "subscribe") {
+		t.Errorf("initialize promises changes: %s", got)
+	}
+	for _, want := range []string{`"tools":{`, `"prompts":{`, `"resources":{`, `"completions":{`, `"logging":{`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("initialize does not declare %s: %s", want, got)
+		}
+	}
+	r = w.call(t, "echo", "{}")
+	r.Header.Set("Mcp-Method", "server/discover")
+	r.Header.Del("Mcp-Name")
+	setBody(r, `{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{`+meta+`}}`)
+	if got := serve(h, r).Body.String(); !strings.Contains(got, `"listChanged":true`) || !strings.Contains(got, `"subscribe":true`) {
+		t.Errorf("discover: %s", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,6 +39,26 @@ func newManaged(t *testing.T) *managed {
 		o.Gateway = server.Gateway{Config: file, Environ: func(name string) (string, bool) { return managedToken, name == "NOTES_TOKEN" }}
 	})
 	return m
+}
+
+// The settings for tools are those of the program's own, and say so.
+func TestSettingsForToolsHaveNoEffectOnAGateway(t *testing.T) {
+	file, log := filepath.Join(t.TempDir(), "gateway.yaml"), &safeBuffer{}
+	if err := os.WriteFile(file, []byte("servers:\n  - {id: notes, type: http, auth_strategy: bypass_auth, config: {url: 'http://127.0.0.1:1/mcp'}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := newServer(t, func(o *server.Options) {
+		o.Gateway, o.PublicTools, o.HiddenTools = server.Gateway{Config: file}, []string{"notes.echo"}, []string{"notes.secret"}
+		o.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
+	_, stop := serving(t, srv)
+	until(t, "the start in the log", func() (any, bool) { return log, strings.Contains(log.String(), "msg=serving") })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "have no effect on the servers of SIGNET_GATEWAY_CONFIG") != 1 || strings.Contains(got, "does not exist") {
+		t.Errorf("the log: %s", got)
+	}
 }
 
 // ask sends a request to the listener for operators, as a program on this machine does, apart

@@ -46,6 +46,10 @@ func (s *Server) warnTools(ctx context.Context) {
 	if s.o.Role == "auth" || len(s.o.PublicTools)+len(s.o.HiddenTools) == 0 {
 		return
 	}
+	if s.gateway != nil {
+		s.o.Log.Warn("SIGNET_PUBLIC_TOOLS and SIGNET_HIDDEN_TOOLS have no effect on the servers of SIGNET_GATEWAY_CONFIG: tools.NAME has scopes and hide there")
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	names, err := s.access.ToolNames(ctx, s.MCP)

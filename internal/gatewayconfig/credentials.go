@@ -93,8 +93,9 @@ func checkKey(s string) string {
 	return "must be a private key as PEM"
 }
 
-// ownHeaders are headers that no credential replaces.
-var ownHeaders = []string{"Accept", "Accept-Encoding", "Connection", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive", "Last-Event-Id", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent"}
+// ownHeaders are headers that no credential replaces: those that Signet sets, and trace context,
+// which comes from the client.
+var ownHeaders = []string{"Accept", "Accept-Encoding", "Baggage", "Connection", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive", "Last-Event-Id", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent"}
 
 // readHeader reads the form of a header.
 func (k *credentials) readHeader(r *reader, n *yaml.Node, path, s string) {

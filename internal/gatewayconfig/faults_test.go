@@ -126,6 +126,7 @@ func TestFaults_Row73_Probe23(t *testing.T) {
 		{"scope of a tool", "scopes: [admin]", "scopes: admin", "line 16: servers[0].tools.drop.scopes: must be a list such as [a, b]"},
 		{"pattern", "get_*", "get_[", "line 17: servers[0].expose[0]: is not a pattern"},
 		{"timeout", "timeout: 5s", "timeout: 5", "line 18: servers[0].timeout: must be a duration such as 10s"},
+		{"header of the client", "X-Key: {key}", "traceparent: {key}", "servers[3].auth_config.header: must begin with the name of a header that Signet does not set"},
 		{"header of ours", "X-Key: {key}", "Content-Type: {key}", "servers[3].auth_config.header: must begin with the name of a header that Signet does not set"},
 		{"header of the protocol", "X-Key: {key}", "Mcp-Session-Id: {key}", "servers[3].auth_config.header: must begin"},
 		{"cookie", "X-Key: {key}", "cookie: {key}", "servers[3].auth_config.header: must begin"},

@@ -883,6 +883,70 @@ func TestLogLevelOfAClientReachesServers(t *testing.T) {
 	}
 }
 
+// A client hears the log messages of servers that it has asked for.
+func TestLogMessagesAreThoseAskedFor(t *testing.T) {
+	w := newWorld(t, nil)
+	said := []string{"debug", "info", "warning", "emergency"}
+	w.servers["a"].do = func(_ context.Context, _ backend.Message, notify backend.Notify) (backend.Answer, error) {
+		for _, level := range said {
+			notify("notifications/message", json.RawMessage(`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"`+level+`","data":"d"}}`))
+		}
+		notify("notifications/progress", json.RawMessage(`{"jsonrpc":"2.0","method":"notifications/progress","params":{"level":"debug"}}`))
+		return backend.Answer{Result: json.RawMessage(`{"content":[]}`)}, nil
+	}
+	heard := func(c *mcp.Call) (n int) {
+		w.Route(context.Background(), c, func(json.RawMessage) { n++ })
+		return n - 1 // without the progress
+	}
+	modern := func(meta string) *mcp.Call {
+		c := named(t, "tools/call", `{"name":"a.echo","_meta":{`+meta+`}}`)
+		c.Modern = true
+		return c
+	}
+	if n := heard(named(t, "tools/call", `{"name":"a.echo"}`)); n != len(said) {
+		t.Errorf("a client of the older protocol that has named no level hears %d of %d", n, len(said))
+	}
+	w.route(call("logging/setLevel", `{"level":"warning"}`))
+	for _, tt := range []struct {
+		what string
+		call *mcp.Call
+		want int
+	}{
+		{"the older protocol, level warning", named(t, "tools/call", `{"name":"a.echo"}`), 2},
+		{"the newer protocol, no level", modern(``), 0},
+		{"the newer protocol, level info", modern(`"io.modelcontextprotocol/logLevel":"info"`), 3},
+		{"the newer protocol, a level that does not exist", modern(`"io.modelcontextprotocol/logLevel":"loud"`), 0},
+	} {
+		if n := heard(tt.call); n != tt.want {
+			t.Errorf("%s: %d messages, want %d", tt.what, n, tt.want)
+		}
+	}
+}
+
+// What is read is kept by no cache that others share, whatever the server says of it.
+func TestWhatIsReadIsPrivate(t *testing.T) {
+	w := newWorld(t, nil)
+	result := ""
+	w.servers["a"].do = func(context.Context, backend.Message, backend.Notify) (backend.Answer, error) {
+		return backend.Answer{Result: json.RawMessage(result)}, nil
+	}
+	for from, want := range map[string]string{
+		`{"contents":[]}`: `{"ttlMs":0,"cacheScope":"private","contents":[]}`,
+		`{"contents":[],"cacheScope":"public","ttlMs":5}`: `{"contents":[],"cacheScope":"private","ttlMs":5}`,
+		`{"contents":[],"ttlMs":5}`:                       `{"cacheScope":"private","contents":[],"ttlMs":5}`,
+	} {
+		result = from
+		c := named(t, "resources/read", `{"uri":"a.file:///x"}`)
+		if got := w.route(c); string(got.Result) != from {
+			t.Errorf("the older protocol: %s, want %s", got.Result, from)
+		}
+		c.Modern = true
+		if got := w.route(c); string(got.Result) != want {
+			t.Errorf("%s became %s, want %s", from, got.Result, want)
+		}
+	}
+}
+
 func TestOlderClientsMaySubscribeToWhatTheyMayRead(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, method := range []string{"resources/subscribe", "resources/unsubscribe"} {

@@ -50,8 +50,24 @@ func (g *Gateway) setLevel(c *mcp.Call) mcp.Reply {
 	return mcp.Reply{Result: json.RawMessage("{}")}
 }
 
+const logMessage = "notifications/message"
+
 // metaLevel is the member of _meta by which messages without a session ask for log messages.
-const metaLevel = `"io.modelcontextprotocol/logLevel":`
+const metaLevel = "io.modelcontextprotocol/logLevel"
+
+// wantsLog reports whether a client has asked for a log message. One of the older protocol that has
+// named no level gets all.
+func (g *Gateway) wantsLog(c *mcp.Call, message json.RawMessage) bool {
+	level, _ := rawjson.String(rawjson.Get(rawjson.Get(c.Params, "_meta"), metaLevel))
+	if !c.Modern {
+		if level = g.levels.get(c.Claims.GrantID); level == "" {
+			return true
+		}
+	}
+	least := slices.Index(logLevels, level)
+	said, _ := rawjson.String(rawjson.Get(rawjson.Get(message, "params"), "level"))
+	return least >= 0 && slices.Index(logLevels, said) >= least
+}
 
 // withLevel returns the parameters of a message of the older protocol, with the log level that its
 // client has asked for.
@@ -63,12 +79,12 @@ func (g *Gateway) withLevel(c *mcp.Call, params json.RawMessage) json.RawMessage
 	if level == "" {
 		return params
 	}
-	member := metaLevel + `"` + level + `"`
+	member := `"` + metaLevel + `":"` + level + `"`
 	meta := rawjson.Get(params, "_meta")
 	switch {
 	case meta == nil:
 		return insert(params, params, `"_meta":{`+member+`}`)
-	case meta[0] != '{' || bytes.Contains(meta, []byte(metaLevel)):
+	case meta[0] != '{' || bytes.Contains(meta, []byte(`"`+metaLevel+`":`)):
 		return params
 	}
 	return insert(params, meta, member)

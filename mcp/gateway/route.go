@@ -218,7 +218,11 @@ func (l *lists) atHand(owner string, k kind) []item {
 // anew once: nothing was done for it.
 func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message backend.Message, notify func(json.RawMessage)) mcp.Reply {
 	caller := Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}
-	relay := func(_ string, n json.RawMessage) { notify(m.outward(n)) }
+	relay := func(method string, n json.RawMessage) {
+		if method != logMessage || g.wantsLog(c, n) {
+			notify(m.outward(n))
+		}
+	}
 	var refused *backend.Error
 	for range 2 {
 		header, err := g.credential(ctx, c, m, caller, refused != nil)
@@ -279,7 +283,25 @@ func (m *member) reply(c *mcp.Call, answer backend.Answer) mcp.Reply {
 	if answer.Error != nil {
 		return mcp.Reply{Error: answer.Error}
 	}
-	return mcp.Reply{Result: m.outwardResult(c.Method, answer.Result)}
+	result := m.outwardResult(c.Method, answer.Result)
+	if c.Modern && c.Method == readResource {
+		result = private(result)
+	}
+	return mcp.Reply{Result: result}
+}
+
+// private returns what was read with the members for caches that clients want: it is for its caller,
+// whatever its server says, because the scopes that it needs are the gateway's.
+func private(result json.RawMessage) json.RawMessage {
+	if scope := rawjson.Get(result, "cacheScope"); scope != nil {
+		result = rawjson.Replace(result, scope, []byte(`"private"`))
+	} else {
+		result = insert(result, result, `"cacheScope":"private"`)
+	}
+	if rawjson.Get(result, "ttlMs") == nil {
+		result = insert(result, result, `"ttlMs":0`)
+	}
+	return result
 }
 
 // outwardResult puts the server's prefix before the URIs of resources in a result, so that a
