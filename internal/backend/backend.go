@@ -61,7 +61,7 @@ type Error struct {
 	RetryAfter time.Duration // Open, Busy, Down: when to try again; 0: not known
 
 	unsent bool // nothing of the message has reached the server
-	gone   bool // the server does not know the session; it has done nothing
+	gone   bool // the server does not know the session, or so it seems
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("server %s: %s", e.Server, e.What) }

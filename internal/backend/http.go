@@ -121,10 +121,12 @@ func (c *httpConn) era() string {
 func (c *httpConn) learn(protocol string) { c.protocol.Store(&protocol) }
 
 func (c *httpConn) do(ctx context.Context, m Message, notify Notify) (Answer, error) {
-	a, err := c.send(c.span(ctx), m, notify)
+	a, protocol, err := c.send(c.span(ctx), m, notify)
 	if a.Error != nil && errorCode(a.Error) == codeUnsupportedVersion {
-		c.learn("") // another server is there now, which has refused the message
-		a, err = c.send(c.span(ctx), m, notify)
+		c.learn("")                              // maybe another server is there now, which has refused the message
+		if protocol == modernVersion || m.Safe { // in a session it may be the error of a tool
+			a, _, err = c.send(c.span(ctx), m, notify)
+		}
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Malformed && e.Status/100 == 4 && c.era() == modernVersion {
 		c.learn("") // maybe so, but this server may have done something
@@ -138,21 +140,23 @@ func (c *httpConn) do(ctx context.Context, m Message, notify Notify) (Answer, er
 // span returns the life of a message that begins now.
 func (c *httpConn) span(caller context.Context) *span { return newSpan(caller, c.closed, c.timeout) }
 
-// send sends a message in the protocol that the server speaks, and ends the span.
-func (c *httpConn) send(s *span, m Message, notify Notify) (Answer, error) {
+// send sends a message in the protocol that the server speaks, which it returns, and ends the span.
+func (c *httpConn) send(s *span, m Message, notify Notify) (a Answer, protocol string, err error) {
 	protocol, opened, err := c.probe(s, m)
 	if err != nil {
 		s.end()
-		return Answer{}, err
+		return Answer{}, "", err
 	}
 	switch protocol {
 	case rest:
-		defer s.end()
-		return c.doREST(s, m)
+		a, err = c.doREST(s, m)
+		s.end()
 	case modernVersion:
-		return c.exchange(s, m, nil, notify)
+		a, err = c.exchange(s, m, nil, notify)
+	default:
+		a, err = c.inSession(s, m, opened, notify)
 	}
-	return c.inSession(s, m, opened, notify)
+	return a, protocol, err
 }
 
 // probe returns the protocol of the server, which it asks for if nobody has yet. If that opened a

@@ -136,7 +136,7 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode == http.StatusTooManyRequests:
 		return Answer{}, nil, c.refusal(resp)
 	case 300 <= resp.StatusCode && resp.StatusCode < 400, kind != "application/json" && resp.StatusCode != http.StatusOK:
-		return Answer{}, nil, c.refusal(resp)
+		return Answer{}, nil, c.refusal(resp).sessionGone(st.lost(resp.StatusCode, heard{}))
 	case kind == "text/event-stream":
 		a, err := c.stream(s, resp, id, method, st)
 		return a, resp.Body, err
@@ -148,10 +148,6 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		return Answer{}, nil, err
 	}
 	h, wrong := hear(body)
-	if wrong == "" && st != nil && st.in.lost(resp.StatusCode, h) {
-		a, _ := h.answers(id, method) // which it is if the server means something else
-		return a, nil, c.refusal(resp).sessionGone()
-	}
 	if wrong == "" && h.method != "" {
 		wrong = "it is a request"
 	}
@@ -159,9 +155,10 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 	if wrong == "" {
 		a, wrong = h.answers(id, method)
 	}
-	if wrong != "" || a.Error == nil && resp.StatusCode/100 != 2 {
+	gone := a.Result == nil && st.lost(resp.StatusCode, h)
+	if gone || wrong != "" || a.Error == nil && resp.StatusCode/100 != 2 {
 		if resp.StatusCode/100 != 2 {
-			return Answer{}, nil, c.refusal(resp)
+			return Answer{Error: a.Error}, nil, c.refusal(resp).sessionGone(gone)
 		}
 		return Answer{}, nil, c.noAnswer(resp.StatusCode, wrong)
 	}
@@ -224,14 +221,14 @@ func (c *httpConn) refusal(resp *http.Response) *Error {
 	case status/100 == 3:
 		e.Kind, e.What = Malformed, "it answered a redirect, which is not followed (HTTP "+strconv.Itoa(status)+")"
 	default:
-		e.Kind, e.gone = Malformed, status == http.StatusNotFound
+		e.Kind = Malformed
 	}
 	return e
 }
 
-// sessionGone notes that the server does not know the session.
-func (e *Error) sessionGone() *Error {
-	e.gone = true
+// sessionGone notes whether the server does not know the session.
+func (e *Error) sessionGone(gone bool) *Error {
+	e.gone = gone
 	return e
 }
 

@@ -47,13 +47,14 @@ func (in *session) set(h http.Header) {
 	}
 }
 
-// lost reports whether an answer says that the server does not know the session. Many servers say
-// so with 400 in place of 404.
-func (in *session) lost(status int, h heard) bool {
-	if in == nil || in.id == "" || h.err == nil {
+// lost reports whether an answer may say that the server does not know the session. Many servers
+// say so with 400 in place of 404: with the error -32000, or with text that is no JSON-RPC message,
+// of which h has nothing.
+func (st *stream) lost(status int, h heard) bool {
+	if st == nil || st.in == nil || st.in.id == "" {
 		return false
 	}
-	return status == http.StatusNotFound || status == http.StatusBadRequest && errorCode(h.err) == codeServer
+	return status == http.StatusNotFound || status == http.StatusBadRequest && (h.err == nil || errorCode(h.err) == codeServer)
 }
 
 // session returns the open session of a key, in use. The caller releases it.
@@ -240,7 +241,8 @@ func (c *httpConn) initialized(s *span, in *session, header http.Header) error {
 }
 
 // inSession sends a message in its session, and ends the span. If the server does not know the
-// session, it has done nothing: then the message is sent once more, in another session.
+// session, the message is sent once more, in another session. An error with the id of the message
+// may be that of a tool which has done something, so only a safe message is then sent again.
 func (c *httpConn) inSession(s *span, m Message, in *session, notify Notify) (Answer, error) {
 	fresh := in != nil
 	for {
@@ -254,13 +256,16 @@ func (c *httpConn) inSession(s *span, m Message, in *session, notify Notify) (An
 		a, err := c.exchange(s, m, in, notify)
 		c.release(in)
 		e, ok := err.(*Error)
-		if !ok || !e.gone || in.id == "" {
+		if !ok || !e.gone {
 			return a, err
 		}
 		if fresh && a.Error != nil {
 			return a, nil // it means something else
 		}
 		c.forget(in)
+		if a.Error != nil && !m.Safe {
+			return a, nil
+		}
 		if fresh {
 			return a, err
 		}

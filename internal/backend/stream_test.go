@@ -277,16 +277,32 @@ func TestLongStream(t *testing.T) {
 	mustDo(t, open(t, config), callOf("x", `{}`))
 }
 
+// answered answers with a status and JSON.
+func answered(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	io.WriteString(w, text)
+}
+
 // A server that has lost a session says so with 404 or 400. The message is then sent once more, in
-// another session, though it is not safe: nothing was done.
+// another session, though it is not safe: nothing was done. Each row is what a known server says.
 func TestLostSession(t *testing.T) {
 	for _, refuse := range []func(w http.ResponseWriter, id string){
-		func(w http.ResponseWriter, _ string) { http.Error(w, "session not found", http.StatusNotFound) },
-		func(w http.ResponseWriter, _ string) {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusBadRequest)
-			io.WriteString(w, `{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}`)
+		func(w http.ResponseWriter, _ string) { http.Error(w, "session not found", http.StatusNotFound) }, // Go
+		func(w http.ResponseWriter, _ string) { // TypeScript
+			answered(w, 404, `{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}`)
 		},
+		func(w http.ResponseWriter, _ string) { // examples in TypeScript
+			answered(w, 400, `{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}`)
+		},
+		func(w http.ResponseWriter, _ string) { // Python
+			answered(w, 404, `{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}`)
+		},
+		func(w http.ResponseWriter, _ string) { // older Python
+			http.Error(w, "Bad Request: No valid session ID provided", http.StatusBadRequest)
+		},
+		func(w http.ResponseWriter, id string) { answered(w, 404, `{"jsonrpc":"2.0","id":`+id+`}`) }, // Java (Helidon)
+		func(w http.ResponseWriter, _ string) { answered(w, 404, `{"error":"Session not found or expired"}`) },
 	} {
 		var mu sync.Mutex
 		lost := map[string]bool{}
@@ -317,6 +333,54 @@ func TestLostSession(t *testing.T) {
 		if calls != before+2 {
 			t.Errorf("%d calls to a server that loses every session", calls-before)
 		}
+	}
+}
+
+// An answer with the id of a call is the server's answer to it, whatever its status: the call is not
+// sent again, for it may have done something. If the session may be lost, the next call opens another.
+func TestAnsweredCallIsNotSentAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		status     int
+		rest       string // of the answer
+		safe, anew bool   // the message is safe, the next one opens a session
+		calls      int
+		fails      bool // it is no answer
+	}{
+		"400":               {status: 400, rest: `"error":{"code":-32000,"message":"payment booked, mail failed"}`, calls: 1, anew: true},
+		"400, safe":         {status: 400, rest: `"error":{"code":-32000,"message":"No valid session ID"}`, safe: true, calls: 2, anew: true},
+		"400, other code":   {status: 400, rest: `"error":{"code":-32602,"message":"no such customer"}`, calls: 1},
+		"404":               {status: 404, rest: `"error":{"code":-32602,"message":"no such customer"}`, calls: 1, anew: true},
+		"404 with a result": {status: 404, rest: `"result":{"content":[]}`, calls: 1, fails: true},
+		"no version":        {status: 200, rest: `"error":{"code":-32022,"message":"sold out"}`, calls: 1},
+		"no version, 400":   {status: 400, rest: `"error":{"code":-32022,"message":"sold out"}`, calls: 1},
+		"no version, safe":  {status: 200, rest: `"error":{"code":-32022,"message":"sold out"}`, safe: true, calls: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sessions []string
+			bad := false
+			s := newScript(t, func(w http.ResponseWriter, r *http.Request, id string) {
+				sessions = append(sessions, r.Header.Get("Mcp-Session-Id"))
+				if bad && sessions[len(sessions)-1] == "session-1" {
+					answered(w, c.status, `{"jsonrpc":"2.0","id":`+id+`,`+c.rest+`}`)
+					return
+				}
+				events(w, resultOf(id))
+			})
+			b := open(t, at(s.URL))
+			mustDo(t, b, callOf("pay", `{}`))
+			sessions, bad = nil, true
+			m := callOf("pay", `{}`)
+			m.Safe = c.safe
+			a, err := b.Do(t.Context(), m, nil)
+			if len(sessions) != c.calls || (err != nil) != c.fails || c.calls == 1 && !c.fails && a.Error == nil {
+				t.Errorf("%d calls, %s %s %v", len(sessions), a.Result, a.Error, err)
+			}
+			bad = false
+			mustDo(t, b, callOf("pay", `{}`))
+			if anew := sessions[len(sessions)-1] != "session-1"; anew != c.anew {
+				t.Errorf("sessions %q", sessions)
+			}
+		})
 	}
 }
 
