@@ -2,6 +2,8 @@ package backend
 
 import (
 	"encoding/json"
+	"regexp"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -66,6 +68,34 @@ func (h heard) answers(id uint64, method string) (Answer, string) {
 	return Answer{Result: h.result}, ""
 }
 
+// An id is found at both ends of a text that is not JSON as a whole.
+var (
+	idFirst = regexp.MustCompile(`^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*([0-9]{1,18})\s*[,}]`)
+	idLast  = regexp.MustCompile(`,\s*"id"\s*:\s*([0-9]{1,18})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$`)
+)
+
+// idsOf returns the ids at the ends of a text.
+func idsOf(start, end []byte) (ids []string) {
+	for _, match := range [][][]byte{idFirst.FindSubmatch(start[:min(len(start), 128)]), idLast.FindSubmatch(end[max(0, len(end)-tailSize):])} {
+		if match != nil {
+			ids = append(ids, string(match[1]))
+		}
+	}
+	return ids
+}
+
+// ofMessage reports whether text, which is not the answer to the request with an id, comes of that
+// request alone: it has the id, as when one tool writes NaN, or it says that the request cannot be
+// read, for which an error has no id (JSON-RPC 2.0 §5). An instance that answers otherwise, such as
+// with the id of another request, is ill. If it answers nothing well, the health check finds out.
+func ofMessage(text []byte, h heard, id uint64) bool {
+	if slices.Contains(idsOf(text, text), strconv.FormatUint(id, 10)) {
+		return true
+	}
+	code := errorCode(h.err)
+	return (h.id == nil || string(h.id) == "null") && (code == codeParse || code == codeInvalidRequest)
+}
+
 func isCode(raw []byte) bool {
 	_, err := strconv.ParseInt(string(raw), 10, 64)
 	return err == nil
@@ -122,6 +152,8 @@ func errorCode(err json.RawMessage) int64 {
 // The codes that are understood here.
 const (
 	codeServer             = -32000
+	codeParse              = -32700
+	codeInvalidRequest     = -32600
 	codeMethodNotFound     = -32601
 	codeUnsupportedVersion = -32022
 )

@@ -62,6 +62,7 @@ type Error struct {
 
 	unsent bool // nothing of the message has reached the server
 	gone   bool // the server does not know the session, or so it seems
+	single bool // it comes of this message, and says nothing of the instance
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("server %s: %s", e.Server, e.What) }

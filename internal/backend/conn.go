@@ -47,6 +47,13 @@ func unsent(s *gatewayconfig.Server, what string) *Error {
 	return &Error{Server: s.ID, Kind: Down, What: what, unsent: true}
 }
 
+// ofMessage notes that a failure says nothing of the instance. Without that, the calls of one user
+// could open the circuit breaker for all.
+func (e *Error) ofMessage() *Error {
+	e.single = true
+	return e
+}
+
 // malformed is the failure of a message whose answer is none.
 func malformed(s *gatewayconfig.Server, what string) *Error {
 	return &Error{Server: s.ID, Kind: Malformed, What: what}

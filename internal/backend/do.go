@@ -216,6 +216,9 @@ func (m *message) send(ctx context.Context, msg Message, notify Notify) (Answer,
 	}
 	a, err := u.conn.do(ctx, msg, notify)
 	u.verdict = judge(ctx, err)
+	if e, ok := errors.AsType[*Error](err); ok && e.single {
+		u.verdict = none
+	}
 	m.b.learn(u.instance, u.verdict, err)
 	return a, err
 }

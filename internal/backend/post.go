@@ -115,7 +115,7 @@ func (c *httpConn) understood(m Message, in *session, a Answer) error {
 		return nil
 	}
 	if kind := rawjson.Get(a.Result, "resultType"); kind != nil && string(kind) != `"complete"` {
-		return malformed(c.server, "it asks for input, for which the caller has no means")
+		return malformed(c.server, "it asks for input, for which the caller has no means").ofMessage()
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		if resp.StatusCode/100 != 2 {
 			return Answer{Error: a.Error}, nil, c.refusal(resp).sessionGone(gone)
 		}
-		return Answer{}, nil, c.noAnswer(resp.StatusCode, wrong)
+		return Answer{}, nil, c.wrongAnswer(resp.StatusCode, wrong, body, h, id)
 	}
 	return a, nil, nil
 }
@@ -203,8 +203,17 @@ func (c *httpConn) noAnswer(status int, why string) *Error {
 	return e
 }
 
+// wrongAnswer is the failure of the request with an id to which a text is not the answer.
+func (c *httpConn) wrongAnswer(status int, why string, text []byte, h heard, id uint64) *Error {
+	e := c.noAnswer(status, why)
+	e.single = ofMessage(text, h, id)
+	return e
+}
+
+// tooLong is the failure of a message to which the answer is too long, which may be the wish of
+// the caller.
 func (c *httpConn) tooLong(status int) *Error {
-	e := malformed(c.server, fmt.Sprintf("its answer has more than %d bytes", c.most))
+	e := malformed(c.server, fmt.Sprintf("its answer has more than %d bytes", c.most)).ofMessage()
 	e.Status = status
 	return e
 }
@@ -322,7 +331,7 @@ func (c *httpConn) until(s *span, e *events, id uint64, method string, st *strea
 		}
 		h, wrong := hear(data)
 		if wrong != "" {
-			return Answer{}, c.noAnswer(http.StatusOK, wrong)
+			return Answer{}, c.wrongAnswer(http.StatusOK, wrong, data, h, id)
 		}
 		switch {
 		case h.method != "" && h.id != nil:
@@ -332,7 +341,7 @@ func (c *httpConn) until(s *span, e *events, id uint64, method string, st *strea
 		case id != 0:
 			a, wrong := h.answers(id, method)
 			if wrong != "" {
-				return Answer{}, c.noAnswer(http.StatusOK, wrong)
+				return Answer{}, c.wrongAnswer(http.StatusOK, wrong, data, h, id)
 			}
 			return a, nil
 		}

@@ -2,8 +2,12 @@ package backend_test
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -247,6 +251,76 @@ func TestBreakerCountsFailuresOnly_Row83(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	mustDo(t, b, callOf("echo", `{}`))
+}
+
+// A call whose answer is no answer opens the circuit breaker, unless that may come of the call alone:
+// one user or one tool must not take the server away from all. %d is the id of the call.
+func TestBreakerAndBadAnswers_Row83(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind, text string
+		ill        bool
+	}{
+		"too long":              {"application/json", `{"jsonrpc":"2.0","id":%d,"result":{"content":["` + strings.Repeat("x", 1<<20) + `"]}}`, false},
+		"too long, events":      {"text/event-stream", `data: {"jsonrpc":"2.0","id":%d,"result":{"content":["` + strings.Repeat("x", 1<<20) + `"]}}` + "\n\n", false},
+		"NaN":                   {"application/json", `{"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":NaN}}`, false},
+		"NaN, id last":          {"application/json", `{"result":{"content":[],"x":NaN},"jsonrpc":"2.0","id":%d}`, false},
+		"NaN, events":           {"text/event-stream", `data: {"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":NaN}}` + "\n\n", false},
+		"wrong shape":           {"application/json", `{"jsonrpc":"2.0","id":%d,"result":{"content":{}}}`, false},
+		"wrong shape, events":   {"text/event-stream", `data: {"jsonrpc":"2.0","id":%d,"result":{"content":{}}}` + "\n\n", false},
+		"no error of JSON-RPC":  {"application/json", `{"jsonrpc":"2.0","id":%d,"error":"text"}`, false},
+		"it cannot be read":     {"application/json", `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}`, false},
+		"it is no request":      {"application/json", `{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid request"}}`, false},
+		"input for old callers": {"application/json", `{"jsonrpc":"2.0","id":%d,"result":{"resultType":"input_required"}}`, false},
+		"no id":                 {"application/json", `{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"Internal error"}}`, true},
+		"other id":              {"application/json", `{"jsonrpc":"2.0","id":1%d,"result":{"content":[]}}`, true},
+		"id as a string":        {"application/json", `{"jsonrpc":"2.0","id":"%d","result":{"content":[]}}`, true},
+		"no JSON":               {"application/json", `panic: %d`, true},
+		"HTML":                  {"text/html", `<h1>Welcome %d</h1>`, true},
+		"empty":                 {"application/json", ``, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := backends.New(t, backends.Options{})
+			bad := proxied(t, m, func(w http.ResponseWriter, _ *http.Request, body string) bool {
+				var request struct {
+					ID     int
+					Params struct{ Name string }
+				}
+				if json.Unmarshal([]byte(body), &request) != nil || request.Params.Name != "bad" {
+					return false
+				}
+				w.Header().Set("Content-Type", c.kind)
+				io.WriteString(w, strings.ReplaceAll(c.text, "%d", strconv.Itoa(request.ID)))
+				return true
+			})
+			s := at(bad)
+			s.MaxAnswer = 1 << 20
+			b := open(t, s, func(o *backend.Options) { o.Routing.FailureThreshold = 2 })
+			for range 3 {
+				failure(t, b, callOf("bad", `{}`))
+			}
+			if got := b.State().Instance[0].Breaker; (got == "open") != c.ill {
+				t.Errorf("the breaker is %s", got)
+			}
+			if !c.ill {
+				mustDo(t, b, callOf("echo", `{}`))
+			}
+		})
+	}
+}
+
+// A server that opens no session is ill, whatever is wrong with its answer.
+func TestBreakerWithoutSession_Row83(t *testing.T) {
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var m struct{ ID json.RawMessage }
+		_ = json.NewDecoder(r.Body).Decode(&m)
+		answered(w, 200, `{"jsonrpc":"2.0","id":`+string(m.ID)+`,"result":[]}`)
+	}))
+	defer h.Close()
+	b := open(t, at(h.URL), func(o *backend.Options) { o.Routing.FailureThreshold = 1 })
+	failure(t, b, callOf("echo", `{}`))
+	if got := b.State().Instance[0].Breaker; got != "open" {
+		t.Errorf("the breaker is %s", got)
+	}
 }
 
 // When as many messages run as may, the next one is refused, and let through when one has ended.

@@ -134,7 +134,7 @@ func (c *httpConn) restTool(s *span, m Message) (json.RawMessage, error) {
 	}
 	content := rawjson.Get(result, "content")
 	if content == nil {
-		return nil, c.noAnswer(http.StatusOK, "its result has no content")
+		return nil, c.noAnswer(http.StatusOK, "its result has no content").ofMessage()
 	}
 	if content[0] == '[' {
 		return result, nil
@@ -156,7 +156,7 @@ func (c *httpConn) restRead(s *span, m Message) (json.RawMessage, error) {
 	}
 	contents := rawjson.Get(result, "contents")
 	if contents == nil {
-		return nil, c.noAnswer(http.StatusOK, "its result has no contents")
+		return nil, c.noAnswer(http.StatusOK, "its result has no contents").ofMessage()
 	}
 	if contents[0] == '[' {
 		return result, nil

@@ -85,12 +85,16 @@ func TestRESTErrors_Row86_Probe29(t *testing.T) {
 		defer h.Close()
 		s := at(h.URL)
 		s.Instances[0].Root = true
-		a, err := open(t, s).Do(t.Context(), callOf("echo", `{}`), nil)
+		b := open(t, s, func(o *backend.Options) { o.Routing.FailureThreshold = 1 })
+		a, err := b.Do(t.Context(), callOf("echo", `{}`), nil)
 		if err != nil {
 			a.Result = json.RawMessage(err.Error())
 		}
 		if !strings.HasSuffix(string(a.Result), want) {
 			t.Errorf("%s became %s", body, a.Result)
+		}
+		if got := b.State().Instance[0].Breaker; (got == "open") != strings.Contains(want, "not a JSON object") {
+			t.Errorf("the breaker after %s is %s", body, got)
 		}
 	}
 }

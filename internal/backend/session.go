@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -208,6 +209,9 @@ func (c *httpConn) initialize(s *span, in *session, header http.Header) error {
 	a, _, err := c.answer(s, resp, id, "initialize", nil)
 	resp.Body.Close()
 	if err != nil {
+		if e, ok := errors.AsType[*Error](err); ok {
+			e.single = false // no message can be sent
+		}
 		return err
 	}
 	if a.Error != nil {

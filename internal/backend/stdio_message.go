@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -192,7 +191,7 @@ func (p *process) line(text, tail []byte, whole bool) {
 	h, wrong := hear(text)
 	switch {
 	case wrong != "":
-		p.unusable(text, text[max(0, len(text)-tailSize):], wrong)
+		p.unusable(text, text, wrong)
 	case h.method != "" && h.id != nil:
 		p.refuse(h.id, h.method)
 	case h.method != "":
@@ -202,21 +201,12 @@ func (p *process) line(text, tail []byte, whole bool) {
 	}
 }
 
-// An id is found at both ends of a text that is not JSON as a whole.
-var (
-	idFirst = regexp.MustCompile(`^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*([0-9]{1,18})\s*[,}]`)
-	idLast  = regexp.MustCompile(`,\s*"id"\s*:\s*([0-9]{1,18})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$`)
-)
-
 // unusable lets the call fail whose answer a line may be. Of lines that are nothing of the kind,
 // the first one is logged.
 func (p *process) unusable(text, tail []byte, why string) {
-	for _, match := range [][][]byte{idFirst.FindSubmatch(text[:min(len(text), 128)]), idLast.FindSubmatch(tail)} {
-		if match == nil {
-			continue
-		}
-		if c := p.takeText(match[1]); c != nil {
-			c.finish(Answer{}, malformed(p.conn.server, "its answer is none: "+why))
+	for _, id := range idsOf(text, tail) {
+		if c := p.takeText([]byte(id)); c != nil {
+			c.finish(Answer{}, malformed(p.conn.server, "its answer is none: "+why).ofMessage())
 			return
 		}
 	}
@@ -242,7 +232,7 @@ func (p *process) answered(h heard) {
 	id, _ := strconv.ParseUint(string(h.id), 10, 64)
 	a, wrong := h.answers(id, c.method)
 	if wrong != "" {
-		c.finish(Answer{}, malformed(p.conn.server, "its answer is none: "+wrong))
+		c.finish(Answer{}, malformed(p.conn.server, "its answer is none: "+wrong).ofMessage())
 		return
 	}
 	c.finish(a, nil)

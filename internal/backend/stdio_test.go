@@ -480,8 +480,8 @@ func TestCommandThatDoesNotExist(t *testing.T) {
 }
 
 func TestAnswersThatAreNone(t *testing.T) {
-	s := newStdio(t, "fake", "", func(o *backend.Options) { o.Server.MaxAnswer = 100_000 })
-	good := func() {
+	s := newStdio(t, "fake", "", func(o *backend.Options) { o.Server.MaxAnswer, o.Routing.FailureThreshold = 100_000, 1 })
+	good := func() { // which also shows that no answer has opened the circuit breaker
 		t.Helper()
 		if got := s.call(t, "echo", `{"x": 1}`); got != `{"params":{"name":"echo","arguments":{"x":1}}}` {
 			t.Fatalf("after that, echo answers %s", got)
