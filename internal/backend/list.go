@@ -22,7 +22,8 @@ var listMethods = map[string]string{
 
 // List returns all pages of a list: "tools", "prompts", "resources" or "resourceTemplates". It is
 // empty if the server does not have the method. A list is refused if it has more than 10,000
-// items, or all its pages together are longer than one answer may be.
+// items or 1000 pages, if all its pages together are longer than one answer may be, or if it names
+// a page twice.
 func (b *Backend) List(ctx context.Context, list, session string, header http.Header) ([]json.RawMessage, error) {
 	method := listMethods[list]
 	if method == "" {
@@ -34,7 +35,8 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 		most = defaultMaxAnswer
 	}
 	var items []json.RawMessage
-	for size, page := 0, 0; ; page++ {
+	cursors := map[string]bool{} // of the pages so far
+	for size := 0; ; {
 		a, err := b.Do(ctx, m, nil)
 		if err != nil {
 			return nil, err
@@ -49,7 +51,7 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 			items = append(items, item)
 		}
 		size += len(a.Result)
-		if len(items) > maxItems || size > most || page == maxPages {
+		if len(items) > maxItems || size > most {
 			return nil, malformed(b.o.Server, fmt.Sprintf("its answers to %s have more than %d items, or more than %d bytes", method, maxItems, most))
 		}
 		next := rawjson.Get(a.Result, "nextCursor")
@@ -58,6 +60,13 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 				b.o.params.learn(items)
 			}
 			return items, nil
+		}
+		if cursors[string(next)] {
+			return nil, malformed(b.o.Server, "its answers to "+method+" name the same next page twice")
+		}
+		cursors[string(next)] = true
+		if len(cursors) == maxPages {
+			return nil, malformed(b.o.Server, fmt.Sprintf("its answers to %s have more than %d pages", method, maxPages))
 		}
 		m.Params = json.RawMessage(`{"cursor":` + string(next) + `}`)
 	}

@@ -1,7 +1,9 @@
 package backend_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -47,7 +49,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// Ten thousand tools are a list, more are not; neither are too many bytes, nor pages without end.
+// Ten thousand tools are a list, more are not; neither are too many bytes.
 func TestListsAreBounded(t *testing.T) {
 	for n, want := range map[int]bool{10_000: true, 10_001: false} {
 		h := backends.NewHostile(t, backends.HostileOptions{Tools: backends.ManyTools(n)})
@@ -65,10 +67,38 @@ func TestListsAreBounded(t *testing.T) {
 	if _, err := open(t, s).List(t.Context(), "tools", "", nil); err == nil {
 		t.Error("a list of more bytes than an answer may have")
 	}
-	endless := httptest.NewServer(answering(`{"tools":[],"nextCursor":"again"}`))
-	defer endless.Close()
-	if _, err := open(t, at(endless.URL)).List(t.Context(), "tools", "", nil); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("pages without end: %v", err)
+}
+
+// A list ends after a thousand pages, and as soon as the server names one again.
+func TestPagesAreBounded(t *testing.T) {
+	for what, c := range map[string]struct {
+		cursor   func(page int) string // of the page after it
+		requests int
+		problem  string
+	}{
+		"1000 pages":        {func(page int) string { return strings.Repeat("c", page%1000) }, 1000, ""},
+		"pages without end": {strconv.Itoa, 1000, "have more than 1000 pages"},
+		"the same page":     {func(int) string { return "again" }, 2, "name the same next page twice"},
+		"pages in a circle": {func(page int) string { return strconv.Itoa(page % 3) }, 4, "name the same next page twice"},
+	} {
+		requests := 0
+		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if strings.Contains(string(body), `"tools/list"`) {
+				requests++
+			}
+			next := ""
+			if cursor := c.cursor(requests); cursor != "" {
+				next = `,"nextCursor":"` + cursor + `"`
+			}
+			answering(`{"tools":[]`+next+`}`).ServeHTTP(w, r)
+		}))
+		defer h.Close()
+		_, err := open(t, at(h.URL)).List(t.Context(), "tools", "", nil)
+		if requests != c.requests || (err == nil) != (c.problem == "") || err != nil && !strings.HasSuffix(err.Error(), "its answers to tools/list "+c.problem) {
+			t.Errorf("%s: %v after %d requests", what, err, requests)
+		}
 	}
 }
 
