@@ -102,7 +102,7 @@ func newTransport(o Options, endpoint *url.URL, timeout time.Duration) transport
 		MaxIdleConnsPerHost:    max(defaultMaxRequests, o.Server.MaxRequests),
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // so that no header is sent which nobody asked for
+		DisableCompression:     true, // requests say so themselves
 	}
 	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: endpoint})
 	if endpoint.Scheme != "http" || proxy != nil || err != nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -44,7 +46,7 @@ func TestBothErasBothWays_Row78_Probe14(t *testing.T) {
 // checkHeaders looks for headers that nobody has asked for.
 func checkHeaders(t *testing.T, m *backends.MCP, version string) {
 	t.Helper()
-	allowed := map[string]bool{"Accept": true, "Authorization": true, "Content-Length": true, "Content-Type": true, "Host": true,
+	allowed := map[string]bool{"Accept": true, "Accept-Encoding": true, "Authorization": true, "Content-Length": true, "Content-Type": true, "Host": true,
 		"Mcp-Method": true, "Mcp-Name": true, "Mcp-Protocol-Version": true, "Mcp-Session-Id": true, "User-Agent": true}
 	calls := m.Calls()
 	if len(calls) != 2 {
@@ -56,7 +58,7 @@ func checkHeaders(t *testing.T, m *backends.MCP, version string) {
 				t.Errorf("header %s: %s", name, r.Header[name])
 			}
 		}
-		if r.Path != "/deep/mcp" || r.Header.Get("Mcp-Protocol-Version") != version || r.Bearer() != "good" || r.Header.Get("User-Agent") != "signet/test" {
+		if r.Path != "/deep/mcp" || r.Header.Get("Mcp-Protocol-Version") != version || r.Bearer() != "good" || r.Header.Get("User-Agent") != "signet/test" || r.Header.Get("Accept-Encoding") != "identity" {
 			t.Errorf("%s %v", r.Path, r.Header)
 		}
 	}
@@ -99,6 +101,44 @@ func TestSessions(t *testing.T) {
 	}
 	if !strings.Contains(m.Log(), "DELETE /mcp") {
 		t.Error("the end of a session is not told")
+	}
+}
+
+// Requests ask for answers without a coding, by both transports: a long one leaves plainhttp. The
+// error about an answer in another one names it, if it is known.
+func TestContentEncoding(t *testing.T) {
+	for coding, want := range map[string]string{
+		"": "", "identity": "", "gzip": "its Content-Encoding is gzip, not identity", "BR": "its Content-Encoding is br, not identity",
+		backends.Canary: "its Content-Encoding is not identity", "gzip, gzip": "its Content-Encoding is not identity",
+	} {
+		for kind, prefix := range map[string]string{"application/json": "", "text/event-stream": "data: "} {
+			var asked []string
+			h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				var m struct{ ID json.RawMessage }
+				_ = json.NewDecoder(r.Body).Decode(&m)
+				result := `{"supportedVersions":["2026-07-28"]}`
+				if r.Header.Get("Mcp-Method") == "tools/call" {
+					result = `{"content":[]}`
+					asked = append(asked, r.Header["Accept-Encoding"]...)
+					w.Header().Set("Content-Encoding", coding)
+				}
+				w.Header().Set("Content-Type", kind)
+				io.WriteString(w, prefix+`{"jsonrpc":"2.0","id":`+string(m.ID)+`,"result":`+result+"}\n\n")
+			}))
+			defer h.Close()
+			b := open(t, at(h.URL))
+			for _, argument := range []string{"", strings.Repeat("x", 100_000)} {
+				call := callOf("echo", `{"x":"`+argument+`"}`)
+				if want == "" {
+					mustDo(t, b, call)
+				} else if e := failure(t, b, call); e.Kind != backend.Malformed || !strings.HasSuffix(e.Error(), ": "+want) {
+					t.Errorf("%q: %v", coding, e)
+				}
+			}
+			if !slices.Equal(asked, []string{"identity", "identity"}) {
+				t.Errorf("Accept-Encoding: %q", asked)
+			}
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 func isEvents(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusOK && mediaType(resp.Header) == "text/event-stream"
+	return resp.StatusCode == http.StatusOK && mediaType(resp.Header) == "text/event-stream" && coding(resp.Header) == ""
 }
 
 func (c *httpConn) listen(ctx context.Context, key string, header http.Header, uris []string, notify Notify) error {

@@ -26,6 +26,7 @@ func (c *httpConn) request(ctx context.Context, body []byte, header http.Header)
 		h[name] = values
 	}
 	h["Content-Type"], h["Accept"], h["User-Agent"] = jsonType, bothTypes, c.agent
+	h["Accept-Encoding"] = identity // without it, any coding is acceptable (RFC 9110 §12.5.3)
 	r := c.common.WithContext(ctx)
 	r.Header, r.Body, r.ContentLength = h, io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	// A connection that the server has closed is noticed before anything is written.
@@ -37,6 +38,7 @@ func (c *httpConn) request(ctx context.Context, body []byte, header http.Header)
 var (
 	jsonType       = []string{"application/json"}
 	bothTypes      = []string{"application/json, text/event-stream"}
+	identity       = []string{"identity"}
 	modernVersions = []string{modernVersion}
 )
 
@@ -130,13 +132,15 @@ type stream struct {
 // answer reads the answer to the request with an id. If there may be more of the body, which is to
 // be drained, the body is returned, too.
 func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string, st *stream) (Answer, io.ReadCloser, error) {
-	kind := mediaType(resp.Header)
+	kind, encoded := mediaType(resp.Header), coding(resp.Header)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden, resp.StatusCode >= 500,
 		resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode == http.StatusTooManyRequests:
 		return Answer{}, nil, c.refusal(resp)
-	case 300 <= resp.StatusCode && resp.StatusCode < 400, kind != "application/json" && resp.StatusCode != http.StatusOK:
+	case 300 <= resp.StatusCode && resp.StatusCode < 400, (kind != "application/json" || encoded != "") && resp.StatusCode != http.StatusOK:
 		return Answer{}, nil, c.refusal(resp).sessionGone(st.lost(resp.StatusCode, heard{}))
+	case encoded != "":
+		return Answer{}, nil, c.noAnswer(resp.StatusCode, encoded)
 	case kind == "text/event-stream":
 		a, err := c.stream(s, resp, id, method, st)
 		return a, resp.Body, err
@@ -173,6 +177,18 @@ func mediaType(h http.Header) string {
 	}
 	kind, _, _ := mime.ParseMediaType(text)
 	return kind
+}
+
+// coding says that a body is encoded, which it must not be, or is empty. It names the codings that
+// are in use (RFC 9110 §8.4.1).
+func coding(h http.Header) string {
+	switch text := strings.ToLower(strings.Join(h["Content-Encoding"], ", ")); text {
+	case "", "identity":
+		return ""
+	case "gzip", "x-gzip", "deflate", "br", "zstd":
+		return "its Content-Encoding is " + text + ", not identity"
+	}
+	return "its Content-Encoding is not identity"
 }
 
 // read returns the whole body, which has to come within the timeout.

@@ -29,6 +29,9 @@ func (c *httpConn) restCall(s *span, path string, header http.Header, body []byt
 		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 		return nil, c.refusal(resp)
 	}
+	if encoded := coding(resp.Header); encoded != "" {
+		return nil, c.noAnswer(resp.StatusCode, encoded)
+	}
 	text, err := c.read(s, resp)
 	if err != nil {
 		return nil, err

@@ -77,10 +77,16 @@ func TestRESTErrors_Row86_Probe29(t *testing.T) {
 		`<h1>html</h1>`: "it is not a JSON object",
 		``:              "it is not a JSON object",
 		`{"content":`:   "it is not a JSON object",
+		"gzip":          "its Content-Encoding is gzip, not identity",
 	} {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"ok":true}`)) })
-		mux.HandleFunc("POST /mcp/tools/call", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(body)) })
+		mux.HandleFunc("POST /mcp/tools/call", func(w http.ResponseWriter, _ *http.Request) {
+			if body == "gzip" {
+				w.Header().Set("Content-Encoding", body)
+			}
+			w.Write([]byte(body))
+		})
 		h := httptest.NewServer(mux)
 		defer h.Close()
 		s := at(h.URL)
@@ -93,7 +99,7 @@ func TestRESTErrors_Row86_Probe29(t *testing.T) {
 		if !strings.HasSuffix(string(a.Result), want) {
 			t.Errorf("%s became %s", body, a.Result)
 		}
-		if got := b.State().Instance[0].Breaker; (got == "open") != strings.Contains(want, "not a JSON object") {
+		if got := b.State().Instance[0].Breaker; (got == "open") != strings.Contains(want, " not ") {
 			t.Errorf("the breaker after %s is %s", body, got)
 		}
 	}
