@@ -84,12 +84,17 @@ func idsOf(start, end []byte) (ids []string) {
 	return ids
 }
 
+// hasID reports whether text has an id at one of its ends.
+func hasID(text []byte, id uint64) bool {
+	return slices.Contains(idsOf(text, text), strconv.FormatUint(id, 10))
+}
+
 // ofMessage reports whether text, which is not the answer to the request with an id, comes of that
 // request alone: it has the id, as when one tool writes NaN, or it says that the request cannot be
 // read, for which an error has no id (JSON-RPC 2.0 §5). An instance that answers otherwise, such as
 // with the id of another request, is ill. If it answers nothing well, the health check finds out.
 func ofMessage(text []byte, h heard, id uint64) bool {
-	if slices.Contains(idsOf(text, text), strconv.FormatUint(id, 10)) {
+	if hasID(text, id) {
 		return true
 	}
 	code := errorCode(h.err)

@@ -138,7 +138,7 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode == http.StatusTooManyRequests:
 		return Answer{}, nil, c.refusal(resp)
 	case 300 <= resp.StatusCode && resp.StatusCode < 400, (kind != "application/json" || encoded != "") && resp.StatusCode != http.StatusOK:
-		return Answer{}, nil, c.refusal(resp).sessionGone(st.lost(resp.StatusCode, heard{}))
+		return Answer{}, nil, c.refusal(resp).sessionGone(st.lost(resp.StatusCode, heard{}) && c.isPlain(s, resp, id))
 	case encoded != "":
 		return Answer{}, nil, c.noAnswer(resp.StatusCode, encoded)
 	case kind == "text/event-stream":
@@ -167,6 +167,13 @@ func (c *httpConn) answer(s *span, resp *http.Response, id uint64, method string
 		return Answer{}, nil, c.wrongAnswer(resp.StatusCode, wrong, body, h, id)
 	}
 	return a, nil, nil
+}
+
+// isPlain reports whether a response that is not said to be JSON is not the answer to the request
+// with an id either.
+func (c *httpConn) isPlain(s *span, resp *http.Response, id uint64) bool {
+	text, err := c.read(s, resp)
+	return err == nil && coding(resp.Header) == "" && mediaType(resp.Header) != "text/event-stream" && !hasID(text, id)
 }
 
 // mediaType is the Content-Type without its parameters.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -342,7 +343,8 @@ func TestAnsweredCallIsNotSentAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		status     int
 		rest       string // of the answer
-		safe, anew bool   // the message is safe, the next one opens a session
+		header     http.Header
+		safe, anew bool // the message is safe, the next one opens a session
 		calls      int
 		fails      bool // it is no answer
 	}{
@@ -351,6 +353,10 @@ func TestAnsweredCallIsNotSentAgain(t *testing.T) {
 		"400, other code":   {status: 400, rest: `"error":{"code":-32602,"message":"no such customer"}`, calls: 1},
 		"404":               {status: 404, rest: `"error":{"code":-32602,"message":"no such customer"}`, calls: 1, anew: true},
 		"404 with a result": {status: 404, rest: `"result":{"content":[]}`, calls: 1, fails: true},
+		"400 as text":       {status: 400, rest: `"error":{"code":-32000,"message":"booked"}`, header: http.Header{"Content-Type": {"text/plain"}}, calls: 1, fails: true},
+		"404 as text":       {status: 404, rest: `"error":{"code":-32000,"message":"booked"}`, header: http.Header{"Content-Type": {"text/html"}}, calls: 1, fails: true},
+		"404 as event":      {status: 404, rest: `"error":{"code":-32000,"message":"booked"}`, header: http.Header{"Content-Type": {"text/event-stream"}}, calls: 1, fails: true},
+		"404 encoded":       {status: 404, rest: `"error":{"code":-32000,"message":"booked"}`, header: http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}, calls: 1, fails: true},
 		"no version":        {status: 200, rest: `"error":{"code":-32022,"message":"sold out"}`, calls: 1},
 		"no version, 400":   {status: 400, rest: `"error":{"code":-32022,"message":"sold out"}`, calls: 1},
 		"no version, safe":  {status: 200, rest: `"error":{"code":-32022,"message":"sold out"}`, safe: true, calls: 2},
@@ -361,7 +367,14 @@ func TestAnsweredCallIsNotSentAgain(t *testing.T) {
 			s := newScript(t, func(w http.ResponseWriter, r *http.Request, id string) {
 				sessions = append(sessions, r.Header.Get("Mcp-Session-Id"))
 				if bad && sessions[len(sessions)-1] == "session-1" {
-					answered(w, c.status, `{"jsonrpc":"2.0","id":`+id+`,`+c.rest+`}`)
+					text := `{"jsonrpc":"2.0","id":` + id + `,` + c.rest + `}`
+					if c.header == nil {
+						answered(w, c.status, text)
+						return
+					}
+					maps.Copy(w.Header(), c.header)
+					w.WriteHeader(c.status)
+					io.WriteString(w, text)
 					return
 				}
 				events(w, resultOf(id))
