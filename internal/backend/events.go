@@ -16,6 +16,9 @@ type events struct {
 	most  int    // bytes of one event
 	heard func() // called after each line
 
+	begun bool // a line of the stream has been read
+	cr    bool // the last line ended with CR
+
 	data  []byte
 	id    string        // of the last event that had one
 	retry time.Duration // that the server wants between two connections; 0: it has not said
@@ -33,7 +36,10 @@ func newEvents(r io.Reader, most int, heard func()) *events {
 }
 
 // again goes on reading another stream.
-func (e *events) again(r io.Reader) { e.r.Reset(r) }
+func (e *events) again(r io.Reader) {
+	e.r.Reset(r)
+	e.begun, e.cr = false, false
+}
 
 func (e *events) close() {
 	e.r.Reset(nil)
@@ -76,9 +82,13 @@ func (e *events) next() ([]byte, error) {
 	}
 }
 
-// line returns the next line without its end. It is valid until the next call.
+// line returns the next line without its end, which is CR LF, LF or CR. It is valid until the next
+// call.
 func (e *events) line() ([]byte, error) {
-	line, err := e.r.ReadSlice('\n')
+	if err := e.skipLF(); err != nil {
+		return nil, err
+	}
+	line, err := e.upToEnd()
 	if errors.Is(err, bufio.ErrBufferFull) {
 		line, err = e.longLine(line)
 	}
@@ -86,14 +96,18 @@ func (e *events) line() ([]byte, error) {
 		return nil, err
 	}
 	e.heard()
-	return bytes.TrimRight(line, "\r\n"), nil
+	if !e.begun {
+		line = bytes.TrimPrefix(line, []byte("\ufeff")) // byte order mark
+	}
+	e.begun = true
+	return line, nil
 }
 
 func (e *events) longLine(start []byte) ([]byte, error) {
 	line := append(make([]byte, 0, 4*len(start)), start...)
 	for {
-		more, err := e.r.ReadSlice('\n')
-		if len(line)+len(more) > e.most+len("data: \r\n") {
+		more, err := e.upToEnd()
+		if len(line)+len(more) > e.most+len("data: ") {
 			return nil, errTooLong
 		}
 		line = append(line, more...)
@@ -101,4 +115,52 @@ func (e *events) longLine(start []byte) ([]byte, error) {
 			return line, err
 		}
 	}
+}
+
+// upToEnd returns the text before the next end of a line, like [bufio.Reader.ReadSlice]. It does
+// not wait for the LF after a CR.
+func (e *events) upToEnd() ([]byte, error) {
+	for seen := 0; ; {
+		_, err := e.r.Peek(seen + 1) // waits for more than has been seen
+		text, _ := e.r.Peek(e.r.Buffered())
+		if end := lineEnd(text[seen:]); end >= 0 {
+			end += seen
+			e.cr = text[end] == '\r'
+			_, _ = e.r.Discard(end + 1) // all of it is in the buffer, here and below
+			return text[:end], nil
+		}
+		if err != nil {
+			_, _ = e.r.Discard(len(text))
+			return text, err
+		}
+		seen = len(text)
+	}
+}
+
+// skipLF skips the LF of a CR LF whose CR has ended the line before. Only the next line waits for it.
+func (e *events) skipLF() error {
+	if !e.cr {
+		return nil
+	}
+	next, err := e.r.Peek(1)
+	if err != nil {
+		return err
+	}
+	if next[0] == '\n' {
+		_, _ = e.r.Discard(1) // it is in the buffer
+	}
+	e.cr = false
+	return nil
+}
+
+// lineEnd is the index of the first CR or LF, or -1.
+func lineEnd(text []byte) int {
+	n := bytes.IndexByte(text, '\n')
+	if n >= 0 {
+		text = text[:n]
+	}
+	if cr := bytes.IndexByte(text, '\r'); cr >= 0 {
+		return cr
+	}
+	return n
 }

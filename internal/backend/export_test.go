@@ -48,6 +48,14 @@ func ReadAnswer(data []byte, id uint64, method string) (Answer, bool) {
 	return a, wrong == ""
 }
 
+// ReadEvent returns the data of the first event of a stream.
+func ReadEvent(r io.Reader) string {
+	e := newEvents(r, 100, func() {})
+	defer e.close()
+	data, _ := e.next()
+	return string(data)
+}
+
 // ReadEvents returns the data of the events of a stream, up to the first error.
 func ReadEvents(r io.Reader, most int) (list []string) {
 	e := newEvents(r, most, func() {})

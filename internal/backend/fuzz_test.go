@@ -50,7 +50,7 @@ func FuzzAnswer(f *testing.F) {
 // Events are the same wherever the network cuts the stream, and none is too long.
 func FuzzEvents(f *testing.F) {
 	for _, text := range []string{
-		"data: {}\n\n", "data: a\ndata: b\n\n", "event: x\r\ndata: {}\r\n\r\n", ": c\n\ndata:\n\n", "data: {}", "id: 1\nretry: 5\n\n", "data\n\n", "\n\n\n", "data: \xff\x00\n\n",
+		"data: {}\n\n", "data: a\ndata: b\n\n", "event: x\r\ndata: {}\r\n\r\n", ": c\n\ndata:\n\n", "data: {}", "id: 1\nretry: 5\n\n", "\ufeffdata: a\r\rdata: b\r\n\rdata: c\n\r\n\n", "data\n\n", "\n\n\n", "data: \xff\x00\n\n",
 	} {
 		f.Add([]byte(text))
 	}

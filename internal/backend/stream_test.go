@@ -9,9 +9,11 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -175,12 +177,16 @@ func TestEvents(t *testing.T) {
 	for name, text := range map[string]string{
 		"plain":         "data: " + note + "\n\n",
 		"CR LF":         "data: " + note + "\r\n\r\n",
+		"CR":            "data: " + note + "\r\r",
+		"mixed ends":    "retry: 1\r\n\rdata: " + note + "\n\r",
+		"byte order":    "\ufeffdata: " + note + "\n\n",
 		"no space":      "data:" + note + "\n\n",
 		"comments":      ": hello\n\n:\n\ndata: " + note + "\n: between\n\n",
 		"other fields":  "event: message\nid: 7\nretry: 100\nown: 1\ndata: " + note + "\n\n",
 		"several lines": "data: {\"jsonrpc\":\"2.0\",\ndata: \"method\":\"notifications/message\",\"params\":{\"data\":\"x\"}}\n\n",
 		"empty data":    "id: 8\ndata:\n\ndata: " + note + "\n\n",
 		"long line":     "data: " + strings.Repeat(" ", 100_000) + note + "\n\n",
+		"long line, CR": "data: " + strings.Repeat(" ", 100_000) + note + "\r\r",
 	} {
 		s := newScript(t, func(w http.ResponseWriter, _ *http.Request, id string) { events(w, text, resultOf(id)) })
 		h := newHeard()
@@ -192,6 +198,37 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: %v", name, h.list)
 		}
 	}
+}
+
+// A CR ends a line at once, whether an LF follows or not, and a byte order mark counts only at the
+// beginning.
+func TestEventsAtOnce(t *testing.T) {
+	r, w := io.Pipe()
+	got := make(chan []string)
+	go func() { got <- backend.ReadEvents(r, 100) }()
+	for _, text := range []string{"\ufeffdata: a\r", "\ndata: b\r", "\r", "\n", "data: c\r\n\r", "\ufeffdata: d\r\r", "data: \ufeffe\r\r"} {
+		io.WriteString(w, text)
+	}
+	w.Close()
+	if list := <-got; !slices.Equal(list, []string{"a\nb", "c", "\ufeffe"}) {
+		t.Errorf("%q", list)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		heard := make(chan string, 1)
+		go func() { heard <- backend.ReadEvent(r) }()
+		go io.WriteString(w, "data: a\r\r")
+		synctest.Wait()
+		select {
+		case got := <-heard:
+			if got != "a" {
+				t.Errorf("%q", got)
+			}
+		default:
+			t.Error("the event waits for what follows")
+		}
+		w.Close()
+	})
 }
 
 // A stream in which anything is wrong fails its message, and what was right before it has been
