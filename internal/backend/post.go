@@ -116,10 +116,18 @@ func (c *httpConn) understood(m Message, in *session, a Answer) error {
 	if in != nil || m.Modern || a.Result == nil {
 		return nil
 	}
-	if kind := rawjson.Get(a.Result, "resultType"); kind != nil && string(kind) != `"complete"` {
-		return malformed(c.server, "it asks for input, for which the caller has no means").ofMessage()
+	raw := rawjson.Get(a.Result, "resultType")
+	kind, _ := rawjson.String(raw)
+	what := "its result is of a type that the caller does not know"
+	switch {
+	case raw == nil, kind == "complete":
+		return nil
+	case kind == "input_required":
+		what = "it asks for input, for which the caller has no means"
+	case kind == "task":
+		what = "it answers with a task in place of a result, which the caller does not know"
 	}
-	return nil
+	return malformed(c.server, what).ofMessage()
 }
 
 // stream is what a stream of events belongs to.

@@ -277,6 +277,27 @@ func TestResultThatAsksForInputPasses(t *testing.T) {
 	}
 }
 
+// A caller of a version without result types gets complete results only, and learns what came.
+func TestResultTypes(t *testing.T) {
+	for kind, want := range map[string]string{
+		`"complete"`: "", `"compl\u0065te"`: "",
+		`"input_required"`: "it asks for input, for which the caller has no means",
+		`"task"`:           "it answers with a task in place of a result, which the caller does not know",
+		`"later"`:          "its result is of a type that the caller does not know",
+		`7`:                "its result is of a type that the caller does not know",
+	} {
+		h := httptest.NewServer(answering(`{"content":[],"resultType":` + kind + `}`))
+		defer h.Close()
+		b := open(t, at(h.URL))
+		mustDo(t, b, modern(callOf("echo", `{}`)))
+		if want == "" {
+			mustDo(t, b, callOf("echo", `{}`))
+		} else if e := failure(t, b, callOf("echo", `{}`)); e.Kind != backend.Malformed || e.Error() != "server srv: "+want {
+			t.Errorf("%s: %v", kind, e)
+		}
+	}
+}
+
 // A stream that the server ends early, with an event's id, goes on where it was.
 func TestResume(t *testing.T) {
 	var id string
