@@ -137,6 +137,7 @@ func (a *Assertion) parseClaims(text string) error {
 
 // date reads a NumericDate, which may have a fraction (RFC 7519 §2).
 func (s *scanner) date() (int64, error) {
+	s.space()
 	rest := s.text[s.at:]
 	if end := strings.IndexAny(rest, ",}"); end >= 0 {
 		rest = rest[:end]

@@ -1,6 +1,7 @@
 package jwt_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -149,6 +150,27 @@ func TestAssertionOfEachAlgorithmIsAccepted_D14(t *testing.T) {
 				t.Errorf("%s, %s: %v", alg, name, err)
 			} else if a.Subject != "https://client.test/m.json" || a.ID != "id-1" || a.Expires.Unix() < assertionTime.Unix()+60 {
 				t.Errorf("%s, %s: %+v", alg, name, a)
+			}
+		}
+	}
+}
+
+// Spaces between the parts of the claims, as Python and indenting libraries write them, change
+// nothing, also where the time has a fraction.
+func TestAssertionMayHaveSpacesInItsClaims_D14(t *testing.T) {
+	key := assertionKeys()["EC"]
+	set := clientSet(t, publicJWK(t, key, nil))
+	for _, change := range []string{"", "exp=1800000060.75", "iat=1800000000.25", "nbf=1799999999.5", "exp=1800000060.75;iat=1800000000.25;nbf=1799999999.5"} {
+		plain := claimsText(change)
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, []byte(plain), "", "\t"); err != nil {
+			t.Fatal(err)
+		}
+		python := strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(plain)
+		for _, claims := range []string{python, indented.String(), strings.ReplaceAll(python, " ", " \r\n\t ")} {
+			a, err := verify(signed(t, key, "ES256", `{"alg":"ES256"}`, claims), set)
+			if err != nil || a.Expires.Unix() != assertionTime.Unix()+60 {
+				t.Errorf("%q: %v, %v", claims, a, err)
 			}
 		}
 	}
