@@ -157,8 +157,8 @@ func (e *endpoints) onlyReads(name string) bool {
 }
 
 // earlier returns what the newest live grant of the user to the same client, for the same
-// resource, gave. Its end is 0 unless the user has chosen it; where that is no longer known, the
-// end counts as chosen.
+// resource, gave. Its end is 0 unless the user has chosen it. That is not known of a grant whose
+// consent an earlier release has forgotten: its end counts as chosen.
 func (e *endpoints) earlier(ctx context.Context, client *clients.Client, tx seal.Login, now time.Time) (granted, error) {
 	if tx.Subject == "" {
 		return granted{}, nil // the user has not signed in yet

@@ -10,6 +10,7 @@ import (
 
 	"signet/handlers"
 	"signet/internal/clients"
+	"signet/internal/store"
 	"signet/internal/test/authtest"
 )
 
@@ -374,6 +375,36 @@ func TestStepUpAsksForTheRest(t *testing.T) {
 		time.Sleep(23 * time.Hour)
 		wantError(t, s.Refresh(t, s.NAT, tok.Refresh), 400, "invalid_grant")
 	})
+}
+
+// When another grant of the client has ended, and the consents with it, the page still tells an
+// end that the user chose from one that the user did not choose. An earlier release kept neither:
+// then the end is not extended.
+func TestEndIsTheUsersAfterAnotherGrantHasEnded(t *testing.T) {
+	s := authtest.New(t, choosing)
+	for _, c := range []struct {
+		duration, want string
+		byEarlier      bool // release
+	}{{"revoked", "revoked month day hour", false}, {"day", "kept", false}, {"revoked", "kept", true}, {"day", "kept", true}} {
+		client, b := s.Register(t, "http://127.0.0.1:8080/cb"), s.NewBrowser()
+		other := s.Redeem(t, client, s.Code(t, "alice", client)).Tokens(t)
+		page := b.SignIn(t, "alice", client, set("scope", "mcp:write", "prompt", "consent"))
+		s.Redeem(t, client, b.Submit(t, page, allow("mcp:write"), set("duration", c.duration)).Sent().Get("code")).Tokens(t)
+		s.Revoke(t, client, other.Refresh)
+		if c.byEarlier {
+			err := s.Store.Write(t.Context(), func(tx store.Tx) error {
+				_, err := tx.Exec("UPDATE grants SET consent_hash = ''")
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		page = b.Get(t, s.AuthorizeURL(client, set("scope", "mcp:write email")))
+		if _, _, durations := asksFor(t, page); strings.Join(durations, " ") != c.want {
+			t.Errorf("%+v: the page offers %v", c, durations)
+		}
+	}
 }
 
 // What counts as granted before was granted by this user, to this client, for this resource.

@@ -193,9 +193,9 @@ func consentHash(tx seal.Login, client *clients.Client) string {
 // Kinds of consent. A consent to all that was requested, without a chosen end, has none. The kind
 // begins the stored hash, so that an older release does not take one for the other.
 const (
-	consentLess  = "less:"  // to a part of the requested scopes
-	consentEnds  = "ends:"  // until an end that the user chose, to all or a part
-	consentAgain = "again:" // after one of these: given silently, to a part
+	consentLess  = "less:"              // to a part of the requested scopes
+	consentEnds  = denylist.ConsentEnds // until an end that the user chose, to all or a part
+	consentAgain = "again:"             // after one of these: given silently, to a part
 )
 
 var (

@@ -9,6 +9,19 @@ import (
 	"signet/internal/store"
 )
 
+// A [Grant.ConsentHash] begins with ConsentEnds if the user chose the end of the grant. Of a
+// consent that is forgotten ConsentEnds is left, or else ConsentForgotten; earlier releases left
+// nothing of either. Neither begins with a hash, so [List.Consent] does not find it.
+const (
+	ConsentEnds      = "ends:"
+	ConsentForgotten = "none:"
+)
+
+// forgotten returns what is left of a consent, both as SQL.
+func forgotten(consent string) string {
+	return "CASE WHEN substr(" + consent + ", 1, 5) = '" + ConsentEnds + "' THEN '" + ConsentEnds + "' WHEN " + consent + " = '' THEN '' ELSE '" + ConsentForgotten + "' END"
+}
+
 // Consent returns the newest live grant of a user whose ConsentHash begins with one of those
 // given, or [ErrUnknown]. Earlier releases stored more characters of a hash.
 func (l *List) Consent(ctx context.Context, subject string, hashes []string, now time.Time) (newest Grant, err error) {

@@ -682,7 +682,7 @@ func testFindAndGrants(t *testing.T, e storetest.Engine) {
 		}
 	}
 	wantLive := live
-	wantLive.Gen, wantLive.RotatedAt, wantLive.ConsentHash = 3, now.UnixMilli(), "" // forgotten with the revocation of another one
+	wantLive.Gen, wantLive.RotatedAt, wantLive.ConsentHash = 3, now.UnixMilli(), denylist.ConsentForgotten // forgotten with the revocation of another one
 	got, err := l.Find(t.Context(), live.ID)
 	if diff := cmp.Diff(wantLive, got); err != nil || diff != "" {
 		t.Errorf("Find: %v (-want +got):\n%s", err, diff)

@@ -388,6 +388,42 @@ func TestCodeFromBeforeTheEndBringsNoConsentBack(t *testing.T) {
 	})
 }
 
+// A grant whose consent is forgotten still says whether the user chose its end. What is left of
+// the consent matches no lookup, and is not written again.
+func TestForgottenConsentSaysWhetherTheEndWasChosen(t *testing.T) {
+	const hash = "abcdefABCDEF"
+	storetest.Each(t, func(t *testing.T, e storetest.Engine) {
+		l, s := listIn(t, e, window)
+		now := time.Now()
+		for consent, left := range map[string]string{
+			hash: denylist.ConsentForgotten, "less:" + hash: denylist.ConsentForgotten, "less:again:" + hash: denylist.ConsentForgotten, "ENDS:" + hash: denylist.ConsentForgotten,
+			denylist.ConsentEnds + hash: denylist.ConsentEnds, denylist.ConsentEnds + "again:" + hash: denylist.ConsentEnds, "": "",
+		} {
+			client := "client of " + consent
+			live := of(t, l, s, "alice", "1", client, consent, now)
+			ended := of(t, l, s, "alice", "1", client, "h", now)
+			before := grantAt(now) // its code is used when the other grant has ended
+			before.ClientHash, before.ConsentHash = live.ClientHash, consent
+			for range 2 {
+				if err := l.Revoke(t.Context(), ended, now.Add(time.Second)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want(t, l, s, before, 0, now.Add(2*time.Second), 1, nil)
+			for name, g := range map[string]denylist.Grant{"a grant": live, "a code": before} {
+				if found, err := l.Find(t.Context(), g.ID); err != nil || found.ConsentHash != left {
+					t.Errorf("%s with the consent %q: %q is left (%v), want %q", name, consent, found.ConsentHash, err, left)
+				}
+			}
+		}
+		for _, kind := range []string{"", "less:", denylist.ConsentEnds, "less:again:", denylist.ConsentEnds + "again:"} {
+			if got, err := remembers(t, l, "alice", kind+hash, now.Add(2*time.Second)); got || err != nil {
+				t.Errorf("%q is remembered: %v, %v", kind+hash, got, err)
+			}
+		}
+	})
+}
+
 // remembers reports whether a user has a live grant with that consent.
 func remembers(t *testing.T, l *denylist.List, subject, consent string, now time.Time) (bool, error) {
 	t.Helper()

@@ -44,7 +44,7 @@ func (l *List) Revoke(ctx context.Context, g Grant, now time.Time) error {
 // forgetConsent clears the consent in the other live grants of g's user and client.
 // There are few of them, see [List.Trim].
 func (l *List) forgetConsent(tx store.Tx, g Grant) error {
-	_, err := tx.Exec("UPDATE grants SET consent_hash = '' WHERE "+l.ofUser()+"AND client_hash = $2 AND id <> $3 AND consent_hash <> ''",
+	_, err := tx.Exec("UPDATE grants SET consent_hash = "+forgotten("consent_hash")+" WHERE "+l.ofUser()+"AND client_hash = $2 AND id <> $3 AND consent_hash NOT IN ('', '"+ConsentEnds+"', '"+ConsentForgotten+"')",
 		g.Subject, g.ClientHash, g.ID)
 	return err
 }
