@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"signet/handlers/pages"
 	"signet/internal/clients"
@@ -39,14 +40,11 @@ func (e *endpoints) logoutPage(r *http.Request) (any, error) {
 // logout ends the session for good and deletes the browser's binding, so that the next
 // user of the browser cannot answer a consent page that was left open.
 //
-// A client may post its request instead of linking to it. Such a post is not the user's
-// answer, so the user is asked.
+// A client may post its request instead of linking to it (OpenID Connect RP-Initiated Logout
+// §2), also without parameters. Such a post is not the user's answer, so the user is asked.
 func (e *endpoints) logout(r *http.Request) (any, error) {
-	if err := e.checkOwnPage(r); err != nil {
-		if request := logoutRequest(r.PostForm); len(request) > 0 {
-			return redirect{to: e.path + "/logout?" + request.Encode()}, nil
-		}
-		return nil, err
+	if e.checkOwnPage(r) != nil {
+		return redirect{to: strings.TrimSuffix(e.path+"/logout?"+logoutRequest(r.PostForm).Encode(), "?")}, nil
 	}
 	way, err := e.wayBack(r.Context(), r.PostForm)
 	if err != nil {

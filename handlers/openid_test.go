@@ -308,6 +308,53 @@ func TestLogoutLinkAsksTheUser(t *testing.T) {
 	}
 }
 
+// A client may post a request for a logout, all of whose parameters are optional (OpenID Connect
+// RP-Initiated Logout §2). A post from elsewhere ends no session, whatever it has: it leads to the
+// page that asks. The page's own form has no more parameters than these.
+func TestLogoutPostedFromElsewhereAsksTheUser(t *testing.T) {
+	s := authtest.New(t)
+	b := s.NewBrowser()
+	b.Code(t, "alice", s.PUB)
+	post := func(contentType, body string, header ...string) *authtest.Response {
+		t.Helper()
+		r := request("POST", authtest.Issuer+"/logout", body, header...)
+		if contentType != "" {
+			r.Header.Set("Content-Type", contentType)
+		}
+		for _, c := range b.Cookies {
+			r.AddCookie(c)
+		}
+		return s.Do(t, r)
+	}
+	for _, body := range []string{"", "ui_locales=de", "logout_hint=alice", "state=", "unknown=1", "state=S"} {
+		for name, header := range map[string][]string{
+			"cross-site": {"Sec-Fetch-Site", "cross-site", "Origin", "https://app.test"}, "same site": {"Sec-Fetch-Site", "same-site"}, "a program": nil,
+			"without Fetch Metadata": {"Origin", "https://app.test"}, "opaque": {"Origin", "null"},
+		} {
+			want := "/logout"
+			if body == "state=S" {
+				want = "/logout?state=S"
+			}
+			if r := post(formType, body, header...); r.StatusCode != 303 || r.Header.Get("Location") != want || len(r.Cookies()) > 0 {
+				t.Errorf("%s, %q: %d to %q", name, body, r.StatusCode, r.Header.Get("Location"))
+			}
+		}
+	}
+	if r := post("", "", "Sec-Fetch-Site", "cross-site"); r.StatusCode != 303 || r.Header.Get("Location") != "/logout" {
+		t.Errorf("without a body: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	}
+	for contentType, body := range map[string]string{"": "state=S", "application/json": "{}"} {
+		if r := post(contentType, body, "Sec-Fetch-Site", "cross-site"); r.StatusCode != 415 {
+			t.Errorf("%q of type %q: %d", body, contentType, r.StatusCode)
+		}
+	}
+	wantConsent(t, b, s)
+	if r := post(formType, "", "Sec-Fetch-Site", "same-origin"); r.StatusCode != 200 {
+		t.Errorf("the page's own form: %d", r.StatusCode)
+	}
+	wantLogin(t, b.Get(t, s.AuthorizeURL(s.LOC)))
+}
+
 // If anything is wrong with a request for a logout, the browser is sent nowhere, and
 // the user can still sign out.
 func TestLogoutRedirectsOnlyToRegisteredURIs(t *testing.T) {

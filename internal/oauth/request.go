@@ -33,7 +33,8 @@ var singleValued = []string{
 }
 
 // Form reads the parameters in the body of a POST of at most limit bytes; parameters in
-// the URL do not count. It is stricter than net/http. The error is invalid_request for
+// the URL do not count. A request without a body has none, and needs no content type. Form is
+// stricter than net/http. The error is invalid_request for
 // another content type (415), a longer body (413), a malformed escape, a semicolon,
 // text that is not UTF-8, more than 1,000 parameters, and a known parameter that occurs
 // twice. A second resource is invalid_target, because a token has one audience. Unknown
@@ -41,7 +42,11 @@ var singleValued = []string{
 // omitted (OAuth 2.1 §3.1).
 func Form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, error) {
 	const form = "application/x-www-form-urlencoded"
-	if media := r.Header.Get("Content-Type"); media != form && !isMedia(media, form) {
+	media := r.Header.Get("Content-Type")
+	if media == "" && r.ContentLength == 0 {
+		return url.Values{}, nil
+	}
+	if media != form && !isMedia(media, form) {
 		return nil, Errorf(InvalidRequest, "Content-Type must be %s", form).WithStatus(http.StatusUnsupportedMediaType)
 	}
 	scratch := rawjson.Buffer()

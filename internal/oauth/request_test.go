@@ -35,6 +35,12 @@ func TestFormReadsTheBodyAlone(t *testing.T) {
 	}
 }
 
+func TestRequestWithoutABodyHasNoParameters(t *testing.T) {
+	if got, err := read("", ""); err != nil || got == nil || len(got) > 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestFormRefusesMalformedRequests(t *testing.T) {
 	const good = "grant_type=authorization_code&code=c&client_id=app"
 	if _, err := read(form, good); err != nil {
@@ -48,6 +54,7 @@ func TestFormRefusesMalformedRequests(t *testing.T) {
 		"JSON":            {"application/json", good, oauth.InvalidRequest, 415},
 		"multipart":       {"multipart/form-data; boundary=x", good, oauth.InvalidRequest, 415},
 		"no content type": {"", good, oauth.InvalidRequest, 415},
+		"JSON, no body":   {"application/json", "", oauth.InvalidRequest, 415},
 		"other type":      {form + "x", good, oauth.InvalidRequest, 415},
 		"too long":        {form, good + "&x=" + strings.Repeat("a", 64<<10), oauth.InvalidRequest, 413},
 		"bad escape":      {form, good + "&x=%zz", oauth.InvalidRequest, 400},
