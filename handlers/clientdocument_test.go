@@ -316,6 +316,68 @@ func TestLaterStepsWaitForADocumentInNoSlotOfOthers(t *testing.T) {
 	s.Redeem(t, c, code, sign).Tokens(t)
 }
 
+// A logout has its way back also if no request before it has fetched the document of the client, and
+// happens without one if the document cannot be had.
+func TestLogoutFetchesTheDocument(t *testing.T) {
+	const bye = "https://app.test/bye"
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching, func(c *authtest.Config) { c.Limits.Documents = 1000 })
+	c := documentClient(t, h, "/m.json", map[string]any{"post_logout_redirect_uris": []string{bye}})
+	hint := idToken(t, s.Redeem(t, c, s.Code(t, "alice", c, set("scope", "openid"))))
+	byID, byHint := url.Values{"post_logout_redirect_uri": {bye}, "client_id": {c.ID}}, url.Values{"post_logout_redirect_uri": {bye}, "id_token_hint": {hint}}
+	for name, request := range map[string]url.Values{"client_id": byID, "id_token_hint": byHint} {
+		s.Restart(t)
+		page := s.NewBrowser().Get(t, "/logout?"+request.Encode())
+		if wantPage(t, page, 200); !strings.Contains(page.Body, "app.test") {
+			t.Errorf("%s: no way back: %s", name, text(page))
+		}
+		s.Restart(t)
+		if r := s.NewBrowser().Submit(t, page); r.StatusCode != 303 || r.Header.Get("Location") != bye {
+			t.Errorf("%s: %d to %q", name, r.StatusCode, r.Header.Get("Location"))
+		}
+	}
+	for name, request := range map[string]url.Values{
+		"no document":         edit1(byID, set("client_id", h.URL+"/missing.json")),
+		"never fetched":       edit1(byID, set("client_id", "https://10.0.0.1/m.json")),
+		"wrong document":      edit1(byID, set("client_id", documentClient(t, h, "/wrong.json", map[string]any{"client_id": "x"}).ID)),
+		"the host is down":    byID,
+		"down, named by hint": byHint,
+	} {
+		s.Restart(t)
+		h.Down(strings.Contains(name, "down"))
+		b := s.NewBrowser()
+		b.Code(t, "alice", s.PUB)
+		page := b.Get(t, "/logout?"+request.Encode())
+		if wantPage(t, page, 200); !strings.Contains(page.Body, "alice") || strings.Contains(page.Body, "app.test") {
+			t.Errorf("%s: %s", name, text(page))
+		}
+		wantPage(t, b.Post(t, "/logout", request), 200)
+		wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
+	}
+	h.Down(false)
+	// Without a way back to look up, nothing is fetched.
+	s.Restart(t)
+	before := h.Fetched("/m.json")
+	s.NewBrowser().Get(t, "/logout?"+edit1(byID, del("post_logout_redirect_uri")).Encode())
+	s.NewBrowser().Get(t, "/logout?"+edit1(byHint, set("client_id", s.PUB.ID)).Encode())
+	if n := h.Fetched("/m.json"); n != before {
+		t.Errorf("%d fetches for requests that lead nowhere", n-before)
+	}
+}
+
+// Over the limit of fetches by address, a logout fetches nothing, and happens.
+func TestFetchesOfLogoutsAreLimitedByAddress_I07(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	s := authtest.New(t, fetching, func(c *authtest.Config) { c.Limits.Documents = 2 })
+	for _, path := range []string{"/1.json", "/2.json", "/3.json"} {
+		page := s.NewBrowser().Get(t, "/logout?post_logout_redirect_uri=https%3A%2F%2Fapp.test%2Fbye&client_id="+url.QueryEscape(h.URL+path))
+		wantPage(t, page, 200)
+	}
+	if h.Fetched("/3.json") != 0 || h.Fetched("/1.json") != 1 {
+		t.Errorf("fetched %d and %d times", h.Fetched("/1.json"), h.Fetched("/3.json"))
+	}
+}
+
 // A resource server learns about a token while the host of the client's document is down.
 func TestIntrospectionNeedsNoDocument(t *testing.T) {
 	h := clientdoc.NewHost(t)

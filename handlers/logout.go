@@ -114,6 +114,19 @@ func (e *endpoints) wayBack(ctx context.Context, request url.Values) (wayBack, e
 	return wayBack{client: client, uri: uri, state: state}, nil
 }
 
+// leavingClient is the client whose way back has to be looked up, or "".
+func (e *endpoints) leavingClient(r *http.Request) string {
+	request, err := params(r)
+	if err != nil || request.Get("post_logout_redirect_uri") == "" {
+		return ""
+	}
+	id, err := e.logoutClient(r.Context(), request)
+	if err != nil {
+		return "" // as the endpoint says
+	}
+	return id
+}
+
 // logoutClient returns the client that asks for a logout, identified by client_id or by
 // an id token that was issued to it. If both are sent they must agree. A token whose
 // key no longer exists is ignored.

@@ -118,6 +118,7 @@ type route struct {
 	limit     int64                      // longest body, in bytes
 	rate      func(*http.Request) error  // refuses requests over a limit; nil: no limit
 	client    func(*http.Request) string // the client id that a request names, whose document may have to be fetched; nil: none
+	mayLack   bool                       // the endpoint answers also if that document cannot be fetched
 
 	class    *admission.Class // class of the requests; nil: never refused, and needs no store
 	posted   *admission.Class // class of a POST; nil: the same
@@ -315,7 +316,7 @@ func (rt *route) runInSlot(w http.ResponseWriter, r *http.Request, e endpoint) (
 		}
 	}
 	if rt.client != nil {
-		if err := rt.e.fetchClient(r, rt.client(r)); err != nil {
+		if err := rt.e.fetchClient(r, rt.client(r)); err != nil && !rt.mayLack {
 			return nil, rt.clientProblem(err)
 		}
 	}
