@@ -63,7 +63,7 @@ func (e *endpoints) mayRegister(r *http.Request) error {
 	}
 	token, ok, err := oauth.Bearer(r.Header["Authorization"])
 	if err != nil || !ok {
-		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration requires an initial access token").Because(err)}
+		return &bearerError{err: oauth.Errorf(oauth.InvalidToken, "registration requires an initial access token").Because(err), bare: !ok}
 	}
 	// Comparing hashes hides the length too.
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(e.o.Registration.Token))

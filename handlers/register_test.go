@@ -120,8 +120,13 @@ func TestRegistrationMayNeedAToken_H07(t *testing.T) {
 			r = ask("Authorization", header)
 		}
 		wantError(t, r, 401, "invalid_token")
-		if got := r.Header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer") {
+		// Without a token the challenge has no error code (RFC 6750 §3.1).
+		got := r.Header.Get("WWW-Authenticate")
+		if token := strings.HasPrefix(header, "Bearer"); token != strings.HasPrefix(got, `Bearer error="invalid_token"`) || !token && got != "Bearer" {
 			t.Errorf("%.40q: WWW-Authenticate %q", header, got)
+		}
+		if !strings.Contains(r.Body, "initial access token") {
+			t.Errorf("%.40q: %s", header, r.Body)
 		}
 	}
 	if r := ask("Authorization", "bearer correct-horse-battery-staple"); r.StatusCode != 201 {

@@ -25,29 +25,30 @@ type userinfo struct {
 	Scope             string `json:"scope"`
 }
 
-// bearerError is a refusal with a challenge (RFC 6750 §3). err is nil for a request
-// without a token.
+// bearerError is a refusal with a challenge (RFC 6750 §3).
 type bearerError struct {
 	err   *oauth.Error
+	bare  bool     // the request has no token, so the challenge has no error code (RFC 6750 §3.1)
 	scope []string // scope for the challenge; a token without it is accepted too
 }
 
 var errNoToken = oauth.Errorf(oauth.InvalidToken, "an access token is required")
 
-func (e *bearerError) Error() string { return e.Unwrap().Error() }
-func (e *bearerError) Unwrap() error {
-	if e.err == nil {
-		return errNoToken
-	}
-	return e.err
-}
+func (e *bearerError) Error() string { return e.err.Error() }
+func (e *bearerError) Unwrap() error { return e.err }
 
 // challenge is the value of WWW-Authenticate.
-func (e *bearerError) challenge() string { return e.err.Challenge("", e.scope) }
+func (e *bearerError) challenge() string {
+	if e.bare {
+		return (*oauth.Error)(nil).Challenge("", e.scope)
+	}
+	return e.err.Challenge("", e.scope)
+}
 
-// userinfoError is the refusal of a token at the UserInfo endpoint. A nil err stands
-// for a request without a token.
-func userinfoError(err *oauth.Error) error { return &bearerError{err, []string{"openid"}} }
+// userinfoError is the refusal of a token at the UserInfo endpoint.
+func userinfoError(err *oauth.Error) error {
+	return &bearerError{err: err, bare: err == errNoToken, scope: []string{"openid"}}
+}
 
 // userinfo serves the UserInfo endpoint (OpenID Connect Core §5.3). It accepts every
 // access token of this issuer, whatever its audience and scopes. The name is the least
@@ -85,7 +86,7 @@ func (e *endpoints) bearer(r *http.Request) (*jwt.Claims, error) {
 		return nil, userinfoError(oauth.AsError(err))
 	}
 	if !ok {
-		return nil, userinfoError(nil)
+		return nil, userinfoError(errNoToken)
 	}
 	return e.verify(r.Context(), raw)
 }
