@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/big"
 	"slices"
 	"strings"
@@ -207,7 +208,7 @@ func (k clientKey) mayHaveSigned(a *Assertion) bool {
 	return (a.keyID == "" || k.id == "" || k.id == a.keyID) && k.signs(a.alg)
 }
 
-var errUnknownSigner = errors.Join(ErrUnknownKey, refusal("none of the client's keys has signed it"))
+var errUnknownSigner = fmt.Errorf("%w: %w", refusal("none of the client's keys has signed it"), ErrUnknownKey)
 
 // ClientKeys are the public keys of a client. They are never written.
 type ClientKeys struct{ list []clientKey }

@@ -210,6 +210,9 @@ func TestAssertionWithOneThingChangedIsRefused_D14(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("another key", signed(t, other, "ES256", header, claimsText("")))
+	if _, err := verify(signed(t, other, "ES256", header, claimsText("")), set); !errors.Is(err, jwt.ErrUnknownKey) || err.Error() != "invalid token: none of the client's keys has signed it: unknown key ID" {
+		t.Errorf("another key: %v", err)
+	}
 	parts := strings.Split(good, ".")
 	refused("no signature", parts[0]+"."+parts[1]+".")
 	refused("two parts", parts[0]+"."+parts[1])

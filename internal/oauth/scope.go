@@ -3,6 +3,7 @@ package oauth
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -23,7 +24,8 @@ func ParseScope(s string) ([]string, error) {
 			continue // clients that join lists send double spaces
 		}
 		if i := strings.IndexFunc(name, notScopeChar); i >= 0 {
-			return nil, Errorf(InvalidScope, "scope has a character that is not allowed: %q", name[i:i+1])
+			r, _ := utf8.DecodeRuneInString(name[i:])
+			return nil, Errorf(InvalidScope, "scope has a character that is not allowed: %U", r)
 		}
 		if len(scope) == maxScopes {
 			return nil, Errorf(InvalidScope, "more than %d scopes", maxScopes)

@@ -46,6 +46,16 @@ func TestScopeAbuseIsRefused_B17(t *testing.T) {
 	}
 }
 
+// The description names the character in a way that the character set of descriptions has.
+func TestScopeErrorNamesTheCharacter(t *testing.T) {
+	for s, want := range map[string]string{`read "`: "U+0022", "a\tb": "U+0009", `a\b`: "U+005C", "read😀": "U+1F600", "é": "U+00E9", "\xff": "U+FFFD"} {
+		_, err := oauth.ParseScope(s)
+		if got, want := oauth.AsError(err).Description, "scope has a character that is not allowed: "+want; got != want {
+			t.Errorf("%q: %s, want %s", s, got, want)
+		}
+	}
+}
+
 func TestScopeSubsetAndIntersection(t *testing.T) {
 	for _, c := range []struct {
 		scope, of, both string
