@@ -67,7 +67,7 @@ func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Cache-Control", "public, max-age=3600")
 	h.Set("ETag", d.etag)
-	if match := r.Header.Get("If-None-Match"); match != "" && strings.Contains(match, d.etag) {
+	if match := r.Header.Get("If-None-Match"); strings.TrimSpace(match) == "*" || strings.Contains(match, d.etag) { // RFC 9110 §13.1.2
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}

@@ -55,9 +55,11 @@ func TestMetadataIsPublicAndDependsOnOptionsAlone(t *testing.T) {
 	if head := get("HEAD", nil); head.Code != http.StatusOK || head.Body.Len() != 0 || head.Header().Get("Content-Length") == "" {
 		t.Errorf("HEAD: status %d, %d bytes, %v", head.Code, head.Body.Len(), head.Header())
 	}
-	again := get("GET", func(r *http.Request) { r.Header.Set("If-None-Match", `"x", W/`+got.Header().Get("ETag")) })
-	if again.Code != http.StatusNotModified || again.Body.Len() != 0 {
-		t.Errorf("unchanged: status %d, %d bytes", again.Code, again.Body.Len())
+	for _, match := range []string{`"x", W/` + got.Header().Get("ETag"), "*", " * "} {
+		again := get("GET", func(r *http.Request) { r.Header.Set("If-None-Match", match) })
+		if again.Code != http.StatusNotModified || again.Body.Len() != 0 {
+			t.Errorf("unchanged, If-None-Match %s: status %d, %d bytes", match, again.Code, again.Body.Len())
+		}
 	}
 	options := get("OPTIONS", nil)
 	if options.Code != http.StatusNoContent || !strings.Contains(options.Header().Get("Access-Control-Allow-Headers"), "mcp-protocol-version") {
