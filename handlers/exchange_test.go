@@ -420,7 +420,9 @@ func TestIntrospectionOfAnExchangedToken(t *testing.T) {
 		if r := s.Introspect(t, asks, got); r.StatusCode != http.StatusOK || strings.TrimSpace(r.Body) != inactive {
 			t.Errorf("%s learns of the token: %s", asks.ID, r.Body)
 		}
-		s.Revoke(t, asks, got)
+		if r := s.Revoke(t, asks, got); r.StatusCode != http.StatusOK || r.Body != "" {
+			t.Errorf("%s revokes the token: %d %s", asks.ID, r.StatusCode, r.Body)
+		}
 	}
 	if r := s.Introspect(t, api, tok.Access); strings.TrimSpace(r.Body) != inactive {
 		t.Errorf("the backend learns of the token that was exchanged: %s", r.Body)
@@ -453,6 +455,10 @@ func TestExchangeBetweenResourcesOfThisServer(t *testing.T) {
 	}
 	if answer := s.Introspect(t, api, got).JSON(t); answer["active"] != true || answer["act"] == nil {
 		t.Errorf("introspection: %v", answer)
+	}
+	s.Revoke(t, c, got)
+	if answer := s.Introspect(t, api, got).JSON(t); answer["active"] != true {
+		t.Errorf("the client that exchanged it has revoked it: %v", answer)
 	}
 	s.Revoke(t, s.PUB, got)
 	wantDead(t, s, s.PUB, tok)
