@@ -577,11 +577,22 @@ func unavailable(cause error) error {
 	return oauth.Errorf(oauth.TemporarilyUnavailable, "try again in a moment").Because(cause)
 }
 
+// unrouted is the route of a request that no endpoint gets: one for users if a browser has sent it.
+func (e *endpoints) unrouted(w http.ResponseWriter, r *http.Request) *route {
+	rt := &route{e: e, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
+	rt.setHeaders(w.Header())
+	return rt
+}
+
+// Refuse answers a request that no endpoint gets, as JSON or, for a browser, as a page.
+func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
+	h.endpoints.unrouted(w, r).fail(w, r, err)
+}
+
 // absent answers for every path that does not exist, as JSON or, for a browser, as a
 // page. It never redirects: clients probe paths during discovery.
 func (e *endpoints) absent(w http.ResponseWriter, r *http.Request) {
-	rt := route{e: e, api: !strings.Contains(r.Header.Get("Accept"), "text/html")}
-	rt.setHeaders(w.Header())
+	rt := e.unrouted(w, r)
 	if rt.api && r.Method == http.MethodOptions && strings.Contains(r.URL.Path, "/.well-known/") {
 		rt.answerPreflight(w) // or the script would not see the 404
 		return

@@ -45,7 +45,7 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		handler = s.spread(r)
 	}
 	// Not r.Use, whose middleware a router without routes leaves out: that of role auth.
-	s.handler = addRequestID(failpoint.Handler(s.measure(s.announceDrain(s.refuseAmbiguous(handler)))))
+	s.handler = addRequestID(failpoint.Handler(s.measure(s.announceDrain(s.refuseAmbiguous(authorization, handler)))))
 	if authorization != nil {
 		s.handler = s.answerDocuments(authorization, s.handler)
 	}

@@ -367,6 +367,25 @@ func TestEveryRoleCountsAndChecksRequests(t *testing.T) {
 	})
 }
 
+// A user whose request is refused before it is routed gets a page, and a program JSON. A role
+// without pages has only JSON.
+func TestBrowserIsToldInAPage(t *testing.T) {
+	forEachRole(t, func(t *testing.T, change func(*server.Options)) {
+		role := ""
+		addr, _ := live(t, func(o *server.Options) { change(o); role = o.Role })
+		for accept, page := range map[string]bool{"text/html,application/xhtml+xml,*/*;q=0.8": role != "mcp", "application/json": false, "*/*": false} {
+			answers, closed := exchange(t, addr, "GET /authorize?state="+strings.Repeat("a", 16<<10)+" HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
+			kind := "Content-Type: application/json"
+			if page {
+				kind = "Content-Type: text/html"
+			}
+			if status(answers) != "414" || !closed || !strings.Contains(answers, kind) || !strings.Contains(answers, "is longer than") {
+				t.Errorf("Accept %s: closed %t, want 414 with %s: %.600q", accept, closed, kind, answers)
+			}
+		}
+	})
+}
+
 // TLS 1.0 and 1.1 fail in the handshake; 1.2 works and speaks HTTP/2.
 func TestTLSIsAtLeastVersion12_A05(t *testing.T) {
 	cert, key := selfSigned(t)

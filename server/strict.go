@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 
+	"signet/handlers"
 	"signet/internal/oauth"
 )
 
@@ -13,8 +14,18 @@ import (
 const maxTarget = 16 << 10
 
 // refuseAmbiguous refuses requests that net/http accepts and that a proxy in front may
-// understand in another way.
-func (s *Server) refuseAmbiguous(next http.Handler) http.Handler {
+// understand in another way. Users read why on a page of the authorization server, if there
+// is one.
+func (s *Server) refuseAmbiguous(authorization *handlers.Handler, next http.Handler) http.Handler {
+	refuse := func(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
+		w.Header().Set("Connection", "close")
+		if authorization != nil {
+			authorization.Refuse(w, r, err)
+			return
+		}
+		s.classes.Refuse(r.Context())
+		writeJSON(w, err.Status(), err)
+	}
 	hosts := []string{""}
 	for _, base := range append([]string{s.o.Issuer}, s.o.Resources...) {
 		if u, err := url.Parse(base); err == nil {
@@ -32,17 +43,11 @@ func (s *Server) refuseAmbiguous(next http.Handler) http.Handler {
 		}
 		switch {
 		case len(r.RequestURI) > maxTarget:
-			s.refuse(w, r, http.StatusRequestURITooLong, "the request target is longer than %d bytes", maxTarget)
+			refuse(w, r, oauth.Errorf(oauth.InvalidRequest, "the request target is longer than %d bytes", maxTarget).WithStatus(http.StatusRequestURITooLong))
 		case !slices.Contains(hosts, r.URL.Host): // it replaces the Host header (RFC 9112 §3.2.2)
-			s.refuse(w, r, http.StatusBadRequest, "the request target names another host")
+			refuse(w, r, oauth.Errorf(oauth.InvalidRequest, "the request target names another host"))
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
-}
-
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, format string, args ...any) {
-	s.classes.Refuse(r.Context())
-	w.Header().Set("Connection", "close")
-	writeJSON(w, status, oauth.Errorf(oauth.InvalidRequest, format, args...))
 }
