@@ -42,7 +42,7 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 	now := e.o.Store.Now()
 	tx, err := e.newLogin(client, redirectURI, params, now)
 	if err == nil {
-		_, err = e.sealLogin(tx, seal.MaxSize-e.spare(tx))
+		_, err = e.sealLogin(tx, seal.MaxSize-spareFor(tx))
 	}
 	if err != nil {
 		state := params.Get("state")
@@ -239,6 +239,24 @@ func (e *endpoints) defaultScope(client *clients.Client) []string {
 	return e.o.DefaultScopes
 }
 
+// narrow leaves of the requested scope what the user may grant. The rest stays in the transaction,
+// because another user may sign in on it.
+func (e *endpoints) narrow(tx seal.Login, user users.User) seal.Login {
+	tx = whole(tx)
+	if scope := e.userScope(tx.Scope, user); len(scope) < len(tx.Scope) {
+		tx.Scope, tx.Asked = scope, tx.Scope
+	}
+	return tx
+}
+
+// whole returns a transaction with the requested scope, as it is before a user has signed in.
+func whole(tx seal.Login) seal.Login {
+	if tx.Asked != nil {
+		tx.Scope, tx.Asked = tx.Asked, nil
+	}
+	return tx
+}
+
 // userScope returns the part of scope that the user may grant.
 func (e *endpoints) userScope(scope []string, user users.User) []string {
 	allowed := user.Scopes
@@ -294,9 +312,8 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	}
 	if reuse {
 		// If this account may grant no requested scope, another account of the user may.
-		if scope := e.userScope(tx.Scope, who.user); len(scope) > 0 {
-			tx.Scope = scope
-			return e.goOn(r, client, tx, who, set, now)
+		if narrowed := e.narrow(tx, who.user); len(narrowed.Scope) > 0 {
+			return e.goOn(r, client, narrowed, who, set, now)
 		}
 	}
 	if prompts(tx, "none") {

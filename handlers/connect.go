@@ -376,6 +376,7 @@ func (e *endpoints) offerConnections(r *http.Request, tx seal.Login, g granted, 
 	}
 	expires := now.Add(loginTTL)
 	tx.ID, tx.GrantID, tx.Expires = seal.NewID(expires.Add(jwt.Leeway)), e.newGrantID(expires), expires.Unix()
+	tx.Asked = nil // the user has decided
 	tx.Connect = &seal.Connect{Granted: g.scope, Kind: g.kind, Ends: g.ends, How: how}
 	raw, err := e.sealLogin(tx, seal.MaxSize)
 	if err != nil {

@@ -1,8 +1,10 @@
 package handlers_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -243,17 +245,109 @@ func TestConsentPageSaysWhoGetsWhat_C07(t *testing.T) {
 	}
 }
 
+// otherAccount follows the link "Use another account" of a consent page.
+func otherAccount(t *testing.T, b *authtest.Browser, page *authtest.Response) *authtest.Response {
+	t.Helper()
+	_, link, _ := strings.Cut(page.Body, `<a href="`)
+	link, _, _ = strings.Cut(link, `"`)
+	return b.Get(t, link)
+}
+
 // "use another account" leads to the login page of the same request.
 func TestUserMayUseAnotherAccount(t *testing.T) {
 	s := authtest.New(t)
 	b := s.NewBrowser()
 	page := b.SignIn(t, "alice", s.PUB)
-	_, link, _ := strings.Cut(page.Body, `<a href="`)
-	link, _, _ = strings.Cut(link, `"`)
-	login := b.Get(t, link)
+	login := otherAccount(t, b, page)
 	wantLogin(t, login)
 	if r := b.Submit(t, login, set("username", "bob", "password", "correct horse bob")); !strings.Contains(r.Body, "bob") {
 		t.Errorf("not bob: %s", text(r))
+	}
+}
+
+// A user may grant what the client has requested, and not only what the account before may grant.
+func TestAnotherAccountIsAskedForTheWholeRequest(t *testing.T) {
+	s := authtest.New(t)
+	may := func(user string, scopes ...string) {
+		s.Users.Change(user, func(a *authtest.Account) bool { a.Scopes = scopes; return true })
+	}
+	sealed := func(page *authtest.Response) seal.Login {
+		_, fields := page.Form(t)
+		tx, err := seal.Open[seal.Login](s.Ring, fields.Get("state"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	approve := func(b *authtest.Browser, page *authtest.Response) string {
+		return s.Redeem(t, s.PUB, b.Submit(t, page, set("decision", "approve")).Sent().Get("code")).Tokens(t).Scope
+	}
+	bobLogin := set("username", "bob", "password", "correct horse bob")
+	may("bob", "mcp:write")
+	b := s.NewBrowser()
+	whole := set("scope", "mcp:read mcp:write openid", "prompt", "consent")
+	page := b.SignIn(t, "bob", s.PUB, whole)
+	if got := sealed(page).Scope; !slices.Equal(got, []string{"mcp:write", "openid"}) {
+		t.Fatalf("bob is asked for %q", got)
+	}
+	if session := b.Get(t, s.AuthorizeURL(s.PUB, whole)); !strings.Contains(otherAccount(t, b, session).Body, `name="password"`) {
+		t.Fatalf("the session leads to %s", text(session))
+	} else if got := approve(b, b.Submit(t, otherAccount(t, b, session), aliceLogin)); got != "mcp:read mcp:write openid" {
+		t.Errorf("alice, after the session of bob: granted %q", got)
+	}
+
+	may("alice", "mcp:read")
+	b = s.NewBrowser()
+	page = b.SignIn(t, "bob", s.PUB, whole)
+	page = b.Submit(t, otherAccount(t, b, page), aliceLogin)
+	if got := sealed(page).Scope; !slices.Equal(got, []string{"mcp:read", "openid"}) {
+		t.Errorf("alice is asked for %q", got)
+	}
+	page = b.Submit(t, otherAccount(t, b, page), bobLogin)
+	if got := approve(b, page); got != "mcp:write openid" {
+		t.Errorf("bob again: granted %q", got)
+	}
+
+	// Only a request of which a part is left out is sealed beside the scope.
+	may("alice", "mcp:read", "mcp:write")
+	b = s.NewBrowser()
+	page = b.SignIn(t, "alice", s.PUB, whole)
+	if got := sealed(page); got.Asked != nil {
+		t.Errorf("the scope is sealed twice: %q", got.Asked)
+	}
+	// Releases that know only the scope sealed it without the request.
+	b = s.NewBrowser()
+	tx := sealed(b.SignIn(t, "bob", s.PUB, whole))
+	tx.Asked = nil
+	old, err := seal.Seal(s.Ring, tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := approve(b, b.Submit(t, b.Get(t, "/login?state="+old), aliceLogin)); got != "mcp:write openid" {
+		t.Errorf("alice, on a transaction of an earlier release: granted %q", got)
+	}
+}
+
+// A request that the authorization endpoint accepts is not too long after the login, where what the
+// user may grant stands beside what was requested.
+func TestLongRequestWithScopesOfAnotherUser(t *testing.T) {
+	var scopes []string
+	for i := range 45 {
+		scopes = append(scopes, fmt.Sprintf("scope-%02d-with-a-rather-long-name:read", i))
+	}
+	s := authtest.New(t, func(cfg *authtest.Config) { cfg.Scopes, cfg.DefaultScopes = scopes, scopes })
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = scopes[1:]; return true })
+	for n := 100; ; n += 100 {
+		b, edits := s.NewBrowser(), set("scope", strings.Join(scopes, " "), "state", strings.Repeat("s", n))
+		if page := b.Get(t, s.AuthorizeURL(s.PRE, edits)); page.Sent().Get("error") != "" {
+			if n == 100 {
+				t.Error("even a short state is too long")
+			}
+			break
+		}
+		if page := b.SignIn(t, "alice", s.PRE, edits); !strings.Contains(page.Body, `value="approve"`) {
+			t.Fatalf("a state of %d: %d %s", n, page.StatusCode, text(page))
+		}
 	}
 }
 

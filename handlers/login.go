@@ -231,7 +231,7 @@ func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now
 	if err != nil {
 		return nil, err
 	}
-	if tx.Scope = e.userScope(tx.Scope, user); len(tx.Scope) == 0 {
+	if tx = e.narrow(tx, user); len(tx.Scope) == 0 {
 		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}

@@ -29,14 +29,13 @@ var (
 // login at a provider.
 const spare = 1 << 10
 
-// spare is how much a transaction may grow, in characters. A login at a provider has the scope a
-// second time, for what the user has approved.
-func (e *endpoints) spare(tx seal.Login) int {
+// spareFor is how much a transaction may grow, in characters. It has the scope a second time once
+// the user is known, for what this user may grant of it, and at a provider, for what the user has
+// approved.
+func spareFor(tx seal.Login) int {
 	grows := spare
-	if e.o.Upstreams != nil {
-		for _, name := range tx.Scope {
-			grows += (len(name) + len(`"",`)) * 4 / 3
-		}
+	for _, name := range tx.Scope {
+		grows += (len(name) + len(`"",`)) * 4 / 3
 	}
 	return grows
 }

@@ -99,6 +99,7 @@ func (e *endpoints) choose(tx seal.Login, p *upstream.Provider, set []*http.Cook
 	if tx.Subject != "" { // the user wants another account
 		tx.Prompt = strings.TrimSpace(tx.Prompt + " select_account")
 	}
+	tx = whole(tx)
 	tx.Provider, tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = p.ID(), "", "", 0, ""
 	if toAccount(tx) {
 		return departure{provider: p, tx: tx, cookies: set}, nil

@@ -209,6 +209,19 @@ func (a accounts) Lookup(ctx context.Context, subject string) (users.User, error
 	return users.User{Subject: subject, Name: found.Name, Email: found.Email, Scopes: found.Scopes, Version: found.Version}, err
 }
 
+// everybody are the users of the server and those of a vault.
+type everybody struct {
+	handlers.Users
+	accounts accounts
+}
+
+func (e everybody) Lookup(ctx context.Context, subject string) (users.User, error) {
+	if strings.HasPrefix(subject, users.UpstreamPrefix) {
+		return e.accounts.Lookup(ctx, subject)
+	}
+	return e.Users.Lookup(ctx, subject)
+}
+
 // upstreamServer is an authorization server whose users sign in at a forge.
 type upstreamServer struct {
 	*authtest.Server
@@ -230,7 +243,7 @@ func withForge(t *testing.T, config string, form bool, change ...func(*authtest.
 			s.vault = vault.New(vault.Options{Store: o.Store.(*store.Store), Ring: o.Ring, Log: o.Log})
 			o.Upstreams, o.Vault, o.PasswordLogin = set, s.vault, func() bool { return form }
 			o.Settle = func(subject string) { s.settled = append(s.settled, subject) }
-			if !form {
+			if o.Users = (everybody{o.Users, accounts{s.vault}}); !form {
 				o.Users = accounts{s.vault}
 			}
 		}
@@ -524,6 +537,24 @@ func TestLoginPageOffersEveryWay(t *testing.T) {
 	}
 	if got := post("username", "alice", "password", "correct horse alice"); !strings.Contains(got.Body, `value="approve"`) {
 		t.Errorf("the form: %d %s", got.StatusCode, text(got))
+	}
+}
+
+// A user who goes from one account to a provider grants what that user may of the whole request.
+func TestAnotherAccountAtAProviderIsAskedForTheWholeRequest(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), true)
+	s.Users.Change("bob", func(a *authtest.Account) bool { a.Scopes = []string{"mcp:write"}; return true })
+	b := s.NewBrowser()
+	_, fields := otherAccount(t, b, b.SignIn(t, "bob", s.PUB, set("scope", "mcp:read mcp:write"))).Form(t)
+	page := b.Post(t, "/login", url.Values{"state": fields["state"], "provider": {"forge"}})
+	to, err := url.Parse(b.Submit(t, page, set("decision", "approve")).Header.Get("Location"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := b.Get(t, f.approve("ann", to))
+	if tok := s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t); tok.Scope != "mcp:read" {
+		t.Errorf("granted %q, want mcp:read", tok.Scope)
 	}
 }
 

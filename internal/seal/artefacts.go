@@ -62,6 +62,7 @@ type Login struct {
 	RedirectURI string   `json:"r"`
 	State       string   `json:"s,omitempty"`
 	Scope       []string `json:"o"`
+	Asked       []string `json:"q,omitempty"` // scope of the request, if the user may grant only Scope of it
 	Resource    string   `json:"a"`
 	Challenge   string   `json:"h"`
 	Nonce       string   `json:"n,omitempty"`
