@@ -336,6 +336,7 @@ func (e *endpoints) mayReuse(sess seal.Session, tx seal.Login, now time.Time) bo
 
 // goOn continues a transaction for a user who is signed in.
 func (e *endpoints) goOn(r *http.Request, client *clients.Client, tx seal.Login, who signedIn, set []*http.Cookie, now time.Time) (any, error) {
+	tx.Provider = "" // which the user may have chosen first
 	tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = who.user.Subject, who.user.Version, who.session.AuthTime, who.session.ID
 	g, err := e.remembered(r.Context(), tx, client, now)
 	switch {

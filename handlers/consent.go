@@ -63,7 +63,7 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 		return fail(err)
 	}
 	// A user who signs in at a provider decides first.
-	later := byBrowser(e.provider(tx.Provider))
+	later := tx.Subject == "" && byBrowser(e.provider(tx.Provider))
 	if tx.Subject == "" && !later {
 		return fail(oauth.Errorf(oauth.InvalidRequest, "no user has signed in for this authorization request"))
 	}

@@ -558,6 +558,34 @@ func TestAnotherAccountAtAProviderIsAskedForTheWholeRequest(t *testing.T) {
 	}
 }
 
+// The consent page of a user who chose a provider and then signed in with a password names the user,
+// and is of no use to another user of the browser.
+func TestPasswordLoginAfterAProviderWasChosen(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), true)
+	b := s.NewBrowser()
+	_, fields := b.Get(t, s.AuthorizeURL(s.PUB)).Form(t)
+	_, fields = b.Post(t, "/login", url.Values{"state": fields["state"], "provider": {"forge"}}).Form(t)
+	page := b.Post(t, "/login", url.Values{"state": fields["state"], "username": {"alice"}, "password": {"correct horse alice"}})
+	if !strings.Contains(page.Body, "alice") || strings.Contains(page.Body, "You sign in at") {
+		t.Errorf("the page does not say who is asked: %s", text(page))
+	}
+	action, fields := page.Form(t)
+	tx, err := seal.Open[seal.Login](s.Ring, fields.Get("state"))
+	if err != nil || tx.Subject != "alice" {
+		t.Fatalf("transaction of %q, %v", tx.Subject, err)
+	}
+	tx.Provider = "forge" // as an earlier release sealed it
+	old, err := seal.Seal(s.Ring, tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Submit(t, b.Get(t, s.AuthorizeURL(s.PRE, set("prompt", "login"))), set("username", "bob", "password", "correct horse bob"))
+	for _, state := range []string{fields.Get("state"), old} {
+		wantPage(t, b.Post(t, action, url.Values{"state": {state}, "decision": {"approve"}}), 400)
+	}
+}
+
 // The password goes to the provider once. Its verdict and its silence are different pages.
 func TestPasswordLoginAtAProvider_Row35(t *testing.T) {
 	f := newForge(t)
