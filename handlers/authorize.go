@@ -331,7 +331,11 @@ func (e *endpoints) mayReuse(sess seal.Session, tx seal.Login, now time.Time) bo
 	if e.local || prompts(tx, "login") || prompts(tx, "select_account") {
 		return false
 	}
-	return tx.MaxAge == nil || now.Unix()-sess.AuthTime <= *tx.MaxAge
+	if tx.MaxAge == nil {
+		return true
+	}
+	// 0 means prompt=login, also in the second of the login (OpenID Connect Core §3.1.2.1).
+	return *tx.MaxAge > 0 && now.Unix()-sess.AuthTime <= *tx.MaxAge
 }
 
 // goOn continues a transaction for a user who is signed in.

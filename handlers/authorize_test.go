@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"signet/internal/test/authtest"
 )
@@ -394,6 +395,25 @@ func TestAuthorizationRequestMayBePosted(t *testing.T) {
 	wantLogin(t, b.Post(t, "/authorize", u.Query()))
 	// The query does not speak for the body.
 	wantPage(t, b.Post(t, u.String(), url.Values{}), 400)
+}
+
+// max_age=0 asks for a login as prompt=login does, however recent the last login is, and is
+// satisfied by that login.
+func TestMaxAgeZeroAsksForALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // where no second passes by itself
+		s := authtest.New(t)
+		b := s.NewBrowser()
+		s.Redeem(t, s.PRE, b.Code(t, "alice", s.PRE)).Tokens(t)
+		page := b.Get(t, s.AuthorizeURL(s.PRE, set("max_age", "0")))
+		wantLogin(t, page)
+		if r := b.Submit(t, page, aliceLogin); r.Sent().Get("code") == "" {
+			t.Errorf("no code after the login: %d %s", r.StatusCode, text(r))
+		}
+		wantRedirect(t, b.Get(t, s.AuthorizeURL(s.PRE, set("max_age", "0", "prompt", "none"))), s.PRE.RedirectURI, "login_required", "S")
+		if r := b.Get(t, s.AuthorizeURL(s.PRE, set("max_age", "1", "prompt", "none"))); r.Sent().Get("code") == "" {
+			t.Errorf("max_age=1: %d %s", r.StatusCode, text(r))
+		}
+	})
 }
 
 // prompt and max_age decide whether a live session is enough.
