@@ -44,6 +44,10 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 	if err == nil {
 		_, err = e.sealLogin(tx, seal.MaxSize-spareFor(tx))
 	}
+	again := ""
+	if err == nil && r.Method == http.MethodPost && e.checkOwnPage(r) != nil {
+		again, err = asQuery(params)
+	}
 	if err != nil {
 		state := params.Get("state")
 		if oauth.Duplicated(params, "state") != "" {
@@ -51,9 +55,27 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 		}
 		return nil, e.tellClient(client, redirectURI, state, false, err)
 	}
+	if again != "" {
+		return redirect{to: e.path + "/authorize?" + again}, nil
+	}
 	var set []*http.Cookie
 	tx.Browser, set = e.bindBrowser(r)
 	return e.begin(r, client, tx, set, now)
+}
+
+// maxQuery is the longest query that the server makes of a request that was posted, in bytes. It
+// leaves room for cookies in the header that the server reads.
+const maxQuery = 16 << 10
+
+// asQuery returns the query with which the browser repeats by GET a request that a page of another
+// site has posted. With such a POST browsers send no cookies (SameSite=Lax): the server would not see
+// the session, and would bind the browser anew, so that no login begun in it before could go on.
+func asQuery(params url.Values) (string, error) {
+	query := params.Encode()
+	if len(query) > maxQuery {
+		return "", errTooLong
+	}
+	return query, nil
 }
 
 // client finds a client for a page. An unknown client is an error page: there is no

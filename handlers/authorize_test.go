@@ -395,6 +395,41 @@ func TestAuthorizationRequestMayBePosted(t *testing.T) {
 	wantLogin(t, b.Post(t, "/authorize", u.Query()))
 	// The query does not speak for the body.
 	wantPage(t, b.Post(t, u.String(), url.Values{}), 400)
+
+	// The browser sends its cookies only with the GET that follows. So the session counts, and what
+	// was begun before goes on.
+	b = s.NewBrowser()
+	open := b.SignIn(t, "alice", s.PUB)
+	post := func(path string, c authtest.Client, edits ...edit) *authtest.Response {
+		t.Helper()
+		u, err := url.Parse(s.AuthorizeURL(c, edits...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Do(t, request("POST", authtest.Issuer+path, u.RawQuery, "Content-Type", formType, "Sec-Fetch-Site", "cross-site", "Origin", "https://app.test"))
+	}
+	state := strings.Repeat("&", 2<<10)
+	for _, path := range []string{"/authorize", "/oauth/authorize"} {
+		r := post(path, s.PRE, set("state", state))
+		if r.StatusCode != http.StatusSeeOther || !strings.HasPrefix(r.Header.Get("Location"), "/authorize?") || len(r.Cookies()) > 0 {
+			t.Fatalf("%s: %d to %.60q with %d cookies", path, r.StatusCode, r.Header.Get("Location"), len(r.Cookies()))
+		}
+		page := b.Get(t, r.Header.Get("Location"))
+		if !strings.Contains(page.Body, `value="approve"`) || !strings.Contains(page.Body, "alice") {
+			t.Fatalf("%s: the session does not count: %d %s", path, page.StatusCode, text(page))
+		}
+		if got := b.Submit(t, page, set("decision", "deny")).Sent().Get("state"); got != state {
+			t.Errorf("%s: the state of %d bytes came back with %d", path, len(state), len(got))
+		}
+	}
+	if r := b.Submit(t, open, set("decision", "approve")); r.Sent().Get("code") == "" {
+		t.Errorf("the consent page that was open: %d %s", r.StatusCode, text(r))
+	}
+	// Errors are those of a GET.
+	wantPage(t, post("/authorize", s.PRE, set("client_id", "nope")), 400)
+	wantPage(t, post("/authorize", s.PUB, set("scope", "none:such")), 400)
+	wantRedirect(t, post("/authorize", s.PRE, set("scope", "none:such")), s.PRE.RedirectURI, "invalid_scope", "S")
+	wantRedirect(t, post("/authorize", s.PRE, set("more", strings.Repeat("x", 20<<10))), s.PRE.RedirectURI, "invalid_request", "S")
 }
 
 // max_age=0 asks for a login as prompt=login does, however recent the last login is, and is

@@ -21,6 +21,7 @@ const spentLogin = "login"
 
 var (
 	errExpired      = oauth.Errorf(oauth.InvalidRequest, "Authorization request expired")
+	errTooLong      = oauth.Errorf(oauth.InvalidRequest, "the authorization request is too long")
 	errAnswered     = oauth.Errorf(oauth.InvalidRequest, "this authorization request has already been answered; start again in the application")
 	errOtherBrowser = oauth.Errorf(oauth.InvalidRequest, "this authorization request was started in another browser").WithStatus(http.StatusForbidden)
 )
@@ -48,7 +49,7 @@ func (e *endpoints) sealLogin(tx seal.Login, limit int) (string, error) {
 		return "", err
 	}
 	if len(raw) > limit {
-		return "", oauth.Errorf(oauth.InvalidRequest, "the authorization request is too long")
+		return "", errTooLong
 	}
 	return raw, nil
 }
