@@ -40,7 +40,7 @@ func (e *endpoints) authorize(r *http.Request) (any, error) {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "Invalid redirect_uri: it is not one that this client has registered").Because(err)
 	}
 	now := e.o.Store.Now()
-	tx, err := e.newLogin(client, redirectURI, params, now)
+	tx, err := e.newLogin(r.Context(), client, redirectURI, params, now)
 	if err == nil {
 		_, err = e.sealLogin(tx, seal.MaxSize-spareFor(tx))
 	}
@@ -126,7 +126,7 @@ func (e *endpoints) refuse(client *clients.Client, tx seal.Login, userActed bool
 }
 
 // newLogin checks all parts of an authorization request except client and redirect URI.
-func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
+func (e *endpoints) newLogin(ctx context.Context, client *clients.Client, redirectURI string, params url.Values, now time.Time) (seal.Login, error) {
 	if err := checkUnsupported(params); err != nil {
 		return seal.Login{}, err
 	}
@@ -155,12 +155,19 @@ func (e *endpoints) newLogin(client *clients.Client, redirectURI string, params 
 	if err != nil {
 		return seal.Login{}, err
 	}
+	hint, err := e.hinted(ctx, params.Get("id_token_hint"), client)
+	switch {
+	case errors.Is(err, jwt.ErrUnknownKey):
+		prompt = strings.TrimSpace(prompt + " login") // the server cannot tell whose token it is, so the user says
+	case err != nil:
+		return seal.Login{}, err
+	}
 	expires := now.Add(loginTTL)
 	return seal.Login{
 		ID: seal.NewID(expires.Add(jwt.Leeway)), GrantID: e.newGrantID(expires), Epoch: e.o.Store.Epoch(),
 		ClientID: client.ID, RedirectURI: redirectURI, State: packState(params.Get("state")),
 		Scope: scope, Resource: resource, Challenge: challenge, Nonce: nonce,
-		Prompt: prompt, MaxAge: maxAge, Expires: expires.Unix(),
+		Prompt: prompt, MaxAge: maxAge, Hint: hint, Expires: expires.Unix(),
 	}, nil
 }
 
@@ -314,6 +321,34 @@ func prompting(params url.Values) (prompt string, maxAge *int64, err error) {
 	return strings.Join(values, " "), maxAge, nil
 }
 
+// hinted returns the subject of an id_token_hint (OpenID Connect Core §3.1.2.1), or "" if there is
+// none. The hint must be an id token that this server gave to the client at some time. The error is
+// jwt.ErrUnknownKey for a token whose key no longer exists.
+func (e *endpoints) hinted(ctx context.Context, hint string, client *clients.Client) (string, error) {
+	if hint == "" {
+		return "", nil
+	}
+	claims, err := jwt.VerifyIDHint(ctx, e.o.Keys, e.o.Issuer, hint)
+	switch {
+	case errors.Is(err, jwt.ErrUnknownKey):
+		return "", err
+	case errors.Is(err, jwt.ErrInvalid), err == nil && claims.Audience != client.ID:
+		return "", oauth.Errorf(oauth.InvalidRequest, "id_token_hint is not an id token of this client").Because(err)
+	case err != nil:
+		return "", unavailable(err)
+	}
+	return claims.Subject, nil
+}
+
+// checkHint refuses a user other than the one for whom the client asks. No user but that one may
+// come back to it (OpenID Connect Core §3.1.2.1).
+func checkHint(tx seal.Login, user users.User) error {
+	if tx.Hint != "" && tx.Hint != user.Subject {
+		return oauth.Errorf(oauth.LoginRequired, "the user who signed in is not the one of id_token_hint")
+	}
+	return nil
+}
+
 func prompts(tx seal.Login, value string) bool {
 	return slices.Contains(strings.Fields(tx.Prompt), value)
 }
@@ -326,7 +361,7 @@ func (e *endpoints) begin(r *http.Request, client *clients.Client, tx seal.Login
 	if err != nil && !errors.Is(err, errNoSession) {
 		return nil, err
 	}
-	reuse := err == nil && e.mayReuse(who.session, tx, now)
+	reuse := err == nil && e.mayReuse(who.session, tx, now) && checkHint(tx, who.user) == nil
 	if reuse {
 		if reuse, err = e.holdsToken(r.Context(), who.user.Subject); err != nil {
 			return nil, err

@@ -34,7 +34,7 @@ func (e *endpoints) loginPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.loginForm(r, loginTry{tx: tx, raw: raw, provider: p, name: e.lastName(r)}, "", http.StatusOK)
+	return e.loginForm(r, loginTry{tx: tx, raw: raw, provider: p, name: e.lastName(r, tx)}, "", http.StatusOK)
 }
 
 // loginTry is what a user entered on the login page, or will enter.
@@ -70,9 +70,16 @@ func (e *endpoints) formAt(w ways, id string) (*upstream.Provider, error) {
 	return only, nil
 }
 
-// lastName is the name of the user who is signed in in this browser although the password
-// is asked for, so that only the password has to be entered.
-func (e *endpoints) lastName(r *http.Request) string {
+// lastName is the name of the user for whom the client asks, or who is signed in in this browser
+// although the password is asked for, so that only the password has to be entered.
+func (e *endpoints) lastName(r *http.Request, tx seal.Login) string {
+	if tx.Hint != "" {
+		user, err := e.o.Users.Lookup(r.Context(), tx.Hint)
+		if err != nil || providerOf(tx.Hint) != "" { // users of a provider have the names that it knows
+			return ""
+		}
+		return user.Name
+	}
 	if !e.local {
 		return ""
 	}
@@ -231,11 +238,14 @@ func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now
 	if err != nil {
 		return nil, err
 	}
-	if tx = e.narrow(tx, user); len(tx.Scope) == 0 {
+	err = checkHint(tx, user)
+	if tx = e.narrow(tx, user); err == nil && len(tx.Scope) == 0 {
+		err = oauth.Errorf(oauth.InvalidScope, "the user may not grant any of the requested scopes")
+	}
+	if err != nil {
 		if err := e.answer(r.Context(), tx); err != nil {
 			return nil, err
 		}
-		err := oauth.Errorf(oauth.InvalidScope, "the user may not grant any of the requested scopes")
 		return nil, e.refuse(client, tx, true, err)
 	}
 	return e.goOn(r, client, tx, who, []*http.Cookie{cookie}, now)

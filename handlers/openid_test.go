@@ -417,6 +417,77 @@ func TestLogoutAcceptsAnExpiredHint(t *testing.T) {
 	})
 }
 
+// A client that names the user by an id token, also by one that has expired, gets a code for no
+// other user: not by a session, not by a login, and not by another account on the consent page.
+func TestIDTokenHintNamesTheUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		scope, bobLogin := set("scope", "openid mcp:read"), set("username", "bob", "password", "correct horse bob")
+		alice, b := s.NewBrowser(), s.NewBrowser()
+		hint := set("id_token_hint", idToken(t, s.Redeem(t, s.PRE, alice.Code(t, "alice", s.PRE, scope))))
+		s.Redeem(t, s.PRE, b.Code(t, "bob", s.PRE, scope)).Tokens(t)
+		time.Sleep(20 * time.Minute)
+		none := set("prompt", "none")
+		if r := alice.Get(t, s.AuthorizeURL(s.PRE, scope, hint, none)); r.Sent().Get("code") == "" {
+			t.Errorf("the user of the hint: %d %s", r.StatusCode, text(r))
+		}
+		if r := b.Get(t, s.AuthorizeURL(s.PRE, scope, none)); r.Sent().Get("code") == "" {
+			t.Errorf("without a hint: %d %s", r.StatusCode, text(r))
+		}
+		wantRedirect(t, b.Get(t, s.AuthorizeURL(s.PRE, scope, hint, none)), s.PRE.RedirectURI, "login_required", "S")
+
+		page := b.Get(t, s.AuthorizeURL(s.PRE, scope, hint))
+		wantLogin(t, page)
+		if !strings.Contains(page.Body, `value="alice"`) {
+			t.Errorf("the login page does not say who has to sign in: %s", text(page))
+		}
+		wantRedirect(t, b.Submit(t, page, bobLogin), s.PRE.RedirectURI, "login_required", "S")
+		wantPage(t, b.Submit(t, page, aliceLogin), 400) // the request was answered
+		consent := b.Submit(t, b.Get(t, s.AuthorizeURL(s.PRE, scope, hint, set("prompt", "consent"))), aliceLogin)
+		wantRedirect(t, b.Submit(t, otherAccount(t, b, consent), bobLogin), s.PRE.RedirectURI, "login_required", "S")
+		consent = b.Get(t, s.AuthorizeURL(s.PRE, scope, hint, set("prompt", "consent")))
+		id := idToken(t, s.Redeem(t, s.PRE, b.Submit(t, consent, set("decision", "approve")).Sent().Get("code")))
+		if got := payload(t, id).Subject; got != "alice" {
+			t.Errorf("id token of %q, want alice", got)
+		}
+	})
+}
+
+// A hint that is no id token of the client is an error. If its key is gone the server cannot tell,
+// so it takes no session, and the user decides who signs in.
+func TestIDTokenHintMustBeOfTheClient(t *testing.T) {
+	s := authtest.New(t)
+	scope := set("scope", "openid mcp:read")
+	b := s.NewBrowser()
+	r := s.Redeem(t, s.PRE, b.Code(t, "alice", s.PRE, scope))
+	hint := idToken(t, r)
+	other := authtest.New(t, func(c *authtest.Config) { c.Issuer = "https://other.test" })
+	for name, bad := range map[string]string{
+		"garbage":            "x",
+		"changed":            hint[:len(hint)-4] + "AAAA",
+		"an access token":    r.Tokens(t).Access,
+		"another client's":   idToken(t, s.Redeem(t, s.CONF, s.Code(t, "alice", s.CONF, scope))),
+		"another issuer's":   idToken(t, other.Redeem(t, other.PRE, other.Code(t, "alice", other.PRE, scope))),
+		"longer than it may": hint + strings.Repeat("A", jwt.MaxSize),
+	} {
+		for _, prompt := range []edit{set("prompt", "none"), del("prompt")} {
+			r := b.Get(t, s.AuthorizeURL(s.PRE, scope, set("id_token_hint", bad), prompt))
+			wantRedirect(t, r, s.PRE.RedirectURI, "invalid_request", "S")
+			if t.Failed() {
+				t.Fatal(name)
+			}
+		}
+	}
+	_, rest, _ := strings.Cut(hint, ".")
+	gone := set("id_token_hint", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"JWT","kid":"gone"}`))+"."+rest)
+	wantRedirect(t, b.Get(t, s.AuthorizeURL(s.PRE, scope, gone, set("prompt", "none"))), s.PRE.RedirectURI, "login_required", "S")
+	page := b.Get(t, s.AuthorizeURL(s.PRE, scope, gone))
+	wantLogin(t, page)
+	if r := b.Submit(t, page, aliceLogin); r.Sent().Get("code") == "" {
+		t.Errorf("a hint of a key that is gone, after the login: %d %s", r.StatusCode, text(r))
+	}
+}
+
 func edit1(v url.Values, change edit) url.Values {
 	c := url.Values{}
 	for name, values := range v {

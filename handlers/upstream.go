@@ -138,12 +138,13 @@ func (e *endpoints) depart(r *http.Request, d departure) (any, error) {
 }
 
 // promptAt is the prompt of the request at a provider (OpenID Connect Core §3.1.2.1): what the
-// client asks about the login is asked of the provider.
+// client asks about the login is asked of the provider. If the client asks for one user, another
+// one may be signed in there.
 func promptAt(tx seal.Login) string {
 	switch {
 	case prompts(tx, "login"), tx.MaxAge != nil:
 		return "login"
-	case prompts(tx, "select_account"):
+	case prompts(tx, "select_account"), tx.Hint != "":
 		return "select_account"
 	}
 	return ""
@@ -347,6 +348,9 @@ func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.Use
 	}
 	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application has changed; start again there").Because(err)
+	}
+	if err := checkHint(tx, user); err != nil {
+		return nil, e.refuse(client, tx, true, err)
 	}
 	g := granted{scope: e.userScope(l.Scope, user), kind: l.Kind, ends: l.Ends}
 	tx.Scope = e.userScope(tx.Scope, user)

@@ -329,6 +329,28 @@ func TestUserSignsInAtAProviderAfterTheConsent_Row36_Row37(t *testing.T) {
 	}
 }
 
+// A client that names the user by an id token gets no code for another user of the provider.
+func TestIDTokenHintNamesTheUserAtAProvider(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	b, scope := s.NewBrowser(), set("scope", "openid mcp:read")
+	first := s.signInAt(t, f, b, "ann", s.PUB, scope)
+	hint := set("id_token_hint", idToken(t, s.Redeem(t, s.PUB, first.Sent().Get("code"))))
+	for user, code := range map[string]bool{"ann": true, "bob": false} {
+		b := s.NewBrowser()
+		to := s.leave(t, b, s.PUB, scope, hint)
+		if got := to.Query().Get("prompt"); got != "select_account" {
+			t.Errorf("prompt %q at the provider", got)
+		}
+		back := b.Get(t, f.approve(user, to))
+		if !code {
+			wantRedirect(t, back, s.PUB.RedirectURI, "login_required", "S")
+		} else if back.Sent().Get("code") == "" {
+			t.Errorf("%s: %d %s", user, back.StatusCode, text(back))
+		}
+	}
+}
+
 // The request to the provider is the server's own: it has nothing of the client's.
 func TestRequestAtTheProviderIsTheServersOwn_Row36(t *testing.T) {
 	f := newForge(t)

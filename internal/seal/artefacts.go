@@ -68,6 +68,7 @@ type Login struct {
 	Nonce       string   `json:"n,omitempty"`
 	Prompt      string   `json:"p,omitempty"`
 	MaxAge      *int64   `json:"m,omitempty"`
+	Hint        string   `json:"d,omitempty"` // subject of the id_token_hint: no other user gets a code
 	Provider    string   `json:"w,omitempty"` // upstream at which the user signs in after the consent
 	Connect     *Connect `json:"f,omitempty"` // nil: the user is not asked to connect anything
 	Expires     int64    `json:"x"`
