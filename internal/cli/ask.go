@@ -64,7 +64,7 @@ func (p Process) newPassword(ctx context.Context, fromStdin bool, cfg *config, u
 
 // terminal returns stdin if it is a terminal.
 func (p Process) terminal() (fd int, ok bool) {
-	in, ok := p.Stdin.(*os.File)
+	in, ok := p.rawStdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return 0, false
 	}
@@ -92,21 +92,36 @@ func (p Process) askPassword(ctx context.Context, prompt string) (string, error)
 }
 
 // askYes asks a question at the terminal, and reports whether the answer is yes.
-func (p Process) askYes(ctx context.Context, question string) (bool, error) {
+func (p Process) askYes(question string) (bool, error) {
 	fmt.Fprint(p.Stderr, question)
-	line, err := answerOf(ctx, func() (string, error) {
-		line, err := bufio.NewReader(io.LimitReader(p.Stdin, 100)).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return line, err
-	})
+	line, err := bufio.NewReader(io.LimitReader(p.Stdin, 100)).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
 	line = strings.ToLower(strings.TrimSpace(line))
 	return err == nil && (line == "y" || line == "yes"), err
 }
 
-// answerOf returns what ask returns, or an error if ctx ends before. Nothing interrupts
-// the read of a terminal; the process ends when ctx does.
+var errInterrupted = errors.New("interrupted")
+
+// input is stdin for a command: a read ends with the context.
+type input struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+// Read reads into a buffer of its own, because a read that is given up goes on.
+func (in *input) Read(b []byte) (int, error) {
+	read, err := answerOf(in.ctx, func() ([]byte, error) {
+		own := make([]byte, min(len(b), 32<<10))
+		n, err := in.from.Read(own)
+		return own[:n], err
+	})
+	return copy(b, read), err
+}
+
+// answerOf returns what ask returns, or [errInterrupted] if ctx ends before. Nothing
+// interrupts the read of a terminal or a pipe; the process ends when ctx does.
 func answerOf[T any](ctx context.Context, ask func() (T, error)) (none T, _ error) {
 	type answer struct {
 		text T
@@ -121,6 +136,6 @@ func answerOf[T any](ctx context.Context, ask func() (T, error)) (none T, _ erro
 	case a := <-answers:
 		return a.text, a.err
 	case <-ctx.Done():
-		return none, errors.New("interrupted")
+		return none, errInterrupted
 	}
 }

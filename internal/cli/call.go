@@ -179,11 +179,11 @@ func (n narrator) Exchange(method, url string, status int) {
 }
 
 // confirmOrigin asks whether the password may go to an origin. A script is not asked.
-func (p Process) confirmOrigin(ctx context.Context, origin string) (bool, error) {
+func (p Process) confirmOrigin(_ context.Context, origin string) (bool, error) {
 	if _, ok := p.terminal(); !ok {
 		return false, nil
 	}
-	return p.askYes(ctx, fmt.Sprintf("The login page is at %s, which is not the server's own. Send the password there? [y/N] ", clean(origin)))
+	return p.askYes(fmt.Sprintf("The login page is at %s, which is not the server's own. Send the password there? [y/N] ", clean(origin)))
 }
 
 // showLogin prints the address of a login page, and opens it in a browser if there is a

@@ -27,13 +27,15 @@ type Process struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	overrides []string // such as --hosting.port=4000, of the gateway's configuration
+	overrides []string  // such as --hosting.port=4000, of the gateway's configuration
+	rawStdin  io.Reader // Stdin as it was given; that of a command ends with its context
 }
 
 // Run carries out one command line and returns the exit status: 0 for success, 1 for
 // failure, 2 for wrong use.
 func Run(ctx context.Context, p Process, args []string) int {
 	args, p.overrides = splitOverrides(args)
+	p.rawStdin, p.Stdin = p.Stdin, &input{ctx: ctx, from: p.Stdin}
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(p.Stdin)
@@ -42,6 +44,9 @@ func Run(ctx context.Context, p Process, args []string) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, errInterrupted) {
+		err = errInterrupted // no matter what was being read
 	}
 	fmt.Fprintln(p.Stderr, "signet:", strings.ReplaceAll(err.Error(), "\n", "\nsignet: "))
 	var wrong wrongUse
