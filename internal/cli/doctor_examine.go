@@ -49,7 +49,7 @@ func examine(ctx context.Context, cfg *config) []finding {
 	f := &findings{}
 	f.check("settings", "", nil, "issuer "+cfg.Issuer+", role "+cfg.Role)
 	for _, name := range cfg.unknown() {
-		f.all = append(f.all, finding{What: "settings", Message: "unknown variable " + name})
+		f.warn("settings", "unknown variable %s is not used", name)
 	}
 	for _, text := range cfg.warnings() {
 		f.warn("settings", "%s", text)
