@@ -186,7 +186,7 @@ func TestGrantsOfAnotherEpochAreDead(t *testing.T) {
 		wantLive(t, l, "before", g, true)
 	}
 	s.Close()
-	if err := store.NewEpoch(t.Context(), o, "f"); err != nil {
+	if _, err := store.NewEpoch(t.Context(), o, "f"); err != nil {
 		t.Fatal(err)
 	}
 	s = storetest.Open(t, o)

@@ -117,8 +117,12 @@ func (d Data) firstStart() (bool, error) {
 	case len(missing) == 0:
 		return false, nil
 	}
-	return false, fmt.Errorf("%s: missing, although %s exists: put it back, or run `%s` to begin anew (all users sign in again)",
-		strings.Join(missing, " and "), strings.Join(have, " and "), acceptLoss)
+	exist := "exists"
+	if len(have) > 1 {
+		exist = "exist"
+	}
+	return false, fmt.Errorf("%s: missing, although %s %s: put it back, or run `%s` to begin anew (all users sign in again)",
+		strings.Join(missing, " and "), strings.Join(have, " and "), exist, acceptLoss)
 }
 
 func (d Data) begin(ctx context.Context) error {
@@ -257,10 +261,14 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	if err := store.FinishRestore(opts); err != nil {
 		return nil, err
 	}
-	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
+	aside, err := store.NewEpoch(ctx, opts, ring.Fingerprint())
+	if err != nil {
 		return nil, err
 	}
-	did = append(did, "gave "+opts.Path+" a new epoch; the parts that could not be kept are beside it under another name")
+	did = append(did, "gave "+opts.Path+" a new epoch")
+	if len(aside) > 0 {
+		did = append(did, "what was there is now "+strings.Join(aside, " and "))
+	}
 	if secret != "" {
 		path := d.secretFile()
 		if exists(path) {
@@ -310,10 +318,15 @@ func acceptSharedLoss(ctx context.Context, d Data) (did []string, err error) {
 	}
 	opts := d.storeOptions()
 	opts.Root = ring.HasFingerprint
-	if err := store.NewEpoch(ctx, opts, ring.Fingerprint()); err != nil {
+	aside, err := store.NewEpoch(ctx, opts, ring.Fingerprint())
+	if err != nil {
 		return nil, err
 	}
-	return []string{"gave the store in the PostgreSQL database a new epoch; the parts that could not be kept are in a schema with another name"}, nil
+	did = append(did, "gave the store in the PostgreSQL database a new epoch")
+	for _, schema := range aside {
+		did = append(did, "what was there is now in the schema "+schema)
+	}
+	return did, nil
 }
 
 // RestoreRing returns the root secrets for a restore. It makes the data directory if there

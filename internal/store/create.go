@@ -26,12 +26,11 @@ const (
 // NewEpoch accepts that a store was lost, damaged, restored or replaced. A whole store
 // is kept and gets a new epoch, so that nothing issued before is accepted. A store
 // that is not whole, or that was made under a root secret that o.Root does not know,
-// is renamed, never removed, and a new one is made. NewEpoch refuses while a server
-// runs.
-func NewEpoch(ctx context.Context, o Options, fingerprint string) error {
-	o, err := o.check()
-	if err != nil {
-		return err
+// is renamed, never removed, and a new one is made; aside are the new names, of files or of
+// a schema. NewEpoch refuses while a server runs.
+func NewEpoch(ctx context.Context, o Options, fingerprint string) (aside []string, err error) {
+	if o, err = o.check(); err != nil {
+		return nil, err
 	}
 	return o.engine.newEpoch(ctx, o, fingerprint)
 }

@@ -57,7 +57,7 @@ type engine interface {
 
 	open(ctx context.Context, s *state) (database, error)
 	create(ctx context.Context, o Options, fingerprint string) error
-	newEpoch(ctx context.Context, o Options, fingerprint string) error
+	newEpoch(ctx context.Context, o Options, fingerprint string) (aside []string, err error)
 	restore(ctx context.Context, o Options, contents Contents, replace bool) (aside string, err error)
 	restoring(o Options) bool
 	finishRestore(o Options) error

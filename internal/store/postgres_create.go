@@ -25,8 +25,8 @@ func (postgresEngine) create(ctx context.Context, o Options, fingerprint string)
 	})
 }
 
-func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint string) error {
-	return alter(ctx, o, func(ctx context.Context, p *postgresDatabase, tx pgx.Tx) error {
+func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint string) (aside []string, err error) {
+	err = alter(ctx, o, func(ctx context.Context, p *postgresDatabase, tx pgx.Tx) error {
 		if err := p.lockOutServers(ctx, tx); err != nil {
 			return err
 		}
@@ -40,10 +40,11 @@ func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint strin
 		}
 		switch {
 		case errors.Is(err, ErrOtherRoot), errors.Is(err, ErrDamaged):
-			if _, err := p.setSchemaAside(ctx, tx, "lost"); err != nil {
+			schema, err := p.setSchemaAside(ctx, tx, "lost")
+			if err != nil {
 				return err
 			}
-			exists = false
+			aside, exists = []string{schema}, false
 		case err != nil:
 			return err
 		}
@@ -58,6 +59,10 @@ func (postgresEngine) newEpoch(ctx context.Context, o Options, fingerprint strin
 		_, err = tx.Exec(ctx, acceptLost, rand.Text(), fingerprint, now.UnixMilli(), notBefore(now))
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return aside, nil
 }
 
 // alter runs fn in a transaction that may change the store as a whole.

@@ -41,14 +41,14 @@ func TestStoreBehindPgBouncer(t *testing.T) {
 			t.Errorf("%s is %q (%v), want %s", setting, got, err, want)
 		}
 	}
-	if err := store.NewEpoch(t.Context(), o, "root"); !errors.Is(err, store.ErrLocked) {
+	if _, err := store.NewEpoch(t.Context(), o, "root"); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("a new epoch while servers run: %v, want ErrLocked", err)
 	}
 	epoch := replicas[0].Epoch()
 	for _, s := range replicas {
 		closeStore(t, s)
 	}
-	if err := store.NewEpoch(t.Context(), o, "root"); err != nil {
+	if _, err := store.NewEpoch(t.Context(), o, "root"); err != nil {
 		t.Fatal(err)
 	}
 	o.Serve = false
@@ -90,7 +90,7 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 				"a server":  func() error { _, err := store.Open(t.Context(), server); return err },
 				"a command": func() error { _, err := store.Open(t.Context(), o); return err },
 				"Create":    func() error { return store.Create(t.Context(), o, "root") },
-				"NewEpoch":  func() error { return store.NewEpoch(t.Context(), o, "root") },
+				"NewEpoch":  func() error { _, err := store.NewEpoch(t.Context(), o, "root"); return err },
 			} {
 				if err := do(); err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
 					t.Errorf("%s: %v, want an error that names pool_mode = session", verb, err)

@@ -165,13 +165,13 @@ func TestReplicaWithAnotherRootIsRefused(t *testing.T) {
 		t.Errorf("another root: %v, want ErrOtherRoot and the remedy", err)
 	}
 	for _, o := range []store.Options{o, other} {
-		if err := store.NewEpoch(t.Context(), o, "other"); !errors.Is(err, store.ErrLocked) {
+		if _, err := store.NewEpoch(t.Context(), o, "other"); !errors.Is(err, store.ErrLocked) {
 			t.Errorf("a new epoch while a server runs: %v, want ErrLocked", err)
 		}
 	}
 	epoch := s.Epoch()
 	closeStore(t, s)
-	if err := store.NewEpoch(t.Context(), o, "root"); err != nil {
+	if _, err := store.NewEpoch(t.Context(), o, "root"); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, o)
@@ -179,7 +179,7 @@ func TestReplicaWithAnotherRootIsRefused(t *testing.T) {
 		t.Errorf("epoch %q, was %q; rows %v, want the one", s.Epoch(), epoch, spent(t, s))
 	}
 	closeStore(t, s)
-	if err := store.NewEpoch(t.Context(), other, "other"); err != nil {
+	if _, err := store.NewEpoch(t.Context(), other, "other"); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, other)
@@ -622,7 +622,7 @@ func TestPostgresErrorsNameRemedyAndNoPassword(t *testing.T) {
 			for verb, do := range map[string]func() error{
 				"Open":     func() error { _, err := store.Open(t.Context(), o); return err },
 				"Create":   func() error { return store.Create(t.Context(), o, "f") },
-				"NewEpoch": func() error { return store.NewEpoch(t.Context(), o, "f") },
+				"NewEpoch": func() error { _, err := store.NewEpoch(t.Context(), o, "f"); return err },
 			} {
 				if err := do(); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter") {
 					t.Errorf("%s: %v, want ErrUnavailable with %q and no password", verb, err, test.want)

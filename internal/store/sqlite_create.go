@@ -103,30 +103,30 @@ func removeFiles(path string) {
 	}
 }
 
-func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string) error {
+func (sqliteEngine) newEpoch(ctx context.Context, o Options, fingerprint string) (aside []string, err error) {
 	unlock, err := takeLock(o.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	err = inspected(ctx, o)
 	if errors.Is(err, ErrHalf) && !errors.Is(err, ErrNoStore) {
 		// The mirror is missing or unreadable, so the store itself was not inspected.
 		if err := createMirror(o.Mirror, mark{epoch: "unknown"}); err != nil {
-			return err
+			return nil, err
 		}
 		err = inspected(ctx, o)
 	}
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNoStore), errors.Is(err, ErrOtherRoot):
-		if err := setFilesAside(o); err != nil {
-			return err
+		if aside, err = setFilesAside(o); err != nil {
+			return aside, err
 		}
-		return createFiles(ctx, o, meta{fingerprint: fingerprint, notBefore: notBefore(time.Now())})
+		return aside, createFiles(ctx, o, meta{fingerprint: fingerprint, notBefore: notBefore(time.Now())})
 	case err == nil, errors.Is(err, ErrRolledBack), errors.Is(err, ErrOtherStore):
-		return changeEpoch(ctx, o, fingerprint)
+		return nil, changeEpoch(ctx, o, fingerprint)
 	default:
-		return err
+		return nil, err
 	}
 }
 
@@ -158,17 +158,22 @@ func changeEpoch(ctx context.Context, o Options, fingerprint string) error {
 	return createMirror(o.Mirror, mark{epoch: epoch})
 }
 
-// setFilesAside renames all files of a store.
-func setFilesAside(o Options) error {
+// setFilesAside renames all files of a store. It returns the new names of those that are there.
+func setFilesAside(o Options) (aside []string, err error) {
 	suffix := time.Now().UTC().Format(".lost-20060102-150405.000")
 	if err := renameStore(o.Path, suffix); err != nil {
-		return err
+		return nil, err
 	}
 	if err := renameIfThere(o.Mirror, o.Mirror+suffix); err != nil {
-		return err
+		return nil, err
+	}
+	for _, path := range []string{o.Path + suffix, o.Mirror + suffix} {
+		if _, err := os.Lstat(path); err == nil {
+			aside = append(aside, path)
+		}
 	}
 	o.Log.Warn("the old store is set aside", "store", o.Path+suffix)
-	return nil
+	return aside, nil
 }
 
 // renameStore appends suffix to the path of a store.

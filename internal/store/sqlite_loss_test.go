@@ -225,7 +225,7 @@ func acceptLoss(t *testing.T, o store.Options) {
 	t.Helper()
 	var epochs []string
 	for _, fingerprint := range []string{"f1", "f2"} {
-		if err := store.NewEpoch(t.Context(), o, fingerprint); err != nil {
+		if _, err := store.NewEpoch(t.Context(), o, fingerprint); err != nil {
 			t.Fatalf("accepting the loss: %v", err)
 		}
 		s := open(t, o)
@@ -267,7 +267,7 @@ func TestStoreOfAnotherRootIsRefused(t *testing.T) {
 	if sum(t, o.Path) != before {
 		t.Error("the file was changed")
 	}
-	if err := store.NewEpoch(t.Context(), o, "another"); err != nil {
+	if _, err := store.NewEpoch(t.Context(), o, "another"); err != nil {
 		t.Fatal(err)
 	}
 	if s := open(t, o); s.Fingerprint() != "another" {

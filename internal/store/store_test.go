@@ -411,7 +411,7 @@ func TestSecondServerIsRefused_M04(t *testing.T) {
 	if _, err := store.Open(t.Context(), o); !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), o.Path+".lock") {
 		t.Errorf("second server: %v, want ErrLocked naming the lock", err)
 	}
-	if err := store.NewEpoch(t.Context(), o, "f"); !errors.Is(err, store.ErrLocked) {
+	if _, err := store.NewEpoch(t.Context(), o, "f"); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("new epoch under a running server: %v, want ErrLocked", err)
 	}
 	command := o
