@@ -220,7 +220,7 @@ func (s *Server) measure(next http.Handler) http.Handler {
 		s.metrics.observe(answer{route, status}, took)
 		if s.o.Log.Enabled(r.Context(), slog.LevelDebug) {
 			s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("route", route), slog.Int("status", status),
-				slog.Int64("ms", took.Milliseconds()), slog.String("request_id", ww.Header().Get("X-Request-Id")))
+				slog.Int64("ms", took.Milliseconds()))
 		}
 	})
 }

@@ -415,6 +415,11 @@ func TestLogCarriesTheRequestID(t *testing.T) {
 	if id == "" || !strings.Contains(out.String(), id) {
 		t.Errorf("request id %q is not in the log:\n%s", id, out.String())
 	}
+	for line := range strings.Lines(out.String()) {
+		if strings.Count(line, `"request_id"`) > 1 {
+			t.Errorf("two ids in one line: %s", line)
+		}
+	}
 	if strings.Contains(out.String(), "canary") {
 		t.Error("the query is in the log")
 	}
