@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -113,6 +114,7 @@ func rootCommand(p Process) *cobra.Command {
 			group.RunE = func(cmd *cobra.Command, _ []string) error { return wrongUse{errors.New("a command is missing")} }
 		}
 	}
+	refuseUnknownTopics(root)
 	return root
 }
 
@@ -122,4 +124,17 @@ func settingsHelp(p Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "settings", Short: "The settings in the environment, with their defaults"}
 	cmd.SetHelpFunc(func(*cobra.Command, []string) { io.WriteString(p.Stdout, p.Settings) })
 	return cmd
+// refuseUnknownTopics makes `signet help frobnicate` an error: cobra calls it a success.
+func refuseUnknownTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == "help" })
+	root.Commands()[i].Args = func(_ *cobra.Command, args []string) error {
+		cmd, rest, err := root.Find(args)
+		if err == nil && len(rest) > 0 {
+			err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+		}
+		return err
+	}
+}
+
 }
