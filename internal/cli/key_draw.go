@@ -117,6 +117,13 @@ func drawBars(b *bytes.Buffer, t keys.Timeline, now time.Time) {
 			paint(k.SignsFrom, k.SignsUntil, markSigning)
 		}
 		line[at] = markNow
+		if k.State == keys.Signing && !bytes.ContainsRune(line, markSigning) { // for less than a column, which is now's
+			if at+1 < drawWidth {
+				line[at+1] = markSigning
+			} else {
+				line[at-1] = markSigning
+			}
+		}
 		fmt.Fprintf(b, "  %-8s %-8.8s %s\n", k.State, k.ID, strings.TrimRight(string(line), " "))
 	}
 	fmt.Fprintf(b, "%s%s\n", strings.Repeat(" ", indent), ruler(a))

@@ -60,3 +60,28 @@ Another key is made and published in 10 h (2026-11-21 00:00:00 UTC).
 		}
 	}
 }
+
+// The key that signs is seen to sign, also if that takes less than a column around now, as
+// after an early rotation.
+func TestShortSigningIsDrawn(t *testing.T) {
+	now := time.Date(2026, 11, 20, 14, 0, 0, 0, time.UTC)
+	for name, own := range map[string]keys.Timeline{
+		"between": {Rotation: 24 * time.Hour, MaxAge: 15 * time.Minute, NextMade: now.Add(24 * time.Hour), Keys: []keys.Info{
+			{ID: "old", State: keys.Signing, Private: true, SignsFrom: now.Add(-time.Minute), SignsUntil: now.Add(time.Minute), PublishedUntil: now.Add(6 * time.Minute)},
+			{ID: "new", State: keys.Next, Private: true, PublishedAt: now, SignsFrom: now.Add(time.Minute)},
+		}},
+		"at the end": {Rotation: time.Hour, MaxAge: 15 * time.Minute, NextMade: now.Add(-time.Hour), Keys: []keys.Info{
+			{ID: "old", State: keys.Signing, Private: true, PublishedAt: now.Add(-2 * time.Hour), SignsFrom: now.Add(-time.Second), SignsUntil: now, PublishedUntil: now},
+		}},
+	} {
+		found := false
+		for line := range strings.Lines(drawTimeline(own, now)) {
+			if strings.HasPrefix(line, "  signing  old") {
+				found = strings.Contains(line, "#")
+			}
+		}
+		if !found {
+			t.Errorf("%s: the key does not sign:\n%s", name, drawTimeline(own, now))
+		}
+	}
+}
