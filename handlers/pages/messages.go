@@ -105,15 +105,54 @@ func readMessages(path string) (map[string]texts, error) {
 	if err != nil {
 		return nil, err
 	}
-	var added map[string]texts
+	var languages map[string]json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&added); err != nil {
-		return nil, fmt.Errorf("%s: not an object of languages, each an object of texts: %w", path, err)
+	if err := d.Decode(&languages); err != nil {
+		return nil, fmt.Errorf("%s: line %d: not an object of languages, each an object of texts: %w", path, lineOf(b, err), err)
 	}
 	if d.More() {
 		return nil, fmt.Errorf("%s: more than one JSON value", path)
 	}
+	added := map[string]texts{}
+	for _, name := range slices.Sorted(maps.Keys(languages)) {
+		if added[name], err = textsOf(languages[name]); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", path, name, err)
+		}
+	}
 	return added, nil
+}
+
+// textsOf reads the texts of one language. Its error names those that are none.
+func textsOf(object json.RawMessage) (texts, error) {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(object, &values); err != nil {
+		return nil, errors.New("not an object of texts, as all languages are")
+	}
+	all := texts{}
+	var faults []error
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		var text string
+		if err := json.Unmarshal(values[key], &text); err != nil {
+			faults = append(faults, fmt.Errorf("%s: is not a string", key))
+		}
+		all[key] = text
+	}
+	return all, errors.Join(faults...)
+}
+
+// lineOf returns the line of an error of the JSON decoder. That of a file that is cut off is
+// the last one.
+func lineOf(b []byte, err error) int {
+	at := len(b)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		at = int(syntax.Offset) // after the wrong character
+	case errors.As(err, &kind):
+		at = int(kind.Offset)
+	}
+	return 1 + bytes.Count(b[:max(at-1, 0)], []byte("\n"))
 }
 
 // checkTexts finds messages that no page shows, and mistakes that would be seen on a

@@ -127,20 +127,24 @@ func FuzzAcceptLanguage(f *testing.F) {
 
 func TestWrongMessagesAreRefused(t *testing.T) {
 	for content, words := range map[string][]string{
-		`{"fr": {"login.titel": "x"}}`:                        {"fr", "login.titel"},
-		`{"fr": {"login.to": "pour continuer"}}`:              {"fr", "login.to", "{client}"},
-		`{"fr": {"login.title": "Bonjour {name}"}}`:           {"fr", "login.title", "{name}"},
-		`{"fr": {"login.title": " "}}`:                        {"fr", "login.title", "empty"},
-		`{"fr": {"date.months": "janvier"}}`:                  {"date.months", "1 months"},
-		`{"fr": {"scope.root": "x"}}`:                         {"scope.root"},
-		`{"fr": {"scope.mcp:tools": "{x}"}}`:                  {"scope.mcp:tools", "{x}"},
-		`{"not a language": {"login.title": "x"}}`:            {"not a language"},
-		`{"fr": "login.title"}`:                               {"languages"},
-		`{"fr": {"login.title": "x"}} {}`:                     {"more than one"},
-		`["fr"]`:                                              {"languages"},
-		``:                                                    {"languages"},
-		`{"fr": {"login.title": "x", "a": "1", "b": "2"}}`:    {": a:", "b: "},
-		strings.Repeat(" ", 1<<20) + `{"fr":{"a":"too big"}}`: {"KiB"},
+		`{"fr": {"login.titel": "x"}}`:                         {"fr", "login.titel"},
+		`{"fr": {"login.to": "pour continuer"}}`:               {"fr", "login.to", "{client}"},
+		`{"fr": {"login.title": "Bonjour {name}"}}`:            {"fr", "login.title", "{name}"},
+		`{"fr": {"login.title": " "}}`:                         {"fr", "login.title", "empty"},
+		`{"fr": {"date.months": "janvier"}}`:                   {"date.months", "1 months"},
+		`{"fr": {"scope.root": "x"}}`:                          {"scope.root"},
+		`{"fr": {"scope.mcp:tools": "{x}"}}`:                   {"scope.mcp:tools", "{x}"},
+		`{"not a language": {"login.title": "x"}}`:             {"not a language"},
+		`{"fr": "login.title"}`:                                {"languages"},
+		`{"fr": {"login.title": "x"}} {}`:                      {"more than one"},
+		`["fr"]`:                                               {"languages", "line 1"},
+		``:                                                     {"languages", "line 1"},
+		"{\"fr\": {\n\"login.title\": \"x\"\n\"a\": \"\"}}":    {"line 3"},
+		"{\"fr\": {\n\"login.title\": \"x\",\n\n":              {"line 3", "EOF"},
+		`{"fr": {"login.title": "x", "login.to": 7, "a": []}}`: {"fr", "login.to: is not a string", "a: is not a string"},
+		`{"de": {}, "fr": 7}`:                                  {"fr: not an object of texts"},
+		`{"fr": {"login.title": "x", "a": "1", "b": "2"}}`:     {": a:", "b: "},
+		strings.Repeat(" ", 1<<20) + `{"fr":{"a":"too big"}}`:  {"KiB"},
 	} {
 		path := write(t, "words.json", content)
 		wantFault(t, pages.Options{Messages: path}, append(words, "words.json")...)
