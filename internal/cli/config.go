@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -173,7 +174,13 @@ func readConfigWith(environ, flags []string) (*config, error) {
 		}
 	}
 	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
-		return nil, parseFaults(err)
+		faults, good := parseFaults(err, c.environ)
+		c.environ = good // the others are checked as if these were not set
+		if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: good}); err != nil {
+			return nil, faults
+		}
+		c.useGateway()
+		return nil, errors.Join(faults, c.check())
 	}
 	c.useGateway()
 	return c, c.check()
@@ -200,11 +207,13 @@ func unquote(v string) string {
 }
 
 // parseFaults restates the library's errors, which name the struct's fields. Its errors
-// name the variables, and do not show their values, which may be secrets.
-func parseFaults(err error) error {
+// name the variables, and do not show their values, which may be secrets. good are the
+// other variables.
+func parseFaults(err error, environ map[string]string) (joined error, good map[string]string) {
+	good = maps.Clone(environ)
 	var all env.AggregateError
 	if !errors.As(err, &all) {
-		return err
+		return err, good
 	}
 	var faults []error
 	for _, err := range all.Errors {
@@ -219,9 +228,11 @@ func parseFaults(err error) error {
 			reflect.TypeFor[slog.Level]():    "debug, info, warn or error",
 			reflect.TypeFor[bool]():          "true or false",
 		}[f.Type]
-		faults = append(faults, fmt.Errorf("%s%s: must be %s", envPrefix, f.Tag.Get("env"), want))
+		name := envPrefix + f.Tag.Get("env")
+		faults = append(faults, fmt.Errorf("%s: must be %s", name, want))
+		delete(good, name)
 	}
-	return errors.Join(faults...)
+	return errors.Join(faults...), good
 }
 
 // fieldOf returns the field of that name.

@@ -156,6 +156,12 @@ func TestAllFaultsAreNamedAtOnce(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "SIGNET_ROLE") || !strings.Contains(err.Error(), "SIGNET_CODE_TTL") {
 		t.Errorf("error %v does not name both variables", err)
 	}
+	_, err = readConfig([]string{"SIGNET_ISSUER=none", "SIGNET_ACCESS_TTL=5", "SIGNET_COLOR=reddish", "SIGNET_GROUP_READ=perhaps"})
+	for _, want := range []string{"SIGNET_ISSUER: ", "SIGNET_ACCESS_TTL: must be a duration", "SIGNET_COLOR: ", "SIGNET_GROUP_READ: must be"} {
+		if err == nil || strings.Count(err.Error(), want) != 1 {
+			t.Errorf("error %v does not have %q once", err, want)
+		}
+	}
 }
 
 func TestUnknownVariableIsNoticed(t *testing.T) {
