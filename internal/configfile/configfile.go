@@ -6,6 +6,7 @@
 package configfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -79,7 +80,8 @@ func (r *Reader) Document(text []byte) *yaml.Node {
 		return nil
 	}
 	if err := yaml.Load(asYAML(text), &n); err != nil {
-		r.Fault(&yaml.Node{Line: lineOf(err)}, "", "not one YAML document") // the library's text may quote the file
+		line, why := explain(err, text)
+		r.Fault(&yaml.Node{Line: line}, "", "not one YAML document%s", why)
 		return nil
 	}
 	if n.Kind != yaml.DocumentNode || len(n.Content) != 1 {
@@ -114,13 +116,51 @@ func (r *Reader) Mark(n *yaml.Node, from string) {
 // From returns the variable or flag from which n comes; empty: the file.
 func (r *Reader) From(n *yaml.Node) string { return r.from[n] }
 
-// lineOf returns the line of an error of the YAML library.
-func lineOf(err error) int {
+const (
+	tabs  = "a tab in the indentation, which must be spaces"
+	quote = "a quote is not closed"
+)
+
+// reasons say what constant texts of the YAML library mean. Its other texts may quote the file.
+var reasons = map[string]struct {
+	what  string
+	begun bool // the fault is where that began which did not end
+}{
+	"yaml: no documents in stream":                    {"the file is empty", false},
+	"yaml: expected single document, found multiple":  {"there are several", false},
+	"found a tab character that violates indentation": {tabs, false},
+	"found character that cannot start any token":     {"a value begins with a character that needs quotes", false},
+	"could not find expected ':'":                     {"a colon is missing", true},
+	"found unexpected end of stream":                  {quote, true},
+	"found unexpected document indicator":             {quote, true},
+	"did not find expected ',' or ']'":                {"a comma or ] is missing", true},
+	"did not find expected ',' or '}'":                {"a comma or } is missing", true},
+	"did not find expected key":                       {"wrong indentation, or text after a value", false},
+	"did not find expected '-' indicator":             {"wrong indentation, or a missing -", false},
+	"mapping values are not allowed in this context":  {"wrong indentation, or a colon too many or one without a space", false},
+}
+
+// explain returns the line of an error of the YAML library, and why the text is wrong if that
+// is known.
+func explain(err error, text []byte) (line int, why string) {
 	var at *yaml.LoadError
-	if errors.As(err, &at) {
-		return max(at.Mark.Line, 1)
+	if !errors.As(err, &at) {
+		return 1, ""
 	}
-	return 1
+	line = at.Mark.Line
+	reason, known := reasons[at.Message]
+	if !known {
+		return line, ""
+	}
+	if reason.begun && at.ContextMark.Line > 0 {
+		line = at.ContextMark.Line
+	}
+	if lines := bytes.Split(text, []byte("\n")); line >= 1 && line <= len(lines) {
+		if indent := lines[line-1][:len(lines[line-1])-len(bytes.TrimLeft(lines[line-1], " \t"))]; bytes.ContainsRune(indent, '\t') {
+			reason.what = tabs
+		}
+	}
+	return line, ": " + reason.what
 }
 
 // Take reads a value.

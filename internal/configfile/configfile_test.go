@@ -99,3 +99,32 @@ func TestPathsAreFitForAnError(t *testing.T) {
 		t.Errorf("a text in place of members: %v", err)
 	}
 }
+
+// A text that is no YAML is refused with the line and the reason, which quote nothing.
+func TestSyntaxIsExplained(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                          "line 1: not one YAML document: the file is empty",
+		"# nothing\n":               "line 1: not one YAML document: the file is empty",
+		"a: 1\n---\nb: 2\n":         "line 1: not one YAML document: there are several",
+		"a: 1\nb:\n\tc: COWS\n":     "line 3: not one YAML document: a tab in the indentation, which must be spaces",
+		"a: 1\n\tCOWS: 2\n":         "line 2: not one YAML document: a tab in the indentation, which must be spaces",
+		"a: 1\nb: @COWS\n":          "line 2: not one YAML document: a value begins with a character that needs quotes",
+		"a: 1\nCOWS\nc: 2\n":        "line 2: not one YAML document: a colon is missing",
+		"a: 1\nCOWS:x\nc: 2\n":      "line 2: not one YAML document: a colon is missing",
+		"a: 1\nb: \"COWS\nc: 2\n":   "line 2: not one YAML document: a quote is not closed",
+		"a: 1\nb: 'COWS\n---\n":     "line 2: not one YAML document: a quote is not closed",
+		"a: 1\nb: [COWS\nc: 2\n":    "line 2: not one YAML document: a comma or ] is missing",
+		"a: 1\nb: {COWS\nc: 2\n":    "line 2: not one YAML document: a comma or } is missing",
+		"a:\n    b: COWS\n  c: 2\n": "line 3: not one YAML document: wrong indentation, or text after a value",
+		"a: \"COWS\" COWS\n":        "line 1: not one YAML document: wrong indentation, or text after a value",
+		"a:\n  - 1\n  COWS: 2\n":    "line 3: not one YAML document: wrong indentation, or a missing -",
+		"a: COWS\n  b: 2\n":         "line 2: not one YAML document: wrong indentation, or a colon too many or one without a space",
+		"a: 1\nb: *COWS\n":          "line 2: not one YAML document",
+	} {
+		r := &configfile.Reader{}
+		r.Document([]byte(text))
+		if err := r.Err(); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
