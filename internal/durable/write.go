@@ -20,6 +20,10 @@ func Stage(path string) (*Staged, error) {
 	RemoveLeftovers(path)
 	f, err := os.CreateTemp(filepath.Dir(path), stagedPrefix(path)) // O_EXCL, mode 0600
 	if err != nil {
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			at.Path = filepath.Dir(path) // nobody knows the file's name
+		}
 		return nil, err
 	}
 	return &Staged{f, path}, nil
