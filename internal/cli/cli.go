@@ -30,6 +30,7 @@ type Process struct {
 
 	overrides []string  // such as --hosting.port=4000, of the gateway's configuration
 	rawStdin  io.Reader // Stdin as it was given; that of a command ends with its context
+	rawStdout io.Writer // Stdout as it was given; that of a command remembers its error
 }
 
 // Run carries out one command line and returns the exit status: 0 for success, 1 for
@@ -37,12 +38,17 @@ type Process struct {
 func Run(ctx context.Context, p Process, args []string) int {
 	args, p.overrides = splitOverrides(args)
 	p.rawStdin, p.Stdin = p.Stdin, &input{ctx: ctx, from: p.Stdin}
+	out := &checkedWriter{to: p.Stdout}
+	p.rawStdout, p.Stdout = p.Stdout, out
 	root := rootCommand(p)
 	root.SetArgs(args)
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = out.err
+	}
 	if err == nil {
 		return 0
 	}
@@ -108,22 +114,16 @@ func rootCommand(p Process) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse{err} })
 	root.AddCommand(serveCommand(p), userCommand(p), clientCommand(p), grantCommand(p), keyCommand(p), secretCommand(p), tokenCommand(p), upstreamCommand(p), gatewayCommand(p), callCommand(p), doctorCommand(p), backupCommand(p), restoreCommand(p), settingsHelp(p))
+	refuseUnknownTopics(root)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() {
 			group.Args = cobra.NoArgs // cobra shows the help for `signet user frobnicate` and calls it a success
 			group.RunE = func(cmd *cobra.Command, _ []string) error { return wrongUse{errors.New("a command is missing")} }
 		}
 	}
-	refuseUnknownTopics(root)
 	return root
 }
 
-// settingsHelp is a help topic rather than a command: it prints a file that can be
-// changed and loaded.
-func settingsHelp(p Process) *cobra.Command {
-	cmd := &cobra.Command{Use: "settings", Short: "The settings in the environment, with their defaults"}
-	cmd.SetHelpFunc(func(*cobra.Command, []string) { io.WriteString(p.Stdout, p.Settings) })
-	return cmd
 // refuseUnknownTopics makes `signet help frobnicate` an error: cobra calls it a success.
 func refuseUnknownTopics(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
@@ -137,4 +137,10 @@ func refuseUnknownTopics(root *cobra.Command) {
 	}
 }
 
+// settingsHelp is a help topic rather than a command: it prints a file that can be
+// changed and loaded.
+func settingsHelp(p Process) *cobra.Command {
+	cmd := &cobra.Command{Use: "settings", Short: "The settings in the environment, with their defaults"}
+	cmd.SetHelpFunc(func(*cobra.Command, []string) { io.WriteString(p.Stdout, p.Settings) })
+	return cmd
 }

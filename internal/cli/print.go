@@ -11,6 +11,20 @@ import (
 	"unicode/utf16"
 )
 
+// checkedWriter remembers the first error of its writes, so that no command has to look at each.
+type checkedWriter struct {
+	to  io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(b []byte) (int, error) {
+	n, err := w.to.Write(b)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
 // print prints a line of the result.
 func (p Process) print(format string, args ...any) error {
 	_, err := fmt.Fprintf(p.Stdout, format+"\n", args...)

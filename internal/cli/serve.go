@@ -68,7 +68,7 @@ func serveStdio(ctx context.Context, p Process, cfg *config) error {
 		return err
 	}
 	l.AddSamples()
-	return l.Serve(ctx, p.rawStdin, p.Stdout)
+	return l.Serve(ctx, p.rawStdin, p.rawStdout)
 }
 
 func serve(ctx context.Context, p Process, cfg *config, demo bool, chaos uint64) error {
