@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,7 +85,7 @@ func reportFindings(p Process, all []finding, asJSON bool) error {
 		case f.Warning:
 			verdict = "warn "
 		}
-		fmt.Fprintf(p.Stdout, "%s  %-12s %s\n", verdict, f.What, f.Message)
+		fmt.Fprintf(p.Stdout, "%s  %-12s %s\n", verdict, f.What, strings.ReplaceAll(f.Message, "\n", "\n"+strings.Repeat(" ", 20)))
 	}
 	return unwell
 }
