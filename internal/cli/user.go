@@ -86,8 +86,8 @@ func userAddCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, ok := file.Find(u.Name); ok { // before the password is asked for
-				return fmt.Errorf("there is a user %s already", u.Name)
+			if old, ok := file.Find(u.Name); ok { // before the password is asked for
+				return fmt.Errorf("there is a user %s already", old.Name)
 			}
 			password, err := p.newPassword(cmd.Context(), fromStdin, cfg, u)
 			if err != nil {
