@@ -206,7 +206,11 @@ func checkServerURL(raw string) string {
 	if err == nil && u.Scheme == "http" && isLocalName(u.Hostname()) {
 		return checkURL("https" + strings.TrimPrefix(raw, "http"))
 	}
-	return checkURL(raw)
+	why := checkURL(raw)
+	if strings.HasPrefix(why, "must be https unless") {
+		why += ", a single word, or a name below .internal"
+	}
+	return why
 }
 
 // isLocalName reports a host name that no public name server resolves: one label, or below

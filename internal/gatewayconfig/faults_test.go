@@ -94,7 +94,7 @@ func TestFaults_Row73_Probe23(t *testing.T) {
 		{"redirect elsewhere", "enabled: true", "callback_base_url: https://other.example", "line 7: oauth_delegation.callback_base_url: must be the same as hosting.base_url"},
 		{"http at a provider", "https://git.example/t", "http://git.example/t", "line 22: servers[1].auth_config.token_endpoint: must be https unless"},
 		{"http at a provider in the network", "https://git.example/t", "http://git/t", "line 22: servers[1].auth_config.token_endpoint: must be https unless"},
-		{"http elsewhere", "https://search.example/mcp", "http://search.example/mcp", "line 14: servers[0].config.url: must be https unless"},
+		{"http elsewhere", "https://search.example/mcp", "http://search.example/mcp", "line 14: servers[0].config.url: must be https unless its host is localhost, 127.0.0.0/8 or ::1, a single word, or a name below .internal"},
 		{"http at an address", "https://search.example/mcp", "http://10.0.0.1/mcp", "line 14: servers[0].config.url: must be https unless"},
 		{"http at an IPv6 address", "https://search.example/mcp", "http://[fd00::1]/mcp", "line 14: servers[0].config.url: must be https unless"},
 		{"http at nearly this machine", "https://search.example/mcp", "http://127.0.0.1.example.com/mcp", "line 14: servers[0].config.url: must be https unless"},

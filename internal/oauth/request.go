@@ -140,7 +140,8 @@ func hasDuplicates(v url.Values) bool {
 }
 
 // CheckState returns invalid_request for a state of more than 4 KB, which is too long to
-// travel through the login and back. Shorter ones come back byte for byte.
+// travel through the login and back. Shorter ones come back byte for byte, or are refused together
+// with a request that is too long as a whole.
 func CheckState(state string) error {
 	if len(state) > maxState {
 		return Errorf(InvalidRequest, "state is longer than %d bytes", maxState)
