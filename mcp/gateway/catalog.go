@@ -204,12 +204,43 @@ const (
 type lists struct {
 	mu     sync.Mutex
 	owners map[string]*ownLists // by caller, or "" for all
+
+	// names are the server's, also while it fails: how many callers have one in the last list that
+	// could be read.
+	names [4]map[string]int
 }
 
 // ownLists are the lists that a caller sees.
 type ownLists struct {
-	kept [4]*keptList
-	last [4][]item // what the server listed last: its names stay its own while it fails
+	kept   [4]*keptList
+	last   [4][]item // that could be read
+	leaves bool      // others have taken its place
+}
+
+// setLast keeps the last list of a caller. It is called with mu held.
+func (l *lists) setLast(own *ownLists, i int, items []item) {
+	if l.names[i] == nil {
+		l.names[i] = map[string]int{}
+	}
+	for _, one := range items {
+		l.names[i][one.name]++
+	}
+	for _, one := range own.last[i] {
+		if l.names[i][one.name]--; l.names[i][one.name] == 0 {
+			delete(l.names[i], one.name)
+		}
+	}
+	own.last[i] = items
+}
+
+// remove forgets the lists of a caller. It is called with mu held.
+func (l *lists) remove(owner string) {
+	own := l.owners[owner]
+	for i := range own.last {
+		l.setLast(own, i, nil)
+	}
+	own.leaves = true
+	delete(l.owners, owner)
 }
 
 // keptList is one list. Its other fields are set when ready is closed.
@@ -281,8 +312,8 @@ func (l *lists) current(owner string, k kind, life time.Duration, fetch func(ctx
 		one.until = time.Now().Add(life)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if one.err == nil {
-			own.last[i] = one.items
+		if one.err == nil && !own.leaves {
+			l.setLast(own, i, one.items)
 		}
 		close(one.ready)
 	}()
@@ -309,14 +340,14 @@ func (l *lists) makeRoom() {
 	}
 	for owner, own := range l.owners {
 		if !slices.ContainsFunc(own.kept[:], func(one *keptList) bool { return one != nil && one.lasts() }) {
-			delete(l.owners, owner)
+			l.remove(owner)
 		}
 	}
 	for owner := range l.owners {
 		if len(l.owners) < maxListOwners {
 			return
 		}
-		delete(l.owners, owner)
+		l.remove(owner)
 	}
 }
 

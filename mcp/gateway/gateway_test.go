@@ -496,6 +496,57 @@ func TestToolOfAnotherFormTakesNoOtherAway(t *testing.T) {
 	}
 }
 
+// The names of a server are those in the last lists of the callers whose lists are kept.
+func TestNamesAreThoseOfKeptLists(t *testing.T) {
+	var l lists
+	get := func(owner string, names ...string) {
+		_, err := l.get(context.Background(), owner, tools, time.Hour, time.Minute, func(context.Context) (items []item, err error) {
+			for _, name := range names {
+				items = append(items, item{name: name})
+			}
+			return items, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	get("first", "of all", "of the first")
+	get("second", "of all", "of the second")
+	wantNames(t, l.all(tools), "of all", "of the first", "of the second")
+	l.forget("tools")
+	get("first", "of all", "new")
+	wantNames(t, l.all(tools), "new", "of all", "of the second")
+
+	late, left := make(chan struct{}), l.current("late", tools, time.Hour, func(context.Context) ([]item, error) {
+		return nil, nil
+	})
+	<-left.ready
+	l.forget("")
+	left = l.current("late", tools, time.Hour, func(context.Context) ([]item, error) {
+		<-late
+		return []item{{name: "of the late"}}, nil
+	})
+	for i := range 2 * maxListOwners { // random ones are forgotten, in the end all of the above
+		get(fmt.Sprint(i), "of all", fmt.Sprint("of ", i))
+	}
+	l.mu.Lock()
+	for _, owner := range []string{"first", "second", "late"} {
+		if l.owners[owner] != nil {
+			l.remove(owner)
+		}
+	}
+	kept := len(l.owners)
+	l.mu.Unlock()
+	close(late)
+	<-left.ready
+	if names := l.all(tools); len(names) != kept+1 || slices.Contains(names, "of the late") || slices.Contains(names, "new") {
+		t.Errorf("%d names for %d callers", len(names), kept)
+	}
+	if !l.has("tools/call", "of all") || l.has("tools/call", "new") {
+		t.Error("the name of all is not there, or that of one who is not kept is")
+	}
+}
+
 func TestURIBelongsToATemplate(t *testing.T) {
 	for _, tt := range []struct {
 		template, uri string

@@ -38,14 +38,14 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 		}
 	}
 	result := append(make([]byte, 0, size), `{"`+k.member+`":[`...)
-	first, taken := true, map[string]bool{}
+	first := true
 	for i, items := range found {
 		m := members[i]
 		for _, one := range items {
 			if k == tools && !m.mayCall(one.name, c.Granted) {
 				continue
 			}
-			if taken[one.name] {
+			if m.prefix == "" && owned(members[:i], k, one.name) {
 				g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", one.name)
 				continue
 			}
@@ -54,11 +54,6 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 			}
 			result, first = append(result, one.raw...), false
 		}
-		if m.prefix == "" { // its names are its own also where the caller does not see them, or while it fails
-			for _, name := range m.lists.names(k) {
-				taken[name] = true
-			}
-		}
 	}
 	result = append(result, ']')
 	if c.Modern {
@@ -66,6 +61,18 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 		result = append(strconv.AppendInt(result, listsOfOne.Milliseconds(), 10), `,"cacheScope":"private"`...)
 	}
 	return mcp.Reply{Result: append(result, '}')}
+}
+
+// owned reports whether a name is that of one of the servers, also if it fails now, or if the caller
+// does not see it there.
+func owned(servers []*member, k kind, name string) bool {
+	return slices.ContainsFunc(servers, func(m *member) bool { return m.lists.owns(k, name) })
+}
+
+func (l *lists) owns(k kind, name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.names[k.index()][name] > 0
 }
 
 // collisions returns the names of servers without prefix that are not served because an earlier
@@ -78,7 +85,7 @@ func (s *set) collisions() map[*member][]string {
 			if m.prefix != "" {
 				continue
 			}
-			for _, name := range m.lists.names(k) {
+			for _, name := range m.lists.all(k) {
 				if owner := first[name]; owner != nil {
 					found[m] = append(found[m], fmt.Sprintf("%s %s: it is that of the server %s", k.item, name, owner.config.ID))
 				} else {
@@ -90,17 +97,11 @@ func (s *set) collisions() map[*member][]string {
 	return found
 }
 
-// names returns the names in a list of all callers when it was read last, sorted.
-func (l *lists) names(k kind) []string {
+// all returns the names in a list of all callers when it was read last, sorted.
+func (l *lists) all(k kind) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	names := map[string]bool{}
-	for _, own := range l.owners {
-		for _, item := range own.last[k.index()] {
-			names[item.name] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
+	return slices.Sorted(maps.Keys(l.names[k.index()]))
 }
 
 // mayCall reports whether the scopes allow the call of a tool.

@@ -91,13 +91,16 @@ func (m *member) isServed(method, own string) bool {
 func (l *lists) has(method, name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, own := range l.owners {
-		for i, k := range kinds {
-			if !k.isOf(method) {
-				continue
-			}
-			for _, item := range own.last[i] {
-				if item.name == name || k == templates && method == readResource && fits(item.name, name) {
+	for i, k := range kinds {
+		if !k.isOf(method) {
+			continue
+		}
+		if l.names[i][name] > 0 {
+			return true
+		}
+		if k == templates && method == readResource {
+			for template := range l.names[i] {
+				if fits(template, name) {
 					return true
 				}
 			}
