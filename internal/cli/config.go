@@ -174,7 +174,7 @@ func readConfigWith(environ, flags []string) (*config, error) {
 		}
 	}
 	if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: c.environ}); err != nil {
-		faults, good := parseFaults(err, c.environ)
+		good, faults := parseFaults(err, c.environ)
 		c.environ = good // the others are checked as if these were not set
 		if err := env.ParseWithOptions(c, env.Options{Prefix: envPrefix, Environment: good}); err != nil {
 			return nil, faults
@@ -209,11 +209,11 @@ func unquote(v string) string {
 // parseFaults restates the library's errors, which name the struct's fields. Its errors
 // name the variables, and do not show their values, which may be secrets. good are the
 // other variables.
-func parseFaults(err error, environ map[string]string) (joined error, good map[string]string) {
+func parseFaults(err error, environ map[string]string) (good map[string]string, joined error) {
 	good = maps.Clone(environ)
 	var all env.AggregateError
 	if !errors.As(err, &all) {
-		return err, good
+		return good, err
 	}
 	var faults []error
 	for _, err := range all.Errors {
@@ -232,7 +232,7 @@ func parseFaults(err error, environ map[string]string) (joined error, good map[s
 		faults = append(faults, fmt.Errorf("%s: must be %s", name, want))
 		delete(good, name)
 	}
-	return errors.Join(faults...), good
+	return good, errors.Join(faults...)
 }
 
 // fieldOf returns the field of that name.
