@@ -117,12 +117,8 @@ func (d Data) firstStart() (bool, error) {
 	case len(missing) == 0:
 		return false, nil
 	}
-	exist := "exists"
-	if len(have) > 1 {
-		exist = "exist"
-	}
-	return false, fmt.Errorf("%s: missing, although %s %s: put it back, or run `%s` to begin anew (all users sign in again)",
-		strings.Join(missing, " and "), strings.Join(have, " and "), exist, acceptLoss)
+	return false, fmt.Errorf("%s: missing, although there is %s: put it back, or run `%s` to begin anew (all users sign in again)",
+		strings.Join(missing, " and "), strings.Join(have, " and "), acceptLoss)
 }
 
 func (d Data) begin(ctx context.Context) error {
