@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -81,23 +82,23 @@ func TestPagesAreBounded(t *testing.T) {
 		"the same page":     {func(int) string { return "again" }, 2, "name the same next page twice"},
 		"pages in a circle": {func(page int) string { return strconv.Itoa(page % 3) }, 4, "name the same next page twice"},
 	} {
-		requests := 0
+		var requests atomic.Int64
 		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			if strings.Contains(string(body), `"tools/list"`) {
-				requests++
+				requests.Add(1)
 			}
 			next := ""
-			if cursor := c.cursor(requests); cursor != "" {
+			if cursor := c.cursor(int(requests.Load())); cursor != "" {
 				next = `,"nextCursor":"` + cursor + `"`
 			}
 			answering(`{"tools":[]`+next+`}`).ServeHTTP(w, r)
 		}))
 		defer h.Close()
 		_, err := open(t, at(h.URL)).List(t.Context(), "tools", "", nil)
-		if requests != c.requests || (err == nil) != (c.problem == "") || err != nil && !strings.HasSuffix(err.Error(), "its answers to tools/list "+c.problem) {
-			t.Errorf("%s: %v after %d requests", what, err, requests)
+		if n := int(requests.Load()); n != c.requests || (err == nil) != (c.problem == "") || err != nil && !strings.HasSuffix(err.Error(), "its answers to tools/list "+c.problem) {
+			t.Errorf("%s: %v after %d requests", what, err, n)
 		}
 	}
 }

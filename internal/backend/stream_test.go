@@ -420,9 +420,12 @@ func TestAnsweredCallIsNotSentAgain(t *testing.T) {
 		"no version, safe":  {status: 200, rest: `"error":{"code":-32022,"message":"sold out"}`, safe: true, calls: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex // held while a call is served, and while the test looks
 			var sessions []string
 			bad := false
 			s := newScript(t, func(w http.ResponseWriter, r *http.Request, id string) {
+				mu.Lock()
+				defer mu.Unlock()
 				sessions = append(sessions, r.Header.Get("Mcp-Session-Id"))
 				if bad && sessions[len(sessions)-1] == "session-1" {
 					text := `{"jsonrpc":"2.0","id":` + id + `,` + c.rest + `}`
@@ -439,17 +442,27 @@ func TestAnsweredCallIsNotSentAgain(t *testing.T) {
 			})
 			b := open(t, at(s.URL))
 			mustDo(t, b, callOf("pay", `{}`))
-			sessions, bad = nil, true
+			set := func(now bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				sessions, bad = nil, now
+			}
+			seen := func() []string {
+				mu.Lock()
+				defer mu.Unlock()
+				return sessions
+			}
+			set(true)
 			m := callOf("pay", `{}`)
 			m.Safe = c.safe
 			a, err := b.Do(t.Context(), m, nil)
-			if len(sessions) != c.calls || (err != nil) != c.fails || c.calls == 1 && !c.fails && a.Error == nil {
-				t.Errorf("%d calls, %s %s %v", len(sessions), a.Result, a.Error, err)
+			if calls := len(seen()); calls != c.calls || (err != nil) != c.fails || c.calls == 1 && !c.fails && a.Error == nil {
+				t.Errorf("%d calls, %s %s %v", calls, a.Result, a.Error, err)
 			}
-			bad = false
+			set(false)
 			mustDo(t, b, callOf("pay", `{}`))
-			if anew := sessions[len(sessions)-1] != "session-1"; anew != c.anew {
-				t.Errorf("sessions %q", sessions)
+			if got := seen(); len(got) != 1 || (got[0] != "session-1") != c.anew {
+				t.Errorf("sessions %q", got)
 			}
 		})
 	}
