@@ -195,7 +195,7 @@ func (l *List) Find(ctx context.Context, id string) (g Grant, err error) {
 
 // ofUser is the condition of a grant of the user $1 that is not revoked. It names what the
 // index contains.
-func (l *List) ofUser() string { return l.store.SubjectIs("$1") + " AND revoked_at = 0 " }
+func (l *List) ofUser() string { return l.store.OfSubject() + " AND revoked_at = 0 " }
 
 // live is the condition of a live grant of the user $1.
 func (l *List) live() string { return l.ofUser() + "AND expires_at > $2 AND epoch IN ($3, $4) " }

@@ -200,14 +200,16 @@ func (v verdict) apply(tx store.Tx, g Grant, epoch string, now int64) (err error
 	return err
 }
 
+// Since the consent the user may have ended another grant of the client, and with it the
+// consent: then it is not remembered.
+// The bound stands first: SQLite takes the first condition for the place where it begins
+// to read the index, and would else read all revocations.
+var insertRow = "INSERT INTO grants (" + insertColumns + `, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7,
+		CASE WHEN EXISTS (SELECT 1 FROM grants WHERE revoked_at >= $15 AND revoked_at > 0 AND sub = $5 AND client_hash = $6) THEN ` + forgotten("$8") + ` ELSE $8 END,
+		$9, $10, $11, $12, $13, $14)`
+
 func insertGrant(tx store.Tx, g Grant, epoch string, gen, rotatedAt, revokedAt int64) error {
-	// Since the consent the user may have ended another grant of the client, and with it the
-	// consent: then it is not remembered.
-	// The bound stands first: SQLite takes the first condition for the place where it begins
-	// to read the index, and would else read all revocations.
-	_, err := tx.Exec("INSERT INTO grants ("+insertColumns+`, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7,
-		CASE WHEN EXISTS (SELECT 1 FROM grants WHERE revoked_at >= $15 AND revoked_at > 0 AND sub = $5 AND client_hash = $6) THEN `+forgotten("$8")+` ELSE $8 END,
-		$9, $10, $11, $12, $13, $14)`,
+	_, err := tx.Exec(insertRow,
 		g.ID, gen, rotatedAt, revokedAt, g.Subject, g.ClientHash, g.ClientName, g.ConsentHash, g.Scope, g.Resource, g.Created, g.Expires, g.UserVersion, epochTag(epoch), g.Created*1000)
 	return err
 }

@@ -66,8 +66,8 @@ type engine interface {
 	// runningServers is an SQL condition for the rows of servers that run.
 	runningServers() string
 
-	// subjectIs is what [Store.SubjectIs] returns.
-	subjectIs(place string) string
+	// ofSubject is what [Store.OfSubject] returns.
+	ofSubject() string
 
 	// staleServers is the time before which a server was last seen whose row may be
 	// deleted. Times are Unix milliseconds.

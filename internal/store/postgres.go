@@ -48,13 +48,11 @@ func (postgresEngine) runningServers() string {
 	return fmt.Sprintf("seen_at >= (extract(epoch FROM clock_timestamp()) * 1000)::bigint - %d", GoneAfter.Milliseconds())
 }
 
-// subjectIs names what the index of a new store contains. It is little more than half as large
+// ofSubject names what the index of a new store contains. It is little more than half as large
 // as one of names, however long these are, and hashtext is what PostgreSQL's own hash indexes are
 // made with. In a store that an earlier release made, the other half of the condition names the
 // index.
-func (postgresEngine) subjectIs(place string) string {
-	return fmt.Sprintf("hashtext(sub) = hashtext(%[1]s) AND sub = %[1]s", place)
-}
+func (postgresEngine) ofSubject() string { return "hashtext(sub) = hashtext($1) AND sub = $1" }
 
 func (postgresEngine) staleServers(now int64) int64 { return now - 2*GoneAfter.Milliseconds() }
 

@@ -134,7 +134,7 @@ var postgresSchema = []string{`
 	CREATE INDEX grants_live ON grants (sub) WHERE revoked_at = 0;
 `, `
 	-- Only a store that is being made, which has no meta yet, gets the grants that take less room:
-	-- numbers without padding between them, and an index of hashes, see subjectIs. In place of
+	-- numbers without padding between them, and an index of hashes, see ofSubject. In place of
 	-- others it would take a lock for minutes, and replicas of the earlier release would read
 	-- all grants for each user.
 	DO $$ BEGIN IF NOT EXISTS (SELECT FROM meta) THEN

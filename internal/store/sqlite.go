@@ -28,7 +28,7 @@ func (sqliteEngine) schema() []string { return sqliteSchema }
 // last. Whether it still runs is known by its lock, see [Hold].
 func (sqliteEngine) runningServers() string { return "1 = 1" }
 
-func (sqliteEngine) subjectIs(place string) string { return "sub = " + place }
+func (sqliteEngine) ofSubject() string { return "sub = $1" }
 
 // staleServers has the row of every earlier server deleted.
 func (sqliteEngine) staleServers(now int64) int64 { return now + 1 }

@@ -266,9 +266,9 @@ func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
 	return s.database.read(ctx, fn)
 }
 
-// SubjectIs returns the condition, by which an index finds the rows, that a grant which is
-// not revoked is of the user at a place ($1, for one). The other condition has to be there too.
-func (s *Store) SubjectIs(place string) string { return s.options.engine.subjectIs(place) }
+// OfSubject returns the condition that a grant is of the user $1. Together with the condition
+// revoked_at = 0 it is how an index finds the rows.
+func (s *Store) OfSubject() string { return s.options.engine.ofSubject() }
 
 // Check reports whether the store is sound and answers before ctx ends.
 func (s *Store) Check(ctx context.Context) error {
