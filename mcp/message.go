@@ -112,6 +112,8 @@ func (m *message) read(top object) *refusal {
 	if _, both := top.get("error"); both {
 		return badMessage("a message has a method or an error, not both")
 	}
+	version, _ := top.get("jsonrpc")
+	m.standard = string(version) == `"2.0"`
 	var ok bool
 	if m.method, ok = rawjson.String(rawMethod); !ok {
 		return badMessage("method is not a string")
@@ -120,8 +122,6 @@ func (m *message) read(top object) *refusal {
 	if !ok || string(rawParams) == "null" {
 		return nil
 	}
-	version, _ := top.get("jsonrpc")
-	m.standard = string(version) == `"2.0"`
 	m.params = rawParams
 	key := nameKey(m.method)
 	params, err := members(rawParams, "params", "_meta", "arguments", "ref", key)

@@ -100,7 +100,11 @@ func isLocal(method string) bool {
 
 // route passes one message to the router, and writes its answer.
 func (e *Endpoint) route(w http.ResponseWriter, r *http.Request, m message, claims *jwt.Claims, granted []string, load *admission.Load) {
-	if no := checkModern(r, m); no != nil {
+	no := checkModern(r, m)
+	if !m.standard {
+		no = badMessage(`jsonrpc must be "2.0"`)
+	}
+	if no != nil {
 		no.id = m.id
 		no.write(w)
 		return

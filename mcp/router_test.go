@@ -81,6 +81,30 @@ func TestRouterGetsTheMessageAsItWasSent_Row76(t *testing.T) {
 	}
 }
 
+func TestRoutedMessageNamesTheVersionOfJSONRPC(t *testing.T) {
+	routes := 0
+	w := routed(t, func(context.Context, *mcp.Call, func(json.RawMessage)) mcp.Reply {
+		routes++
+		return mcp.Reply{Result: json.RawMessage(`{}`)}
+	})
+	h := w.handler(t)
+	for _, params := range []string{"", `,"params":{"name":"echo"}`} {
+		routes = 0
+		for _, version := range []string{`"jsonrpc":"2.0",`, ``, `"jsonrpc":"1.0",`, `"jsonrpc":2.0,`, `"jsonrpc":null,`} {
+			r := w.legacyCall(t, "echo", "{}")
+			setBody(r, `{`+version+`"id":7,"method":"tools/call"`+params+`}`)
+			got := serve(h, r)
+			if version == `"jsonrpc":"2.0",` {
+				if got.Code != http.StatusOK || routes != 1 {
+					t.Errorf("status %d, routed %d times: %s", got.Code, routes, got.Body)
+				}
+			} else if got.Code != http.StatusBadRequest || decode(t, got).code(t) != -32600 || !strings.Contains(got.Body.String(), `"id":7`) || routes != 1 {
+				t.Errorf("%q%s: status %d, routed %d times: %s", version, params, got.Code, routes-1, got.Body)
+			}
+		}
+	}
+}
+
 func TestCompletionIsNamedByItsReference(t *testing.T) {
 	for ref, name := range map[string]string{`{"type":"ref/prompt","name":"p"}`: "p", `{"type":"ref/resource","uri":"file://{x}"}`: "file://{x}"} {
 		w := routed(t, func(_ context.Context, c *mcp.Call, _ func(json.RawMessage)) mcp.Reply {
