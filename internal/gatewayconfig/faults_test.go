@@ -55,6 +55,8 @@ func TestFaults_Row73_Probe23(t *testing.T) {
 		{"unknown member of auth_config", "client_id: g", "clientid: g", "line 22: servers[1].auth_config.clientid: is not known; there are audience, auth"},
 		{"unknown member of a tool", "{scopes: [admin]}", "{scope: admin}", "line 16: servers[0].tools.drop.scope: is not known"},
 		{"unknown member of routing", "maxRetries: 2", "maxTries: 2", "line 5: routing.retry.maxTries: is not known"},
+		{"pin that is no hash", "    timeout: 5s", "    pins: {drop: " + strings.Repeat("fa1afe10", 7) + "fa1afe1}", "line 18: servers[0].pins.drop: is not the hash of a tool"},
+		{"pin with a letter that is no digit", "    timeout: 5s", "    pins: {drop: " + strings.Repeat("fa1afe1g", 8) + "}", "line 18: servers[0].pins.drop: is not the hash of a tool"},
 		{"member twice", "    timeout: 5s", "    id: again", "line 18: servers[0].id: is there twice"},
 		{"no servers", "servers:", "logging2:", "line 1: servers: is missing"},
 		{"servers is no list", "oauth_delegation:", "servers: {}\noauth_delegation2:", "line 6: servers: must be a list"},

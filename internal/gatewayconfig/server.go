@@ -1,6 +1,7 @@
 package gatewayconfig
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"path"
@@ -81,7 +82,11 @@ func (e *entry) members() []member {
 		list("expose", "patterns of the names of tools that are served, such as get_*", &e.expose, checkPattern).by("all, unless security.deny_by_default"),
 		list("hide", "patterns of the names of tools that are not served", &e.hide, checkPattern),
 		named("pins", "hashes of the tools that the operator has reviewed, as `signet gateway pin` prints them; with pins, no other tool is served, and none that has changed since", schema{Type: "string"}, func(r *reader, name string, n *yaml.Node, path string) {
-			if s, ok := r.text(n, path, form{}); ok {
+			s, ok := r.text(n, path, form{})
+			switch {
+			case ok && (len(s) != 2*sha256.Size || !pinForm.MatchString(s)):
+				r.Fault(n, path, "is not the hash of a tool: `signet gateway pin` prints them, of 64 digits and letters from a to f")
+			case ok:
 				e.pins[name] = s
 			}
 		}),
@@ -114,6 +119,8 @@ func (e *entry) readStrategy(r *reader, n *yaml.Node, path string) {
 		e.strategy = s
 	}
 }
+
+var pinForm = regexp.MustCompile(`^[0-9a-f]+$`)
 
 // idForm leaves out the length, which would be compiled into dozens of states at every start.
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)

@@ -40,7 +40,7 @@ oauth_delegation:
     forge: {provider: custom, issuer: "https://forge.example", client_id: shared, client_secret: quiet, scopes: [repo]}
 servers:
   - {id: search, name: Search, type: http, auth_strategy: master_oauth, weight: 3, config: {url: "https://search.example/mcp"}, auth_config: {scopes: [read], audience: "https://search.example/"},
-     scopes: [read], tools: {drop: {scopes: [admin], hide: true, idempotent: true}}, expose: ["get_*"], hide: [get_secret], pins: {drop: abc},
+     scopes: [read], tools: {drop: {scopes: [admin], hide: true, idempotent: true}}, expose: ["get_*"], hide: [get_secret], pins: {drop: fa1afe10fa1afe10fa1afe10fa1afe10fa1afe10fa1afe10fa1afe10fa1afe10},
      timeout: 5s, max_answer: 4096, max_requests: 2, health_interval: 10s}
   - {id: search, type: local, auth_strategy: master_oauth, config: {port: 4100}}
   - {id: git.A, type: local, url: "http://localhost:4101/mcp?x=1", auth_strategy: delegate_oauth, ask: elicit, auth_config: {provider: forge, scopes: [issues], header: "X-Forge: token {token}"}}
@@ -78,7 +78,7 @@ servers:
 			server(gatewayconfig.Server{ID: "search", Name: "Search", Strategy: gatewayconfig.MasterOAuth, Audience: "https://search.example/", TokenScopes: []string{"read"},
 				Instances: []gatewayconfig.Instance{{URL: "https://search.example/mcp", Weight: 3}, {URL: "http://127.0.0.1:4100", Root: true, Weight: 1}},
 				Scopes:    []string{"read"}, Tools: map[string]gatewayconfig.Tool{"drop": {Scopes: []string{"admin"}, Hide: true, Idempotent: true}}, Expose: []string{"get_*"}, Hide: []string{"get_secret"},
-				Pins: map[string]string{"drop": "abc"}, Timeout: 5 * time.Second, MaxAnswer: 4096, MaxRequests: 2, HealthEvery: 10 * time.Second}),
+				Pins: map[string]string{"drop": strings.Repeat("fa1afe10", 8)}, Timeout: 5 * time.Second, MaxAnswer: 4096, MaxRequests: 2, HealthEvery: 10 * time.Second}),
 			server(gatewayconfig.Server{ID: "git.A", Strategy: gatewayconfig.DelegateOAuth, Ask: "elicit", Connection: forge, Header: "X-Forge", Scheme: "token ", Instances: []gatewayconfig.Instance{{URL: "http://localhost:4101/mcp?x=1", Weight: 1}}}),
 			server(gatewayconfig.Server{ID: "own", Strategy: gatewayconfig.ProxyOAuth, Fallback: true, Connection: own, Instances: []gatewayconfig.Instance{{URL: "https://own.example/a", Weight: 1}, {URL: "https://own.example/b", Weight: 2}}}),
 			server(gatewayconfig.Server{ID: "key", Strategy: gatewayconfig.UserKey, Connection: key, Header: "X-Api-Key", Instances: []gatewayconfig.Instance{{URL: "https://key.example/mcp", Weight: 1}}}),
