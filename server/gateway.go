@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,7 +139,29 @@ func (s *Server) readGateway() (*gatewayconfig.Config, []byte, error) {
 	if s.ring != nil {
 		decrypt = OpenSettings(func() (*seal.Keyring, error) { return s.ring, nil })
 	}
-	return s.o.Gateway.read(gatewayPart(s.o.Role), decrypt)
+	config, text, err := s.o.Gateway.read(gatewayPart(s.o.Role), decrypt)
+	if err == nil {
+		config.Warnings = append(config.Warnings, s.scopesOfNobody(config)...)
+	}
+	return config, text, err
+}
+
+// scopesOfNobody warns of what no caller can use, because no token has a scope that it needs.
+func (s *Server) scopesOfNobody(config *gatewayconfig.Config) (warnings []string) {
+	warn := func(what string, scopes []string) {
+		for _, scope := range scopes {
+			if !slices.Contains(s.o.Scopes, scope) {
+				warnings = append(warnings, fmt.Sprintf("%s cannot be used: the scope %s that it needs does not exist (SIGNET_SCOPES)", what, scope))
+			}
+		}
+	}
+	for _, server := range config.Servers {
+		warn("server "+server.ID, server.Scopes)
+		for _, tool := range slices.Sorted(maps.Keys(server.Tools)) {
+			warn(fmt.Sprintf("tool %q of server %s", tool, server.ID), server.Tools[tool].Scopes)
+		}
+	}
+	return warnings
 }
 
 // openGateway reads the configuration of the gateway, and follows it.

@@ -114,6 +114,12 @@ func TestChangedConfigurationIsTakenUpAndABadOneIsNot_Row75_Probe28(t *testing.T
 	write("servers:\n" + bypassed("a", a) + bypassed("b", b))
 	until(t, "the tools of the new server", func() (any, bool) { got := list(); return got, strings.Contains(got, `"b.echo"`) })
 	until(t, "the change in the log", logged("the gateway configuration has changed"))
+	write("servers:\n" + bypassed("a", a) + strings.Replace(bypassed("b", b), "auth_strategy:", "scopes: [read, reed], tools: {echo: {scopes: [writ]}}, auth_strategy:", 1))
+	until(t, "a warning of the scope of a server", logged(`server b cannot be used: the scope reed that it needs does not exist (SIGNET_SCOPES)`))
+	until(t, "a warning of the scope of a tool", logged(`of server b cannot be used: the scope writ that`))
+	if strings.Contains(log.String(), "the scope read ") {
+		t.Errorf("a warning of a scope that exists: %s", log)
+	}
 	write("hosting: {port: 3999}\nservers:\n" + bypassed("b", b))
 	until(t, "the first server is gone", func() (any, bool) { got := list(); return got, !strings.Contains(got, `"a.echo"`) })
 	until(t, "the log says that a port needs a restart", logged("restart required"))
