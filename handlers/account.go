@@ -281,7 +281,7 @@ func (e *endpoints) changePassword(r *http.Request, who signedIn, now time.Time)
 	if err := e.revokeAll(r.Context(), who, now); err != nil {
 		return nil, err
 	}
-	_, cookie, err := e.newSession(user, now)
+	_, cookie, err := e.newSession(user, now.Unix(), now)
 	return redirect{to: e.path + "/account?done=password", cookies: []*http.Cookie{cookie}}, err
 }
 

@@ -227,7 +227,7 @@ func (e *endpoints) check(r *http.Request, try loginTry, now time.Time) (user us
 // welcome continues for a user who has just signed in: it makes a new session, and the
 // transaction carries the user from here on.
 func (e *endpoints) welcome(r *http.Request, tx seal.Login, user users.User, now time.Time) (any, error) {
-	who, cookie, err := e.newSession(user, now)
+	who, cookie, err := e.newSession(user, now.Unix(), now)
 	if err != nil {
 		return nil, err
 	}

@@ -161,10 +161,11 @@ func (e *endpoints) openSession(r *http.Request, now time.Time) (seal.Session, e
 	return sess, nil
 }
 
-// newSession makes the session of a user who has just given the password.
-func (e *endpoints) newSession(user users.User, now time.Time) (signedIn, *http.Cookie, error) {
+// newSession makes the session of a user who has signed in now, and has proved at authTime who
+// they are: that was before if a provider remembered the user.
+func (e *endpoints) newSession(user users.User, authTime int64, now time.Time) (signedIn, *http.Cookie, error) {
 	expires := now.Add(sessionTTL)
-	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: now.Unix(), Expires: expires.Unix()}
+	sess := seal.Session{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Subject: user.Subject, UserVersion: user.Version, AuthTime: authTime, Expires: expires.Unix()}
 	if user.Version == "" {
 		sess.Scope = user.Scopes
 	}

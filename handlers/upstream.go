@@ -243,7 +243,11 @@ func (e *endpoints) arrive(r *http.Request, p *upstream.Provider, l seal.Upstrea
 		return nil, err
 	}
 	e.audit(r, ev, nil)
-	return e.goBack(r, l, user, now)
+	authTime := now.Unix()
+	if identity.AuthTime != 0 {
+		authTime = min(authTime, identity.AuthTime)
+	}
+	return e.goBack(r, l, user, authTime, now)
 }
 
 // notSignedIn is the answer if the provider says that the user did not sign in (OAuth 2.1
@@ -333,8 +337,8 @@ func providerOf(subject string) string {
 
 // goBack sends a user who has signed in at a provider to the account page, or to the client with
 // the code that the user has approved.
-func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.User, now time.Time) (any, error) {
-	who, cookie, err := e.newSession(user, now)
+func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.User, authTime int64, now time.Time) (any, error) {
+	who, cookie, err := e.newSession(user, authTime, now)
 	if err != nil {
 		return nil, err
 	}
@@ -349,7 +353,7 @@ func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.Use
 	if _, err := client.RedirectURI(tx.RedirectURI); err != nil {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the application has changed; start again there").Because(err)
 	}
-	if err := checkHint(tx, user); err != nil {
+	if err := errors.Join(checkHint(tx, user), checkAuthTime(l, authTime)); err != nil {
 		return nil, e.refuse(client, tx, true, err)
 	}
 	g := granted{scope: e.userScope(l.Scope, user), kind: l.Kind, ends: l.Ends}
@@ -364,6 +368,23 @@ func (e *endpoints) goBack(r *http.Request, l seal.UpstreamLogin, user users.Use
 		return nil, err
 	}
 	return redirect{to: to, cookies: []*http.Cookie{cookie}}, nil
+}
+
+// checkAuthTime refuses a login for which the provider did not have the user sign in again, although
+// the client's request demands it (OpenID Connect Core §3.1.2.1).
+func checkAuthTime(l seal.UpstreamLogin, authTime int64) error {
+	since := time.Unix(l.Expires, 0).Add(-loginTTL - jwt.Leeway).Unix() // when the browser left
+	switch tx := l.Login; {
+	case prompts(tx, "login"):
+	case tx.MaxAge != nil:
+		since -= *tx.MaxAge
+	default:
+		return nil
+	}
+	if authTime < since {
+		return oauth.Errorf(oauth.LoginRequired, "the user has not signed in again")
+	}
+	return nil
 }
 
 // signInAt checks a name and a password at a provider.

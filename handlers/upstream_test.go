@@ -20,6 +20,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/store"
 	"signet/internal/test/authtest"
+	"signet/internal/test/upstreamtest"
 	"signet/internal/upstream"
 	"signet/internal/vault"
 	"signet/users"
@@ -348,6 +349,66 @@ func TestIDTokenHintNamesTheUserAtAProvider(t *testing.T) {
 		} else if back.Sent().Get("code") == "" {
 			t.Errorf("%s: %d %s", user, back.StatusCode, text(back))
 		}
+	}
+}
+
+// The time of a login is when the user proved to the provider who they are, as the id token says:
+// that may be long ago. A client that demands a new proof gets no code without one.
+func TestTimeOfTheLoginIsTheProviders(t *testing.T) {
+	p := upstreamtest.New(t, upstreamtest.Options{RedirectURIs: []string{authtest.Issuer + "/oauth/callback"}})
+	s := withForge(t, "upstreams:\n  - "+p.Configuration("corp"), false)
+	const silent = -1 // the id token does not say
+	for name, c := range map[string]struct {
+		ago  time.Duration // auth_time of the id token
+		want time.Duration // the same, of the client's token
+		sent authtest.Edit
+		code bool
+	}{
+		"just now":                  {0, 0, set(), true},
+		"an hour ago":               {time.Hour, time.Hour, set(), true},
+		"it does not say":           {silent, 0, set(), true},
+		"its clock is ahead":        {-time.Hour, 0, set(), true},
+		"another account":           {time.Hour, time.Hour, set("prompt", "select_account"), true},
+		"within max_age":            {time.Hour, time.Hour, set("max_age", "3600"), true},
+		"beyond max_age":            {time.Hour, 0, set("max_age", "3000"), false},
+		"again":                     {0, 0, set("prompt", "login"), true},
+		"again, its clock behind":   {30 * time.Second, 30 * time.Second, set("prompt", "login"), true},
+		"again, it does not say":    {silent, 0, set("prompt", "login"), true},
+		"not again":                 {time.Hour, 0, set("prompt", "login"), false},
+		"not again, but max_age":    {time.Hour, 0, set("prompt", "login", "max_age", "3600"), false},
+		"not again, a max_age of 0": {time.Hour, 0, set("max_age", "0"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Switch(func(s *upstreamtest.Switches) {
+				s.Claims = func(claims map[string]any) {
+					if delete(claims, "auth_time"); c.ago != silent {
+						claims["auth_time"] = time.Now().Add(-c.ago).Unix()
+					}
+				}
+			})
+			b := s.NewBrowser()
+			link, err := p.Authorize(t.Context(), s.leave(t, b, s.PUB, c.sent).String(), "ann")
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := b.Get(t, link)
+			if !c.code {
+				wantRedirect(t, back, s.PUB.RedirectURI, "login_required", "S")
+				return
+			}
+			claims, err := s.Verifier.Verify(t.Context(), s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t).Access)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := time.Since(time.Unix(claims.AuthTime, 0)); got < c.want || got > c.want+20*time.Second {
+				t.Errorf("auth_time is %v ago, want %v", got, c.want)
+			}
+			if c.want == time.Hour { // the session is as old
+				if again := s.leave(t, b, s.PUB, set("max_age", "60")); again.Query().Get("prompt") != "login" {
+					t.Errorf("max_age later on leads to %s", again)
+				}
+			}
+		})
 	}
 }
 

@@ -184,6 +184,7 @@ func (p *Provider) openIDUser(ctx context.Context, m *metadata, t *oauth2.Token,
 	if err != nil {
 		return Identity{}, fmt.Errorf("the id token of %s: %w", p.id, err)
 	}
+	authTime, _ := seconds(claims["auth_time"])
 	if wanted, needed := p.lacks(claims); wanted && m.UserInfo != "" {
 		err := p.addUserInfo(ctx, m, t.AccessToken, claims)
 		var refused *statusError
@@ -192,7 +193,9 @@ func (p *Provider) openIDUser(ctx context.Context, m *metadata, t *oauth2.Token,
 			return Identity{}, err
 		}
 	}
-	return p.identify(p.fields.orElse(fields{userID: "sub", userName: "preferred_username"}), claims, "")
+	who, err := p.identify(p.fields.orElse(fields{userID: "sub", userName: "preferred_username"}), claims, "")
+	who.AuthTime = authTime
+	return who, err
 }
 
 // checkIDToken does what OpenID Connect Core §3.1.3.7 demands.

@@ -59,6 +59,7 @@ type Identity struct {
 	Groups      []string // values of the claim groups
 	Scopes      []string // scopes that the user may grant here; nil: the server's default
 	Session     string   // sid of the id token, for back-channel logout; may be empty
+	AuthTime    int64    // when the user proved to the provider who they are, Unix seconds; 0: the id token does not say
 
 	EmailVerified bool // the provider vouches for Email
 }
