@@ -197,7 +197,9 @@ func (p *Provider) whoIs(ctx context.Context, m *metadata, t *oauth2.Token, nonc
 		if err != nil {
 			return Identity{}, err
 		}
-		answer[f.email] = address
+		if address != "" {
+			answer[f.email], answer[f.emailVerified] = address, true
+		}
 	}
 	return p.identify(p.fields.orElse(fields{userID: "sub", userName: "preferred_username"}), answer, "")
 }

@@ -153,6 +153,7 @@ func TestGitHubPrivateAddress(t *testing.T) {
 		{"verified", "emails_endpoint: URL/user/emails,", "ann", "ann@example.com"},
 		{"not verified", "emails_endpoint: URL/user/emails,", "bob", ""},
 		{"without the scope", "emails_endpoint: URL/user/emails, scopes: [user],", "ann", ""},
+		{"verified, not trusted", "emails_endpoint: URL/user/emails, trust_email: false,", "ann", "ann@example.com"},
 		{"endpoint of the preset", "", "ann", ""}, // which is at another server than the others
 	} {
 		text := strings.ReplaceAll(strings.Replace(entry, "MORE", c.more, 1), "URL", fake.URL())
