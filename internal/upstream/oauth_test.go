@@ -617,6 +617,19 @@ func TestUserInfoCompletesTheIDToken(t *testing.T) {
 	if who, _ := w.signIn(t, "ann"); who.Email != "boss@example.com" || who.EmailVerified {
 		t.Errorf("the user is %+v", who)
 	}
+	// Neither is that of another claim.
+	w = newWorld(t, upstreamtest.Options{}, "email: upn")
+	w.Switch(func(s *upstreamtest.Switches) {
+		s.Claims = func(c map[string]any) {
+			c["upn"] = "boss@example.com"
+			for _, name := range []string{"email", "email_verified", "name"} {
+				delete(c, name)
+			}
+		}
+	})
+	if who, _ := w.signIn(t, "ann"); who.Email != "boss@example.com" || who.EmailVerified || who.DisplayName != "Ann Example" {
+		t.Errorf("the user is %+v", who)
+	}
 }
 
 // An address that the provider has not verified counts for nothing.

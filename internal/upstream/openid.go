@@ -258,13 +258,15 @@ func (p *Provider) addUserInfo(ctx context.Context, m *metadata, access string, 
 	case text(more["sub"]) != text(claims["sub"]):
 		return fmt.Errorf("the userinfo endpoint of %s answered for another user", p.id)
 	}
-	if _, said := claims["email"]; said {
-		delete(more, "email_verified") // of the other address
-	}
+	f := p.fields.orElse(standard)
+	address, verified := lookup(claims, f.email), lookup(claims, f.emailVerified)
 	for name, value := range more {
 		if _, said := claims[name]; !said {
 			claims[name] = value
 		}
+	}
+	if address != nil {
+		claims[f.emailVerified] = verified // userinfo may say it of another address
 	}
 	return nil
 }
