@@ -670,6 +670,7 @@ func TestLogoutToken(t *testing.T) {
 		"aud":          func(c map[string]any) { c["aud"] = "other" },
 		"exp":          func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() },
 		"no exp":       func(c map[string]any) { delete(c, "exp") },
+		"no iat":       func(c map[string]any) { delete(c, "iat") },
 		"no jti":       func(c map[string]any) { delete(c, "jti") },
 		"no sub":       func(c map[string]any) { delete(c, "sub") },
 		"nonce":        func(c map[string]any) { c["nonce"] = "x" },

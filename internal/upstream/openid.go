@@ -290,6 +290,8 @@ func (p *Provider) Logout(ctx context.Context, logoutToken string) (Logout, erro
 		return Logout{}, s.unavailable
 	case err != nil:
 		return Logout{}, fmt.Errorf("%w: %s", ErrLogoutToken, cut(err.Error(), 300))
+	case token.IssuedAt.IsZero(): // which go-oidc does not demand
+		return Logout{}, fmt.Errorf("%w: it has no iat", ErrLogoutToken)
 	}
 	var payload json.RawMessage
 	if err := token.Claims(&payload); err != nil {
