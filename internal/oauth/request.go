@@ -30,6 +30,7 @@ var singleValued = []string{
 	"grant_type", "code", "code_verifier", "refresh_token", "assertion", "token", "token_type_hint",
 	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
 	"username", "password", "decision", "post_logout_redirect_uri",
+	"logout_token", "proof", "stale",
 }
 
 // Form reads the parameters in the body of a POST of at most limit bytes; parameters in

@@ -116,7 +116,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // differs from a known one only in case.
 func TestKnownParametersOccurOnce_B11(t *testing.T) {
 	for _, name := range []string{"client_id", "redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "resource", "nonce", "prompt", "max_age",
-		"grant_type", "code", "code_verifier", "refresh_token", "client_secret", "token", "token_type_hint", "username", "password", "decision"} {
+		"grant_type", "code", "code_verifier", "refresh_token", "client_secret", "token", "token_type_hint", "username", "password", "decision", "logout_token", "proof", "stale"} {
 		want := oauth.InvalidRequest
 		if name == "resource" {
 			want = oauth.InvalidTarget
