@@ -170,8 +170,12 @@ func (e *endpoints) accountSession(r *http.Request, now time.Time) (who signedIn
 }
 
 // signInToAccount begins a login that no client asked for. A transaction without a
-// client ends at the account page and nowhere else.
+// client ends at the account page and nowhere else. It counts as an authorization request, because
+// anybody can begin it, and one that leads to a provider leaves a row in the store.
 func (e *endpoints) signInToAccount(r *http.Request, now time.Time) (any, error) {
+	if err := e.limitAuthorize(r); err != nil {
+		return nil, err
+	}
 	expires := now.Add(loginTTL)
 	tx := seal.Login{ID: seal.NewID(expires.Add(jwt.Leeway)), Epoch: e.o.Store.Epoch(), Expires: expires.Unix()}
 	var set []*http.Cookie

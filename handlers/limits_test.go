@@ -85,6 +85,23 @@ func TestAuthorizationRequestsAreLimitedByAddress(t *testing.T) {
 	})
 }
 
+// A login that no client asked for counts too, and the account page of a user who is signed in does
+// not.
+func TestLoginsForTheAccountPageAreLimitedByAddress(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{Authorize: 3}))
+	b := s.NewBrowser()
+	b.SignIn(t, "alice", s.PUB) // one
+	for range 5 {
+		if r := b.Get(t, "/account"); r.StatusCode != http.StatusOK {
+			t.Fatalf("the user's own page: %d %s", r.StatusCode, text(r))
+		}
+	}
+	for range 2 {
+		wantLogin(t, s.NewBrowser().Get(t, "/account"))
+	}
+	wantTooMany(t, s.NewBrowser().Get(t, "/account"))
+}
+
 // Steady use within the limit is never refused.
 func TestLimitIsPerMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
