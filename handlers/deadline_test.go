@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"signet/handlers"
 	"signet/internal/admission"
+	"signet/internal/oauth"
 	"signet/internal/test/authtest"
 	"signet/internal/test/pgtest"
 	"signet/users"
@@ -61,6 +63,27 @@ func TestHangingStoreIsAnsweredByTheDeadline_K03_INV12(t *testing.T) {
 		}
 		if r := s.Refresh(t, s.PUB, tok.Refresh); r.StatusCode != http.StatusOK || r.Tokens(t).Refresh == "" {
 			t.Errorf("afterwards: %d %s", r.StatusCode, r.Body)
+		}
+	})
+}
+
+// Pages from which the browser may leave for a provider, whose addresses may have to be asked for
+// first, have the time of a login there.
+func TestPagesThatLeadToAProviderHaveItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &stuckUsers{Users: authtest.NewUsers()}
+		s := withForge(t, "upstreams:\n  - {id: corp, type: oidc, issuer: 'https://corp.test', client_id: signet}\n", true, func(c *authtest.Config) { c.Users = source })
+		b := s.NewBrowser()
+		b.SignIn(t, "alice", s.PUB)
+		source.stuck = true
+		for _, path := range []string{"/account", oauth.ConnectionPath + "?" + strings.SplitN(s.AuthorizeURL(s.PUB), "?", 2)[1]} {
+			begin := time.Now()
+			if r := b.Get(t, path); r.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("%s: %d %s", path, r.StatusCode, text(r))
+			}
+			if took := time.Since(begin); took != 25*time.Second {
+				t.Errorf("%s: given up after %v", path, took)
+			}
 		}
 	})
 }

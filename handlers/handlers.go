@@ -351,9 +351,9 @@ func (e *endpoints) routes() (*Handler, error) {
 	handle(route{api: true, get: e.readyz}, p+"/readyz")
 
 	handle(route{get: e.authorize, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+"/authorize")
-	handle(route{get: e.authorizeOrConnect, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages}, p+oauth.ConnectionPath)
+	handle(route{get: e.authorizeOrConnect, post: e.authorize, client: requestedClient, limit: maxForm, rate: e.limitAuthorize, class: class.Pages, asks: true}, p+oauth.ConnectionPath)
 	handle(route{get: e.consentPage, post: e.consent, client: e.pendingClient, limit: maxForm, ownPages: true, class: class.Pages, asks: true}, p+"/consent")
-	handle(route{get: e.accountPage, class: class.Pages, post: e.account, limit: maxForm, ownPages: true, ownSlot: true}, p+"/account")
+	handle(route{get: e.accountPage, class: class.Pages, post: e.account, limit: maxForm, ownPages: true, ownSlot: true, asks: true}, p+"/account")
 	handle(route{get: e.logoutPage, post: e.logout, client: e.leavingClient, mayLack: true, limit: maxForm, class: class.Pages}, p+"/logout")
 	handle(route{get: e.logo}, p+"/assets/logo")
 	if e.hasHome() {
