@@ -570,20 +570,20 @@ type connectMissing struct {
 }
 
 // connectToken takes state and code from the browser that began, as JSON or as a form, in place of
-// the provider's redirect.
-func (e *endpoints) connectToken(r *http.Request, state, code string) (any, error) {
-	if state == "" || code == "" {
+// the provider's redirect; and iss, if the provider has sent it (RFC 9207 §2).
+func (e *endpoints) connectToken(r *http.Request, a connectAnswer) (any, error) {
+	if a.state == "" || a.code == "" {
 		return reply{http.StatusBadRequest, connectMissing{"Missing state or code"}}, nil
 	}
 	now := e.o.Store.Now()
-	u, err := e.opened(r, state, now)
+	u, err := e.opened(r, a.state, now)
 	if err == nil && !isConnect(u) {
 		err = errForeignLogin
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := e.connectBy(r, u, connectAnswer{state: state, code: code}, now); err != nil {
+	if err := e.connectBy(r, u, a, now); err != nil {
 		return nil, err
 	}
 	return connectOK{true}, nil
@@ -600,7 +600,7 @@ func (e *endpoints) tokenOrConnect(r *http.Request) (any, error) {
 	if e.o.Connections == nil || r.PostForm.Has("grant_type") {
 		return e.token(r)
 	}
-	return e.connectToken(r, r.PostForm.Get("state"), r.PostForm.Get("code"))
+	return e.connectToken(r, connectAnswer{state: r.PostForm.Get("state"), code: r.PostForm.Get("code"), iss: r.PostForm.Get("iss")})
 }
 
 // connectJSON is tokenOrConnect for JSON.
@@ -613,11 +613,11 @@ func (e *endpoints) connectJSON(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, oauth.Errorf(oauth.InvalidRequest, "body could not be read").Because(err)
 	}
-	var body struct{ State, Code string }
+	var body struct{ State, Code, Iss string }
 	if err := json.Unmarshal(text, &body); err != nil {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the body is not a JSON object with the strings state and code")
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the body is not a JSON object with the strings state, code and iss")
 	}
-	return e.connectToken(r, body.State, body.Code)
+	return e.connectToken(r, connectAnswer{state: body.State, code: body.Code, iss: body.Iss})
 }
 
 // byType serves JSON with one route, and everything else with another.

@@ -116,6 +116,33 @@ func (d *discovered) connects(t *testing.T) url.Values {
 	return to.Query()
 }
 
+// What the browser sends itself has the provider's iss, if the provider promises one.
+func TestBrowserSendsTheIssuer_Row66(t *testing.T) {
+	d := discover(t, upstreamtest.Options{Registers: true})
+	for _, contentType := range []string{"application/json", formType} {
+		for iss, status := range map[string]int{"": 400, "https://evil.test": 400, d.p.Issuer(): 200} {
+			b := d.NewBrowser()
+			back, err := d.p.Authorize(t.Context(), d.begin(t, b).Header.Get("Location"), "ann")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent, err := url.Parse(back)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := sent.Query()
+			body := `{"state":"` + q.Get("state") + `","code":"` + q.Get("code") + `","iss":"` + iss + `"}`
+			if contentType == formType {
+				q.Set("iss", iss)
+				body = q.Encode()
+			}
+			if r := d.Do(t, request("POST", "/oauth/token", body, "Content-Type", contentType, "Cookie", cookies(b))); r.StatusCode != status {
+				t.Errorf("%s, iss %q: %d %s, want %d", contentType, iss, r.StatusCode, r.Body, status)
+			}
+		}
+	}
+}
+
 // token is the token of the user for the server.
 func (d *discovered) token(t *testing.T, stale int64) (token string, version int64, err error) {
 	t.Helper()
