@@ -234,7 +234,11 @@ func (e *endpoints) disconnect(r *http.Request, who signedIn, now time.Time) (an
 	case g.Subject != who.user.Subject:
 		return done, nil
 	}
-	return done, e.endGrant(r, event{name: "revoke", reason: "by the user"}, g, now)
+	if err := e.endGrant(r, event{name: "revoke", reason: "by the user"}, g, now); err != nil {
+		return nil, err
+	}
+	e.settle(g.Subject)
+	return done, nil
 }
 
 // disconnectAll revokes all of the user's grants to one client.

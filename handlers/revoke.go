@@ -32,7 +32,11 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, e.endGrant(r, ev, grant, now)
+	if err := e.endGrant(r, ev, grant, now); err != nil {
+		return nil, err
+	}
+	e.settleUnlessBack(r.Context(), grant)
+	return nil, nil
 }
 
 // endGrant revokes a grant. It reports success only if the revocation happened (RFC
@@ -49,9 +53,6 @@ func (e *endpoints) endGrant(r *http.Request, ev event, grant denylist.Grant, no
 		err = unavailable(err)
 	}
 	e.audit(r, ev, err)
-	if err == nil {
-		e.settle(grant.Subject)
-	}
 	return err
 }
 

@@ -200,7 +200,7 @@ func (e *endpoints) callback(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, unavailable(err)
 	}
-	result, err := e.arrive(r, p, l, query.Get("code"), query.Get("error"), query.Get("error_description"), now)
+	result, err := e.arrive(r, p, l, query.Get("code"), query.Get("error"), query.Get("error_description"))
 	var toClient *redirectError
 	if err != nil && !errors.As(err, &toClient) {
 		return nil, &loginOver{err, e.cookies.forgetLogin(r, l.ID)}
@@ -222,7 +222,7 @@ func (e *loginOver) Error() string { return e.err.Error() }
 func (e *loginOver) Unwrap() error { return e.err }
 
 // arrive ends a login at a provider, whose state has been spent.
-func (e *endpoints) arrive(r *http.Request, p *upstream.Provider, l seal.UpstreamLogin, code, problem, description string, now time.Time) (any, error) {
+func (e *endpoints) arrive(r *http.Request, p *upstream.Provider, l seal.UpstreamLogin, code, problem, description string) (any, error) {
 	ev := event{name: "login", reason: "by " + p.ID()}
 	if problem != "" || code == "" {
 		err := e.notSignedIn(r, p, l, problem, description)
@@ -243,6 +243,7 @@ func (e *endpoints) arrive(r *http.Request, p *upstream.Provider, l seal.Upstrea
 		return nil, err
 	}
 	e.audit(r, ev, nil)
+	now := e.o.Store.Now() // the provider may have taken its time
 	authTime := now.Unix()
 	if identity.AuthTime != 0 {
 		authTime = min(authTime, identity.AuthTime)

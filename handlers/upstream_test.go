@@ -864,6 +864,25 @@ func TestEndOfGrantsIsTold_Row43(t *testing.T) {
 	}
 }
 
+// A client that ends its old grant while the user is on the way back with a new code does not lose
+// the tokens of the new login.
+func TestOldGrantEndsDuringANewLogin_Row43(t *testing.T) {
+	f := newForge(t)
+	s := withForge(t, f.config(), false)
+	old := s.tokensAt(t, f, "ann", s.PUB)
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // the store knows seconds
+	back := s.signInAt(t, f, s.NewBrowser(), "ann", s.PUB)
+	s.Revoke(t, s.PUB, old.Refresh)
+	if len(s.settled) != 0 {
+		t.Errorf("told of %v, who has just signed in", s.settled)
+	}
+	tok := s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t)
+	s.Revoke(t, s.PUB, tok.Refresh)
+	if len(s.settled) != 1 || s.settled[0] != annAtForge {
+		t.Errorf("afterwards: told of %v", s.settled)
+	}
+}
+
 // upstreamRequest is the request of an MCP server for a newer token.
 func (s *upstreamServer) upstreamRequest(t *testing.T, access, stale, proof string) *authtest.Response {
 	t.Helper()

@@ -189,6 +189,20 @@ func (e *endpoints) settle(subject string) {
 	}
 }
 
+// settleUnlessBack is settle after a client has ended a grant. A user who has signed in since it was
+// given may be on the way back to that client, which has no new grant until it redeems the code:
+// then the tokens stay for now.
+func (e *endpoints) settleUnlessBack(ctx context.Context, grant denylist.Grant) {
+	if providerOf(grant.Subject) == "" {
+		return
+	}
+	account, err := e.o.Vault.Account(ctx, grant.Subject)
+	if err == nil && account.Seen > grant.Created {
+		return
+	}
+	e.settle(grant.Subject)
+}
+
 // claim returns the claim of an access token with the user's upstream token, or "" if the user did
 // not sign in at a provider. A claim without a token says that the issuer has it, or that only a
 // new login brings one: a tool that needs the token asks, and learns it.
