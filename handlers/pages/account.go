@@ -136,6 +136,7 @@ func (p Account) links(v view) part {
 	return section("links",
 		el("h2", attr("id", "links"), v.say("account.links")),
 		hint(v.say("account.links_hint")),
+		when(p.EndsSessions, hint(v.say("account.links_end"))),
 		el("ul", class("grants"), each(p.Links, func(l Link) part {
 			return el("li", el("h3", name(l.Name)), p.link(v, l))
 		})),

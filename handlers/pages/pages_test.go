@@ -284,3 +284,14 @@ func TestLoginPageShowsWays(t *testing.T) {
 		t.Error("the page asks for a password that nobody has")
 	}
 }
+
+// A user learns what else ends a connection, if anything does: a key is not shown again.
+func TestAccountPageSaysWhatEndsConnections(t *testing.T) {
+	s := newSet(t, pages.Options{})
+	for _, ends := range []bool{true, false} {
+		page, _ := render(t, s, "en", pages.Account{EndsSessions: ends, Links: []pages.Link{{ID: "docs", Name: "Docs"}}})
+		if got := strings.Contains(page, "disconnected when you sign out everywhere"); got != ends {
+			t.Errorf("sessions end: %v; the page says so: %v", ends, got)
+		}
+	}
+}
