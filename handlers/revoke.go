@@ -35,7 +35,7 @@ func (e *endpoints) revoke(r *http.Request) (any, error) {
 	if err := e.endGrant(r, ev, grant, now); err != nil {
 		return nil, err
 	}
-	e.settleUnlessBack(r.Context(), grant)
+	e.settleUnlessBack(r.Context(), grant, now)
 	return nil, nil
 }
 
@@ -90,7 +90,7 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 	}
 	return denylist.Grant{
 		ID: claims.GrantID, Subject: claims.Subject, ClientHash: client.Hash(), ClientName: clientName(client),
-		Scope: claims.Scope, Resource: claims.Audience, Created: now.Unix(), Expires: now.Add(e.o.Lives.Refresh).Unix(),
+		Scope: claims.Scope, Resource: claims.Audience, Created: claims.IssuedAt, Expires: now.Add(e.o.Lives.Refresh).Unix(),
 	}, nil
 }
 

@@ -865,21 +865,30 @@ func TestEndOfGrantsIsTold_Row43(t *testing.T) {
 }
 
 // A client that ends its old grant while the user is on the way back with a new code does not lose
-// the tokens of the new login.
-func TestOldGrantEndsDuringANewLogin_Row43(t *testing.T) {
+// the tokens of the new login. A user who has signed in to another application long since is not on
+// the way back.
+func TestOldGrantEndsAfterANewLogin_Row43(t *testing.T) {
 	f := newForge(t)
 	s := withForge(t, f.config(), false)
 	old := s.tokensAt(t, f, "ann", s.PUB)
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // the store knows seconds
-	back := s.signInAt(t, f, s.NewBrowser(), "ann", s.PUB)
-	s.Revoke(t, s.PUB, old.Refresh)
-	if len(s.settled) != 0 {
-		t.Errorf("told of %v, who has just signed in", s.settled)
+	ahead(t, s.Server, 10*time.Second)
+	code := s.signInAt(t, f, s.NewBrowser(), "ann", s.PUB).Sent().Get("code")
+	for _, token := range []string{old.Access, old.Refresh} {
+		if s.Revoke(t, s.PUB, token); len(s.settled) != 0 {
+			t.Errorf("told of %v, who has just signed in", s.settled)
+		}
 	}
-	tok := s.Redeem(t, s.PUB, back.Sent().Get("code")).Tokens(t)
-	s.Revoke(t, s.PUB, tok.Refresh)
+	older := s.Redeem(t, s.PUB, code).Tokens(t)
+	ahead(t, s.Server, 20*time.Second)
+	newer := s.tokensAt(t, f, "ann", s.PUB2)
+	ahead(t, s.Server, 2*time.Minute)
+	s.Revoke(t, s.PUB, older.Refresh)
 	if len(s.settled) != 1 || s.settled[0] != annAtForge {
-		t.Errorf("afterwards: told of %v", s.settled)
+		t.Errorf("of an older grant, while there is no code: told of %v", s.settled)
+	}
+	s.Revoke(t, s.PUB2, newer.Refresh)
+	if len(s.settled) != 2 {
+		t.Errorf("of the last grant: told of %v", s.settled)
 	}
 }
 

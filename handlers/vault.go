@@ -190,14 +190,14 @@ func (e *endpoints) settle(subject string) {
 }
 
 // settleUnlessBack is settle after a client has ended a grant. A user who has signed in since it was
-// given may be on the way back to that client, which has no new grant until it redeems the code:
-// then the tokens stay for now.
-func (e *endpoints) settleUnlessBack(ctx context.Context, grant denylist.Grant) {
+// given, no longer ago than a code lives, may be on the way back to that client, which has no new
+// grant until it redeems the code: then the tokens stay for now.
+func (e *endpoints) settleUnlessBack(ctx context.Context, grant denylist.Grant, now time.Time) {
 	if providerOf(grant.Subject) == "" {
 		return
 	}
 	account, err := e.o.Vault.Account(ctx, grant.Subject)
-	if err == nil && account.Seen > grant.Created {
+	if err == nil && account.Seen > grant.Created && now.Before(time.Unix(account.Seen+1, 0).Add(e.o.Lives.Code)) {
 		return
 	}
 	e.settle(grant.Subject)
