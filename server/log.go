@@ -35,20 +35,16 @@ func (c *requestContext) Value(key any) any {
 var routes = sync.Pool{New: func() any { return chi.NewRouteContext() }}
 
 // addRequestID gives every request a random ID, in its context for the log and in the
-// answer for people who report a problem. An ID that the client sends is ignored. A router of
-// the program around this one has its own context, which stays.
+// answer for people who report a problem. An ID that the client sends is ignored. The context of
+// a router that the program has around this one ends here: routing would go on at the part of the
+// path that is left there, and the paths here are whole.
 func addRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var b [8]byte
 		rand.Read(b[:])
-		ctx := &requestContext{Context: r.Context(), id: hex.EncodeToString(b[:]), route: chi.RouteContext(r.Context())}
-		w.Header()["X-Request-Id"] = []string{ctx.id}
-		if ctx.route != nil {
-			next.ServeHTTP(w, r.WithContext(ctx))
-			return
-		}
-		ctx.route = routes.Get().(*chi.Context)
+		ctx := &requestContext{Context: r.Context(), id: hex.EncodeToString(b[:]), route: routes.Get().(*chi.Context)}
 		ctx.route.Reset()
+		w.Header()["X-Request-Id"] = []string{ctx.id}
 		next.ServeHTTP(w, r.WithContext(ctx))
 		routes.Put(ctx.route)
 	})

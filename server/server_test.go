@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"signet/internal/test/freeport"
 	"signet/server"
 )
@@ -64,6 +66,24 @@ func TestRoleAllServesBothSides(t *testing.T) {
 	} {
 		if got := get(t, srv, path).Code; got != want {
 			t.Errorf("GET %s: %d, want %d", path, got, want)
+		}
+	}
+}
+
+// A program may have the handler below a router of its own, whichever that is.
+func TestHandlerBelowAnotherRouter(t *testing.T) {
+	srv := newServer(t, func(o *server.Options) { o.Issuer = "http://localhost:8080/auth" })
+	mounted, routed, mux := chi.NewRouter(), chi.NewRouter(), http.NewServeMux()
+	mounted.Mount("/auth", srv.Handler())
+	routed.Route("/auth", func(r chi.Router) { r.Handle("/*", srv.Handler()) })
+	mux.Handle("/auth/", srv.Handler())
+	for name, router := range map[string]http.Handler{"chi, mounted": mounted, "chi, routed": routed, "net/http": mux} {
+		for path, want := range map[string]int{"/.well-known/jwks.json": 200, "/readyz": 200, "/token": 405, "/mcp": 401, "/nothing": 404} {
+			w := httptest.NewRecorder()
+			router.ServeHTTP(w, httptest.NewRequest("GET", srv.Issuer()+path, nil))
+			if w.Code != want {
+				t.Errorf("%s: GET %s: %d, want %d", name, path, w.Code, want)
+			}
 		}
 	}
 }
