@@ -31,17 +31,17 @@ func settle(l net.Listener, handshake time.Duration) {
 		return
 	}
 	filter := unix.SockFprog{Len: uint16(len(noSYN)), Filter: &noSYN[0]}
-	raw.Control(func(fd uintptr) {
+	closed := raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)
 	})
-	if err != nil {
-		return // not TCP, or the system forbids it: a few connections may be lost
+	if closed != nil || err != nil {
+		return // by the program, or not TCP, or the system forbids it: a few connections may be lost
 	}
 	time.Sleep(handshake)
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		var info *unix.TCPInfo
-		raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-		if err != nil || info.Unacked == 0 { // for a listener, the length of its queue
+		closed = raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+		if closed != nil || err != nil || info.Unacked == 0 { // for a listener, the length of its queue
 			return
 		}
 	}

@@ -88,6 +88,31 @@ func TestHandlerBelowAnotherRouter(t *testing.T) {
 	}
 }
 
+// closer closes a listener once the log says that the server stops, as a program may do.
+type closer struct{ net.Listener }
+
+func (c closer) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "msg=stopping") {
+		c.Close()
+	}
+	return len(line), nil
+}
+
+// The program that has opened the listener may close it while the server stops.
+func TestListenerClosedWhileStopping(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := newServer(t, func(o *server.Options) {
+		o.DrainDelay, o.Log = time.Millisecond, slog.New(slog.NewTextHandler(closer{l}, nil))
+	})
+	_, stop := serveOn(t, srv, l)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRoleAuthServesNoResource(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) { o.Role = "auth" })
 	if got := get(t, srv, "/.well-known/jwks.json").Code; got != 200 {
