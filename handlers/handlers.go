@@ -374,10 +374,24 @@ func (e *endpoints) routes() (*Handler, error) {
 		handle(route{api: true, post: e.upstreamEndpoint, limit: maxForm, class: class.Introspect, ownSlot: true, asks: true}, p+"/upstream/token")
 		handle(route{api: true, post: e.backchannelLogout, limit: maxForm, class: class.Revoke, ownSlot: true, asks: true}, p+"/oauth/backchannel-logout/{provider}")
 	}
-	if err := e.routeLogin(r, handle); err != nil {
+	if err := errors.Join(e.routeLogin(r, handle), e.checkResources(r)); err != nil {
 		return nil, err
 	}
 	r.NotFound(e.absent)
 	r.MethodNotAllowed((&route{e: e}).ServeHTTP)
 	return &Handler{r, documents, e}, nil
+}
+
+// checkResources refuses a resource at the path of an endpoint, which could not be reached then.
+func (e *endpoints) checkResources(r chi.Router) error {
+	for _, resource := range e.o.Resources {
+		u, err := url.Parse(resource)
+		if err != nil {
+			return fmt.Errorf("SIGNET_RESOURCES: resource: %w", err)
+		}
+		if u.Scheme+"://"+u.Host == e.origin && r.Match(chi.NewRouteContext(), http.MethodGet, u.EscapedPath()) {
+			return fmt.Errorf("SIGNET_RESOURCES: resource %s is at the path of another endpoint", resource)
+		}
+	}
+	return nil
 }

@@ -50,6 +50,25 @@ func TestLoginPathMustBeFree(t *testing.T) {
 	}
 }
 
+// So must that of a resource, while the issuer itself may be one.
+func TestResourcePathMustBeFree(t *testing.T) {
+	for _, issuer := range []string{"http://localhost:8080", "http://localhost:8080/auth"} {
+		for path, free := range map[string]bool{
+			"/token": false, "/login": false, "/readyz": false, "/.well-known/jwks.json": false,
+			"": true, "/": true, "/mcp": true, "/token/mcp": true,
+		} {
+			o := server.Options{Check: check, Issuer: issuer, DataDir: filepath.Join(t.TempDir(), "data"), Resources: []string{"http://localhost:8080/first", issuer + path}}.Alone()
+			srv, err := server.New(o)
+			if err == nil {
+				srv.Close()
+			}
+			if free != (err == nil) || err != nil && !strings.Contains(err.Error(), "SIGNET_RESOURCES: resource "+issuer+path) {
+				t.Errorf("resource %s%s: error %v, want none: %t", issuer, path, err, free)
+			}
+		}
+	}
+}
+
 func TestRoleAllServesBothSides(t *testing.T) {
 	srv := newServer(t, nil)
 	for path, want := range map[string]int{
