@@ -204,13 +204,35 @@ func (o *Options) check() error {
 		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
+	case (o.TLSCert == "") != (o.TLSKey == ""):
+		return errors.New("TLSCert and TLSKey go together")
 	}
-	if err := errors.Join(o.Upstream.Check(), o.Gateway.Check()); err != nil {
+	if err := errors.Join(o.Upstream.Check(), o.Gateway.Check(), o.Lives.Check(), o.checkScopes()); err != nil {
 		return err
+	}
+	for _, host := range slices.Concat(o.ClientDocuments.Hosts, o.ClientDocuments.DeniedHosts) {
+		if err := fetch.CheckHost(host); err != nil {
+			return fmt.Errorf("client documents: %w", err)
+		}
 	}
 	for _, scheme := range o.RedirectSchemes {
 		if why := oauth.CheckScheme(scheme); why != "" {
 			return fmt.Errorf("redirect scheme %q %s", scheme, why)
+		}
+	}
+	return nil
+}
+
+// checkScopes refuses names that no request can have, and scopes that no token can have.
+func (o *Options) checkScopes() error {
+	for _, scope := range o.Scopes {
+		if names, err := oauth.ParseScope(scope); err != nil || !slices.Equal(names, []string{scope}) {
+			return fmt.Errorf("scopes: %q is not the name of a scope", scope)
+		}
+	}
+	for _, scope := range o.RequiredScopes {
+		if !slices.Contains(o.Scopes, scope) {
+			return fmt.Errorf("required scopes: %q is not among Scopes", scope)
 		}
 	}
 	return nil

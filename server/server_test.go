@@ -107,6 +107,33 @@ func TestHandlerBelowAnotherRouter(t *testing.T) {
 	}
 }
 
+// A wrong option is an error that names it, before anything is made.
+func TestWrongOptionsMakeNothing(t *testing.T) {
+	for want, change := range map[string]func(*server.Options){
+		`required scopes: "reed"`:                  func(o *server.Options) { o.RequiredScopes = []string{"read", "reed"} },
+		`scopes: "read write"`:                     func(o *server.Options) { o.Scopes = []string{"read write"} },
+		`scopes: ""`:                               func(o *server.Options) { o.Scopes = []string{"read", ""} },
+		"TLSCert and TLSKey":                       func(o *server.Options) { o.TLSKey = "key.pem" },
+		`client documents: "http://evil.example"`:  func(o *server.Options) { o.ClientDocuments.DeniedHosts = []string{"http://evil.example"} },
+		`client documents: "https://good.example"`: func(o *server.Options) { o.ClientDocuments.Hosts = []string{"https://good.example"} },
+		"Access: -1ns":                             func(o *server.Options) { o.Lives.Access = -1 },
+		`rollback: "never"`:                        func(o *server.Options) { o.Rollback = "never" },
+	} {
+		o := server.Options{Check: check, DataDir: filepath.Join(t.TempDir(), "data")}.Alone()
+		change(&o)
+		srv, err := server.New(o)
+		if err == nil {
+			srv.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %s", err, want)
+		}
+		if _, err := os.Stat(o.DataDir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: a data directory was made: %v", want, err)
+		}
+	}
+}
+
 // closer closes a listener once the log says that the server stops, as a program may do.
 type closer struct{ net.Listener }
 
