@@ -96,7 +96,7 @@ func (a *accounts) ofProgram(ctx context.Context, subject string) (u users.User,
 	case err != nil && !errors.Is(err, vault.ErrUnknown):
 		return users.User{}, err
 	}
-	if u.Scopes == nil {
+	if len(u.Scopes) == 0 {
 		u.Scopes = account.Scopes
 	}
 	return users.User{Subject: subject, Name: cmp.Or(u.Name, account.Name), Email: cmp.Or(u.Email, account.Email),
