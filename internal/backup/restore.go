@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"signet/internal/durable"
@@ -66,12 +67,16 @@ type restoring struct {
 	did     []string
 }
 
-// file writes the parts of a file to a temporary file beside its place.
+// file writes the parts of a file to a temporary file beside its place. It makes the folder
+// if there is none.
 func (r *restoring) file(name string, part []byte) error {
 	if part == nil {
 		path := r.files.path(name)
 		if path == "" {
 			return fmt.Errorf("%w: it has a file %q", ErrNewer, name)
+		}
+		if err := durable.MakeDir(filepath.Dir(path)); err != nil {
+			return err
 		}
 		f, err := durable.Stage(path)
 		if err != nil {

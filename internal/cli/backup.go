@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -25,10 +26,13 @@ func backupCommand(p Process) *cobra.Command {
 			report := p.Stdout
 			var rows map[string]int
 			var err error
-			if args[0] == "-" {
+			switch args[0] {
+			case "": // an empty variable of a script
+				return wrongUse{errors.New("the name of the file is empty")}
+			case "-":
 				report = p.Stderr
 				rows, err = backup.Make(cmd.Context(), cfg.data(), cfg.files(), p.Stdout, server.Version)
-			} else {
+			default:
 				rows, err = backup.MakeFile(cmd.Context(), cfg.data(), cfg.files(), args[0], server.Version)
 			}
 			if err != nil {
