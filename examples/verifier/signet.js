@@ -37,7 +37,7 @@ async function guard(r) {
         const feed = await claims(jwks, list, 'revoked+jwt');
         c = await claims(jwks, token, 'at+jwt');
         if (feed.iss !== r.variables.signet_issuer || c.iss !== feed.iss || c.aud !== r.variables.signet_audience) throw new Error('another issuer or audience');
-        if (!(c.exp > now - 60) || !(c.iat < now + 60) || !c.gid || feed.revoked[c.gid]) throw new Error('expired or revoked');
+        if (!(c.exp > now - 60) || !(c.iat < now + 60) || c.iat < feed.not_before || !c.gid || feed.revoked[c.gid]) throw new Error('expired or revoked');
     } catch (e) {
         r.headersOut['WWW-Authenticate'] = token ? 'Bearer error="invalid_token"' : 'Bearer';
         r.return(401);

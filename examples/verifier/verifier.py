@@ -16,6 +16,7 @@ issuer, audience = os.environ["SIGNET_ISSUER"], os.environ["RESOURCE"]
 
 keys = jwt.PyJWKClient(issuer + "/.well-known/jwks.json", lifespan=900)
 revoked = {}  # grant id to the time (in seconds) when its last token has expired
+not_before = 0  # no token with an earlier iat counts
 
 
 def decode(token, typ, **more):
@@ -28,7 +29,7 @@ def decode(token, typ, **more):
 
 def verify(token):
     claims = decode(token, "at+jwt", audience=audience, options={"require": ["iss", "aud", "exp", "iat", "sub", "gid"]})
-    if claims["gid"] in revoked:
+    if claims["gid"] in revoked or claims["iat"] < not_before:
         raise jwt.InvalidTokenError("revoked")
     return claims
 
@@ -39,10 +40,12 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def poll():
+    global not_before
     with urllib.request.build_opener(NoRedirect).open(issuer + "/.well-known/revoked", timeout=5) as response:
         feed = decode(response.read(16 << 20).decode(), "revoked+jwt")
     for gid, at in feed["revoked"].items():
         revoked[gid] = at + feed["exp"] - feed["iat"] + 60
+    not_before = max(not_before, feed.get("not_before", 0))
     for gid in [gid for gid, dead in revoked.items() if dead < time.time()]:
         del revoked[gid]
 

@@ -105,8 +105,8 @@ func TestRevocationReachesReplicas_G04_INV4(t *testing.T) {
 }
 
 // G04, F11: verifiers of other programs, as docs/verify.md shows them: a token is
-// accepted, refused when the grant has been revoked, and refused still when the verifier
-// gets the list from before.
+// accepted, refused when the grant has been revoked or the issuer's store was lost, and
+// refused still when the verifier gets the list from before.
 func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 	for language, start := range map[string]func(t *testing.T, resource string, settings ...string){
 		"Go": func(t *testing.T, resource string, settings ...string) {
@@ -131,6 +131,10 @@ func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 			start(t, resource, "SIGNET_ISSUER="+proxy.URL, "RESOURCE="+resource, "LISTEN="+listen)
 			token := verifies(t, d, resource, before)
 			revokeAndWait(t, d, resource, token)
+			lost := loseAndWait(t, d, resource, func(token string) int {
+				status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource)
+				return status
+			})
 			polls := func() int { return len(proxy.Exchanges("/.well-known/revoked")) }
 			replayed := polls()
 			proxy.Instead(func(e e2e.Exchange) (int, string) {
@@ -140,8 +144,10 @@ func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 				return 0, ""
 			})
 			e2e.Eventually(t, func() bool { return polls() >= replayed+2 }) // the feed is still polled
-			if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 401 {
-				t.Errorf("after the old feed was replayed: %d, want 401", status)
+			for what, token := range map[string]string{"revoked": token, "of the lost store": lost} {
+				if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 401 {
+					t.Errorf("%s, after the old feed was replayed: %d, want 401", what, status)
+				}
 			}
 		})
 	}
@@ -180,6 +186,23 @@ func revokeAndWait(t *testing.T, d *e2e.Program, resource, token string) {
 		status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource)
 		return status == 401
 	})
+}
+
+// loseAndWait gives up what the store has issued, and waits until the verifier refuses a token
+// that was good before. It returns the token.
+func loseAndWait(t *testing.T, d *e2e.Program, resource string, call func(token string) int) string {
+	t.Helper()
+	token := e2e.TokenFor(t, d, resource, "demo_user", "demo_password")
+	if status := call(token); status != 200 {
+		t.Errorf("before the store was lost: %d, want 200", status)
+	}
+	d.Kill()
+	if out, errOut, status := d.Signet("", "doctor", "--accept-loss"); status != 0 {
+		t.Fatalf("doctor --accept-loss: %s%s", out, errOut)
+	}
+	d.Start()
+	e2e.Eventually(t, func() bool { return call(token) == 401 })
+	return token
 }
 
 // The nginx of docs/verify.md refuses what it should, learns of a revocation, and lets a
@@ -254,6 +277,7 @@ func TestNginxVerifiesTokens_G04(t *testing.T) {
 		t.Fatalf("grant revoke: %s%s", out, errOut)
 	}
 	e2e.Eventually(t, func() bool { status, _, _ := call(token); return status == 401 })
+	loseAndWait(t, d, audience, func(token string) int { status, _, _ := call(token); return status })
 }
 
 // listen opens the event stream of the endpoint, and returns a channel that is closed
