@@ -38,7 +38,10 @@ func main() {
 		log.Fatal(err)
 	}
 	http.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
-		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") { // any case will do (RFC 9110 §11.1)
+			token = ""
+		}
 		claims, err := verifier.Verify(r.Context(), token)
 		switch {
 		case err == nil:

@@ -28,7 +28,7 @@ setInterval(() => poll().catch(console.error), 10_000);
 
 createServer(async (request, response) => {
   try {
-    const { sub, scope } = await verify(request.headers.authorization?.replace(/^Bearer /, '') ?? '');
+    const { sub, scope } = await verify(request.headers.authorization?.replace(/^Bearer /i, '') ?? '');
     response.end(`Hello, ${sub}, with the scopes ${scope}.\n`);
   } catch (e) {
     // Without the keys the token may be valid. Do not answer 401: clients discard their tokens on it.

@@ -1,12 +1,12 @@
 # An API that accepts Signet's access tokens, with the package PyJWT (and cryptography,
 # which it needs for ES256). It is the same program as main.go, in Python.
+import json
 import os
 import re
 import signal
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +14,8 @@ import jwt
 
 issuer, audience = os.environ["SIGNET_ISSUER"], os.environ["RESOURCE"]
 
-keys = jwt.PyJWKClient(issuer + "/.well-known/jwks.json", lifespan=900)
+keys = {}  # key id to key
+keys_read = 0.0  # when, by time.monotonic
 revoked = {}  # grant id to the time (in seconds) when its last token has expired
 not_before = 0  # no token with an earlier iat counts
 
@@ -23,8 +24,9 @@ def decode(token, typ, **more):
     header = jwt.get_unverified_header(token)
     if header.get("typ") != typ or "crit" in header:  # PyJWT looks at neither
         raise jwt.InvalidTokenError("another kind of token")
-    key = keys.get_signing_key(header.get("kid"))
-    return jwt.decode(token, key.key, algorithms=["ES256"], issuer=issuer, leeway=60, **more)
+    if header.get("kid") not in keys:
+        raise jwt.InvalidTokenError("unknown key")
+    return jwt.decode(token, keys[header["kid"]], algorithms=["ES256"], issuer=issuer, leeway=60, **more)
 
 
 def verify(token):
@@ -39,10 +41,16 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def read(path):
+    with urllib.request.build_opener(NoRedirect).open(issuer + path, timeout=5) as response:
+        return response.read(16 << 20).decode()
+
+
 def poll():
-    global not_before
-    with urllib.request.build_opener(NoRedirect).open(issuer + "/.well-known/revoked", timeout=5) as response:
-        feed = decode(response.read(16 << 20).decode(), "revoked+jwt")
+    global keys, keys_read, not_before
+    found = json.loads(read("/.well-known/jwks.json"))["keys"]
+    keys, keys_read = {k["kid"]: jwt.PyJWK(k).key for k in found if k.get("crv") == "P-256"}, time.monotonic()
+    feed = decode(read("/.well-known/revoked"), "revoked+jwt")
     for gid, at in feed["revoked"].items():
         revoked[gid] = at + feed["exp"] - feed["iat"] + 60
     not_before = max(not_before, feed.get("not_before", 0))
@@ -55,20 +63,20 @@ def poll_forever():
         time.sleep(10)
         try:
             poll()
-        except Exception as e:  # go on with the grants that are known
+        except Exception as e:  # go on with the keys and the grants that are known
             print(e)
 
 
 class Hello(BaseHTTPRequestHandler):
     def do_GET(self):
-        try:
-            claims = verify(re.sub("^Bearer ", "", self.headers.get("Authorization") or ""))
-        except (urllib.error.URLError, TimeoutError, getattr(jwt.exceptions, "PyJWKClientConnectionError", TimeoutError)):
+        if time.monotonic() - keys_read > 900:
             # Without the keys the token may be valid. Do not answer 401: clients discard their tokens on it.
             self.send_response(503)
             self.end_headers()
             return
-        except (jwt.PyJWTError, ValueError):
+        try:
+            claims = verify(re.sub("^Bearer ", "", self.headers.get("Authorization") or "", flags=re.IGNORECASE))
+        except (jwt.PyJWTError, ValueError, RecursionError):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
             self.end_headers()

@@ -130,6 +130,7 @@ func TestOtherVerifiersRefuseWhatIsRevoked_G04(t *testing.T) {
 			_, before := e2e.Fetch(t, http.DefaultClient, proxy.URL+"/.well-known/revoked")
 			start(t, resource, "SIGNET_ISSUER="+proxy.URL, "RESOURCE="+resource, "LISTEN="+listen)
 			token := verifies(t, d, resource, before)
+			outlivesStrangers(t, proxy, resource, token)
 			revokeAndWait(t, d, resource, token)
 			lost := loseAndWait(t, d, resource, func(token string) int {
 				status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource)
@@ -161,6 +162,19 @@ func verifies(t *testing.T, d *e2e.Program, resource, feed string) string {
 	if status, body := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 200 || body != "Hello, demo_user, with the scopes read write.\n" {
 		t.Errorf("a good token: %d %s", status, body)
 	}
+	r, err := http.NewRequest("GET", resource, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "bearer "+token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("the scheme in lower case: %d, want 200 (RFC 9110 §11.1)", resp.StatusCode)
+	}
 	parts := strings.Split(token, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"at+jwt"}`))
 	for name, bad := range map[string]string{
@@ -172,6 +186,26 @@ func verifies(t *testing.T, d *e2e.Program, resource, feed string) string {
 		}
 	}
 	return token
+}
+
+// outlivesStrangers sends the verifier a token that names a key which does not exist, while the
+// issuer does not answer: the keys that it has must stay in use.
+func outlivesStrangers(t *testing.T, proxy *e2e.Proxy, resource, token string) {
+	t.Helper()
+	proxy.Instead(func(e e2e.Exchange) (int, string) {
+		if e.Path == "/.well-known/jwks.json" {
+			return 500, "down"
+		}
+		return 0, ""
+	})
+	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"stranger"}`))
+	if status, _ := e2e.Fetch(t, e2e.BearerClient(t, header+token[strings.Index(token, "."):]), resource); status != 401 && status != 503 {
+		t.Errorf("a token of an unknown key: %d, want 401 or 503", status)
+	}
+	if status, _ := e2e.Fetch(t, e2e.BearerClient(t, token), resource); status != 200 {
+		t.Errorf("a good token after that of a stranger, while there are no keys to fetch: %d, want 200", status)
+	}
+	proxy.Instead(nil)
 }
 
 // revokeAndWait revokes the grants and waits until the verifier refuses the token.
