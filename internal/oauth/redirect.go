@@ -109,10 +109,10 @@ func checkRedirectURI(uri string, policy func(*url.URL) string) error {
 	if why := CheckScheme(scheme); why != "" && !web {
 		return refuse("has a scheme that " + why + ": " + scheme)
 	}
-	if why := policy(u); why != "" {
+	if why := checkAuthority(u); web && why != "" {
 		return refuse(why)
 	}
-	if why := checkAuthority(u); web && why != "" {
+	if why := policy(u); why != "" {
 		return refuse(why)
 	}
 	if !web && (u.User != nil || u.Opaque != "" || u.Host+u.Path == "") {

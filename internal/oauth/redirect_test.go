@@ -62,6 +62,24 @@ func TestDangerousRedirectURIsAreRefused_H01(t *testing.T) {
 
 // The operator vouches for the clients that are configured, so they may have any private-use
 // scheme and http on a private network. Some of that deserves a warning.
+// The reason is the fault, and not the rule for hosts that a wrong port breaks too.
+func TestRefusedRedirectURIHasItsFault(t *testing.T) {
+	for uri, want := range map[string]string{
+		"http://127.0.0.1:0/cb":    "port",
+		"http://localhost:/cb":     "port",
+		"http://ann@localhost/cb":  "user information",
+		"http://127.1/cb":          "in another spelling",
+		"http://app.example/cb":    "must be https",
+		"https://app.example:0/cb": "port",
+	} {
+		for name, err := range map[string]error{"registered": oauth.CheckRedirectURI(uri, nil), "configured": oauth.CheckConfiguredRedirectURI(uri)} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: error %v, want one with %q", uri, name, err, want)
+			}
+		}
+	}
+}
+
 func TestConfiguredClientsMayHaveMore(t *testing.T) {
 	for uri, warned := range map[string]bool{
 		"https://app.test/cb": false, "http://127.0.0.1/cb": false, "http://localhost:1/cb": false, "http://[::1]/cb": false,
