@@ -15,6 +15,7 @@ import (
 
 	"signet/internal/clients"
 	"signet/internal/denylist"
+	"signet/internal/oauth"
 	"signet/internal/seal"
 	"signet/users"
 )
@@ -95,6 +96,9 @@ func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) e
 	if err := checkClientLives(cmd, cfg, a.spec); err != nil {
 		return err
 	}
+	if err := checkClientScopes(cfg, a.spec.Scopes); err != nil {
+		return err
+	}
 	if a.spec.ClientCredentials {
 		if err := checkNoUser(cfg, a.spec.ID); err != nil {
 			return err
@@ -131,6 +135,15 @@ func checkClientLives(cmd *cobra.Command, cfg *config, spec clients.Spec) error 
 		case life.own > life.global:
 			return wrongUse{fmt.Errorf("--%s %s: must not be longer than %s (%s)", life.flag, life.own, life.variable, life.global)}
 		}
+	}
+	return nil
+}
+
+// checkClientScopes refuses scopes that do not exist.
+func checkClientScopes(cfg *config, scopes []string) error {
+	known := scopeList(cfg.Scopes)
+	if !oauth.ScopeIsSubset(scopes, slices.Concat(known, clients.AlwaysKnown)) {
+		return unknownScopes(scopes, known)
 	}
 	return nil
 }

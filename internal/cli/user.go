@@ -246,7 +246,11 @@ func openUsers(cfg *config) (*users.File, error) {
 func knownScopes(cfg *config, flag []string) ([]string, error) {
 	scopes, known := scopeList(strings.Join(flag, " ")), scopeList(cfg.Scopes)
 	if !oauth.ScopeIsSubset(scopes, known) {
-		return nil, wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(scopes, " "), strings.Join(known, ", "))}
+		return nil, unknownScopes(scopes, known)
 	}
 	return scopes, nil
+}
+
+func unknownScopes(scopes, known []string) error {
+	return wrongUse{fmt.Errorf("--scope %s: there are %s (SIGNET_SCOPES)", strings.Join(scopes, " "), strings.Join(known, ", "))}
 }

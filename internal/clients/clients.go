@@ -44,8 +44,8 @@ const (
 // has the source of each.
 var DefaultSchemes = []string{"cursor", "vscode", "vscode-insiders", "claude", "warp", "workbuddy"}
 
-// alwaysKnown are the scopes that mean something without being configured.
-var alwaysKnown = []string{"openid", "profile", "email", "offline_access"}
+// AlwaysKnown are the scopes that mean something without being configured.
+var AlwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
 // grantTypes and responseTypes are those that every client may use. The grants
 // client_credentials and token-exchange are for the clients of the file that may use them.

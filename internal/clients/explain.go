@@ -193,9 +193,9 @@ func (r *Registry) explainKnown(ctx context.Context, e *Explanation, k *known) {
 		e.Since = &since
 	}
 	if k.Resource == "" {
-		e.GrantTypes, e.Scopes, e.MayRequest = k.GrantTypes, k.Scopes, slices.Concat(r.o.Scopes, alwaysKnown)
+		e.GrantTypes, e.Scopes, e.MayRequest = k.GrantTypes, k.Scopes, slices.Concat(r.o.Scopes, AlwaysKnown)
 		if !k.Registered {
-			e.MayRequest = slices.Concat(oauth.IntersectScope(k.Scopes, r.o.Scopes), alwaysKnown)
+			e.MayRequest = slices.Concat(oauth.IntersectScope(k.Scopes, r.o.Scopes), AlwaysKnown)
 		}
 	}
 	if k.MayUse(oauth.GrantAuthorizationCode) {

@@ -312,7 +312,7 @@ func isWebPage(uri string) bool {
 // scope.
 func (o *Options) registeredScope(requested string) []string {
 	asked, err := oauth.ParseScope(requested)
-	if scope := oauth.IntersectScope(asked, slices.Concat(o.Scopes, alwaysKnown)); err == nil && len(scope) > 0 {
+	if scope := oauth.IntersectScope(asked, slices.Concat(o.Scopes, AlwaysKnown)); err == nil && len(scope) > 0 {
 		return scope
 	}
 	return o.Default
