@@ -71,7 +71,7 @@ func clientUnblockCommand(p Process) *cobra.Command {
 }
 
 // namedClient finds the client that a name means: a client id, or the hash of the id of a client
-// that has a grant.
+// that is configured or has a grant.
 func namedClient(ctx context.Context, cfg *config, list *denylist.List, name string) (denylist.BlockedClient, error) {
 	ring, err := openRing(ctx, cfg)
 	if err != nil {
@@ -89,6 +89,15 @@ func namedClient(ctx context.Context, cfg *config, list *denylist.List, name str
 		return denylist.BlockedClient{Hash: seal.ClientHash(name), ID: name}, nil
 	case !errors.Is(err, clients.ErrUnknown):
 		return denylist.BlockedClient{}, err
+	}
+	configured, err := cfg.clients().List()
+	if err != nil {
+		return denylist.BlockedClient{}, err
+	}
+	for _, c := range configured { // a machine has no grants
+		if hash := seal.ClientHash(c.ID); hash == name {
+			return denylist.BlockedClient{Hash: hash, ID: c.ID, Name: c.Name}, nil
+		}
 	}
 	found, err := list.NameOfClient(ctx, name)
 	if errors.Is(err, denylist.ErrUnknown) {
