@@ -100,7 +100,7 @@ func packages(t *testing.T, patterns ...string) []goPackage {
 func TestImportsRunOneWay(t *testing.T) {
 	for _, p := range packages(t, "./...") {
 		if strings.HasPrefix(p.ImportPath, "signet/internal/test/") || strings.HasPrefix(p.ImportPath, "signet/internal/e2e") || strings.HasPrefix(p.ImportPath, "signet/examples/") {
-			continue // test support and samples may import anything
+			continue // test support may import anything; samples have a rule of their own
 		}
 		allowed, known := imports[p.ImportPath]
 		if !known {
@@ -115,6 +115,18 @@ func TestImportsRunOneWay(t *testing.T) {
 				if strings.HasPrefix(dep, library) && !slices.Contains(users, p.ImportPath) {
 					t.Errorf("%s imports %s, which only %s may", p.ImportPath, dep, strings.Join(users, ", "))
 				}
+			}
+		}
+	}
+}
+
+// Readers copy a sample into a module of their own, which may not import internal packages.
+// The sample of the gateway is not for that: it starts the servers of the tests.
+func TestSamplesCanBeCopied(t *testing.T) {
+	for _, p := range packages(t, "./examples/...") {
+		for _, dep := range p.Imports {
+			if strings.HasPrefix(dep, "signet/internal/") && p.ImportPath != "signet/examples/gateway" {
+				t.Errorf("%s imports %s", p.ImportPath, dep)
 			}
 		}
 	}

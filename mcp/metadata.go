@@ -13,9 +13,9 @@ import (
 )
 
 // Metadata serves the protected resource metadata of o.Resource (RFC 9728 §3), also to
-// scripts in browsers. Mount it at the path of [oauth.ResourceMetadataURL], and for the
-// default resource at the root path as well. The document is made once, from o alone;
-// nothing in a request changes it.
+// scripts in browsers. Mount it at /.well-known/oauth-protected-resource followed by the path
+// of the resource, unless that is "/" (§3.1), and for the default resource without its path as
+// well. The document is made once, from o alone; nothing in a request changes it.
 func Metadata(o Options) http.Handler {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)

@@ -13,7 +13,6 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"sync"
@@ -22,7 +21,6 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"signet/internal/oauth"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -76,12 +74,8 @@ func main() {
 			log.Fatal(err)
 		}
 		o := mcp.Options{Resource: resource, Issuer: issuer, Name: "Stateful", Verifier: verifier, Challenge: []string{"read"}, Scopes: []string{"read"}, Log: logger}
-		metadata, err := url.Parse(oauth.ResourceMetadataURL(resource))
-		if err != nil {
-			log.Fatal(err)
-		}
 		mux.Handle(path, mcp.Guard(o, next))
-		mux.Handle(metadata.Path, mcp.Metadata(o))
+		mux.Handle("/.well-known/oauth-protected-resource"+path, mcp.Metadata(o))
 	}
 	web := &http.Server{Addr: os.Getenv("LISTEN"), Handler: mux, ReadHeaderTimeout: 5 * time.Second} // no WriteTimeout: it would cut streams
 	context.AfterFunc(ctx, func() { web.Close() })
