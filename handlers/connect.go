@@ -385,15 +385,25 @@ func (e *endpoints) offerConnections(r *http.Request, tx seal.Login, g granted, 
 	return e.path + "/oauth/connect?state=" + raw, nil
 }
 
-// departToConnect sends the browser to the provider of a connection. What is needed on its way
-// back lies in a cookie, as for a login.
+// departToConnect sends the browser to the provider of a connection. If that is not possible now, the
+// page is shown again, where a user who signs in can choose another way.
 func (e *endpoints) departToConnect(r *http.Request, d departure) (any, error) {
-	tx := d.tx
-	slot, err := e.enterUpstream(r, tx.Subject)
+	slot, err := e.enterUpstream(r, d.tx.Subject)
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Leave()
+	to, err := e.toConnection(r, d)
+	if is(err, oauth.TemporarilyUnavailable) {
+		return e.backToPage(r, d.tx, err, nil)
+	}
+	return to, err
+}
+
+// toConnection leads to the provider of a connection. What is needed on the way back lies in a cookie,
+// as for a login.
+func (e *endpoints) toConnection(r *http.Request, d departure) (any, error) {
+	tx := d.tx
 	l, err := e.enrol(r.Context(), d.link)
 	if err != nil {
 		return nil, err
@@ -426,10 +436,8 @@ func (e *endpoints) connectCallback(r *http.Request, u seal.UpstreamLogin, a con
 	chain := u.Login.Connect.Only == ""
 	switch {
 	case err == nil:
-	case chain && is(err, oauth.AccessDenied) && !errors.Is(err, errOtherUser):
-		return e.backToPage(u.Login, "denied", forget)
-	case chain && is(err, oauth.TemporarilyUnavailable):
-		return e.backToPage(u.Login, "down", forget)
+	case chain && !errors.Is(err, errOtherUser) && (is(err, oauth.AccessDenied) || is(err, oauth.TemporarilyUnavailable)):
+		return e.backToPage(r, u.Login, err, forget)
 	default:
 		return nil, &loginOver{err, forget}
 	}
@@ -446,7 +454,12 @@ func (e *endpoints) connectCallback(r *http.Request, u seal.UpstreamLogin, a con
 }
 
 // backToPage shows the page of connections again, because one could not be made.
-func (e *endpoints) backToPage(tx seal.Login, problem string, set []*http.Cookie) (any, error) {
+func (e *endpoints) backToPage(r *http.Request, tx seal.Login, cause error, set []*http.Cookie) (any, error) {
+	problem := "denied"
+	if is(cause, oauth.TemporarilyUnavailable) {
+		problem = "down"
+		e.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a user could not connect what servers of the gateway need", slog.String("sub", tx.Subject), slog.Any("cause", cause))
+	}
 	result, err := e.toPage("/oauth/connect", tx, set)
 	if to, ok := result.(redirect); ok {
 		to.to += "&problem=" + problem

@@ -547,6 +547,15 @@ func wantOffers(t *testing.T, page *authtest.Response, ids ...string) {
 	}
 }
 
+// wantDown demands that page again, with the message that a service did not answer.
+func wantDown(t *testing.T, page *authtest.Response, ids ...string) {
+	t.Helper()
+	wantOffers(t, page, ids...)
+	if !strings.Contains(page.Body, `role="alert"`) || !strings.Contains(page.Body, "did not answer as expected") {
+		t.Errorf("nothing says that the service did not answer: %s", text(page))
+	}
+}
+
 // After the consent the user goes through what is missing, in any order, and is back at the client
 // with one code. The next login offers nothing.
 func TestLoginOffersConnections_Row56(t *testing.T) {
@@ -592,6 +601,27 @@ func TestLoginOffersConnections_Row56(t *testing.T) {
 	s.Log.Forbid("key-of-alice-1")
 	if again := b.Get(t, s.AuthorizeURL(s.PUB)); again.Sent().Get("code") == "" {
 		t.Errorf("the next login: %d %s", again.StatusCode, text(again))
+	}
+}
+
+// A login goes on whatever is wrong with the server of something that the user wants to connect: the
+// page is there again, with the other ways.
+func TestLoginOutlivesAProviderThatIsDown_Row56(t *testing.T) {
+	f := newForge(t)
+	gone := newForge(t)
+	gone.Close()
+	s := chained(t, f.connection("github"), &gatewayconfig.Connection{ID: "corp", Name: "Corp", Servers: []string{"corp-tools"}, Issuer: gone.URL})
+	b := s.NewBrowser()
+	page := b.Submit(t, b.SignIn(t, "alice", s.PUB), set("decision", "approve"))
+	page = b.Submit(t, page, set("decision", "connect", "connection", "corp"))
+	wantDown(t, page, "github", "corp")
+	if !strings.Contains(s.Log.String(), "connection refused") {
+		t.Errorf("the log does not say why: %s", s.Log)
+	}
+	page = b.Get(t, f.approve("ann", leaves(t, b, page, set("connection", "github"))))
+	wantOffers(t, page, "corp")
+	if back := b.Submit(t, page, set("decision", "later")); back.Sent().Get("code") == "" {
+		t.Errorf("not back at the client: %d %s", back.StatusCode, text(back))
 	}
 }
 
@@ -936,7 +966,7 @@ func TestServerDescribesItselfAsAClient_Row63(t *testing.T) {
 		t.Errorf("the request is %s", to)
 	}
 	s.reload(&gatewayconfig.Connection{ID: "corp", Name: "Corp", Servers: []string{"corp-tools"}, Issuer: older})
-	wantPage(t, b.Submit(t, s.linkTo(t, b, "alice", "server_id=corp-tools"), set("decision", "connect")), 503)
+	wantDown(t, b.Submit(t, s.linkTo(t, b, "alice", "server_id=corp-tools"), set("decision", "connect")), "corp")
 }
 
 // issuerOf starts an issuer with metadata for a forge. documents says whether it takes client ID

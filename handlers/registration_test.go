@@ -295,7 +295,7 @@ func TestDiscoveryIsRefused_Row63_Probe30(t *testing.T) {
 				}
 				return
 			}
-			wantPage(t, left, 503)
+			wantDown(t, left, "notes")
 			d.nothing(t)
 			if !strings.Contains(d.Log.String(), tt.log) {
 				t.Errorf("the log does not say %q: %s", tt.log, d.Log)
@@ -318,7 +318,7 @@ func TestAuthorizationServerStays_Row63_Probe30(t *testing.T) {
 	d.connects(t)
 	evil := upstreamtest.New(t, upstreamtest.Options{Manner: upstreamtest.Strict, Registers: true, Resource: d.at.resource()})
 	d.at.names(d.at.resource(), evil.Issuer())
-	wantPage(t, d.begin(t, d.NewBrowser()), 503)
+	wantDown(t, d.begin(t, d.NewBrowser()), "notes")
 	if !strings.Contains(d.Log.String(), "set auth_config.issuer") {
 		t.Error("the log does not say what to do")
 	}
