@@ -33,6 +33,10 @@ func (e *endpoints) registrationBound(l *link) string {
 	return hashText(cmp.Or(l.Issuer, "of "+l.Resource) + "\n" + e.o.Issuer + callbackPath)[:22]
 }
 
+func (e *endpoints) registrationEntry(l *link, r seal.Registration) seal.Credential {
+	return seal.Credential{Subject: ownSubject, Provider: l.registrant(), Bound: e.registrationBound(l), Registration: &r}
+}
+
 // registration returns the registration that the vault has for a connection, or nil.
 func (e *endpoints) registration(ctx context.Context, l *link) (*seal.Registration, int64, error) {
 	entry, err := e.o.Vault.Get(ctx, ownSubject, l.registrant())
@@ -94,19 +98,33 @@ func (e *endpoints) enrol(ctx context.Context, l *link) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if current(r, e.o.Store.Now()) {
-		return e.registered(ctx, base)
+	switch {
+	case !current(r, e.o.Store.Now()):
+		err = e.becomeClient(ctx, base, next)
+	case r.Resource != next.Resource || !slices.Equal(r.Scope, next.Scope): // as the MCP server says now
+		next.ClientID, next.Secret, next.Expires = r.ClientID, r.Secret, r.Expires
+		if _, err = e.o.Vault.Put(ctx, e.registrationEntry(base, next)); err != nil {
+			err = unavailable(err)
+		}
 	}
-	client, err := upstream.Register(ctx, next.Issuer, e.wayTo(l), upstream.Description{Name: e.o.App, RedirectURI: e.o.Issuer + callbackPath, Document: e.o.Issuer + clientDocumentPath})
 	if err != nil {
-		return nil, l.down(err)
-	}
-	next.ClientID, next.Secret, next.Expires = client.ID, client.Secret, client.Expires
-	if err := e.keepRegistration(ctx, base, next); err != nil {
 		return nil, err
 	}
-	e.o.Log.LogAttrs(ctx, slog.LevelInfo, "this server is a client of the authorization server of a connection", slog.String("connection", l.ID), slog.String("issuer", next.Issuer), slog.String("client_id", plain(client.ID, maxName)))
 	return e.registered(ctx, base)
+}
+
+// becomeClient registers at the authorization server of a connection, and keeps the client with what is known of the server.
+func (e *endpoints) becomeClient(ctx context.Context, l *link, r seal.Registration) error {
+	client, err := upstream.Register(ctx, r.Issuer, e.wayTo(l), upstream.Description{Name: e.o.App, RedirectURI: e.o.Issuer + callbackPath, Document: e.o.Issuer + clientDocumentPath})
+	if err != nil {
+		return l.down(err)
+	}
+	r.ClientID, r.Secret, r.Expires = client.ID, client.Secret, client.Expires
+	if err := e.keepRegistration(ctx, l, r); err != nil {
+		return err
+	}
+	e.o.Log.LogAttrs(ctx, slog.LevelInfo, "this server is a client of the authorization server of a connection", slog.String("connection", l.ID), slog.String("issuer", r.Issuer), slog.String("client_id", plain(client.ID, maxName)))
+	return nil
 }
 
 // authorizationServer returns the issuer of a connection: that of the configuration, or the one that
@@ -133,7 +151,7 @@ func (e *endpoints) authorizationServer(ctx context.Context, l *link, known *sea
 
 // keepRegistration keeps a registration, unless another replica has made one meanwhile.
 func (e *endpoints) keepRegistration(ctx context.Context, l *link, r seal.Registration) error {
-	c := seal.Credential{Subject: ownSubject, Provider: l.registrant(), Bound: e.registrationBound(l), Registration: &r}
+	c := e.registrationEntry(l, r)
 	entry, err := e.o.Vault.Add(ctx, c)
 	if err == nil && (entry.Bound != c.Bound || !current(entry.Registration, e.o.Store.Now())) {
 		_, err = e.o.Vault.Put(ctx, c)
@@ -152,7 +170,7 @@ func (e *endpoints) forgetClient(ctx context.Context, l *link, err error) {
 	}
 	e.o.Log.LogAttrs(ctx, slog.LevelWarn, "an authorization server has forgotten its client: users have to connect again", slog.String("connection", l.ID), slog.Any("cause", err))
 	r := seal.Registration{Issuer: l.registration.Issuer, Resource: l.registration.Resource, Scope: l.registration.Scope}
-	if _, err := e.o.Vault.Put(ctx, seal.Credential{Subject: ownSubject, Provider: l.registrant(), Bound: e.registrationBound(l), Registration: &r}); err != nil {
+	if _, err := e.o.Vault.Put(ctx, e.registrationEntry(l, r)); err != nil {
 		e.o.Log.LogAttrs(ctx, slog.LevelWarn, "a client could not be forgotten", slog.String("connection", l.ID), slog.Any("cause", err))
 	}
 }

@@ -340,6 +340,30 @@ func TestAuthorizationServerStays_Row63_Probe30(t *testing.T) {
 	}
 }
 
+// What a server says of its resource and its scopes counts as it is when a user connects, and needs no
+// other client. Tokens for another resource are asked for anew.
+func TestChangedResourceIsFollowed_Row63(t *testing.T) {
+	d := discover(t, upstreamtest.Options{Registers: true})
+	first := d.connects(t)
+	d.at.set(func() {
+		d.at.metadata = strings.Replace(d.at.metadata, `["openid"]`, `["openid","write"]`, 1)
+	})
+	if again := d.connects(t); again.Get("scope") != "openid write" || again.Get("client_id") != first.Get("client_id") {
+		t.Errorf("with another scope, the client %s asks for %q", again.Get("client_id"), again.Get("scope"))
+	}
+	if _, _, err := d.token(t, 0); err != nil {
+		t.Errorf("with another scope: %v", err)
+	}
+	d.at.names(d.at.URL, d.p.Issuer())
+	left := d.begin(t, d.NewBrowser())
+	to, err := url.Parse(left.Header.Get("Location"))
+	if err != nil || to.Query().Get("resource") != d.at.URL || to.Query().Get("client_id") != first.Get("client_id") {
+		t.Errorf("with another resource: sent to %s", to)
+	}
+	_, _, err = d.token(t, 0)
+	wantMissing(t, err, "notes", false)
+}
+
 // A callback that claims to be of another issuer than the one that was discovered connects nothing.
 func TestMixUpIsRefused_Row64(t *testing.T) {
 	d := discover(t, upstreamtest.Options{Registers: true})
