@@ -141,7 +141,7 @@ func (e *endpoints) authorizationServer(ctx context.Context, l *link, known *sea
 	if known == nil {
 		return next, nil
 	}
-	if next.Issuer = known.Issuer; !slices.Contains(found.Issuers, known.Issuer) {
+	if next.Issuer = known.Issuer; !slices.ContainsFunc(found.Issuers, func(issuer string) bool { return upstream.SameIssuer(issuer, known.Issuer) }) {
 		err := fmt.Errorf("the server names the authorization server %q, and has named %q before: if that is meant to be, set auth_config.issuer", plain(found.Issuers[0], maxHost), known.Issuer)
 		e.o.Log.LogAttrs(ctx, slog.LevelError, "users cannot connect a server of the gateway", slog.String("connection", l.ID), slog.Any("cause", err))
 		return seal.Registration{}, oauth.Errorf(oauth.TemporarilyUnavailable, "%s names another authorization server than before; ask the operator", l.Name).Because(err)

@@ -364,6 +364,27 @@ func TestChangedResourceIsFollowed_Row63(t *testing.T) {
 	wantMissing(t, err, "notes", false)
 }
 
+// Libraries of MCP servers name an issuer without a path with a slash at its end. It is the same
+// issuer, and stays that when the server names it as it is.
+func TestIssuerIsNamedWithASlash_Row63(t *testing.T) {
+	d := discover(t, upstreamtest.Options{Registers: true})
+	first := ""
+	for _, issuer := range []string{d.p.Issuer() + "/", d.p.Issuer()} {
+		d.at.names(d.at.resource(), issuer)
+		client := d.connects(t).Get("client_id")
+		if first == "" {
+			first = client
+		}
+		if token, _, err := d.token(t, 0); err != nil || d.p.Owner(token) != "ann" || client != first {
+			t.Errorf("with %s: the client %s has a token of %q, %v", issuer, client, d.p.Owner(token), err)
+		}
+	}
+	for _, issuer := range []string{d.p.Issuer() + "//", d.p.Issuer() + "/x/", d.p.Issuer() + "x/"} {
+		d.at.names(d.at.resource(), issuer)
+		wantDown(t, d.begin(t, d.NewBrowser()), "notes")
+	}
+}
+
 // A callback that claims to be of another issuer than the one that was discovered connects nothing.
 func TestMixUpIsRefused_Row64(t *testing.T) {
 	d := discover(t, upstreamtest.Options{Registers: true})

@@ -62,6 +62,17 @@ func FindResource(ctx context.Context, server string) (Resource, error) {
 	return Resource{}, fmt.Errorf("the server %s does not say which authorization server it has", server)
 }
 
+// SameIssuer compares issuers of authorization servers (RFC 8414 §3.3). A path that is only a slash
+// counts as none: libraries of MCP servers add it to the issuers that they name (RFC 3986 §6.2.3).
+func SameIssuer(a, b string) bool { return withoutRoot(a) == withoutRoot(b) }
+
+func withoutRoot(issuer string) string {
+	if origin, ok := strings.CutSuffix(issuer, "/"); ok && strings.Count(origin, "/") == len("//") {
+		return origin
+	}
+	return issuer
+}
+
 // challenge returns the parameters of the server's Bearer challenge (RFC 6750 §3), if it has one. A
 // ping changes nothing and begins no session.
 func (p *Provider) challenge(ctx context.Context, server string) (map[string]string, error) {

@@ -126,10 +126,10 @@ func (p *Provider) document(ctx context.Context) ([]byte, error) {
 	return text, err
 }
 
-// checkMetadata checks the issuer byte by byte (OpenID Connect Discovery 1.0 §4.3), and that each
-// endpoint may be asked.
+// checkMetadata checks the issuer, byte by byte for logins (OpenID Connect Discovery 1.0 §4.3), and that
+// each endpoint may be asked.
 func (p *Provider) checkMetadata(m *metadata) error {
-	if m.Issuer != p.issuer {
+	if m.Issuer != p.issuer && !(p.kind == discovered && SameIssuer(m.Issuer, p.issuer)) {
 		return fmt.Errorf("it is of the issuer %q, not of %q", cut(m.Issuer, 200), p.issuer)
 	}
 	loopback := strings.HasPrefix(p.issuer, "http:")
