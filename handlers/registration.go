@@ -64,7 +64,7 @@ func (e *endpoints) registered(ctx context.Context, l *link) (*link, error) {
 		return known, nil
 	}
 	o := e.clientOptions(l.Connection)
-	o.Issuer, o.Resource, o.ClientID, o.ClientSecret, o.Way = r.Issuer, r.Resource, r.ClientID, r.Secret, e.wayTo(l)
+	o.Issuer, o.Resource, o.ClientID, o.ClientSecret, o.ClientAuth, o.Way = r.Issuer, r.Resource, r.ClientID, r.Secret, r.Method, e.wayTo(l)
 	client, err := upstream.NewClient(o)
 	if err != nil {
 		return nil, unavailable(err)
@@ -102,7 +102,7 @@ func (e *endpoints) enrol(ctx context.Context, l *link) (*link, error) {
 	case !current(r, e.o.Store.Now()):
 		err = e.becomeClient(ctx, base, next)
 	case r.Resource != next.Resource || !slices.Equal(r.Scope, next.Scope): // as the MCP server says now
-		next.ClientID, next.Secret, next.Expires = r.ClientID, r.Secret, r.Expires
+		next.ClientID, next.Secret, next.Method, next.Expires = r.ClientID, r.Secret, r.Method, r.Expires
 		if _, err = e.o.Vault.Put(ctx, e.registrationEntry(base, next)); err != nil {
 			err = unavailable(err)
 		}
@@ -119,7 +119,7 @@ func (e *endpoints) becomeClient(ctx context.Context, l *link, r seal.Registrati
 	if err != nil {
 		return l.down(err)
 	}
-	r.ClientID, r.Secret, r.Expires = client.ID, client.Secret, client.Expires
+	r.ClientID, r.Secret, r.Method, r.Expires = client.ID, client.Secret, client.Method, client.Expires
 	if err := e.keepRegistration(ctx, l, r); err != nil {
 		return err
 	}

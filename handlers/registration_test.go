@@ -340,6 +340,25 @@ func TestAuthorizationServerStays_Row63_Probe30(t *testing.T) {
 	}
 }
 
+// An authorization server may register a client with another way to prove itself than was asked for
+// (RFC 7591 §3.2.1). Its secret is sent in that way.
+func TestRegistrationChoosesTheProof_Row63(t *testing.T) {
+	for _, method := range []string{"client_secret_basic", "client_secret_post"} {
+		d := discover(t, upstreamtest.Options{Registers: true})
+		d.p.Switch(func(s *upstreamtest.Switches) { s.RegistersAs = method })
+		d.connects(t)
+		d.Restart(t)
+		token, version, err := d.token(t, 0)
+		if err != nil || d.p.Owner(token) != "ann" {
+			t.Fatalf("%s: the token is of %q, %v", method, d.p.Owner(token), err)
+		}
+		d.p.Invalidate(token)
+		if token, _, err = d.token(t, version); err != nil || d.p.Owner(token) != "ann" {
+			t.Errorf("%s: after a refresh the token is of %q, %v", method, d.p.Owner(token), err)
+		}
+	}
+}
+
 // What a server says of its resource and its scopes counts as it is when a user connects, and needs no
 // other client. Tokens for another resource are asked for anew.
 func TestChangedResourceIsFollowed_Row63(t *testing.T) {

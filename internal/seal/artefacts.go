@@ -169,6 +169,7 @@ type Registration struct {
 	Scope    []string `json:"s,omitempty"` // that the resource asks for
 	ClientID string   `json:"c,omitempty"` // empty: the server has forgotten the client
 	Secret   string   `json:"k,omitempty"`
+	Method   string   `json:"m,omitempty"` // by which the client sends Secret; empty: as the server's metadata says
 	Expires  int64    `json:"x,omitempty"` // of Secret; 0: never
 }
 

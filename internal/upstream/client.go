@@ -35,6 +35,7 @@ type ClientOptions struct {
 	ClientID              string
 	Document              string // without ClientID: URL of the client's description, which is its id at servers that fetch such
 	ClientSecret          string // empty: a public client, unless ClientKey is set
+	ClientAuth            string // how the secret is sent, as in RFC 7591 §2; empty: as the server says
 	ClientKey             string // PEM of an RSA or P-256 key, by which the client proves itself (RFC 7523)
 	Scopes                []string
 	Audience              string // of the tokens that the client gets for itself, or by an exchange; may be empty
@@ -59,7 +60,7 @@ const discovered = "discovered"
 func NewClient(o ClientOptions) (*Client, error) {
 	e := entry{
 		id: o.ID, name: o.Name, kind: OAuth, issuer: o.Issuer, authorization: o.AuthorizationEndpoint, token: o.TokenEndpoint, revocation: o.RevocationEndpoint,
-		clientID: o.ClientID, clientSecret: o.ClientSecret, scopes: o.Scopes, authorizeParams: map[string]string{},
+		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: o.ClientAuth, scopes: o.Scopes, authorizeParams: map[string]string{},
 	}
 	switch o.Preset {
 	case "github":

@@ -127,6 +127,7 @@ type Description struct {
 // Registered is a client that an authorization server knows.
 type Registered struct {
 	ID, Secret string // Secret is empty: a public client
+	Method     string // by which the client sends Secret; empty: the server has not said
 	Expires    int64  // of Secret, in Unix seconds; 0: never
 }
 
@@ -208,12 +209,12 @@ func registrationMethod(supported []string) (string, error) {
 
 // registered reads the answer to a registration (RFC 7591 §3.2.1).
 func (p *Provider) registered(members map[string]any, method, redirectURI string) (Registered, error) {
-	c := Registered{ID: text(members["client_id"]), Secret: text(members["client_secret"])}
+	c := Registered{ID: text(members["client_id"]), Secret: text(members["client_secret"]), Method: text(members["token_endpoint_auth_method"])}
+	if c.Method != "" {
+		method = c.Method
+	}
 	wrong := func(why string) (Registered, error) {
 		return Registered{}, fmt.Errorf("the answer of the authorization server %s to a registration %s", p.issuer, why)
-	}
-	if given := text(members["token_endpoint_auth_method"]); given != "" {
-		method = given
 	}
 	uris := texts(members["redirect_uris"])
 	switch {

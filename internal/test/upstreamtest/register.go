@@ -1,6 +1,7 @@
 package upstreamtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -38,6 +39,7 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "invalid_redirect_uri"})
 		return
 	}
+	c.Method = cmp.Or(p.s.RegistersAs, c.Method)
 	id := "registered-" + random()
 	answer := map[string]any{"client_id": id, "redirect_uris": c.RedirectURIs, "token_endpoint_auth_method": c.Method}
 	if c.Method != "none" {

@@ -68,6 +68,7 @@ type Switches struct {
 
 	Metadata           func(m map[string]any)    // changes the metadata
 	RegistrationAnswer func(http.ResponseWriter) // answers a registration in place of the provider
+	RegistersAs        string                    // client authentication of those who register; "": as they ask
 	SecretExpires      int64                     // of clients that register from now on
 
 	Claims      func(claims map[string]any) // changes the claims of id tokens
