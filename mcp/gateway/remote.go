@@ -211,6 +211,8 @@ func (a remoteAnswer) refusal(resp *http.Response, form url.Values) error {
 		return fmt.Errorf("%w: the issuer answered %s", ErrEnded, a.Error)
 	case bad && (a.Error == oauth.InvalidTarget || a.Error == oauth.UnauthorizedClient):
 		return fmt.Errorf("the issuer answered %s: the client of this gateway may not exchange tokens for %s", a.Error, audience)
+	case bad && a.Error == oauth.UnsupportedGrantType:
+		return errors.New("the issuer exchanges no tokens, because none of its clients may: make the client of this gateway there")
 	case resp.StatusCode == http.StatusUnauthorized && a.Error == oauth.InvalidClient:
 		return errors.New("the issuer does not know the client of this gateway, or its secret or key is wrong")
 	}

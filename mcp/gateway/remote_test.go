@@ -113,6 +113,7 @@ func TestTheIssuersRefusalsAreToldApart(t *testing.T) {
 		"a wider scope":     {i, caller, backendURL, []string{"admin"}, "the issuer answered 400 Bad Request for " + backendURL},
 		"a wrong secret":    {remoteAt(t, s, "gw", "wrong"), caller, backendURL, nil, "the issuer does not know the client of this gateway, or its secret or key is wrong"},
 		"another client":    {remoteAt(t, s, s.CONF.ID, s.CONF.Secret), caller, backendURL, nil, "the issuer answered unauthorized_client: the client of this gateway may not exchange tokens for " + backendURL},
+		"no such client":    {remoteAt(t, authtest.New(t), "gw", "secret"), caller, backendURL, nil, "the issuer exchanges no tokens, because none of its clients may: make the client of this gateway there"},
 		"a malformed scope": {i, caller, backendURL, []string{"a\"b"}, "the issuer answered 400 Bad Request for " + backendURL},
 		"no caller":         {i, gateway.Caller{}, backendURL, nil, "the issuer is asked on behalf of callers only"},
 	} {
