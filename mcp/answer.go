@@ -112,6 +112,10 @@ func (e *events) FlushError() error {
 	return e.control.Flush()
 }
 
+// passAtOnce asks nginx, and proxies that have it from there, not to hold events back until there is
+// a buffer full of them.
+func passAtOnce(h http.Header) { h.Set("X-Accel-Buffering", "no") }
+
 // expectNothing removes the write deadline while nothing is written.
 func expectNothing(control *http.ResponseController) {
 	_ = control.SetWriteDeadline(time.Time{}) // fails without a connection, as in tests

@@ -273,6 +273,7 @@ func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Cl
 		ctx.Context = &ctx.stream
 		r = r.WithContext(ctx)
 	}
+	passAtOnce(w.Header())
 	e.calls.ServeHTTP(&events{w, control}, r)
 }
 

@@ -203,6 +203,7 @@ func (s *routed) begin() {
 	s.started = true
 	s.w.Header().Set("Content-Type", "text/event-stream")
 	s.w.Header().Set("Cache-Control", "no-store")
+	passAtOnce(s.w.Header())
 	s.w.WriteHeader(http.StatusOK)
 }
 

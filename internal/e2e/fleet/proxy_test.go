@@ -394,6 +394,27 @@ func TestEventsStreamThroughNginx_Row89(t *testing.T) {
 	}
 }
 
+// The events of a client that listens arrive at once through an nginx that holds answers back.
+func TestListenersHearThroughAnyNginx_Row89(t *testing.T) {
+	e2e.Need(t, "nginx")
+	port := e2e.FreePort(t)
+	public := "https://localhost:" + port
+	d := e2e.Start(t, []string{"SIGNET_ISSUER=" + public, "SIGNET_TRUSTED_PROXIES=127.0.0.1/32"}, "--demo")
+	n := startNginx(t, usualBlock, port, map[string]string{"http://127.0.0.1:8080": d.URL()})
+	client := &http.Client{Transport: n.transport, Timeout: process.Patience / 2} // nginx itself ends a silent answer after a minute
+	login := e2e.SDKLoginOver(t, n.transport, "demo_user", "demo_password")
+	e2e.Connect(t, public+"/mcp", login, client)
+	source, err := login.TokenSource(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := source.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen(t, client, public+"/mcp", token.AccessToken)
+}
+
 type withToken struct {
 	token string
 	next  http.RoundTripper

@@ -316,7 +316,7 @@ func TestNginxVerifiesTokens_G04(t *testing.T) {
 
 // listen opens the event stream of the endpoint, and returns a channel that is closed
 // when it ends.
-func listen(t testing.TB, endpoint, token string) <-chan struct{} {
+func listen(t testing.TB, client *http.Client, endpoint, token string) <-chan struct{} {
 	t.Helper()
 	const body = `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` +
 		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
@@ -330,7 +330,7 @@ func listen(t testing.TB, endpoint, token string) <-chan struct{} {
 	} {
 		r.Header.Set(k, v)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,8 +354,8 @@ func TestRevocationEndsOpenStreams_G04(t *testing.T) {
 	replica := replicaOf(d, "SIGNET_REVOCATION_POLL=1s")
 	client, tok := d.Login()
 	_, other := d.Login()
-	streams := map[string]<-chan struct{}{"with the store": listen(t, d.Issuer+"/mcp", tok.AccessToken), "replica": listen(t, replica.URL()+"/mcp", tok.AccessToken)}
-	others := map[string]<-chan struct{}{"with the store": listen(t, d.Issuer+"/mcp", other.AccessToken), "replica": listen(t, replica.URL()+"/mcp", other.AccessToken)}
+	streams := map[string]<-chan struct{}{"with the store": listen(t, http.DefaultClient, d.Issuer+"/mcp", tok.AccessToken), "replica": listen(t, http.DefaultClient, replica.URL()+"/mcp", tok.AccessToken)}
+	others := map[string]<-chan struct{}{"with the store": listen(t, http.DefaultClient, d.Issuer+"/mcp", other.AccessToken), "replica": listen(t, http.DefaultClient, replica.URL()+"/mcp", other.AccessToken)}
 	client.Revoke(t, tok.RefreshToken)
 	began := time.Now()
 	for where, ended := range streams {
