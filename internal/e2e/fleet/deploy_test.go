@@ -194,6 +194,7 @@ func TestShippedNginxRepeatsNoPOST(t *testing.T) {
 		{"POST", "/mcp", mcpNames, 1},
 		{"POST", "/tools/echo", mcpNames, 1},
 		{"GET", "/.well-known/jwks.json", authNames, 2},
+		{"GET", "/capabilities", mcpNames, 3},
 		{"GET", "/.well-known/oauth-protected-resource", mcpNames, 3},
 	} {
 		t.Run(tt.method+tt.path, func(t *testing.T) {
