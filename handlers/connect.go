@@ -76,6 +76,11 @@ func (e *endpoints) followLink(r *http.Request, query url.Values) (any, error) {
 		return nil, errOtherUser
 	}
 	tx.Subject, tx.UserVersion, tx.AuthTime, tx.Session = who.user.Subject, who.user.Version, who.session.AuthTime, who.session.ID
+	if query.Has("scope") {
+		if scope, err = e.withAllowed(r.Context(), holderOf(who.user.Subject, who.user.Version), l, scope); err != nil {
+			return nil, err
+		}
+	}
 	tx.Connect = &seal.Connect{Only: l.ID, Scope: scope, Return: e.samePath(query.Get("return_to"))}
 	result, err := e.showConnect(tx, "", accountName(who.user), "", []*link{l})
 	if p, ok := result.(page); ok {
@@ -118,7 +123,8 @@ func connectionID(provider string) string {
 	}, strings.ToLower(provider))
 }
 
-// part returns the requested scopes, which must be some of the configured ones; none means all.
+// part returns the requested scopes, which must be some of the configured ones, if there are any; none
+// means all.
 func (l *link) part(requested string) ([]string, error) {
 	scope, err := oauth.ParseScope(requested)
 	switch {
@@ -126,10 +132,26 @@ func (l *link) part(requested string) ([]string, error) {
 		return nil, err
 	case len(scope) == 0:
 		return l.Scopes, nil
-	case !oauth.ScopeIsSubset(scope, l.scopes()):
+	case (l.Key || len(l.Scopes) > 0) && !oauth.ScopeIsSubset(scope, l.Scopes):
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope must be a part of what is configured for %s", l.ID)
 	}
 	return scope, nil
+}
+
+// withAllowed adds to requested scopes those that a user has allowed before: a token has what the last
+// request has asked for.
+func (e *endpoints) withAllowed(ctx context.Context, who holder, l *link, requested []string) ([]string, error) {
+	entry, err := e.connected(ctx, who, l)
+	if err != nil || entry.Access == "" {
+		return requested, err
+	}
+	all := slices.Clone(requested)
+	for _, scope := range entry.Scope {
+		if !slices.Contains(all, scope) && (len(l.Scopes) == 0 || slices.Contains(l.Scopes, scope)) {
+			all = append(all, scope)
+		}
+	}
+	return all, nil
 }
 
 // samePath returns the path, with its query, of an address of this origin. Any other address has

@@ -161,6 +161,32 @@ func TestLinksOfConnections_Row63_Probe13(t *testing.T) {
 	s.nothing(t)
 }
 
+// A link may ask for more than a user has allowed, which is asked for again beside it, however often
+// the link is followed. Where the operator lists scopes, no link asks for others.
+func TestLinkAsksForMore_Row63(t *testing.T) {
+	f := newForge(t)
+	s := withConnections(t, []*gatewayconfig.Connection{f.connection("github"), f.connection("open", func(c *gatewayconfig.Connection) { c.Scopes = nil })})
+	b := s.NewBrowser()
+	s.linkTo(t, b, "alice", "provider=open")
+	for _, step := range []struct{ query, want string }{
+		{"provider=open&scope=base", "base"},
+		{"provider=open&scope=more", "more base"},
+		{"provider=open&scope=more", "more base"},
+		{"provider=github&scope=read", "read"},
+		{"provider=github&scope=write", "write read"},
+	} {
+		to := leaves(t, b, b.Get(t, linkPath+step.query))
+		if got := to.Query().Get("scope"); got != step.want {
+			t.Errorf("%s asks for %q, want %q", step.query, got, step.want)
+		}
+		wantConnected(t, b.Get(t, f.approve("ann", to)))
+	}
+	s.reload(f.connection("github", func(c *gatewayconfig.Connection) { c.Scopes = []string{"write"} }))
+	if to := leaves(t, b, b.Get(t, linkPath+"provider=github&scope=write")); to.Query().Get("scope") != "write" {
+		t.Errorf("a scope that is no longer listed is asked for: %s", to)
+	}
+}
+
 // A link for another user connects nothing.
 func TestLinkIsForOneUser_Row64_J11(t *testing.T) {
 	f := newForge(t)

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -81,7 +82,9 @@ func (a asker) manner(c *mcp.Call, server *gatewayconfig.Server, missing *Missin
 		// The capabilities of this client were in its initialize, which another replica may have
 		// answered. The operator knows the clients.
 		return askElicit
-	case manner == askElicit || missing.Declined || !a.challenged.first(c, missing.Connection):
+	case manner == askElicit || missing.Declined || missing.Scope != "": // a login does not offer what is connected
+		return askError
+	case !a.challenged.first(c, missing.Connection):
 		return askError
 	}
 	return askChallenge
@@ -147,6 +150,7 @@ func filter(object json.RawMessage, keep func(key string) bool) json.RawMessage 
 type connectQuestion struct {
 	id, connection, server string // the latter two for people
 	key                    bool   // an API key is to be entered
+	more                   bool   // it is connected, but not with the scopes that are needed
 	link                   string
 	details                delegationDetails
 }
@@ -154,7 +158,10 @@ type connectQuestion struct {
 func (a asker) question(c *mcp.Call, server *gatewayconfig.Server, missing *Missing) connectQuestion {
 	q := connectQuestion{
 		id: missing.Connection, connection: missing.Connection, server: cmp.Or(server.Name, server.ID),
-		link: oauth.ConnectionLink(a.issuer, server.ID, c.Claims.Subject),
+		link: oauth.ConnectionLink(a.issuer, server.ID, c.Claims.Subject), more: missing.Scope != "",
+	}
+	if q.more {
+		q.link += "&scope=" + url.QueryEscape(missing.Scope)
 	}
 	q.details = delegationDetails{
 		Type: "oauth_delegation", AuthEndpoint: q.link, TokenEndpoint: a.issuer + "/oauth/token",
@@ -169,7 +176,10 @@ func (a asker) question(c *mcp.Call, server *gatewayconfig.Server, missing *Miss
 	if connection.AuthorizationEndpoint != "" && connection.TokenEndpoint != "" {
 		q.details.AuthEndpoint, q.details.TokenEndpoint = connection.AuthorizationEndpoint, connection.TokenEndpoint
 	}
-	if len(connection.Scopes) > 0 {
+	switch {
+	case q.more:
+		q.details.Scopes = strings.Fields(missing.Scope)
+	case len(connection.Scopes) > 0:
 		q.details.Scopes = connection.Scopes
 	}
 	return q
@@ -177,8 +187,11 @@ func (a asker) question(c *mcp.Call, server *gatewayconfig.Server, missing *Miss
 
 // message is the text beside a link.
 func (q connectQuestion) message() string {
-	if q.key {
+	switch {
+	case q.key:
 		return fmt.Sprintf("%s needs your API key for %s.", q.server, q.connection)
+	case q.more:
+		return fmt.Sprintf("%s needs more access to your account at %s. Sign in there to allow it.", q.server, q.connection)
 	}
 	return fmt.Sprintf("%s needs your account at %s. Sign in there to connect it.", q.server, q.connection)
 }

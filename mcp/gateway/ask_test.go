@@ -94,6 +94,7 @@ func TestTheUserIsAskedInTheFormOfTheClient_Row55(t *testing.T) {
 		return func(s *gatewayconfig.Server) { s.Ask = how }
 	}
 	declined := &gateway.Missing{Connection: "github", Declined: true}
+	more := &gateway.Missing{Connection: "github", Scope: "repo"}
 	for name, tt := range map[string]struct {
 		call    *mcp.Call
 		server  func(*gatewayconfig.Server)
@@ -131,6 +132,10 @@ func TestTheUserIsAskedInTheFormOfTheClient_Row55(t *testing.T) {
 		"an answer to another question": {call(modern, func(c *mcp.Call) {
 			c.Params = json.RawMessage(`{"inputResponses":{"signet-connect-gitlab":{"action":"accept"}}}`)
 		}), nil, nil, elicitation},
+		"more, link shown":      {call(modern), nil, more, elicitation},
+		"more, older protocol":  {call(), nil, more, result},
+		"more, elicit":          {call(), ask("elicit"), more, "error -32042"},
+		"more, challenge":       {call(), ask("challenge"), more, result},
 		"no MCP":                {call(plain), nil, nil, result},
 		"no MCP, and challenge": {call(plain), ask("challenge"), nil, result},
 		"no MCP, a resource":    {call(plain, method("resources/read")), nil, nil, "resource"},

@@ -195,6 +195,56 @@ func TestUserDeclinesALink_Row55(t *testing.T) {
 	}
 }
 
+// A server that wants more scopes of the user's own token has the user asked for them. The next call is
+// sent with what the user has then. One thing is changed in a good answer each: the call just fails.
+func TestServerWantsMoreScopes_Row55(t *testing.T) {
+	const needs = `Bearer error="insufficient_scope", scope="repo"`
+	master := func(s *gatewayconfig.Server) {
+		s.Strategy, s.Audience = gatewayconfig.MasterOAuth, "https://tools.test/mcp"
+	}
+	for name, tt := range map[string]struct {
+		status    int
+		challenge string
+		server    func(*gatewayconfig.Server)
+		link      bool
+	}{
+		"good":                   {403, needs, nil, true},
+		"any scope":              {403, `Bearer error="insufficient_scope", scope="more"`, func(s *gatewayconfig.Server) { s.Connection.Scopes = nil }, true},
+		"a scope not configured": {403, `Bearer error="insufficient_scope", scope="repo more"`, nil, false},
+		"no scope":               {403, `Bearer error="insufficient_scope"`, nil, false},
+		"a scope that is none":   {403, "Bearer error=\"insufficient_scope\", scope=\"re\\\"po\"", nil, false},
+		"another error":          {403, `Bearer error="invalid_token", scope="repo"`, nil, false},
+		"another scheme":         {403, `DPoP error="insufficient_scope", scope="repo"`, nil, false},
+		"no challenge":           {403, "", nil, false},
+		"another status":         {401, needs, nil, false},
+		"another strategy":       {403, needs, master, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := backends.New(t, backends.Options{})
+			i, server := &issuer{}, delegated()
+			server.Connection.Scopes = []string{"repo", "read:user"}
+			if tt.server != nil {
+				tt.server(server)
+			}
+			f := newFront(t, i, nil, of(b, server))
+			token := f.Tokens(t, "alice", f.PUB).Access
+			b.Switch(func(s *backends.Switches) { s.Status, s.Challenge = tt.status, tt.challenge })
+			resp, body := f.post(t, "/mcp", token, echoCall)
+			if linked := strings.Contains(body, "Tools needs more access") && strings.Contains(body, authURL+"/oauth/authorize?server_id=tools&for="); resp.StatusCode != http.StatusOK || linked != tt.link || !strings.Contains(body, `"isError":true`) {
+				t.Fatalf("status %d, %s", resp.StatusCode, body)
+			}
+			if !tt.link {
+				return
+			}
+			i.set(func() { i.now++ }) // the user has followed the link
+			b.Switch(func(s *backends.Switches) { s.Status = 0 })
+			if _, body := f.post(t, "/mcp", token, echoCall); !strings.Contains(body, "cred-2") {
+				t.Errorf("afterwards: %s", body)
+			}
+		})
+	}
+}
+
 // A client of the older protocol gets one challenge, on which it runs its login again, and then
 // the error.
 func TestOlderClientIsChallengedOnce_Row55(t *testing.T) {

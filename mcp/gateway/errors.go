@@ -6,6 +6,7 @@ import "errors"
 type Missing struct {
 	Connection string // id
 	Declined   bool   // the user was asked in this login, and said "Later"
+	Scope      string // scopes that the user's token for the server lacks; empty: there is no token
 }
 
 func (m *Missing) Error() string { return "the user has not connected " + m.Connection }

@@ -13,7 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+
 	"signet/internal/backend"
+	"signet/internal/gatewayconfig"
+	"signet/internal/oauth"
 	"signet/internal/rawjson"
 	"signet/mcp"
 )
@@ -237,6 +241,10 @@ func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message back
 		if err == nil {
 			return m.reply(c, answer)
 		}
+		if missing := m.scopeMissing(err); missing != nil {
+			g.ConnectionChanged(c.Claims.Subject, missing.Connection) // as the user may do at any time from now on
+			return g.ask.answer(c, m.config, missing)
+		}
 		var e *backend.Error
 		if !errors.As(err, &e) || e.Kind != backend.Unauthorized || e.Status != http.StatusUnauthorized || !g.strategies.renews(m.config) {
 			return g.failed(c, m, err)
@@ -245,6 +253,30 @@ func (g *Gateway) send(ctx context.Context, c *mcp.Call, m *member, message back
 		ctx = withSent(ctx, header)
 	}
 	return g.failed(c, m, refused)
+}
+
+// scopeMissing returns what the user has to allow if the server wants more scopes of the user's own token
+// than that has (RFC 6750 §3.1). Scopes that the configuration does not list are not asked for.
+func (m *member) scopeMissing(err error) *Missing {
+	var e *backend.Error
+	connection := m.config.Connection
+	if !errors.As(err, &e) || e.Status != http.StatusForbidden || m.config.Strategy != gatewayconfig.DelegateOAuth || connection == nil {
+		return nil
+	}
+	challenges, err := oauthex.ParseWWWAuthenticate([]string{e.Challenge})
+	if err != nil {
+		return nil
+	}
+	for _, c := range challenges {
+		if c.Scheme != "bearer" || c.Params["error"] != string(oauth.InsufficientScope) {
+			continue
+		}
+		scope, err := oauth.ParseScope(c.Params["scope"])
+		if err == nil && len(scope) > 0 && (len(connection.Scopes) == 0 || oauth.ScopeIsSubset(scope, connection.Scopes)) {
+			return &Missing{Connection: connection.ID, Scope: oauth.FormatScope(scope)}
+		}
+	}
+	return nil
 }
 
 // credential returns the headers by which the server knows the caller. A user who is following the

@@ -36,6 +36,7 @@ type Switches struct {
 	Status     int    // calls of tools are answered with this status
 	Times      int    // how many calls; 0: all until Status is 0 again
 	RetryAfter string // header of these answers
+	Challenge  string // WWW-Authenticate of these answers
 	Unhealthy  int    // every request is answered with this status
 }
 
@@ -112,9 +113,12 @@ func (m *MCP) guard(next http.Handler) http.Handler {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		if status, retry := m.failure(bytes.Contains(body, []byte(`"tools/call"`))); status != 0 {
-			if retry != "" {
-				w.Header().Set("Retry-After", retry)
+		if status, s := m.failure(bytes.Contains(body, []byte(`"tools/call"`))); status != 0 {
+			if s.RetryAfter != "" {
+				w.Header().Set("Retry-After", s.RetryAfter)
+			}
+			if s.Challenge != "" {
+				w.Header().Set("WWW-Authenticate", s.Challenge)
 			}
 			http.Error(w, "switched off", status)
 			return
@@ -143,20 +147,21 @@ func (m *MCP) metadata(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string]any{"resource": m.Endpoint(), "authorization_servers": []string{m.o.Issuer}})
 }
 
-// failure is the status that the switches demand for the next answer, or 0.
-func (m *MCP) failure(call bool) (status int, retryAfter string) {
+// failure is the status that the switches demand for the next answer, or 0, and the switches with its
+// headers.
+func (m *MCP) failure(call bool) (status int, headers Switches) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.s.Unhealthy != 0 || !call || m.s.Status == 0 {
-		return m.s.Unhealthy, ""
+		return m.s.Unhealthy, Switches{}
 	}
-	status, retryAfter = m.s.Status, m.s.RetryAfter
+	status, headers = m.s.Status, m.s
 	if m.s.Times > 0 {
 		if m.s.Times--; m.s.Times == 0 {
 			m.s.Status = 0
 		}
 	}
-	return status, retryAfter
+	return status, headers
 }
 
 func newSDKServer(o Options) *sdk.Server {
