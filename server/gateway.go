@@ -142,6 +142,7 @@ func (s *Server) readGateway() (*gatewayconfig.Config, []byte, error) {
 	config, text, err := s.o.Gateway.read(gatewayPart(s.o.Role), decrypt)
 	if err == nil {
 		config.Warnings = append(config.Warnings, s.scopesOfNobody(config)...)
+		config.Warnings = append(config.Warnings, s.withoutIssuer(config)...)
 	}
 	return config, text, err
 }
@@ -162,6 +163,36 @@ func (s *Server) scopesOfNobody(config *gatewayconfig.Config) (warnings []string
 		}
 	}
 	return warnings
+}
+
+// withoutIssuer warns of servers that cannot be called, because the gateway is no client of its issuer.
+func (s *Server) withoutIssuer(config *gatewayconfig.Config) (warnings []string) {
+	if s.o.Role != "mcp" || s.o.Gateway.ClientID != "" {
+		return nil
+	}
+	var ids []string
+	for _, server := range config.Servers {
+		if needsIssuer(server) {
+			ids = append(ids, server.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("calls of %s fail: %v", strings.Join(ids, ", "), errNoClient)}
+}
+
+// needsIssuer reports whether the credentials of a server come from the issuer.
+func needsIssuer(server *gatewayconfig.Server) bool {
+	switch server.Strategy {
+	case gatewayconfig.MasterOAuth:
+		return !server.Passthrough
+	case gatewayconfig.ProxyOAuth:
+		return server.Token == ""
+	case gatewayconfig.DelegateOAuth, gatewayconfig.UserKey, gatewayconfig.Upstream:
+		return true
+	}
+	return false
 }
 
 // openGateway reads the configuration of the gateway, and follows it.

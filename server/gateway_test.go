@@ -172,6 +172,32 @@ func TestGatewayThatCannotWorkDoesNotStart_Row73_Probe21(t *testing.T) {
 	}
 }
 
+// A gateway that is no client of its issuer says so at the start, if it has servers for which it must be
+// one.
+func TestGatewayWithoutAClientWarns(t *testing.T) {
+	is, a := newIssuer(t), backends.New(t, backends.Options{Name: "a"})
+	minted := func(id string) string { return strings.Replace(bypassed(id, a), "bypass_auth", "master_oauth", 1) }
+	for name, tt := range map[string]struct {
+		servers string
+		client  string
+		warns   bool
+	}{
+		"no client":     {bypassed("a", a) + minted("b"), "", true},
+		"not needed":    {bypassed("a", a), "", false},
+		"with a client": {bypassed("a", a) + minted("b"), "gw", false},
+	} {
+		path, _ := gatewayFile(t, "servers:\n"+tt.servers)
+		_, log := gatewayOf(t, is, path, func(o *server.Options) {
+			if o.Gateway.ClientID = tt.client; tt.client != "" {
+				o.Gateway.ClientSecret = "secret"
+			}
+		})
+		if got := strings.Contains(log.String(), "calls of b fail: the gateway is no client of its issuer"); got != tt.warns {
+			t.Errorf("%s: %s", name, log)
+		}
+	}
+}
+
 func TestCallersWithTokensOfAnotherIssuer_Row53(t *testing.T) {
 	is, a, idp := newIssuer(t), backends.New(t, backends.Options{Name: "a"}), upstreamtest.New(t, upstreamtest.Options{})
 	path, _ := gatewayFile(t, fmt.Sprintf("master_oauth: {issuer: %q, authorization_endpoint: %q, token_endpoint: %q, jwks_uri: %q, client_id: gw, client_secret: s, redirect_uri: %q, scopes: [openid]}\nservers:\n",
