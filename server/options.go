@@ -202,6 +202,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("rollback: %q is not new-epoch or alarm", o.Rollback)
 	case o.Demo && !o.loopback():
 		return fmt.Errorf("demo: its password is public, so it needs a loopback issuer, not %s", o.Issuer)
+	case o.Demo && o.Role == "mcp":
+		return errors.New("demo: a process of role mcp has no users, so the demo's are added at its issuer")
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
 	case (o.TLSCert == "") != (o.TLSKey == ""):

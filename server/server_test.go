@@ -221,6 +221,7 @@ func TestNewRefusesWrongOptions(t *testing.T) {
 		"http issuer beyond loopback": {func(o *server.Options) { o.Issuer = "http://as.example" }, "issuer"},
 		"relative resource":           {func(o *server.Options) { o.Resources = []string{"/mcp"} }, "resource"},
 		"demo for the world":          {func(o *server.Options) { o.Issuer, o.Demo = "https://as.example", true }, "demo"},
+		"demo without users":          {func(o *server.Options) { o.Role, o.Check, o.Demo = "mcp", nil, true }, "demo: a process of role mcp"},
 		"unknown role":                {func(o *server.Options) { o.Role = "both" }, "role"},
 		"unknown scope implies":       {func(o *server.Options) { o.ScopeHierarchy = "root>read" }, "scope hierarchy"},
 		"wrong secret":                {func(o *server.Options) { o.Secret = "x" }, "SIGNET_SECRET"},
