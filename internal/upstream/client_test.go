@@ -280,6 +280,7 @@ func TestClientDiscoversItsServer_Row68(t *testing.T) {
 	}{
 		"RFC 8414":       {"/.well-known/oauth-authorization-server/x", "/x", true},
 		"OpenID Connect": {"/x/.well-known/openid-configuration", "/x", true},
+		"before a path":  {"/.well-known/openid-configuration/x", "/x", true},
 		"another issuer": {"/.well-known/oauth-authorization-server/x", "/y", false},
 		"nowhere":        {"/metadata", "/x", false},
 	} {

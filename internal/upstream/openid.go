@@ -106,23 +106,26 @@ func (p *Provider) fetchMetadata(ctx context.Context) (*metadata, error) {
 	return m, nil
 }
 
-// document returns the text of the discovery document. That of an OAuth 2.0 server is at the place
-// of RFC 8414 §3.1, or else at that of OpenID Connect.
+// document returns the text of the discovery document. That of an OAuth 2.0 server is at the place of
+// RFC 8414 §3.1, or else at that of OpenID Connect, whose suffix stands before the issuer's path (RFC
+// 8414 §5) or after it.
 func (p *Provider) document(ctx context.Context) ([]byte, error) {
+	const openID = "/.well-known/openid-configuration"
 	issuer := strings.TrimSuffix(p.issuer, "/")
 	if p.kind == discovered {
 		u, err := url.Parse(issuer)
 		if err != nil {
 			return nil, err
 		}
-		u.Path = "/.well-known/oauth-authorization-server" + u.Path
-		_, text, err := p.get(ctx, u.String(), "")
-		var refused *statusError
-		if !errors.As(err, &refused) || refused.status >= 500 {
-			return text, err
+		for _, suffix := range []string{"/.well-known/oauth-authorization-server", openID} {
+			_, text, err := p.get(ctx, u.Scheme+"://"+u.Host+suffix+u.EscapedPath(), "")
+			var refused *statusError
+			if !errors.As(err, &refused) || refused.status >= 500 {
+				return text, err
+			}
 		}
 	}
-	_, text, err := p.get(ctx, issuer+"/.well-known/openid-configuration", "")
+	_, text, err := p.get(ctx, issuer+openID, "")
 	return text, err
 }
 
