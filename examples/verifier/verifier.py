@@ -15,7 +15,7 @@ import jwt
 issuer, audience = os.environ["SIGNET_ISSUER"], os.environ["RESOURCE"]
 
 keys = {}  # key id to key
-keys_read = 0.0  # when, by time.monotonic
+keys_read = float("-inf")  # when, by time.monotonic
 revoked = {}  # grant id to the time (in seconds) when its last token has expired
 not_before = 0  # no token with an earlier iat counts
 
