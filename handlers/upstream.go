@@ -126,7 +126,11 @@ func (e *endpoints) depart(r *http.Request, d departure) (any, error) {
 		return nil, err
 	}
 	defer slot.Leave()
-	to, err := p.AuthorizeURL(r.Context(), upstream.AuthRequest{RedirectURI: e.o.Issuer + callbackPath, State: l.ID, Nonce: l.Nonce, Verifier: l.Verifier, Prompt: promptAt(tx)})
+	prompt := promptAt(tx)
+	if prompt == "" && e.cookies.refused(r) == p.Bound() {
+		prompt = "select_account"
+	}
+	to, err := p.AuthorizeURL(r.Context(), upstream.AuthRequest{RedirectURI: e.o.Issuer + callbackPath, State: l.ID, Nonce: l.Nonce, Verifier: l.Verifier, Prompt: prompt})
 	if err != nil {
 		return nil, providerDown(p, err)
 	}
@@ -202,11 +206,18 @@ func (e *endpoints) callback(r *http.Request) (any, error) {
 	}
 	result, err := e.arrive(r, p, l, query.Get("code"), query.Get("error"), query.Get("error_description"))
 	var toClient *redirectError
+	set := e.cookies.forgetLogin(r, l.ID)
+	switch {
+	case errors.Is(err, errNotAllowed):
+		set = append(set, e.cookies.keepRefused(p.Bound()))
+	case err == nil && e.cookies.refused(r) != "":
+		set = append(set, e.cookies.forgetRefused())
+	}
 	if err != nil && !errors.As(err, &toClient) {
-		return nil, &loginOver{err, e.cookies.forgetLogin(r, l.ID)}
+		return nil, &loginOver{err, set}
 	}
 	if to, ok := result.(redirect); ok {
-		to.cookies = append(to.cookies, e.cookies.forgetLogin(r, l.ID)...)
+		to.cookies = append(to.cookies, set...)
 		return to, nil
 	}
 	return result, err
@@ -476,6 +487,25 @@ func (c cookies) forgetLogin(r *http.Request, state string) (set []*http.Cookie)
 		}
 	}
 	return set
+}
+
+// keepRefused remembers a provider whose user may not sign in here. It remembers its user too, and
+// would answer the next login with the same one at once.
+func (c cookies) keepRefused(bound string) *http.Cookie {
+	return c.make(c.upstream+"_refused", bound, loginTTL)
+}
+
+// refused returns what keepRefused has kept in this browser, or "".
+func (c cookies) refused(r *http.Request) string {
+	cookie, err := r.Cookie(c.upstream + "_refused")
+	if err != nil {
+		return ""
+	}
+	return cookie.Value
+}
+
+func (c cookies) forgetRefused() *http.Cookie {
+	return c.make(c.upstream+"_refused", "", -time.Second)
 }
 
 // dropLogins deletes the oldest logins of a browser that has begun too many, or too long ones, for

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -960,18 +961,49 @@ func TestMCPServerGetsANewerToken_Row39(t *testing.T) {
 	}
 }
 
-// A user who may not sign in gets a page and no tokens, and the next attempt is asked again.
+// A user who may not sign in gets a page and no tokens, and can choose another account at the next
+// attempt: a provider that remembers the user would answer with the same one.
 func TestUserWhoIsNotAllowed(t *testing.T) {
-	f := newForge(t)
-	config := strings.Replace(f.config(), "user_name: login}", "user_name: login, allow: {emails: [ann@b.test]}}", 1)
-	s := withForge(t, config, false)
-	got := s.signInAt(t, f, s.NewBrowser(), "ann", s.PUB)
-	if got.StatusCode != http.StatusForbidden || !strings.Contains(got.Body, "may not sign in") {
+	p := upstreamtest.New(t, upstreamtest.Options{RedirectURIs: []string{authtest.Issuer + "/oauth/callback"}})
+	s := withForge(t, "upstreams:\n  - "+p.Configuration("corp", "allow: {domains: [example.org]}"), false)
+	b := s.NewBrowser()
+	signIn := func(user, prompt string, edits ...authtest.Edit) *authtest.Response {
+		t.Helper()
+		to := s.leave(t, b, s.PUB, edits...)
+		if got := to.Query().Get("prompt"); got != prompt {
+			t.Errorf("the provider is asked with the prompt %q, want %q", got, prompt)
+		}
+		link, err := p.Authorize(t.Context(), to.String(), user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Get(t, link)
+	}
+	for _, prompt := range []string{"", "select_account"} {
+		got := signIn("ann", prompt)
+		if got.StatusCode != http.StatusForbidden || !strings.Contains(got.Body, "may not sign in") {
+			t.Errorf("%d %s", got.StatusCode, text(got))
+		}
+		if list, err := s.vault.Accounts(t.Context(), "", 10); err != nil || len(list) != 0 {
+			t.Errorf("accounts: %v, %v", list, err)
+		}
+	}
+	if got := signIn("ann", "login", set("prompt", "login")); got.StatusCode != http.StatusForbidden {
 		t.Errorf("%d %s", got.StatusCode, text(got))
 	}
-	if list, err := s.vault.Accounts(t.Context(), "", 10); err != nil || len(list) != 0 {
-		t.Errorf("accounts: %v, %v", list, err)
+	for name, cookie := range b.Cookies {
+		if strings.HasSuffix(name, "_refused") {
+			b.Cookies[name] = &http.Cookie{Name: name, Value: "ofAnotherProvider"}
+			signIn("ann", "")
+			b.Cookies[name] = cookie
+			break
+		}
 	}
+	if got := signIn("bob", "select_account"); got.Sent().Get("code") == "" {
+		t.Fatalf("another account: %d %s", got.StatusCode, text(got))
+	}
+	maps.DeleteFunc(b.Cookies, func(name string, _ *http.Cookie) bool { return strings.Contains(name, "session") })
+	signIn("bob", "")
 }
 
 // A disabled user loses the grants and cannot sign in again.
