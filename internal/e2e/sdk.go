@@ -9,12 +9,27 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/auth"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
+	"golang.org/x/oauth2"
 )
 
 // SDKLogin is the go-sdk's own OAuth client, with a user that signs in.
 func SDKLogin(t *testing.T, name, password string) *auth.AuthorizationCodeHandler {
 	t.Helper()
 	return SDKLoginOver(t, http.DefaultTransport, name, password)
+}
+
+// SDKToken returns the token that the SDK has after a login.
+func SDKToken(t *testing.T, login auth.OAuthHandler) *oauth2.Token {
+	t.Helper()
+	source, err := login.TokenSource(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := source.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // SDKLoginOver is SDKLogin over another transport.

@@ -275,14 +275,7 @@ func (n *nginx) useAll(t *testing.T, state int, servers ...*e2e.Program) {
 	if got := e2e.CallTool(t, session, "greet", map[string]any{"name": "World"}); got != "Hello, World!" {
 		t.Errorf("greet says %q", got)
 	}
-	source, err := login.TokenSource(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := e2e.SDKToken(t, login)
 	payload, err := json.Marshal(token)
 	_, claims, badToken := jwt.UnsafeClaims(token.AccessToken)
 	if err := errors.Join(err, badToken); err != nil || strings.Contains(string(payload)+string(claims), "evil.example") {
@@ -404,14 +397,7 @@ func TestListenersHearThroughAnyNginx_Row89(t *testing.T) {
 	client := &http.Client{Transport: n.transport, Timeout: process.Patience / 2} // nginx itself ends a silent answer after a minute
 	login := e2e.SDKLoginOver(t, n.transport, "demo_user", "demo_password")
 	e2e.Connect(t, public+"/mcp", login, client)
-	source, err := login.TokenSource(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := e2e.SDKToken(t, login)
 	listen(t, client, public+"/mcp", token.AccessToken)
 }
 

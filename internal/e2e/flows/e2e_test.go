@@ -45,14 +45,7 @@ func TestTokenOfARealClientIsAcceptedElsewhere(t *testing.T) {
 	if got := e2e.CallTool(t, session, "whoami", nil); !strings.Contains(got, "demo_user") {
 		t.Errorf("whoami says %q", got)
 	}
-	source, err := login.TokenSource(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := e2e.SDKToken(t, login)
 	if token.RefreshToken == "" {
 		t.Error("the client got no refresh token")
 	}

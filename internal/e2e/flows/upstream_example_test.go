@@ -224,14 +224,7 @@ func TestTokenThatEndedAtTheUpstream_Row39(t *testing.T) {
 	if n := s.api.Count("refresh"); n != 1 || s.api.Count("login") != logins {
 		t.Errorf("%d refreshes and %d logins, want one refresh", n, s.api.Count("login")-logins)
 	}
-	source, err := login.TokenSource(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := e2e.SDKToken(t, login)
 	s.api.EndLogins("ann@example.com")
 	post := func() (int, string) { return callByREST(t, token.AccessToken, s.issuer+"/tools/list_companies") }
 	if status, text := post(); status != http.StatusOK || !strings.Contains(text, "Please sign in again") || !strings.Contains(text, `"isError":true`) || !strings.Contains(text, `"status_code":401`) {

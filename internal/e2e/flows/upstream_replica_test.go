@@ -49,14 +49,7 @@ func TestReplicaActsForTheUserAtTheUpstream_Row39(t *testing.T) {
 	if refreshes := api.Count("refresh"); refreshes != 1 || api.Count("login") != logins {
 		t.Errorf("%d refreshes, %d new logins", refreshes, api.Count("login")-logins)
 	}
-	source, err := login.TokenSource(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := e2e.SDKToken(t, login)
 	api.EndLogins("ann@example.com")
 	post := func() (int, string) {
 		return callByREST(t, token.AccessToken, "http://localhost:"+port+"/tools/upstream_get")
