@@ -244,7 +244,7 @@ func (e *endpoints) scope(requested string, client *clients.Client) ([]string, e
 	// register again for more, and clients that step up ask with the id they have. The
 	// user decides.
 	if !client.Registered && len(client.Scopes) > 0 {
-		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
+		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, clients.AlwaysKnown))
 	}
 	if len(scope) == 0 {
 		return nil, oauth.Errorf(oauth.InvalidScope, "none of the requested scopes can be granted to this client")
@@ -258,7 +258,7 @@ func (e *endpoints) defaultScope(client *clients.Client) []string {
 	if len(client.DefaultScopes) > 0 {
 		return client.DefaultScopes
 	}
-	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(standardScopes, name) })
+	scope := slices.DeleteFunc(slices.Clone(client.Scopes), func(name string) bool { return slices.Contains(clients.AlwaysKnown, name) })
 	switch {
 	case len(scope) > 0:
 		return scope
@@ -292,7 +292,7 @@ func (e *endpoints) userScope(scope []string, user users.User) []string {
 	if allowed == nil {
 		allowed = e.o.DefaultScopes
 	}
-	return oauth.IntersectScope(scope, slices.Concat(allowed, standardScopes))
+	return oauth.IntersectScope(scope, slices.Concat(allowed, clients.AlwaysKnown))
 }
 
 // prompting reads prompt and max_age (OpenID Connect Core §3.1.2.1), which say whether

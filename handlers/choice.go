@@ -129,7 +129,7 @@ func (e *endpoints) durations(client *clients.Client, now time.Time) []duration 
 // refuse, except those that only read, and the standard scopes, which allow nothing at a
 // resource. It returns nil where that is no choice.
 func (e *endpoints) readOnly(c choice) []string {
-	changes := func(name string) bool { return !slices.Contains(standardScopes, name) && !e.onlyReads(name) }
+	changes := func(name string) bool { return !slices.Contains(clients.AlwaysKnown, name) && !e.onlyReads(name) }
 	scope := without(c.asked, changes)
 	adds := func(name string) bool { return e.onlyReads(name) && !slices.Contains(c.had, name) }
 	if slices.ContainsFunc(c.fixed, changes) || len(scope) == len(c.asked) || !slices.ContainsFunc(scope, adds) {

@@ -60,7 +60,7 @@ func (e *endpoints) scopeOfClient(requested string, client *clients.Client) ([]s
 		return nil, err
 	}
 	allowed := oauth.IntersectScope(client.Scopes, e.o.Scopes)
-	asked = slices.DeleteFunc(asked, func(name string) bool { return slices.Contains(standardScopes, name) })
+	asked = slices.DeleteFunc(asked, func(name string) bool { return slices.Contains(clients.AlwaysKnown, name) })
 	if len(asked) == 0 {
 		asked = allowed
 	}

@@ -304,11 +304,8 @@ func remoteIP(r *http.Request) (address netip.Addr, own bool) {
 	return peer.Addr().Unmap(), err == nil
 }
 
-// standardScopes are known whatever is configured: common clients request them unasked
-// and must not fail because of it.
-var standardScopes = []string{"openid", "profile", "email", "offline_access"}
-
-func (o *Options) knownScopes() []string { return slices.Concat(o.Scopes, standardScopes) }
+// knownScopes are the scopes of the operator, and those that are known whatever is configured.
+func (o *Options) knownScopes() []string { return slices.Concat(o.Scopes, clients.AlwaysKnown) }
 
 // Limits of request bodies.
 const (

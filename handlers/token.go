@@ -422,7 +422,7 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, client *client
 func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
 	scope = oauth.IntersectScope(scope, e.o.knownScopes())
 	if !client.Registered && len(client.Scopes) > 0 {
-		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, standardScopes))
+		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, clients.AlwaysKnown))
 	}
 	if user.Version != "" {
 		scope = e.userScope(scope, user)

@@ -44,7 +44,8 @@ const (
 // has the source of each.
 var DefaultSchemes = []string{"cursor", "vscode", "vscode-insiders", "claude", "warp", "workbuddy"}
 
-// AlwaysKnown are the scopes that mean something without being configured.
+// AlwaysKnown are the scopes that mean something without being configured: common clients
+// request them unasked, and must not fail because of it.
 var AlwaysKnown = []string{"openid", "profile", "email", "offline_access"}
 
 // grantTypes and responseTypes are those that every client may use. The grants
