@@ -10,24 +10,25 @@ import (
 	"signet/jwt"
 )
 
-// admitted is the context of a request with a verified access token. Together with the copy
-// of the request that has it, it is all that a Guard allocates: the rest is made when a
-// handler asks for it. The SDK's own middleware would read the header again and make two
-// more contexts.
+// admitted is the context of a request with a verified access token, and the copy of the request
+// that has it. It is the one object that a Guard allocates: the rest is made when a handler asks
+// for it. The SDK's own middleware would read the header again and make two more contexts.
 type admitted struct {
 	context.Context // of the request, or the stream
 	guard           *guard
 	claims          *jwt.Claims
-	header          http.Header // of the request
-	stream          stream      // used if the answer may be one
+	request         http.Request // has this context
+	stream          stream       // used if the answer may be one
 
 	once sync.Once
 	info *auth.TokenInfo
 }
 
-// admit returns the context for the handling of r on behalf of verified claims.
+// admit returns the context and the request for the handling of r on behalf of verified claims.
 func (g *guard) admit(r *http.Request, claims *jwt.Claims) *admitted {
-	return &admitted{Context: r.Context(), guard: g, claims: claims, header: r.Header}
+	a := &admitted{Context: r.Context(), guard: g, claims: claims}
+	a.request = *r.WithContext(a)
+	return a
 }
 
 // infoKey is where a context holds the *auth.TokenInfo of its request.
@@ -76,7 +77,7 @@ func (a *admitted) tokenInfo() *auth.TokenInfo {
 			},
 		}
 		if u := a.guard.upstreams; u != nil && a.claims.Upstream != "" {
-			a.info.Extra[upstreamKey] = &upstreamCall{u, a.claims, a.header}
+			a.info.Extra[upstreamKey] = &upstreamCall{u, a.claims, a.request.Header}
 		}
 	})
 	return a.info

@@ -45,7 +45,7 @@ func Guard(o Options, next http.Handler) http.Handler {
 			defer g.streams.done(&ctx.stream)
 			ctx.Context = &ctx.stream
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, &ctx.request)
 	})
 }
 

@@ -253,7 +253,7 @@ func (e *Endpoint) run(w http.ResponseWriter, r *http.Request, claims *jwt.Claim
 	expectNothing(control)
 	defer admission.ExpectProgress(control)
 	if claims != nil {
-		r = r.WithContext(e.guard.admit(r, claims))
+		r = &e.guard.admit(r, claims).request
 	}
 	a := &answer{header: header}
 	e.calls.ServeHTTP(a, r)
@@ -271,7 +271,7 @@ func (e *Endpoint) listen(w http.ResponseWriter, r *http.Request, claims *jwt.Cl
 		e.guard.streams.watch(&ctx.stream, r, claims, true)
 		defer e.guard.streams.done(&ctx.stream)
 		ctx.Context = &ctx.stream
-		r = r.WithContext(ctx)
+		r = &ctx.request
 	}
 	passAtOnce(w.Header())
 	e.calls.ServeHTTP(&events{w, control}, r)
