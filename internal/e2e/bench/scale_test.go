@@ -592,6 +592,7 @@ func grownServer(b *testing.B, grants, people int, settings ...string) *grown {
 	if err := s.Close(); err != nil {
 		b.Fatal(err)
 	}
+	syscall.Sync() // the disk would be busy with the new file
 	addPeople(b, d, people)
 	d.Prefix = []string{e2e.Need(b, "taskset"), "--cpu-list", "0"}
 	begin := time.Now()
