@@ -23,8 +23,7 @@ const mostReplicas = 4
 
 // measureReplicas compares refreshes by replicas on one PostgreSQL with what pgbench reaches
 // there with the same update of a row and its commit, in turns. Everything shares the cores
-// of this machine, so the replicas have less of them than pgbench. Then the database has a
-// fifth of a core, as if it were far smaller than the replicas, and is what limits both.
+// of this machine, so the replicas have less of them than pgbench.
 func measureReplicas(b *testing.B, out *strings.Builder) chart {
 	pin(b, fmt.Sprintf("0-%d", runtime.NumCPU()-1))
 	var rates []point
@@ -69,51 +68,9 @@ func measureReplicas(b *testing.B, out *strings.Builder) chart {
 		fmt.Fprintf(out, "| refresh, %d replicas | %s | %.0f %% | %s | %s |\n", i+1, l, 100*l.rate()/bare, micros(ours[i]/n), micros(database[i]/n))
 		rates = append(rates, point{float64(i + 1), l.rate()})
 	}
-	if slow(b, postmaster) {
-		var bare float64
-		var sum loaded
-		for range rounds {
-			rate, _ := p.run(b, 10*time.Second) // it needs seconds for its connections
-			bare += rate / rounds
-			sum = sum.plus(refreshesOf(b, replicas[:3], families))
-		}
-		fmt.Fprintf(out, "| pgbench, PostgreSQL has a fifth of a core | %.0f/s | | | |\n| refresh, 3 replicas, PostgreSQL has a fifth of a core | %s | %.0f %% | | |\n", bare, sum, 100*sum.rate()/bare)
-	}
 	out.WriteString("\n")
 	level := []point{{1, bare}, {mostReplicas, bare}}
 	return chart{title: "Requests a second by replicas, all on one machine", x: "replicas on one PostgreSQL", lines: []line{{"refresh", rates}, {"pgbench, the same update", level}}}
-}
-
-// slow gives a PostgreSQL a fifth of a core until the benchmark ends. It reports false if it is
-// not allowed to, or if the system has no control groups of version 1.
-func slow(b *testing.B, postmaster int) bool {
-	const all = "/sys/fs/cgroup/cpu"
-	group := filepath.Join(all, fmt.Sprintf("signet-%d", os.Getpid()))
-	if err := os.Mkdir(group, 0o755); err != nil {
-		b.Logf("PostgreSQL keeps its share of the cores: %v", err)
-		return false
-	}
-	write := func(dir, file string, n int) {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(n)), 0o644); err != nil {
-			b.Error(err)
-		}
-	}
-	move := func(dir string) {
-		write(dir, "cgroup.procs", postmaster) // first: its later children begin in the same group
-		for _, pid := range childrenOf(postmaster) {
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644) // fails if it has ended
-		}
-	}
-	b.Cleanup(func() {
-		move(all)
-		if err := os.Remove(group); err != nil {
-			b.Error(err)
-		}
-	})
-	write(group, "cpu.cfs_period_us", 100_000)
-	write(group, "cpu.cfs_quota_us", 20_000)
-	move(group)
-	return !b.Failed()
 }
 
 func cpuOf(b *testing.B, programs []*e2e.Program) (sum time.Duration) {
