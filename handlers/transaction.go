@@ -89,9 +89,10 @@ func (e *endpoints) openTransaction(r *http.Request, raw string, now time.Time) 
 }
 
 // answer spends a transaction. Only the first answer counts, whichever tab it comes
-// from.
+// from. After a power loss its browser may answer again: the codes of both answers are of one
+// grant, of which the first use counts, and that is on disk.
 func (e *endpoints) answer(ctx context.Context, tx seal.Login) error {
-	err := e.o.Denylist.SpendID(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
+	err := e.o.Denylist.SpendUnsynced(ctx, spentLogin, tx.ID, time.Unix(tx.Expires, 0).Add(jwt.Leeway))
 	switch {
 	case errors.Is(err, denylist.ErrSpent):
 		return errAnswered

@@ -712,16 +712,22 @@ func testSpendIDSucceedsOnce(t *testing.T, e storetest.Engine) {
 	l, _ := listIn(t, e, window)
 	exp := time.Now().Add(time.Hour)
 	long := strings.Repeat("a", 5000)
-	for _, id := range []string{"short", long, long + "b", "", "a\x00b", "\xff"} {
+	for i, id := range []string{"short", long, long + "b", "", "a\x00b", "\xff"} {
+		ways := []func(context.Context, string, string, time.Time) error{l.SpendID, l.SpendUnsynced}
 		if spent, err := l.Spent(t.Context(), "login", id); spent || err != nil {
 			t.Errorf("before: %v, %v", spent, err)
 		}
-		next, errs := together(30, func(int) (int64, error) { return 0, l.SpendID(context.Background(), "login", id, exp) })
+		next, errs := together(30, func(int) (int64, error) { return 0, ways[i%2](context.Background(), "login", id, exp) })
 		if next[0] != 1 || errs[denylist.ErrSpent] != 29 {
 			t.Errorf("%.8q: %v, %v; want one", id, next, errs)
 		}
 		if spent, err := l.Spent(t.Context(), "login", id); !spent || err != nil {
 			t.Errorf("after: %v, %v", spent, err)
+		}
+		for _, spend := range ways { // also what the other way has spent
+			if err := spend(t.Context(), "login", id, exp); !errors.Is(err, denylist.ErrSpent) {
+				t.Errorf("%.8q once more: %v", id, err)
+			}
 		}
 		if err := l.SpendID(t.Context(), "assertion", id, exp); err != nil {
 			t.Errorf("the same id of another kind: %v", err)
@@ -748,7 +754,8 @@ func testStoreFailureIsNoVerdict(t *testing.T, e storetest.Engine) {
 		"reuse":         func() error { _, err := l.Use(t.Context(), s.Epoch(), g, 0, now); return err },
 		"revoke":        func() error { return l.Revoke(t.Context(), g, now) },
 		"revoke no row": func() error { return l.Revoke(t.Context(), grantAt(now), now) },
-		"id":            func() error { return l.SpendID(t.Context(), "login", "x", now.Add(time.Hour)) },
+		"id":            func() error { return l.SpendID(t.Context(), "assertion", "x", now.Add(time.Hour)) },
+		"id of a login": func() error { return l.SpendUnsynced(t.Context(), "login", "x", now.Add(time.Hour)) },
 	} {
 		if err := call(); !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("%s: %v, want ErrUnavailable", name, err)

@@ -25,12 +25,21 @@ func spentKey(id string) string {
 	return base64.RawURLEncoding.EncodeToString(h[:]) + ":sha256 of a long identifier" // longer than longID, so no short id equals it
 }
 
-// SpendID remembers the id of a login transaction, an assertion or an ended session
-// until exp. Of several calls with the same kind and id exactly one returns nil; the
-// others return [ErrSpent].
+// SpendID remembers the id of an assertion, an ended session or an answered login until exp. Of
+// several calls with the same kind and id exactly one returns nil; the others return [ErrSpent].
 func (l *List) SpendID(ctx context.Context, kind, id string, exp time.Time) error {
+	return spend(ctx, l.store.Write, kind, id, exp)
+}
+
+// SpendUnsynced is SpendID for what may be presented again after a power loss, see
+// [store.Store.WriteUnsynced].
+func (l *List) SpendUnsynced(ctx context.Context, kind, id string, exp time.Time) error {
+	return spend(ctx, l.store.WriteUnsynced, kind, id, exp)
+}
+
+func spend(ctx context.Context, write func(context.Context, func(store.Tx) error) error, kind, id string, exp time.Time) error {
 	var n int64
-	err := l.store.Write(ctx, func(tx store.Tx) error {
+	err := write(ctx, func(tx store.Tx) error {
 		res, err := tx.Exec("INSERT INTO spent (kind, id, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", kind, spentKey(id), ceilSeconds(exp))
 		if err != nil {
 			return err

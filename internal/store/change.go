@@ -44,7 +44,7 @@ func (s *Store) Change(ctx context.Context, c Change, otherwise func(Tx) error) 
 // changeLoop makes changes until ctx ends, and then the rest one by one. There is one
 // statement at a time: the calls that come meanwhile share the next one.
 func (s *Store) changeLoop(ctx context.Context, w writer) {
-	g := &gatherer{queue: s.changes}
+	g := &gatherer{queue: s.changes, mode: grouped}
 	for {
 		select {
 		case r := <-s.changes:

@@ -24,7 +24,7 @@ func (s *Store) Writers() int { return len(s.database.writers()) }
 func PostgresSchema() []string { return slices.Clone(postgresSchema) }
 
 // Waiting is how many writes wait in the queues.
-func (s *Store) Waiting() int { return len(s.queue) + len(s.changes) }
+func (s *Store) Waiting() int { return len(s.queue) + len(s.unsynced) + len(s.changes) }
 
 // TakeUp sets the store's clock forward, as a wrong clock would.
 func (s *Store) TakeUp(t time.Time) { s.takeUp(t.UnixMilli()) }

@@ -17,12 +17,12 @@ func withFailpoints(w writer) writer { return failpointWriter{w} }
 // failpointWriter passes the failpoints around a transaction.
 type failpointWriter struct{ writer }
 
-func (b failpointWriter) transact(by time.Time, group bool, fn func(session) error) error {
+func (b failpointWriter) transact(by time.Time, m mode, fn func(session) error) error {
 	if err := failpoint.At(failpoint.Begin); err != nil {
 		return err
 	}
 	wrote := false
-	err := b.writer.transact(by, group, func(tx session) error {
+	err := b.writer.transact(by, m, func(tx session) error {
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -58,6 +58,17 @@ func (s *Store) Write(ctx context.Context, fn func(Tx) error) error {
 	return s.await(ctx, s.queue, &request{fn: fn})
 }
 
+// WriteUnsynced is like Write, for what may be forgotten after a power loss: everybody sees it when
+// it returns, and it survives a killed process, but on SQLite it may be on disk only after the next
+// Write. A process with one core often waits for the disk together with its commit, and does nothing
+// meanwhile.
+func (s *Store) WriteUnsynced(ctx context.Context, fn func(Tx) error) error {
+	if s.options.engine.shared() { // while a database commits, others have the core
+		return s.Write(ctx, fn)
+	}
+	return s.await(ctx, s.unsynced, &request{fn: fn})
+}
+
 // await puts r into a queue and waits for its answer.
 func (s *Store) await(ctx context.Context, queue chan *request, r *request) error {
 	if err := ctx.Err(); err != nil {
@@ -120,21 +131,18 @@ func (s *Store) enqueue(queue chan *request, r *request) error {
 
 var errFull = errors.New("too many writes are waiting")
 
-// commitLoop commits groups until ctx ends, and then the rest of the queue.
+// commitLoop commits groups until ctx ends, and then the rest of the queues.
 func (s *Store) commitLoop(ctx context.Context, w writer) {
-	g := &gatherer{queue: s.queue}
+	g, u := &gatherer{queue: s.queue, mode: grouped}, &gatherer{queue: s.unsynced, mode: unsynced}
 	for {
 		select {
-		case r := <-s.queue:
+		case r := <-g.queue:
 			s.commitGroup(w, g, r)
-			continue
-		default:
-		}
-		select {
-		case r := <-s.queue:
-			s.commitGroup(w, g, r)
+		case r := <-u.queue:
+			s.commitGroup(w, u, r)
 		case <-ctx.Done():
-			s.commitRest(w, s.queue)
+			s.commitRest(w, g.queue)
+			s.commitRest(w, u.queue)
 			return
 		}
 	}
@@ -176,6 +184,7 @@ func next(queue chan *request, size int) *request {
 // at most as long as a commit takes.
 type gatherer struct {
 	queue chan *request
+	mode  mode          // of their transaction
 	usual int           // size of a group lately
 	takes time.Duration // a commit lately
 
@@ -233,7 +242,7 @@ func (s *Store) commitGroup(w writer, g *gatherer, first *request) {
 		return
 	}
 	group := []*request{first}
-	err := w.transact(first.by, true, func(tx session) error {
+	err := w.transact(first.by, g.mode, func(tx session) error {
 		for r := first; r != nil; r = g.next(len(group)) {
 			if r != first {
 				group = append(group, r)
@@ -260,7 +269,7 @@ func (s *Store) commitGroup(w writer, g *gatherer, first *request) {
 
 // commitTogether is a second try for requests that did not fail themselves.
 func (s *Store) commitTogether(w writer, group []*request) (done bool) {
-	err := w.transact(group[0].by, true, func(tx session) error {
+	err := w.transact(group[0].by, grouped, func(tx session) error {
 		for _, r := range group {
 			if err := r.run(tx); err != nil {
 				return err
@@ -283,7 +292,7 @@ const tries = 5
 func (s *Store) commitAlone(w writer, r *request) {
 	var err error
 	for range tries {
-		err = w.transact(r.by, false, r.run)
+		err = w.transact(r.by, alone, r.run)
 		if !errors.Is(err, errConflict) {
 			break
 		}

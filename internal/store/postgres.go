@@ -187,7 +187,7 @@ func (p *postgresDatabase) health() error {
 // transact runs fn between BEGIN and COMMIT. If the connection is lost, or the answer
 // to COMMIT, fn does not run again: it may have been committed, and then a second run
 // would look like reuse.
-func (p *postgresDatabase) transact(by time.Time, group bool, fn func(session) error) error {
+func (p *postgresDatabase) transact(by time.Time, m mode, fn func(session) error) error {
 	db := p.pools.Load()
 	if db == nil {
 		return fmt.Errorf("%w: %w", errLost, p.health())
@@ -199,7 +199,7 @@ func (p *postgresDatabase) transact(by time.Time, group bool, fn func(session) e
 		return fmt.Errorf("%w: %w", errLost, p.explain(err))
 	}
 	defer tx.tx.Rollback()
-	if !group {
+	if m == alone {
 		if _, err := tx.Exec(fmt.Sprintf("SET LOCAL lock_timeout = %d", aloneWait.Milliseconds())); err != nil {
 			return fmt.Errorf("%w: %w", errLost, p.explain(err))
 		}
@@ -209,7 +209,7 @@ func (p *postgresDatabase) transact(by time.Time, group bool, fn func(session) e
 		if e := tx.tx.Rollback(); e != nil && !errors.Is(err, errUndone) {
 			return fmt.Errorf("%w: %w", errLost, p.explain(err))
 		}
-		return p.classify(err, group)
+		return p.classify(err, m != alone)
 	}
 	if tx.writes == 0 {
 		return nil
@@ -218,7 +218,7 @@ func (p *postgresDatabase) transact(by time.Time, group bool, fn func(session) e
 		if postgresCode(err) == "" || !isConflict(postgresCode(err)) {
 			return fmt.Errorf("%w: %w", errLost, p.explain(err))
 		}
-		return p.classify(err, group)
+		return p.classify(err, m != alone)
 	}
 	return nil
 }

@@ -85,10 +85,11 @@ const announceEvery = 5 * time.Second
 const GoneAfter = 30 * time.Second
 
 // Announce stores which root secrets this server has, for [Store.Servers], until the
-// server closes the store. On SQLite it replaces the announcement of earlier servers.
+// server closes the store. On SQLite it replaces the announcement of earlier servers. A power loss
+// ends the server too.
 func (s *Store) Announce(ctx context.Context, roots string) error {
 	s.roots.Store(&roots)
-	return s.Write(ctx, func(tx Tx) error {
+	return s.WriteUnsynced(ctx, func(tx Tx) error {
 		return s.writeServer(func(query string, args ...any) error {
 			_, err := tx.Exec(query, args...)
 			return err

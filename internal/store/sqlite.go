@@ -173,7 +173,12 @@ func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
 // meta in the same transaction, and the mirror before a caller gets its answer. The
 // counter is raised in SQL, so that it counts the writes of other processes too. A
 // disk has no deadline, and there are no row locks to wait for.
-func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error {
+//
+// An unsynced transaction is not counted, because the mirror must never be ahead of the disk.
+func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) error {
+	if err := f.syncs(m != unsynced); err != nil {
+		return err
+	}
 	if err := f.begin("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -183,6 +188,14 @@ func (f *sqliteFile) transact(_ time.Time, _ bool, fn func(session) error) error
 	}
 	if f.writes == 0 {
 		f.rollback()
+		return nil
+	}
+	if m == unsynced {
+		if err := f.commit(); err != nil {
+			f.rollback()
+			return err
+		}
+		f.pages += f.writes
 		return nil
 	}
 	var commits, seen int64
@@ -332,7 +345,7 @@ func (f *sqliteFile) finish() error {
 		f.checkpoint("PASSIVE")
 		return nil
 	}
-	err := f.transact(time.Time{}, false, func(tx session) error {
+	err := f.transact(time.Time{}, alone, func(tx session) error {
 		exec := func(query string, args ...any) error {
 			_, err := tx.Exec(query, args...)
 			return err

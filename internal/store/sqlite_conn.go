@@ -65,6 +65,7 @@ type sqliteConn struct {
 	raw   *sql.Conn
 	stmts map[string]*sql.Stmt // by the text that the caller wrote
 	fault func(query string) error
+	level string // of synchronous while commits do not wait for the disk: what it is otherwise
 	record
 }
 
@@ -171,6 +172,43 @@ func (c *sqliteConn) begin(how string) error {
 	if e := (*sqlite.Error)(nil); errors.As(err, &e) && e.Code() == sqlite3.SQLITE_ERROR {
 		c.rollback()
 		err = c.control(how)
+	}
+	return err
+}
+
+// syncs has the next commits wait for the disk, or not. It is called between transactions.
+func (c *sqliteConn) syncs(on bool) error {
+	if on == (c.level == "") {
+		return nil
+	}
+	if on {
+		err := c.synchronous(c.level)
+		if err == nil {
+			c.level = ""
+		}
+		return err
+	}
+	var level string
+	if err := c.one("PRAGMA synchronous", nil, &level); err != nil {
+		return err
+	}
+	c.level = level // although it may fail: then the next synced commit sets it
+	return c.synchronous("NORMAL")
+}
+
+// synchronous does not keep the statement: SQLite sets the level when it compiles it. A
+// transaction whose rollback failed is ended first, as in begin.
+func (c *sqliteConn) synchronous(level string) error {
+	query := "PRAGMA synchronous = " + level
+	if c.fault != nil {
+		if err := c.fault(query); err != nil {
+			return err
+		}
+	}
+	_, err := c.raw.ExecContext(context.Background(), query)
+	if err != nil {
+		c.rollback()
+		_, err = c.raw.ExecContext(context.Background(), query)
 	}
 	return err
 }

@@ -57,7 +57,7 @@ var jobs = map[string]func(store.Options) error{
 			go func() {
 				for i := 0; ; i++ {
 					id := fmt.Sprintf("%d-%d-%d", os.Getpid(), g, i)
-					if err := spend(s, id); err != nil {
+					if err := writes[i%len(writes)].write(s, insert(id)); err != nil {
 						panic(err)
 					}
 					out.Lock()

@@ -124,10 +124,9 @@ type database interface {
 // writer runs one transaction at a time.
 type writer interface {
 	// transact runs fn in a transaction and commits what it wrote. The answer is due at
-	// by. If other writes depend on the transaction, as in a group, it does not wait for
-	// locked rows. After an error nothing was committed, except after [errLost], when
-	// that is unknown.
-	transact(by time.Time, group bool, fn func(session) error) error
+	// by. After an error nothing was committed, except after [errLost], when that is
+	// unknown.
+	transact(by time.Time, m mode, fn func(session) error) error
 
 	// change makes the changes of requests, which have the same Many, in one statement and
 	// its own transaction. made tells for each whether it was made. After an error none was,
@@ -136,6 +135,15 @@ type writer interface {
 
 	idle() // is called between transactions
 }
+
+// mode is how a transaction is made.
+type mode int
+
+const (
+	alone    mode = iota // waits for locked rows
+	grouped              // does not, because other writes depend on it
+	unsynced             // grouped, and the commit does not wait for the disk if only one server uses the store
+)
 
 // session is the Tx of one transaction and its state.
 type session interface {
@@ -177,12 +185,13 @@ type Store struct {
 	*state
 	database database
 
-	mu      sync.RWMutex // held for reading while a request enters the queue
-	closed  bool
-	queue   chan *request
-	changes chan *request // shared store: those that makeChanges takes first
-	stop    context.CancelFunc
-	done    sync.WaitGroup
+	mu       sync.RWMutex // held for reading while a request enters the queue
+	closed   bool
+	queue    chan *request
+	unsynced chan *request // not shared: those of WriteUnsynced
+	changes  chan *request // shared store: those that makeChanges takes first
+	stop     context.CancelFunc
+	done     sync.WaitGroup
 }
 
 // Open opens an existing store. On SQLite it never creates one: it checks the file
@@ -199,7 +208,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	shared := &state{options: o, name: o.Path, id: newServerID(), refused: make(chan error, 1)}
-	s := &Store{state: shared, queue: make(chan *request, queueSize), changes: make(chan *request, queueSize)}
+	s := &Store{state: shared, queue: make(chan *request, queueSize), unsynced: make(chan *request, queueSize), changes: make(chan *request, queueSize)}
 	if s.database, err = o.engine.open(ctx, shared); err != nil {
 		return nil, err
 	}

@@ -47,6 +47,17 @@ func closeStore(t testing.TB, s *store.Store) {
 	}
 }
 
+// writes are the ways to write.
+var writes = []struct {
+	name  string
+	write func(*store.Store, func(store.Tx) error) error
+}{
+	{"synced", func(s *store.Store, fn func(store.Tx) error) error { return s.Write(context.Background(), fn) }},
+	{"unsynced", func(s *store.Store, fn func(store.Tx) error) error {
+		return s.WriteUnsynced(context.Background(), fn)
+	}},
+}
+
 // spend is the write that most of these tests use.
 func spend(s *store.Store, id string) error {
 	return s.Write(context.Background(), insert(id))
@@ -222,11 +233,13 @@ func waitForQueue(t *testing.T, s *store.Store, n int) {
 // One bad write in a group fails alone, with the reason.
 func TestPoisonedWriteFailsAlone(t *testing.T) {
 	for _, e := range engines {
-		t.Run(e.name, func(t *testing.T) { testPoisonedWrite(t, e.options) })
+		for _, w := range writes {
+			t.Run(e.name+" "+w.name, func(t *testing.T) { testPoisonedWrite(t, e.options, w.write) })
+		}
 	}
 }
 
-func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options) {
+func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options, write func(*store.Store, func(store.Tx) error) error) {
 	own := errors.New("an error of fn's own")
 	for name, test := range map[string]struct {
 		fn    func(store.Tx) error
@@ -260,7 +273,7 @@ func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options) {
 			var wg sync.WaitGroup
 			var good [2]error
 			var bad any
-			wg.Go(func() { good[0] = spend(s, "good1") })
+			wg.Go(func() { good[0] = write(s, insert("good1")) })
 			waitForQueue(t, s, 1)
 			wg.Go(func() {
 				defer func() {
@@ -268,12 +281,12 @@ func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options) {
 						bad = p
 					}
 				}()
-				if err := s.Write(context.Background(), test.fn); err != nil {
+				if err := write(s, test.fn); err != nil {
 					bad = err
 				}
 			})
 			waitForQueue(t, s, 2)
-			wg.Go(func() { good[1] = spend(s, "good2") })
+			wg.Go(func() { good[1] = write(s, insert("good2")) })
 			waitForQueue(t, s, 3)
 			release()
 			wg.Wait()
@@ -283,10 +296,83 @@ func testPoisonedWrite(t *testing.T, options func(testing.TB) store.Options) {
 			if !test.check(bad) {
 				t.Errorf("the bad write: %v", bad)
 			}
-			if err := spend(s, "later"); err != nil {
+			if err := write(s, insert("later")); err != nil {
 				t.Errorf("the next write: %v", err)
 			}
 		})
+	}
+}
+
+// What is written unsynced is read at once, and is not counted: a loss of it is no evidence of a
+// store that was rolled back. The writes before and after it wait for the disk.
+func TestUnsyncedWrites(t *testing.T) {
+	o := options(t)
+	create(t, o)
+	s := open(t, o)
+	level := func(write func(*store.Store, func(store.Tx) error) error) (level int) {
+		t.Helper()
+		if err := write(s, func(tx store.Tx) error { return tx.QueryRow("SELECT synchronous FROM pragma_synchronous").Scan(&level) }); err != nil {
+			t.Fatal(err)
+		}
+		return level
+	}
+	synced, unsynced := writes[0].write, writes[1].write
+	before := commits(t, s)
+	for i := range 3 {
+		if got := level(synced); got != 2 {
+			t.Errorf("Write at the level %d, want 2 (FULL)", got)
+		}
+		for range 2 {
+			if got := level(unsynced); got != 1 {
+				t.Errorf("WriteUnsynced at the level %d, want 1 (NORMAL)", got)
+			}
+		}
+		if err := unsynced(s, insert(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(spent(t, s)); n != 3 {
+		t.Errorf("%d rows, want 3", n)
+	}
+	if n := commits(t, s); n != before {
+		t.Errorf("%d commits were counted, want none", n-before)
+	}
+	closeStore(t, s)
+	if n := len(spent(t, open(t, o))); n != 3 {
+		t.Errorf("%d rows after a restart, want 3", n)
+	}
+}
+
+// Close finishes what waits.
+func TestCloseFinishesWaitingWrites(t *testing.T) { onBoth(t, testCloseFinishesWaitingWrites) }
+
+func testCloseFinishesWaitingWrites(t *testing.T, o store.Options) {
+	create(t, o)
+	for i := range 10 { // Close may end the writer at any moment
+		s := open(t, o)
+		release := holdWriters(t, s)
+		defer release()
+		var errs [2]error
+		var all sync.WaitGroup
+		for k, w := range writes {
+			all.Go(func() { errs[k] = w.write(s, insert(fmt.Sprint(i, w.name))) })
+			waitForQueue(t, s, k+1)
+		}
+		all.Go(func() { closeStore(t, s) })
+		eventually(t, "a closed store", func() error {
+			if err := s.Read(context.Background(), func(store.Tx) error { return nil }); err == nil {
+				return errors.New("it is read")
+			}
+			return nil
+		})
+		release()
+		all.Wait()
+		if errs[0] != nil || errs[1] != nil {
+			t.Errorf("the writes that waited: %v", errs)
+		}
+	}
+	if n := len(spent(t, open(t, o))); n != 20 {
+		t.Errorf("%d rows, want 20", n)
 	}
 }
 
@@ -356,9 +442,16 @@ func testReadRefusesToWrite(t *testing.T, o store.Options) {
 
 // Whichever statement fails, the caller gets ErrUnavailable, nothing is half done, and
 // the store works again once the fault is gone.
-func TestEveryFaultIsUnavailableAndChangesNothing(t *testing.T) { onBoth(t, testEveryFault) }
+func TestEveryFaultIsUnavailableAndChangesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, o store.Options) { testEveryFault(t, o, writes[0].write, writes[1].write) })
+}
 
-func testEveryFault(t *testing.T, o store.Options) {
+func TestEveryFaultOfAnUnsyncedWriteIsUnavailableToo(t *testing.T) {
+	onBoth(t, func(t *testing.T, o store.Options) { testEveryFault(t, o, writes[1].write, writes[0].write) })
+}
+
+// testEveryFault has every statement of write fail, each time after a write of the other kind.
+func testEveryFault(t *testing.T, o store.Options, write, other func(*store.Store, func(store.Tx) error) error) {
 	var mu sync.Mutex
 	calls, failAt := 0, 0
 	fault := func(string) error {
@@ -379,10 +472,13 @@ func testEveryFault(t *testing.T, o store.Options) {
 		return insert("b")(tx)
 	}
 	for n := 1; ; n++ {
+		if err := other(s, func(store.Tx) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
 		mu.Lock()
 		calls, failAt = 0, n
 		mu.Unlock()
-		err := s.Write(context.Background(), two)
+		err := write(s, two)
 		mu.Lock()
 		faulted := calls >= n
 		failAt = 0

@@ -40,7 +40,8 @@ func (e *TooManyError) Unwrap() error { return ErrTooMany }
 // address without failures always works.
 //
 // An attempt counts as failed from its beginning, before a hash is computed, so attempts
-// at the same time are all counted. A login goes like this, with now from
+// at the same time are all counted. On SQLite a power loss may forget the latest counts: no login
+// waits for the disk. A login goes like this, with now from
 // [store.Store.Now], whether or not the name is a user's:
 //
 //	attempt, err := logins.Begin(ctx, name, address, now)
@@ -160,7 +161,7 @@ func (t *Logins) Begin(ctx context.Context, name string, address netip.Addr, now
 	}
 	var wait time.Duration
 	var added, dropped int64
-	err = t.store.Write(ctx, func(tx store.Tx) (err error) {
+	err = t.store.WriteUnsynced(ctx, func(tx store.Tx) (err error) {
 		wait, added, dropped = 0, 0, 0
 		for i := range counts {
 			c := &counts[i]
@@ -291,7 +292,7 @@ func (a *Attempt) undo(ctx context.Context, account func(*count, store.Tx) error
 	if a.over.Swap(true) {
 		return nil
 	}
-	return a.throttle.store.Write(ctx, func(tx store.Tx) error {
+	return a.throttle.store.WriteUnsynced(ctx, func(tx store.Tx) error {
 		if err := account(&a.account, tx); err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func serveBare(addr string) error {
 }
 
 // BenchmarkTargets measures the built program under load: the server on one core, the
-// load on another, every row durable before the answer; and beside each figure its bare
+// load on another, every rotation durable before the answer; and beside each figure its bare
 // primitive, in turns. It prints a table, and with -update writes it to
 // docs/benchmarks.md.
 func BenchmarkTargets(b *testing.B) {
@@ -157,8 +157,8 @@ func (r *report) print(b *testing.B) {
 	}
 	text := "# Benchmarks\n\n" +
 		"This document compares the throughput of one core with the targets. `make bench` measures it.\n\n" +
-		"The machine: " + cpuModel() + ", " + runtime.Version() + ". The server runs on one core, the load on another, and each row is durable\n" +
-		"(`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run,\n" +
+		"The machine: " + cpuModel() + ", " + runtime.Version() + ". The server runs on one core, the load on another, and what a grant or\n" +
+		"handle is used for is on disk (`synchronous=FULL`) before its request is answered. Each figure stands beside its bare primitive, measured in turns in the same run,\n" +
 		"in a server of net/http with the same kinds of time limits.\n\n" + table
 	_, gateway, _ := benchmarkParts(b)
 	writeBenchmarks(b, text, gateway)

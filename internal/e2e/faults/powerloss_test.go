@@ -318,6 +318,9 @@ func runForPowerCut(t *testing.T, d *e2e.Program, clients []*powerClient) map[st
 	for _, c := range clients {
 		all.Go(func() {
 			for _, g := range c.todo {
+				if _, err := c.approve(c.client.AuthorizationURL("s")); err != nil { // whose writes are not synced
+					t.Error(err)
+				}
 				for use := range powerUses {
 					path, form := "/token", c.client.RefreshForm(g.handle())
 					if use == powerUses-1 {
