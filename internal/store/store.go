@@ -7,8 +7,8 @@
 // uses. PostgreSQL is shared by many servers (replicas), each of which may write to
 // the same rows. How callers have to respect that is described at [Tx].
 //
-// Nothing is acknowledged before it is on disk, and many waiting writers share one
-// fsync. A SQLite file that is empty, cut off, restored or swapped opens without an
+// Nothing is acknowledged before it is on disk, except what a caller says may be forgotten
+// (WriteUnsynced), and many waiting writers share one fsync. A SQLite file that is empty, cut off, restored or swapped opens without an
 // error, and an empty denylist would accept again everything that was ever revoked.
 // So [Open] never creates a file. It compares the store with a small mirror beside the
 // root secret, and in doubt it refuses and names the file and the command that accepts
