@@ -323,7 +323,7 @@ func (e *endpoints) signOut(r *http.Request, who signedIn, note string) (any, er
 		return nil, err
 	}
 	e.audit(r, event{name: "logout", subject: who.user.Subject}, nil)
-	return page{status: http.StatusOK, data: pages.SignedOut{Note: note}, cookies: e.cookies.gone()}, nil
+	return page{status: http.StatusOK, data: pages.SignedOut{Note: note}, cookies: e.cookies.gone(r)}, nil
 }
 
 // signOutEverywhere ends every grant of the user and, if the source of users supports

@@ -498,7 +498,7 @@ func (e *endpoints) opened(r *http.Request, state string, now time.Time) (seal.U
 		return seal.UpstreamLogin{}, errForeignLogin
 	}
 	u, err := seal.Open[seal.UpstreamLogin](e.o.Ring, raw)
-	if err != nil || u.ID != state || u.Login.Browser != e.browserOf(r) {
+	if err != nil || u.ID != state || !e.begunIn(r, u.Login) {
 		return seal.UpstreamLogin{}, errForeignLogin
 	}
 	if u.Login.Epoch != e.o.Store.Epoch() || now.Unix() >= u.Expires {

@@ -2,9 +2,11 @@ package handlers_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -250,6 +252,40 @@ func TestParallelFlowsDoNotDisturbEachOther_Row12(t *testing.T) {
 	claims, err := s.Verifier.Verify(context.Background(), s.Redeem(t, s.PRE, codeTwo).Tokens(t).Access)
 	if err != nil || claims.Subject != "bob" {
 		t.Errorf("sub %v, %v; want bob", claims, err)
+	}
+}
+
+// Two tabs of a browser without cookies begin a login each, before either has its answer. The
+// cookies of both answers are kept, and later logins have no new one.
+func TestFirstLoginsOfABrowserAtOnce_Row12(t *testing.T) {
+	s := authtest.New(t)
+	b, other := s.NewBrowser(), s.NewBrowser()
+	one := b.Get(t, s.AuthorizeURL(s.PUB))
+	two := other.Get(t, s.AuthorizeURL(s.PRE)) // as another tab: without the cookie of the first answer
+	maps.Copy(b.Cookies, other.Cookies)
+	for _, tab := range []struct {
+		client authtest.Client
+		page   *authtest.Response
+	}{{s.PUB, one}, {s.PRE, two}} {
+		consent := b.Submit(t, tab.page, aliceLogin)
+		code := b.Submit(t, consent, set("decision", "approve")).Sent().Get("code")
+		if answer := s.Redeem(t, tab.client, code); answer.StatusCode != 200 {
+			t.Errorf("the code of a tab: %s", answer)
+		}
+	}
+	names := func() []string { return slices.Sorted(maps.Keys(b.Cookies)) }
+	before := names()
+	if len(before) != 3 { // and the session
+		t.Errorf("cookies %q, want those of both tabs and the session", before)
+	}
+	b.Get(t, s.AuthorizeURL(s.PUB))
+	if after := names(); !slices.Equal(after, before) {
+		t.Errorf("cookies %q after another login, want %q", after, before)
+	}
+	wantPage(t, s.NewBrowser().Submit(t, two, aliceLogin), 403)
+	b.Submit(t, b.Get(t, "/account"), set("action", "sign_out"))
+	if left := names(); len(left) > 0 {
+		t.Errorf("cookies %q after signing out", left)
 	}
 }
 

@@ -58,9 +58,9 @@ func (e *endpoints) logout(r *http.Request) (any, error) {
 		e.audit(r, event{name: "logout", subject: sess.Subject, client: way.client}, nil)
 	}
 	if way.uri != "" {
-		return redirect{to: way.location(), cookies: e.cookies.gone()}, nil
+		return redirect{to: way.location(), cookies: e.cookies.gone(r)}, nil
 	}
-	return page{status: http.StatusOK, data: pages.Logout{}, cookies: e.cookies.gone()}, nil
+	return page{status: http.StatusOK, data: pages.Logout{}, cookies: e.cookies.gone(r)}, nil
 }
 
 // logoutRequest returns the parameters of a logout request that count.

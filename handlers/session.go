@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,12 +26,13 @@ const sessionTTL = 12 * time.Hour
 // spentSession is the kind of spent ids that are ended sessions.
 const spentSession = "session"
 
-// cookies has the names of the cookies, and makes them: the login session, a random value
-// that ties a login transaction to the browser that began it, and logins at providers.
+// cookies has the names of the cookies, and makes them: the login session, random values
+// that tie a login transaction to the browser that began it, and logins at providers.
 type cookies struct {
-	session, browser string
-	upstream         string // begins the names of the cookies of logins at providers
-	secure           bool
+	session  string
+	browser  string // begins the names of the cookies that tie to the browser
+	upstream string // begins the names of the cookies of logins at providers
+	secure   bool
 }
 
 // newCookies puts a hash of the issuer into the names, because cookies ignore ports and
@@ -51,37 +53,53 @@ func (c cookies) make(name, value string, age time.Duration) *http.Cookie {
 	return &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age.Seconds()), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
 
-// gone deletes both cookies.
-func (c cookies) gone() []*http.Cookie {
-	return []*http.Cookie{c.make(c.session, "", -time.Second), c.make(c.browser, "", -time.Second)}
+// gone deletes the cookies of the session and of the browser.
+func (c cookies) gone(r *http.Request) []*http.Cookie {
+	gone := []*http.Cookie{c.make(c.session, "", -time.Second)}
+	for _, bound := range c.bindings(r) {
+		gone = append(gone, c.make(bound.Name, "", -time.Second))
+	}
+	return gone
+}
+
+// bindings returns the cookies that tie to the browser.
+func (c cookies) bindings(r *http.Request) []*http.Cookie {
+	return slices.DeleteFunc(r.Cookies(), func(bound *http.Cookie) bool {
+		return bound.Name != c.browser && !strings.HasPrefix(bound.Name, c.browser+"_") // the plain name is that of an earlier release
+	})
 }
 
 var base64url = base64.RawURLEncoding.Strict()
 
 const browserSize = 32
 
-// browserOf returns the hash of the browser's binding cookie, or "".
-func (e *endpoints) browserOf(r *http.Request) string {
-	c, err := r.Cookie(e.cookies.browser)
-	if err != nil {
-		return ""
+// browsersOf returns the hashes of the browser's binding cookies. There is one, or several if the
+// browser began its first logins at the same time.
+func (e *endpoints) browsersOf(r *http.Request) (hashes []string) {
+	for _, c := range e.cookies.bindings(r) {
+		if b, err := base64url.DecodeString(c.Value); err == nil && len(b) == browserSize {
+			hashes = append(hashes, hashText(c.Value))
+		}
 	}
-	if b, err := base64url.DecodeString(c.Value); err != nil || len(b) != browserSize {
-		return ""
-	}
-	return hashText(c.Value)
+	return hashes
 }
 
-// bindBrowser returns the hash of the binding cookie, and the cookie if it must be set
-// first. A browser keeps one value, so parallel logins do not disturb each other.
+// begunIn reports whether a transaction began in the browser of a request.
+func (e *endpoints) begunIn(r *http.Request, tx seal.Login) bool {
+	return slices.Contains(e.browsersOf(r), tx.Browser)
+}
+
+// bindBrowser returns the hash of the binding cookie, and the cookie if it must be set first. A
+// browser keeps its value. Until it has one, each login gets a cookie of another name, so that
+// the logins of several tabs do not disturb each other.
 func (e *endpoints) bindBrowser(r *http.Request) (string, []*http.Cookie) {
-	if hash := e.browserOf(r); hash != "" {
-		return hash, nil
+	if hashes := e.browsersOf(r); len(hashes) > 0 {
+		return hashes[0], nil
 	}
 	b := make([]byte, browserSize)
 	rand.Read(b)
 	value := base64url.EncodeToString(b)
-	return hashText(value), []*http.Cookie{e.cookies.make(e.cookies.browser, value, 0)}
+	return hashText(value), []*http.Cookie{e.cookies.make(e.cookies.browser+"_"+rand.Text()[:8], value, 0)}
 }
 
 func hashText(s string) string {

@@ -73,7 +73,7 @@ func (e *endpoints) openTransaction(r *http.Request, raw string, now time.Time) 
 	switch {
 	case err != nil:
 		return seal.Login{}, oauth.Errorf(oauth.InvalidRequest, "this authorization request is not known; start again in the application")
-	case tx.Browser != e.browserOf(r):
+	case !e.begunIn(r, tx):
 		return seal.Login{}, errOtherBrowser
 	case tx.Epoch != e.o.Store.Epoch() || now.Unix() >= tx.Expires:
 		return seal.Login{}, errExpired
