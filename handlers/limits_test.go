@@ -372,6 +372,24 @@ func TestWrongSecretsOfOtherClientsBlockNothing(t *testing.T) {
 	}
 }
 
+// A machine or a resource server presents no token of its own. Its secret was made here, so other
+// callers at its address cannot block it either.
+func TestWrongSecretsDoNotBlockAMadeOne(t *testing.T) {
+	s := authtest.New(t, limited(handlers.Limits{WrongSecret: 5}))
+	c := machine(t, s)
+	tok := s.Tokens(t, "alice", s.PUB)
+	wrong := c
+	wrong.Secret = "wrong"
+	for range 5 {
+		wantError(t, askForItself(t, s, wrong), 401, "invalid_client")
+	}
+	wantTooMany(t, askForItself(t, s, wrong))
+	askForItself(t, s, c).Tokens(t)
+	if r := s.Introspect(t, c, tok.Access); r.StatusCode != 200 {
+		t.Errorf("introspection: %s", r)
+	}
+}
+
 // A grant that asks too often waits and keeps its tokens. Other grants of the client do
 // not wait, and made-up handles are not counted.
 func TestTokenRequestsOfOneGrantAreLimited(t *testing.T) {

@@ -115,6 +115,7 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 	for _, s := range secrets {
 		if k.matches(s) {
 			right = true
+			k.weak = !k.Registered && len(s) < madeSecret
 		}
 	}
 	used := methodPost
@@ -128,7 +129,7 @@ func (k *known) authenticate(secrets []string, usedBasic bool) error {
 		return k.Quirk.refusal()
 	case k.strict && usedBasic != (k.Method == methodBasic):
 		return invalid("this client registered %s", k.Method)
-	case !right && k.SecretMayBeWeak():
+	case !right && !k.Registered:
 		return invalid("wrong client secret").Because(ErrWrongSecret)
 	case !right:
 		return invalid("wrong client secret")

@@ -88,6 +88,8 @@ type Client struct {
 
 	Lives Lives  // of what it gets
 	Quirk *Quirk // what is known of the program; nil: nothing
+
+	weak bool // see SecretMayBeWeak
 }
 
 // Lives are lifetimes of what a client gets. One that is 0, or longer than the server's, is
@@ -122,11 +124,9 @@ func (c *Client) Hash() string {
 // Public reports whether the client has no secret.
 func (c *Client) Public() bool { return c.Method == methodNone }
 
-// SecretMayBeWeak reports whether a person may have chosen the client's secret, so that
-// it may be worth guessing. The secret of a registered client is 256 bits.
-func (c *Client) SecretMayBeWeak() bool {
-	return !c.Registered && (c.Method == methodBasic || c.Method == methodPost)
-}
+// SecretMayBeWeak reports whether a person may have chosen the secret by which the client has
+// authenticated, so that it may be worth guessing. The secrets that are made here are 256 bits.
+func (c *Client) SecretMayBeWeak() bool { return c.weak }
 
 // MayUse reports whether the client may use a grant type.
 func (c *Client) MayUse(grantType string) bool {

@@ -416,6 +416,10 @@ func checkSecret(secret string, public bool) error {
 	return nil
 }
 
+// madeSecret is the length of the secrets that newSecret makes. Longer ones are not worth guessing
+// either.
+const madeSecret = 43
+
 // newSecret makes 256 bits of unreserved characters.
 func newSecret() string {
 	b := make([]byte, 32)

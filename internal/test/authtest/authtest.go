@@ -9,6 +9,7 @@ package authtest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ type Server struct {
 
 	PUB, PUB2 Client // registered, public, https
 	NAT, LOC  Client // registered, public, on 127.0.0.1 and on localhost
-	CONF      Client // configured, with a secret, HTTP Basic
+	CONF      Client // configured, with a secret that is short enough for a person's, HTTP Basic
 	PRE       Client // configured, public, https
 
 	dir      string
@@ -111,7 +112,7 @@ func New(t testing.TB, change ...func(*Config)) *Server {
 	if err := store.Create(t.Context(), s.storeOptions(), s.Ring.Fingerprint()); err != nil {
 		t.Fatal(err)
 	}
-	s.CONF = Client{ID: "conf", Secret: seal.NewSecret(), RedirectURI: "https://conf.test/cb"}
+	s.CONF = Client{ID: "conf", Secret: rand.Text(), RedirectURI: "https://conf.test/cb"}
 	s.PRE = Client{ID: "pre", RedirectURI: "https://pre.test/cb"}
 	s.open(t)
 	t.Cleanup(func() {
