@@ -22,6 +22,7 @@ import (
 	"signet/internal/test/pgtest"
 	"signet/internal/test/upstreamtest"
 	"signet/internal/vault"
+	"signet/jwt"
 )
 
 const linkPath = "/oauth/authorize?"
@@ -798,7 +799,8 @@ func TestAccountShowsConnections_Row56_Row57(t *testing.T) {
 	}
 }
 
-// A user who signs in at a provider goes on to the offer, and links lead there too.
+// A user who signs in at a provider goes on to the offer, and links lead there too. What they have
+// connected stays when they sign out there, and ends when they are disabled.
 func TestUsersOfAnUpstreamConnect_Row56(t *testing.T) {
 	f, corp := newForge(t), newForge(t)
 	s := withForge(t, corp.config(), false, func(cfg *authtest.Config) {})
@@ -821,6 +823,41 @@ func TestUsersOfAnUpstreamConnect_Row56(t *testing.T) {
 	if token, _, err := g.connectionToken(t, claims, "github", 0); err != nil || !strings.HasPrefix(token, "forge-access-octocat") {
 		t.Errorf("%q, %v", token, err)
 	}
+
+	const ann = "upstream:forge:ann-1"
+	again := func(what string) (claims *jwt.Claims) {
+		t.Helper()
+		if err := g.in(t).EndConnection(t.Context(), ann, "connection:github"); err != nil {
+			t.Error(err)
+		}
+		left := s.NewBrowser()
+		page := left.Get(t, corp.approve("ann", s.leave(t, left, s.PUB)))
+		code := page.Sent().Get("code")
+		if code == "" {
+			t.Fatalf("%s: no way back to the client: %d %s", what, page.StatusCode, text(page))
+		}
+		return g.claims(t, s.Redeem(t, s.PUB, code).Tokens(t).Access)
+	}
+	for range 2 { // as at each logout at the provider
+		if err := s.vault.EndSessions(t.Context(), ann); err != nil {
+			t.Fatal(err)
+		}
+		if token, _, err := g.connectionToken(t, again("signed out"), "github", 0); err != nil || !strings.HasPrefix(token, "forge-access-octocat") {
+			t.Errorf("after a logout: %q, %v", token, err)
+		}
+	}
+	for _, disabled := range []bool{true, false} {
+		if err := s.vault.SetDisabled(t.Context(), ann, disabled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.in(t).EndConnection(t.Context(), ann, "connection:github"); err != nil {
+		t.Error(err)
+	}
+	if entry, err := s.vault.Get(t.Context(), ann, "connection:github"); !errors.Is(err, vault.ErrUnknown) {
+		t.Errorf("what a user had connected who was disabled meanwhile: %v, %v", entry, err)
+	}
+
 	other := s.NewBrowser()
 	left := other.Get(t, linkPath+"server_id=github-tools")
 	to, err := url.Parse(left.Header.Get("Location"))

@@ -184,10 +184,14 @@ func (e *endpoints) linkOf(ctx context.Context, id string) (*link, error) {
 }
 
 // holder is a user who connects something. Version is the hash of the user's version: what a user
-// of an earlier one connected, perhaps another person of the same name, is not this user's.
+// of an earlier one connected, perhaps another person of the same name, is not this user's. Of a
+// user of a provider it is that of the account's identity: who signs out there connects nothing anew.
 type holder struct{ subject, version string }
 
 func holderOf(subject, version string) holder {
+	if strings.HasPrefix(subject, users.UpstreamPrefix) {
+		version = vault.Identity(version)
+	}
 	return holder{subject, denylist.VersionHash(version)}
 }
 
@@ -283,7 +287,17 @@ func (e *endpoints) callerLives(ctx context.Context, claims *jwt.Claims) (holder
 	if errors.Is(err, errNotLive) {
 		return holder{}, errCallerEnded
 	}
-	return holder{claims.Subject, grant.UserVersion}, err
+	if err != nil || !strings.HasPrefix(claims.Subject, users.UpstreamPrefix) {
+		return holder{claims.Subject, grant.UserVersion}, err
+	}
+	user, err := e.o.Users.Lookup(ctx, claims.Subject)
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		return holder{}, errCallerEnded
+	case err != nil:
+		return holder{}, unavailable(err)
+	}
+	return holderOf(claims.Subject, user.Version), nil
 }
 
 // connectionEntry is [Handler.ConnectionToken] for the token as the vault has it.
@@ -573,7 +587,7 @@ func (e *endpoints) endConnection(ctx context.Context, subject, provider string)
 		return err
 	}
 	entry, err := e.o.Vault.Get(ctx, subject, provider)
-	if err == nil && (gone || entry.User != denylist.VersionHash(user.Version)) {
+	if err == nil && (gone || entry.User != holderOf(subject, user.Version).version) {
 		entry, err = e.o.Vault.Take(ctx, subject, provider)
 	} else if err == nil {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"signet/internal/seal"
 	"signet/internal/store"
@@ -203,17 +204,32 @@ func (v *Vault) SetDisabled(ctx context.Context, subject string, disabled bool) 
 	})
 }
 
-// EndSessions moves the version of an account, so that sessions, codes and handles of before
-// end; the caller ends the grants. The error is [ErrUnknown] if there is no such account.
+// EndSessions moves the version of an account, but not its [Identity], so that sessions, codes and
+// handles of before end; the caller ends the grants. The error is [ErrUnknown] if there is no such
+// account.
 func (v *Vault) EndSessions(ctx context.Context, subject string) error {
 	if !known(subject, "") {
 		return ErrUnknown
 	}
-	changed, err := v.change(ctx, "UPDATE accounts SET version = $1 WHERE sub = $2", rand.Text(), subject)
-	if err == nil && !changed {
-		err = ErrUnknown
-	}
-	return err
+	next := rand.Text()
+	return v.store.Write(ctx, func(tx store.Tx) error {
+		var version string
+		err := tx.QueryRow("SELECT version FROM accounts WHERE sub = $1 FOR UPDATE", subject).Scan(&version)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrUnknown
+		case err == nil:
+			_, err = tx.Exec("UPDATE accounts SET version = $1 WHERE sub = $2", Identity(version)+"."+next, subject)
+		}
+		return err
+	})
+}
+
+// Identity is the part of an account's version that changes when the account is disabled or
+// removed, and not when its sessions end.
+func Identity(version string) string {
+	identity, _, _ := strings.Cut(version, ".")
+	return identity
 }
 
 // Remove forgets an account and its sessions. Tokens of the user stay until they are taken, so
