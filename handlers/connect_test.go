@@ -910,6 +910,23 @@ func TestConnectionEndsWithItsUser_Row57(t *testing.T) {
 	}
 }
 
+// Who puts off a connection that an earlier user of the name had made does not keep its tokens alive.
+func TestPuttingOffRevokesWhatNobodyCanUse_Row57(t *testing.T) {
+	f := newForge(t)
+	s := chained(t, f.connection("github", func(c *gatewayconfig.Connection) { c.RevocationEndpoint = f.URL + "/revoke" }))
+	wantConnected(t, s.connect(t, f, s.NewBrowser(), "alice", "server_id=github-tools"))
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Version = "2"; return true })
+	b := s.NewBrowser()
+	page := b.Submit(t, b.SignIn(t, "alice", s.PUB), set("decision", "approve"))
+	wantOffers(t, page, "github")
+	b.Submit(t, page, set("decision", "later"))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.revoked) != 1 || !strings.HasPrefix(f.revoked[0], "forge-refresh-alice") {
+		t.Errorf("revoked at the provider: %q", f.revoked)
+	}
+}
+
 // What a user has connected who was changed or removed is deleted, and revoked at its provider.
 // Nothing else is.
 func TestConnectionsOfRemovedUsersAreRevoked_Row57(t *testing.T) {

@@ -512,7 +512,9 @@ func (e *endpoints) putOff(ctx context.Context, who holder, l *link) error {
 	none := seal.Credential{Subject: who.subject, Provider: l.provider(), Bound: l.bound(), User: who.version}
 	entry, err := e.o.Vault.Add(ctx, none)
 	if err == nil && (entry.Bound != none.Bound || entry.User != none.User || !usable(entry, e.o.Store.Now())) {
-		_, err = e.o.Vault.Put(ctx, none)
+		if _, err = e.o.Vault.Put(ctx, none); err == nil {
+			e.revokeAt(context.WithoutCancel(ctx), l, entry) // nobody can use it any longer
+		}
 	}
 	if err != nil {
 		return unavailable(err)
