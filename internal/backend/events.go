@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// events reads a stream of server-sent events, of which only data, id and retry matter.
+// events reads a stream of server-sent events, of which only event, data, id and retry matter.
 type events struct {
 	r     *bufio.Reader
 	most  int    // bytes of one event
@@ -46,25 +46,30 @@ func (e *events) close() {
 	readers.Put(e.r)
 }
 
-// next returns the data of the next event that has any, which the caller may keep. The error is
-// io.EOF at the end of the stream, where an event without its empty line does not count.
+// next returns the data of the next message that has any, which the caller may keep. An event of
+// another type is for listeners of that type (HTML Standard §9.2.6), which MCP does not have: of it
+// only the id counts. The error is io.EOF at the end of the stream, where an event without its empty
+// line does not count.
 func (e *events) next() ([]byte, error) {
 	e.data = nil
+	foreign := false // the event is of another type
 	for {
 		line, err := e.line()
 		if err != nil {
 			return nil, err
 		}
 		if len(line) == 0 {
-			if len(e.data) > 1 {
+			if len(e.data) > 1 && !foreign {
 				return e.data[:len(e.data)-1], nil // without the last line feed
 			}
-			e.data = nil
+			e.data, foreign = nil, false
 			continue
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(field) {
+		case "event":
+			foreign = len(value) > 0 && string(value) != "message"
 		case "data":
 			if len(e.data)+len(value) > e.most {
 				return nil, errTooLong

@@ -183,6 +183,10 @@ func TestEvents(t *testing.T) {
 		"no space":      "data:" + note + "\n\n",
 		"comments":      ": hello\n\n:\n\ndata: " + note + "\n: between\n\n",
 		"other fields":  "event: message\nid: 7\nretry: 100\nown: 1\ndata: " + note + "\n\n",
+		"no type":       "event:\ndata: " + note + "\n\n",
+		"other types":   "event: ping\ndata: hello\n\ndata: " + note + "\n\ndata: {}\nevent: x\n\n",
+		"type, no data": "event: ping\n\ndata: " + note + "\n\n",
+		"last type":     "event: ping\nevent: message\ndata: " + note + "\n\n",
 		"several lines": "data: {\"jsonrpc\":\"2.0\",\ndata: \"method\":\"notifications/message\",\"params\":{\"data\":\"x\"}}\n\n",
 		"empty data":    "id: 8\ndata:\n\ndata: " + note + "\n\n",
 		"long line":     "data: " + strings.Repeat(" ", 100_000) + note + "\n\n",
@@ -304,7 +308,7 @@ func TestResume(t *testing.T) {
 	s := newScript(t, func(w http.ResponseWriter, r *http.Request, called string) {
 		if r.Method == http.MethodPost {
 			id = called
-			events(w, "id: 1\nretry: 1\ndata:\n\n")
+			events(w, "event: prime\nid: 1\nretry: 1\ndata: x\n\n") // the id counts, whatever the type
 			return
 		}
 		switch last := r.Header.Get("Last-Event-Id"); last {
