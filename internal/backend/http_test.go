@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -194,6 +195,59 @@ func TestUnauthorized(t *testing.T) {
 	m.Switch(func(s *backends.Switches) { s.Status = 403 })
 	if e := failure(t, b, callOf("echo", `{}`)); e.Kind != backend.Unauthorized || e.Status != 403 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A server that refuses the newest version with sessions is asked once more, for one that it names.
+// What is no answer is not tried again.
+func TestRefusedVersion(t *testing.T) {
+	const refusal = `"error":{"code":-32602,"message":"Unsupported protocol version","data":{"supported":[%s],"requested":"2025-11-25"}}`
+	for name, c := range map[string]struct {
+		status  int
+		refusal string
+		speaks  string
+		asked   string
+	}{
+		"the example":    {200, fmt.Sprintf(refusal, `"2025-06-18"`), "2025-06-18", "2025-11-25 2025-06-18"},
+		"status 400":     {400, fmt.Sprintf(refusal, `"2025-06-18"`), "2025-06-18", "2025-11-25 2025-06-18"},
+		"an older one":   {200, fmt.Sprintf(refusal, `"1.0","2024-11-05","2025-03-26"`), "2025-03-26", "2025-11-25 2025-03-26"},
+		"none is named":  {200, `"error":{"code":-32602,"message":"no"}`, "2025-06-18", "2025-11-25 2025-06-18"},
+		"foreign ones":   {200, fmt.Sprintf(refusal, `"1.0",7`), "", "2025-11-25 2025-06-18"},
+		"another reason": {200, `"error":{"code":-32603,"message":"no"}`, "", "2025-11-25 2025-06-18"},
+		"no answer":      {200, `"result":7`, "2025-06-18", "2025-11-25"},
+		"a status":       {503, fmt.Sprintf(refusal, `"2025-06-18"`), "2025-06-18", "2025-11-25"},
+	} {
+		var asked []string
+		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var m struct {
+				ID     json.RawMessage
+				Method string
+				Params struct{ ProtocolVersion string }
+			}
+			_ = json.NewDecoder(r.Body).Decode(&m)
+			answer := func(status int, text string) { answered(w, status, `{"jsonrpc":"2.0","id":`+string(m.ID)+`,`+text+`}`) }
+			switch {
+			case m.Method == "server/discover":
+				w.WriteHeader(http.StatusBadRequest)
+			case m.Method == "notifications/initialized":
+				w.WriteHeader(http.StatusAccepted)
+			case m.Method == "tools/call":
+				answer(200, `"result":{"content":[]}`)
+			case m.Params.ProtocolVersion == c.speaks:
+				asked = append(asked, c.speaks)
+				answer(200, `"result":{"protocolVersion":"`+c.speaks+`","capabilities":{}}`)
+			default:
+				asked = append(asked, m.Params.ProtocolVersion)
+				answer(c.status, c.refusal)
+			}
+		}))
+		defer h.Close()
+		b := open(t, at(h.URL))
+		_, err := b.Do(t.Context(), callOf("x", `{}`), nil)
+		got := strings.Join(asked, " ")
+		if got != c.asked || (err == nil) != strings.HasSuffix(got, " "+c.speaks) || err == nil && b.State().Era != c.speaks {
+			t.Errorf("%s: asked for %s, want %s: %v", name, got, c.asked, err)
+		}
 	}
 }
 

@@ -197,21 +197,14 @@ func (c *httpConn) delete(ctx context.Context, in *session, header http.Header) 
 	}
 }
 
-// initialize opens a session at the server.
+// initialize opens a session at the server. A server that refuses the version in place of choosing
+// another (MCP 2025-11-25, Lifecycle, Error Handling) is asked once more.
 func (c *httpConn) initialize(s *span, in *session, header http.Header) error {
-	id := c.ids.Add(1)
-	params := json.RawMessage(`{"protocolVersion":"` + legacyVersion + `","capabilities":{},"clientInfo":` + c.info + `}`)
-	resp, err := c.transport.RoundTrip(c.request(s.ctx, encode(id, "initialize", params), header))
-	if err != nil {
-		return c.unheard(s, err)
+	a, resp, err := c.propose(s, legacyVersion, header)
+	if err == nil && a.Error != nil {
+		a, resp, err = c.propose(s, otherVersion(a.Error), header)
 	}
-	s.alive()
-	a, _, err := c.answer(s, resp, id, "initialize", nil)
-	resp.Body.Close()
 	if err != nil {
-		if e, ok := errors.AsType[*Error](err); ok {
-			e.single = false // no message can be sent
-		}
 		return err
 	}
 	if a.Error != nil {
@@ -226,6 +219,39 @@ func (c *httpConn) initialize(s *span, in *session, header http.Header) error {
 		return c.noAnswer(resp.StatusCode, "its session id is none")
 	}
 	return c.initialized(s, in, header)
+}
+
+// propose asks the server for a session of a version. The body of the response is closed.
+func (c *httpConn) propose(s *span, version string, header http.Header) (Answer, *http.Response, error) {
+	id := c.ids.Add(1)
+	params := json.RawMessage(`{"protocolVersion":"` + version + `","capabilities":{},"clientInfo":` + c.info + `}`)
+	resp, err := c.transport.RoundTrip(c.request(s.ctx, encode(id, "initialize", params), header))
+	if err != nil {
+		return Answer{}, nil, c.unheard(s, err)
+	}
+	s.alive()
+	a, _, err := c.answer(s, resp, id, "initialize", nil)
+	resp.Body.Close()
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.single = false // no message can be sent
+	}
+	return a, resp, err
+}
+
+// otherVersion returns the version to propose after the first was refused: the first of those that
+// the error names, or the next if it names none that is spoken here.
+func otherVersion(refusal json.RawMessage) string {
+	var named []string
+	for v := range rawjson.Elements(rawjson.Get(rawjson.Get(refusal, "data"), "supported")) {
+		version, _ := rawjson.String(v)
+		named = append(named, version)
+	}
+	for _, version := range legacyVersions[1:] {
+		if slices.Contains(named, version) {
+			return version
+		}
+	}
+	return legacyVersions[1]
 }
 
 // initialized tells the server that the session is open here, too.
