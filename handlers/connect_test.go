@@ -481,8 +481,8 @@ func TestConnectionsAreRefreshedOnce_Row58(t *testing.T) {
 	}
 }
 
-// Tokens of a provider that gives no refresh token serve until the provider refuses them; a life
-// that it does not say is not known.
+// Tokens of a provider that gives no refresh token serve until they end; a life that it does not say
+// is not known. A server that refuses one has the user asked for another, and other servers keep it.
 func TestTokensWithoutRefresh_Row68(t *testing.T) {
 	f := newForge(t)
 	f.form = true
@@ -498,6 +498,17 @@ func TestTokensWithoutRefresh_Row68(t *testing.T) {
 	}
 	_, _, err = s.connectionToken(t, claims, "github", version)
 	wantMissing(t, err, "github", false)
+	if kept, _, err := s.connectionToken(t, claims, "github", 0); err != nil || kept != token {
+		t.Errorf("another server: %q, %v", kept, err)
+	}
+	wantConnected(t, s.connect(t, f, s.NewBrowser(), "alice", "server_id=github-tools"))
+	if other, _, err := s.connectionToken(t, claims, "github", version); err != nil || other == token {
+		t.Errorf("connected again: %q, %v", other, err)
+	}
+	entry.Expires = time.Now().Unix() - 1
+	if _, err := s.vault.Put(t.Context(), entry.Credential); err != nil {
+		t.Fatal(err)
+	}
 	_, _, err = s.connectionToken(t, claims, "github", 0)
 	wantMissing(t, err, "github", false)
 }

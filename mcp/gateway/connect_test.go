@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -179,6 +181,56 @@ func TestACallWaitsForTheUser_Row55_Row56(t *testing.T) {
 	if text, failed := callTool(t, session, "tools.whoami"); failed || text != "cred-1" || shown != 1 {
 		t.Errorf("failed: %v, %s; shown %d times", failed, text, shown)
 	}
+}
+
+// A call waits for the user too if the server refuses what the user has connected, and nothing can
+// renew it. Another server goes on with it.
+func TestACallWaitsForAnotherToken_Row55_Row56(t *testing.T) {
+	strict := backends.New(t, backends.Options{Accept: func(token string) bool { return token == "token-2" }})
+	lax := backends.New(t, backends.Options{})
+	other := delegated()
+	other.ID = "other"
+	i := &lasting{version: 1}
+	f := newFront(t, i, nil, of(strict, delegated()), of(lax, other))
+	shown := 0
+	session := f.connect(t, f.Tokens(t, "alice", f.PUB).Access, func(*sdk.ElicitParams) string {
+		shown++
+		go func() {
+			for i.stale.Load() < 3 { // the call has asked again by then
+				time.Sleep(time.Millisecond)
+			}
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			i.version = 2 // the user is back
+		}()
+		return "accept"
+	})
+	if text, failed := callTool(t, session, "tools.whoami"); failed || text != "token-2" || shown != 1 {
+		t.Errorf("failed: %v, %s; shown %d times", failed, text, shown)
+	}
+	if text, failed := callTool(t, session, "other.whoami"); failed || !strings.HasPrefix(text, "token-") || shown != 1 {
+		t.Errorf("the other server: failed: %v, %s; shown %d times", failed, text, shown)
+	}
+}
+
+// lasting gives the user's token, which cannot be renewed until the user connects again.
+type lasting struct {
+	gateway.Issuer
+	mu      sync.Mutex
+	version int64
+	stale   atomic.Int32 // questions for one in place of a refused one
+}
+
+func (i *lasting) OfConnection(_ context.Context, _ gateway.Caller, connection string, stale int64) (gateway.Credential, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if stale != 0 {
+		i.stale.Add(1)
+	}
+	if stale >= i.version {
+		return gateway.Credential{}, &gateway.Missing{Connection: connection}
+	}
+	return gateway.Credential{Token: fmt.Sprintf("token-%d", i.version), Version: i.version}, nil
 }
 
 // A user who declines gets an error with the link, and nothing reaches the server.

@@ -281,21 +281,27 @@ const (
 )
 
 // await returns what headers returns once the user, who has a link to the page for it, has
-// connected what server needs. After a time without that, the error is a *[Missing].
+// connected what server needs. After a time without that, the error is a *[Missing]. The headers
+// that server has just refused do not count: the issuer has them until the user is back.
 func (s *strategies) await(ctx context.Context, caller Caller, server *gatewayconfig.Server) (http.Header, error) {
+	sent, _ := ctx.Value(sentKey{}).(http.Header)
+	var missing *Missing
 	end := time.After(connectWait)
 	ticks := time.NewTicker(connectEvery)
 	defer ticks.Stop()
 	for {
-		h, err := s.headers(ctx, caller, server, false)
-		var missing *Missing
-		if !errors.As(err, &missing) {
+		h, err := s.headers(ctx, caller, server, sent != nil)
+		known := err == nil && sent != nil && maps.EqualFunc(h, sent, slices.Equal)
+		if !known && !errors.As(err, &missing) {
 			return h, err
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-end:
+			if missing == nil {
+				return nil, refusedBy(server)
+			}
 			return nil, missing
 		case <-ticks.C:
 		}
