@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,10 @@ const (
 	maxItems = 10_000
 	maxPages = 1000
 )
+
+// noCursor is the cursor by which servers of the versions with sessions may say that there is no
+// further page, and which they answer with the first page. In 2026-07-28 it is a cursor like others.
+const noCursor = `""`
 
 // listMethods are the methods of lists.
 var listMethods = map[string]string{
@@ -35,6 +40,7 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 		most = defaultMaxAnswer
 	}
 	var items []json.RawMessage
+	var first, cursor []byte
 	cursors := map[string]bool{} // of the pages so far
 	for size := 0; ; {
 		a, err := b.Do(ctx, m, nil)
@@ -47,14 +53,20 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 			}
 			return nil, malformed(b.o.Server, fmt.Sprintf("it answers %s with the error %d", method, errorCode(a.Error)))
 		}
-		for item := range rawjson.Elements(rawjson.Get(a.Result, list)) {
+		page, next := rawjson.Get(a.Result, list), rawjson.Get(a.Result, "nextCursor")
+		if len(cursors) == 0 {
+			first = page
+		}
+		if string(cursor) == noCursor && (string(next) == noCursor || bytes.Equal(page, first)) {
+			page, next = nil, nil // the list begins anew
+		}
+		for item := range rawjson.Elements(page) {
 			items = append(items, item)
 		}
 		size += len(a.Result)
 		if len(items) > maxItems || size > most {
 			return nil, malformed(b.o.Server, fmt.Sprintf("its answers to %s have more than %d items, or more than %d bytes", method, maxItems, most))
 		}
-		next := rawjson.Get(a.Result, "nextCursor")
 		if len(next) == 0 || next[0] != '"' {
 			if list == "tools" {
 				b.o.params.learn(items)
@@ -68,6 +80,7 @@ func (b *Backend) List(ctx context.Context, list, session string, header http.He
 		if len(cursors) == maxPages {
 			return nil, malformed(b.o.Server, fmt.Sprintf("its answers to %s have more than %d pages", method, maxPages))
 		}
-		m.Params = json.RawMessage(`{"cursor":` + string(next) + `}`)
+		cursor = next
+		m.Params = json.RawMessage(`{"cursor":` + string(cursor) + `}`)
 	}
 }

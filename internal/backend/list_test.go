@@ -103,6 +103,46 @@ func TestPagesAreBounded(t *testing.T) {
 	}
 }
 
+// Some servers end a list with an empty cursor, which they answer with the first page. Others have it
+// as a cursor like any other.
+func TestEmptyCursor(t *testing.T) {
+	for name, c := range map[string]struct {
+		pages map[string]string // by the cursor
+		want  string
+	}{
+		"one page":        {map[string]string{"none": `a ""`, `""`: `a ""`}, "a"},
+		"in another way":  {map[string]string{"none": `a ""`, `""`: `A ""`}, "a"},
+		"two pages":       {map[string]string{"none": `a "2"`, `"2"`: `b ""`, `""`: `a "2"`}, "a b"},
+		"a cursor":        {map[string]string{"none": `a ""`, `""`: `b`}, "a b"},
+		"between cursors": {map[string]string{"none": `a "2"`, `"2"`: `b ""`, `""`: `c "4"`, `"4"`: `d`}, "a b c d"},
+	} {
+		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			cursor := "none"
+			if _, after, ok := strings.Cut(string(body), `"cursor":`); ok {
+				cursor = after[:strings.IndexAny(after, ",}")]
+			}
+			tool, next, _ := strings.Cut(c.pages[cursor], " ")
+			if next != "" {
+				next = `,"nextCursor":` + next
+			}
+			answering(`{"tools":[{"name":"`+tool+`"}]`+next+`}`).ServeHTTP(w, r)
+		}))
+		defer h.Close()
+		items, err := open(t, at(h.URL)).List(t.Context(), "tools", "", nil)
+		var got []string
+		for _, item := range items {
+			var tool struct{ Name string }
+			_ = json.Unmarshal(item, &tool)
+			got = append(got, tool.Name)
+		}
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, want %s: %v", name, got, c.want, err)
+		}
+	}
+}
+
 // A server without a method has nothing in its list.
 func TestListOfNothing(t *testing.T) {
 	b := open(t, at(backends.NewHostile(t, backends.HostileOptions{}).Endpoint()))
