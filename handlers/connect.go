@@ -453,12 +453,11 @@ type connectAnswer struct{ state, code, iss, problem, description string }
 // connectCallback takes the answer of a provider from the browser.
 func (e *endpoints) connectCallback(r *http.Request, u seal.UpstreamLogin, a connectAnswer) (any, error) {
 	now := e.o.Store.Now()
-	err := e.connectBy(r, u, a, now)
+	spent, err := e.connectBy(r, u, a, now)
 	forget := e.cookies.forgetLogin(r, u.ID)
-	chain := u.Login.Connect.Only == ""
 	switch {
 	case err == nil:
-	case chain && !errors.Is(err, errOtherUser) && (is(err, oauth.AccessDenied) || is(err, oauth.TemporarilyUnavailable)):
+	case u.Login.Connect.Only == "" && (spent || is(err, oauth.TemporarilyUnavailable)):
 		return e.backToPage(r, u.Login, err, forget)
 	default:
 		return nil, &loginOver{err, forget}
@@ -478,7 +477,7 @@ func (e *endpoints) connectCallback(r *http.Request, u seal.UpstreamLogin, a con
 // backToPage shows the page of connections again, because one could not be made.
 func (e *endpoints) backToPage(r *http.Request, tx seal.Login, cause error, set []*http.Cookie) (any, error) {
 	problem := "denied"
-	if is(cause, oauth.TemporarilyUnavailable) {
+	if !is(cause, oauth.AccessDenied) {
 		problem = "down"
 		e.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a user could not connect what servers of the gateway need", slog.String("sub", tx.Subject), slog.Any("cause", cause))
 	}
@@ -509,36 +508,37 @@ func (e *endpoints) opened(r *http.Request, state string, now time.Time) (seal.U
 
 // connectBy makes a connection by the answer of a provider, for the user who began in this browser
 // and is still signed in there. It is the same whether the browser followed the provider's
-// redirect or sent state and code on its own.
-func (e *endpoints) connectBy(r *http.Request, u seal.UpstreamLogin, a connectAnswer, now time.Time) error {
+// redirect or sent state and code on its own. An error after the answer was spent is the provider's,
+// or that its tokens could not be stored.
+func (e *endpoints) connectBy(r *http.Request, u seal.UpstreamLogin, a connectAnswer, now time.Time) (spent bool, err error) {
 	l, err := e.linkOf(r.Context(), strings.TrimPrefix(u.Provider, oauth.ConnectionAudience))
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case l == nil || l.Own || l.client == nil || l.bound() != u.Bound:
-		return oauth.Errorf(oauth.InvalidRequest, "this connection has changed; start again in the application")
+		return false, oauth.Errorf(oauth.InvalidRequest, "this connection has changed; start again in the application")
 	}
 	if err := e.checkConnectSession(r, u.Login, now); err != nil {
-		return err
+		return false, err
 	}
 	slot, err := e.enterUpstream(r, u.Login.Subject)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer slot.Leave()
 	if err := l.client.CheckIssuer(r.Context(), a.iss); err != nil {
-		return l.problem(err)
+		return false, l.problem(err)
 	}
 	err = e.o.Denylist.SpendID(r.Context(), spentConnect, u.ID, time.Unix(u.Expires, 0).Add(jwt.Leeway))
 	switch {
 	case errors.Is(err, denylist.ErrSpent):
-		return errForeignLogin
+		return false, errForeignLogin
 	case err != nil:
-		return unavailable(err)
+		return false, unavailable(err)
 	}
 	err = e.redeemLink(r, l, u, a, now)
 	e.audit(r, event{name: "connect", subject: u.Login.Subject, reason: l.ID}, err)
-	return err
+	return true, err
 }
 
 // checkConnectSession refuses the answer of a provider if the user who asked for it is not signed
@@ -618,7 +618,7 @@ func (e *endpoints) connectToken(r *http.Request, a connectAnswer) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := e.connectBy(r, u, a, now); err != nil {
+	if _, err := e.connectBy(r, u, a, now); err != nil {
 		return nil, err
 	}
 	return connectOK{true}, nil

@@ -663,6 +663,25 @@ func TestLoginOutlivesAProviderThatIsDown_Row56(t *testing.T) {
 	}
 }
 
+// A login goes on whatever the provider answers: the page is there again. An answer counts once.
+func TestLoginOutlivesARefusal_Row56(t *testing.T) {
+	f := newForge(t)
+	s := chained(t, f.connection("github"))
+	b := s.NewBrowser()
+	page := b.Submit(t, b.SignIn(t, "alice", s.PUB), set("decision", "approve"))
+	for _, answer := range []string{"error=invalid_scope&x=", "error=unauthorized_client&x=", "x=", "code=x"} {
+		to := strings.Replace(f.approve("ann", leaves(t, b, page, set("connection", "github"))), "code=", answer, 1)
+		page = b.Get(t, to)
+		wantDown(t, page, "github")
+		wantPage(t, b.Get(t, to), 403)
+	}
+	to := f.approve("ann", leaves(t, b, page, set("connection", "github")))
+	wantPage(t, b.Get(t, to+"&iss=https%3A%2F%2Fother.example"), 400)
+	if back := b.Submit(t, page, set("decision", "later")); back.Sent().Get("code") == "" {
+		t.Errorf("not back at the client: %d %s", back.StatusCode, text(back))
+	}
+}
+
 // Without a click on anything but "Later" the login goes on, and the next one does not ask again.
 // A call says that the user has put it off.
 func TestUserPutsConnectionsOff_Row56(t *testing.T) {
