@@ -208,6 +208,8 @@ type lists struct {
 	// names are the server's, also while it fails: how many callers have one in the last list that
 	// could be read.
 	names [4]map[string]int
+
+	leftOut [4]map[string]bool // those of names that are not served, because another server has them
 }
 
 // ownLists are the lists that a caller sees.
@@ -228,6 +230,7 @@ func (l *lists) setLast(own *ownLists, i int, items []item) {
 	for _, one := range own.last[i] {
 		if l.names[i][one.name]--; l.names[i][one.name] == 0 {
 			delete(l.names[i], one.name)
+			delete(l.leftOut[i], one.name)
 		}
 	}
 	own.last[i] = items

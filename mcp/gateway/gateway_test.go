@@ -400,12 +400,29 @@ func TestNamesWithoutPrefixBelongToOneServer_Row76(t *testing.T) {
 	if got := w.route(named(t, "tools/call", `{"name":"echo"}`)); got.Result == nil || len(w.servers["a"].messages()) != 1 || len(w.servers["b"].messages()) != 1 {
 		t.Errorf("echo of the first server: %s", got.Error)
 	}
-	if !strings.Contains(w.log.String(), "another server has the same name") {
-		t.Errorf("the collision is not logged: %s", w.log)
+	logged := func(want int, when string) {
+		t.Helper()
+		if n := strings.Count(w.log.String(), "another server has the same name"); n != want {
+			t.Errorf("%s the collision is logged %d times, want %d: %s", when, n, want, w.log)
+		}
 	}
+	logged(1, "at first")
+	w.names(t, call("tools/list", `{}`))
+	w.servers["b"].options.Changed("tools")
+	w.names(t, call("tools/list", `{}`))
+	logged(1, "at further requests")
 	states := w.State()
 	if got := states[1].LeftOut; len(states[0].LeftOut) != 0 || !slices.Equal(got, []string{"tool echo: it is that of the server a"}) {
 		t.Errorf("the state of a says %q, that of b %q", states[0].LeftOut, got)
+	}
+	for i, id := range []string{"a", "b"} { // without the tool for a moment
+		before := w.servers[id].lists["tools"]
+		for _, list := range [][]string{{tool("another")}, before} {
+			w.servers[id].lists["tools"] = list
+			w.servers[id].options.Changed("tools")
+			w.names(t, call("tools/list", `{}`))
+		}
+		logged(i+2, "after a while without it at "+id)
 	}
 }
 

@@ -45,8 +45,7 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 			if k == tools && !m.mayCall(one.name, c.Granted) {
 				continue
 			}
-			if m.prefix == "" && owned(members[:i], k, one.name) {
-				g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", one.name)
+			if m.prefix == "" && g.leavesOut(members[:i], m, k, one.name) {
 				continue
 			}
 			if !first {
@@ -61,6 +60,34 @@ func (g *Gateway) list(ctx context.Context, c *mcp.Call, k kind) mcp.Reply {
 		result = append(strconv.AppendInt(result, listsOfOne.Milliseconds(), 10), `,"cacheScope":"private"`...)
 	}
 	return mcp.Reply{Result: append(result, '}')}
+}
+
+// leavesOut reports whether an earlier server has a name of m, and logs it once while that lasts.
+func (g *Gateway) leavesOut(earlier []*member, m *member, k kind, name string) bool {
+	out := owned(earlier, k, name)
+	if m.lists.leaveOut(k, name, out) {
+		g.o.Log.Warn("a part of a server's list is left out", "server", m.config.ID, "list", k.member, "why", "another server has the same name: set routing.prefix, or hide one of them", "name", name)
+	}
+	return out
+}
+
+// leaveOut notes whether a name in a list is left out, and reports whether it was not before. Names
+// that are no longer in the list are forgotten.
+func (l *lists) leaveOut(k kind, name string, out bool) (begins bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := k.index()
+	switch {
+	case !out:
+		delete(l.leftOut[i], name)
+	case l.names[i][name] > 0 && !l.leftOut[i][name]:
+		if l.leftOut[i] == nil {
+			l.leftOut[i] = map[string]bool{}
+		}
+		l.leftOut[i][name] = true
+		return true
+	}
+	return false
 }
 
 // owned reports whether a name is that of one of the servers, also if it fails now, or if the caller
