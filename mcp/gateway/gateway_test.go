@@ -18,6 +18,7 @@ import (
 
 	"signet/internal/backend"
 	"signet/internal/gatewayconfig"
+	"signet/internal/rawjson"
 	"signet/jwt"
 	"signet/mcp"
 )
@@ -909,6 +910,72 @@ func TestResourceUpdatesReachTheirSubscriber(t *testing.T) {
 			t.Errorf("%s: %s %s", bad, reply.Result, reply.Error)
 		}
 	}
+}
+
+// A subscription outlives a restart of its server and a change of its configuration, and the client
+// is told that it may have missed something.
+func TestSubscriptionOutlivesItsServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int32
+		restart := make(chan struct{})
+		w := newWorld(t, func(w *world) {
+			w.config.Servers[0].Strategy = "own" // it is listened to for subscribers only
+			w.servers["a"].listen = func(ctx context.Context, uris []string, notify backend.Notify) error {
+				n := tries.Add(1)
+				if n == 2 || n == 3 {
+					return errors.New("connection refused")
+				}
+				for _, uri := range uris {
+					notify(resourceUpdated, json.RawMessage(fmt.Sprintf(`{"method":"notifications/resources/updated","params":{"uri":"%s/%d"}}`, uri, n)))
+				}
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-restart:
+					return errors.New("connection reset")
+				}
+			}
+		})
+		heard := make(chan string, 8)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			w.Listen(ctx, call("subscriptions/listen", `{"notifications":{"resourceSubscriptions":["a.x:y"]}}`), func(n json.RawMessage) {
+				heard <- strings.Trim(string(rawjson.Get(rawjson.Get(n, "params"), "uri")), `"`)
+			})
+		}()
+		want := func(when string, uris ...string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			var got []string
+			for len(heard) > 0 {
+				got = append(got, <-heard)
+			}
+			if !slices.Equal(got, uris) {
+				t.Errorf("%s: updates of %q, want %q", when, got, uris)
+			}
+		}
+		want("at first", "", "a.x:y/1") // after the acknowledgement
+		restart <- struct{}{}
+		want("after a restart", "a.x:y/4", "a.x:y")
+		reloaded := func(edit func(s *gatewayconfig.Server)) {
+			t.Helper()
+			config, a := *w.config, *w.config.Servers[0]
+			edit(&a)
+			config.Servers = []*gatewayconfig.Server{&a}
+			if err := w.Reload(&config); err != nil {
+				t.Fatal(err)
+			}
+			restart <- struct{}{} // as the old server is closed
+		}
+		reloaded(func(s *gatewayconfig.Server) { s.Name = "other" })
+		want("after a reload", "a.x:y/5", "a.x:y")
+		reloaded(func(s *gatewayconfig.Server) { s.Scopes = []string{"more"} })
+		want("without the scope")
+		stop()
+		<-ended
+	})
 }
 
 func TestLogLevelOfAClientReachesServers(t *testing.T) {

@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"signet/internal/oauth"
 	"signet/internal/rawjson"
@@ -132,27 +134,76 @@ func (g *Gateway) subscribe(ctx context.Context, c *mcp.Call, uris []string, upd
 	return agreed
 }
 
-// follow sends the updates of resources of one server.
+// settled is how long a server must have been listened to for its listener to count as heard.
+const settled = time.Second
+
+// follow sends the updates of resources of one server until ctx ends. After a gap, such as a restart
+// of the server, each resource may have changed.
 func (g *Gateway) follow(ctx context.Context, c *mcp.Call, m *member, uris []string, updates chan<- json.RawMessage) {
-	header, err := g.strategies.headers(ctx, Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}, m.config, false)
-	if err == nil {
-		err = m.backend.Listen(ctx, c.Claims.GrantID, withContext(header, nil), uris, func(method string, n json.RawMessage) {
-			if method != resourceUpdated {
-				return
-			}
-			select {
-			case updates <- m.update(c, n):
-			case <-ctx.Done():
-			}
-		})
+	send := func(n json.RawMessage) {
+		select {
+		case updates <- n:
+		case <-ctx.Done():
+		}
 	}
-	if err != nil && ctx.Err() == nil {
+	var missed []string // what may have changed in the gap
+	for wait := watchAgain; ; wait = min(2*wait, watchAgainMax) {
+		begin := time.Now()
+		err := g.hear(ctx, c, m, uris, missed, send)
+		if ctx.Err() != nil || errors.Is(err, ErrEnded) {
+			return
+		}
+		if time.Since(begin) > watchAgainMax {
+			wait = watchAgain
+		}
 		g.o.Log.Debug("no longer listening to a server", "server", m.config.ID, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		missed = uris
 	}
 }
 
-// update returns the notification of an update, as one of the client's subscription.
-func (m *member) update(c *mcp.Call, n json.RawMessage) json.RawMessage {
-	uri, _ := rawjson.String(rawjson.Get(rawjson.Get(n, "params"), "uri"))
+// hear listens to the server of the configuration as it is now that has the place of m, and sends
+// the updates of resources. Those that were missed are sent as soon as it listens.
+func (g *Gateway) hear(ctx context.Context, c *mcp.Call, m *member, uris, missed []string, send func(json.RawMessage)) error {
+	members := g.now.Load().members
+	i := slices.IndexFunc(members, func(other *member) bool { return other.config.ID == m.config.ID && other.prefix == m.prefix })
+	if i < 0 || !oauth.ScopeIsSubset(members[i].config.Scopes, c.Granted) {
+		return ErrUnknown
+	}
+	m = members[i]
+	header, err := g.strategies.headers(ctx, Caller{Claims: c.Claims, Token: c.Token, Granted: c.Granted}, m.config, false)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	if len(missed) > 0 {
+		work.Go(func() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settled):
+			}
+			for _, uri := range missed {
+				send(m.updated(c, uri))
+			}
+		})
+	}
+	return m.backend.Listen(ctx, c.Claims.GrantID, withContext(header, nil), uris, func(method string, n json.RawMessage) {
+		if method == resourceUpdated {
+			uri, _ := rawjson.String(rawjson.Get(rawjson.Get(n, "params"), "uri"))
+			send(m.updated(c, uri))
+		}
+	})
+}
+
+// updated returns the notification that a resource has changed, as one of the client's subscription.
+func (m *member) updated(c *mcp.Call, uri string) json.RawMessage {
 	return json.RawMessage(`{"jsonrpc":"2.0","method":"` + resourceUpdated + `","params":{"_meta":{` + subscription(c) + `},"uri":` + string(rawjson.Quote(m.prefix+uri)) + `}}`)
 }
