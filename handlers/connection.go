@@ -338,7 +338,7 @@ func (e *endpoints) userEntry(ctx context.Context, who holder, l *link, stale in
 	switch {
 	case entry.Access == "":
 		return vault.Entry{}, &MissingConnection{ID: l.ID, Declined: entry.Version != 0}
-	case dead && (l.Key || entry.Refresh == ""): // the user connects another one; that other servers take it stays true
+	case dead && (l.Key || entry.Refresh == ""): // the user connects anew; other servers may still take this one
 		return vault.Entry{}, &MissingConnection{ID: l.ID}
 	case l.Key, !dead && !endsSoon(entry, now), !dead && entry.Refresh == "" && usable(entry, now):
 		e.noteUse(ctx, entry, now)
