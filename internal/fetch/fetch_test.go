@@ -110,6 +110,25 @@ func TestHostsAreLimitedToTheOperatorsLists(t *testing.T) {
 	}
 }
 
+// An entry that could match no URL is refused, before it lets a denied host through.
+func TestHostOfTheOperatorHasNoPort(t *testing.T) {
+	for _, pattern := range []string{"example.com", "*.example.com", "localhost", "*.localhost", "127.0.0.1", "::1"} {
+		if err := CheckHost(pattern); err != nil {
+			t.Errorf("%s: %v", pattern, err)
+		}
+	}
+	for _, pattern := range []string{"example.com:443", "example.com:", "*.example.com:443", "localhost:443", "127.0.0.1:80"} {
+		if err := CheckHost(pattern); err == nil || !strings.Contains(err.Error(), "has a port") {
+			t.Errorf("%s: %v, want an error that names the port", pattern, err)
+		}
+	}
+	for _, pattern := range []string{"[::1]:443", "[::1]", "2001:db8::1", "*", "https://a.example"} {
+		if err := CheckHost(pattern); err == nil {
+			t.Errorf("%s is accepted", pattern)
+		}
+	}
+}
+
 // specialUse are addresses of every kind that is not public (RFC 6890 and the IANA
 // registries), and of ways to write an IPv4 address in IPv6.
 var specialUse = []string{

@@ -116,6 +116,9 @@ func CheckHost(pattern string) error {
 	if isLoopback(host) {
 		return nil
 	}
+	if strings.Count(host, ":") == 1 { // it would match nothing: the port of a URL is not compared
+		return fmt.Errorf("%q has a port: name the host alone", pattern)
+	}
 	if err := checkPublic(&url.URL{Scheme: "https", Host: host}); err != nil {
 		return fmt.Errorf("%q is not a host such as claude.ai or *.example.com", pattern)
 	}
