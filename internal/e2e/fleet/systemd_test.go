@@ -53,6 +53,15 @@ func TestUnitIsUnderstoodAndConfined(t *testing.T) {
 	}
 }
 
+// A command that is run with the service's settings works on the service's data.
+func TestSettingsOfTheServiceNameItsDirectory(t *testing.T) {
+	unit := settingsOf(t, e2e.ReadText(t, unitFile))
+	dir := settingsOf(t, e2e.ReadText(t, "deploy/systemd/signet.env"))["SIGNET_DATA_DIR"]
+	if len(dir) != 1 || dir[0] != "/var/lib/"+unit["StateDirectory"][0] || unit["Environment"] != nil {
+		t.Errorf("the file names the data directory %q, and the unit sets %q", dir, unit["Environment"])
+	}
+}
+
 // callSets returns the sets of system calls that systemd knows, each with its members.
 func callSets(t *testing.T) map[string][]string {
 	t.Helper()
