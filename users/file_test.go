@@ -331,6 +331,27 @@ func TestEditKeepsTheRest(t *testing.T) {
 	}
 }
 
+// A file that an editor is writing is empty for a moment. One whose last user was removed is
+// not, so that a server believes it.
+func TestRemovalOfTheLastUserIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, path := newFile(t)
+		add(t, f, "alice", "cows")
+		cli := open(t, path)
+		if err := cli.Remove(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		check(t, f, "alice", "cows", users.ErrInvalid)
+		if err := f.Stale(); err != nil || len(f.List()) != 0 {
+			t.Errorf("a file without users: %v, %d users", err, len(f.List()))
+		}
+		add(t, cli, "bob", "dogs")
+		time.Sleep(time.Second)
+		check(t, f, "bob", "dogs", nil)
+	})
+}
+
 // A hash made with other parameters is replaced at the next login, and is still the
 // same password.
 func TestRehash(t *testing.T) {
@@ -422,6 +443,7 @@ func TestBadUsersFileLeavesUsersInForce_L03(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"empty", "users is empty", func(t *testing.T, path, _ string) { write(t, path, "") }},
 		{"gone", "no such file", func(t *testing.T, path, text string) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)

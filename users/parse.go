@@ -191,8 +191,12 @@ func parseHash(phc string) (argon2id.Params, error) {
 	return *p, nil
 }
 
-// encode is the text of the file.
+// encode is the text of the file. It is never empty: a server would take an empty file for
+// one that is being written.
 func (t *table) encode() []byte {
+	if len(t.lines) == 0 {
+		return []byte("# one user a line\n")
+	}
 	var b bytes.Buffer
 	for _, l := range t.lines {
 		b.WriteString(l.text)

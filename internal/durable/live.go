@@ -24,6 +24,9 @@ const (
 // second, and read again when its size, time, mode, owner or place on the disk is another
 // one. While the file cannot be used, the value of before stays and [Live.Stale] says
 // why. It is safe for concurrent use, and no caller waits for another one's look.
+//
+// A file without a single byte counts as one that cannot be used, unless the value in use is
+// that of no file or of an empty one.
 type Live[T any] struct {
 	path   string
 	access Access
@@ -41,6 +44,7 @@ type Live[T any] struct {
 	readAt time.Time
 	sum    [sha256.Size]byte // of the content that was parsed last
 	parsed bool              // there was one
+	filled bool              // the value is of a content with at least one byte
 	fault  error             // of parsing it
 	tell   func(before, now T)
 }
@@ -123,6 +127,10 @@ func (l *Live[T]) reload(now time.Time) {
 	if err == nil {
 		content, err = l.access.Read(l.path, l.limit)
 	}
+	if err == nil && len(content) == 0 && l.filled {
+		// So is a file while it is written in place, and after that on a full disk.
+		err = fmt.Errorf("%s is empty: what it said before stays in use; to mean nothing, give it a comment or a blank line", l.path)
+	}
 	if err != nil { // it may pass without a change of the file
 		l.seen = nil
 		l.stale.Store(&err)
@@ -133,6 +141,7 @@ func (l *Live[T]) reload(now time.Time) {
 		var value T
 		if value, l.fault = l.parse(content); l.fault == nil {
 			before := l.value.Swap(&value)
+			l.filled = len(content) > 0
 			l.count.Add(1)
 			if l.tell != nil {
 				l.tell(*before, value)

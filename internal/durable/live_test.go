@@ -81,6 +81,29 @@ func TestLiveFollowsTheFile(t *testing.T) {
 	})
 }
 
+func TestLiveTakesAnEmptyFileForOneThatIsBeingWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, filepath.Join(t.TempDir(), "file"))
+		write(t, f.path, "", 0o600)
+		f.is(t, "", "") // nothing is lost
+		write(t, f.path, "bad", 0o600)
+		f.is(t, "", "bad text")
+		write(t, f.path, "", 0o600)
+		f.is(t, "", "")
+		write(t, f.path, "one", 0o600)
+		f.is(t, "one", "")
+		write(t, f.path, "", 0o600)
+		f.is(t, "one", "is empty")
+		f.is(t, "one", "is empty")
+		write(t, f.path, "one", 0o600)
+		f.is(t, "one", "")
+		write(t, f.path, "", 0o600)
+		f.is(t, "one", "is empty")
+		write(t, f.path, "\n", 0o600)
+		f.is(t, "\n", "")
+	})
+}
+
 // A change of the same size within the tick of the file's clock shows in the content.
 func TestLiveSeesChangesThatTheClockDoesNotShow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
