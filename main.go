@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	_ "embed"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,11 +19,7 @@ var settings string
 func main() {
 	ctx := untilSignal(os.Interrupt, syscall.SIGTERM)
 	environ, err := cli.Environ(os.Environ(), ".env")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "signet:", err)
-		os.Exit(1)
-	}
-	p := cli.Process{Environ: environ, Settings: settings, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	p := cli.Process{Environ: environ, EnvironErr: err, Settings: settings, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(cli.Run(ctx, p, os.Args[1:]))
 }
 

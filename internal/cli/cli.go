@@ -24,6 +24,7 @@ const (
 // Process is what a command sees of the process it runs in. A test passes its own.
 type Process struct {
 	Environ        []string // in the form of [os.Environ]
+	EnvironErr     error    // why Environ is without the file of variables; commands that read settings return it
 	Settings       string   // text of .env.example, which `signet help settings` prints
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

@@ -189,6 +189,9 @@ func readConfigWith(environ, flags []string) (*config, error) {
 // withConfig returns what a command runs: do, with the settings.
 func (p Process) withConfig(do func(cmd *cobra.Command, cfg *config, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		if p.EnvironErr != nil {
+			return p.EnvironErr
+		}
 		cfg, err := readConfigWith(p.Environ, p.overrides)
 		if err != nil {
 			return err

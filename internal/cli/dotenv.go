@@ -18,7 +18,8 @@ const maxDotenv = 1 << 20
 
 // Environ returns environ, in the form of [os.Environ], with the variables of the file at path
 // that environ does not have. There need be no such file, and a folder of that name does not
-// count. An error names the file, the line and what is wrong there, and quotes no value.
+// count. An error names the file, the line and what is wrong there, and quotes no value; then
+// environ is returned as it is.
 //
 // The file obeys the rule of [durable.Access]: others may not write it, and may not read it
 // either if there is a secret in it.
@@ -31,7 +32,7 @@ func Environ(environ []string, path string) ([]string, error) {
 		set, err = readDotenv(path, durable.Access{})
 	}
 	if err != nil {
-		return nil, err
+		return environ, err
 	}
 	given := map[string]bool{}
 	for _, kv := range environ {
