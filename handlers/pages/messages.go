@@ -113,6 +113,9 @@ func readMessages(path string) (map[string]texts, error) {
 	if d.More() {
 		return nil, fmt.Errorf("%s: more than one JSON value", path)
 	}
+	if name := twice(b); name != "" {
+		return nil, fmt.Errorf("%s: %s is there twice", path, name)
+	}
 	added := map[string]texts{}
 	for _, name := range slices.Sorted(maps.Keys(languages)) {
 		if added[name], err = textsOf(languages[name]); err != nil {
@@ -130,6 +133,9 @@ func textsOf(object json.RawMessage) (texts, error) {
 	}
 	all := texts{}
 	var faults []error
+	if key := twice(object); key != "" {
+		faults = append(faults, fmt.Errorf("%s: is there twice", key))
+	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		var text string
 		if err := json.Unmarshal(values[key], &text); err != nil {
@@ -138,6 +144,27 @@ func textsOf(object json.RawMessage) (texts, error) {
 		all[key] = text
 	}
 	return all, errors.Join(faults...)
+}
+
+// twice returns the name of the first member that a valid JSON object has already, of which
+// the decoder would keep the last one; empty: there is none.
+func twice(object []byte) string {
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.Token() // the brace
+	seen := map[string]bool{}
+	for d.More() {
+		token, err := d.Token()
+		name, ok := token.(string)
+		if seen[name] {
+			return name
+		}
+		var value json.RawMessage
+		if err != nil || !ok || d.Decode(&value) != nil {
+			break
+		}
+		seen[name] = true
+	}
+	return ""
 }
 
 // lineOf returns the line of an error of the JSON decoder. That of a file that is cut off is

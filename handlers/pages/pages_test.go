@@ -142,6 +142,8 @@ func TestWrongMessagesAreRefused(t *testing.T) {
 		"{\"fr\": {\n\"login.title\": \"x\"\n\"a\": \"\"}}":    {"line 3"},
 		"{\"fr\": {\n\"login.title\": \"x\",\n\n":              {"line 3", "EOF"},
 		`{"fr": {"login.title": "x", "login.to": 7, "a": []}}`: {"fr", "login.to: is not a string", "a: is not a string"},
+		`{"en": {"login.title": "a", "login.title": "b"}}`:     {"en", "login.title: is there twice"},
+		`{"fr": {"login.title": "x"}, "fr": {}}`:               {": fr is there twice"},
 		`{"de": {}, "fr": 7}`:                                  {"fr: not an object of texts"},
 		`{"fr": {"login.title": "x", "a": "1", "b": "2"}}`:     {": a:", "b: "},
 		strings.Repeat(" ", 1<<20) + `{"fr":{"a":"too big"}}`:  {"KiB"},
