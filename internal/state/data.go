@@ -92,6 +92,9 @@ func Prepare(ctx context.Context, d Data) (*seal.Keyring, error) {
 
 // firstStart reports whether there is nothing yet, or an unfinished first start.
 func (d Data) firstStart() (bool, error) {
+	if err := d.checkPlace(); err != nil {
+		return false, err
+	}
 	opts := d.storeOptions()
 	if store.Restoring(opts) {
 		return false, fmt.Errorf("%s: a restore was interrupted: the next start of the server completes it, and so does the same `signet restore`", opts.Path)
@@ -119,6 +122,15 @@ func (d Data) firstStart() (bool, error) {
 	}
 	return false, fmt.Errorf("%s: missing, although there is %s: put it back, or run `%s` to begin anew (all users sign in again)",
 		strings.Join(missing, " and "), strings.Join(have, " and "), acceptLoss)
+}
+
+// checkPlace returns an error if a directory is where the file of the store should be.
+func (d Data) checkPlace() error {
+	path := d.storeOptions().Path
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return nil
+	}
+	return fmt.Errorf("SIGNET_STORE: %s is a directory: name the file in it, such as %s", path, filepath.Join(path, "signet.db"))
 }
 
 func (d Data) begin(ctx context.Context) error {
@@ -210,11 +222,10 @@ func OpenStore(ctx context.Context, d Data) (*store.Store, error) {
 // there is nothing yet, and that a first start will make it.
 func Inspect(ctx context.Context, d Data) (fresh bool, err error) {
 	if !d.shared() {
-		if !exists(d.Dir) {
-			return true, nil
-		}
-		if err := makeDir(d.Dir); err != nil {
-			return false, err
+		if exists(d.Dir) { // otherwise the store may still be there, in another directory
+			if err := makeDir(d.Dir); err != nil {
+				return false, err
+			}
 		}
 		if fresh, err := d.firstStart(); fresh || err != nil {
 			return fresh, err
@@ -240,6 +251,9 @@ func AcceptLoss(ctx context.Context, d Data) (did []string, err error) {
 	}
 	if err := makeDir(d.Dir); err != nil {
 		return nil, err
+	}
+	if err := d.checkPlace(); err != nil {
+		return nil, err // it is not set aside
 	}
 	ring, err := d.Ring()
 	secret := ""
@@ -343,6 +357,11 @@ func RestoreRing(d Data) (*seal.Keyring, error) {
 // Restore makes the store from contents, as [store.Restore] does.
 func Restore(ctx context.Context, d Data, ring *seal.Keyring, contents store.Contents, replace bool) (aside string, err error) {
 	opts := d.storeOptions()
+	if !d.shared() {
+		if err := d.checkPlace(); err != nil {
+			return "", err
+		}
+	}
 	opts.Root = ring.HasFingerprint
 	return store.Restore(ctx, opts, contents, replace)
 }

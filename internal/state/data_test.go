@@ -190,6 +190,48 @@ func TestHalfOfTheStateIsRefused_L02_L08(t *testing.T) {
 	}
 }
 
+// The doctor refuses what a start refuses: a store elsewhere whose data directory is gone.
+func TestStoreElsewhereWithoutItsDataDirectoryIsRefused_L02(t *testing.T) {
+	top := t.TempDir()
+	d := state.Data{Dir: filepath.Join(top, "data"), Store: filepath.Join(top, "signet.db")}
+	if fresh, err := state.Inspect(t.Context(), d); !fresh || err != nil {
+		t.Errorf("before the first start: fresh %v, %v", fresh, err)
+	}
+	if _, err := state.Prepare(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(d.Dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err := state.Inspect(t.Context(), d)
+	if err == nil || !strings.Contains(err.Error(), "missing, although there is "+d.Store) {
+		t.Errorf("Inspect: %v, want an error that names the store", err)
+	}
+	if _, err := os.Stat(d.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the data directory was made (%v)", err)
+	}
+	if _, started := state.Prepare(t.Context(), d); started == nil || err == nil || started.Error() != err.Error() {
+		t.Errorf("Prepare: %v, want %v", started, err)
+	}
+}
+
+// A directory in the place of the store is neither a loss nor a damaged file.
+func TestDirectoryInPlaceOfTheStoreIsRefused(t *testing.T) {
+	d := prepared(t)
+	d.Store = t.TempDir()
+	_, prepare := state.Prepare(t.Context(), d)
+	_, inspect := state.Inspect(t.Context(), d)
+	_, accept := state.AcceptLoss(t.Context(), d)
+	for what, err := range map[string]error{"Prepare": prepare, "Inspect": inspect, "AcceptLoss": accept} {
+		if err == nil || !strings.Contains(err.Error(), "SIGNET_STORE: "+d.Store+" is a directory") {
+			t.Errorf("%s: %v, want an error that names the directory", what, err)
+		}
+	}
+	if info, err := os.Stat(d.Store); err != nil || !info.IsDir() {
+		t.Errorf("the directory was moved (%v)", err)
+	}
+}
+
 // The setting allows the group to read mounted files, and no other users.
 func TestMountedSecretMayBeReadableByItsGroup_L01(t *testing.T) {
 	for mode, ok := range map[fs.FileMode]bool{0o440: true, 0o640: true, 0o460: false, 0o444: false, 0o644: false} {
