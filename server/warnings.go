@@ -41,34 +41,71 @@ func warnManyUsers(log *slog.Logger, path string) {
 	}
 }
 
-// warnTools warns of settings for tools that have no effect.
-func (s *Server) warnTools(ctx context.Context) {
-	if s.o.Role == "auth" || len(s.o.PublicTools)+len(s.o.HiddenTools) == 0 {
-		return
+// Warnings returns what [Server.Serve] warns of with these settings, if the server has the
+// sample tools and no others. It opens no listener and no store.
+func (o Options) Warnings(ctx context.Context) []string {
+	o.Log = slog.New(slog.DiscardHandler)
+	s := &Server{MCP: newMCP(o), o: o}
+	s.upstreams, _ = o.Upstream.OpenForTools() // an error of it stops the start
+	s.access.WithoutLogin(o.PublicTools...)
+	s.access.Hide(o.HiddenTools...)
+	s.AddSamples()
+	list := o.warnings()
+	for _, w := range s.toolWarnings(ctx) {
+		list = append(list, w.String())
 	}
-	if s.gateway != nil {
-		s.o.Log.Warn("SIGNET_PUBLIC_TOOLS and SIGNET_HIDDEN_TOOLS have no effect on the servers of SIGNET_GATEWAY_CONFIG: tools.NAME has scopes and hide there")
-		return
+	return list
+}
+
+// toolWarning is a setting for tools that has no effect.
+type toolWarning struct {
+	text string
+	args []any // for the log: names and values
+}
+
+func (w toolWarning) String() string {
+	text := w.text
+	for i := 1; i < len(w.args); i += 2 {
+		text += fmt.Sprintf(": %v", w.args[i])
+	}
+	return text
+}
+
+func (s *Server) warnTools(ctx context.Context) {
+	for _, w := range s.toolWarnings(ctx) {
+		s.o.Log.Warn(w.text, w.args...)
+	}
+}
+
+func (s *Server) toolWarnings(ctx context.Context) (list []toolWarning) {
+	warn := func(text string, args ...any) { list = append(list, toolWarning{text, args}) }
+	if s.o.Role == "auth" || len(s.o.PublicTools)+len(s.o.HiddenTools) == 0 {
+		return nil
+	}
+	if s.o.Gateway.Config != "" {
+		warn("SIGNET_PUBLIC_TOOLS and SIGNET_HIDDEN_TOOLS have no effect on the servers of SIGNET_GATEWAY_CONFIG: tools.NAME has scopes and hide there")
+		return list
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	names, err := s.access.ToolNames(ctx, s.MCP)
 	if err != nil {
-		s.o.Log.Warn("the tools cannot be listed", "err", err)
-		return
+		warn("the tools cannot be listed", "err", err)
+		return list
 	}
 	for _, tool := range s.o.PublicTools {
 		if !slices.Contains(names, tool) {
-			s.o.Log.Warn("SIGNET_PUBLIC_TOOLS names a tool that does not exist", "tool", tool)
+			warn("SIGNET_PUBLIC_TOOLS names a tool that does not exist", "tool", tool)
 		} else if needs := s.access.Needs(tool); len(needs) > 0 {
-			s.o.Log.Warn("SIGNET_PUBLIC_TOOLS names a tool that needs scopes, so it is not public", "tool", tool, "scopes", needs)
+			warn("SIGNET_PUBLIC_TOOLS names a tool that needs scopes, so it is not public", "tool", tool, "scopes", needs)
 		}
 	}
 	for _, tool := range s.o.HiddenTools {
 		if !slices.Contains(names, tool) {
-			s.o.Log.Warn("SIGNET_HIDDEN_TOOLS names a tool that does not exist", "tool", tool)
+			warn("SIGNET_HIDDEN_TOOLS names a tool that does not exist", "tool", tool)
 		} else if len(s.access.Needs(tool)) == 0 {
-			s.o.Log.Warn("SIGNET_HIDDEN_TOOLS names a tool that needs no scope, so it is not hidden", "tool", tool)
+			warn("SIGNET_HIDDEN_TOOLS names a tool that needs no scope, so it is not hidden", "tool", tool)
 		}
 	}
+	return list
 }

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"signet/internal/seal"
 	"signet/internal/state"
 	"signet/internal/store"
+	"signet/users"
 )
 
 // findings are the results of all checks.
@@ -52,6 +54,9 @@ func examine(ctx context.Context, cfg *config) []finding {
 		f.warn("settings", "unknown variable %s is not used", name)
 	}
 	for _, text := range cfg.warnings() {
+		f.warn("settings", "%s", text)
+	}
+	for _, text := range cfg.options(nil).Warnings(ctx) {
 		f.warn("settings", "%s", text)
 	}
 	if err := cfg.checkFiles(); err != nil {
@@ -135,6 +140,7 @@ func (f *findings) examineUsers(cfg *config) {
 			enabled++
 		}
 	}
+	f.warnScopeless(cfg, all)
 	const remedy = "no user can sign in; `signet user add NAME` adds one"
 	switch u := cfg.upstream(); {
 	case enabled == 0 && (u.Config != "" || u.Issuer != ""):
@@ -145,6 +151,21 @@ func (f *findings) examineUsers(cfg *config) {
 		f.warn("users", "%s: %d users, all disabled: %s", path, len(all), remedy)
 	default:
 		f.check("users", "", nil, fmt.Sprintf("%s: %d can sign in", path, enabled))
+	}
+}
+
+// warnScopeless warns of users who cannot grant anything, as after a scope was renamed.
+func (f *findings) warnScopeless(cfg *config, all []users.Account) {
+	known := scopeList(cfg.Scopes)
+	exists := func(scope string) bool { return slices.Contains(known, scope) }
+	var names []string
+	for _, u := range all {
+		if !u.Disabled && len(u.Scopes) > 0 && !slices.ContainsFunc(u.Scopes, exists) {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) > 0 {
+		f.warn("users", "%s: %d users have no scope that SIGNET_SCOPES names, such as %s: no client gets a token for them", cfg.usersFile(), len(names), names[0])
 	}
 }
 
@@ -222,7 +243,10 @@ func (f *findings) examineCertificate(cfg *config) {
 
 // examineListeners reports whether a server can listen, or answers already.
 func (f *findings) examineListeners(ctx context.Context, cfg *config) {
-	err := canListen(cfg.Listen)
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err == nil {
+		defer l.Close() // after the other listener, as in a server
+	}
 	runs := err != nil && answersHere(ctx, cfg)
 	fine := cfg.Listen + " is free"
 	if runs {
@@ -232,7 +256,9 @@ func (f *findings) examineListeners(ctx context.Context, cfg *config) {
 	if cfg.MetricsListen == "off" || runs {
 		return
 	}
-	err = canListen(cfg.MetricsListen)
+	if err = canListen(cfg.MetricsListen); err != nil && cfg.MetricsListen == cfg.Listen {
+		err = fmt.Errorf("SIGNET_METRICS_LISTEN: %s is SIGNET_LISTEN, too", cfg.Listen)
+	}
 	if _, set := cfg.environ[envPrefix+"METRICS_LISTEN"]; err != nil && !set {
 		f.warn("metrics", "there will be none: %v; SIGNET_METRICS_LISTEN names another address", err)
 		return
