@@ -177,6 +177,9 @@ func (p *postgresDatabase) writers() []writer {
 
 func (p *postgresDatabase) idle() {}
 
+// full is nil: an error of the database's disk passes with the write that it refuses.
+func (p *postgresDatabase) full() error { return nil }
+
 func (p *postgresDatabase) health() error {
 	if err := p.trouble.Load(); err != nil {
 		return *err

@@ -50,8 +50,9 @@ type sqliteFile struct {
 
 	// The connection that writes, used by one goroutine alone.
 	*sqliteConn
-	commits     atomic.Int64 // meta's counter, as of the last commit here; written by that goroutine
-	pages       int          // written since the last checkpoint, by estimate
+	refused     atomic.Pointer[error] // see full
+	commits     atomic.Int64          // meta's counter, as of the last commit here; written by that goroutine
+	pages       int                   // written since the last checkpoint, by estimate
 	clockBehind background.Condition
 	mirrorFails background.Condition
 }
@@ -142,6 +143,13 @@ func (f *sqliteFile) health() error {
 	}
 }
 
+func (f *sqliteFile) full() error {
+	if err := f.refused.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
 	select {
 	case f.reads <- struct{}{}:
@@ -175,7 +183,12 @@ func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
 // disk has no deadline, and there are no row locks to wait for.
 //
 // An unsynced transaction is not counted, because the mirror must never be ahead of the disk.
-func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) error {
+func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) (err error) {
+	defer func() {
+		if diskRefuses(err) {
+			f.refused.Store(&err)
+		}
+	}()
 	if err := f.syncs(m != unsynced); err != nil {
 		return err
 	}
@@ -196,6 +209,7 @@ func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) error
 			return err
 		}
 		f.pages += f.writes
+		f.refused.Store(nil)
 		return nil
 	}
 	var commits, seen int64
@@ -204,7 +218,7 @@ func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) error
 	if f.options.Serve { // a command refuses nothing by its time, and would not notice that its clock has leapt
 		now = f.Now().UnixMilli()
 	}
-	err := f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen, epoch",
+	err = f.one("UPDATE meta SET commits = commits + 1, last_seen = max(last_seen, $1) RETURNING commits, last_seen, epoch",
 		[]any{now}, &commits, &seen, &epoch)
 	if last := f.commits.Load(); err == nil && commits <= last {
 		f.rollback()
@@ -221,6 +235,7 @@ func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) error
 		return err
 	}
 	f.commits.Store(commits)
+	f.refused.Store(nil)
 	f.pages += f.writes + 2 // at most a page for each row, and meta's
 	if epoch != f.known.Load().epoch || f.changed.Swap(false) {
 		f.readAgain()

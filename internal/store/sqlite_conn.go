@@ -242,6 +242,17 @@ func isDamage(err error) bool {
 	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
 }
 
+// diskRefuses reports whether SQLite could not write because of the disk: it is full, fails, or
+// cannot be written any longer.
+func diskRefuses(err error) bool {
+	e := (*sqlite.Error)(nil)
+	if !errors.As(err, &e) {
+		return false
+	}
+	code := e.Code() & 0xff
+	return code == sqlite3.SQLITE_FULL || code == sqlite3.SQLITE_IOERR || code == sqlite3.SQLITE_READONLY
+}
+
 // readEnded reads the part of meta that the schemas before sqliteWithEnded do not have.
 func readEnded(c *sqliteConn, m *meta) error {
 	return c.one("SELECT ended, rolled_back_at, not_before FROM meta WHERE one = 1", nil, &m.ended, &m.rolledBackAt, &m.notBefore)

@@ -345,8 +345,16 @@ func TestFullDiskFailsWritesOnly_L06(t *testing.T) {
 	if failed == 0 || len(spent(t, s)) != acked {
 		t.Errorf("full disk: %d writes failed, %d rows, want %d", failed, len(spent(t, s)), acked)
 	}
+	if err := s.Check(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Check on a full disk: %v, want ErrUnavailable", err)
+	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); s.Check(t.Context()) != nil; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("Check does not see that there is room again")
+		}
 	}
 	if err := spend(s, "after"); err != nil {
 		t.Errorf("with room again: %v", err)

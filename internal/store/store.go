@@ -114,6 +114,7 @@ type database interface {
 	read(ctx context.Context, fn func(Tx) error) error
 	dump(ctx context.Context, fn func(t Table, values []any) error) error
 	health() error            // nil while it takes writes, otherwise ErrUnavailable
+	full() error              // why the disk refused the last write; nil: it did not
 	work(ctx context.Context) // runs in the background until ctx ends
 	look(ctx context.Context) error
 	compare(ctx context.Context) error // ErrRolledBack: the store is older than what is known of it
@@ -188,8 +189,9 @@ type Store struct {
 	mu       sync.RWMutex // held for reading while a request enters the queue
 	closed   bool
 	queue    chan *request
-	unsynced chan *request // not shared: those of WriteUnsynced
-	changes  chan *request // shared store: those that makeChanges takes first
+	unsynced chan *request             // not shared: those of WriteUnsynced
+	changes  chan *request             // shared store: those that makeChanges takes first
+	probed   atomic.Pointer[time.Time] // when Check last tried to write; nil: never
 	stop     context.CancelFunc
 	done     sync.WaitGroup
 }
@@ -279,17 +281,22 @@ func (s *Store) Read(ctx context.Context, fn func(Tx) error) error {
 // revoked_at = 0 it is how an index finds the rows.
 func (s *Store) OfSubject() string { return s.options.engine.ofSubject() }
 
-// Check reports whether the store is sound and answers before ctx ends.
+// Check reports whether the store is sound, answers before ctx ends, and can be written: after
+// a write that the disk refused it tries one itself, at most once a second.
 func (s *Store) Check(ctx context.Context) error {
 	if err := s.database.health(); err != nil {
 		return err
 	}
 	answer := make(chan error, 1)
 	go func() { // outlives this call only while the disk hangs, and then waits for one of the few readers
-		answer <- s.Read(ctx, func(tx Tx) error {
+		err := s.Read(ctx, func(tx Tx) error {
 			var epoch string
 			return tx.QueryRow("SELECT epoch FROM meta").Scan(&epoch)
 		})
+		if err == nil {
+			err = s.checkWrites(ctx)
+		}
+		answer <- err
 	}()
 	select {
 	case err := <-answer:
@@ -297,6 +304,25 @@ func (s *Store) Check(ctx context.Context) error {
 	case <-ctx.Done():
 		return unavailable(s.name, ctx.Err())
 	}
+}
+
+// probeEvery is how often Check tries to write while the disk refuses it.
+const probeEvery = time.Second
+
+// checkWrites finds that a disk has room again also when no user writes.
+func (s *Store) checkWrites(ctx context.Context) error {
+	err := s.database.full()
+	if err == nil {
+		return nil
+	}
+	now, last := time.Now(), s.probed.Load()
+	if last != nil && now.Sub(*last) < probeEvery || !s.probed.CompareAndSwap(last, &now) {
+		return unavailable(s.name, err)
+	}
+	return s.Write(ctx, func(tx Tx) error {
+		_, err := tx.Exec("UPDATE meta SET last_seen = last_seen")
+		return err
+	})
 }
 
 var errClosed = errors.New("closed")
