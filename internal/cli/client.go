@@ -17,6 +17,7 @@ import (
 	"signet/internal/denylist"
 	"signet/internal/oauth"
 	"signet/internal/seal"
+	"signet/internal/state"
 	"signet/users"
 )
 
@@ -104,7 +105,8 @@ func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) e
 			return err
 		}
 	}
-	ring, err := openRing(cmd.Context(), cfg)
+	made := cfg.lacksSecret()
+	ring, err := state.Prepare(cmd.Context(), cfg.data())
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,9 @@ func (p Process) addClient(cmd *cobra.Command, cfg *config, a *clientAddition) e
 	}
 	for _, warning := range c.Warnings() {
 		p.note("warning: " + warning)
+	}
+	if made && secret != "" {
+		p.noteNewRoot(cfg)
 	}
 	if a.fromStdin {
 		secret = "" // it is known already

@@ -12,6 +12,7 @@ import (
 	"signet/internal/clients"
 	"signet/internal/denylist"
 	"signet/internal/seal"
+	"signet/internal/state"
 )
 
 func clientBlockCommand(p Process) *cobra.Command {
@@ -73,7 +74,7 @@ func clientUnblockCommand(p Process) *cobra.Command {
 // namedClient finds the client that a name means: a client id, or the hash of the id of a client
 // that is configured or has a grant.
 func namedClient(ctx context.Context, cfg *config, list *denylist.List, name string) (denylist.BlockedClient, error) {
-	ring, err := openRing(ctx, cfg)
+	ring, err := state.Prepare(ctx, cfg.data())
 	if err != nil {
 		return denylist.BlockedClient{}, err
 	}

@@ -183,7 +183,7 @@ func secretEncryptCommand(p Process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ring, err := openRing(cmd.Context(), cfg)
+			ring, err := p.openRing(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}

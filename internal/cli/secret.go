@@ -36,7 +36,7 @@ func secretCommand(p Process) *cobra.Command {
 				if args[0] != "upstream" {
 					return wrongUse{fmt.Errorf("no key is derived for %q: the only purpose is upstream", args[0])}
 				}
-				ring, err := openRing(cmd.Context(), cfg)
+				ring, err := p.openRing(cmd.Context(), cfg)
 				if err != nil {
 					return err
 				}
@@ -72,7 +72,19 @@ func secretRotateCommand(p Process) *cobra.Command {
 }
 
 // openRing reads the root secrets. It makes the content of the data directory if there
-// is none yet.
-func openRing(ctx context.Context, cfg *config) (*seal.Keyring, error) {
-	return state.Prepare(ctx, cfg.data())
+// is none yet, and says so: in a wrong directory the result would be of use to no server.
+func (p Process) openRing(ctx context.Context, cfg *config) (*seal.Keyring, error) {
+	made := cfg.lacksSecret()
+	ring, err := state.Prepare(ctx, cfg.data())
+	if err == nil && made {
+		p.noteNewRoot(cfg)
+	}
+	return ring, err
+}
+
+// lacksSecret reports whether a command that needs the root secret would make one.
+func (c *config) lacksSecret() bool { return c.Secret == "" && isMissing(secretName(c)) }
+
+func (p Process) noteNewRoot(cfg *config) {
+	p.note("made a new root secret in %s: the result is of use only to a server with that secret. For a server that has another one, set SIGNET_DATA_DIR or SIGNET_SECRET", secretName(cfg))
 }
