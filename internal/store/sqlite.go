@@ -186,7 +186,8 @@ func (f *sqliteFile) read(ctx context.Context, fn func(Tx) error) (err error) {
 func (f *sqliteFile) transact(_ time.Time, m mode, fn func(session) error) (err error) {
 	defer func() {
 		if diskRefuses(err) {
-			f.refused.Store(&err)
+			why := err // the result need not be on the heap otherwise
+			f.refused.Store(&why)
 		}
 	}()
 	if err := f.syncs(m != unsynced); err != nil {

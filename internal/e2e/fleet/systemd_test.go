@@ -53,11 +53,12 @@ func TestUnitIsUnderstoodAndConfined(t *testing.T) {
 	}
 }
 
-// A command that is run with the service's settings works on the service's data.
+// A command that is run with the service's settings works on the service's data. The unit names the
+// directory too: an older file of settings does not.
 func TestSettingsOfTheServiceNameItsDirectory(t *testing.T) {
 	unit := settingsOf(t, e2e.ReadText(t, unitFile))
 	dir := settingsOf(t, e2e.ReadText(t, "deploy/systemd/signet.env"))["SIGNET_DATA_DIR"]
-	if len(dir) != 1 || dir[0] != "/var/lib/"+unit["StateDirectory"][0] || unit["Environment"] != nil {
+	if len(dir) != 1 || dir[0] != "/var/lib/"+unit["StateDirectory"][0] || !slices.Equal(unit["Environment"], []string{"SIGNET_DATA_DIR=" + dir[0]}) {
 		t.Errorf("the file names the data directory %q, and the unit sets %q", dir, unit["Environment"])
 	}
 }
