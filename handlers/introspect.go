@@ -94,24 +94,34 @@ func (e *endpoints) verifierFor(asks *clients.Client) *jwt.Verifier {
 // liveUser returns the user of a verified access token of a client. The error is errNotLive or
 // [users.ErrUnknown] if the token does not count any more.
 func (e *endpoints) liveUser(ctx context.Context, client *clients.Client, claims *jwt.Claims) (users.User, error) {
-	grant, err := e.liveGrant(ctx, claims.GrantID)
+	user, grant, err := e.grantUser(ctx, claims)
 	if err != nil {
 		return users.User{}, err
 	}
-	user, err := e.o.Users.Lookup(ctx, claims.Subject)
-	if errors.Is(err, users.ErrUnknown) {
-		return users.User{}, err
-	}
-	if err != nil {
-		return users.User{}, unavailable(err)
-	}
-	// The grants of a user's earlier version, or of an earlier client of the same id, are
-	// revoked a moment after the change.
-	changed := grant.UserVersion != "" && grant.UserVersion != denylist.VersionHash(user.Version) || grant.Created < addedAt(client)
-	if changed || expired(claims) {
+	// The grants of an earlier client of the same id are revoked a moment after the change.
+	if grant.Created < addedAt(client) || expired(claims) {
 		return users.User{}, errNotLive
 	}
 	return user, nil
+}
+
+// grantUser returns the grant of a verified access token and its user, in the version that gave the
+// grant. The error is errNotLive or [users.ErrUnknown] if either has ended.
+func (e *endpoints) grantUser(ctx context.Context, claims *jwt.Claims) (users.User, denylist.Grant, error) {
+	grant, err := e.liveGrant(ctx, claims.GrantID)
+	if err != nil {
+		return users.User{}, denylist.Grant{}, err
+	}
+	user, err := e.o.Users.Lookup(ctx, claims.Subject)
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		return users.User{}, denylist.Grant{}, err
+	case err != nil:
+		return users.User{}, denylist.Grant{}, unavailable(err)
+	case grant.UserVersion != "" && grant.UserVersion != denylist.VersionHash(user.Version):
+		return users.User{}, denylist.Grant{}, errNotLive // revoked a moment after the change
+	}
+	return user, grant, nil
 }
 
 // askedAbout returns the client of an access token, if the client that asks may know of the

@@ -258,6 +258,21 @@ func TestUserinfoRefusesWithAChallenge_Row19(t *testing.T) {
 	}
 }
 
+// A token of a removed user tells nothing of another one who has the name since.
+func TestUserinfoTellsNothingOfALaterUser_Row19(t *testing.T) {
+	s := authtest.New(t)
+	tok := s.Tokens(t, "alice", s.PUB, set("scope", "openid email"))
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Version, a.Email = "2", "later@example.com"; return true })
+	r := userinfo(t, s, "GET", "Authorization", "Bearer "+tok.Access)
+	if r.StatusCode != 401 || !strings.Contains(r.Header.Get("WWW-Authenticate"), `error="invalid_token"`) || strings.Contains(r.Body, "later") {
+		t.Errorf("%d, %s, %s", r.StatusCode, r.Header.Get("WWW-Authenticate"), r.Body)
+	}
+	again := s.Tokens(t, "alice", s.PUB, set("scope", "openid email"))
+	if got := userinfo(t, s, "GET", "Authorization", "Bearer "+again.Access).JSON(t)["email"]; got != "later@example.com" {
+		t.Errorf("the later user's own token: email %v", got)
+	}
+}
+
 // No link ends a session, wherever it comes from and whatever hint it has: the page
 // asks.
 func TestLogoutLinkAsksTheUser(t *testing.T) {

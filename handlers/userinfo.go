@@ -62,12 +62,14 @@ func (e *endpoints) userinfo(r *http.Request) (any, error) {
 	if claims.OfClient() {
 		return nil, userinfoError(oauth.Errorf(oauth.InsufficientScope, "a client got the access token for itself: there is no user"))
 	}
-	user, err := e.o.Users.Lookup(r.Context(), claims.Subject)
+	user, _, err := e.grantUser(r.Context(), claims) // another user may have the name since
 	switch {
 	case errors.Is(err, users.ErrUnknown):
 		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the user's account has ended").Because(err))
+	case errors.Is(err, errNotLive):
+		return nil, userinfoError(oauth.Errorf(oauth.InvalidToken, "the access token is no longer valid").Because(err))
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, err
 	}
 	info := userinfo{Subject: claims.Subject, Name: cmp.Or(user.DisplayName, user.Name), PreferredUsername: user.Name, Scope: claims.Scope}
 	if slices.Contains(claims.Scopes(), "email") {
