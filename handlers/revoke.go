@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -96,16 +97,39 @@ func (e *endpoints) grantOf(ctx context.Context, client *clients.Client, raw str
 
 // accessToken returns the claims of an access token of client that a resource server may still
 // accept, or errNotLive. So the token may have expired by this process's clock
-// ([expired]).
+// ([expired]), and its resource need not be configured now: it may be again while the token lives.
+// A token of an exchange counts only for a configured resource.
 func (e *endpoints) accessToken(ctx context.Context, client *clients.Client, raw string) (*jwt.Claims, error) {
-	claims, err := e.verifiedToken(ctx, raw)
-	if err == nil && claims.ClientID != client.ID {
+	audience := unverifiedAudience(raw)
+	if audience == "" {
 		return nil, errNotLive
 	}
-	return claims, err
+	claims, err := verifiedBy(ctx, e.o.Verifier.For(audience), raw)
+	if err != nil {
+		return nil, err
+	}
+	_, served := e.configured(claims.Audience)
+	if claims.ClientID != client.ID || claims.Actor != nil && !served {
+		return nil, errNotLive
+	}
+	return claims, nil
 }
 
-// verifiedToken is accessToken for a token of any client.
+// unverifiedAudience returns the audience that a text which may be a token names, or "".
+func unverifiedAudience(raw string) string {
+	_, payload, err := jwt.UnsafeClaims(raw)
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Audience string `json:"aud"`
+	}
+	_ = json.Unmarshal(payload, &claims) // "" if there is none, and the token is refused
+	return claims.Audience
+}
+
+// verifiedToken returns the claims of an access token of any client for a configured resource, or
+// errNotLive.
 func (e *endpoints) verifiedToken(ctx context.Context, raw string) (*jwt.Claims, error) {
 	return verifiedBy(ctx, e.o.Verifier, raw)
 }

@@ -45,6 +45,25 @@ func TestRevocationEndsTheWholeGrant_G01_G04(t *testing.T) {
 	}
 }
 
+// Row 17: a token is revoked although its resource is not configured now.
+func TestTokenOfALostResourceIsRevoked_Row17(t *testing.T) {
+	s := authtest.New(t, several)
+	tok := s.Tokens(t, "alice", s.PUB, set("resource", authtest.ResourceB))
+	other := s.Tokens(t, "alice", s.PUB2, set("resource", authtest.ResourceB))
+	all := s.Config.Resources
+	s.Config.Resources = all[:1]
+	s.Restart(t)
+	for _, token := range []string{tok.Access, other.Access} {
+		if r := s.Revoke(t, s.PUB, token); r.StatusCode != 200 || r.Body != "" {
+			t.Errorf("%d %q", r.StatusCode, r.Body)
+		}
+	}
+	s.Config.Resources = all
+	s.Restart(t)
+	wantDead(t, s, s.PUB, tok)
+	s.Refresh(t, s.PUB2, other.Refresh).Tokens(t)
+}
+
 // Row 17: only the client of a token can revoke it.
 func TestOnlyItsClientRevokesAToken_Row17(t *testing.T) {
 	s := authtest.New(t)
