@@ -112,6 +112,42 @@ func TestScopeLostSinceTheConsentIsNotGranted(t *testing.T) {
 	s.Redeem(t, s.PRE, code).Tokens(t)
 }
 
+// A client that repeats the granted scope at each refresh goes on with what is left of it, and one
+// that asks for a lost scope alone keeps its handle.
+func TestLostScopeMayBeRequestedAgain(t *testing.T) {
+	s := authtest.New(t)
+	scopes := func(names ...string) {
+		s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = names; return true })
+	}
+	both := set("scope", "mcp:read mcp:write")
+	for name, lose := range map[string]func(authtest.Client) authtest.Tokens{
+		"before the code is redeemed": func(c authtest.Client) authtest.Tokens {
+			code := s.Code(t, "alice", c, both)
+			scopes("mcp:read")
+			return s.Redeem(t, c, code).Tokens(t)
+		},
+		"after it": func(c authtest.Client) authtest.Tokens {
+			tok := s.Tokens(t, "alice", c, both)
+			scopes("mcp:read")
+			return tok
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scopes("mcp:read", "mcp:write")
+			tok := lose(s.PUB)
+			for range 3 {
+				if tok = s.Refresh(t, s.PUB, tok.Refresh, both).Tokens(t); tok.Scope != "mcp:read" {
+					t.Errorf("scope %q", tok.Scope)
+				}
+				scopes("mcp:read", "mcp:write") // it stays lost
+			}
+			wantError(t, s.Refresh(t, s.PUB, tok.Refresh, set("scope", "mcp:write")), 400, "invalid_scope")
+			wantError(t, s.Refresh(t, s.PUB, tok.Refresh, set("scope", "mcp:read admin")), 400, "invalid_scope")
+			s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+		})
+	}
+}
+
 // A consent page works in the login session that opened it.
 func TestConsentPageDiesWithItsSession(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, s *authtest.Server, b *authtest.Browser){

@@ -264,7 +264,7 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	if err != nil {
 		return nil, err
 	}
-	if g.Scope = e.stillAllowed(g.Scope, client, user); len(g.Scope) == 0 {
+	if g = e.lose(g, client, user); len(g.Scope) == 0 {
 		return nil, errNoScope
 	}
 	g.Expires = now.Add(e.lives(client).Refresh).Unix()
@@ -337,20 +337,23 @@ func (e *endpoints) refresh(ctx context.Context, client *clients.Client, form ur
 	if err != nil {
 		return nil, err
 	}
-	scope, err := oauth.ParseScope(form.Get("scope"))
+	asked, err := oauth.ParseScope(form.Get("scope"))
 	if err != nil {
 		return nil, err
 	}
-	if len(scope) == 0 {
-		scope = g.Scope
-	}
-	if !oauth.ScopeIsSubset(scope, g.Scope) {
+	if !oauth.ScopeIsSubset(asked, slices.Concat(g.Scope, g.Lost)) { // RFC 6749 §6: the scope originally granted
 		return nil, oauth.Errorf(oauth.InvalidScope, "scope was not granted: cannot request more than the refresh token provides")
 	}
 	granted := g.Scope
-	g.Scope = e.stillAllowed(granted, client, user) // a scope that was lost since the consent stays lost
-	if scope = oauth.IntersectScope(scope, g.Scope); len(scope) == 0 {
+	if g = e.lose(g, client, user); len(g.Scope) == 0 {
 		return nil, errNoScope
+	}
+	scope := g.Scope
+	if len(asked) > 0 {
+		scope = oauth.IntersectScope(asked, scope)
+	}
+	if len(scope) == 0 {
+		return nil, oauth.Errorf(oauth.InvalidScope, "none of the requested scopes is still allowed")
 	}
 	up, err := heldOf(ctx)
 	if err != nil {
@@ -428,6 +431,17 @@ func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user us
 		scope = e.userScope(scope, user)
 	}
 	return scope
+}
+
+// lose takes from a grant the scopes that client and user have lost since it was made. They stay
+// lost, but a client may go on asking for them.
+func (e *endpoints) lose(g seal.Grant, client *clients.Client, user users.User) seal.Grant {
+	allowed := e.stillAllowed(g.Scope, client, user)
+	if len(allowed) < len(g.Scope) {
+		lost := without(g.Scope, func(name string) bool { return slices.Contains(allowed, name) })
+		g.Scope, g.Lost = allowed, slices.Concat(g.Lost, lost)
+	}
+	return g
 }
 
 // spend uses generation gen of a grant and returns the next refresh handle, or "" if

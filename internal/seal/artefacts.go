@@ -31,6 +31,7 @@ type Grant struct {
 	AuthTime    int64    `json:"a"`
 	Expires     int64    `json:"x"`           // absolute end of the grant, which no rotation moves
 	Issued      int64    `json:"t,omitempty"` // time of the consent, never before the client was added; 0 in a grant of an older release
+	Lost        []string `json:"l,omitempty"` // scopes that were granted, and that client or user may no longer have
 }
 
 // Code is an authorization code (OAuth 2.1 §4.1.2): generation 0 of its grant.

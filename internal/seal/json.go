@@ -76,6 +76,9 @@ func (g *Grant) write(w *rawjson.Writer) {
 	w.Number("a", g.AuthTime)
 	w.Number("x", g.Expires)
 	w.OptionalNumber("t", g.Issued)
+	if len(g.Lost) > 0 {
+		w.Strings("l", g.Lost)
+	}
 	w.End()
 }
 
@@ -105,6 +108,8 @@ func (g *Grant) read(r *jsonReader, name string) bool {
 		return r.number(&g.Expires)
 	case "t":
 		return r.number(&g.Issued)
+	case "l":
+		return r.strings(&g.Lost)
 	}
 	return false
 }

@@ -49,7 +49,7 @@ func TestTextIsThatOfEncodingJSON(t *testing.T) {
 		}
 		sameAsLibrary(t, seal.Refresh{Gen: number(), Expires: number(), Grant: seal.Grant{
 			ID: word(), Epoch: word(), Subject: word(), UserVersion: word(), ClientHash: word(), ClientName: word(), ConsentHash: word(),
-			Scope: list(), Resource: word(), AuthTime: number(), Expires: number(), Issued: number(),
+			Scope: list(), Resource: word(), AuthTime: number(), Expires: number(), Issued: number(), Lost: list(),
 		}})
 		sameAsLibrary(t, seal.Client{Name: word(), RedirectURIs: list(), Method: word(), Scope: list(), Issued: number(), PostLogoutRedirectURIs: list()})
 	}
