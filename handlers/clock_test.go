@@ -74,3 +74,15 @@ func TestRegisteredScopeIsADefaultAndNoBound_Row21(t *testing.T) {
 		t.Errorf("bob granted %q, which is not his to grant", got)
 	}
 }
+
+// Row 21: a client whose registered scopes no longer exist gets the default scopes when it names none.
+func TestRegisteredScopesThatAreGone_Row21(t *testing.T) {
+	s := authtest.New(t)
+	r := s.Post(t, "/register", "application/json", `{"redirect_uris":["https://app.test/cb"],"token_endpoint_auth_method":"none","scope":"mcp:write offline_access"}`)
+	c := authtest.Client{ID: r.JSON(t)["client_id"].(string), RedirectURI: "https://app.test/cb"}
+	s.Config.Scopes = []string{"mcp:read"}
+	s.Restart(t)
+	if got := s.Tokens(t, "alice", c, del("scope")).Scope; got != "mcp:read" {
+		t.Errorf("granted %q", got)
+	}
+}

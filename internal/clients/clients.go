@@ -457,11 +457,7 @@ func (r *Registry) registered(id string) (*known, error) {
 	if err := r.checkRetired(id, c); err != nil {
 		return nil, err
 	}
-	scope := c.Scope
-	if len(scope) == 0 {
-		scope = r.o.Default
-	}
-	k := &known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: c.RedirectURIs, Method: c.Method, Scopes: append([]string{}, scope...),
+	k := &known{strict: true, Client: Client{ID: id, Name: c.Name, RedirectURIs: c.RedirectURIs, Method: c.Method, Scopes: r.o.scopeNow(c.Scope),
 		GrantTypes: grantTypes, Registered: true, Issued: c.Issued, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs}}
 	if c.Method == methodNone {
 		return k, nil

@@ -69,6 +69,21 @@ func TestExplanationFetchesWhatAServerWould(t *testing.T) {
 	}
 }
 
+// The explanation has the scopes that the client gets by default now.
+func TestExplanationAfterTheRegisteredScopesAreGone(t *testing.T) {
+	o := options(t)
+	id := mustRegister(t, open(t, o), map[string]any{"redirect_uris": []string{"https://app.test/cb"}, "scope": "write openid"}).ClientID
+	for _, c := range []struct{ scopes, want []string }{
+		{[]string{"read", "write"}, []string{"write", "openid"}},
+		{[]string{"read"}, []string{"read"}},
+	} {
+		o.Scopes = c.scopes
+		if x := explain(t, open(t, o), id); !slices.Equal(x.Scopes, c.want) || !slices.Equal(x.MayRequest, slices.Concat(c.scopes, clients.AlwaysKnown)) {
+			t.Errorf("with %q: scopes %q, may request %q", c.scopes, x.Scopes, x.MayRequest)
+		}
+	}
+}
+
 func TestExplanationOfARegisteredClient(t *testing.T) {
 	o := options(t)
 	r := open(t, o)

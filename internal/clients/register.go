@@ -318,6 +318,21 @@ func (o *Options) registeredScope(requested string) []string {
 	return o.Default
 }
 
+// scopeNow returns the part of a registered scope that still exists. If nothing is left that a
+// resource knows, it is the default scope, as for a client that registered none (RFC 6749 §3.3).
+func (o *Options) scopeNow(registered []string) []string {
+	left, atResource := make([]string, 0, len(registered)), false
+	for _, name := range registered {
+		if exists := slices.Contains(o.Scopes, name); exists || slices.Contains(AlwaysKnown, name) {
+			left, atResource = append(left, name), atResource || exists
+		}
+	}
+	if len(left) == 0 || !atResource && len(left) < len(registered) {
+		return append(left[:0], o.Default...)
+	}
+	return left
+}
+
 // cleanName makes a name that the client chose fit to be shown: one line of at most 100
 // characters, none of which is invisible or changes the direction of the text.
 func cleanName(name string) string {
