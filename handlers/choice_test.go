@@ -94,10 +94,10 @@ func TestWrongChoicesAreRefused(t *testing.T) {
 		edit edit
 		says string
 	}{
-		{"a scope that the user may not grant", add("allow", "admin"), "did not request"},
-		{"a scope that was not requested", add("allow", "email"), "did not request"},
-		{"a scope that does not exist", add("allow", "root"), "did not request"},
-		{"two scopes in one field", set("allow", "mcp:read mcp:write"), "did not request"},
+		{"a scope that the user may not grant", add("allow", "admin"), "cannot be granted"},
+		{"a scope that was not requested", add("allow", "email"), "cannot be granted"},
+		{"a scope that does not exist", add("allow", "root"), "cannot be granted"},
+		{"two scopes in one field", set("allow", "mcp:read mcp:write"), "cannot be granted"},
 		{"an unknown duration", set("duration", "year"), "none of these"},
 		{"a number as a duration", set("duration", "99999999999"), "none of these"},
 		{"two durations", add("duration", "hour"), "none of these"},

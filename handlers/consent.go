@@ -29,6 +29,9 @@ func (e *endpoints) consentPage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tx, err = e.narrowNow(r, client, tx, user); err != nil {
+		return nil, err
+	}
 	choice, err := e.choice(r.Context(), client, tx, e.o.Store.Now())
 	if err != nil {
 		return nil, err
@@ -92,6 +95,25 @@ func (e *endpoints) openConsent(r *http.Request, raw string, now time.Time) (sea
 	return tx, client, user, nil
 }
 
+// narrowNow leaves of a transaction the scopes that can still be granted: the configuration, the
+// client or the user may have changed while the page was open. If the request can no longer be
+// granted at all, the client learns of it.
+func (e *endpoints) narrowNow(r *http.Request, client *clients.Client, tx seal.Login, user users.User) (seal.Login, error) {
+	var err error
+	if _, served := e.configured(tx.Resource); !served {
+		err = oauth.Errorf(oauth.InvalidTarget, "resource is no longer one of this server's: %s", tx.Resource)
+	} else if tx.Scope = e.stillAllowed(tx.Scope, client, user); len(tx.Scope) == 0 {
+		err = oauth.Errorf(oauth.InvalidScope, "none of the requested scopes can be granted any longer")
+	}
+	if err == nil {
+		return tx, nil
+	}
+	if err := e.answer(r.Context(), tx); err != nil {
+		return tx, err
+	}
+	return tx, e.refuse(client, tx, r.Method == http.MethodPost, err)
+}
+
 // consent takes the decision. Approving and denying both spend the transaction, before
 // anything is issued. Afterwards the browser goes back to the client in either case.
 func (e *endpoints) consent(r *http.Request) (any, error) {
@@ -103,6 +125,9 @@ func (e *endpoints) consent(r *http.Request) (any, error) {
 	decision := r.PostForm.Get("decision")
 	if decision == decideDeny {
 		return nil, e.deny(r, client, tx)
+	}
+	if tx, err = e.narrowNow(r, client, tx, user); err != nil {
+		return nil, err
 	}
 	choice, err := e.choice(r.Context(), client, tx, now)
 	if err != nil {

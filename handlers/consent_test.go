@@ -365,6 +365,49 @@ func TestChangedUserGivesNoConsent_E13(t *testing.T) {
 	wantLogin(t, b.Get(t, s.AuthorizeURL(s.PUB)))
 }
 
+// What can no longer be granted is neither shown nor granted on a page that is open.
+func TestOpenConsentPageFollowsTheConfiguration(t *testing.T) {
+	both := set("scope", "mcp:read mcp:write", "resource", authtest.ResourceB)
+	for name, c := range map[string]struct {
+		change func(*authtest.Server)
+		code   string // empty: the rest is granted
+	}{
+		"a scope of the server": {func(s *authtest.Server) { s.Config.Scopes = []string{"mcp:read", "admin"} }, ""},
+		"a scope of the user": {func(s *authtest.Server) {
+			s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = []string{"mcp:read"}; return true })
+		}, ""},
+		"all scopes": {func(s *authtest.Server) {
+			s.Config.Scopes, s.Config.DefaultScopes = []string{"admin"}, []string{"admin"}
+		}, "invalid_scope"},
+		"the resource": {func(s *authtest.Server) { s.Config.Resources = s.Config.Resources[:1] }, "invalid_target"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := authtest.New(t, several)
+			shown, posted, denied := s.NewBrowser(), s.NewBrowser(), s.NewBrowser()
+			path := shown.SignIn(t, "alice", s.PRE, both).At.RequestURI()
+			page, toDeny := posted.SignIn(t, "alice", s.PUB, both), denied.SignIn(t, "alice", s.PUB, both)
+			c.change(s)
+			s.Restart(t)
+			wantRedirect(t, denied.Submit(t, toDeny, set("decision", "deny")), s.PUB.RedirectURI, "access_denied", "S")
+			again, approved := shown.Get(t, path), posted.Submit(t, page, set("decision", "approve"))
+			if c.code != "" {
+				wantRedirect(t, again, s.PRE.RedirectURI, c.code, "S")
+				wantRedirect(t, approved, s.PUB.RedirectURI, c.code, "S")
+				return
+			}
+			if !strings.Contains(again.Body, "mcp:read") || strings.Contains(again.Body, "mcp:write") {
+				t.Errorf("the page shows\n%s", text(again))
+			}
+			if approved.StatusCode == http.StatusBadRequest { // the page was of more, so it is shown again
+				approved = posted.Submit(t, approved, set("decision", "approve"))
+			}
+			if got := s.Redeem(t, s.PUB, approved.Sent().Get("code")).Tokens(t).Scope; got != "mcp:read" {
+				t.Errorf("granted %q", got)
+			}
+		})
+	}
+}
+
 // A session lasts twelve hours.
 func TestSessionEndsAfterTwelveHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
