@@ -70,7 +70,8 @@ func (s *Server) logStaleFiles(logged string, asked bool) (problem string) {
 	return problem
 }
 
-// staleFiles returns why the files of users, clients and quirks are not in use as they are now.
+// staleFiles returns why the files of users, clients, their documents and quirks are not in use as
+// they are now.
 func (s *Server) staleFiles() error {
 	errs := []error{s.clients.Stale()}
 	if s.usersFile != nil {

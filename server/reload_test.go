@@ -74,6 +74,39 @@ func TestReloadLooksAtOnce(t *testing.T) {
 	}
 }
 
+// A pinned document that cannot be used any longer is reported as users and clients are.
+func TestPinnedDocumentThatCannotBeUsedIsReported(t *testing.T) {
+	file, log := filepath.Join(t.TempDir(), "client.json"), &safeBuffer{}
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const good = `{"client_id":"https://app.test/m.json","client_name":"App","redirect_uris":["https://app.test/cb"]}`
+	write(good)
+	srv := newServer(t, func(o *server.Options) {
+		o.ClientDocuments.Files, o.Log = []string{file}, slog.New(slog.NewTextHandler(log, nil))
+	})
+	wait := func(config, line string) {
+		t.Helper()
+		srv.Reload()
+		until(t, config+" and "+line, func() (any, bool) {
+			_, doc := readiness(t, srv)
+			return fmt.Sprint(doc, log), doc.Config == config && strings.Contains(log.String(), line)
+		})
+	}
+	wait("ok", "as their files say")
+	write("{}")
+	wait("stale", "client_id is not the URL of the document")
+	write(good)
+	wait("ok", "as their files say")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	wait("stale", file+" is gone")
+}
+
 // Reload makes new connections get the certificate that is in the files now. One that
 // cannot be used changes nothing.
 func TestReloadTakesNewCertificate(t *testing.T) {

@@ -495,14 +495,17 @@ func (r *Registry) checkRetired(id string, c seal.Client) error {
 	return err
 }
 
-// Stale returns why clients.json or the file of quirks as it is now is not in use, or nil; the
-// content of the last good one still is.
+// Stale returns why clients.json, a pinned document or the file of quirks as it is now is not in
+// use, or nil; the content of the last good one still is.
 func (r *Registry) Stale() (err error) {
 	if r.file != nil {
 		err = r.file.Stale()
 	}
 	if r.quirksFile != nil {
 		err = errors.Join(err, r.quirksFile.Stale())
+	}
+	for _, live := range r.documents.pinned {
+		err = errors.Join(err, live.Stale())
 	}
 	return err
 }
