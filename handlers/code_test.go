@@ -143,17 +143,46 @@ func TestCodeIsBoundToItsRequest_D03_D06_D07_D08(t *testing.T) {
 	s.Redeem(t, s.NAT, s.Code(t, "alice", s.NAT, port), port).Tokens(t)
 }
 
-// Row 13: a code lives as long as configured, and an old one is not reuse.
-func TestCodeLivesItsTimeAndExpiryIsNoReuse_Row13(t *testing.T) {
+// Row 13: a code lives as long as configured. One that expired unused is no reuse.
+func TestCodeLivesItsTime_Row13(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := authtest.New(t)
 		code, late := s.Code(t, "alice", s.PUB), s.Code(t, "alice", s.PUB)
 		time.Sleep(59 * time.Second)
 		tok := s.Redeem(t, s.PUB, code).Tokens(t)
 		time.Sleep(2 * time.Second)
-		wantError(t, s.Redeem(t, s.PUB, late), 400, "invalid_grant")
-		wantError(t, s.Redeem(t, s.PUB, code), 400, "invalid_grant")
+		for range 2 {
+			r := s.Redeem(t, s.PUB, late)
+			if wantError(t, r, 400, "invalid_grant"); !strings.Contains(r.Body, "expired") {
+				t.Errorf("an unused code: %s", r.Body)
+			}
+		}
 		s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+		if n := len(s.Log.Audit(t, "code_reuse")); n != 0 {
+			t.Errorf("%d audit events, want none", n)
+		}
+	})
+}
+
+// D02: the second use of a code ends the grant also once the code has expired, if the client and
+// the verifier are right.
+func TestExpiredCodeUsedTwiceEndsTheGrant_D02(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := authtest.New(t)
+		code := s.Code(t, "alice", s.PUB)
+		tok := s.Redeem(t, s.PUB, code).Tokens(t)
+		time.Sleep(2 * time.Minute)
+		wantError(t, s.Redeem(t, s.PUB2, code), 400, "invalid_grant")
+		wantError(t, s.Redeem(t, s.PUB, code, set("code_verifier", strings.Repeat("x", 43))), 400, "invalid_grant")
+		wantError(t, s.Redeem(t, s.PUB, code, set("redirect_uri", "https://other.test/cb")), 400, "invalid_grant")
+		tok = s.Refresh(t, s.PUB, tok.Refresh).Tokens(t)
+		for range 2 {
+			wantError(t, s.Redeem(t, s.PUB, code), 400, "invalid_grant")
+		}
+		wantDead(t, s, s.PUB, tok)
+		if n := len(s.Log.Audit(t, "code_reuse")); n != 1 {
+			t.Errorf("%d audit events, want 1", n)
+		}
 	})
 }
 

@@ -250,8 +250,6 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code was issued to another client")
 	case g.Epoch != e.o.Store.Epoch():
 		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code is no longer valid")
-	case now.Unix() >= code.Expires:
-		return nil, oauth.Errorf(oauth.InvalidGrant, "authorization code has expired")
 	}
 	// OAuth 2.1 no longer has this parameter (§10.2), but if it is sent it must match.
 	if uri := form.Get("redirect_uri"); uri != "" && uri != code.RedirectURI {
@@ -259,6 +257,9 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 	}
 	if err := oauth.CheckVerifier(form.Get("code_verifier"), code.Challenge); err != nil {
 		return nil, err
+	}
+	if now.Unix() >= code.Expires {
+		return nil, e.expiredCode(ctx, g, now, ev)
 	}
 	user, err := e.checkGrant(ctx, g, client, form.Get("resource"))
 	if err != nil {
@@ -287,6 +288,23 @@ func (e *endpoints) redeemCode(ctx context.Context, client *clients.Client, form
 		return nil, err
 	}
 	return e.mint(ctx, client, g, issuance{user, g.Scope, code.Nonce, handle, up}, wall)
+}
+
+// expiredCode refuses a code that has expired. If it was redeemed before, this is its second use,
+// which ends the grant as before the expiry (RFC 6749 §4.1.2): a thief may come late, or first.
+func (e *endpoints) expiredCode(ctx context.Context, g seal.Grant, now time.Time, ev *event) error {
+	found, err := e.o.Denylist.Find(ctx, g.ID)
+	switch {
+	case errors.Is(err, denylist.ErrUnknown), errors.Is(err, denylist.ErrRevoked):
+		return oauth.Errorf(oauth.InvalidGrant, "authorization code has expired")
+	case err != nil:
+		return unavailable(err)
+	}
+	g.Expires = found.Expires // if the grant ends meanwhile, nothing may begin anew
+	if _, err := e.o.Denylist.Use(ctx, g.Epoch, row(g, now), 0, now); err != nil {
+		return e.refused(err, 0, ev)
+	}
+	return oauth.Errorf(oauth.InvalidGrant, "authorization code has expired") // unreachable: the grant has a row
 }
 
 var errNoScope = oauth.Errorf(oauth.InvalidGrant, "none of the granted scopes is still allowed")
