@@ -235,8 +235,8 @@ type clientKey struct {
 }
 
 // ParseClientKeys reads a JWK Set (RFC 7517 §5). It leaves out keys that cannot verify an
-// assertion. A set with a private or symmetric key is an error: its owner has published a
-// secret. So is a set without a usable key.
+// assertion. A set with a private or symmetric key is the error [ErrSecretKey]: its owner has
+// published a secret. A set without a usable key is an error, too.
 func ParseClientKeys(body []byte) (*ClientKeys, error) {
 	if err := checkPublicSet(body); err != nil {
 		return nil, err
@@ -261,6 +261,9 @@ func ParseClientKeys(body []byte) (*ClientKeys, error) {
 	return keys, nil
 }
 
+// ErrSecretKey is the error of a JWK Set that shows what only its owner may have.
+var ErrSecretKey = errors.New("the JWK Set has a private or symmetric key")
+
 var errNoSet = errors.New("not a JWK Set")
 
 // privateMembers are those of private and symmetric keys (RFC 7518 §6).
@@ -278,7 +281,7 @@ func checkPublicSet(body []byte) error {
 	for _, key := range set.Keys {
 		for _, member := range privateMembers {
 			if _, ok := key[member]; ok {
-				return errors.New("the JWK Set has a private or symmetric key")
+				return ErrSecretKey
 			}
 		}
 	}

@@ -223,7 +223,8 @@ func (d *documents) redirectURIs(all []string) (usable []string, err error) {
 // authentication settles how the client authenticates. A document may list several methods
 // in the plural member of OpenID RP Metadata Choices 1.0, next to the preferred one: then
 // each of them will do, at any time. Methods with a shared secret cannot work, because
-// everybody reads the document.
+// everybody reads the document. A client that may do without keys has none if those of the
+// document cannot be used, unless one is secret.
 func (d *documents) authentication(k *known, preferred string, all []string, keys json.RawMessage, keysURI string) error {
 	if strings.HasPrefix(preferred, "client_secret_") {
 		return fmt.Errorf("token_endpoint_auth_method %s needs a secret, which the document cannot have", preferred)
@@ -234,10 +235,10 @@ func (d *documents) authentication(k *known, preferred string, all []string, key
 	none, withKey := slices.Contains(all, methodNone), slices.Contains(all, methodKey)
 	if present(keys) || keysURI != "" {
 		source, err := d.o.keySource(keys, keysURI)
-		if err != nil {
+		if err != nil && (!none || hasSecretKey(keys)) {
 			return err
 		}
-		if withKey {
+		if err == nil && withKey {
 			k.keys = source
 		}
 	}
@@ -252,6 +253,12 @@ func (d *documents) authentication(k *known, preferred string, all []string, key
 		k.Method, k.KeyOnly = methodKey, true
 	}
 	return nil
+}
+
+// hasSecretKey reports whether a set of keys has one that must not be published.
+func hasSecretKey(jwks json.RawMessage) bool {
+	_, err := jwt.ParseClientKeys(jwks)
+	return errors.Is(err, jwt.ErrSecretKey)
 }
 
 // keySource gives the keys of a client: fixed ones, or those at a URL.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -70,6 +71,13 @@ func TestDocumentWithOneThingWrongIsRefused_I05(t *testing.T) {
 	key := clientdoc.NewKey(t, "a")
 	private := clientdoc.Set(t, key)
 	private["keys"].([]any)[0].(map[string]any)["d"] = "AAAA"
+	signing := func(members ...any) map[string]any {
+		m := map[string]any{"token_endpoint_auth_method": "private_key_jwt"}
+		for i := 0; i < len(members); i += 2 {
+			m[members[i].(string)] = members[i+1]
+		}
+		return m
+	}
 	good := `{"client_id":"` + h.URL + `/x.json","client_name":"X","redirect_uris":["https://app.test/cb"]`
 	for name, doc := range map[string]any{
 		"another URL": map[string]any{"client_id": h.URL + "/other.json"}, "a slash more": map[string]any{"client_id": h.URL + "/x.json/"}, "no client_id": map[string]any{"client_id": nil}, "client_id of another type": map[string]any{"client_id": []string{h.URL + "/x.json"}},
@@ -79,9 +87,9 @@ func TestDocumentWithOneThingWrongIsRefused_I05(t *testing.T) {
 		"basic": map[string]any{"token_endpoint_auth_method": "client_secret_basic"}, "post": map[string]any{"token_endpoint_auth_method": "client_secret_post"}, "HMAC": map[string]any{"token_endpoint_auth_method": "client_secret_jwt"},
 		"basic beside none": map[string]any{"token_endpoint_auth_method": "client_secret_basic", "token_endpoint_auth_methods_supported": []string{"none"}},
 		"TLS":               map[string]any{"token_endpoint_auth_method": "tls_client_auth"}, "only secrets": map[string]any{"token_endpoint_auth_method": nil, "token_endpoint_auth_methods_supported": []string{"client_secret_basic"}},
-		"key without keys": map[string]any{"token_endpoint_auth_method": "private_key_jwt"}, "keys in two ways": map[string]any{"jwks": clientdoc.Set(t, key), "jwks_uri": h.URL + "/jwks"},
-		"private key": map[string]any{"jwks": private}, "no keys": map[string]any{"jwks": map[string]any{"keys": []any{}}}, "keys of another type": map[string]any{"jwks": "x"},
-		"keys elsewhere": map[string]any{"jwks_uri": "http://app.test/jwks"}, "keys in a private network": map[string]any{"jwks_uri": "https://10.0.0.1/jwks"},
+		"key without keys": map[string]any{"token_endpoint_auth_method": "private_key_jwt"}, "private key": map[string]any{"jwks": private}, "private key and a URL": map[string]any{"jwks": private, "jwks_uri": h.URL + "/jwks"},
+		"keys in two ways": signing("jwks", clientdoc.Set(t, key), "jwks_uri", h.URL+"/jwks"), "private key of a client that signs": signing("jwks", private), "no keys": signing("jwks", map[string]any{"keys": []any{}}), "keys of another type": signing("jwks", "x"),
+		"keys elsewhere": signing("jwks_uri", "http://app.test/jwks"), "keys in a private network": signing("jwks_uri", "https://10.0.0.1/jwks"),
 		"duplicate": good + `,"client_name":"Y"}`, "duplicate redirect_uris": good + `,"redirect_uris":["https://evil.test/cb"]}`, "HTML": `<html>`, "list": `[` + good + `}]`, "two": good + `}{}`, "cut off": good, "long": good + `,"x":"` + strings.Repeat("x", 5<<10) + `"}`, "not UTF-8": good + ",\"x\":\"\xff\"}",
 	} {
 		id := h.URL + "/x.json"
@@ -109,6 +117,39 @@ func TestDocumentWithOneThingWrongIsRefused_I05(t *testing.T) {
 	}
 	if n := h.Fetched("/jwks"); n != 0 {
 		t.Errorf("%d fetches of keys that no assertion asked for", n)
+	}
+}
+
+// A client that may do without keys is not refused because of some that cannot be used. It has none
+// then: an assertion is refused.
+func TestDocumentThatNeedsNoKeysMayHaveUselessOnes_I05(t *testing.T) {
+	h := clientdoc.NewHost(t)
+	key := clientdoc.NewKey(t, "a")
+	forEncryption := clientdoc.Set(t, key)
+	forEncryption["keys"].([]any)[0].(map[string]any)["use"] = "enc"
+	for name, keys := range map[string]map[string]any{
+		"no keys": {"jwks": map[string]any{"keys": []any{}}}, "for encryption": {"jwks": forEncryption}, "another type": {"jwks": "x"},
+		"in a private network": {"jwks_uri": "https://10.0.0.1/jwks"}, "not https": {"jwks_uri": "http://app.test/jwks"}, "in two ways": {"jwks": clientdoc.Set(t, key), "jwks_uri": h.URL + "/jwks"},
+	} {
+		for _, methods := range [][]string{nil, {"none"}, {"none", "private_key_jwt"}} {
+			more := maps.Clone(keys)
+			if methods == nil {
+				more["token_endpoint_auth_method"] = nil
+			} else {
+				more["token_endpoint_auth_methods_supported"] = methods
+			}
+			id := h.Client(t, "/x.json", more)
+			r := open(t, withDocuments(t))
+			if c, err := fetched(t, r, id); err != nil || c.Method != "none" || c.KeyOnly {
+				t.Errorf("%s, %v: %+v, %v", name, methods, c, err)
+			}
+			if _, err := authenticate(r, "", "client_id="+url.QueryEscape(id)); err != nil {
+				t.Errorf("%s, %v, at the token endpoint: %v", name, methods, err)
+			}
+			if _, err := authenticate(r, "", assertionForm(key.Assertion(t, id, "https://as.test", nil))); !isCode(err, oauth.InvalidClient) {
+				t.Errorf("%s, %v, with an assertion: %v", name, methods, err)
+			}
+		}
 	}
 }
 
