@@ -375,7 +375,7 @@ func (e *endpoints) routes() (*Handler, error) {
 		return nil, err
 	}
 	r.NotFound(e.absent)
-	r.MethodNotAllowed((&route{e: e}).ServeHTTP)
+	r.MethodNotAllowed(UnknownMethod(r, e.absent))
 	return &Handler{r, documents, e}, nil
 }
 

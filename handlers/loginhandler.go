@@ -61,9 +61,7 @@ func (e *endpoints) routeLogin(r chi.Router, handle func(route, ...string)) erro
 		return nil
 	}
 	for _, p := range paths {
-		r.Get(p, e.ownLogin)
-		r.Post(p, e.ownLogin)
-		r.Head(p, e.ownLogin)
+		r.HandleFunc(p, e.ownLogin)
 	}
 	return nil
 }
@@ -80,6 +78,10 @@ func (e *endpoints) ownLogin(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", pages.LenientPolicy)
 	if err := e.checkHost(r); err != nil {
 		rt.fail(w, r, err)
+		return
+	}
+	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost}, r.Method) {
+		rt.refuseMethod(w, r, "GET, HEAD, POST")
 		return
 	}
 	if err := rt.door(r); err != nil {

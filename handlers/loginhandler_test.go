@@ -47,8 +47,10 @@ func TestLoginHandlerServesThePage_Row29(t *testing.T) {
 		if r := s.Get(t, path); r.StatusCode != 200 || !strings.Contains(r.Body, "Mine") {
 			t.Errorf("GET %s: %d", path, r.StatusCode)
 		}
-		if r := s.Do(t, request("PUT", authtest.Issuer+path, "")); r.StatusCode != 405 {
-			t.Errorf("PUT %s: %d", path, r.StatusCode)
+		for _, method := range []string{"PUT", "PROPFIND"} {
+			if r := s.Do(t, request(method, authtest.Issuer+path, "")); r.StatusCode != 405 || r.Header.Get("Allow") != "GET, HEAD, POST" {
+				t.Errorf("%s %s: %d, Allow %q", method, path, r.StatusCode, r.Header.Get("Allow"))
+			}
 		}
 	}
 	b := s.NewBrowser()

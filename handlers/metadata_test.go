@@ -257,7 +257,7 @@ func TestProbesSayWhetherToSendRequests(t *testing.T) {
 func TestUnknownPathIsNotFoundAndNoRedirect(t *testing.T) {
 	s := authtest.New(t)
 	for _, path := range []string{"/authorize/", "/oauth/", "/.well-known/oauth-authorization-server/", "/files/upload", "/%2e%2e/token", "//token", "/oauth/consent"} {
-		for _, method := range []string{"GET", "POST", "DELETE", "HEAD"} {
+		for _, method := range []string{"GET", "POST", "DELETE", "HEAD", "PROPFIND", "FOO"} {
 			if r := s.Do(t, request(method, authtest.Issuer+path, "")); r.StatusCode != 404 {
 				t.Errorf("%s %s: %d", method, path, r.StatusCode)
 			}
@@ -267,9 +267,13 @@ func TestUnknownPathIsNotFoundAndNoRedirect(t *testing.T) {
 		}
 	}
 	for path, allow := range map[string]string{"/login": "GET, HEAD, POST", "/oauth/login": "GET, HEAD, POST", "/consent": "GET, HEAD, POST", "/token": "POST, OPTIONS"} {
-		for _, method := range []string{"PUT", "DELETE", "PATCH"} {
-			if r := s.Do(t, request(method, authtest.Issuer+path, "")); r.StatusCode != 405 || r.Header.Get("Allow") != allow {
+		for _, method := range []string{"PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "FOO"} {
+			r := s.Do(t, request(method, authtest.Issuer+path, ""))
+			if r.StatusCode != 405 || r.Header.Get("Allow") != allow {
 				t.Errorf("%s %s: %d, Allow %q, want %q", method, path, r.StatusCode, r.Header.Get("Allow"), allow)
+			}
+			if path == "/token" && (r.Error() == "" || r.Header.Get("Access-Control-Allow-Origin") != "*") {
+				t.Errorf("%s %s: %v %s", method, path, r.Header, r.Body)
 			}
 		}
 	}

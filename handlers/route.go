@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"signet/handlers/pages"
 	"signet/internal/admission"
 	"signet/internal/clients"
@@ -147,8 +149,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e := rt.endpoint(r.Method)
 	if e == nil {
-		w.Header().Set("Allow", rt.allowed())
-		rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "method %s is not allowed here", r.Method).WithStatus(http.StatusMethodNotAllowed))
+		rt.refuseMethod(w, r, rt.allowed())
 		return
 	}
 	if err := rt.door(r); err != nil {
@@ -161,6 +162,11 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.render(w, r, result)
+}
+
+func (rt *route) refuseMethod(w http.ResponseWriter, r *http.Request, allowed string) {
+	w.Header().Set("Allow", allowed)
+	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "method %s is not allowed here", r.Method).WithStatus(http.StatusMethodNotAllowed))
 }
 
 func (rt *route) timeout() time.Duration {
@@ -598,6 +604,21 @@ func (e *endpoints) absent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.fail(w, r, oauth.Errorf(oauth.InvalidRequest, "nothing is served at this path").WithStatus(http.StatusNotFound))
+}
+
+// UnknownMethod answers requests whose method r does not know, such as PROPFIND: the handler of the
+// path refuses it like any other method that it does not have, and absent answers for a path that
+// r does not have.
+func UnknownMethod(r chi.Router, absent http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		// Routes for all methods have TRACE, too, and their handlers look at the request's own.
+		if !r.Match(chi.NewRouteContext(), http.MethodTrace, cmp.Or(req.URL.RawPath, req.URL.Path, "/")) {
+			absent(w, req)
+			return
+		}
+		chi.RouteContext(req.Context()).RouteMethod = http.MethodTrace
+		r.ServeHTTP(w, req)
+	}
 }
 
 // logo serves the operator's logo or Signet's mark.

@@ -38,7 +38,7 @@ func (s *Server) route(authorization *handlers.Handler, verify jwt.VerifierOptio
 		}
 		// Not r.Mount, which would make a map for each request, of what its pattern has matched.
 		r.NotFound(authorization.ServeHTTP)
-		r.MethodNotAllowed(authorization.ServeHTTP)
+		r.MethodNotAllowed(handlers.UnknownMethod(r, authorization.ServeHTTP))
 	} else {
 		s.routeHealth(r.With(s.public))
 		r.NotFound(notFound)

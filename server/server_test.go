@@ -89,6 +89,20 @@ func TestRoleAllServesBothSides(t *testing.T) {
 	}
 }
 
+// A method that no router knows is refused like any other that an endpoint does not have.
+func TestUnknownMethodIsRefusedByItsEndpoint(t *testing.T) {
+	srv := newServer(t, nil)
+	for path, want := range map[string]int{"/token": 405, "/livez": 405, "/mcp": 401, "/nothing": 404} {
+		for _, method := range []string{"PROPFIND", "FOO", "TRACE"} {
+			w := httptest.NewRecorder()
+			srv.Handler().ServeHTTP(w, httptest.NewRequest(method, srv.Issuer()+path, nil))
+			if w.Code != want || want == 405 && w.Header().Get("Allow") == "" {
+				t.Errorf("%s %s: %d, Allow %q, want %d", method, path, w.Code, w.Header().Get("Allow"), want)
+			}
+		}
+	}
+}
+
 // A program may have the handler below a router of its own, whichever that is.
 func TestHandlerBelowAnotherRouter(t *testing.T) {
 	srv := newServer(t, func(o *server.Options) { o.Issuer = "http://localhost:8080/auth" })
