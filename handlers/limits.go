@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -211,6 +212,9 @@ func (e *endpoints) loginCaller(r *http.Request, name string) admission.Caller {
 	return caller
 }
 
+// attemptTimeout ends the wait for the store after a login, which holds its slot meanwhile.
+const attemptTimeout = 5 * time.Second
+
 // throttled calls check, which returns [users.ErrInvalid] if the password for the
 // account name is wrong, in a slot of class. It does not call it after too many wrong passwords: the check
 // is the expensive part.
@@ -227,17 +231,28 @@ func (e *endpoints) throttled(r *http.Request, class *admission.Class, name stri
 	if err != nil {
 		return refusal(err)
 	}
+	err = errors.New("the check panicked") // unless it returns
+	defer func() { e.endAttempt(r, attempt, err) }()
+	err = check()
+	return err
+}
+
+// endAttempt takes an attempt back unless err says that the password was wrong, even if the client
+// has gone: otherwise a user whose browser gives up on a slow check is soon refused with the right
+// password.
+func (e *endpoints) endAttempt(r *http.Request, attempt *throttle.Attempt, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), attemptTimeout)
+	defer cancel()
 	var trouble error
-	switch err = check(); {
+	switch {
 	case err == nil:
-		trouble = attempt.Succeeded(r.Context())
+		trouble = attempt.Succeeded(ctx)
 	case !errors.Is(err, users.ErrInvalid):
-		trouble = attempt.Withdraw(r.Context())
+		trouble = attempt.Withdraw(ctx)
 	}
 	if trouble != nil {
-		e.o.Log.LogAttrs(r.Context(), slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
+		e.o.Log.LogAttrs(ctx, slog.LevelWarn, "a login stays counted as failed", slog.Any("cause", trouble))
 	}
-	return err
 }
 
 // limitTokens counts a token request whose handle has passed all checks so far. Made-up

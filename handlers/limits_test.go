@@ -423,6 +423,12 @@ func TestTokenRequestsOfOneClientAreLimited(t *testing.T) {
 // tryLogin sends a login form from an address and returns the answer.
 func tryLogin(t *testing.T, s *authtest.Server, address, name, password string, header ...string) *authtest.Response {
 	t.Helper()
+	return s.Do(t, loginRequest(t, s, address, name, password, header...))
+}
+
+// loginRequest returns the request with which a login form is sent from an address.
+func loginRequest(t *testing.T, s *authtest.Server, address, name, password string, header ...string) *http.Request {
+	t.Helper()
 	b := s.NewBrowser()
 	page := b.Get(t, s.AuthorizeURL(s.PUB))
 	action, form := page.Form(t)
@@ -433,7 +439,7 @@ func tryLogin(t *testing.T, s *authtest.Server, address, name, password string, 
 		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
 	}
 	r.RemoteAddr = address
-	return s.Do(t, r)
+	return r
 }
 
 // C09: one password tried on many users from one address is stopped early, before
@@ -545,6 +551,46 @@ func TestFailedLoginsDoNotLockTheUserOut_Row33(t *testing.T) {
 		if record["outcome"] == "refused" && record["sub"] != nil {
 			t.Errorf("a refused login is logged with a name: %v", record)
 		}
+	}
+}
+
+// Only wrong passwords count as failed logins, whether the client waits for the answer or goes
+// away while the password is looked at.
+func TestLoginsOfClientsThatGoAwayCountLikeOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		check func(gone context.Context) (users.User, error)
+		after int // status of the next login, with the right password
+	}{
+		{"right password", func(context.Context) (users.User, error) { return users.User{Subject: "1", Name: "alice"}, nil }, 303},
+		{"wrong password", func(context.Context) (users.User, error) { return users.User{}, users.ErrInvalid }, 429},
+		{"check that gives up", func(gone context.Context) (users.User, error) { return users.User{}, gone.Err() }, 303},
+		{"check that panics", func(context.Context) (users.User, error) { panic("a check with a bug") }, 303},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // the last login has to come within a second
+				var leave context.CancelFunc
+				s := authtest.New(t, func(c *authtest.Config) {
+					c.Users = users.CheckFunc(func(ctx context.Context, _, _ string) (users.User, error) {
+						if leave == nil {
+							return users.User{Subject: "1", Name: "alice"}, nil
+						}
+						leave()
+						return tt.check(ctx)
+					})
+				})
+				for range 6 {
+					ctx, cancel := context.WithCancel(t.Context())
+					leave = cancel
+					s.Failing(t, loginRequest(t, s, "192.0.2.7:1000", "alice", "x").WithContext(ctx))
+					cancel()
+				}
+				leave = nil
+				if r := tryLogin(t, s, "192.0.2.7:1000", "alice", "right"); r.StatusCode != tt.after {
+					t.Errorf("the next login: %d, want %d: %s", r.StatusCode, tt.after, text(r))
+				}
+			})
+		})
 	}
 }
 

@@ -51,6 +51,7 @@ func (e *TooManyError) Unwrap() error { return ErrTooMany }
 //	case err != nil: // 503: without the store no login begins
 //	}
 //	user, err := source.Check(ctx, name, password)
+//	ctx = context.WithoutCancel(ctx) // the client may have gone; limit the time
 //	switch {
 //	case err == nil:
 //		attempt.Succeeded(ctx) // log its error: the user is signed in all the same
@@ -59,7 +60,8 @@ func (e *TooManyError) Unwrap() error { return ErrTooMany }
 //		attempt.Withdraw(ctx)
 //	}
 //
-// The attempt of a client that goes away meanwhile stays counted.
+// The attempt of a client that goes away meanwhile counts as any other. After a panic in Check
+// it is withdrawn.
 //
 // The store gets hashes only, so it has no unknown names, which may be passwords typed into
 // the wrong field. Counts are forgotten with time, and their number is bounded: beyond the
