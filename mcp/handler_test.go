@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -698,6 +699,89 @@ func TestPanickingToolFailsItsCallOnly_L17(t *testing.T) {
 		if !strings.Contains(w.log.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}
+	}
+}
+
+// The SDK drops such results, and the calls would never end.
+func TestResultsThatCannotBeEncodedAreInternalErrors(t *testing.T) {
+	w := newWorld(t)
+	nan := sdk.Meta{"mean": math.NaN()}
+	schema := json.RawMessage(`{"type":"object"}`)
+	tools := map[string]*sdk.CallToolResult{
+		"number":      {StructuredContent: map[string]any{"mean": math.NaN()}},
+		"channel":     {StructuredContent: make(chan int)},
+		"meta":        {Meta: sdk.Meta{"mean": math.Inf(1)}},
+		"text":        {Content: []sdk.Content{&sdk.TextContent{Text: "x", Meta: nan}}},
+		"image":       {Content: []sdk.Content{&sdk.ImageContent{Meta: nan}}},
+		"annotations": {Content: []sdk.Content{&sdk.TextContent{Annotations: &sdk.Annotations{Priority: math.NaN()}}}},
+		"link":        {Content: []sdk.Content{&sdk.ResourceLink{Meta: nan}}},
+	}
+	for name, res := range tools {
+		w.options.Server.AddTool(&sdk.Tool{Name: name, InputSchema: schema}, func(context.Context, *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+			return res, nil
+		})
+	}
+	w.options.Server.AddTool(&sdk.Tool{Name: "fine", InputSchema: schema}, func(context.Context, *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+		return &sdk.CallToolResult{
+			Meta:              sdk.Meta{"k": 1},
+			Content:           []sdk.Content{&sdk.TextContent{Text: "x", Meta: sdk.Meta{"k": 2}}},
+			StructuredContent: struct{ Mean float64 }{1.5},
+		}, nil
+	})
+	w.options.Server.AddResource(&sdk.Resource{URI: "x://1", Name: "r"}, func(context.Context, *sdk.ReadResourceRequest) (*sdk.ReadResourceResult, error) {
+		return &sdk.ReadResourceResult{Contents: []*sdk.ResourceContents{{URI: "x://1", Meta: nan}}}, nil
+	})
+	w.options.Server.AddPrompt(&sdk.Prompt{Name: "p"}, func(context.Context, *sdk.GetPromptRequest) (*sdk.GetPromptResult, error) {
+		return &sdk.GetPromptResult{Meta: nan}, nil
+	})
+	h := w.handler(t)
+	for _, version := range []string{"2026-07-28", "2025-11-25"} {
+		session := connect(t, h, w.token(t, nil), version)
+		wantInternal := func(name string, call func(context.Context) error) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			err := call(ctx)
+			if e, ok := errors.AsType[*jsonrpc.Error](err); !ok || e.Code != jsonrpc.CodeInternalError {
+				t.Errorf("%s: %s: error %v, want an internal error", version, name, err)
+			}
+		}
+		for name := range tools {
+			wantInternal(name, func(ctx context.Context) error {
+				_, err := session.CallTool(ctx, &sdk.CallToolParams{Name: name})
+				return err
+			})
+		}
+		wantInternal("resource", func(ctx context.Context) error {
+			_, err := session.ReadResource(ctx, &sdk.ReadResourceParams{URI: "x://1"})
+			return err
+		})
+		wantInternal("prompt", func(ctx context.Context) error {
+			_, err := session.GetPrompt(ctx, &sdk.GetPromptParams{Name: "p"})
+			return err
+		})
+		res, err := session.CallTool(t.Context(), &sdk.CallToolParams{Name: "fine"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]any{"Mean": 1.5}, res.StructuredContent); diff != "" || res.Meta["k"] != 1.0 {
+			t.Errorf("%s: meta %v, structured content (-want +got):\n%s", version, res.Meta, diff)
+		}
+	}
+	if !strings.Contains(w.log.String(), "NaN") {
+		t.Error("the log does not say why")
+	}
+}
+
+func TestContainWithoutLogger(t *testing.T) {
+	server := mcp.NewServer("test", "1")
+	server.AddTool(&sdk.Tool{Name: "panics", InputSchema: json.RawMessage(`{"type":"object"}`)}, func(context.Context, *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+		panic("no log")
+	})
+	server.AddReceivingMiddleware(mcp.Contain(nil))
+	_, err := connectInMemory(t, server).CallTool(t.Context(), &sdk.CallToolParams{Name: "panics"})
+	if e, ok := errors.AsType[*jsonrpc.Error](err); !ok || e.Code != jsonrpc.CodeInternalError {
+		t.Errorf("error %v, want an internal error", err)
 	}
 }
 

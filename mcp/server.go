@@ -50,11 +50,15 @@ func setCaller(next sdk.MethodHandler) sdk.MethodHandler {
 
 // Contain keeps the failure of one call from ending the process. The SDK runs tools on
 // goroutines of its own and does not recover from panics; a result that is a nil pointer
-// panics there too, after the tool has returned.
+// panics there too, after the tool has returned. A result that cannot be encoded is an internal
+// error as well: the SDK would never answer the call. A nil log logs nothing.
 //
 // [Handler] adds it to its server. Add it last to a server that is served in another way,
 // because it covers the middleware that was added before.
 func Contain(log *slog.Logger) sdk.Middleware {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	internal := &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: "internal error"}
 	return func(next sdk.MethodHandler) sdk.MethodHandler {
 		return func(ctx context.Context, method string, req sdk.Request) (res sdk.Result, err error) {
@@ -69,7 +73,14 @@ func Contain(log *slog.Logger) sdk.Middleware {
 				log.ErrorContext(ctx, "an MCP method returned neither a result nor an error", "method", method)
 				return nil, internal
 			}
-			return res, err
+			if err != nil {
+				return res, err
+			}
+			if res, err = encodable(res); err != nil {
+				log.ErrorContext(ctx, "the result of an MCP method cannot be encoded", "method", method, "cause", err)
+				return nil, internal
+			}
+			return res, nil
 		}
 	}
 }
