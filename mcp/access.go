@@ -131,14 +131,15 @@ func (a *Access) hasPublicTools() bool {
 }
 
 // public reports whether method needs no access token: the call of a public tool, and the
-// messages that clients send before.
+// messages that clients send before and after. Each message without a token has a session of its
+// own, so it cancels nothing of others.
 func (a *Access) public(method, tool string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	switch method {
 	case callTool:
 		return a.open[tool] && len(a.scopes[tool]) == 0
-	case initialize, "notifications/initialized", "ping", "server/discover", "tools/list":
+	case initialize, "notifications/initialized", cancelled, "ping", "server/discover", "tools/list":
 		return len(a.open) > 0
 	}
 	return false

@@ -390,6 +390,7 @@ func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 		{"unknown tool", call("no_such_tool"), 200, "unknown tool"},
 		{"initialize", message(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`), 200, "serverInfo"},
 		{"initialized", message(`{"jsonrpc":"2.0","method":"notifications/initialized"}`), 202, ""},
+		{"cancelled", message(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}`), 202, ""},
 		{"ping", message(`{"jsonrpc":"2.0","id":1,"method":"ping"}`), 200, "result"},
 
 		{"closed tool", call("echo"), 401, ""},
@@ -407,8 +408,12 @@ func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 		{"batch", message(`[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"greet"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo"}}]`), 401, ""},
 		{"two names", message(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"greet","name":"echo"}}`), 401, ""},
 		{"not JSON", message(`{`), 401, ""},
-		{"GET", func(r *http.Request) { r.Method = http.MethodGet }, 401, ""},
-		{"DELETE", func(r *http.Request) { r.Method = http.MethodDelete }, 401, ""},
+		{"GET", func(r *http.Request) { r.Method = http.MethodGet }, 405, "keeps no sessions"},
+		{"DELETE", func(r *http.Request) { r.Method = http.MethodDelete }, 405, "keeps no sessions"},
+		{"GET with a bad token", func(r *http.Request) {
+			r.Method = http.MethodGet
+			r.Header.Set("Authorization", "Bearer garbage")
+		}, 401, ""},
 		{"form", func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }, 401, ""},
 		{"other protocol", func(r *http.Request) { r.Header.Set("Mcp-Protocol-Version", "2024-11-05") }, 401, ""},
 		{"bad token", func(r *http.Request) { r.Header.Set("Authorization", "Bearer garbage") }, 401, ""},
@@ -435,6 +440,10 @@ func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 	r.Body = unread{t}
 	if got := serve(closed, r); got.Code != http.StatusUnauthorized {
 		t.Errorf("without the option: status %d, want 401", got.Code)
+	}
+	r.Method = http.MethodGet
+	if got := serve(closed, r); got.Code != http.StatusUnauthorized {
+		t.Errorf("GET without the option: status %d, want 401", got.Code)
 	}
 }
 

@@ -50,7 +50,9 @@ const maxBody = sdk.DefaultMaxRequestBodyBytes
 //
 // Refusals of the bearer check have the JSON body of RFC 6750 servers, the others a
 // JSON-RPC error. A CORS preflight needs no token. If o.Access has public tools, a request
-// without a token is refused with 401 unless it needs none.
+// without a token is refused with 401 unless it needs none, or is not a POST: clients of
+// the older protocol send a GET after they have initialized, and begin a login if it is
+// answered with 401.
 //
 // A panic in a tool is logged, and the caller gets an internal error. Handler adds this
 // protection and o.Access to o.Server with the first request, so they cover every
@@ -122,7 +124,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case no == noRoom:
 		e.refuseCrowd(w, r, load)
-	case no != nil && claims == nil:
+	case no != nil && claims == nil && no.status != http.StatusMethodNotAllowed:
 		e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 	case no != nil:
 		no.write(w)
