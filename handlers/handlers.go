@@ -386,7 +386,7 @@ func (e *endpoints) checkResources(r chi.Router) error {
 		if err != nil {
 			return fmt.Errorf("SIGNET_RESOURCES: resource: %w", err)
 		}
-		if u.Scheme+"://"+u.Host == e.origin && r.Match(chi.NewRouteContext(), http.MethodGet, u.EscapedPath()) {
+		if u.Scheme+"://"+u.Host == e.origin && r.Match(chi.NewRouteContext(), http.MethodGet, oauth.RoutePath(u)) {
 			return fmt.Errorf("SIGNET_RESOURCES: resource %s is at the path of another endpoint", resource)
 		}
 	}

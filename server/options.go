@@ -140,9 +140,30 @@ func (o *Options) complete() error {
 		if err != nil {
 			return fmt.Errorf("resource %s: %w", r, err)
 		}
+		if err := CheckResource(o.Role, o.Issuer, canonical); err != nil {
+			return fmt.Errorf("SIGNET_RESOURCES: %w", err)
+		}
 		o.Resources[i] = canonical
 	}
 	return nil
+}
+
+// CheckResource returns an error if a process of role at issuer is to serve a resource and
+// cannot, because its router would take the path for a pattern.
+func CheckResource(role, issuer, resource string) error {
+	u, err := url.Parse(resource)
+	if err != nil {
+		return fmt.Errorf("resource %s: %w", resource, err)
+	}
+	if serves(role, issuer, resource) && strings.ContainsAny(oauth.RoutePath(u), " \t*{}") {
+		return fmt.Errorf("resource %s cannot be served: its path contains a space, *, { or }", resource)
+	}
+	return nil
+}
+
+// serves reports whether a process of role at issuer serves a resource.
+func serves(role, issuer, resource string) bool {
+	return role == "mcp" || role == "all" && sameOrigin(resource, issuer)
 }
 
 func (o *Options) setDefaults() {

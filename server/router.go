@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -74,7 +75,7 @@ func (s *Server) checkLoginPath(resources chi.Router) error {
 	if err != nil {
 		return err
 	}
-	if s.o.LoginPath != "" && resources.Match(chi.NewRouteContext(), http.MethodGet, u.EscapedPath()+s.o.LoginPath) {
+	if s.o.LoginPath != "" && resources.Match(chi.NewRouteContext(), http.MethodGet, oauth.RoutePath(u)+s.o.LoginPath) {
 		return fmt.Errorf("login path %s belongs to a resource", s.o.LoginPath)
 	}
 	return nil
@@ -111,8 +112,12 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 	if authorization != nil { // otherwise all requests are spread
 		r = r.With(s.spread)
 	}
+	routes := newResourceRoutes(r)
+	if authorization == nil {
+		routes.owners["/livez"], routes.owners["/readyz"] = "the health check", "the health check"
+	}
 	for i, resource := range s.o.Resources {
-		if s.o.Role == "all" && !sameOrigin(resource, s.o.Issuer) {
+		if !serves(s.o.Role, s.o.Issuer, resource) {
 			continue
 		}
 		verify.Audiences = []string{resource}
@@ -138,22 +143,61 @@ func (s *Server) routeResources(r chi.Router, authorization *handlers.Handler, v
 		if err != nil {
 			return err
 		}
-		const wellKnown = "/.well-known/oauth-protected-resource"
-		metadata := s.public(mcp.Metadata(o))
-		if path := u.EscapedPath(); path == "" || path == "/" { // the whole host is one resource
-			r.Handle("/", h)
-			r.Handle(wellKnown, metadata)
-		} else {
-			r.Handle(path, h)
-			r.Handle(wellKnown+path, metadata)
+		if err := s.routeResource(routes, o, oauth.RoutePath(u), h); err != nil {
+			return err
 		}
 		if i == 0 {
-			r.Handle(wellKnown, metadata)
-			r.Handle(strings.TrimSuffix(u.EscapedPath(), "/")+"/connect", mcp.Connect(o, s.registrationEndpoint()))
+			r.Handle(oauth.WellKnownResource, s.public(mcp.Metadata(o)))
 			r.Handle("/tools/*", h.Tools())
-			s.routePlain(r, strings.TrimSuffix(u.EscapedPath(), "/"), h)
+			base := strings.TrimSuffix(oauth.RoutePath(u), "/")
+			if err := errors.Join(
+				routes.handle(base+"/connect", "the hint for clients of "+resource, mcp.Connect(o, s.registrationEndpoint())),
+				s.routePlain(routes, base, h),
+			); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
+}
+
+// routeResource serves a resource at path, and its metadata.
+func (s *Server) routeResource(r *resourceRoutes, o mcp.Options, path string, h http.Handler) error {
+	metadata := s.public(mcp.Metadata(o))
+	if path == "" || path == "/" { // the whole host is one resource
+		return errors.Join(r.handle("/", "resource "+o.Resource, h), r.handle(oauth.WellKnownResource, rootMetadata, metadata))
+	}
+	return errors.Join(r.handle(path, "resource "+o.Resource, h), r.handle(oauth.WellKnownResource+path, "the metadata of "+o.Resource, metadata))
+}
+
+// resourceRoutes are the paths of resources. A router would let the last handler of a path replace the
+// others.
+type resourceRoutes struct {
+	router chi.Router
+	owners map[string]string // what is at each path
+}
+
+const rootMetadata = "the metadata of resources"
+
+func newResourceRoutes(r chi.Router) *resourceRoutes {
+	return &resourceRoutes{r, map[string]string{oauth.WellKnownResource: rootMetadata}}
+}
+
+// take reserves path for owner, or returns an error if something else is there.
+func (r *resourceRoutes) take(path, owner string) error {
+	if other, taken := r.owners[path]; taken && other != owner {
+		return fmt.Errorf("SIGNET_RESOURCES: %s is at the path of %s", owner, other)
+	}
+	r.owners[path] = owner
+	return nil
+}
+
+// handle serves path, unless something else is there.
+func (r *resourceRoutes) handle(path, owner string, h http.Handler) error {
+	if err := r.take(path, owner); err != nil {
+		return err
+	}
+	r.router.Handle(path, h)
 	return nil
 }
 
@@ -184,17 +228,19 @@ func (s *Server) public(next http.Handler) http.Handler {
 }
 
 // routePlain serves the gateway's paths for programs that do not speak MCP.
-func (s *Server) routePlain(r chi.Router, path string, h *mcp.Endpoint) {
+func (s *Server) routePlain(r *resourceRoutes, path string, h *mcp.Endpoint) error {
 	if s.gateway == nil {
-		return
+		return nil
 	}
+	const owner = "the gateway for programs that do not speak MCP"
+	errs := []error{r.take("/health", owner), r.handle("/capabilities", owner, h.Capabilities())}
 	for _, below := range mcp.PlainPaths() {
-		r.Handle(path+below, h.Plain())
+		errs = append(errs, r.handle(path+below, owner, h.Plain()))
 	}
-	r.Handle("/capabilities", h.Capabilities())
-	r.With(s.public).Get("/health", func(w http.ResponseWriter, _ *http.Request) {
+	r.router.With(s.public).Get("/health", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
 	})
+	return errors.Join(errs...)
 }
 
 // registrationEndpoint is where clients register, or "" if they may not. A replica of role mcp says

@@ -227,6 +227,69 @@ func TestEachResourceHasItsOwnMetadata(t *testing.T) {
 	}
 }
 
+// Encoded characters in the path of a resource reach its endpoint, whether net/http decodes
+// them or not.
+func TestResourceWithEncodedPathIsServed(t *testing.T) {
+	for _, path := range []string{"/caf%C3%A9", "/a%40b", "/a%2Fb"} {
+		srv := newServer(t, func(o *server.Options) { o.Resources = []string{"http://localhost:8080" + path} })
+		for _, below := range []string{"", "/connect"} {
+			if got := get(t, srv, path+below).Code; got != 401 {
+				t.Errorf("GET %s: %d, want 401", path+below, got)
+			}
+		}
+		var doc struct{ Resource string }
+		got := get(t, srv, "/.well-known/oauth-protected-resource"+path)
+		if err := json.Unmarshal(got.Body.Bytes(), &doc); err != nil || doc.Resource != srv.Resources()[0] {
+			t.Errorf("metadata of %s: %d, resource %q (%v)", path, got.Code, doc.Resource, err)
+		}
+	}
+}
+
+// Otherwise one of two resources would silently not be served.
+func TestResourcesHavePathsOfTheirOwn(t *testing.T) {
+	const base = "http://localhost:8080"
+	for _, tt := range []struct {
+		role      string
+		resources []string
+		want      []string // in the error; nil: there is none
+	}{
+		{"all", []string{base + "/mcp", base + "/mcp?a=b"}, []string{base + "/mcp ", base + "/mcp?a=b"}},
+		{"all", []string{base, base + "/"}, []string{base + " ", base + "/"}},
+		{"all", []string{base + "/mcp", base + "/mcp/connect"}, []string{base + "/mcp ", base + "/mcp/connect"}},
+		{"all", []string{base + "/mcp/connect", base + "/mcp"}, nil},
+		{"all", []string{base + "/mcp", base + "/.well-known/oauth-protected-resource/mcp"}, []string{"the metadata of " + base + "/mcp", "resource " + base + "/.well-known/oauth-protected-resource/mcp"}},
+		{"all", []string{base + "/mcp", base + "/.well-known/oauth-protected-resource"}, []string{"the metadata", "resource " + base + "/.well-known/oauth-protected-resource"}},
+		{"all", []string{base + "/mcp", base, base + "/MCP", base + "/mcp/"}, nil},
+		{"all", []string{base + "/mcp", "https://a.example/mcp", "https://b.example/mcp"}, nil},
+		{"mcp", []string{"https://a.example/mcp", "https://b.example/mcp"}, []string{"https://a.example/mcp", "https://b.example/mcp"}},
+		{"mcp", []string{"https://a.example/mcp", "https://a.example/livez"}, []string{"the health check", "https://a.example/livez"}},
+
+		{"all", []string{base + "/a*"}, []string{base + "/a*"}},
+		{"all", []string{base + "/a/*"}, []string{base + "/a/*"}},
+		{"all", []string{base + "/%7Ba%7D"}, []string{base + "/%7Ba%7D"}},
+		{"all", []string{base + "/a%20b"}, []string{base + "/a%20b"}},
+		{"all", []string{base + "/a%2Ab"}, []string{base + "/a%2Ab"}},
+		{"all", []string{base + "/mcp", "https://a.example/*"}, nil},
+	} {
+		o := server.Options{Role: tt.role, DataDir: filepath.Join(t.TempDir(), "data"), Resources: tt.resources}.Alone()
+		if tt.role == "all" {
+			o.Check = check
+		}
+		srv, err := server.New(o)
+		if err == nil {
+			srv.Close()
+		}
+		if (err == nil) != (tt.want == nil) {
+			t.Errorf("%q: error %v, want one with %q", tt.resources, err, tt.want)
+		}
+		for _, want := range tt.want {
+			if err != nil && !strings.Contains(err.Error()+" ", want) {
+				t.Errorf("%q: error %q does not name %q", tt.resources, err, want)
+			}
+		}
+	}
+}
+
 func TestNewRefusesWrongOptions(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*server.Options)

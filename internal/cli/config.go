@@ -277,8 +277,10 @@ func (c *config) check() error {
 		}
 	}
 	for _, r := range c.Resources {
-		if _, err := oauth.CanonicalResource(r); err != nil {
+		if canonical, err := oauth.CanonicalResource(r); err != nil {
 			wrong("RESOURCES", "%q: %v", r, err)
+		} else if err := server.CheckResource(c.Role, c.Issuer, canonical); err != nil {
+			wrong("RESOURCES", "%v", err)
 		}
 	}
 	for _, o := range c.MCPOrigins {

@@ -49,6 +49,7 @@ func TestWrongValueNamesTheVariable(t *testing.T) {
 		"SIGNET_METRICS_LISTEN=none":                     "SIGNET_METRICS_LISTEN",
 		"SIGNET_TLS_CERT=cert.pem":                       "SIGNET_TLS_KEY",
 		"SIGNET_RESOURCES=/mcp":                          "SIGNET_RESOURCES",
+		"SIGNET_RESOURCES=http://localhost:8080/a/*":     "SIGNET_RESOURCES",
 		"SIGNET_RESOURCES=https://a.example/mcp#x":       "SIGNET_RESOURCES",
 		"SIGNET_STORE=postgres://localhost/x":            "SIGNET_SECRET",
 		"SIGNET_STORE=postgres://u:se/cret@h/x":          "SIGNET_STORE",

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
@@ -48,6 +49,10 @@ func withoutRoot(resource string) string {
 	}
 	return resource
 }
+
+// RoutePath returns the path of u as a router compares it with those of requests: decoded, unless
+// decoding loses something, such as the difference between %2F and a slash.
+func RoutePath(u *url.URL) string { return cmp.Or(u.RawPath, u.Path) }
 
 // WellKnownResource is where an origin has the metadata of its resources (RFC 9728 §3).
 const WellKnownResource = "/.well-known/oauth-protected-resource"
