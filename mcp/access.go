@@ -41,8 +41,8 @@ func (a *Access) Require(tool string, scopes ...string) {
 }
 
 // WithoutLogin makes tools public, except those that need a scope: requests without an
-// access token may list and call them. It changes nothing for other tools, and nothing for
-// requests with a token.
+// access token may list and call them, and so may requests whose token lacks the scopes that
+// every request needs. It changes nothing for other tools.
 func (a *Access) WithoutLogin(tools ...string) { a.mark(&a.open, tools) }
 
 // Hide keeps tools out of the lists of callers who lack their scopes. A call of a hidden

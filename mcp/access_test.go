@@ -420,7 +420,23 @@ func TestPublicToolsNeedNoToken_Row48(t *testing.T) {
 		{"header names another tool", func(r *http.Request) { r.Header.Set("Mcp-Name", "echo") }, 400, ""},
 		{"body names another tool", func(r *http.Request) { setBody(r, body("echo", `{"message":"x"}`)) }, 401, ""},
 		{"foreign page", func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403, ""},
-		{"token without a required scope", func(r *http.Request) { w.as(t, r, "user") }, 403, ""},
+		{"token without a required scope", func(r *http.Request) { w.as(t, r, "user") }, 200, "Hello, World!"},
+		{"list with a token without a required scope", func(r *http.Request) {
+			message(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)(r)
+			w.as(t, r, "user")
+		}, 200, "greet"},
+		{"closed tool, token without a required scope", func(r *http.Request) {
+			call("echo")(r)
+			w.as(t, r, "user")
+		}, 403, ""},
+		{"needs a scope, token without it", func(r *http.Request) {
+			call("get_secret")(r)
+			w.as(t, r, "user")
+		}, 403, ""},
+		{"prompts, token without a required scope", func(r *http.Request) {
+			message(`{"jsonrpc":"2.0","id":1,"method":"prompts/list"}`)(r)
+			w.as(t, r, "user")
+		}, 403, ""},
 	} {
 		r := w.call(t, "greet", "{}")
 		r.Header.Del("Authorization")

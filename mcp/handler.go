@@ -42,7 +42,7 @@ const maxBody = sdk.DefaultMaxRequestBodyBytes
 //   - is not a POST: 405; is not JSON: 415; is too large: 413;
 //   - is not exactly one JSON-RPC message that all parsers read alike: 400;
 //   - names a protocol version that is not supported, except to initialize: 400;
-//   - lacks a scope: 403 with a challenge.
+//   - lacks a scope, and would not be public without a token: 403 with a challenge.
 //
 // It does not insist on what only the form of a message needs: the header Accept, or the
 // version after initialize. Answers are JSON, except for the events of a subscription, and
@@ -218,6 +218,10 @@ func (e *Endpoint) allows(w http.ResponseWriter, r *http.Request, m message, cla
 			e.guard.refuse(w, r, errNoCredentials, e.guard.challenge)
 			return nil, false
 		}
+		return nil, true
+	}
+	if e.router == nil && e.access.public(m.method, m.name) { // a login takes nothing away
+		e.admission.Known()
 		return nil, true
 	}
 	needed := e.guard.required

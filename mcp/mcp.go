@@ -30,7 +30,7 @@ type Options struct {
 	Name     string        // resource_name of the metadata, shown to people
 	Verifier *jwt.Verifier // knows Issuer's keys
 
-	Required  []string // scopes that every request needs
+	Required  []string // scopes that every request needs, except those for public tools
 	Challenge []string // scopes that a 401 asks for: the required and the default ones
 	Scopes    []string // scopes_supported of the metadata
 

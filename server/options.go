@@ -81,7 +81,7 @@ type Options struct {
 
 	Scopes         []string // existing scopes; default: read write admin
 	DefaultScopes  []string // scopes of users, clients and requests that name none; default: the first of Scopes
-	RequiredScopes []string // scopes that every MCP request needs; default: none
+	RequiredScopes []string // scopes that every MCP request needs, except those for public tools; default: none
 	ScopeHierarchy string   // scopes that imply others, as mcp.ParseHierarchy reads them; default: mcp.DefaultHierarchy
 	PublicTools    []string // tools that need no login, unless they need a scope; default: none
 	HiddenTools    []string // tools that only callers who have their scopes see in tools/list; default: none
