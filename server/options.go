@@ -227,6 +227,10 @@ func (o *Options) check() error {
 		return errors.New("demo: a process of role mcp has no users, so the demo's are added at its issuer")
 	case o.Chaos != 0 && !o.loopback():
 		return fmt.Errorf("chaos: it loses answers on purpose, so it needs a loopback issuer, not %s", o.Issuer)
+	case o.MaxConnections < 0:
+		return fmt.Errorf("MaxConnections: %d is negative", o.MaxConnections)
+	case o.DrainDelay < 0:
+		return fmt.Errorf("DrainDelay: %s is negative", o.DrainDelay)
 	case (o.TLSCert == "") != (o.TLSKey == ""):
 		return errors.New("TLSCert and TLSKey go together")
 	}

@@ -301,6 +301,8 @@ func TestNewRefusesWrongOptions(t *testing.T) {
 		"demo without users":          {func(o *server.Options) { o.Role, o.Check, o.Demo = "mcp", nil, true }, "demo: a process of role mcp"},
 		"unknown role":                {func(o *server.Options) { o.Role = "both" }, "role"},
 		"unknown scope implies":       {func(o *server.Options) { o.ScopeHierarchy = "root>read" }, "scope hierarchy"},
+		"negative connections":        {func(o *server.Options) { o.MaxConnections = -1 }, "MaxConnections"},
+		"negative delay":              {func(o *server.Options) { o.DrainDelay = -time.Second }, "DrainDelay"},
 		"wrong secret":                {func(o *server.Options) { o.Secret = "x" }, "SIGNET_SECRET"},
 	} {
 		o := server.Options{Check: check, DataDir: filepath.Join(t.TempDir(), "data")}
