@@ -252,6 +252,27 @@ func TestIntrospectionKnowsTheUsersVersion(t *testing.T) {
 	}
 }
 
+// A user without a version keeps the session of the login, and loses in it the scopes that the
+// source says are lost.
+func TestSessionLosesScopesOfItsUser(t *testing.T) {
+	s := authtest.New(t)
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Version = ""; return true })
+	b := s.NewBrowser()
+	s.Redeem(t, s.PUB, b.Code(t, "alice", s.PUB)).Tokens(t)
+	write := s.AuthorizeURL(s.PUB, set("scope", "mcp:write"), set("prompt", "consent"))
+	if r := b.Get(t, write); !strings.Contains(r.Body, "Allow access") {
+		t.Errorf("before: %d %s", r.StatusCode, text(r))
+	}
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = []string{"mcp:read"}; return true })
+	if r := b.Get(t, write); !strings.Contains(r.Body, `name="password"`) {
+		t.Errorf("another user has to sign in: %d %s", r.StatusCode, text(r))
+	}
+	s.Users.Change("alice", func(a *authtest.Account) bool { a.Scopes = nil; return true })
+	if r := b.Get(t, write); !strings.Contains(r.Body, "Allow access") {
+		t.Errorf("if the source does not know: %d %s", r.StatusCode, text(r))
+	}
+}
+
 // changing is a source whose user changes while a code is redeemed.
 type changing struct {
 	*authtest.Users

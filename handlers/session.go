@@ -161,7 +161,7 @@ func (e *endpoints) session(r *http.Request, now time.Time) (signedIn, error) {
 	if errors.Is(err, users.ErrUnknown) {
 		return signedIn{}, errNoSession
 	}
-	if user.Version == "" {
+	if user.Version == "" && user.Scopes == nil {
 		user.Scopes = sess.Scope // only the login knew them
 	}
 	return signedIn{session: sess, user: user}, err

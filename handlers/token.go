@@ -439,13 +439,13 @@ func (e *endpoints) checkGrant(ctx context.Context, g seal.Grant, client *client
 }
 
 // stillAllowed is scope without the scopes that client and user have lost since the
-// grant was made. The scopes of a user without a version are known to the login only.
+// grant was made. Those of a user without a version may be known to the login only.
 func (e *endpoints) stillAllowed(scope []string, client *clients.Client, user users.User) []string {
 	scope = oauth.IntersectScope(scope, e.o.knownScopes())
 	if !client.Registered && len(client.Scopes) > 0 {
 		scope = oauth.IntersectScope(scope, slices.Concat(client.Scopes, clients.AlwaysKnown))
 	}
-	if user.Version != "" {
+	if user.Version != "" || user.Scopes != nil {
 		scope = e.userScope(scope, user)
 	}
 	return scope

@@ -97,7 +97,7 @@ func (a *accounts) ofProgram(ctx context.Context, subject string) (u users.User,
 		return users.User{}, err
 	}
 	if len(u.Scopes) == 0 {
-		u.Scopes = account.Scopes
+		u.Scopes = nil // each session and grant keeps those of its own login
 	}
 	return users.User{Subject: subject, Name: cmp.Or(u.Name, account.Name), Email: cmp.Or(u.Email, account.Email),
 		DisplayName: cmp.Or(u.DisplayName, account.DisplayName), Picture: cmp.Or(u.Picture, account.Picture), Scopes: u.Scopes, Updated: u.Updated}, nil

@@ -27,6 +27,9 @@ import (
 // seven is a user of a program's check.
 var seven = users.User{Subject: "7", Name: "alice", Email: "alice@corp.example", DisplayName: "Alice A.", Picture: "https://corp.example/7.png", Scopes: []string{"read", "write"}}
 
+// kept is what is known of seven after the login. The scopes are in sessions and grants.
+var kept = users.User{Subject: seven.Subject, Name: seven.Name, Email: seven.Email, DisplayName: seven.DisplayName, Picture: seven.Picture}
+
 func checkSeven(_ context.Context, name, password string) (users.User, error) {
 	switch {
 	case name == "nobody":
@@ -78,7 +81,7 @@ func TestUsersOfACheckKeepWhatItReturned(t *testing.T) {
 	if diff := cmp.Diff(seven, got); diff != "" || err != nil {
 		t.Errorf("login: %v (-want +got):\n%s", err, diff)
 	}
-	if diff := cmp.Diff(seven, lookup(t, srv, "7")); diff != "" {
+	if diff := cmp.Diff(kept, lookup(t, srv, "7")); diff != "" {
 		t.Errorf("afterwards (-want +got):\n%s", diff)
 	}
 	if all, err := srv.Vault().Accounts(t.Context(), "", 10); err != nil || len(all) != 1 {
@@ -115,12 +118,12 @@ func TestProgramMaySayThatAUserIsGone(t *testing.T) {
 	}
 	for _, empty := range []users.User{{}, {Scopes: []string{}}} {
 		says(empty, nil)
-		if diff := cmp.Diff(seven, lookup(t, srv, "7")); diff != "" {
+		if diff := cmp.Diff(kept, lookup(t, srv, "7")); diff != "" {
 			t.Errorf("what the program leaves empty is kept (-want +got):\n%s", diff)
 		}
 	}
 	says(users.User{Subject: "7", Name: "renamed", Email: "new@corp.example", Updated: 5, Version: "1"}, nil)
-	want := seven
+	want := kept
 	want.Name, want.Email, want.Updated = "renamed", "new@corp.example", 5
 	if diff := cmp.Diff(want, lookup(t, srv, "7")); diff != "" {
 		t.Errorf("what the program knows (-want +got):\n%s", diff)
@@ -259,6 +262,45 @@ func TestCheckedUserReachesTheEndpoints(t *testing.T) {
 	}
 	if again, status := client.Refresh(t, tokens.RefreshToken); status != http.StatusBadRequest || again.Error != "invalid_grant" {
 		t.Errorf("refresh of a user who is gone: %d %+v", status, again)
+	}
+}
+
+// The program may take a scope away from a user. Without an answer about scopes, those of the
+// login stay.
+func TestLookupTakesScopesAway(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	noError(t, err)
+	var scopes atomic.Pointer[[]string]
+	scopes.Store(new([]string))
+	srv := newServer(t, func(o *server.Options) {
+		o.Check, o.Issuer = checkSeven, "http://"+l.Addr().String()
+		o.Lookup = func(context.Context, string) (users.User, error) { return users.User{Scopes: *scopes.Load()}, nil }
+	})
+	base, stop := serveOn(t, srv, l)
+	defer stop()
+	client := e2e.RegisterWithSecret(t, base, "http://127.0.0.1:1/cb")
+	tokens := client.Exchange(t, client.Code(t, "alice", "cows"))
+	for _, tt := range []struct {
+		has  []string
+		want string
+	}{
+		{nil, "read write"},
+		{[]string{"read", "write", "admin"}, "read write"},
+		{[]string{"read"}, "read"},
+		{[]string{"read", "write"}, "read"}, // what a grant has lost, only the user can give back
+	} {
+		scopes.Store(&tt.has)
+		var status int
+		if tokens, status = client.Refresh(t, tokens.RefreshToken); status != http.StatusOK {
+			t.Fatalf("refresh with %q: %d %+v", tt.has, status, tokens)
+		}
+		if got := introspect(t, client, tokens.AccessToken)["scope"]; got != tt.want {
+			t.Errorf("the user has %q, the token %q, want %q", tt.has, got, tt.want)
+		}
+	}
+	scopes.Store(&[]string{"admin"})
+	if again, status := client.Refresh(t, tokens.RefreshToken); status != http.StatusBadRequest || again.Error != "invalid_grant" {
+		t.Errorf("refresh without a scope: %d %+v", status, again)
 	}
 }
 

@@ -60,7 +60,8 @@ type Options struct {
 
 	// Lookup, optional, says whether a user of Check is still there: users.ErrUnknown ends the
 	// user's sessions, codes and refresh handles. What it leaves empty of the user is what
-	// Check returned at the last login. Any other error is no verdict. It is asked at each refresh, and
+	// Check returned at the last login. Scopes that the user no longer has are taken from
+	// sessions, and from grants at the next refresh. Any other error is no verdict. It is asked at each refresh, and
 	// by many requests at once.
 	Lookup func(ctx context.Context, subject string) (users.User, error)
 
