@@ -22,9 +22,10 @@ run: build
 cluster: build
 	@go run ./internal/test/cluster/cmd -signet ./signet $(if $(PORT),-port $(PORT)) $(if $(GATEWAY),-gateway $(GATEWAY))
 
-# Without C the program needs no library of the system it runs on, and 1.2 MiB less memory.
+# Without C the program needs no library of the system it runs on, and 1.2 MiB less memory. The tag
+# leaves out of pgx what the program does not use, 1.4 MiB.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o signet .
+	CGO_ENABLED=0 go build -tags nopgxregisterdefaulttypes -trimpath -ldflags '-s -w' -o signet .
 
 # The packages under the race detector; then the commands as users run them, and the tests
 # that -short cuts down at their full length.

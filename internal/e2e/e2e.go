@@ -44,8 +44,10 @@ func Main(m *testing.M) {
 // BuildDir is the directory of the programs built for the tests of this process.
 var BuildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "signet-test-") })
 
-// stripped are the flags of a program that no debugger looks at.
-var stripped = []string{"-ldflags", "-s -w"}
+// released are the flags with which make build builds the program.
+var released = []string{"-tags", pgxTag, "-ldflags", "-s -w"}
+
+const pgxTag = "nopgxregisterdefaulttypes"
 
 // Build builds the program with more flags than usual.
 func Build(name string, flags ...string) (path string, err error) {
@@ -54,7 +56,7 @@ func Build(name string, flags ...string) (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, name)
-	return path, process.Build(context.Background(), path, append(flags, stripped...)...)
+	return path, process.Build(context.Background(), path, append(released[:len(released):len(released)], flags...)...)
 }
 
 var plainBinary = sync.OnceValues(func() (string, error) { return Build("signet") })

@@ -22,7 +22,7 @@ func StartExample(t *testing.T, name, base string, settings ...string) (dir stri
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "example-"+name)
-	if err := process.Go(t.Context(), program, "./examples/"+name, stripped...); err != nil {
+	if err := process.Go(t.Context(), program, "./examples/"+name, released...); err != nil {
 		t.Fatal(err)
 	}
 	return runExample(t, name, base, exec.Command(program), settings...)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var BreakableBinary = sync.OnceValues(func() (string, error) { return Build("signet-failpoint", "-tags", "failpoint") })
+var BreakableBinary = sync.OnceValues(func() (string, error) { return Build("signet-failpoint", "-tags", pgxTag+",failpoint") })
 
 const FailpointVariable = "SIGNET_TEST_FAILPOINT"
 

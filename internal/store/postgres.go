@@ -123,6 +123,7 @@ func (p *postgresDatabase) open(ctx context.Context) error {
 // has become a standby.
 func (p *postgresDatabase) pool() *sql.DB {
 	db := stdlib.OpenDB(*p.config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		registerTypes(c)
 		err := p.checkConnection(ctx, c)
 		if err != nil {
 			c.Close(ctx)

@@ -14,7 +14,7 @@ import (
 
 // connect opens a connection outside of the pools, with the session's settings.
 func (p *postgresDatabase) connect(ctx context.Context) (*pgx.Conn, error) {
-	c, err := pgx.ConnectConfig(ctx, p.config)
+	c, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -25,6 +25,31 @@ func (p *postgresDatabase) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, errors.Join(err, c.Close(ctx))
 	}
 	return c, nil
+}
+
+// dial opens a connection and nothing more.
+func (p *postgresDatabase) dial(ctx context.Context) (*pgx.Conn, error) {
+	c, err := pgx.ConnectConfig(ctx, p.config)
+	if err == nil {
+		registerTypes(c)
+	}
+	return c, err
+}
+
+// registerTypes names the types of arguments, for a URL whose default_query_exec_mode prepares no
+// statements. The program is built with the tag nopgxregisterdefaulttypes, because pgx's own
+// registration, of all types, is 1.4 MiB.
+func registerTypes(c *pgx.Conn) {
+	for _, t := range []struct {
+		name   string
+		values []any
+	}{
+		{"int8", []any{int64(0), 0}}, {"_int8", []any{[]int64{}}}, {"text", []any{""}}, {"_text", []any{[]string{}}}, {"bytea", []any{[]byte{}}}, {"bool", []any{false}},
+	} {
+		for _, value := range t.values {
+			c.TypeMap().RegisterDefaultPgType(value, t.name)
+		}
+	}
 }
 
 // setUp makes the session's settings. They are no parameters of the startup packet,
@@ -59,7 +84,7 @@ func (p *postgresDatabase) checkPooler(ctx context.Context, c *pgx.Conn) error {
 	if err != nil || session == fmt.Sprint(c.PgConn().PID()) {
 		return err
 	}
-	other, err := pgx.ConnectConfig(ctx, p.config)
+	other, err := p.dial(ctx)
 	if err != nil {
 		return pooled(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,5 +94,42 @@ func TestReplicasSignWithPublishedKeys_M04_INV9(t *testing.T) {
 			t.Errorf("a token of %s at %s: %d", here, there, status)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// A URL may say that no statements are prepared, as some poolers need it. The program then names the
+// types of all arguments itself.
+func TestStoreWithoutPreparedStatements(t *testing.T) {
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			u, err := url.Parse(pgtest.URL(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := u.Query()
+			q.Set("default_query_exec_mode", mode)
+			u.RawQuery = q.Encode()
+			d := e2e.Start(t, []string{"SIGNET_STORE=" + u.String(), "SIGNET_SECRET=" + seal.NewSecret()}, "--demo")
+			client, tok := d.Login()
+			for range 3 {
+				var status int
+				if tok, status = client.Refresh(t, tok.RefreshToken); status != 200 {
+					t.Fatalf("refresh: %d %+v", status, tok)
+				}
+			}
+			if list := d.Must("grant", "list", "--json"); !strings.Contains(list, `"demo_user"`) {
+				t.Errorf("grants: %s", list)
+			}
+			d.Must("grant", "revoke", "--user", "demo_user")
+			if next, status := client.Refresh(t, tok.RefreshToken); status != 400 {
+				t.Errorf("refresh of a revoked grant: %d %+v", status, next)
+			}
+			file := filepath.Join(t.TempDir(), "backup")
+			d.Must("backup", file)
+			d.Stop()
+			d.Must("restore", "--replace", "--replace-files", file)
+			d.Start()
+			d.Login()
+		})
 	}
 }
