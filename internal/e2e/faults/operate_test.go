@@ -49,6 +49,7 @@ func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 		broken     func(good string) string
 	}{
 		{"users", "users:1", func(string) string { return `{"name":"eve","disabled":false}` + "\n" }},
+		{"users", "users is empty", func(string) string { return "" }}, // as while it is written
 		{"clients.json", "not a list of clients", func(string) string { return `[{"client_id":"x"}]` }},
 		{"clients.json", "clients[0].access_ttl: not a duration such as 10m", life(`"soon"`)},
 		{"clients.json", "client conf: access_ttl is 10ms, less than a second", life(`"10ms"`)},
@@ -79,7 +80,7 @@ func TestBrokenFilesLeaveThePreviousInForce_L03(t *testing.T) {
 		e2e.Eventually(t, func() bool { return config() == "ok" && d.Gauge("signet_config_stale") == 0 })
 	}
 	d.TakesUp("users", func() {
-		if err := os.WriteFile(filepath.Join(d.Dir, "users"), nil, 0o600); err != nil { // well formed, and without a user
+		if err := os.WriteFile(filepath.Join(d.Dir, "users"), []byte("# nobody\n"), 0o600); err != nil { // well formed, and without a user
 			t.Fatal(err)
 		}
 	})
