@@ -247,27 +247,34 @@ func (g *Gateway) watch(m *member) {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	m.end = end
-	go func() {
-		for wait := watchAgain; ; wait = min(2*wait, watchAgainMax) {
-			header, err := g.strategies.headers(ctx, Caller{}, m.config, false)
-			begin := time.Now()
-			if err == nil {
-				err = m.backend.Listen(ctx, "", header, nil, nil)
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			if time.Since(begin) > watchAgainMax {
-				wait = watchAgain
-			}
-			g.o.Log.Debug("no longer listening to a server", "server", m.config.ID, "err", err)
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
+	go g.listenAgain(ctx, m.config.ID, func() error {
+		header, err := g.strategies.headers(ctx, Caller{}, m.config, false)
+		if err != nil {
+			return err
 		}
-	}()
+		return m.backend.Listen(ctx, "", header, nil, nil)
+	})
+}
+
+// listenAgain calls listen, which returns when a server is no longer listened to, again and again
+// until ctx ends. It pauses longer after each time, unless listen has lasted.
+func (g *Gateway) listenAgain(ctx context.Context, server string, listen func() error) {
+	for wait := watchAgain; ; wait = min(2*wait, watchAgainMax) {
+		begin := time.Now()
+		err := listen()
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(begin) > watchAgainMax {
+			wait = watchAgain
+		}
+		g.o.Log.Debug("no longer listening to a server", "server", server, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
 }
 
 // State returns the states of the servers, in the order of the configuration.

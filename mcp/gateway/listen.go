@@ -146,24 +146,17 @@ func (g *Gateway) follow(ctx context.Context, c *mcp.Call, m *member, uris []str
 		case <-ctx.Done():
 		}
 	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	var missed []string // what may have changed in the gap
-	for wait := watchAgain; ; wait = min(2*wait, watchAgainMax) {
-		begin := time.Now()
+	g.listenAgain(ctx, m.config.ID, func() error {
 		err := g.hear(ctx, c, m, uris, missed, send)
-		if ctx.Err() != nil || errors.Is(err, ErrEnded) {
-			return
-		}
-		if time.Since(begin) > watchAgainMax {
-			wait = watchAgain
-		}
-		g.o.Log.Debug("no longer listening to a server", "server", m.config.ID, "err", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+		if errors.Is(err, ErrEnded) {
+			end()
 		}
 		missed = uris
-	}
+		return err
+	})
 }
 
 // hear listens to the server of the configuration as it is now that has the place of m, and sends
